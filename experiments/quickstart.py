@@ -1,0 +1,86 @@
+"""Plain nets get worse with depth, residual nets do not: seen in minutes, without a download.
+
+    python experiments/quickstart.py
+
+Trains a shallow and a deep net of each kind on scikit-learn's handwritten digits and ends with a table like the
+paper's and a picture of the training curves (Figure 6), both in the workdir. Start it again to go on after a stop.
+
+Cost: about a minute on 2 CPU cores. Result: the deep plain net's training loss is 2.9 to 6.2 times the shallow one's,
+the deep residual net's 0.24 to 0.46 times, over five seeds (experiments/results/README.md). Depths, rate and steps
+are chosen to show it this soon: it is the paper's effect, not the paper's recipe.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import tyro
+
+from resjax import Architecture, Data, Experiment, Optimizer, read_metrics, train
+from resjax.dispatch import guarded
+
+SHALLOW, DEEP = 8, 32
+STEPS = 200
+
+
+def network(depth: int, shortcut: str, seed: int = 0) -> Experiment:
+    """Build a net of section 4.2 for images of 8x8: crops of one pixel, and no mirror, as a mirrored 2 is no digit."""
+    name = f"plain-{depth}" if shortcut == "plain" else f"ResNet-{depth}"
+    return Experiment(
+        name=name, architecture=Architecture(depth=depth, shortcut=shortcut), seed=seed,
+        data=Data(source="digits", pad=1, flip=False), optimizer=Optimizer(peak=0.02, drop_steps=(STEPS * 3 // 4,)),
+        steps=STEPS, batch_size=128, log_steps=10, checkpoint_steps=50, statistics_steps=20)
+
+
+RUNS = [network(depth, shortcut) for shortcut in ("plain", "A") for depth in (SHALLOW, DEEP)]
+EXPERIMENTS = {e.name: e for e in RUNS}
+
+
+def table(results: dict[str, dict[str, Any]], curves: dict[str, list[dict[str, Any]]]) -> str:
+    """Put the results in Markdown: the training error and loss are those of the last line of the log."""
+    rows = [f"| {name} | {result['parameters']:,} | {curves[name][-1]['error']:.2f} | {curves[name][-1]['loss']:.3f} "
+            f"| {result['test_top1_error']:.2f} |" for name, result in results.items()]
+    return "\n".join(["| net | parameters | training error % | training loss | test error % |",
+                      "|---|---|---|---|---|", *rows])
+
+
+def verdict(curves: dict[str, list[dict[str, Any]]]) -> str:
+    """Say what the runs show, whether or not it is what the paper shows."""
+    loss = {name: lines[-1]["loss"] for name, lines in curves.items()}
+    plain, residual = (loss[f"{kind}-{DEEP}"] / loss[f"{kind}-{SHALLOW}"] for kind in ("plain", "ResNet"))
+    return (f"With {DEEP} layers instead of {SHALLOW}, the plain net's training loss is {plain:.3g} times as high, "
+            f"the residual net's {residual:.3g} times.")
+
+
+def draw(curves: dict[str, list[dict[str, Any]]], file: Path) -> None:
+    """Draw the training loss over the steps, plain nets left and residual nets right, as Figure 6 does."""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
+    for axis, kind, title in zip(axes, ("plain", "ResNet"), ("plain nets", "residual nets"), strict=True):
+        for depth, style in ((SHALLOW, "--"), (DEEP, "-")):
+            lines = curves[f"{kind}-{depth}"]
+            axis.plot([line["step"] for line in lines], [line["loss"] for line in lines], style, color="black",
+                      linewidth=2 if depth == DEEP else 1, label=f"{kind}-{depth}")
+        axis.set(title=title, xlabel="iteration", yscale="log")
+        axis.grid(alpha=0.3)
+        axis.legend()
+    axes[0].set_ylabel("training loss (cross-entropy)")
+    figure.savefig(file, dpi=150)
+    plt.close(figure)
+
+
+def quickstart(workdir: Path = Path("runs/quickstart")) -> None:
+    """Train the four nets, print the table, and save it and the picture.
+
+    Args:
+        workdir: Where the runs, `table.md` and `curves.png` are kept.
+    """
+    results = {name: train(experiment, workdir / name) for name, experiment in EXPERIMENTS.items()}
+    curves = {name: read_metrics(workdir / name, "train") for name in EXPERIMENTS}
+    text = f"{table(results, curves)}\n\n{verdict(curves)}\n"
+    (workdir / "table.md").write_text(text)
+    draw(curves, workdir / "curves.png")
+    print(f"\n{text}\n{workdir / 'table.md'} and {workdir / 'curves.png'}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(guarded(lambda: tyro.cli(quickstart)))

@@ -1,0 +1,16 @@
+"""resjax: "Deep Residual Learning for Image Recognition" (He et al., CVPR 2016), reproduced in JAX and Flax."""
+
+from resjax import platform
+
+platform.configure()  # before anything starts JAX
+
+from resjax.data import load  # noqa: E402
+from resjax.dispatch import run  # noqa: E402
+from resjax.errors import BadInput, Diverged, Interrupted  # noqa: E402
+from resjax.evaluation import evaluate  # noqa: E402
+from resjax.experiment import Architecture, Data, Experiment, Optimizer  # noqa: E402
+from resjax.models import ResNet, cifar_resnet, imagenet_resnet  # noqa: E402
+from resjax.training import read_metrics, restore, train  # noqa: E402
+
+__all__ = ["Architecture", "BadInput", "Data", "Diverged", "Experiment", "Interrupted", "Optimizer", "ResNet",
+           "cifar_resnet", "evaluate", "imagenet_resnet", "load", "read_metrics", "restore", "run", "train"]

@@ -1,0 +1,59 @@
+"""Counts of parameters and multiply-adds, taken from the traced computation and not from a formula."""
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.extend import core
+
+
+class Layer(NamedTuple):
+    """A convolution or the last layer; `macs` counts all its `repeats` in a loop."""
+
+    name: str
+    kernel: tuple[int, ...]
+    output: tuple[int, ...]
+    repeats: int
+    macs: int
+
+
+def count_parameters(model: nn.Module, image: tuple[int, int, int]) -> int:
+    """Count what training changes: kernels, batch-norm scales and biases, the last layer's bias."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(_variables(model, image)["params"]))
+
+
+def count_macs(model: nn.Module, image: tuple[int, int, int]) -> int:
+    """Count the multiply-adds of all convolutions and of the last layer, for one image `(height, width, channels)`."""
+    return sum(layer.macs for layer in list_layers(model, image))
+
+
+def list_layers(model: nn.Module, image: tuple[int, int, int]) -> list[Layer]:
+    """List the layers that multiply, in the order in which they run, for one image `(height, width, channels)`."""
+    traced = jax.make_jaxpr(model.apply)(_variables(model, image), jnp.zeros((1, *image)))
+    layers: dict[str, Layer] = {}
+    for layer in _multiplications(traced.jaxpr, "", 1):
+        if layer.name in layers:  # the blocks of an unrolled stage
+            before = layers[layer.name]
+            layer = layer._replace(repeats=before.repeats + layer.repeats, macs=before.macs + layer.macs)
+        layers[layer.name] = layer
+    return list(layers.values())
+
+
+def _variables(model: nn.Module, image: tuple[int, int, int]) -> Any:
+    return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *image)))
+
+
+def _multiplications(jaxpr: core.Jaxpr, path: str, repeats: int) -> Iterator[Layer]:
+    for equation in jaxpr.eqns:
+        name = f"{path}/{equation.source_info.name_stack}".strip("/")
+        inner = repeats * equation.params["length"] if equation.primitive.name == "scan" else repeats
+        for part in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+            if hasattr(part, "eqns"):
+                yield from _multiplications(getattr(part, "jaxpr", part), name, inner)
+        if equation.primitive.name in ("conv_general_dilated", "dot_general"):
+            kernel, output = equation.invars[1].aval.shape, equation.outvars[0].aval.shape
+            layer = "/".join(part for part in name.split("/")[1:] if "." not in part)  # without the model, the loop
+            yield Layer(layer, kernel, output[1:], repeats, repeats * math.prod(output) * math.prod(kernel[:-1]))

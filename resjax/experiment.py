@@ -1,0 +1,189 @@
+"""A run is a value: frozen, checked when it is made, comparable, and readable back from its JSON."""
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from resjax.errors import BadInput
+from resjax.models import ResNet, cifar_resnet
+
+
+def check(true: bool, message: str) -> None:
+    """Raise `BadInput(message)` unless `true`."""
+    if not true:
+        raise BadInput(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """A network of section 4.2 of the paper: 6n+2 layers, plain or with one of the three shortcuts."""
+
+    depth: int = 20
+    """Weighted layers: 6n+2, that is 8, 14, 20, 26, 32, ..."""
+    shortcut: Literal["plain", "A", "B", "C"] = "A"
+    """A: identity, zeros for new channels. B: projection where dimensions change. C: projection everywhere."""
+    initialization: Literal["fan_in", "fan_out"] = "fan_in"
+    """Which side of a layer He's initialisation keeps the variance of; the paper leaves it open."""
+    norm_group: int = 64
+    """Images that share batch-norm statistics: the paper's batch of 128 lay on two GPUs."""
+    unroll: int = 8
+    """Stages of up to so many identical blocks are compiled block by block, longer ones as one loop."""
+    precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"
+    """What the convolutions and the last layer compute in; parameters and statistics are float32."""
+
+    def __post_init__(self) -> None:
+        check(self.norm_group >= 1, f"architecture.norm-group is {self.norm_group}; it counts images, at least 1")
+        self.model(classes=10)  # a wrong depth or shortcut is an error here, before anything compiles
+
+    def model(self, classes: int) -> ResNet:
+        """Build the network for so many classes."""
+        try:
+            return cifar_resnet(self.depth, self.shortcut, classes, initialization=self.initialization,
+                                norm_group=self.norm_group, unroll=self.unroll, precision=self.precision)
+        except ValueError as error:
+            raise BadInput(f"architecture: {error}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Where images come from, and how the paper changes them for training."""
+
+    source: str = "digits"
+    """`digits`, `tfds:NAME` (a prepared TFDS set) or `folder:PATH` (one folder per class)."""
+    directory: Path | None = None
+    """Where prepared TFDS sets lie; by default RESJAX_DATA, else TFDS's own ~/tensorflow_datasets."""
+    size: int | None = None
+    """Resize the images of a folder to this height and width, in pixels; unset, they must all be alike."""
+    validation_images: int = 0
+    """Training images held out for validation: 5000 for the paper's 45k/5k split of CIFAR-10."""
+    pad: int = 4
+    """Pixels of zeros on each side, before a random crop of the original size."""
+    flip: bool = True
+    """Mirror half of the training images, at random."""
+
+    def __post_init__(self) -> None:
+        kind = self.source.partition(":")[0]
+        check(kind in ("digits", "tfds", "folder"),
+              f"data.source is {self.source!r}; it is 'digits', 'tfds:NAME' or 'folder:PATH'")
+        check(kind == "digits" or (self.source != f"{kind}:" and ":" in self.source),
+              f"data.source is {self.source!r}; write what to read after the colon: '{kind}:...'")
+        check(self.validation_images >= 0, f"data.validation-images is {self.validation_images}; it must be >= 0")
+        check(self.pad >= 0, f"data.pad is {self.pad}; it must be >= 0")
+        check(self.size is None or self.size >= 1, f"data.size is {self.size}; it counts pixels, at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """Stochastic gradient descent as in section 4.2: v := momentum v + rate g, w := w - v."""
+
+    peak: float = 0.1
+    """The learning rate after the warm-up and before the first drop."""
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    weight_decay_scope: Literal["all", "kernels"] = "all"
+    """Which parameters decay: all, or only the kernels of the convolutions and of the last layer."""
+    drop_steps: tuple[int, ...] = (32_000, 48_000)
+    """The steps at which the rate is divided by 10."""
+    warmup_rate: float = 0.01
+    """The rate while the warm-up lasts."""
+    warmup_steps: int = 0
+    """A warm-up of fixed length: 400 is about what the paper's rule takes for 110 layers."""
+    warmup_error: float = 100.0
+    """A warm-up that lasts until the training error, in percent, is below this: the paper's rule is 80."""
+
+    def __post_init__(self) -> None:
+        check(self.peak > 0, f"optimizer.peak is {self.peak}; a learning rate is above 0")
+        check(self.warmup_rate > 0, f"optimizer.warmup-rate is {self.warmup_rate}; a learning rate is above 0")
+        check(0 <= self.momentum < 1, f"optimizer.momentum is {self.momentum}; it lies in [0, 1)")
+        check(self.weight_decay >= 0, f"optimizer.weight-decay is {self.weight_decay}; it must be >= 0")
+        check(self.warmup_steps >= 0, f"optimizer.warmup-steps is {self.warmup_steps}; it must be >= 0")
+        check(0 < self.warmup_error <= 100, f"optimizer.warmup-error is {self.warmup_error}; percent, in (0, 100]")
+        check(all(a < b for a, b in zip((0, *self.drop_steps), self.drop_steps, strict=False)),
+              f"optimizer.drop-steps is {self.drop_steps}; the steps must be above 0 and rise")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One training run, whole: two equal experiments give the same bits on the same machine."""
+
+    name: str
+    """What the run is called in its result and in tables."""
+    architecture: Architecture = field(default_factory=Architecture)
+    data: Data = field(default_factory=Data)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    seed: int = 0
+    """Decides the initial parameters and every batch."""
+    steps: int = 64_000
+    """Updates of the parameters ("iterations" in the paper)."""
+    batch_size: int = 128
+    log_steps: int = 100
+    """Steps between two lines of the log; each is the mean over them."""
+    evaluate_steps: int = 1_000
+    """Steps between two evaluations of the validation images."""
+    evaluate_test: bool = False
+    """Evaluate the test images then too, as Figure 6 does, and not only after the last step."""
+    checkpoint_steps: int = 1_000
+    """Steps between two checkpoints; one more is written at the end, and when the run is interrupted."""
+    statistics_steps: int = 100
+    """Batches after the last step whose batch-norm statistics are averaged, as the authors did, to replace
+    the moving averages; 0 keeps those."""
+
+    def __post_init__(self) -> None:
+        check(0 <= self.seed < 2**32, f"seed is {self.seed}; it lies in 0 ... 4294967295")
+        for name in ("steps", "batch_size", "log_steps", "evaluate_steps", "checkpoint_steps"):
+            value = getattr(self, name)
+            check(value >= 1, f"{name.replace('_', '-')} is {value}; it must be at least 1")
+        check(self.statistics_steps >= 0, f"statistics-steps is {self.statistics_steps}; it must be >= 0")
+        group = self.architecture.norm_group
+        check(self.batch_size % group == 0,
+              f"batch-size {self.batch_size} is not a multiple of architecture.norm-group {group}")
+
+    def differences(self, other: "Experiment") -> list[str]:
+        """Name the fields, with both values, by which the two lead to different results."""
+        mine, theirs = flatten(self), flatten(other)
+        housekeeping = {"data.directory", "checkpoint_steps"}  # where files lie and how often: no result changes
+        return [f"{key}: {mine[key]!r}, here {theirs[key]!r}"
+                for key in mine if key not in housekeeping and mine[key] != theirs[key]]
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """List an experiment's values by dotted name, as on the command line."""
+    flat: dict[str, Any] = {}
+    for f in dataclasses.fields(value):
+        item = getattr(value, f.name)
+        flat |= flatten(item, f"{prefix}{f.name}.") if dataclasses.is_dataclass(item) else {prefix + f.name: item}
+    return flat
+
+
+def to_json(experiment: Experiment) -> dict[str, Any]:
+    """Turn an experiment into nested dictionaries that JSON can hold."""
+    return dataclasses.asdict(experiment, dict_factory=lambda items: {
+        key: str(item) if isinstance(item, Path) else item for key, item in items})
+
+
+def from_json(values: dict[str, Any], kind: type = Experiment) -> Any:
+    """Read back what `to_json` wrote. Raises BadInput where a field is missing, unknown or ill-typed."""
+    hints = typing.get_type_hints(kind)
+    if values.keys() != hints.keys():
+        wrong = sorted(values.keys() ^ hints.keys())
+        raise BadInput(f"{kind.__name__}: unknown or missing field: {', '.join(wrong)}")
+    return kind(**{name: _read(f"{kind.__name__}.{name}", values[name], hint) for name, hint in hints.items()})
+
+
+def _read(name: str, value: Any, hint: Any) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return from_json(value, typing.cast(type, hint))
+    if isinstance(hint, types.UnionType):  # X | None
+        return None if value is None else _read(name, value, typing.get_args(hint)[0])
+    if hint is Path:
+        return Path(value)
+    if typing.get_origin(hint) is tuple:
+        return tuple(value)
+    if typing.get_origin(hint) is Literal:
+        check(value in typing.get_args(hint), f"{name} is {value!r}; it is one of {typing.get_args(hint)}")
+        return value
+    check(type(value) is hint or (hint is float and type(value) is int), f"{name} is {value!r}; its type is {hint}")
+    return hint(value)

@@ -1,0 +1,71 @@
+"""The fully connected residual network, as residual learning is usually first explained (section 3.2, equation 1)."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from resjax.models.activation import relu
+from resjax.models.normalization import BatchNorm
+from resjax.models.resnet import Stage
+from resjax.models.shortcut import Option, Shortcut
+
+
+class DenseBlock(nn.Module):
+    """a[l+2] = relu(z[l+2] + shortcut(a[l])), with z[l+2] = W[l+2] relu(W[l+1] a[l] + b[l+1]) + b[l+2].
+
+    With widths that differ the shortcut is Ws a[l], or a[l] padded with zeros.
+    """
+
+    dense: Callable[..., Any]
+    norm: Callable[..., Any]
+    shortcut: Callable[..., Any]
+    filters: int
+    stride: int = 1
+
+    @nn.compact
+    def __call__(self, a: jax.Array) -> jax.Array:
+        z = self.norm(name="bn1")(self.dense(self.filters, name="fc1")(a))
+        z = self.norm(name="bn2")(self.dense(self.filters, name="fc2")(relu(z)))
+        return relu(z + self.shortcut(name="shortcut")(a, self.filters, self.stride))
+
+
+class ResidualMLP(nn.Module):
+    """Images `[batch, height, width, channels]`, flattened, to logits `[batch, classes]`, float32.
+
+    Stage i has `blocks[i]` blocks of `widths[i]` units; one layer comes before the first stage and one after the last,
+    so there are 2 sum(blocks) + 2 layers. Without `norm_group` there is no batch norm. Weights are drawn with variance
+    `gain` / fan-in: 2 is He's initialisation, 1 LeCun's.
+    """
+
+    blocks: tuple[int, ...]
+    widths: tuple[int, ...]
+    classes: int
+    shortcut: Option = "A"
+    norm_group: int | None = None
+    gain: float = 2.0
+    norm_momentum: float = 0.9
+    unroll: int = 8
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        draw = nn.initializers.variance_scaling(self.gain, "fan_in", "normal")
+        dense = partial(nn.Dense, kernel_init=draw)
+
+        def norm(*, name: str) -> Callable[[jax.Array], jax.Array]:
+            if self.norm_group is None:
+                return lambda z: z
+            return BatchNorm(train=train, group=self.norm_group, momentum=self.norm_momentum, name=name)
+
+        def projection(filters: int, size: int, stride: int, *, name: str) -> nn.Module:
+            return dense(filters, use_bias=False, name=name)
+
+        block = partial(DenseBlock, dense, norm, partial(Shortcut, self.shortcut, projection, norm))
+        a = x.astype(jnp.float32).reshape(len(x), 1, 1, -1)  # as one pixel, so that batch norm and shortcut are shared
+        a = relu(norm(name="bn1")(dense(self.widths[0], name="fc1")(a)))
+        for i, (blocks, width) in enumerate(zip(self.blocks, self.widths, strict=True)):
+            a = Stage(block, blocks, width, stride=1, unroll=self.unroll, name=f"stage{i + 1}")(a)
+        return dense(self.classes, name="fc")(a[:, 0, 0])

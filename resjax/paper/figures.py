@@ -1,0 +1,156 @@
+"""Figures 6 and 7 of the paper, drawn from runs, each with what the paper claims of it and whether that holds."""
+
+import json
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from resjax.analysis import response_deviations
+from resjax.data import Images, load
+from resjax.files import write_aside
+from resjax.paper.reproduce import Run
+from resjax.training import read_metrics, read_result, restore
+
+STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))  # told apart in grey, too
+
+
+class Verdict(NamedTuple):
+    """A claim, with what was measured, and whether it holds."""
+
+    claim: str
+    holds: bool
+
+
+class Drawing(NamedTuple):
+    """A figure, what it shows, and what is claimed of it."""
+
+    title: str
+    figure: Figure
+    claims: Sequence[Verdict]
+
+
+def draw(runs: Sequence[Run], scale: float, folder: Path) -> list[dict[str, Any]]:
+    """Save the figures that the finished runs allow as SVG; return title, file and claims of each."""
+    finished = list({run.row: run for run in reversed(runs) if read_result(run.workdir)}.values())
+    saved = []
+    for name, make in (("figure6", figure6), ("figure7", figure7)) if finished else ():
+        drawing = make(sorted(finished, key=lambda run: (not is_plain(run), run.row.layers)))
+        file = folder / f"{name}{'' if scale == 1 else f'-x{scale:g}'}.svg"
+        save_figure(drawing.figure, file)
+        plt.close(drawing.figure)
+        saved.append({"title": drawing.title, "file": file.name, "claims": drawing.claims})
+    return saved
+
+
+def save_figure(figure: Figure, file: Path) -> None:
+    """Save a figure as SVG, whole or not at all; the same figure gives the same bytes."""
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with plt.rc_context({"svg.hashsalt": file.stem}):
+        write_aside(file, lambda aside: figure.savefig(aside, metadata=nothing))
+
+
+def is_plain(run: Run) -> bool:
+    """Tell a plain net's run from a residual one's."""
+    return run.experiment.architecture.shortcut == "plain"
+
+
+class Curve(NamedTuple):
+    """A run's errors in percent over its iterations: training, and test where it was measured on the way."""
+
+    steps: list[int]
+    errors: list[float]
+
+
+def curve(run: Run, kind: str) -> Curve:
+    """Read a run's errors: `kind` is "train" or "test"."""
+    lines = read_metrics(run.workdir, kind)
+    key = "error" if kind == "train" else "top1_error"
+    return Curve([line["step"] for line in lines], [line[key] for line in lines])
+
+
+def figure6(runs: Sequence[Run]) -> Drawing:
+    """Draw training errors (thin) and test errors (bold) over the iterations: plain nets left, residual nets right.
+
+    `runs` holds one run a row, plain nets first, each kind by depth; the claims compare training errors at the end.
+    """
+    plain, residual = ([run for run in runs if is_plain(run) == kind] for kind in (True, False))
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True, layout="constrained")
+    for axis, some, title in zip(axes, (plain, residual), ("plain nets", "residual nets"), strict=True):
+        for run, style in zip(some, STYLES, strict=False):
+            axis.plot(*curve(run, "train"), linestyle=style, linewidth=0.8, color="tab:blue")
+            axis.plot(*curve(run, "test"), linestyle=style, linewidth=1.8, color="black", label=run.row.title)
+        axis.set(title=title, xlabel="iteration", ylim=(0, None))
+        finish(axis)
+    axes[0].set_ylabel("error (%)")
+    figure.suptitle("test error (black, bold) and training error (blue, thin)", fontsize="medium")
+    last = {run.row.title: curve(run, "train").errors[-1] for run in runs}
+    claimed = [*pairwise(plain), *pairwise(residual[::-1]), *same_depth(residual, plain)]
+    return Drawing("Figure 6: errors over the iterations", figure, tuple(
+        Verdict(f"{low} has a lower training error than {high}: {last[low]:.2f} % against {last[high]:.2f} %",
+                last[low] < last[high]) for low, high in titles(claimed)))
+
+
+def figure7(runs: Sequence[Run]) -> Drawing:
+    """Draw the deviation of every 3x3 layer's response: in the order of the layers, and sorted.
+
+    `runs` as in `figure6`. Measured on the test images, after batch norm and before the ReLU or the addition, with
+    the last checkpoint; the claims, of section 4.2, compare the means over the layers.
+    """
+    figure, axes = plt.subplots(2, 1, figsize=(9, 6), layout="constrained")
+    means = {}
+    for index, run in enumerate(runs):
+        deviations = responses(run)
+        means[run.row.title] = deviations.mean()
+        layers = np.arange(1, len(deviations) + 1)
+        for axis, values in zip(axes, (deviations, np.sort(deviations)[::-1]), strict=True):
+            axis.plot(layers, values, "--" if is_plain(run) else "-", color=f"C{index}", label=run.row.title,
+                      linewidth=1 + 0.3 * index)
+    for axis, order in zip(axes, ("in the order of the network", "sorted by deviation"), strict=True):
+        axis.set(xlabel=f"layer, {order}", ylabel="standard deviation", ylim=(0, None))
+        finish(axis)
+    plain, residual = ([run for run in runs if is_plain(run) == kind] for kind in (True, False))
+    claimed = [*same_depth(residual, plain), *pairwise(residual[::-1])]
+    return Drawing("Figure 7: standard deviations of the layers' responses", figure, tuple(
+        Verdict(f"{low} responds more weakly than {high}: mean deviation {means[low]:.3f} against {means[high]:.3f}",
+                bool(means[low] < means[high])) for low, high in titles(claimed)))
+
+
+def same_depth(residual: Sequence[Run], plain: Sequence[Run]) -> list[tuple[Run, Run]]:
+    """Pair residual and plain nets of the same depth."""
+    return [(run, other) for run in residual for other in plain if run.row.layers == other.row.layers]
+
+
+def titles(pairs: Sequence[tuple[Run, Run]]) -> list[tuple[str, str]]:
+    """Name the two runs of each pair."""
+    return [(low.row.title, high.row.title) for low, high in pairs]
+
+
+def responses(run: Run) -> np.ndarray:
+    """Return the deviations of a finished run's layers, measured once and then kept in its folder."""
+    file, result = run.workdir / "responses.json", read_result(run.workdir) or {}
+    if file.exists():
+        kept = json.loads(file.read_text())
+        if kept["state_digest"] == result.get("state_digest"):
+            return np.array(kept["deviations"])
+    trained = restore(run.workdir)
+    test = load(trained.experiment.data).test
+    whole = len(test.labels) // 100 * 100
+    images = jax.device_put(Images(test.pixels[:whole], test.labels[:whole]))
+    found = response_deviations(trained.model, trained.state.variables, trained.state.mean, images)
+    kept = {"state_digest": result.get("state_digest"), "images": whole, "deviations": found.tolist()}
+    write_aside(file, lambda aside: aside.write_text(json.dumps(kept) + "\n"))
+    return found
+
+
+def finish(axis: Axes) -> None:
+    """Give an axis its grid and, where there is something to name, its legend."""
+    axis.grid(alpha=0.3)
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(fontsize="small")

@@ -1,0 +1,127 @@
+"""One page of HTML for a folder of runs: tables, figures, curves, values. It needs no network and no other file."""
+
+import json
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from resjax.errors import BadInput
+from resjax.experiment import flatten
+from resjax.files import write_aside
+from resjax.training import read_experiment, read_metrics, read_result
+
+PAGE = Path(__file__).with_name("report.html")
+POINTS = 150  # of a curve: more than a line of this width can show
+WIDTH, HEIGHT = 320, 110
+
+
+def write_report(folder: Path, file: Path) -> None:
+    """Write the page of all runs in a folder, and of the tables that `reproduce` left there.
+
+    Raises BadInput where the folder holds no run.
+    """
+    workdirs = find_runs(folder)
+    tables = [(found, values) for found in sorted(folder.glob("table*.json"))
+              for values in [json.loads(found.read_text())]]
+    finished = sum(read_result(workdir) is not None for workdir in workdirs)
+    body = [
+        f"<h1>resjax: {escape(folder.resolve().name)}</h1>",
+        f"<p>{len(workdirs)} runs, {finished} of them finished. Errors are those of the last iteration.</p>",
+        *(table_section(values, found.parent) for found, values in tables),
+        "<h2>Runs</h2>",
+        "<p class=key>Error in percent over the iterations: <span class=train>training</span>, "
+        "<span class=test>test</span>, <span class=validation>validation</span>.</p>",
+        "<div class=runs>", *(run_card(workdir, folder) for workdir in workdirs), "</div>"]
+    whole = page(folder.resolve().name, "\n".join(body))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_aside(file, lambda aside: aside.write_text(whole))
+
+
+def page(title: str, body: str) -> str:
+    """Put a body of HTML into the page that all reports share."""
+    return PAGE.read_text().replace("TITLE", escape(title)).replace("BODY", body)
+
+
+def find_runs(folder: Path) -> list[Path]:
+    """List the workdirs in a folder. Raises BadInput where there is none."""
+    workdirs = sorted(found.parent for found in folder.rglob("experiment.json"))
+    if not workdirs:
+        raise BadInput(f"{folder}: no run lies there (no folder in it has an experiment.json)")
+    return workdirs
+
+
+def table_section(values: dict[str, Any], folder: Path) -> str:
+    """Write a table and its figures as `reproduce` saved them."""
+    shortened = values["scale"] != 1
+    head = "".join(f"<th>{name}</th>" for name in ("network", "parameters", "paper", "ours", "n", "training", "claim"))
+    rows = "\n".join(table_row(row, shortened) for row in values["rows"])
+    warning = (f"<p class=warning>Shortened to {values['scale']:g} of the paper's schedule: not the reproduction.</p>"
+               if shortened else "")
+    figures = "\n".join(figure(drawn, folder) for drawn in values["figures"])
+    return (f"<h2>{escape(values['title'])}</h2>{warning}"
+            f"<p>{escape(values['protocol'])}; mean ± standard deviation over n seeds.</p>"
+            f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+            f"<p><code>{escape(values['command'])}</code></p>{figures}")
+
+
+def table_row(row: dict[str, Any], shortened: bool) -> str:
+    """Write a row: the paper's error, ours, and whether the paper's claim holds."""
+    spread = "" if row["deviation"] is None else f" ± {row['deviation']:.2f}"
+    label = f" <small>{row['steps']:,} steps</small>" if shortened else ""
+    training = sum(row["training_errors"]) / len(row["training_errors"])
+    ours = f"<b>{row['mean']:.2f}{spread}</b>{label}"
+    cells = (escape(row["title"]), f"{row['parameters']:,}", row["paper"], ours, str(len(row["errors"])),
+             f"{training:.2f}{label}", mark(row["holds"], row["verdict"]))
+    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+def figure(drawn: dict[str, Any], folder: Path) -> str:
+    """Write a figure, its drawing within the page, with its claims."""
+    svg = (folder / drawn["file"]).read_text()
+    claims = "".join(f"<li>{mark(holds, claim)}</li>" for claim, holds in drawn["claims"])
+    return (f"<h3>{escape(drawn['title'])}</h3><figure>{svg[svg.index('<svg'):]}</figure>"
+            f"<ul class=claims>{claims}</ul>")
+
+
+def mark(holds: bool | None, text: str) -> str:
+    """Mark a claim as holding or failing, in more than colour; None: it cannot be judged."""
+    if holds is None:
+        return escape(text)
+    return f"<span class={'holds' if holds else 'fails'}>{'✓' if holds else '✗'} {escape(text)}</span>"
+
+
+def run_card(workdir: Path, folder: Path) -> str:
+    """Write a run: its result, its curves, its values, and how to repeat it."""
+    experiment, result = read_experiment(workdir), read_result(workdir)
+    record = json.loads((workdir / "experiment.json").read_text())
+    state = (f"test error <b>{result['test_top1_error']:.2f} %</b>, {result['images_per_second']:.0f} images/s, "
+             f"{result['train_seconds'] / 60:.1f} min" if result else "not finished")
+    machine = {**record["devices"], **record["versions"]}
+    values = "".join(f"<tr><td>{escape(key)}</td><td>{escape(str(value))}</td></tr>"
+                     for key, value in (flatten(experiment) | machine).items() if key != "data.directory")
+    place = workdir.relative_to(folder) if workdir != folder else Path(workdir.name)
+    command = f"resjax train {place / 'experiment.json'} --workdir again"
+    return (f"<section><h3>{escape(str(place))}</h3><p>{state}</p>{curves(workdir, experiment.steps)}"
+            f"<details><summary>values and versions</summary><table class=values>{values}</table></details>"
+            f"<p><code>{escape(command)}</code></p></section>")
+
+
+def curves(workdir: Path, steps: int) -> str:
+    """Draw a run's errors over its iterations; the axis of errors ends at the largest."""
+    lines = read_metrics(workdir)
+    keys = {"train": "error", "validation": "top1_error", "test": "top1_error"}
+    series = {kind: [(line["step"], line[key]) for line in lines if line["kind"] == kind] for kind, key in keys.items()}
+    top = max((error for points in series.values() for _, error in points), default=100.0) or 1.0
+    drawn = "".join(f'<polyline class={kind} points="{polyline(points, steps, top)}"/>'
+                    for kind, points in series.items() if points)
+    return (f'<svg viewBox="0 0 {WIDTH} {HEIGHT + 14}" role=img aria-label="errors over the iterations">'
+            f'<path class=axis d="M0 0V{HEIGHT}H{WIDTH}"/>{drawn}<text x=4 y=10>{top:.0f} %</text>'
+            f'<text x={WIDTH} y={HEIGHT + 12} text-anchor=end>{steps:,} steps</text></svg>')
+
+
+def polyline(points: Sequence[tuple[int, float]], steps: int, top: float) -> str:
+    """Turn points into coordinates, every n-th of many and always the last."""
+    every = -(-len(points) // POINTS)
+    kept = [*points[:-1:every], points[-1]]
+    return " ".join(f"{WIDTH * step / steps:.1f},{HEIGHT * (1 - error / top):.1f}" for step, error in kept)

@@ -1,0 +1,113 @@
+"""A table is one command: train what is missing, and set ours beside the paper's."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from resjax.analysis import count_macs
+from resjax.catalogue import load_experiments, select
+from resjax.errors import BadInput
+from resjax.experiment import Experiment
+from resjax.paper.tables import TABLES, Row, Table
+from resjax.training import read_result, train_together
+
+
+class Run(NamedTuple):
+    """One training run of a row, and the folder that holds it."""
+
+    row: Row
+    experiment: Experiment
+    workdir: Path
+
+
+def find_table(name: str) -> Table:
+    """Return the table of that name. Raises BadInput that lists those there are."""
+    if name not in TABLES:
+        raise BadInput(f"unknown table {name!r}; there are: {', '.join(TABLES)}")
+    return TABLES[name]
+
+
+def plan(table: Table, experiments: Path, runs: Path, seeds: int, only: Sequence[str] = (),
+         scale: float = 1.0, directory: Path | None = None) -> list[Run]:
+    """List the runs of a table: every row, every seed; the runs of one seed come before those of the next.
+
+    `scale` shortens the schedule in proportion; such runs lie in folders of their own. `directory` is where prepared
+    data lie, if not where the experiments say. Raises BadInput for a row or a file that does not exist, or a wrong
+    number.
+    """
+    if seeds < 1:
+        raise BadInput(f"seeds is {seeds}; it must be at least 1")
+    if not 0 < scale <= 1:
+        raise BadInput(f"scale is {scale}; it lies in (0, 1], and 1 is the paper's schedule")
+    rows = {row.experiment: row for row in table.rows}
+    for name in only:
+        if name not in rows:
+            raise BadInput(f"{table.name} has no row {name!r}; there are: {', '.join(rows)}")
+    known = load_experiments(experiments / table.file)
+    return [Run(row, experiment, runs / folder(name, scale) / f"seed{seed}")
+            for seed in range(seeds) for name, row in rows.items() if not only or name in only
+            for experiment in [prepared(select(known, name), seed, scale, directory)]]
+
+
+def prepared(experiment: Experiment, seed: int, scale: float, directory: Path | None) -> Experiment:
+    """Give an experiment its seed, its scale, its data, and the test errors along the way that Figure 6 shows."""
+    data = replace(experiment.data, directory=directory or experiment.data.directory)
+    return shortened(replace(experiment, seed=seed, data=data, evaluate_test=True), scale)
+
+
+def part(runs: Sequence[Run], shard: str) -> Sequence[Run]:
+    """Return every k-th run for "i/k", from the i-th on. Raises BadInput for anything else."""
+    number, slash, parts = shard.partition("/")
+    if not (slash and number.isdecimal() and parts.isdecimal() and 1 <= int(number) <= int(parts)):
+        raise BadInput(f"shard is {shard!r}; write which part of how many, such as 2/8")
+    return runs[int(number) - 1::int(parts)]
+
+
+def folder(name: str, scale: float) -> str:
+    """Name the folder of an experiment's runs."""
+    return name if scale == 1 else f"{name}-x{scale:g}"
+
+
+def shortened(experiment: Experiment, scale: float) -> Experiment:
+    """Shorten the schedule, and what is counted along it, in proportion."""
+    if scale == 1:
+        return experiment
+
+    def scaled(steps: int, least: int = 1) -> int:
+        return max(least, round(steps * scale))
+
+    optimizer = experiment.optimizer
+    drops = tuple(scaled(step) for step in optimizer.drop_steps)
+    return replace(
+        experiment, steps=scaled(experiment.steps), log_steps=scaled(experiment.log_steps, 10),
+        evaluate_steps=scaled(experiment.evaluate_steps, 100),
+        checkpoint_steps=scaled(experiment.checkpoint_steps, 50),
+        optimizer=replace(optimizer, drop_steps=drops, warmup_steps=round(optimizer.warmup_steps * scale)))
+
+
+@cache
+def work(experiment: Experiment) -> float:
+    """Count the multiply-adds of all steps, for images of 32x32: by it the time that runs take compares."""
+    return float(count_macs(experiment.architecture.model(classes=10), (32, 32, 3))) * experiment.steps
+
+
+def train_missing(runs: Sequence[Run], together: int, tell: Callable[[str], None]) -> None:
+    """Train what is not finished, up to `together` seeds of a row at a time; what was cut off goes on where it was."""
+    missing = [run for run in runs if read_result(run.workdir) is None]
+    tell(f"{len(runs)} runs: {len(runs) - len(missing)} are finished, {len(missing)} to train")
+    groups = grouped(missing, together)
+    works = [sum(work(run.experiment) for run in group) for group in groups]
+    for number, group in enumerate(groups):
+        tell(f"{number + 1} of {len(groups)}: {', '.join(str(run.workdir) for run in group)}")
+        train_together([run.experiment for run in group], [run.workdir for run in group],
+                       followed_by=sum(works[number + 1:]) / works[number])
+
+
+def grouped(runs: Sequence[Run], together: int) -> list[list[Run]]:
+    """Put the seeds of a row together, up to so many; one at a time, the runs keep their order."""
+    if together == 1:
+        return [[run] for run in runs]
+    rows = [[run for run in runs if run.row == row] for row in dict.fromkeys(run.row for run in runs)]
+    return [row[start:start + together] for row in rows for start in range(0, len(row), together)]

@@ -1,0 +1,44 @@
+"""Settings that XLA reads once, when it starts: kept here, with the versions they were tested with.
+
+`import resjax` calls `configure()`, so import it before the first JAX computation.
+"""
+
+import os
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+
+# jaxlib 0.10.2 turned YNNPACK fusion on for the CPU. It makes these convolutions two to six times slower
+# (benchmarks/train_step.py), and some matrix-vector products wrong (jax-ml/jax#39103). Older jaxlibs do not
+# know the flag and abort on it. Tested with 0.10.2; pyproject.toml ends at 0.12.
+YNNPACK_OFF = "--xla_cpu_experimental_ynn_fusion_type="
+YNNPACK_SINCE = (0, 10, 2)
+
+
+def configure() -> None:
+    """Append our flags to the user's XLA_FLAGS, unless the user has set them."""
+    jaxlib = tuple(int(part) for part in version("jaxlib").split(".")[:3])
+    flags = os.environ.get("XLA_FLAGS", "")
+    if jaxlib < YNNPACK_SINCE or YNNPACK_OFF.rstrip("=") in flags:
+        return
+    from jax._src import xla_bridge  # the public API cannot say whether a backend has started
+
+    if xla_bridge.backends_are_initialized():
+        warnings.warn("JAX had started before resjax was imported: on CPU it will be slow. "
+                      f"Import resjax first, or set XLA_FLAGS={YNNPACK_OFF}", stacklevel=3)
+        return
+    os.environ["XLA_FLAGS"] = f"{flags} {YNNPACK_OFF}".strip()
+
+
+def cache_directory() -> Path:
+    """Where decoded data and compiled programs are kept between runs: RESJAX_CACHE or the user's cache folder."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("RESJAX_CACHE") or home / "resjax")
+
+
+def keep_compiled_programs() -> None:
+    """Keep compiled programs in the cache folder, so that a second start need not compile; the user's choice wins."""
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "programs"))

@@ -1,0 +1,126 @@
+"""Checkpoints: Orbax, asynchronous and atomic, each sealed with the digests of its files.
+
+The only module that knows Orbax. It has no checksum (a flipped byte restores in silence), and missing files make
+its threads fail one by one: hence the seal, and that it is verified before Orbax reads anything.
+"""
+
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from resjax.errors import BadInput, Diverged
+from resjax.files import digest
+from resjax.training.state import TrainState, named_leaves
+
+KEPT = 3
+SEAL = "digests.json"
+
+
+@contextmanager
+def checkpoints(workdir: Path) -> Iterator[ocp.CheckpointManager]:
+    """Open `workdir/checkpoints`, where the last few are kept; saves under way are awaited at the end."""
+    folder = (workdir / "checkpoints").absolute()
+
+    def seal() -> None:  # a save under way stands in a folder of this name, which is renamed after this
+        for unfinished in folder.glob("*.orbax-checkpoint-tmp"):
+            (unfinished / SEAL).write_text(json.dumps(digests(unfinished)))
+
+    manager = ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(
+        max_to_keep=KEPT, cleanup_tmp_directories=True,
+        async_options=ocp.AsyncOptions(post_finalization_callback=seal)))
+    try:
+        yield manager
+        manager.wait_until_finished()
+    finally:
+        manager.close()
+
+
+def save(manager: ocp.CheckpointManager, state: TrainState, meta: dict[str, Any]) -> None:
+    """Begin to save; the arrays are copied before this returns. `meta` is small and goes to JSON.
+
+    Raises Diverged, and saves nothing, where a parameter is not finite; OSError where the last save failed.
+    """
+    step = int(state.step)
+    leaves = named_leaves(plain(state))
+    broken = [name for name, leaf in leaves if not np.all(np.isfinite(leaf))]
+    if broken:
+        raise Diverged(f"{broken[0]} is no longer finite after step {step}")
+    meta = meta | {"shapes": {name: leaf.shape for name, leaf in leaves}}
+    try:
+        manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state),  # type: ignore[call-arg]
+                                                   meta=ocp.args.JsonSave(meta)))  # type: ignore[call-arg]
+    except Exception as error:
+        raise OSError(f"{manager.directory}: a checkpoint could not be written: {error}") from error
+
+
+def restore_latest(workdir: Path, template: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+    """Restore the newest whole checkpoint onto the devices of `template`, with its meta; None if there is none.
+
+    `template` is a state, or its shapes with shardings.
+
+    A damaged one is named in a warning and moved aside, and the one before it is used.
+    Raises BadInput where the checkpoint is of another architecture.
+    """
+    directory = (workdir / "checkpoints").absolute()
+    if not directory.is_dir():
+        return None
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), template)
+    with checkpoints(workdir) as manager:
+        for step in sorted(manager.all_steps(), reverse=True):
+            folder = directory / str(step)
+            if wrong := damage(folder):
+                aside = workdir / f"damaged-checkpoint-{step}"
+                warnings.warn(f"{folder} is damaged ({wrong}); it is moved to {aside.name}, "
+                              "and the checkpoint before it is used", stacklevel=2)
+                folder.rename(aside)
+                continue
+            meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+            check_architecture(meta["shapes"], plain(template), f"{folder}")
+            state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(shapes))).state
+            return state, meta
+    return None
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Map the files of a checkpoint's arrays and meta to their SHA-256."""
+    files = [file for part in ("state", "meta") for file in (folder / part).rglob("*") if file.is_file()]
+    return {str(file.relative_to(folder)): digest(file) for file in sorted(files)}
+
+
+def damage(folder: Path) -> str | None:
+    """Say what is wrong with the files of a checkpoint; None where all are as they were sealed."""
+    try:
+        sealed = json.loads((folder / SEAL).read_text())
+    except (OSError, ValueError) as error:
+        return f"{SEAL} cannot be read: {error}"
+    found = digests(folder)
+    for file in sealed:
+        if file not in found:
+            return f"{file} is missing"
+        if found[file] != sealed[file]:
+            return f"{file} has changed"
+    return None
+
+
+def check_architecture(saved: dict[str, list[int]], template: TrainState, name: str) -> None:
+    """Raise BadInput where the saved arrays have other names or shapes than the template's."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(template)
+    wanted = {jax.tree_util.keystr(path): list(leaf.shape) for path, leaf in leaves}
+    for leaf in sorted(saved.keys() | wanted.keys()):
+        if saved.get(leaf) != wanted.get(leaf):
+            raise BadInput(f"{name} holds another architecture: {leaf} has shape {saved.get(leaf, 'none')}, "
+                           f"here {wanted.get(leaf, 'none')}")
+
+
+def plain(state: TrainState) -> TrainState:
+    """Turn the random key into ordinary numbers."""
+    if isinstance(state.key, jax.ShapeDtypeStruct):
+        return state.replace(key=jax.eval_shape(jax.random.key_data, state.key))
+    return state.replace(key=jax.random.key_data(state.key))

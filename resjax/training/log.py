@@ -1,0 +1,120 @@
+"""What a run tells while it goes on: `metrics.jsonl`, and lines for whoever watches."""
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from resjax.files import write_aside
+
+Line = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Sums since the last line of the log, and the seconds of training since the start of the run.
+
+    Frozen, since a checkpoint is written while the run goes on.
+    """
+
+    loss: float = 0.0
+    errors: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    total_seconds: float = 0.0
+
+    def plus(self, loss: float, errors: int, images: int, seconds: float) -> "Window":
+        """Add the sums of one call."""
+        return Window(self.loss + loss, self.errors + errors, self.images + images,
+                      self.seconds + seconds, self.total_seconds + seconds)
+
+    def line(self, step: int, rate: float) -> Line:
+        """Divide, once: the training line of the log. Errors in percent."""
+        return {"step": step, "kind": "train", "loss": self.loss / self.images,
+                "error": 100 * self.errors / self.images, "learning_rate": rate,
+                "images_per_second": self.images / self.seconds}
+
+    def emptied(self) -> "Window":
+        """Start the next window."""
+        return Window(total_seconds=self.total_seconds)
+
+
+@dataclass(frozen=True)
+class Log:
+    """Writes to a workdir and tells on standard error, for a run of so many steps.
+
+    `followed_by` is the work that comes after this run, in units of this run.
+    """
+
+    workdir: Path
+    name: str
+    steps: int
+    batch_size: int
+    followed_by: float = 0.0
+
+    def record(self, line: Line) -> None:
+        """Append a line to `metrics.jsonl`, on disk before this returns, and tell it. OSError: the disk is full."""
+        with (self.workdir / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.tell(self.describe(line))
+
+    def tell(self, text: str) -> None:
+        """Print a line that stays."""
+        start = "\r\033[K" if sys.stderr.isatty() else ""
+        print(f"{start}{self.name}  {text}", file=sys.stderr, flush=True)
+
+    def glance(self, line: Line) -> None:
+        """Show a line that the next one overwrites, on a terminal only."""
+        if sys.stderr.isatty():
+            print(f"\r\033[K{self.name}  {self.describe(line)}", end="", file=sys.stderr, flush=True)
+
+    def describe(self, line: Line) -> str:
+        """Put a line of the metrics into words."""
+        match line["kind"]:
+            case "train":
+                text = (f"loss {line['loss']:.4f}  error {line['error']:.2f} %  rate {line['learning_rate']:g}  "
+                        f"{line['images_per_second']:.0f} images/s  {self.left(line)} left")
+            case "compile":
+                text = f"compiled in {line['seconds']:.1f} s"
+            case kind:
+                text = (f"{kind}: top-1 error {line['top1_error']:.2f} %  top-5 error {line['top5_error']:.2f} %  "
+                        f"loss {line['loss']:.4f}")
+        return f"step {line['step']}/{self.steps}  {text}"
+
+    def left(self, line: Line) -> str:
+        """Say how long the run will still train at the rate of this line, and the runs after it with it."""
+        seconds_a_step = self.batch_size / line["images_per_second"]
+        left = (self.steps - line["step"]) * seconds_a_step
+        overall = left + self.followed_by * self.steps * seconds_a_step
+        return duration(left) if not self.followed_by else f"{duration(left)} (all runs: {duration(overall)})"
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as a person would: "2 h 05 min", "3 min 20 s", "8 s"."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+
+
+def read_metrics(workdir: str | Path, kind: str | None = None) -> list[Line]:
+    """Read the lines of `metrics.jsonl`: of one kind ("train", "validation", "test", "compile"), or all."""
+    file = Path(workdir) / "metrics.jsonl"
+    lines = []
+    for text in file.read_text().splitlines() if file.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:  # the line under way when the process was killed
+            continue
+    return [line for line in lines if kind in (None, line["kind"])]
+
+
+def rewind_metrics(workdir: Path, step: int, steps: int) -> None:
+    """Drop the lines after `step`, which the restored run writes again, as it does the errors after its last step."""
+    kept = [line for line in read_metrics(workdir)
+            if line["step"] < step or (line["step"] == step and (step < steps or "top1_error" not in line))]
+    text = "".join(json.dumps(line) + "\n" for line in kept)
+    write_aside(workdir / "metrics.jsonl", lambda aside: aside.write_text(text))

@@ -1,0 +1,109 @@
+"""Runs that train together: what they share, where each stands, and what each keeps."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from flax import linen as nn
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from resjax.data import Dataset, load, mean_image
+from resjax.errors import Diverged
+from resjax.experiment import Experiment
+from resjax.training import checkpoint
+from resjax.training.log import Log, Window, rewind_metrics
+from resjax.training.optimizer import learning_rate, sgd
+from resjax.training.state import TrainState, initial_state
+from resjax.training.step import Metrics
+from resjax.training.workdir import write_experiment
+
+
+class Setting(NamedTuple):
+    """What does not change, and is the same for all seeds that train together.
+
+    `sharding` splits a batch over the devices; the data lie on each. `mean`, the mean training image, lies on the host:
+    every state has its own, which is donated with it.
+    """
+
+    experiment: Experiment
+    model: nn.Module
+    optimizer: optax.GradientTransformationExtraArgs
+    sharding: NamedSharding
+    data: Dataset
+    mean: np.ndarray
+
+
+class Replica(NamedTuple):
+    """One run of those that train together: where it is kept, and where it stands."""
+
+    experiment: Experiment
+    log: Log
+    manager: Any
+    state: TrainState
+    window: Window
+
+
+def prepare(experiment: Experiment, devices: Sequence[jax.Device]) -> Setting:
+    """Load the data onto every device."""
+    mesh = jax.make_mesh((len(devices),), ("batch",), devices=devices, axis_types=(AxisType.Auto,))
+    everywhere, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("batch"))
+    data = load(experiment.data)
+    model, optimizer = experiment.architecture.model(len(data.classes)), sgd(experiment.optimizer)
+    resident = Dataset(data.classes, *jax.device_put((data.train, data.validation, data.test), everywhere))
+    return Setting(experiment, model, optimizer, split, resident, mean_image(data.train))
+
+
+def begin(setting: Setting, experiment: Experiment, workdir: Path, devices: Sequence[jax.Device], stack: ExitStack,
+          followed_by: float) -> Replica:
+    """Draw a run's first state, or restore its last, onto every device; its checkpoints stay open in `stack`."""
+    write_experiment(workdir, experiment, setting.data, devices)
+    first = draw(setting.model, setting.optimizer, setting.mean, experiment.seed)
+    first = jax.device_put(first, NamedSharding(setting.sharding.mesh, PartitionSpec()))
+    state, meta = checkpoint.restore_latest(workdir, first) or (first, {"window": {}})
+    rewind_metrics(workdir, int(state.step), experiment.steps)
+    name = f"{experiment.name} seed {experiment.seed}"
+    log = Log(workdir, name, experiment.steps, experiment.batch_size, followed_by)
+    if state.step:
+        log.tell(f"goes on from step {state.step}")
+    manager = stack.enter_context(checkpoint.checkpoints(workdir))
+    return Replica(experiment, log, manager, state, Window(**meta["window"]))
+
+
+draw = jax.jit(initial_state, static_argnums=(0, 1))
+
+
+def step_of(replica: Replica) -> int:
+    """Tell how many steps a run has made."""
+    return int(replica.state.step)
+
+
+def advance(replica: Replica, state: TrainState, metrics: Metrics, seconds: float) -> Replica:
+    """Take over what a call has brought, and tell it. Raises Diverged."""
+    step, log, experiment = int(state.step), replica.log, replica.experiment
+    check_finite(metrics.loss, step, log.workdir)
+    loss, wrong, images = (sums.sum().item() for sums in metrics)
+    window = replica.window.plus(loss, wrong, images, seconds)
+    line = window.line(step, learning_rate(state.opt_state))
+    if step % experiment.log_steps == 0 or step == experiment.steps:
+        log.record(line)
+        window = window.emptied()
+    else:
+        log.glance(line)
+    return replica._replace(state=state, window=window)
+
+
+def save(replica: Replica) -> None:
+    """Begin to save a run."""
+    checkpoint.save(replica.manager, replica.state, {"window": vars(replica.window)})
+
+
+def check_finite(losses: np.ndarray, step: int, workdir: Path) -> None:
+    """Raise Diverged for the first loss `[count]` of the call ending at `step` that is not finite."""
+    wrong = np.flatnonzero(~np.isfinite(losses))
+    if wrong.size:
+        raise Diverged(f"the loss is {losses[wrong[0]]} at step {step - len(losses) + 1 + wrong[0]}; "
+                       f"the checkpoints before it are kept in {workdir}")

@@ -1,0 +1,92 @@
+"""The folder of a run: claimed by one live process, true to one experiment."""
+
+import fcntl
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from resjax.data import Dataset
+from resjax.errors import BadInput
+from resjax.experiment import Experiment, from_json, to_json
+from resjax.files import write_aside
+
+
+@contextmanager
+def claimed(workdir: Path, experiment: Experiment) -> Iterator[None]:
+    """Hold the folder for this process; the system lets go of it however the process ends.
+
+    Raises BadInput where it cannot be written, another process holds it, or it belongs to another experiment.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = (workdir / ".lock").open("a+")
+    except OSError as error:
+        raise BadInput(f"{workdir}: this workdir cannot be written ({error.strerror}); choose another "
+                       "by --workdir") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise BadInput(f"{workdir}: process {lock.read().strip() or '(unknown)'} is training there; wait for it, "
+                           "stop it, or choose another --workdir") from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        if (workdir / "experiment.json").exists():
+            differences = read_experiment(workdir).differences(experiment)
+            if differences:
+                raise BadInput(f"{workdir} belongs to another experiment: there {'; '.join(differences)}. "
+                               "Choose another --workdir, or remove that one")
+        yield
+
+
+def read_experiment(workdir: Path) -> Experiment:
+    """Read the run that a workdir holds. Raises BadInput where there is none."""
+    return read_run(workdir)[0]
+
+
+def read_run(workdir: Path) -> tuple[Experiment, tuple[str, ...], tuple[int, ...]]:
+    """Read a run, its classes and the shape of its images. Raises BadInput where there is none."""
+    file = workdir / "experiment.json"
+    try:
+        content = json.loads(file.read_text())
+        return from_json(content["experiment"]), tuple(content["classes"]), tuple(content["image"])
+    except (FileNotFoundError, NotADirectoryError):
+        raise BadInput(f"{workdir}: no run lies there (it has no experiment.json)") from None
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError, BadInput) as error:
+        raise BadInput(f"{file}: not an experiment of this version of resjax ({error})") from None
+
+
+def write_experiment(workdir: Path, experiment: Experiment, data: Dataset, devices: Any) -> None:
+    """Write `experiment.json`: the run, its classes and the shape of its images, and what it runs on."""
+    write_json(workdir / "experiment.json", {
+        "experiment": to_json(experiment), "classes": data.classes, "image": data.train.pixels.shape[1:],
+        **environment(devices)})
+
+
+def read_result(workdir: Path) -> dict[str, Any] | None:
+    """Read a finished run's result; None where it is not finished."""
+    file = workdir / "result.json"
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def write_json(file: Path, content: dict[str, Any]) -> None:
+    """Write a file whole or not at all."""
+    write_aside(file, lambda aside: aside.write_text(json.dumps(content, indent=2) + "\n"))
+
+
+def environment(devices: Any) -> dict[str, Any]:
+    """Tell versions and devices."""
+    packages = ("resjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    return {
+        "versions": {"python": sys.version.split()[0]} | {name: version(name) for name in packages},
+        "devices": {"platform": jax.default_backend(), "kind": devices[0].device_kind, "count": len(devices)},
+    }

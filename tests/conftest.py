@@ -1,0 +1,43 @@
+"""Every test has a cache folder of its own; JAX has eight CPU devices."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+
+from resjax import Architecture, Data, Experiment, Optimizer
+
+jax.config.update("jax_num_cpu_devices", 8)
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("programs"))
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, programs: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep decoded data apart from the user's, and compiled programs for the whole session."""
+    monkeypatch.setenv("RESJAX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", programs)
+    jax.config.update("jax_compilation_cache_dir", programs)
+
+
+@pytest.fixture
+def small() -> Callable[..., Experiment]:
+    """Make the smallest run: ResNet-8 on the digits, a few steps; fields can be replaced."""
+    run = Experiment(name="small", architecture=Architecture(depth=8, norm_group=16), optimizer=Optimizer(peak=0.05),
+                     data=Data(source="digits", pad=1, flip=False), steps=6, batch_size=32, log_steps=2,
+                     checkpoint_steps=2, statistics_steps=2)
+    return lambda **changes: replace(run, **changes)
+
+
+def same_trees(a: Any, b: Any, tolerance: float) -> bool:
+    """Compare two trees of arrays by structure and value."""
+    import numpy as np
+
+    close = jax.tree.map(lambda x, y: np.allclose(x, y, rtol=tolerance, atol=tolerance), a, b)
+    return all(jax.tree.leaves(close))

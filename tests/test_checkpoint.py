@@ -1,0 +1,231 @@
+"""Stopping and going on: nothing is lost, whatever happens when."""
+
+import json
+import random
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from conftest import same_trees
+
+from resjax import BadInput, train
+from resjax.training import read_experiment, restore
+
+ONE = jax.devices()[:1]
+RUN = """
+import sys
+from dataclasses import replace
+import resjax
+from resjax.dispatch import guarded
+from resjax import Architecture, Data, Experiment, Optimizer
+steps, devices, workdir = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+import jax
+jax.config.update("jax_num_cpu_devices", devices)
+experiment = Experiment(name="run", architecture=Architecture(depth=8, norm_group=16), data=Data(pad=1, flip=False),
+                        optimizer=Optimizer(peak=0.05), steps=steps, batch_size=32, log_steps=10, checkpoint_steps=7,
+                        statistics_steps=2)
+sys.exit(guarded(lambda: print(resjax.train(experiment, workdir)["state_digest"])))
+"""
+
+
+def start(workdir, steps=300, devices=1, **settings):
+    return subprocess.Popen([sys.executable, "-c", RUN, str(steps), str(devices), str(workdir)], text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **settings)
+
+
+def finish(workdir, **settings):
+    process = start(workdir, **settings)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return out.strip()
+
+
+def wait_for_step(workdir, step, process):
+    """Wait until the log has got so far; the process must not end before."""
+    file = workdir / "metrics.jsonl"
+    while True:
+        assert process.poll() is None, process.communicate()[1]
+        trained = re.findall(r'"step": (\d+), "kind": "train"', file.read_text() if file.exists() else "")
+        if trained and int(trained[-1]) >= step:
+            return
+        time.sleep(0.005)
+
+
+def lines_without_times(workdir):
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines if line["kind"] != "compile"]
+
+
+@pytest.mark.parametrize(("devices", "kills"), [(1, 10), (2, 3)])
+def test_kill_9_at_random_moments_loses_nothing(tmp_path, devices, kills):
+    digest = finish(tmp_path / "whole", devices=devices)
+    moments = random.Random(devices)
+    for kill in range(kills):
+        process = start(tmp_path / "cut", devices=devices)
+        wait_for_step(tmp_path / "cut", 10 + 10 * (14 * kill // kills), process)
+        time.sleep(moments.random() * 0.1)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+    assert finish(tmp_path / "cut", devices=devices) == digest
+    assert lines_without_times(tmp_path / "cut") == lines_without_times(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_save_and_exit_with_a_clear_line(tmp_path, number):
+    process = start(tmp_path / "cut", steps=2000)
+    wait_for_step(tmp_path / "cut", 30, process)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "Traceback" not in err
+    step = int(re.search(rf"{number.name}: saved step (\d+) of 2000 in .*the same command goes on", err)[1])
+    assert int(restore(tmp_path / "cut").state.step) == step >= 30
+
+
+def test_stopped_and_resumed_is_as_never_stopped(tmp_path):
+    digest = finish(tmp_path / "whole", steps=100)
+    process = start(tmp_path / "cut", steps=100)
+    wait_for_step(tmp_path / "cut", 20, process)
+    process.terminate()
+    process.communicate(timeout=60)
+    assert finish(tmp_path / "cut", steps=100) == digest
+    assert lines_without_times(tmp_path / "cut") == lines_without_times(tmp_path / "whole")
+
+
+def test_a_run_killed_before_its_result_writes_its_last_lines_once(small, tmp_path):
+    result = train(small(), tmp_path, ONE)
+    lines = lines_without_times(tmp_path)
+    (tmp_path / "result.json").unlink()
+    assert train(small(), tmp_path, ONE) == result
+    assert lines_without_times(tmp_path) == lines
+
+
+def test_a_workdir_in_use_is_refused(small, tmp_path):
+    process = start(tmp_path, steps=20_000)
+    wait_for_step(tmp_path, 10, process)
+    try:
+        with pytest.raises(BadInput, match=f"process {process.pid} is training there"):
+            train(small(), tmp_path, ONE)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_workdir_of_another_experiment_is_refused(small, tmp_path):
+    train(small(), tmp_path, ONE)
+    with pytest.raises(BadInput, match=r"belongs to another experiment: there seed: 0, here 1; steps: 6, here 7\."):
+        train(small(seed=1, steps=7), tmp_path, ONE)
+    assert train(small(checkpoint_steps=5), tmp_path, ONE)["steps"] == 6  # how often to save changes no result
+
+
+def cut(small, workdir, monkeypatch, calls=3):
+    """Leave a run as a process leaves it that is killed after so many calls of two steps."""
+    with monkeypatch.context() as patch:
+        patch.setattr("resjax.training.replica.learning_rate", stop_at(calls))
+        with pytest.raises(KeyboardInterrupt):
+            train(small(), workdir, ONE)
+    return sorted(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
+
+
+def stop_at(last):
+    calls = iter(range(1, last + 1))
+
+    def learning_rate(_):
+        if next(calls) == last:
+            raise KeyboardInterrupt
+        return 0.0
+
+    return learning_rate
+
+
+def damage_flip(folder):
+    file = max((f for f in folder.rglob("d/*") if f.is_file()), key=lambda f: f.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def damage_truncate(folder):
+    file = folder / "meta" / "metadata"
+    file.write_text(file.read_text()[:10])
+
+
+def damage_delete(folder):
+    (folder / "state" / "manifest.ocdbt").unlink()
+
+
+def damage_unseal(folder):
+    (folder / "digests.json").unlink()
+
+
+@pytest.mark.parametrize(("damage", "wrong"), [
+    (damage_flip, "state/.* has changed"), (damage_truncate, "meta/metadata has changed"),
+    (damage_delete, "state/manifest.ocdbt is missing"), (damage_unseal, "digests.json cannot be read")])
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(small, tmp_path, monkeypatch, damage, wrong):
+    whole = train(small(), tmp_path / "whole", ONE)
+    assert cut(small, tmp_path / "cut", monkeypatch) == [2, 4]
+    damage(tmp_path / "cut" / "checkpoints" / "4")
+    with pytest.warns(UserWarning, match=rf"checkpoints/4 is damaged \({wrong}.* moved to damaged-checkpoint-4"):
+        assert train(small(), tmp_path / "cut", ONE)["state_digest"] == whole["state_digest"]
+    assert (tmp_path / "cut" / "damaged-checkpoint-4").is_dir()
+
+
+def test_only_the_last_few_checkpoints_are_kept(small, tmp_path):
+    train(small(steps=9, checkpoint_steps=1), tmp_path, ONE)
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["7", "8", "9"]
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(small, tmp_path):
+    train(small(), tmp_path, ONE)
+    record = json.loads((tmp_path / "experiment.json").read_text())
+    record["experiment"]["architecture"]["shortcut"] = "C"
+    (tmp_path / "experiment.json").write_text(json.dumps(record))
+    with pytest.raises(BadInput, match=r"6 holds another architecture: .*\['shortcut'\].* has shape none"):
+        restore(tmp_path)
+
+
+def test_a_run_goes_on_on_another_number_of_devices(small, tmp_path, monkeypatch):
+    whole = train(small(), tmp_path / "whole", ONE)
+    cut(small, tmp_path / "cut", monkeypatch)
+    other = train(small(), tmp_path / "cut", jax.devices()[:4])
+    assert other["devices"]["count"] == 4
+    assert other["test_top1_error"] == pytest.approx(whole["test_top1_error"], abs=1.0)
+    a, b = restore(tmp_path / "whole").state, restore(tmp_path / "cut").state
+    assert same_trees(a.params, b.params, 1e-3)
+
+
+def test_a_full_disk_in_a_checkpoint_ends_the_run_and_keeps_the_one_before(tmp_path):
+    process = start(tmp_path, steps=5000)
+    wait_for_step(tmp_path, 20, process)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (20_000, 20_000))  # no file can grow beyond 20 kB
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "a checkpoint could not be written" in err or "File too large" in err
+    assert np.isfinite(np.asarray(restore(tmp_path).state.params["fc"]["kernel"])).all()
+
+
+def test_a_workdir_that_cannot_be_written_is_refused(small, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match=r"this workdir cannot be written .* choose another by --workdir"):
+        train(small(), tmp_path / "file" / "run", ONE)
+
+
+def test_a_workdir_of_nonsense_is_named(tmp_path):
+    with pytest.raises(BadInput, match="no run lies there"):
+        read_experiment(tmp_path)
+    (tmp_path / "experiment.json").write_text('{"experiment": {"name": 3}}')
+    with pytest.raises(BadInput, match=r"experiment\.json: not an experiment of this version"):
+        read_experiment(tmp_path)
+
+
+def test_restore_before_the_first_checkpoint_is_refused(small, tmp_path, monkeypatch):
+    cut(small, tmp_path, monkeypatch, calls=1)
+    with pytest.raises(BadInput, match="no checkpoint yet; its first comes at step 2"):
+        restore(tmp_path)

@@ -1,0 +1,88 @@
+"""Every run in the experiment files, flattened: a diff of golden/ shows any change of a recipe.
+
+After a change that is meant: `python tests/test_experiments.py` writes them anew.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from resjax import Architecture, BadInput, Data, Experiment, Optimizer
+from resjax.catalogue import find, load_experiments, select
+from resjax.experiment import flatten, from_json, to_json
+
+FILES = [Path(__file__).parents[1] / "experiments" / name for name in ("cifar10.py", "quickstart.py")]
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def text(file):
+    return "\n".join(f"{name}\n" + "".join(f"  {key} = {value!r}\n" for key, value in flatten(experiment).items())
+                     for name, experiment in load_experiments(file).items())
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_runs_are_as_recorded(file):
+    assert text(file) == (GOLDEN / f"{file.stem}.txt").read_text()
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_experiment_goes_through_json(file):
+    for name, experiment in load_experiments(file).items():
+        assert from_json(to_json(experiment)) == experiment
+        assert experiment.name == name
+
+
+def test_table_6_is_complete():
+    experiments = load_experiments(FILES[0])
+    for kind, shortcut, deepest in (("plain", "plain", 110), ("resnet", "A", 1202)):
+        for depth in {20, 32, 44, 56, 110, deepest}:
+            architecture = experiments[f"{kind}{depth}"].architecture
+            assert (architecture.depth, architecture.shortcut) == (depth, shortcut)
+
+
+def test_the_paper_recipe():
+    run = find(f"{FILES[0]}:resnet56")
+    assert (run.steps, run.batch_size, run.architecture.norm_group) == (64_000, 128, 64)
+    assert run.optimizer == Optimizer(peak=0.1, momentum=0.9, weight_decay=1e-4, drop_steps=(32_000, 48_000))
+    assert (run.data.pad, run.data.flip) == (4, True)
+
+
+def test_unknown_names_list_those_that_there_are():
+    with pytest.raises(BadInput, match="unknown experiment 'restnet20'; did you mean 'resnet20'"):
+        select(load_experiments(FILES[0]), "restnet20")
+
+
+def test_a_file_without_experiments_is_named(tmp_path):
+    (tmp_path / "mine.py").write_text("EXPERIMENT = 3\n")
+    with pytest.raises(BadInput, match=r"mine\.py: it defines no EXPERIMENTS"):
+        load_experiments(tmp_path / "mine.py")
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: Architecture(depth=21), r"depth 21 is not 6n\+2"),
+    (lambda: Architecture(norm_group=0), "norm-group is 0"),
+    (lambda: Data(source="tfds:"), "write what to read after the colon"),
+    (lambda: Data(pad=-1), "data.pad is -1"),
+    (lambda: Data(validation_images=-1), "validation-images is -1"),
+    (lambda: Optimizer(drop_steps=(5, 5)), "drop-steps"),
+    (lambda: Optimizer(momentum=1.0), r"it lies in \[0, 1\)"),
+    (lambda: Optimizer(warmup_error=0.0), "warmup-error is 0.0"),
+    (lambda: Experiment(name="x", seed=-1), "seed is -1"),
+    (lambda: Experiment(name="x", batch_size=96), "not a multiple of architecture.norm-group 64"),
+    (lambda: Experiment(name="x", log_steps=0), "log-steps is 0"),
+])
+def test_wrong_values_are_refused_when_the_run_is_made(make, message):
+    with pytest.raises(BadInput, match=message):
+        make()
+
+
+def test_wrong_json_is_refused():
+    good = to_json(Experiment(name="x"))
+    for change in ({"steps": "3"}, {"stepz": 3}, {"architecture": {"depth": 20}}):
+        with pytest.raises(BadInput):
+            from_json(good | change)
+
+
+if __name__ == "__main__":
+    for file in FILES:
+        (GOLDEN / f"{file.stem}.txt").write_text(text(file))

@@ -1,0 +1,75 @@
+"""The paper's counts, to the last digit: PAPER.md, from Table 1, Table 6 and arithmetic."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from resjax.analysis import count_macs, count_parameters, list_layers
+from resjax.models import cifar_resnet, imagenet_resnet
+
+CIFAR = {20: (269_722, 40.55e6), 32: (464_154, 68.86e6), 44: (658_586, 97.17e6), 56: (853_018, 125.49e6),
+         110: (1_727_962, 252.89e6), 1202: (19_421_274, 2829.2e6)}
+IMAGENET = {(18, "A"): (11_515_688, 1.7948e9), (18, "B"): (11_689_512, 1.8141e9), (18, "C"): (12_043_816, 1.8783e9),
+            (34, "A"): (21_623_848, 3.6445e9), (34, "B"): (21_797_672, 3.6638e9), (34, "C"): (22_716_840, 3.8307e9),
+            (50, "B"): (25_557_032, 3.8580e9), (101, "B"): (44_549_160, 7.5702e9), (152, "B"): (60_192_808, 11.2824e9)}
+STRIDE_3X3 = {50: 4.0892e9, 101: 7.8014e9, 152: 11.5136e9}
+
+
+@pytest.mark.parametrize("shortcut", ["A", "plain"])
+@pytest.mark.parametrize("depth", CIFAR)
+def test_cifar_counts(depth, shortcut):
+    model = cifar_resnet(depth, shortcut)
+    parameters, macs = CIFAR[depth]
+    assert count_parameters(model, (32, 32, 3)) == parameters
+    assert count_macs(model, (32, 32, 3)) == pytest.approx(macs, rel=2e-4)
+
+
+@pytest.mark.parametrize(("depth", "shortcut"), IMAGENET)
+def test_imagenet_counts(depth, shortcut):
+    model = imagenet_resnet(depth, shortcut)
+    parameters, macs = IMAGENET[depth, shortcut]
+    assert count_parameters(model, (224, 224, 3)) == parameters
+    assert count_macs(model, (224, 224, 3)) == pytest.approx(macs, abs=0.5e5)
+
+
+@pytest.mark.parametrize("depth", STRIDE_3X3)
+def test_stride_in_the_3x3_costs_more_and_adds_no_parameter(depth):
+    model = imagenet_resnet(depth, stride_in="3x3")
+    assert count_parameters(model, (224, 224, 3)) == IMAGENET[depth, "B"][0]
+    assert count_macs(model, (224, 224, 3)) == pytest.approx(STRIDE_3X3[depth], abs=0.5e5)
+
+
+@pytest.mark.parametrize("depth", [18, 34])
+def test_plain_imagenet_nets_count_as_option_a(depth):
+    plain = imagenet_resnet(depth, "plain")
+    assert count_parameters(plain, (224, 224, 3)) == IMAGENET[depth, "A"][0]
+    assert count_macs(plain, (224, 224, 3)) == pytest.approx(IMAGENET[depth, "A"][1], abs=0.5e5)
+
+
+def test_layers_are_counted_alike_in_a_loop_and_unrolled():
+    loop, unrolled = (list_layers(cifar_resnet(32, "B", unroll=unroll), (32, 32, 3)) for unroll in (0, 8))
+    assert loop == unrolled
+    assert sum(layer.repeats for layer in loop if "shortcut" not in layer.name) == 32
+
+
+def test_maps_halve_and_filters_double():
+    layers = list_layers(imagenet_resnet(50), (224, 224, 3))
+    outputs = [layer.output for layer in layers if layer.name.endswith("conv3")]
+    assert list(dict.fromkeys(outputs)) == [(56, 56, 256), (28, 28, 512), (14, 14, 1024), (7, 7, 2048)]
+
+
+@pytest.mark.parametrize("depth", [0, 2, 7, 21, 54, 1200])
+def test_a_depth_that_is_not_6n_plus_2_is_refused_and_the_nearest_named(depth):
+    with pytest.raises(ValueError, match=r"is not 6n\+2: the nearest are"):
+        cifar_resnet(depth)
+
+
+def test_a_depth_that_is_not_in_table_1_is_refused():
+    with pytest.raises(ValueError, match="depth 20 is not in Table 1: it has 18, 34, 50, 101, 152"):
+        imagenet_resnet(20)
+
+
+def test_any_input_size_is_taken():
+    model = cifar_resnet(8)
+    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    assert jax.eval_shape(model.apply, variables, jnp.zeros((2, 41, 33, 3))).shape == (2, 10)

@@ -1,0 +1,175 @@
+"""A table is one command: what is missing is trained, ours stands beside the paper's, killing changes nothing."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from resjax import BadInput, read_metrics
+from resjax.catalogue import load_experiments
+from resjax.paper import TABLES, plan
+from resjax.paper.ledger import Line, as_markdown, judge
+from resjax.paper.reproduce import part, prepared
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+TABLE6 = TABLES["table6"]
+TINY = """
+from dataclasses import replace
+from resjax import Architecture, Data, Experiment, Optimizer
+def tiny(name, depth, shortcut):
+    return Experiment(name=name, architecture=Architecture(depth=depth, shortcut=shortcut, norm_group=16),
+                      data=Data(pad=1, flip=False), optimizer=Optimizer(peak=0.05, drop_steps=(40, 60)), steps=60,
+                      batch_size=32, log_steps=10, evaluate_steps=20, checkpoint_steps=10, statistics_steps=2)
+EXPERIMENTS = {e.name: e for e in [tiny("plain20", 8, "plain"), tiny("resnet20", 8, "A")]}
+"""
+
+
+def reproduce(folder, *arguments, **settings):
+    (folder / "tiny").mkdir(exist_ok=True)
+    (folder / "tiny" / "cifar10.py").write_text(TINY)
+    return subprocess.Popen(
+        [sys.executable, "-m", "resjax", "reproduce", "table6", "--only", "plain20,resnet20", "--seeds", "2",
+         "--experiments", "tiny", *arguments], cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        **settings)
+
+
+def finish(process):
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return out, err
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """Two seeds of two rows, never killed."""
+    folder = tmp_path_factory.mktemp("reproduced")
+    return folder, *finish(reproduce(folder))
+
+
+def trained_lines(folder):
+    return sum(file.read_text().count('"train"') for file in folder.glob("runs/*/*/metrics.jsonl"))
+
+
+def outcome(folder):
+    files = ("table6.md", "table6.json", "figure6.svg", "figure7.svg")
+    return {name: (folder / "runs" / name).read_text() for name in files}
+
+
+def test_a_table_is_trained_and_printed(done):
+    folder, out, err = done
+    table = json.loads((folder / "runs" / "table6.json").read_text())
+    for row in table["rows"]:
+        results = [json.loads((folder / "runs" / row["experiment"] / f"seed{seed}" / "result.json").read_text())
+                   for seed in (0, 1)]
+        errors = [result["test_top1_error"] for result in results]
+        assert [result["seed"] for result in results] == [0, 1]
+        assert row["errors"] == errors
+        assert row["mean"] == pytest.approx(sum(errors) / 2)
+        assert row["deviation"] == pytest.approx(abs(errors[0] - errors[1]) / 2**0.5)
+    assert [row["paper"] for row in table["rows"]] == ["~9.50", "8.75"]
+    assert table["command"] == "resjax reproduce table6 --seeds 2 --only plain20,resnet20"
+    assert (folder / "runs" / "table6.md").read_text() in out
+    assert "1 of 4: runs/plain20/seed0\n" in err
+    assert "all runs:" in err
+    assert len(read_metrics(folder / "runs" / "plain20" / "seed0", "test")) == 3  # after 20, 40 and 60 steps
+
+
+def test_a_finished_table_is_not_trained_again(done):
+    folder, out, _ = done
+    again, err = finish(reproduce(folder))
+    assert again == out
+    assert "4 runs: 4 are finished, 0 to train" in err
+
+
+def test_killed_and_started_again_it_ends_with_the_same_table(done, tmp_path):
+    for lines in (2, 9, 16):  # of 24: within the first, the second and the third run
+        process = reproduce(tmp_path)
+        while trained_lines(tmp_path) < lines:
+            time.sleep(0.01)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+    finish(reproduce(tmp_path))
+    assert outcome(tmp_path) == outcome(done[0])
+
+
+def test_seeds_trained_together_make_the_same_rows(done, tmp_path):
+    _, err = finish(reproduce(tmp_path, "--together", "2"))
+    assert "1 of 2: runs/plain20/seed0, runs/plain20/seed1\n" in err
+    tables = [json.loads(outcome(folder)["table6.json"])["rows"] for folder in (tmp_path, done[0])]
+    for ours, alone in zip(*tables, strict=True):
+        assert ours["errors"] == pytest.approx(alone["errors"], abs=3)  # 360 images, and rounding grows
+
+
+def test_the_parts_of_two_machines_make_the_whole(done, tmp_path):
+    _, first = finish(reproduce(tmp_path, "--shard", "1/2"))
+    _, second = finish(reproduce(tmp_path, "--shard", "2/2"))
+    assert "2 runs: 0 are finished, 2 to train" in first
+    assert "2 runs: 0 are finished, 2 to train" in second
+    assert outcome(tmp_path) == outcome(done[0])
+
+
+def test_a_shortened_schedule_is_in_proportion_and_says_so():
+    experiments = load_experiments(EXPERIMENTS / "cifar10.py")
+    short = prepared(experiments["resnet56"], seed=3, scale=0.05, directory=None)
+    assert (short.steps, short.optimizer.drop_steps, short.seed) == (3_200, (1_600, 2_400), 3)
+    assert short.batch_size == experiments["resnet56"].batch_size
+    line = Line(TABLE6.rows[0], 3_200, (20.0, 22.0), (5.0, 6.0), 269_722, (1.0, 1.0))
+    text = as_markdown(TABLE6, [line], 0.05)
+    assert "| 21.00 ± 1.41 [3,200 steps] | 20.00 [3,200 steps] | 2 | - | 5.50 [3,200 steps] |" in text
+    assert "not the reproduction" in text
+    assert "steps]" not in as_markdown(TABLE6, [line], 1.0)
+    assert "| +11.50 |" in as_markdown(TABLE6, [line], 1.0)
+
+
+def test_every_row_has_its_experiment_and_depth():
+    runs = plan(TABLE6, EXPERIMENTS, Path("runs"), seeds=2)
+    assert len(runs) == 2 * len(TABLE6.rows)
+    for run in runs:
+        assert run.experiment.architecture.depth == run.row.layers
+        assert (run.experiment.architecture.shortcut == "plain") == run.row.title.startswith("plain")
+        assert run.experiment.steps == 64_000
+    assert {run.workdir for run in runs} == {run.workdir for i in (1, 2, 3) for run in part(runs, f"{i}/3")}
+    assert {run.workdir.parent.name for run in plan(TABLE6, EXPERIMENTS, Path("runs"), 1, scale=0.1)}.isdisjoint(
+        run.workdir.parent.name for run in runs)
+
+
+def test_claims_are_judged_from_the_means():
+    rows = {row.experiment: row for row in TABLE6.rows}
+
+    def line(name, *errors):
+        return Line(rows[name], 1, errors, errors, 1, errors)
+
+    lines = [line("plain20", 9.0), line("plain56", 12.0, 14.0), line("resnet20", 9.5), line("resnet56", 7.0)]
+    assert [judge(each, lines) for each in lines] == [
+        
+        (None, "nothing to compare with"), (True, "holds: > plain-20"), (False, "fails: < plain-20"),
+        (True, "holds: < plain-56, < ResNet-20")]
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"only": ["resnet21"]}, "no row 'resnet21'; there are: plain20,"), ({"seeds": 0}, "seeds is 0"),
+    ({"scale": 0.0}, "scale is 0.0; it lies in"), ({"scale": 2.0}, "scale is 2.0"),
+    ({"experiments": Path("nowhere")}, "no such experiment file")])
+def test_wrong_plans_are_refused(change, message):
+    right = {"experiments": EXPERIMENTS, "runs": Path("runs"), "seeds": 1}
+    with pytest.raises(BadInput, match=message):
+        plan(TABLE6, **(right | change))
+
+
+@pytest.mark.parametrize("shard", ["2", "0/2", "3/2", "a/b", "1/0"])
+def test_wrong_shards_are_refused(shard):
+    with pytest.raises(BadInput, match="such as 2/8"):
+        part([], shard)
+
+
+def test_rows_differ_only_in_name_depth_and_shortcut():
+    """The recipe is one: what differs from row to row is the network, and the warm-up of 110 and more layers."""
+    shallow = [run.experiment for run in plan(TABLE6, EXPERIMENTS, Path("runs"), seeds=1) if run.row.layers < 110]
+    recipes = {replace(e, name="", architecture=replace(e.architecture, depth=20, shortcut="A")) for e in shallow}
+    assert len(recipes) == 1

@@ -1,0 +1,247 @@
+"""A run: it learns, its log and result tell the truth, and how it is cut into calls or devices does not matter."""
+
+import errno
+import json
+import signal
+from contextlib import nullcontext
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from conftest import same_trees
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import resjax
+from resjax import Architecture, BadInput, Diverged, Interrupted, Optimizer, read_metrics, train
+from resjax.data import Batch, Images, load, mean_image, shuffled
+from resjax.training import initial_state, restore, sgd, state_digest, train_step, train_together
+from resjax.training.batch_statistics import average_statistics
+from resjax.training.step import train_steps, training_batch
+
+ONE = jax.devices()[:1]
+
+
+def begin(experiment, devices):
+    """What a run begins with: model, optimiser, sharding, state, data, order."""
+    data = load(experiment.data).train
+    mesh = jax.make_mesh((len(devices),), ("batch",), devices=devices, axis_types=(AxisType.Auto,))
+    everywhere, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("batch"))
+    model, optimizer = experiment.architecture.model(10), sgd(experiment.optimizer)
+    state = jax.jit(initial_state, static_argnums=(0, 1))(model, optimizer, mean_image(data), experiment.seed)
+    order = shuffled(state.key, 0, 3, len(data.labels))
+    return model, optimizer, split, *jax.device_put((state, Images(*data), order), everywhere)
+
+
+def losses(experiment, devices, calls):
+    model, optimizer, sharding, state, data, order = begin(experiment, devices)
+    found = []
+    for count in calls:
+        (state,), (metrics,) = train_steps(experiment, model, optimizer, sharding, count, (state,), data, (order,))
+        found.extend(metrics.loss / metrics.images)
+    return np.array(found), jax.device_get(state.params)
+
+
+def test_a_run_learns_and_says_so(small, tmp_path):
+    experiment = small(steps=60, log_steps=20, evaluate_test=True, evaluate_steps=30)
+    result = train(experiment, tmp_path / "run", ONE)
+    assert json.loads((tmp_path / "run" / "result.json").read_text()) == result
+    assert result["test_top1_error"] < 30
+    assert result["parameters"] == 75_290 - 2 * 9 * 16  # depth 8, on one channel instead of three
+    lines = read_metrics(tmp_path / "run")
+    assert [line["step"] for line in lines if line["kind"] == "train"] == [20, 40, 60]
+    assert [line["step"] for line in lines if line["kind"] == "test"] == [30, 60]
+    assert lines[-1]["top1_error"] == result["test_top1_error"]
+    trained = [line["loss"] for line in lines if line["kind"] == "train"]
+    assert trained[-1] < 0.5 * trained[0]
+
+
+def test_a_finished_run_is_not_trained_again(small, tmp_path, monkeypatch):
+    result = train(small(), tmp_path, ONE)
+    monkeypatch.setattr("resjax.training.replica.load", None)
+    assert train(small(), tmp_path, ONE) == result
+
+
+def test_seed_decides_every_bit(small, tmp_path):
+    digests = [train(small(seed=seed), tmp_path / name, ONE)["state_digest"]
+               for name, seed in (("a", 1), ("b", 1), ("c", 2))]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_result_is_what_restore_and_evaluate_give(small, tmp_path):
+    result = train(small(), tmp_path, ONE)
+    trained = restore(tmp_path)
+    test = load(trained.experiment.data).test
+    errors = resjax.evaluate(trained.model, trained.state.variables, trained.state.mean, Images(*test), 77)
+    assert (errors.top1_error, errors.images) == (result["test_top1_error"], 360)
+    assert state_digest(trained.state) == result["state_digest"]
+
+
+def test_train_step_descends_along_the_gradient_of_the_mean_loss(small):
+    experiment = small(optimizer=Optimizer(peak=0.5, momentum=0.9, weight_decay=0.01))
+    model, optimizer, _, state, data, _ = begin(experiment, ONE)
+    batch = Batch(data.pixels[:32] - state.mean, data.labels[:32])
+
+    def loss(params):
+        logits, _ = model.apply({"params": params, "batch_stats": state.batch_stats}, batch.images, train=True,
+                                mutable=["batch_stats"])
+        return -jax.nn.log_softmax(logits)[jnp.arange(32), batch.labels].mean()
+
+    gradient = jax.jit(jax.grad(loss))(state.params)
+    expected = jax.tree.map(lambda w, g: w - 0.5 * (g + 0.01 * w), state.params, gradient)
+    after, metrics = jax.jit(train_step, static_argnums=(0, 1))(model, optimizer, state, batch)
+    assert same_trees(after.params, expected, 1e-5)
+    assert float(metrics.loss) / 32 == pytest.approx(float(loss(state.params)), rel=1e-5)
+    assert int(after.step) == 1
+
+
+def test_one_device_and_eight_give_the_same_losses(small):
+    experiment = small(batch_size=64, architecture=Architecture(depth=8, norm_group=32))
+    one, _ = losses(experiment, jax.devices()[:1], [1] * 20)
+    eight, _ = losses(experiment, jax.devices()[:8], [1] * 20)
+    np.testing.assert_allclose(one, eight, atol=1e-5)
+    assert one[-1] < one[0]
+
+
+def test_many_steps_in_one_call_are_the_same_steps(small):
+    (singly, a), (together, b) = (losses(small(), ONE, calls) for calls in ([1] * 6, [6]))
+    np.testing.assert_allclose(singly, together, atol=1e-5)
+    assert same_trees(a, b, 1e-4)
+
+
+def test_scanned_and_unrolled_runs_have_the_same_losses(small):
+    nets = (Architecture(depth=14, norm_group=16, unroll=unroll) for unroll in (0, 8))
+    scanned, unrolled = (losses(small(architecture=net), ONE, [1] * 10)[0] for net in nets)
+    np.testing.assert_allclose(scanned, unrolled, atol=1e-5)
+
+
+def test_true_average_is_the_mean_over_batches(small):
+    experiment = small(statistics_steps=3)
+    model, _, sharding, state, data, order = begin(experiment, ONE)
+    found = average_statistics(experiment, model, sharding, state, data, order)
+    sums = jax.tree.map(jnp.zeros_like, state.batch_stats)
+    for step in range(3):
+        batch = training_batch(experiment, state.replace(step=jnp.int32(step)), data, order, sharding)
+        _, updated = model.clone(norm_momentum=0.0).apply(state.variables, batch.images, train=True,
+                                                          mutable=["batch_stats"])
+        sums = jax.tree.map(jnp.add, sums, updated["batch_stats"])
+    assert same_trees(found, jax.tree.map(lambda total: total / 3, sums), 1e-4)
+    assert not same_trees(found, state.batch_stats, 1e-2)
+
+
+def test_no_statistics_steps_keep_the_moving_averages(small, tmp_path):
+    moving, averaged = (train(small(statistics_steps=count), tmp_path / str(count), ONE) for count in (0, 2))
+    a, b = restore(tmp_path / "0").state, restore(tmp_path / "2").state
+    assert same_trees(a.params, b.params, 0)
+    assert not same_trees(a.batch_stats, b.batch_stats, 1e-3)
+    assert moving["state_digest"] != averaged["state_digest"]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(small, tmp_path):
+    wild = small(optimizer=Optimizer(peak=1e30), checkpoint_steps=1)
+    with pytest.raises(Diverged, match=r"after step 1|at step [23]"):
+        train(wild, tmp_path, ONE)
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_last_good_checkpoint_is_named_and_kept(small, tmp_path, monkeypatch):
+    real = train_steps.lower
+
+    class Poisoned:
+        """The steps, with a loss of NaN from step 4 on."""
+
+        def lower(self, *arguments):
+            compiled = real(*arguments).compile()
+
+            def call(states, data, orders):
+                (state,), (metrics,) = compiled(states, data, orders)
+                step = state.step - len(metrics.loss) + 1 + jnp.arange(len(metrics.loss))
+                return (state,), (metrics._replace(loss=jnp.where(step >= 4, jnp.nan, metrics.loss)),)
+
+            return type("Lowered", (), {"compile": lambda _: call})()
+
+    monkeypatch.setattr("resjax.training.loop.train_steps", Poisoned())
+    with pytest.raises(Diverged, match="the loss is nan at step 4"):
+        train(small(), tmp_path, ONE)
+    assert int(restore(tmp_path).state.step) == 2
+
+
+def test_batch_must_divide_over_devices(small, tmp_path):
+    with pytest.raises(BadInput, match="batch-size 32 does not divide over 3 devices"):
+        train(small(), tmp_path, jax.devices()[:3])
+
+
+def test_validation_images_are_measured_on_the_way(small, tmp_path):
+    data = replace(small().data, validation_images=100)
+    result = train(small(data=data, evaluate_steps=2), tmp_path, ONE)
+    validation = read_metrics(tmp_path, "validation")
+    assert [(line["step"], line["images"]) for line in validation] == [(2, 100), (4, 100), (6, 100)]
+    assert [line["step"] for line in read_metrics(tmp_path, "test")] == [6]
+    assert result["validation_top1_error"] == validation[-1]["top1_error"]
+
+
+def test_full_disk_ends_the_run_with_an_error(small, tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("resjax.training.log.os.fsync", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        train(small(), tmp_path, ONE)
+
+
+def test_bfloat16_runs_learn(small, tmp_path):
+    experiment = small(steps=40, architecture=Architecture(depth=8, norm_group=16, precision="bfloat16"))
+    assert train(experiment, tmp_path, ONE)["test_top1_error"] < 50
+
+
+def test_optax_sgd_would_be_another_optimizer():
+    """The rate stands inside the velocity: after a drop, the old velocity is not scaled down with it."""
+    settings = Optimizer(peak=0.1, drop_steps=(1,), weight_decay=0.0)
+    ours, other = sgd(settings), optax.sgd(optax.piecewise_constant_schedule(0.1, {1: 0.1}), momentum=0.9)
+    params = {"w": jnp.ones(1)}
+    states, values = [ours.init(params), other.init(params)], [params, params]
+    for _ in range(2):
+        for i, (optimizer, extra) in enumerate(((ours, {"error": jnp.float32(0)}), (other, {}))):
+            updates, states[i] = optimizer.update({"w": jnp.ones(1)}, states[i], values[i], **extra)
+            values[i] = optax.apply_updates(values[i], updates)
+    assert float(values[0]["w"][0]) == pytest.approx(1 - 0.1 - (0.9 * 0.1 + 0.01))
+    assert float(values[1]["w"][0]) == pytest.approx(1 - 0.1 - 0.01 * (0.9 + 1))
+
+
+def test_seeds_that_train_together_are_those_that_train_alone(small, tmp_path):
+    def run(seed):
+        return small(seed=seed, optimizer=Optimizer(peak=0.01), steps=20, log_steps=1, evaluate_steps=10,
+                     checkpoint_steps=5)
+
+    seeds = (0, 1, 2)
+    together = train_together([run(seed) for seed in seeds], [tmp_path / f"together{seed}" for seed in seeds], ONE)
+    for seed, result in zip(seeds, together, strict=True):
+        alone = train(run(seed), tmp_path / f"alone{seed}", ONE)
+        assert result.keys() == alone.keys()
+        assert (result["seed"], result["parameters"]) == (seed, alone["parameters"])
+        assert result["test_top1_error"] == pytest.approx(alone["test_top1_error"], abs=0.6)  # two images of 360
+        curves = [[line["loss"] for line in read_metrics(tmp_path / f"{how}{seed}", "train")]
+                  for how in ("together", "alone")]
+        np.testing.assert_allclose(*curves, rtol=0, atol=1e-5)
+        assert int(restore(tmp_path / f"together{seed}").state.step) == 20
+    assert len({result["state_digest"] for result in together}) == 3
+
+
+def test_seeds_that_train_together_go_on_where_each_stands(small, tmp_path, monkeypatch):
+    runs, workdirs = [small(seed=0), small(seed=1)], [tmp_path / "0", tmp_path / "1"]
+    whole = train_together(runs, [tmp_path / "whole0", tmp_path / "whole1"], ONE)
+    with monkeypatch.context() as patch:
+        patch.setattr("resjax.training.loop.stop_requests", lambda: nullcontext(lambda: signal.SIGTERM))
+        with pytest.raises(Interrupted, match=r"saved step 2 of 6 in .*0, .*1;"):
+            train_together(runs, workdirs, ONE)
+    assert train_together(runs, workdirs, ONE)[0]["state_digest"] == whole[0]["state_digest"]
+    (workdirs[1] / "result.json").unlink()  # seed 0 is finished, seed 1 stands at its last step
+    assert [result["state_digest"] for result in train_together(runs, workdirs, ONE)] == [
+        result["state_digest"] for result in whole]
+
+
+def test_runs_that_differ_in_more_than_the_seed_do_not_train_together(small, tmp_path):
+    with pytest.raises(BadInput, match="only the seeds may differ where runs train together: steps: 6, here 7"):
+        train_together([small(), small(seed=1, steps=7)], [tmp_path / "0", tmp_path / "1"], ONE)
