@@ -1,5 +1,6 @@
-"""Every test has a cache folder of its own; JAX has eight CPU devices."""
+"""Every test has a cache folder of its own; JAX has eight CPU devices, and compiles in a hurry."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,11 @@ import pytest
 
 from resjax import Architecture, Data, Experiment, Optimizer
 
+# Half of LLVM's optimisations take most of its time. XLA reads the flags when the backend starts, and processes that
+# a test starts inherit them.
+os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=1"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 jax.config.update("jax_num_cpu_devices", 8)
 
 
@@ -26,7 +32,7 @@ def cache(tmp_path: Path, programs: str, monkeypatch: pytest.MonkeyPatch) -> Non
     jax.config.update("jax_compilation_cache_dir", programs)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small() -> Callable[..., Experiment]:
     """Make the smallest run: ResNet-8 on the digits, a few steps; fields can be replaced."""
     run = Experiment(name="small", architecture=Architecture(depth=8, norm_group=16), optimizer=Optimizer(peak=0.05),

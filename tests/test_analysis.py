@@ -9,7 +9,6 @@ import pytest
 from conftest import same_trees
 from jax import lax
 
-from resjax import cifar_resnet
 from resjax.analysis import (
     activation_norms,
     gradient_norms,
@@ -18,7 +17,7 @@ from resjax.analysis import (
     with_swapped_blocks,
     without_block,
 )
-from resjax.models import ResidualMLP
+from resjax.models import ResidualMLP, ResNet
 
 KEY = jax.random.key(0)
 IMAGES = jax.random.normal(jax.random.key(1), (6, 8, 8, 1))
@@ -27,7 +26,7 @@ NETS = {
     "mlp": lambda **more: ResidualMLP((3, 3), (16, 24), 10, "B", **more),
     "mlp-norm": lambda **more: ResidualMLP((3, 3), (16, 24), 10, "A", norm_group=6, **more),
     "mlp-plain": lambda **more: ResidualMLP((3,), (16,), 10, "plain", **more),
-    "conv": lambda **more: cifar_resnet(20, "A", norm_group=6, **more),
+    "conv": lambda **more: ResNet((3, 2), 4, 10, "A", norm_group=6, **more),
 }
 
 
@@ -101,6 +100,7 @@ def test_norms_are_those_of_a_computation_layer_by_layer(net, unroll):
     expected = [size(y) / y.size**0.5 for y in outputs]
     np.testing.assert_allclose(activation_norms(model, variables, IMAGES), expected, rtol=1e-3)
 
+    @jax.jit
     def loss(params):
         logits, *_ = by_hand(model, {**variables, "params": params})
         return -jax.nn.log_softmax(logits)[jnp.arange(6), LABELS].mean()
@@ -123,7 +123,8 @@ def test_residual_ratios_are_those_of_a_computation_layer_by_layer(net, unroll):
     model = NETS[net](unroll=unroll)
     variables = draw(model)
     if "batch_stats" in variables:  # evaluation with the statistics of this very batch is training mode by hand
-        _, updated = model.clone(norm_momentum=0.0).apply(variables, IMAGES, train=True, mutable=["batch_stats"])
+        update = partial(model.clone(norm_momentum=0.0).apply, train=True, mutable=["batch_stats"])
+        _, updated = jax.jit(update)(variables, IMAGES)
         variables = {**variables, **updated}
     _, _, inputs, residuals = by_hand(model, variables)
     expected = [size(f) / size(x) for f, x in zip(residuals, inputs, strict=True)]
@@ -136,7 +137,8 @@ def test_appended_identity_blocks_change_no_bit(net):
     variables = draw(model)
     larger, more = with_identity_blocks(model, variables, stage=1, count=2, key=KEY)
     assert larger.blocks[1] == model.blocks[1] + 2
-    assert jax.tree.map(jnp.shape, more["params"]) == jax.tree.map(jnp.shape, larger.init(KEY, IMAGES)["params"])
+    expected = jax.eval_shape(larger.init, KEY, IMAGES)
+    assert jax.tree.map(jnp.shape, more["params"]) == jax.tree.map(jnp.shape, expected["params"])
     np.testing.assert_array_equal(jax.jit(larger.apply)(more, IMAGES), jax.jit(model.apply)(variables, IMAGES))
     assert (residual_ratios(larger, more, IMAGES) == 0).sum() == 2
     smaller, fewer = without_block(larger, more, stage=1, index=larger.blocks[1] - 2)
@@ -156,11 +158,11 @@ def test_blocks_are_taken_out_and_swapped(net):
     swapped = with_swapped_blocks(model, variables, 0, 0, 1)
     assert [same_trees(p, q, 0) for p, q in zip([p for s, p, _ in blocks_of(swapped) if s == "stage1"],
                                                 [blocks[0], blocks[2], blocks[1]], strict=True)] == [True] * 3
-    np.testing.assert_allclose(smaller.apply(fewer, IMAGES, train=True, mutable=["batch_stats"])[0],
+    np.testing.assert_allclose(jax.jit(partial(smaller.apply, train=True, mutable=["batch_stats"]))(fewer, IMAGES)[0],
                                by_hand(smaller, fewer)[0], rtol=1e-3, atol=1e-3)
     last, alone = without_block(smaller, fewer, stage=0, index=0)
     assert last.blocks[0] == 1
-    assert last.apply(alone, IMAGES).shape == (6, 10)
+    assert jax.eval_shape(last.apply, alone, IMAGES).shape == (6, 10)
     with pytest.raises(ValueError, match="block 2 does not exist: stage 0 has 2 identical blocks"):
         without_block(model, variables, stage=0, index=2)
     with pytest.raises(ValueError, match="stage 7 does not exist"):
@@ -172,11 +174,11 @@ def test_blocks_are_taken_out_and_swapped(net):
     (ResidualMLP((1,), (16,), 10, "A"), r"\(1,\) blocks")])
 def test_identity_blocks_need_identity_shortcuts(model, wrong):
     with pytest.raises(ValueError, match=wrong):
-        with_identity_blocks(model, model.init(KEY, IMAGES), stage=0, count=1, key=KEY)
+        with_identity_blocks(model, jax.eval_shape(model.init, KEY, IMAGES), stage=0, count=1, key=KEY)
 
 
 def test_the_fully_connected_net_draws_its_weights_with_the_gain():
     model = ResidualMLP((2,), (400,), 10, gain=3.0)
-    params = model.init(KEY, IMAGES)["params"]
+    params = jax.jit(model.init)(KEY, IMAGES)["params"]
     assert params["stage1"]["first"]["fc1"]["kernel"].std() == pytest.approx((3 / 400) ** 0.5, rel=0.02)
     assert not params["stage1"]["first"]["fc1"]["bias"].any()

@@ -27,6 +27,12 @@ def norm(x, parameters):
     return (x - mean) / jnp.sqrt(var + 1e-5) * parameters["scale"] + parameters["bias"]
 
 
+def in_training(model, **settings):
+    """The network in training mode, compiled: its result, and what it changed."""
+    settings = {"mutable": ["batch_stats"]} | settings
+    return jax.jit(lambda variables, x: model.apply(variables, x, train=True, **settings))
+
+
 def shortcut_of(option, x, filters, stride, parameters):
     if option == "plain":
         return 0
@@ -52,10 +58,11 @@ def written_out(params, option, x, blocks):
 
 @pytest.mark.parametrize("option", ["plain", "A", "B", "C"])
 def test_network_is_the_papers_formula(option):
-    model, x = cifar_resnet(14, option, norm_group=4), random_images(4, 16, 16, 3)
+    model, x = cifar_resnet(14, option, norm_group=4), random_images(4, 8, 8, 3)
     variables = jax.jit(model.init)(KEY, x)
-    logits, _ = model.apply(variables, x, train=True, mutable=["batch_stats"])
-    np.testing.assert_allclose(logits, written_out(variables["params"], option, x, 2), rtol=2e-4, atol=2e-4)
+    logits, _ = in_training(model)(variables, x)
+    expected = jax.jit(written_out, static_argnums=(1, 3))(variables["params"], option, x, 2)
+    np.testing.assert_allclose(logits, expected, rtol=2e-4, atol=2e-4)
 
 
 def test_shortcut_a_takes_every_second_pixel_and_appends_zeros():
@@ -77,8 +84,8 @@ def test_bottleneck_is_the_papers_formula(stride_in):
     model = ResNet((1, 1), filters=4, classes=5, shortcut="B", block="bottleneck", stride_in=stride_in, norm_group=2)
     x = random_images(2, 8, 8, 3)
     variables = jax.jit(model.init)(KEY, x)
-    _, state = model.apply(variables, x, train=True, mutable=["batch_stats", "intermediates"],
-                           capture_intermediates=lambda module, _: module.name in ("stage1", "first"))
+    _, state = in_training(model, mutable=["batch_stats", "intermediates"],
+                           capture_intermediates=lambda module, _: module.name in ("stage1", "first"))(variables, x)
     seen, p = state["intermediates"], variables["params"]["stage2"]["first"]
     x, (found,) = seen["stage1"]["__call__"][0], seen["stage2"]["first"]["__call__"]
     first, second = (2, 1) if stride_in == "1x1" else (1, 2)
@@ -91,7 +98,7 @@ def test_bottleneck_is_the_papers_formula(stride_in):
 
 @pytest.mark.parametrize("side", ["fan_in", "fan_out"])
 def test_he_initialisation(side):
-    params = cifar_resnet(8, initialization=side).init(KEY, jnp.zeros((1, 8, 8, 3)))["params"]
+    params = jax.jit(cifar_resnet(8, initialization=side).init)(KEY, jnp.zeros((1, 8, 8, 3)))["params"]
     kernel = params["stage3"]["first"]["conv1"]["kernel"]  # 3x3, 32 to 64
     assert kernel.std() == pytest.approx(np.sqrt(2 / (9 * (32 if side == "fan_in" else 64))), rel=0.03)
     assert np.abs(kernel).max() > 3.2 * kernel.std()  # normal, not cut off at two deviations
@@ -122,9 +129,9 @@ def test_program_does_not_grow_with_depth():
 
 
 def test_bfloat16_computes_narrow_and_keeps_wide():
-    model, x = cifar_resnet(8, precision="bfloat16", norm_group=8), random_images(8, 16, 16, 3)
-    variables = model.init(KEY, x)
-    logits, updated = model.apply(variables, x, train=True, mutable=["batch_stats"])
-    exact, _ = model.clone(precision="float32").apply(variables, x, train=True, mutable=["batch_stats"])
+    model, x = cifar_resnet(8, precision="bfloat16", norm_group=8), random_images(8, 8, 8, 3)
+    variables = jax.jit(model.init)(KEY, x)
+    logits, updated = in_training(model)(variables, x)
+    exact, _ = in_training(model.clone(precision="float32"))(variables, x)
     assert {leaf.dtype for leaf in jax.tree.leaves((variables, updated, logits))} == {jnp.dtype("float32")}
     assert 1e-4 < np.abs(logits - exact).max() / np.abs(exact).max() < 0.1

@@ -1,20 +1,25 @@
 """A table is one command: what is missing is trained, ours stands beside the paper's, killing changes nothing."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
+import jax
 import pytest
 
 from resjax import BadInput, read_metrics
 from resjax.catalogue import load_experiments
+from resjax.dispatch import execute
 from resjax.paper import TABLES, plan
 from resjax.paper.ledger import Line, as_markdown, judge
-from resjax.paper.reproduce import part, prepared
+from resjax.paper.reproduce import part, prepared, train_missing
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 TABLE6 = TABLES["table6"]
@@ -23,32 +28,36 @@ from dataclasses import replace
 from resjax import Architecture, Data, Experiment, Optimizer
 def tiny(name, depth, shortcut):
     return Experiment(name=name, architecture=Architecture(depth=depth, shortcut=shortcut, norm_group=16),
-                      data=Data(pad=1, flip=False), optimizer=Optimizer(peak=0.05, drop_steps=(40, 60)), steps=60,
-                      batch_size=32, log_steps=10, evaluate_steps=20, checkpoint_steps=10, statistics_steps=2)
+                      data=Data(pad=1, flip=False), optimizer=Optimizer(peak=0.05, drop_steps=(12, 18)), steps=24,
+                      batch_size=32, log_steps=4, evaluate_steps=8, checkpoint_steps=4, statistics_steps=2)
 EXPERIMENTS = {e.name: e for e in [tiny("plain20", 8, "plain"), tiny("resnet20", 8, "A")]}
 """
 
 
-def reproduce(folder, *arguments, **settings):
+ARGUMENTS = ["reproduce", "table6", "--only", "plain20,resnet20", "--seeds", "2", "--experiments", "tiny"]
+
+
+def write_tiny(folder):
     (folder / "tiny").mkdir(exist_ok=True)
     (folder / "tiny" / "cifar10.py").write_text(TINY)
-    return subprocess.Popen(
-        [sys.executable, "-m", "resjax", "reproduce", "table6", "--only", "plain20,resnet20", "--seeds", "2",
-         "--experiments", "tiny", *arguments], cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        **settings)
 
 
-def finish(process):
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    return out, err
+def reproduce(folder, *more):
+    """Give the command in this process, on one device; return what it prints on standard output and error."""
+    write_tiny(folder)
+    devices = jax.devices()[:1]
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+        patch.chdir(folder)
+        patch.setattr(jax, "devices", lambda: devices)
+        execute([*ARGUMENTS, *more])
+    return out.getvalue(), err.getvalue()
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     """Two seeds of two rows, never killed."""
     folder = tmp_path_factory.mktemp("reproduced")
-    return folder, *finish(reproduce(folder))
+    return folder, *reproduce(folder)
 
 
 def trained_lines(folder):
@@ -56,8 +65,9 @@ def trained_lines(folder):
 
 
 def outcome(folder):
-    files = ("table6.md", "table6.json", "figure6.svg", "figure7.svg")
-    return {name: (folder / "runs" / name).read_text() for name in files}
+    files = [folder / "runs" / name for name in ("table6.md", "table6.json", "figure6.svg")]
+    results = sorted(folder.glob("runs/*/*/result.json"))
+    return [file.read_text() for file in files], [json.loads(file.read_text())["state_digest"] for file in results]
 
 
 def test_a_table_is_trained_and_printed(done):
@@ -76,42 +86,52 @@ def test_a_table_is_trained_and_printed(done):
     assert (folder / "runs" / "table6.md").read_text() in out
     assert "1 of 4: runs/plain20/seed0\n" in err
     assert "all runs:" in err
-    assert len(read_metrics(folder / "runs" / "plain20" / "seed0", "test")) == 3  # after 20, 40 and 60 steps
+    assert len(read_metrics(folder / "runs" / "plain20" / "seed0", "test")) == 3  # after 8, 16 and 24 steps
 
 
 def test_a_finished_table_is_not_trained_again(done):
     folder, out, _ = done
-    again, err = finish(reproduce(folder))
+    again, err = reproduce(folder)
     assert again == out
     assert "4 runs: 4 are finished, 0 to train" in err
 
 
 def test_killed_and_started_again_it_ends_with_the_same_table(done, tmp_path):
-    for lines in (2, 9, 16):  # of 24: within the first, the second and the third run
-        process = reproduce(tmp_path)
+    write_tiny(tmp_path)
+    for lines in (3, 14):  # of 24: within the first and the third run
+        with (tmp_path / "errors").open("w") as errors:
+            process = subprocess.Popen([sys.executable, "-m", "resjax", *ARGUMENTS], cwd=tmp_path, stderr=errors)
         while trained_lines(tmp_path) < lines:
-            time.sleep(0.01)
+            assert process.poll() is None, (tmp_path / "errors").read_text()
+            time.sleep(0.005)
         process.kill()
-        process.communicate()
+        process.wait()
         assert process.returncode == -signal.SIGKILL
-    finish(reproduce(tmp_path))
+    reproduce(tmp_path)
     assert outcome(tmp_path) == outcome(done[0])
-
-
-def test_seeds_trained_together_make_the_same_rows(done, tmp_path):
-    _, err = finish(reproduce(tmp_path, "--together", "2"))
-    assert "1 of 2: runs/plain20/seed0, runs/plain20/seed1\n" in err
-    tables = [json.loads(outcome(folder)["table6.json"])["rows"] for folder in (tmp_path, done[0])]
-    for ours, alone in zip(*tables, strict=True):
-        assert ours["errors"] == pytest.approx(alone["errors"], abs=3)  # 360 images, and rounding grows
 
 
 def test_the_parts_of_two_machines_make_the_whole(done, tmp_path):
-    _, first = finish(reproduce(tmp_path, "--shard", "1/2"))
-    _, second = finish(reproduce(tmp_path, "--shard", "2/2"))
+    _, first = reproduce(tmp_path, "--shard", "1/2")
+    shutil.copytree(tmp_path, tmp_path / "other", ignore=shutil.ignore_patterns("runs"))
+    _, second = reproduce(tmp_path / "other", "--shard", "2/2")
+    shutil.copytree(tmp_path / "other" / "runs", tmp_path / "runs", dirs_exist_ok=True)
+    _, third = reproduce(tmp_path)
     assert "2 runs: 0 are finished, 2 to train" in first
     assert "2 runs: 0 are finished, 2 to train" in second
+    assert "4 runs: 4 are finished, 0 to train" in third
     assert outcome(tmp_path) == outcome(done[0])
+
+
+def test_the_seeds_of_a_row_train_together(tmp_path, monkeypatch):
+    groups = []
+    monkeypatch.setattr("resjax.paper.reproduce.train_together", lambda runs, workdirs, followed_by: groups.append(
+        ([(run.name, run.seed) for run in runs], followed_by)))
+    runs = plan(TABLE6, EXPERIMENTS, tmp_path, seeds=3, only=["plain20", "resnet20"])
+    train_missing(runs, 2, lambda _: None)
+    pairs = [[(name, 0), (name, 1)] for name in ("plain20", "resnet20")]
+    assert [names for names, _ in groups] == [pairs[0], [("plain20", 2)], pairs[1], [("resnet20", 2)]]
+    assert [left for _, left in groups] == pytest.approx([2, 3, 0.5, 0])
 
 
 def test_a_shortened_schedule_is_in_proportion_and_says_so():
@@ -147,7 +167,6 @@ def test_claims_are_judged_from_the_means():
 
     lines = [line("plain20", 9.0), line("plain56", 12.0, 14.0), line("resnet20", 9.5), line("resnet56", 7.0)]
     assert [judge(each, lines) for each in lines] == [
-        
         (None, "nothing to compare with"), (True, "holds: > plain-20"), (False, "fails: < plain-20"),
         (True, "holds: < plain-56, < ResNet-20")]
 

@@ -18,7 +18,7 @@ def images(count):
 @pytest.mark.parametrize("shortcut", ["plain", "B"])
 def test_deviations_are_those_of_a_direct_computation(shortcut):
     model, some, mean = cifar_resnet(14, shortcut, norm_group=4), images(12), jnp.full((8, 8, 3), 100.0)
-    variables = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
     variables = {**variables, "batch_stats": jax.tree.map(  # not those of a fresh net
         lambda x: x + jax.random.uniform(jax.random.key(x.size), x.shape), variables["batch_stats"])}
     params, stats = variables["params"], variables["batch_stats"]
@@ -59,6 +59,6 @@ def test_deviations_are_those_of_a_direct_computation(shortcut):
 
 def test_a_batch_size_that_leaves_images_out_is_refused():
     model = cifar_resnet(8)
-    variables = model.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
     with pytest.raises(ValueError, match="5 does not divide 12 images"):
         response_deviations(model, variables, jnp.zeros((8, 8, 3)), images(12), batch_size=5)

@@ -5,6 +5,7 @@ its threads fail one by one: hence the seal, and that it is verified before Orba
 """
 
 import json
+import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,8 +25,12 @@ SEAL = "digests.json"
 
 
 @contextmanager
-def checkpoints(workdir: Path) -> Iterator[ocp.CheckpointManager]:
-    """Open `workdir/checkpoints`, where the last few are kept; saves under way are awaited at the end."""
+def checkpoints(workdir: Path, *, read_only: bool = False) -> Iterator[ocp.CheckpointManager]:
+    """Open `workdir/checkpoints`, where the last few are kept; saves under way are awaited at the end.
+
+    Only the process that trains may open it to write, and only once: what a killed process left half-saved is
+    removed in the background, and two removals at a time fail.
+    """
     folder = (workdir / "checkpoints").absolute()
 
     def seal() -> None:  # a save under way stands in a folder of this name, which is renamed after this
@@ -33,7 +38,7 @@ def checkpoints(workdir: Path) -> Iterator[ocp.CheckpointManager]:
             (unfinished / SEAL).write_text(json.dumps(digests(unfinished)))
 
     manager = ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(
-        max_to_keep=KEPT, cleanup_tmp_directories=True,
+        max_to_keep=KEPT, cleanup_tmp_directories=not read_only, read_only=read_only,
         async_options=ocp.AsyncOptions(post_finalization_callback=seal)))
     try:
         yield manager
@@ -60,7 +65,7 @@ def save(manager: ocp.CheckpointManager, state: TrainState, meta: dict[str, Any]
         raise OSError(f"{manager.directory}: a checkpoint could not be written: {error}") from error
 
 
-def restore_latest(workdir: Path, template: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+def restore_latest(manager: ocp.CheckpointManager, template: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
     """Restore the newest whole checkpoint onto the devices of `template`, with its meta; None if there is none.
 
     `template` is a state, or its shapes with shardings.
@@ -68,23 +73,22 @@ def restore_latest(workdir: Path, template: TrainState) -> tuple[TrainState, dic
     A damaged one is named in a warning and moved aside, and the one before it is used.
     Raises BadInput where the checkpoint is of another architecture.
     """
-    directory = (workdir / "checkpoints").absolute()
-    if not directory.is_dir():
-        return None
+    directory = Path(manager.directory)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), template)
-    with checkpoints(workdir) as manager:
-        for step in sorted(manager.all_steps(), reverse=True):
-            folder = directory / str(step)
-            if wrong := damage(folder):
-                aside = workdir / f"damaged-checkpoint-{step}"
-                warnings.warn(f"{folder} is damaged ({wrong}); it is moved to {aside.name}, "
-                              "and the checkpoint before it is used", stacklevel=2)
-                folder.rename(aside)
-                continue
-            meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
-            check_architecture(meta["shapes"], plain(template), f"{folder}")
-            state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(shapes))).state
-            return state, meta
+    for step in sorted(manager.all_steps(), reverse=True):
+        folder = directory / str(step)
+        if wrong := damage(folder):
+            aside = directory.parent / f"damaged-checkpoint-{step}"
+            warnings.warn(f"{folder} is damaged ({wrong}); it is moved to {aside.name}, "
+                          "and the checkpoint before it is used", stacklevel=2)
+            shutil.rmtree(aside, ignore_errors=True)  # of an earlier time at this step
+            folder.rename(aside)
+            manager.reload()
+            continue
+        meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+        check_architecture(meta["shapes"], plain(template), f"{folder}")
+        state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(shapes))).state
+        return state, meta
     return None
 
 

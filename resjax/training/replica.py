@@ -63,13 +63,13 @@ def begin(setting: Setting, experiment: Experiment, workdir: Path, devices: Sequ
     write_experiment(workdir, experiment, setting.data, devices)
     first = draw(setting.model, setting.optimizer, setting.mean, experiment.seed)
     first = jax.device_put(first, NamedSharding(setting.sharding.mesh, PartitionSpec()))
-    state, meta = checkpoint.restore_latest(workdir, first) or (first, {"window": {}})
+    manager = stack.enter_context(checkpoint.checkpoints(workdir))
+    state, meta = checkpoint.restore_latest(manager, first) or (first, {"window": {}})
     rewind_metrics(workdir, int(state.step), experiment.steps)
     name = f"{experiment.name} seed {experiment.seed}"
     log = Log(workdir, name, experiment.steps, experiment.batch_size, followed_by)
     if state.step:
         log.tell(f"goes on from step {state.step}")
-    manager = stack.enter_context(checkpoint.checkpoints(workdir))
     return Replica(experiment, log, manager, state, Window(**meta["window"]))
 
 

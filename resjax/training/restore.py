@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from resjax.errors import BadInput
 from resjax.experiment import Experiment
 from resjax.models import ResNet
-from resjax.training.checkpoint import restore_latest
+from resjax.training.checkpoint import checkpoints, restore_latest
 from resjax.training.optimizer import sgd
 from resjax.training.state import TrainState, initial_state
 from resjax.training.workdir import read_run
@@ -31,7 +31,10 @@ def restore(workdir: str | Path, device: jax.Device | None = None) -> Trained:
     model, optimizer = experiment.architecture.model(len(classes)), sgd(experiment.optimizer)
     shapes = jax.eval_shape(lambda: initial_state(model, optimizer, jnp.zeros(image), experiment.seed))
     place = jax.sharding.SingleDeviceSharding(device or jax.devices()[0])
-    restored = restore_latest(workdir, jax.tree.map(lambda x: x.update(sharding=place), shapes))
+    restored = None
+    if (workdir / "checkpoints").is_dir():
+        with checkpoints(workdir, read_only=True) as manager:
+            restored = restore_latest(manager, jax.tree.map(lambda x: x.update(sharding=place), shapes))
     if restored is None:
         raise BadInput(f"{workdir}: no checkpoint yet; its first comes at step {experiment.checkpoint_steps}")
     return Trained(experiment, classes, model, restored[0])
