@@ -7,10 +7,12 @@ that differ. All on scikit-learn's digits, with three seeds, on fully connected 
 are computed from the means over the seeds. `resjax reproduce article` is the same.
 """
 
-from collections.abc import Callable
+import sys
+import time
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,68 +20,49 @@ import matplotlib.pyplot as plt
 import numpy as np
 import tyro
 from flax import linen as nn
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from resjax import Architecture, BadInput, Data, Experiment, Optimizer, cifar_resnet, evaluate, load
 from resjax.analysis import gradient_norms, residual_ratios, with_identity_blocks
-from resjax.data import epochs_spanned, mean_image, shuffled, subtract
+from resjax.data import Dataset, mean_image, subtract
 from resjax.dispatch import guarded
 from resjax.models import BasicBlock, BatchNorm, DenseBlock, ResidualMLP, Shortcut
 from resjax.paper import Drawing, Verdict, write_findings
-from resjax.training import initial_state, sgd
-from resjax.training.step import train_steps
+from resjax.training import TrainState, fit
 
 SEEDS = (0, 1, 2)
 STEPS, BATCH, LAST = 150, 128, 10  # a loss is the mean over the last ten steps
-RECIPE = Experiment(name="article", architecture=Architecture(norm_group=BATCH), batch_size=BATCH,
-                    data=Data(source="digits", pad=1, flip=False))
-
-
-class Fit(NamedTuple):
-    """A trained net: its variables, and the loss of every step."""
-
-    variables: Any
-    losses: np.ndarray
-
-    @property
-    def loss(self) -> float:
-        """The loss at the end."""
-        return float(self.losses[-LAST:].mean())
 
 
 @cache
-def digits() -> Any:
-    """Load the data, and the mean training image."""
-    data = load(RECIPE.data)
-    return data, mean_image(data.train)
-
-
-@cache
-def optimizer(steps: int, peak: float, weight_decay: float) -> Any:
-    """Build the paper's optimiser, its rate divided by ten for the last quarter."""
-    return sgd(Optimizer(peak=peak, drop_steps=(steps * 3 // 4,), weight_decay=weight_decay))
-
-
-@cache
-def fit(model: nn.Module, seed: int, steps: int = STEPS, peak: float = 0.02, weight_decay: float = 1e-4) -> Fit:
-    """Train a net from its first state."""
-    first = initial_state(model, optimizer(steps, peak, weight_decay), digits()[1], seed)
-    return go_on(model, first, steps, peak, weight_decay)
-
-
-def go_on(model: nn.Module, state: Any, steps: int, peak: float, weight_decay: float = 1e-4) -> Fit:
-    """Train a net from a given state."""
-    train, images = digits()[0].train, len(digits()[0].train.labels)
-    order = shuffled(state.key, 0, epochs_spanned(steps, BATCH, images), images)
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    (state,), (metrics,) = train_steps(RECIPE, model, optimizer(steps, peak, weight_decay), sharding, steps, (state,),
-                                       train, (order,))
-    return Fit(state.variables, np.asarray(metrics.loss / metrics.images))
+def digits() -> Dataset:
+    """Load the data."""
+    return load(Data(source="digits"))
 
 
 def probe() -> tuple[jax.Array, jax.Array]:
     """Take one batch of images and labels to measure on."""
-    data, mean = digits()
-    return subtract(data.train.pixels[:BATCH], mean), data.train.labels[:BATCH]
+    train = digits().train
+    return subtract(train.pixels[:BATCH], mean_image(train)), train.labels[:BATCH]
+
+
+def recipe(seed: int, steps: int = STEPS, peak: float = 0.02, weight_decay: float = 1e-4) -> Experiment:
+    """Give the paper's recipe for small images, the rate divided by ten for the last quarter."""
+    return Experiment(name="article", seed=seed, steps=steps, batch_size=BATCH, data=Data(pad=1, flip=False),
+                      architecture=Architecture(norm_group=BATCH),
+                      optimizer=Optimizer(peak=peak, drop_steps=(steps * 3 // 4,), weight_decay=weight_decay))
+
+
+@cache
+def trained(model: nn.Module, seed: int, **settings: float) -> tuple[TrainState, np.ndarray]:
+    """Train a net from its first state: its last state, and the loss of every step."""
+    return fit(recipe(seed, **settings), model, digits())
+
+
+def final(losses: np.ndarray) -> float:
+    """Average the loss over the last steps."""
+    return float(losses[-LAST:].mean())
 
 
 def mean(values: Any) -> float:
@@ -97,185 +80,194 @@ def conv(depth: int, shortcut: str) -> nn.Module:
     return cifar_resnet(depth, shortcut, norm_group=BATCH)
 
 
+def panels(count: int, **settings: Any) -> tuple[Figure, list[Axes]]:
+    """Make a figure of so many plots side by side."""
+    figure, axes = plt.subplots(1, count, figsize=(1.5 + 4 * count, 3.8), layout="constrained", **settings)
+    return figure, list(np.atleast_1d(axes))
+
+
+def label(axis: Axes, x: str, y: str, legend: dict[str, Any] | None = None, **settings: Any) -> None:
+    """Name the axes of a plot and, where there are curves, those."""
+    axis.set(xlabel=x, ylabel=y, **settings)
+    axis.grid(alpha=0.3)
+    if axis.get_legend_handles_labels()[0]:
+        axis.legend(**{"fontsize": "small", **(legend or {})})
+
+
 def degradation() -> Drawing:
     """Deeper plain nets reach a higher training loss; residual ones do not."""
     families: dict[str, tuple[Callable[..., nn.Module], int, int]] = {
         "fully connected": (lambda depth, shortcut: mlp((depth - 2) // 2, shortcut), 6, 42),
         "convolutional": (conv, 8, 32)}
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
+    figure, axes = panels(2)
     claims = []
     for axis, (family, (build, shallow, deep)) in zip(axes, families.items(), strict=True):
         loss = {}
         for shortcut, kind, color in (("plain", "plain", "tab:red"), ("A", "residual", "black")):
             for depth, style in ((shallow, "--"), (deep, "-")):
-                fits = [fit(build(depth, shortcut), seed) for seed in SEEDS]
-                loss[kind, depth] = mean(one.loss for one in fits)
-                axis.plot(np.mean([one.losses for one in fits], 0), style, color=color, label=f"{kind}, {depth} layers")
-        axis.set(title=family, xlabel="iteration", ylabel="training loss", yscale="log")
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize="small")
+                curves = [trained(build(depth, shortcut), seed)[1] for seed in SEEDS]
+                loss[kind, depth] = mean(map(final, curves))
+                axis.plot(np.mean(curves, 0), style, color=color, label=f"{kind}, {depth} layers")
+        label(axis, "iteration", "training loss", title=family, yscale="log")
         worse, better = loss["plain", deep], loss["plain", shallow]
-        claims.append(Verdict(f"{family}, plain: {deep} layers have a higher training loss than {shallow} "
-                            f"({worse:.3f} against {better:.3f})", worse > better))
         ours, theirs = loss["residual", deep], loss["residual", shallow]
-        claims.append(Verdict(f"{family}, residual: {deep} layers have no higher training loss than {shallow} "
-                            f"({ours:.3f} against {theirs:.3f})", ours <= theirs))
-        claims.append(Verdict(f"{family}: with {deep} layers the residual net's loss is the lower "
-                            f"({ours:.3f} against {worse:.3f})", ours < worse))
+        claims += [
+            Verdict(f"{family}, plain: {deep} layers have a higher training loss than {shallow} "
+                    f"({worse:.3f} against {better:.3f})", worse > better),
+            Verdict(f"{family}, residual: {deep} layers have no higher training loss than {shallow} "
+                    f"({ours:.3f} against {theirs:.3f})", ours <= theirs),
+            Verdict(f"{family}: with {deep} layers the residual net's loss is the lower "
+                    f"({ours:.3f} against {worse:.3f})", ours < worse)]
     return Drawing("1 Degradation", figure, claims)
 
 
 def gradients() -> Drawing:
     """Gradients of deep plain nets vanish or explode with the scale of the weights; shortcuts and batch norm help."""
-    blocks, gains = 20, (1.0, 2.0, 4.0)
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True, layout="constrained")
-    images, labels = probe()
+    blocks, gains, (images, labels) = 20, (1.0, 2.0, 4.0), probe()
+    figure, axes = panels(3, sharey=True)
+    layers, kinds = np.arange(1, 2 * blocks + 3), (("plain", "plain", "tab:red"), ("A", "residual", "black"))
     first: dict[tuple[str, str, float], float] = {}
-    for axis, (norm, group) in zip(axes, (("without batch norm", None), ("with batch norm", BATCH)), strict=True):
-        for shortcut, color in (("plain", "tab:red"), ("A", "black")):
+    for axis, (norm, group) in zip(axes, (("without batch norm", None), ("with batch norm", BATCH)), strict=False):
+        for shortcut, kind, color in kinds:
+            model = mlp(blocks, shortcut, norm_group=group)
             for gain, style in zip(gains, (":", "-", "--"), strict=True):
-                model = mlp(blocks, shortcut, norm_group=group, gain=gain)
-                norms = [gradient_norms(model, jax.jit(model.init)(jax.random.key(seed), images), images, labels)
-                         for seed in SEEDS]
-                first[norm, shortcut, gain] = mean(np.log10(one[0]) for one in norms)
-                kind = "plain" if shortcut == "plain" else "residual"
-                axis.plot(np.arange(1, 2 * blocks + 3), 10 ** np.mean(np.log10(norms), 0), style, color=color,
-                          label=f"{kind}, gain {gain:g}")
-        axis.set(title=f"{norm}, at initialisation", xlabel="layer", ylabel="norm of the gradient", yscale="log")
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize="x-small", ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.18))
-
-    def decades(norm: str, shortcut: str) -> float:
-        values = [first[norm, shortcut, gain] for gain in gains]
-        return max(values) - min(values)
-
-    plain, residual = (decades("without batch norm", shortcut) for shortcut in ("plain", "A"))
-    normed = decades("with batch norm", "plain")
-    claims = [
-        Verdict("plain, without batch norm: half of He's variance lets the first layer's gradient vanish, by a factor "
-              f"of 10^{first['without batch norm', 'plain', 2.0] - first['without batch norm', 'plain', 1.0]:.1f}",
-              first["without batch norm", "plain", 1.0] < first["without batch norm", "plain", 2.0] - 2),
-        Verdict("plain, without batch norm: twice He's variance lets it explode, by a factor of "
-              f"10^{first['without batch norm', 'plain', 4.0] - first['without batch norm', 'plain', 2.0]:.1f}",
-              first["without batch norm", "plain", 4.0] > first["without batch norm", "plain", 2.0] + 2),
-        Verdict("shortcuts: from gain 1 to 4 the first layer's gradient spans fewer decades than in the plain net "
-              f"({residual:.1f} against {plain:.1f})", residual < plain),
-        Verdict(f"batch norm does the same to the plain net ({normed:.1f} against {plain:.1f})", normed < plain)]
-    for shortcut, kind in (("plain", "plain"), ("A", "residual")):
+                init = jax.jit(model.clone(gain=gain).init)
+                norms = np.log10([gradient_norms(model, init(jax.random.key(seed), images), images, labels)
+                                  for seed in SEEDS])
+                first[norm, kind, gain] = mean(norms[:, 0])
+                axis.plot(layers, 10 ** norms.mean(0), style, color=color, label=f"{kind}, gain {gain:g}")
+    spread = {}
+    for shortcut, kind, color in kinds:
         model = mlp(blocks, shortcut)
-        trained = [gradient_norms(model, fit(model, seed).variables, images, labels) for seed in SEEDS]
-        claims.append(Verdict(f"{kind}, with batch norm, after training: the largest gradient of a layer is less than "
-                            f"100 times the smallest ({mean(one.max() / one.min() for one in trained):.0f} times)",
-                            mean(one.max() / one.min() for one in trained) < 100))
-    return Drawing("2 Vanishing and exploding gradients", figure, claims)
+        norms = [gradient_norms(model, trained(model, seed)[0].variables, images, labels) for seed in SEEDS]
+        spread[kind] = mean(one.max() / one.min() for one in norms)
+        axes[2].plot(layers, 10 ** np.mean(np.log10(norms), 0), color=color, label=f"{kind}, gain 2")
+    for axis, title in zip(axes, ("without batch norm, at first", "with batch norm, at first",
+                                  "with batch norm, after training"), strict=True):
+        label(axis, "layer", "norm of the gradient", title=title, yscale="log", legend={
+            "ncols": 2, "fontsize": "x-small", "loc": "upper center", "bbox_to_anchor": (0.5, -0.18)})
+
+    def decades(norm: str, kind: str) -> float:
+        return max(first[norm, kind, gain] for gain in gains) - min(first[norm, kind, gain] for gain in gains)
+
+    bare, shortcuts, normed = decades(norm := "without batch norm", "plain"), decades(norm, "residual"), decades(
+        "with batch norm", "plain")
+    low, middle, high = (first[norm, "plain", gain] for gain in gains)
+    return Drawing("2 Vanishing and exploding gradients", figure, [
+        Verdict("plain, without batch norm: half of He's variance lets the first layer's gradient vanish, by a factor "
+                f"of 10^{middle - low:.1f}", low < middle - 2),
+        Verdict("plain, without batch norm: twice He's variance lets it explode, by a factor of "
+                f"10^{high - middle:.1f}", high > middle + 2),
+        Verdict("shortcuts: from gain 1 to 4 the first layer's gradient spans fewer decades than in the plain net "
+                f"({shortcuts:.1f} against {bare:.1f})", shortcuts < bare),
+        Verdict(f"batch norm does the same to the plain net ({normed:.1f} against {bare:.1f})", normed < bare),
+        *(Verdict(f"{kind}, with batch norm, after training: the largest gradient of a layer is less than 100 times "
+                  f"the smallest ({times:.0f} times)", times < 100) for kind, times in spread.items())])
 
 
 def gives_back(block: nn.Module, shape: tuple[int, ...], last: str, seed: int) -> tuple[bool, bool]:
     """Set a block's last layer to zero: does it give back its input, and the gradient, to the bit?"""
     keys = jax.random.split(jax.random.key(seed), 3)
-    x = jax.nn.relu(jax.random.normal(keys[0], shape))
-    drawn = block.init(keys[1], x)
+    x, dy = jax.nn.relu(jax.random.normal(keys[0], shape)), jax.random.normal(keys[2], shape)
+    drawn = jax.jit(block.init)(keys[1], x)
     zeroed = {**drawn, "params": {**drawn["params"], last: jax.tree.map(jnp.zeros_like, drawn["params"][last])}}
-    y, pull = jax.vjp(lambda x: block.apply(zeroed, x, mutable=["batch_stats"])[0], x)
-    dy = jax.random.normal(keys[2], shape)
-    return bool((y == x).all()), bool((pull(dy)[0] == jnp.where(x > 0, dy, 0)).all())
+
+    @jax.jit
+    def forward_and_back(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        y, pull = jax.vjp(lambda x: block.apply(zeroed, x, mutable=["batch_stats"])[0], x)
+        return y, pull(dy)[0]
+
+    y, dx = forward_and_back(x)
+    return bool((y == x).all()), bool((dx == jnp.where(x > 0, dy, 0)).all())
 
 
 def identity() -> Drawing:
     """Show that a block whose last layer is zero is the identity, and that weight decay moves blocks towards it."""
-    conv3x3 = partial(nn.Conv, kernel_size=(3, 3), padding=1, use_bias=False)
+    shortcut, conv3x3 = partial(Shortcut, "A", None, None), partial(nn.Conv, kernel_size=(3, 3), use_bias=False)
     blocks = {
-        "fully connected": (DenseBlock(nn.Dense, no_norm, partial(Shortcut, "A", None, None), 64), (BATCH, 64), "fc2"),
+        "fully connected": (DenseBlock(nn.Dense, lambda name: lambda z: z, shortcut, 64), (BATCH, 64), "fc2"),
         "convolutional": (BasicBlock(lambda filters, *_, name: conv3x3(filters, name=name),
-                                     partial(BatchNorm, train=True, group=BATCH),
-                                     partial(Shortcut, "A", None, None), 16), (BATCH, 8, 8, 16), "bn2")}
+                                     partial(BatchNorm, train=True, group=BATCH), shortcut, 16),
+                          (BATCH, 8, 8, 16), "bn2")}
     claims = []
     for kind, (block, shape, last) in blocks.items():
         forward, backward = zip(*(gives_back(block, shape, last, seed) for seed in SEEDS), strict=True)
         claims += [Verdict(f"{kind}: the block gives its input back, every bit", all(forward)),
                    Verdict(f"{kind}: the gradient passes unchanged where the input is positive, every bit",
                            all(backward))]
-    decays = (0.0, 1e-3, 1e-2, 3e-2)
     model, (images, _) = mlp(8, "A"), probe()
-    ratios = {decay: np.mean([residual_ratios(model, fit(model, seed, weight_decay=decay).variables, images)
-                              for seed in SEEDS], 0) for decay in decays}
-    figure, axis = plt.subplots(figsize=(6, 3.8), layout="constrained")
-    for (decay, values), style in zip(ratios.items(), (":", "-.", "--", "-"), strict=True):
+    figure, (axis,) = panels(1)
+    ratio = {}
+    for decay, style in ((0.0, ":"), (1e-3, "-."), (1e-2, "--"), (3e-2, "-")):
+        states = [trained(model, seed, weight_decay=decay)[0] for seed in SEEDS]
+        values = np.mean([residual_ratios(model, state.variables, images) for state in states], 0)
         axis.plot(np.arange(1, 9), values, style, marker="o", color="black", label=f"weight decay {decay:g}")
-    axis.set(xlabel="block", ylabel="||F(x)|| / ||x||", ylim=(0, None))
-    axis.grid(alpha=0.3)
-    axis.legend(fontsize="small")
-    weak, strong = ratios[0.0].mean(), ratios[3e-2].mean()
+        ratio[decay] = mean(values)
+    label(axis, "block", "||F(x)|| / ||x||", ylim=(0, None))
     claims.append(Verdict("strong weight decay moves trained blocks towards the identity: mean ||F(x)|| / ||x|| is "
-                        f"{strong:.3f} with 0.03, {weak:.3f} without", bool(strong < weak)))
+                          f"{ratio[3e-2]:.3f} with 0.03, {ratio[0.0]:.3f} without", ratio[3e-2] < ratio[0.0]))
     return Drawing("3 The identity is easy", figure, claims)
-
-
-def no_norm(name: str) -> Callable[[jax.Array], jax.Array]:
-    """Stand in for batch norm where there is none."""
-    return lambda z: z
 
 
 def more_layers() -> Drawing:
     """Identity blocks appended to a trained net change no bit, and further training does not make it worse."""
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
-    claims = []
-    images, _ = probe()
+    figure, axes = panels(2)
+    claims, (images, _) = [], probe()
     for axis, (kind, model, stage) in zip(axes, (("fully connected", mlp(4, "A"), 0),
                                                  ("convolutional", conv(14, "A"), 2)), strict=True):
-        same, before, after = True, [], []
+        same, curves = True, {"as it was": [], "with two blocks more": []}
         for seed in SEEDS:
-            variables = fit(model, seed).variables
-            larger, more = with_identity_blocks(model, variables, stage, 2, jax.random.key(seed))
-            same &= bool((jax.jit(model.apply)(variables, images) == jax.jit(larger.apply)(more, images)).all())
-            for net, start, found in ((model, variables, before), (larger, more, after)):
-                first = initial_state(net, optimizer(60, 0.005, 1e-4), digits()[1], seed)
-                state = first.replace(**jax.tree.map(jnp.copy, start))  # as the state is donated
-                found.append(go_on(net, state, 60, 0.005))
-        for fits, style, label in ((before, "--", "as it was"), (after, "-", "with two blocks more")):
-            axis.plot(np.mean([one.losses for one in fits], 0), style, color="black", label=label)
-        axis.set(title=kind, xlabel="iteration of further training", ylabel="training loss", ylim=(0, None))
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize="small")
-        old, new = (mean(one.loss for one in fits) for fits in (before, after))
+            state, _ = trained(model, seed)
+            larger, variables = with_identity_blocks(model, state.variables, stage, 2, jax.random.key(seed))
+            logits, those = jax.jit(model.apply)(state.variables, images), jax.jit(larger.apply)(variables, images)
+            same &= bool((logits == those).all())
+            for (_, losses), net, start in zip(curves.items(), (model, larger), (state.variables, variables),
+                                               strict=True):
+                begin = state.replace(**start)
+                losses.append(fit(recipe(seed, steps=60, peak=0.005), net, digits(), begin)[1])
+        for (name, losses), style in zip(curves.items(), ("--", "-"), strict=True):
+            axis.plot(np.mean(losses, 0), style, color="black", label=name)
+        label(axis, "iteration of further training", "training loss", title=kind, ylim=(0, None))
+        old, new = (mean(map(final, losses)) for losses in curves.values())
         claims += [Verdict(f"{kind}: two appended blocks change no bit of the logits", same),
                    Verdict(f"{kind}: trained further, the larger net is no worse ({new:.4f} against {old:.4f}, at most "
-                         "a twentieth more)", new <= 1.05 * old)]
+                           "a twentieth more)", new <= 1.05 * old)]
     return Drawing("4 More layers do not hurt", figure, claims)
 
 
 def dimensions() -> Drawing:
     """Where dimensions differ: zeros, or a learned projection; and projections everywhere."""
-    data, image = digits()
-    test = jax.device_put(data.test)
-    families = {
+    families: dict[str, Callable[[str], nn.Module]] = {
         "fully connected, widths 32, 64, 128": lambda option: ResidualMLP((5,) * 3, (32, 64, 128), 10, option, BATCH),
-        "convolutional, 26 layers": lambda option: conv(26, option)}
+        "convolutional, 32 layers": partial(conv, 32)}
     options = ("plain", "A", "B", "C")
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
+    figure, axes = panels(2)
     claims = []
     for axis, (kind, build) in zip(axes, families.items(), strict=True):
-        fits = {option: [fit(build(option), seed) for seed in SEEDS] for option in options}
-        loss = {option: mean(one.loss for one in some) for option, some in fits.items()}
-        error = {option: [evaluate(build(option), one.variables, image, test, 120).top1_error for one in some]
-                 for option, some in fits.items()}
+        loss = {}
         for position, option in enumerate(options):
+            model = build(option)
+            fits = [trained(model, seed) for seed in SEEDS]
+            losses = [final(curve) for _, curve in fits]
+            error = mean(evaluate(model, state.variables, state.mean, digits().test, 120).top1_error
+                         for state, _ in fits)
+            loss[option] = mean(losses)
             axis.bar(position, loss[option], color="lightgrey", edgecolor="black")
-            axis.plot([position] * len(SEEDS), [one.loss for one in fits[option]], "k.")
-            axis.annotate(f"test\n{mean(error[option]):.1f} %", (position, 0), (0, 3), textcoords="offset points",
-                          ha="center", va="bottom", fontsize="x-small")
-        axis.set(title=kind, xlabel="shortcut", ylabel="training loss (bar: mean; dots: seeds)")
-        axis.set_xticks(range(4), options)
+            axis.plot([position] * len(losses), losses, "k.")
+            axis.annotate(f"test\n{error:.1f} %", (position, 0), (0, 3), textcoords="offset points", ha="center",
+                          va="bottom", fontsize="x-small")
+        label(axis, "shortcut", "training loss (bar: mean; dots: seeds)", title=kind, xticks=range(4),
+              xticklabels=options)
         residual = [loss[option] for option in "ABC"]
         claims += [Verdict(f"{kind}: A, B and C all have a lower training loss than the plain net "
-                         f"({', '.join(f'{value:.3f}' for value in residual)} against {loss['plain']:.3f})",
-                         max(residual) < loss["plain"]),
+                           f"({', '.join(f'{value:.3f}' for value in residual)} against {loss['plain']:.3f})",
+                           max(residual) < loss["plain"]),
                    Verdict(f"{kind}: A, B and C differ less among themselves than the nearest from the plain net",
-                         max(residual) - min(residual) < loss["plain"] - max(residual))]
+                           max(residual) - min(residual) < loss["plain"] - max(residual))]
     return Drawing("5 Dimensions that differ", figure, claims)
 
 
-EXPERIMENTS_IN_ORDER = (degradation, gradients, identity, more_layers, dimensions)
+IN_ORDER = (degradation, gradients, identity, more_layers, dimensions)
 
 
 def article(workdir: Path = Path("runs/article"), only: int | None = None) -> None:
@@ -285,10 +277,19 @@ def article(workdir: Path = Path("runs/article"), only: int | None = None) -> No
         workdir: Where `article.md`, `article.html` and the pictures are kept.
         only: The number of one experiment.
     """
-    if only not in (None, *range(1, len(EXPERIMENTS_IN_ORDER) + 1)):
-        raise BadInput(f"only is {only}; the experiments are 1 to {len(EXPERIMENTS_IN_ORDER)}")
-    chosen = [make for number, make in enumerate(EXPERIMENTS_IN_ORDER, 1) if only in (None, number)]
-    print(write_findings("Why residual networks train", (make() for make in chosen), workdir, "article"))
+    if only not in (None, *range(1, len(IN_ORDER) + 1)):
+        raise BadInput(f"only is {only}; the experiments are 1 to {len(IN_ORDER)}")
+
+    def drawings() -> Iterator[Drawing]:
+        for number, make in enumerate(IN_ORDER, 1):
+            if only in (None, number):
+                start = time.perf_counter()
+                print(f"experiment {number} of {len(IN_ORDER)}: {make.__name__} ...", file=sys.stderr, flush=True)
+                yield make()
+                print(f"    {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+
+    title = f"Why residual networks train: means over seeds {', '.join(map(str, SEEDS))}"
+    print(write_findings(title, drawings(), workdir, "article"))
 
 
 if __name__ == "__main__":

@@ -53,11 +53,23 @@ def reproduce(folder, *more):
     return out.getvalue(), err.getvalue()
 
 
+def start(folder):
+    """Give the command in a process of its own."""
+    write_tiny(folder)
+    with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
+        return subprocess.Popen([sys.executable, "-m", "resjax", *ARGUMENTS], cwd=folder, stdout=out, stderr=err)
+
+
+def finish(folder):
+    assert start(folder).wait(timeout=200) == 0, (folder / "err").read_text()
+    return (folder / "out").read_text(), (folder / "err").read_text()
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     """Two seeds of two rows, never killed."""
     folder = tmp_path_factory.mktemp("reproduced")
-    return folder, *reproduce(folder)
+    return folder, *finish(folder)
 
 
 def trained_lines(folder):
@@ -97,21 +109,18 @@ def test_a_finished_table_is_not_trained_again(done):
 
 
 def test_killed_and_started_again_it_ends_with_the_same_table(done, tmp_path):
-    write_tiny(tmp_path)
     for lines in (3, 14):  # of 24: within the first and the third run
-        with (tmp_path / "errors").open("w") as errors:
-            process = subprocess.Popen([sys.executable, "-m", "resjax", *ARGUMENTS], cwd=tmp_path, stderr=errors)
+        process = start(tmp_path)
         while trained_lines(tmp_path) < lines:
-            assert process.poll() is None, (tmp_path / "errors").read_text()
+            assert process.poll() is None, (tmp_path / "err").read_text()
             time.sleep(0.005)
         process.kill()
-        process.wait()
-        assert process.returncode == -signal.SIGKILL
-    reproduce(tmp_path)
+        assert process.wait() == -signal.SIGKILL
+    finish(tmp_path)
     assert outcome(tmp_path) == outcome(done[0])
 
 
-def test_the_parts_of_two_machines_make_the_whole(done, tmp_path):
+def test_the_parts_of_two_machines_make_the_whole(tmp_path):
     _, first = reproduce(tmp_path, "--shard", "1/2")
     shutil.copytree(tmp_path, tmp_path / "other", ignore=shutil.ignore_patterns("runs"))
     _, second = reproduce(tmp_path / "other", "--shard", "2/2")
@@ -120,7 +129,11 @@ def test_the_parts_of_two_machines_make_the_whole(done, tmp_path):
     assert "2 runs: 0 are finished, 2 to train" in first
     assert "2 runs: 0 are finished, 2 to train" in second
     assert "4 runs: 4 are finished, 0 to train" in third
-    assert outcome(tmp_path) == outcome(done[0])
+    results = [json.loads(file.read_text()) for file in sorted(tmp_path.glob("runs/*/*/result.json"))]
+    rows = json.loads((tmp_path / "runs" / "table6.json").read_text())["rows"]
+    assert [error for row in rows for error in row["errors"]] == [result["test_top1_error"] for result in results]
+    assert [(result["name"], result["seed"]) for result in results] == [
+        (name, seed) for name in ("plain20", "resnet20") for seed in (0, 1)]
 
 
 def test_the_seeds_of_a_row_train_together(tmp_path, monkeypatch):

@@ -212,7 +212,7 @@ def test_optax_sgd_would_be_another_optimizer():
 
 def test_seeds_that_train_together_are_those_that_train_alone(small, tmp_path):
     def run(seed):
-        return small(seed=seed, optimizer=Optimizer(peak=0.003), steps=20, log_steps=1, evaluate_steps=10,
+        return small(seed=seed, optimizer=Optimizer(peak=0.001), steps=20, log_steps=1, evaluate_steps=10,
                      checkpoint_steps=5)
 
     seeds = (0, 1, 2)

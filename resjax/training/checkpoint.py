@@ -25,11 +25,11 @@ SEAL = "digests.json"
 
 
 @contextmanager
-def checkpoints(workdir: Path, *, read_only: bool = False) -> Iterator[ocp.CheckpointManager]:
+def checkpoints(workdir: Path, *, clear: bool) -> Iterator[ocp.CheckpointManager]:
     """Open `workdir/checkpoints`, where the last few are kept; saves under way are awaited at the end.
 
-    Only the process that trains may open it to write, and only once: what a killed process left half-saved is
-    removed in the background, and two removals at a time fail.
+    `clear` removes, in the background, what a killed process left half-saved. Only the process that trains may, as
+    it may be half-saved just now; and only once, as two removals at a time fail.
     """
     folder = (workdir / "checkpoints").absolute()
 
@@ -38,7 +38,7 @@ def checkpoints(workdir: Path, *, read_only: bool = False) -> Iterator[ocp.Check
             (unfinished / SEAL).write_text(json.dumps(digests(unfinished)))
 
     manager = ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(
-        max_to_keep=KEPT, cleanup_tmp_directories=not read_only, read_only=read_only,
+        max_to_keep=KEPT, cleanup_tmp_directories=clear,
         async_options=ocp.AsyncOptions(post_finalization_callback=seal)))
     try:
         yield manager

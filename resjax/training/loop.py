@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from resjax.data import Order, epochs_spanned, shuffled
+from resjax.data import Order, epochs_spanned
 from resjax.errors import BadInput, Interrupted
 from resjax.evaluation import Errors, evaluate
 from resjax.experiment import Experiment
@@ -22,7 +22,7 @@ from resjax.training.interrupt import stop_requests
 from resjax.training.log import Log
 from resjax.training.replica import Replica, Setting, advance, begin, prepare, save, step_of
 from resjax.training.state import TrainState, state_digest
-from resjax.training.step import Metrics, train_steps
+from resjax.training.step import Metrics, shuffle, train_steps
 from resjax.training.workdir import claimed, environment, read_result, write_json
 
 
@@ -133,9 +133,6 @@ def steps(setting: Setting, states: Sequence[TrainState],
         metrics = jax.device_get(metrics)
         step += count
         yield states, metrics, time.perf_counter() - start
-
-
-shuffle = jax.jit(shuffled, static_argnums=(2, 3))
 
 
 def steps_per_call(experiment: Experiment) -> int:

@@ -1,5 +1,6 @@
 """The paper's optimiser: v := momentum v + rate (g + decay w), w := w - v, with its steps and its warm-up."""
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +21,7 @@ class RateState(NamedTuple):
     rate: jax.Array
 
 
+@cache
 def sgd(settings: Optimizer) -> optax.GradientTransformationExtraArgs:
     """Build the optimiser; its `update` takes `error`, the batch's training error in percent.
 

@@ -17,7 +17,7 @@ from resjax.experiment import Experiment
 from resjax.training import checkpoint
 from resjax.training.log import Log, Window, rewind_metrics
 from resjax.training.optimizer import learning_rate, sgd
-from resjax.training.state import TrainState, initial_state
+from resjax.training.state import TrainState, draw
 from resjax.training.step import Metrics
 from resjax.training.workdir import write_experiment
 
@@ -63,7 +63,7 @@ def begin(setting: Setting, experiment: Experiment, workdir: Path, devices: Sequ
     write_experiment(workdir, experiment, setting.data, devices)
     first = draw(setting.model, setting.optimizer, setting.mean, experiment.seed)
     first = jax.device_put(first, NamedSharding(setting.sharding.mesh, PartitionSpec()))
-    manager = stack.enter_context(checkpoint.checkpoints(workdir))
+    manager = stack.enter_context(checkpoint.checkpoints(workdir, clear=True))
     state, meta = checkpoint.restore_latest(manager, first) or (first, {"window": {}})
     rewind_metrics(workdir, int(state.step), experiment.steps)
     name = f"{experiment.name} seed {experiment.seed}"
@@ -71,9 +71,6 @@ def begin(setting: Setting, experiment: Experiment, workdir: Path, devices: Sequ
     if state.step:
         log.tell(f"goes on from step {state.step}")
     return Replica(experiment, log, manager, state, Window(**meta["window"]))
-
-
-draw = jax.jit(initial_state, static_argnums=(0, 1))
 
 
 def step_of(replica: Replica) -> int:

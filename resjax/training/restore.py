@@ -33,7 +33,7 @@ def restore(workdir: str | Path, device: jax.Device | None = None) -> Trained:
     place = jax.sharding.SingleDeviceSharding(device or jax.devices()[0])
     restored = None
     if (workdir / "checkpoints").is_dir():
-        with checkpoints(workdir, read_only=True) as manager:
+        with checkpoints(workdir, clear=False) as manager:
             restored = restore_latest(manager, jax.tree.map(lambda x: x.update(sharding=place), shapes))
     if restored is None:
         raise BadInput(f"{workdir}: no checkpoint yet; its first comes at step {experiment.checkpoint_steps}")

@@ -38,6 +38,9 @@ def initial_state(model: nn.Module, optimizer: optax.GradientTransformation, mea
                       optimizer.init(params))
 
 
+draw = jax.jit(initial_state, static_argnums=(0, 1))
+
+
 def named_leaves(tree: Any) -> list[tuple[str, np.ndarray]]:
     """List the arrays of a tree, on the host, by path."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(jax.device_get(tree))

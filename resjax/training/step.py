@@ -9,7 +9,7 @@ import optax
 from flax import linen as nn
 from jax import lax
 
-from resjax.data import Batch, Images, Order, batch_at
+from resjax.data import Batch, Images, Order, batch_at, shuffled
 from resjax.experiment import Experiment
 from resjax.training.state import TrainState
 
@@ -71,3 +71,6 @@ def train_steps(experiment: Experiment, model: nn.Module, optimizer: optax.Gradi
     state, metrics = jax.vmap(several)(*stacked)
     each = range(len(states))
     return tuple(tuple(jax.tree.map(lambda x, i=i: x[i], tree) for i in each) for tree in (state, metrics))
+
+
+shuffle = jax.jit(shuffled, static_argnums=(2, 3))
