@@ -5,6 +5,8 @@
 1 degradation, 2 vanishing and exploding gradients, 3 the identity is easy, 4 more layers do not hurt, 5 dimensions
 that differ. All on scikit-learn's digits, with three seeds, on fully connected and on convolutional nets; the verdicts
 are computed from the means over the seeds. `resjax reproduce article` is the same.
+
+Cost: 4 min 32 s on 2 CPU cores. Result: 24 of 25 verdicts hold (experiments/results/README.md).
 """
 
 import sys
