@@ -47,3 +47,10 @@ def same_trees(a: Any, b: Any, tolerance: float) -> bool:
 
     close = jax.tree.map(lambda x, y: np.allclose(x, y, rtol=tolerance, atol=tolerance), a, b)
     return all(jax.tree.leaves(close))
+
+
+def flip(file: Path, position: int) -> None:
+    """Damage a file: turn a bit of one byte around."""
+    content = bytearray(file.read_bytes())
+    content[position] ^= 1
+    file.write_bytes(content)

@@ -13,7 +13,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from conftest import same_trees
+from conftest import flip, same_trees
 
 from resjax import BadInput, train
 from resjax.training import read_experiment, restore
@@ -169,9 +169,7 @@ def stop_at(last):
 
 def damage_flip(folder):
     file = max((f for f in folder.rglob("d/*") if f.is_file()), key=lambda f: f.stat().st_size)
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
+    flip(file, file.stat().st_size // 2)
 
 
 def damage_truncate(folder):
