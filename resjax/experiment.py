@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from resjax.errors import BadInput
-from resjax.models import ResNet, cifar_resnet
+from resjax.models import ResNet, cifar_resnet, imagenet_resnet
 
 
 def check(true: bool, message: str) -> None:
@@ -19,12 +19,16 @@ def check(true: bool, message: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """A network of section 4.2 of the paper: 6n+2 layers, plain or with one of the three shortcuts."""
+    """A network of the paper, plain or with one of the three shortcuts."""
 
+    family: Literal["cifar", "imagenet"] = "cifar"
+    """cifar: the nets of section 4.2, for small images. imagenet: those of Table 1."""
     depth: int = 20
-    """Weighted layers: 6n+2, that is 8, 14, 20, 26, 32, ..."""
+    """Weighted layers. cifar: 6n+2, that is 8, 14, 20, 26, 32, ... imagenet: 18, 34, 50, 101, 152."""
     shortcut: Literal["plain", "A", "B", "C"] = "A"
     """A: identity, zeros for new channels. B: projection where dimensions change. C: projection everywhere."""
+    stride_in: Literal["1x1", "3x3"] = "1x1"
+    """Where a bottleneck strides: in its first 1x1 as in the paper ("v1"), or in its 3x3 ("v1.5")."""
     initialization: Literal["fan_in", "fan_out"] = "fan_in"
     """Which side of a layer He's initialisation keeps the variance of; the paper leaves it open."""
     norm_group: int = 64
@@ -41,15 +45,18 @@ class Architecture:
     def model(self, classes: int) -> ResNet:
         """Build the network for so many classes."""
         try:
-            return cifar_resnet(self.depth, self.shortcut, classes, initialization=self.initialization,
-                                norm_group=self.norm_group, unroll=self.unroll, precision=self.precision)
+            settings: dict[str, Any] = {"initialization": self.initialization, "norm_group": self.norm_group,
+                                        "unroll": self.unroll, "precision": self.precision}
+            if self.family == "imagenet":
+                return imagenet_resnet(self.depth, self.shortcut, classes, stride_in=self.stride_in, **settings)
+            return cifar_resnet(self.depth, self.shortcut, classes, **settings)
         except ValueError as error:
             raise BadInput(f"architecture: {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Where images come from, and how the paper changes them for training."""
+    """Small images of one size, in memory; where they come from, and how section 4.2 changes them for training."""
 
     source: str = "digits"
     """`digits`, `tfds:NAME` (a prepared TFDS set) or `folder:PATH` (one folder per class)."""
@@ -65,19 +72,63 @@ class Data:
     """Mirror half of the training images, at random."""
 
     def __post_init__(self) -> None:
-        kind = self.source.partition(":")[0]
-        check(kind in ("digits", "tfds", "folder"),
-              f"data.source is {self.source!r}; it is 'digits', 'tfds:NAME' or 'folder:PATH'")
-        check(kind == "digits" or (self.source != f"{kind}:" and ":" in self.source),
-              f"data.source is {self.source!r}; write what to read after the colon: '{kind}:...'")
+        check_source(self.source, "digits", "tfds:NAME", "folder:PATH")
         check(self.validation_images >= 0, f"data.validation-images is {self.validation_images}; it must be >= 0")
         check(self.pad >= 0, f"data.pad is {self.pad}; it must be >= 0")
         check(self.size is None or self.size >= 1, f"data.size is {self.size}; it counts pixels, at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
+class Photographs:
+    """JPEG photographs of any size, decoded as they are needed, and how section 3.4 changes them for training."""
+
+    source: str = "tfds:imagenet2012"
+    """`folder:PATH` (one folder per class), `tars:PATH` (a folder with ImageNet's official archives) or `tfds:NAME`
+    (a prepared TFDS set)."""
+    directory: Path | None = None
+    """Where prepared TFDS sets lie; by default RESJAX_DATA, else TFDS's own ~/tensorflow_datasets."""
+    size: int = 224
+    """Height and width of the crops that the network is trained on, in pixels."""
+    crop: Literal["scale", "area"] = "scale"
+    """scale: the shorter side resized at random within `shorter_side`, then a crop (section 3.4). area: a crop of 8 to
+    100 % of the area with an aspect ratio of 3:4 to 4:3 (Szegedy et al. 2015), resized."""
+    shorter_side: tuple[int, int] = (256, 480)
+    """The shortest and the longest shorter side for `crop` scale, in pixels."""
+    test_shorter_side: int = 256
+    """The shorter side of test images before they are cropped, in pixels."""
+    flip: bool = True
+    """Mirror half of the training images, at random."""
+    colour_noise: float = 0.1
+    """Standard deviation of the noise along the principal components of the colours (Krizhevsky et al. 2012)."""
+    workers: int | None = None
+    """Processes that decode; by default one for each core, and 0 decodes in threads of the training process."""
+    broken_images: int = 10
+    """Training images that may be unreadable; each is named, and another takes its place. One more stops the run."""
+
+    def __post_init__(self) -> None:
+        check_source(self.source, "folder:PATH", "tars:PATH", "tfds:NAME")
+        check(self.size >= 32, f"data.size is {self.size}; the network halves it five times, so it is at least 32")
+        check(len(self.shorter_side) == 2 and self.size <= self.shorter_side[0] <= self.shorter_side[1],
+              f"data.shorter-side is {self.shorter_side}; it is two sides that rise, from data.size {self.size} on")
+        check(self.test_shorter_side >= self.size,
+              f"data.test-shorter-side is {self.test_shorter_side}; it is at least data.size {self.size}")
+        check(self.colour_noise >= 0, f"data.colour-noise is {self.colour_noise}; it must be >= 0")
+        check(self.workers is None or self.workers >= 0, f"data.workers is {self.workers}; it must be >= 0")
+        check(self.broken_images >= 0, f"data.broken-images is {self.broken_images}; it must be >= 0")
+
+
+def check_source(source: str, *forms: str) -> None:
+    """Raise BadInput unless a source is of one of the forms `KIND` or `KIND:WHAT`."""
+    kind, _, what = source.partition(":")
+    form = next((form for form in forms if form.partition(":")[0] == kind), None)
+    check(form is not None, f"data.source is {source!r}; it is {', '.join(map(repr, forms[:-1]))} or {forms[-1]!r}")
+    check((":" in (form or "")) == bool(what),
+          f"data.source is {source!r}; write what to read after the colon: {form!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """Stochastic gradient descent as in section 4.2: v := momentum v + rate g, w := w - v."""
+    """Stochastic gradient descent as in sections 3.4 and 4.2: v := momentum v + rate g, w := w - v."""
 
     peak: float = 0.1
     """The learning rate after the warm-up and before the first drop."""
@@ -87,6 +138,9 @@ class Optimizer:
     """Which parameters decay: all, or only the kernels of the convolutions and of the last layer."""
     drop_steps: tuple[int, ...] = (32_000, 48_000)
     """The steps at which the rate is divided by 10."""
+    plateau_steps: int = 0
+    """Also divide it by 10, three times at most, when the training error, averaged over so many steps, has not fallen
+    twice in a row ("when the error plateaus", section 3.4); 0 never does."""
     warmup_rate: float = 0.01
     """The rate while the warm-up lasts."""
     warmup_steps: int = 0
@@ -99,6 +153,7 @@ class Optimizer:
         check(self.warmup_rate > 0, f"optimizer.warmup-rate is {self.warmup_rate}; a learning rate is above 0")
         check(0 <= self.momentum < 1, f"optimizer.momentum is {self.momentum}; it lies in [0, 1)")
         check(self.weight_decay >= 0, f"optimizer.weight-decay is {self.weight_decay}; it must be >= 0")
+        check(self.plateau_steps >= 0, f"optimizer.plateau-steps is {self.plateau_steps}; it must be >= 0")
         check(self.warmup_steps >= 0, f"optimizer.warmup-steps is {self.warmup_steps}; it must be >= 0")
         check(0 < self.warmup_error <= 100, f"optimizer.warmup-error is {self.warmup_error}; percent, in (0, 100]")
         check(all(a < b for a, b in zip((0, *self.drop_steps), self.drop_steps, strict=False)),
@@ -112,7 +167,7 @@ class Experiment:
     name: str
     """What the run is called in its result and in tables."""
     architecture: Architecture = field(default_factory=Architecture)
-    data: Data = field(default_factory=Data)
+    data: Data | Photographs = field(default_factory=Data)
     optimizer: Optimizer = field(default_factory=Optimizer)
     seed: int = 0
     """Decides the initial parameters and every batch."""
@@ -144,9 +199,9 @@ class Experiment:
     def differences(self, other: "Experiment") -> list[str]:
         """Name the fields, with both values, by which the two lead to different results."""
         mine, theirs = flatten(self), flatten(other)
-        housekeeping = {"data.directory", "checkpoint_steps"}  # where files lie and how often: no result changes
-        return [f"{key}: {mine[key]!r}, here {theirs[key]!r}"
-                for key in mine if key not in housekeeping and mine[key] != theirs[key]]
+        housekeeping = {"data.directory", "data.workers", "checkpoint_steps"}  # these change no result
+        return [f"{key}: {mine.get(key)!r}, here {theirs.get(key)!r}"
+                for key in mine | theirs if key not in housekeeping and mine.get(key) != theirs.get(key)]
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -176,8 +231,10 @@ def from_json(values: dict[str, Any], kind: type = Experiment) -> Any:
 def _read(name: str, value: Any, hint: Any) -> Any:
     if dataclasses.is_dataclass(hint):
         return from_json(value, typing.cast(type, hint))
-    if isinstance(hint, types.UnionType):  # X | None
-        return None if value is None else _read(name, value, typing.get_args(hint)[0])
+    if isinstance(hint, types.UnionType):  # X | None, or Data | Photographs, told apart by their fields
+        kinds = [kind for kind in typing.get_args(hint) if kind is not types.NoneType]
+        known = (kind for kind in kinds[1:] if value and value.keys() == typing.get_type_hints(kind).keys())
+        return None if value is None else _read(name, value, next(known, kinds[0]))
     if hint is Path:
         return Path(value)
     if typing.get_origin(hint) is tuple:

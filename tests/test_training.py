@@ -162,7 +162,7 @@ def test_last_good_checkpoint_is_named_and_kept(small, tmp_path, monkeypatch):
 
             return type("Lowered", (), {"compile": lambda _: call})()
 
-    monkeypatch.setattr("resjax.training.loop.train_steps", Poisoned())
+    monkeypatch.setattr("resjax.training.resident.train_steps", Poisoned())
     with pytest.raises(Diverged, match="the loss is nan at step 4"):
         train(small(), tmp_path, ONE)
     assert int(restore(tmp_path).state.step) == 2

@@ -65,3 +65,12 @@ def augment(key: jax.Array, images: jax.Array, pad: int, flip: bool) -> jax.Arra
         mirrored = random.bernoulli(flip_key, 0.5, (shape[0], 1, 1, 1))
         images = jnp.where(mirrored, images[:, :, ::-1], images)
     return images
+
+
+def add_colour_noise(key: jax.Array, images: jax.Array, colours: jax.Array, deviation: float) -> jax.Array:
+    """Shift the colour of every image along the principal components, columns of `colours` `[3, 3]`, by Gaussian noise.
+
+    Section 3.4 takes this from Krizhevsky et al. 2012, where `deviation` is 0.1.
+    """
+    shifts = deviation * random.normal(key, (len(images), 3)) @ colours.T
+    return images + shifts[:, None, None]

@@ -62,15 +62,7 @@ def fingerprint(folder: Path, size: int | None) -> str:
 
 def decode(folder: Path, size: int | None) -> Arrays:
     """Read and decode both splits: `classes`, `train_pixels`, `train_labels`, `test_pixels`, `test_labels`."""
-    with quiet_absl():
-        import tensorflow_datasets as tfds
-        from google.protobuf.json_format import ParseError
-
-        try:
-            builder = tfds.builder_from_directory(folder)
-        except (ParseError, ValueError, LookupError, TypeError, OSError) as error:
-            raise BadInput(f"{folder}: cannot read dataset_info.json and features.json ({error}); "
-                           "prepare the set again") from None
+    builder = open_prepared(folder)
     image, label = feature_keys(folder, builder.info.features)
     mode = "L" if builder.info.features[image].shape[-1] == 1 else "RGB"
     names = builder.info.splits
@@ -83,6 +75,19 @@ def decode(folder: Path, size: int | None) -> Arrays:
         images = decode_records(records, image, label, mode, size, f"{folder}:{split}")
         arrays |= {f"{split}_pixels": images.pixels, f"{split}_labels": images.labels}
     return arrays
+
+
+def open_prepared(folder: Path) -> Any:
+    """Open a set's folder with TFDS. Raises BadInput where it does not describe itself."""
+    with quiet_absl():
+        import tensorflow_datasets as tfds
+        from google.protobuf.json_format import ParseError
+
+        try:
+            return tfds.builder_from_directory(folder)
+        except (ParseError, ValueError, LookupError, TypeError, OSError) as error:
+            raise BadInput(f"{folder}: cannot read dataset_info.json and features.json ({error}); "
+                           "prepare the set again") from None
 
 
 def read_records(folder: Path, builder: Any, split: str) -> list[bytes]:

@@ -12,6 +12,7 @@ from resjax.models.activation import relu
 from resjax.models.blocks import BasicBlock, Bottleneck
 from resjax.models.convolution import convolve
 from resjax.models.normalization import BatchNorm
+from resjax.models.pooling import max_pool
 from resjax.models.shortcut import OPTIONS, Option, Shortcut
 
 Precision = Literal["float32", "tensorfloat32", "bfloat16"]
@@ -85,7 +86,7 @@ class ResNet(nn.Module):
             x = relu(norm(name="bn1")(conv(self.filters, 3, name="conv1")(x)))
         else:
             x = relu(norm(name="bn1")(conv(self.filters, 7, 2, name="conv1")(x)))
-            x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+            x = max_pool(x)
         for i, blocks in enumerate(self.blocks):
             x = Stage(block, blocks, self.filters * 2**i, stride=1 if i == 0 else 2, unroll=self.unroll,
                       name=f"stage{i + 1}")(x)

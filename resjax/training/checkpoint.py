@@ -18,6 +18,7 @@ import orbax.checkpoint as ocp
 
 from resjax.errors import BadInput, Diverged
 from resjax.files import digest
+from resjax.processes import is_first, told_by_first, wait_for_all
 from resjax.training.state import TrainState, named_leaves
 
 KEPT = 3
@@ -77,12 +78,11 @@ def restore_latest(manager: ocp.CheckpointManager, template: TrainState) -> tupl
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), template)
     for step in sorted(manager.all_steps(), reverse=True):
         folder = directory / str(step)
-        if wrong := damage(folder):
-            aside = directory.parent / f"damaged-checkpoint-{step}"
-            warnings.warn(f"{folder} is damaged ({wrong}); it is moved to {aside.name}, "
-                          "and the checkpoint before it is used", stacklevel=2)
-            shutil.rmtree(aside, ignore_errors=True)  # of an earlier time at this step
-            folder.rename(aside)
+        wrong = damage(folder) if is_first() else None
+        if told_by_first([wrong is not None]).any():
+            if wrong:
+                set_aside(folder, directory.parent / f"damaged-checkpoint-{step}", wrong)
+            wait_for_all("set aside")
             manager.reload()
             continue
         meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
@@ -90,6 +90,14 @@ def restore_latest(manager: ocp.CheckpointManager, template: TrainState) -> tupl
         state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(shapes))).state
         return state, meta
     return None
+
+
+def set_aside(folder: Path, aside: Path, wrong: str) -> None:
+    """Move a damaged checkpoint out of the way, and say so."""
+    warnings.warn(f"{folder} is damaged ({wrong}); it is moved to {aside.name}, "
+                  "and the checkpoint before it is used", stacklevel=3)
+    shutil.rmtree(aside, ignore_errors=True)  # of an earlier time at this step
+    folder.rename(aside)
 
 
 def digests(folder: Path) -> dict[str, str]:

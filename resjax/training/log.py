@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from resjax.files import write_aside
+from resjax.processes import is_first
 
 Line = dict[str, Any]
 
@@ -23,18 +24,19 @@ class Window:
     errors: int = 0
     images: int = 0
     seconds: float = 0.0
+    waited: float = 0.0
     total_seconds: float = 0.0
 
-    def plus(self, loss: float, errors: int, images: int, seconds: float) -> "Window":
+    def plus(self, loss: float, errors: int, images: int, seconds: float, waited: float) -> "Window":
         """Add the sums of one call."""
-        return Window(self.loss + loss, self.errors + errors, self.images + images,
-                      self.seconds + seconds, self.total_seconds + seconds)
+        return Window(self.loss + loss, self.errors + errors, self.images + images, self.seconds + seconds,
+                      self.waited + waited, self.total_seconds + seconds)
 
     def line(self, step: int, rate: float) -> Line:
-        """Divide, once: the training line of the log. Errors in percent."""
+        """Divide, once: the training line of the log. Errors, and the time that devices waited for data, in percent."""
         return {"step": step, "kind": "train", "loss": self.loss / self.images,
                 "error": 100 * self.errors / self.images, "learning_rate": rate,
-                "images_per_second": self.images / self.seconds}
+                "images_per_second": self.images / self.seconds, "data_wait": 100 * self.waited / self.seconds}
 
     def emptied(self) -> "Window":
         """Start the next window."""
@@ -56,20 +58,22 @@ class Log:
 
     def record(self, line: Line) -> None:
         """Append a line to `metrics.jsonl`, on disk before this returns, and tell it. OSError: the disk is full."""
-        with (self.workdir / "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        if is_first():
+            with (self.workdir / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps(line) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
         self.tell(self.describe(line))
 
-    def tell(self, text: str) -> None:
-        """Print a line that stays."""
-        start = "\r\033[K" if sys.stderr.isatty() else ""
-        print(f"{start}{self.name}  {text}", file=sys.stderr, flush=True)
+    def tell(self, text: str, everywhere: bool = False) -> None:
+        """Print a line that stays: from the first of many processes, or from any."""
+        if is_first() or everywhere:
+            start = "\r\033[K" if sys.stderr.isatty() else ""
+            print(f"{start}{self.name}  {text}", file=sys.stderr, flush=True)
 
     def glance(self, line: Line) -> None:
         """Show a line that the next one overwrites, on a terminal only."""
-        if sys.stderr.isatty():
+        if is_first() and sys.stderr.isatty():
             print(f"\r\033[K{self.name}  {self.describe(line)}", end="", file=sys.stderr, flush=True)
 
     def describe(self, line: Line) -> str:
@@ -78,6 +82,8 @@ class Log:
             case "train":
                 text = (f"loss {line['loss']:.4f}  error {line['error']:.2f} %  rate {line['learning_rate']:g}  "
                         f"{line['images_per_second']:.0f} images/s  {self.left(line)} left")
+                if line["data_wait"] >= 1:
+                    text += f"  waits for data {line['data_wait']:.0f} % of the time"
             case "compile":
                 text = f"compiled in {line['seconds']:.1f} s"
             case kind:
@@ -114,6 +120,8 @@ def read_metrics(workdir: str | Path, kind: str | None = None) -> list[Line]:
 
 def rewind_metrics(workdir: Path, step: int, steps: int) -> None:
     """Drop the lines after `step`, which the restored run writes again, as it does the errors after its last step."""
+    if not is_first():
+        return
     kept = [line for line in read_metrics(workdir)
             if line["step"] < step or (line["step"] == step and (step < steps or "top1_error" not in line))]
     text = "".join(json.dumps(line) + "\n" for line in kept)

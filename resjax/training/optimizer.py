@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from resjax.experiment import Optimizer
 
@@ -13,12 +14,16 @@ SMOOTHING = 0.99  # the training error is averaged over about a hundred batches
 
 
 class RateState(NamedTuple):
-    """Scalars: updates so far, the smoothed training error in percent, whether warm-up is over, the last rate."""
+    """Scalars: updates so far, the smoothed training error in percent, whether warm-up is over, the last rate.
+
+    And the state of the rule that looks for a plateau, or None without it.
+    """
 
     count: jax.Array
     error: jax.Array
     warm: jax.Array
     rate: jax.Array
+    plateau: Any
 
 
 @cache
@@ -42,7 +47,7 @@ def kernels(params: Any) -> Any:
 
 
 def scale_by_rate(settings: Optimizer) -> optax.GradientTransformationExtraArgs:
-    """Multiply by minus the learning rate: `warmup_rate` at first, then `peak`, a tenth after each drop.
+    """Multiply by minus the learning rate: `warmup_rate` at first, then `peak`, a tenth after each drop or plateau.
 
     Warm-up is over once `warmup_steps` updates were made and the smoothed training error has been below
     `warmup_error`; section 4.2 waits for 80 % with 110 layers ("about 400 iterations").
@@ -50,17 +55,30 @@ def scale_by_rate(settings: Optimizer) -> optax.GradientTransformationExtraArgs:
     rates = jnp.array([settings.peak / 10**drops for drops in range(len(settings.drop_steps) + 1)], jnp.float32)
     drop_steps = jnp.array(settings.drop_steps, jnp.int32)
 
+    plateau = plateau_rule(settings)
+
     def init(_: Any) -> RateState:
-        return RateState(jnp.int32(0), jnp.float32(100), jnp.bool(False), jnp.float32(0))
+        found = plateau.init({}) if settings.plateau_steps else None
+        return RateState(jnp.int32(0), jnp.float32(100), jnp.bool(False), jnp.float32(0), found)
 
     def update(updates: Any, state: RateState, params: Any = None, *, error: jax.Array) -> tuple[Any, RateState]:
         smoothed = SMOOTHING * state.error + (1 - SMOOTHING) * error
         low = jnp.bool(settings.warmup_error == 100) | (smoothed < settings.warmup_error)
         warm = state.warm | (low & (state.count >= settings.warmup_steps))
         rate = jnp.where(warm, rates[jnp.sum(state.count >= drop_steps)], settings.warmup_rate)
-        return jax.tree.map(lambda g: -rate * g, updates), RateState(state.count + 1, smoothed, warm, rate)
+        found = state.plateau
+        if found is not None:
+            _, found = plateau.update({}, found, value=error)
+            rate = rate * found.scale
+        return jax.tree.map(lambda g: -rate * g, updates), RateState(state.count + 1, smoothed, warm, rate, found)
 
     return optax.GradientTransformationExtraArgs(init, update)  # type: ignore[arg-type]
+
+
+def plateau_rule(settings: Optimizer) -> optax.GradientTransformationExtraArgs:
+    """Build the rule that divides by 10, at most three times, when the error has not fallen for two spans in a row."""
+    return optax.contrib.reduce_on_plateau(factor=0.1, patience=2, min_scale=1e-3,
+                                           accumulation_size=max(1, settings.plateau_steps))
 
 
 def learning_rate(opt_state: Any) -> float:

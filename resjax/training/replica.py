@@ -7,34 +7,22 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import optax
-from flax import linen as nn
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from resjax.data import Dataset, load, mean_image
 from resjax.errors import Diverged
-from resjax.experiment import Experiment
+from resjax.experiment import Experiment, Photographs
+from resjax.photographs import PhotoSet, Statistics, find_photographs, measure_statistics
+from resjax.processes import is_first, told_by_first
 from resjax.training import checkpoint
 from resjax.training.log import Log, Window, rewind_metrics
 from resjax.training.optimizer import learning_rate, sgd
+from resjax.training.resident import Resident
+from resjax.training.setting import Call, Feed, Setting
 from resjax.training.state import TrainState, draw
 from resjax.training.step import Metrics
+from resjax.training.streamed import Streamed
 from resjax.training.workdir import write_experiment
-
-
-class Setting(NamedTuple):
-    """What does not change, and is the same for all seeds that train together.
-
-    `sharding` splits a batch over the devices; the data lie on each. `mean`, the mean training image, lies on the host:
-    every state has its own, which is donated with it.
-    """
-
-    experiment: Experiment
-    model: nn.Module
-    optimizer: optax.GradientTransformationExtraArgs
-    sharding: NamedSharding
-    data: Dataset
-    mean: np.ndarray
 
 
 class Replica(NamedTuple):
@@ -47,22 +35,35 @@ class Replica(NamedTuple):
     window: Window
 
 
-def prepare(experiment: Experiment, devices: Sequence[jax.Device]) -> Setting:
-    """Load the data onto every device."""
+def open_feed(experiment: Experiment, devices: Sequence[jax.Device]) -> Feed:
+    """Find the data and build the network for their classes."""
     mesh = jax.make_mesh((len(devices),), ("batch",), devices=devices, axis_types=(AxisType.Auto,))
-    everywhere, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("batch"))
+    split = NamedSharding(mesh, PartitionSpec("batch"))
+    optimizer = sgd(experiment.optimizer)
+    if isinstance(experiment.data, Photographs):
+        photos = find_photographs(experiment.data)
+        setting = Setting(experiment, experiment.architecture.model(len(photos.classes)), optimizer, split)
+        return Streamed(setting, experiment.data, photos, statistics(photos, experiment.data))
     data = load(experiment.data)
-    model, optimizer = experiment.architecture.model(len(data.classes)), sgd(experiment.optimizer)
-    resident = Dataset(data.classes, *jax.device_put((data.train, data.validation, data.test), everywhere))
-    return Setting(experiment, model, optimizer, split, resident, mean_image(data.train))
+    setting = Setting(experiment, experiment.architecture.model(len(data.classes)), optimizer, split)
+    resident = Dataset(data.classes, *jax.device_put((data.train, data.validation, data.test), setting.everywhere))
+    return Resident(setting, resident, mean_image(data.train))
 
 
-def begin(setting: Setting, experiment: Experiment, workdir: Path, devices: Sequence[jax.Device], stack: ExitStack,
+def statistics(photos: PhotoSet, data: Photographs) -> Statistics:
+    """Let the first process measure the statistics of the training images, and the others hear of them."""
+    measured = (measure_statistics(photos, data) if is_first() else
+                Statistics(np.zeros((data.size, data.size, 3), np.float32), np.zeros((3, 3), np.float32)))
+    return Statistics(*map(told_by_first, measured))
+
+
+def begin(feed: Feed, experiment: Experiment, workdir: Path, devices: Sequence[jax.Device], stack: ExitStack,
           followed_by: float) -> Replica:
     """Draw a run's first state, or restore its last, onto every device; its checkpoints stay open in `stack`."""
-    write_experiment(workdir, experiment, setting.data, devices)
-    first = draw(setting.model, setting.optimizer, setting.mean, experiment.seed)
-    first = jax.device_put(first, NamedSharding(setting.sharding.mesh, PartitionSpec()))
+    setting = feed.setting
+    write_experiment(workdir, experiment, feed.classes, feed.mean.shape, devices)
+    first = draw(setting.model, setting.optimizer, feed.mean, experiment.seed)
+    first = jax.device_put(first, setting.everywhere)
     manager = stack.enter_context(checkpoint.checkpoints(workdir, clear=True))
     state, meta = checkpoint.restore_latest(manager, first) or (first, {"window": {}})
     rewind_metrics(workdir, int(state.step), experiment.steps)
@@ -78,12 +79,12 @@ def step_of(replica: Replica) -> int:
     return int(replica.state.step)
 
 
-def advance(replica: Replica, state: TrainState, metrics: Metrics, seconds: float) -> Replica:
+def advance(replica: Replica, state: TrainState, metrics: Metrics, call: Call) -> Replica:
     """Take over what a call has brought, and tell it. Raises Diverged."""
     step, log, experiment = int(state.step), replica.log, replica.experiment
     check_finite(metrics.loss, step, log.workdir)
     loss, wrong, images = (sums.sum().item() for sums in metrics)
-    window = replica.window.plus(loss, wrong, images, seconds)
+    window = replica.window.plus(loss, wrong, images, call.seconds, call.waited)
     line = window.line(step, learning_rate(state.opt_state))
     if step % experiment.log_steps == 0 or step == experiment.steps:
         log.record(line)

@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -12,18 +12,22 @@ from typing import Any
 
 import jax
 
-from resjax.data import Dataset
 from resjax.errors import BadInput
 from resjax.experiment import Experiment, from_json, to_json
 from resjax.files import write_aside
+from resjax.processes import is_first
 
 
 @contextmanager
 def claimed(workdir: Path, experiment: Experiment) -> Iterator[None]:
     """Hold the folder for this process; the system lets go of it however the process ends.
 
-    Raises BadInput where it cannot be written, another process holds it, or it belongs to another experiment.
+    Raises BadInput where it cannot be written, another process holds it, or it belongs to another experiment. Of many
+    processes that train together, the first holds it for all.
     """
+    if not is_first():
+        yield
+        return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = (workdir / ".lock").open("a+")
@@ -65,11 +69,12 @@ def read_run(workdir: Path) -> tuple[Experiment, tuple[str, ...], tuple[int, ...
         raise BadInput(f"{file}: not an experiment of this version of resjax ({error})") from None
 
 
-def write_experiment(workdir: Path, experiment: Experiment, data: Dataset, devices: Any) -> None:
+def write_experiment(workdir: Path, experiment: Experiment, classes: Sequence[str], image: Sequence[int],
+                     devices: Any) -> None:
     """Write `experiment.json`: the run, its classes and the shape of its images, and what it runs on."""
-    write_json(workdir / "experiment.json", {
-        "experiment": to_json(experiment), "classes": data.classes, "image": data.train.pixels.shape[1:],
-        **environment(devices)})
+    if is_first():
+        write_json(workdir / "experiment.json", {
+            "experiment": to_json(experiment), "classes": classes, "image": image, **environment(devices)})
 
 
 def read_result(workdir: Path) -> dict[str, Any] | None:
@@ -88,5 +93,6 @@ def environment(devices: Any) -> dict[str, Any]:
     packages = ("resjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     return {
         "versions": {"python": sys.version.split()[0]} | {name: version(name) for name in packages},
-        "devices": {"platform": jax.default_backend(), "kind": devices[0].device_kind, "count": len(devices)},
+        "devices": {"platform": jax.default_backend(), "kind": devices[0].device_kind, "count": len(devices),
+                    "processes": jax.process_count()},
     }

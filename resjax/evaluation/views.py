@@ -1,0 +1,66 @@
+"""The ways to look at a test photograph (section 3.4), each a small pure function on a uint8 image.
+
+The image comes with its shorter side at `side`; the views `[views, height, width, 3]` go through the network, and their
+softmax outputs are averaged.
+"""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+
+from resjax.errors import BadInput
+from resjax.experiment import Photographs
+from resjax.photographs import centre_crop
+
+Protocol = Literal["single", "ten-crop", "multi-scale"]
+PROTOCOLS: tuple[str, ...] = get_args(Protocol)
+SCALES = (224, 256, 384, 480, 640)  # shorter sides, for networks trained on crops of 224
+STRIDE = 32  # pixels of the image to one of the last map
+
+
+class View(NamedTuple):
+    """The shorter side to resize to, the height and width of the crops (None: the whole image), their number, and how
+    they are cut.
+    """
+
+    side: int
+    size: tuple[int, int] | None
+    count: int
+    crop: Callable[[np.ndarray, int, int], np.ndarray]
+
+
+def views_of(protocol: str, data: Photographs) -> tuple[View, ...]:
+    """Return the views whose softmax outputs are averaged. Raises BadInput for an unknown protocol."""
+    match protocol:
+        case "single":
+            return (View(data.test_shorter_side, (data.size, data.size), 1, centre),)
+        case "ten-crop":
+            return (View(data.test_shorter_side, (data.size, data.size), 10, ten_crop),)
+        case "multi-scale":
+            sides = [STRIDE * round(scale * data.size / SCALES[0] / STRIDE) for scale in SCALES]
+            return tuple(View(side, None, 1, centre) for side in sides)
+    raise BadInput(f"views is {protocol!r}; it is one of {', '.join(PROTOCOLS)}")
+
+
+def whole(height: int, width: int, side: int) -> tuple[int, int]:
+    """Return the size to look at of an image whose shorter side is resized to `side`, a multiple of 32.
+
+    All of it, but for what the longer side has beyond a multiple of 32 or beyond twice the shorter one. The network is
+    fully convolutional and takes any size; few sizes mean few programs to compile.
+    """
+    long = min(round(max(height, width) * side / min(height, width)), 2 * side) // STRIDE * STRIDE
+    return (side, long) if height < width else (long, side)
+
+
+def centre(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """One view: the centre."""
+    return centre_crop(image, height, width)[None]
+
+
+def ten_crop(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Ten views: the four corners and the centre, and their mirror images (Krizhevsky et al. 2012)."""
+    corners = [image[rows, columns] for rows in (slice(height), slice(-height, None))
+               for columns in (slice(width), slice(-width, None))]
+    five = np.stack([*corners, centre_crop(image, height, width)])
+    return np.concatenate([five, five[:, :, ::-1]])

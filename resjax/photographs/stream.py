@@ -1,0 +1,112 @@
+"""Batches from encoded photographs, made ahead of time by Grain's workers; a batch is a function of (seed, step)."""
+
+import logging
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+import grain
+import jax
+import numpy as np
+from absl import flags
+
+from resjax.errors import BadInput
+from resjax.experiment import Photographs
+from resjax.photographs.crops import cut, random_box
+from resjax.photographs.index import Photos
+from resjax.photographs.jpeg import decode, dimensions
+
+AHEAD = 2  # batches that each worker keeps ready
+
+
+class HostBatch(NamedTuple):
+    """`pixels` uint8 `[batch, ..., height, width, 3]`, `labels` int32 and `broken` int64 `[batch]`.
+
+    `broken` is the index of an unreadable image, whose place the one after it has taken; -1 for all others.
+    """
+
+    pixels: np.ndarray
+    labels: np.ndarray
+    broken: np.ndarray
+
+
+@contextmanager
+def training_batches(photos: Photos, data: Photographs, seeds: Sequence[int], batch_size: int, step: int,
+                     process: int = 0, processes: int = 1) -> Iterator[Iterator[HostBatch]]:
+    """Open the training batches from `step` on: a fresh permutation every epoch, crops and flips included.
+
+    The first of the two seeds (32 bits) decides the order of the images, the second how they are cropped and mirrored.
+    `batch_size` images make the batch of all `processes` together, of which this one gets its own rows: the batch is
+    the same for any number of processes and workers.
+    """
+    share = batch_size // processes
+    images = (grain.MapDataset.range(len(photos.labels)).shuffle(seed=seeds[0]).repeat()
+              .random_map(partial(training_example, photos, data), seed=seeds[1]))
+    batches = images.batch(share, batch_fn=stack)[process::processes][step:]
+    with opened(batches, data.workers) as iterator:
+        yield iterator
+
+
+@contextmanager
+def planned_batches(plan: Sequence[Any], make: Callable[[Any], Any], workers: int | None) -> Iterator[Iterator[Any]]:
+    """Open `make(item)` for every item of a plan, in its order."""
+    with opened(grain.MapDataset.source(plan).map(make), workers) as iterator:
+        yield iterator
+
+
+@contextmanager
+def opened(batches: grain.MapDataset, workers: int | None) -> Iterator[Iterator[Any]]:
+    """Let `workers` processes make the elements, or threads of this one where it is 0, and end them afterwards."""
+    workers = os.cpu_count() or 1 if workers is None else workers
+    if not flags.FLAGS.is_parsed():  # Grain reads absl's flags, which only an absl program parses
+        flags.FLAGS.mark_as_parsed()
+    logging.getLogger("absl").addFilter(lambda record: "Grain" not in record.getMessage())
+    threads = grain.ReadOptions(num_threads=os.cpu_count() or 1, prefetch_buffer_size=AHEAD)
+    if workers:
+        threads = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
+    options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=AHEAD)
+    iterator = iter(batches.to_iter_dataset(threads).mp_prefetch(options, worker_init_fn=leave_signals))
+    try:
+        yield (jax.tree.map(own, element) for element in iterator)
+    finally:
+        iterator.close()
+
+
+def own(leaf: Any) -> Any:
+    """Copy an array out of the memory that is shared with the workers, which is then free for the next."""
+    return np.array(leaf) if isinstance(leaf, np.ndarray) else leaf
+
+
+def leave_signals(worker: int, workers: int) -> None:
+    """Let the training process alone decide what Ctrl-C and SIGTERM, which a shell or a cluster sends to all, mean."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def training_example(photos: Photos, data: Photographs, index: int, random: np.random.Generator) -> HostBatch:
+    """Read, crop and mirror one image; where it is unreadable, the next one instead."""
+    broken = -1
+    while True:
+        try:
+            encoded, name = photos.read(index), photos.name(index)
+            height, width = dimensions(encoded, name)
+            box = random_box(height, width, data, random)
+            least = int(np.ceil(min(height, width) * data.size / min(box.height, box.width)))
+            image = decode(encoded, least, name)
+            break
+        except BadInput:
+            broken = index if broken < 0 else broken
+            index = (index + 1) % len(photos.labels)
+    scale = len(image) / height
+    pixels = cut(image, box._replace(**{side: value * scale for side, value in box._asdict().items()}), data.size)
+    if data.flip and random.random() < 0.5:
+        pixels = pixels[:, ::-1]
+    return HostBatch(pixels, photos.labels[index], np.int64(broken))
+
+
+def stack(examples: Sequence[HostBatch]) -> HostBatch:
+    """Put examples together."""
+    return HostBatch(*map(np.stack, zip(*examples, strict=True)))

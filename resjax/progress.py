@@ -1,0 +1,23 @@
+"""How far a long loop has come, on standard error: a line that renews itself on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+
+def shown(items: Iterable[Item], text: str, total: int, unit: int = 1) -> Iterator[Item]:
+    """Pass the items on and tell of them, `unit` each; what is over within five seconds stays silent."""
+    terminal = sys.stderr.isatty()
+    start = told = time.monotonic()
+    for done, item in enumerate(items, 1):
+        yield item
+        now = time.monotonic()
+        if now - told >= (1 if terminal else 30) or (done == total and now - start > 5):
+            told, rate = now, done / (now - start)
+            left = (total - done) / rate
+            line = f"{text}: {done * unit:,} of {total * unit:,}, {rate * unit:,.0f}/s, {left:,.0f} s left"
+            print(f"\r\033[K{line}" if terminal else line, end="" if terminal and done < total else "\n",
+                  file=sys.stderr, flush=True)
