@@ -1,5 +1,6 @@
 """Batches from encoded photographs, made ahead of time by Grain's workers; a batch is a function of (seed, step)."""
 
+import gc
 import logging
 import os
 import signal
@@ -73,6 +74,8 @@ def opened(batches: grain.MapDataset, workers: int | None) -> Iterator[Iterator[
         yield (jax.tree.map(own, element) for element in iterator)
     finally:
         iterator.close()
+        del iterator
+        gc.collect()  # what Grain has fetched and not given out lies in cycles, and holds shared memory
 
 
 def own(leaf: Any) -> Any:

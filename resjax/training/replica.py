@@ -19,7 +19,7 @@ from resjax.training.log import Log, Window, rewind_metrics
 from resjax.training.optimizer import learning_rate, sgd
 from resjax.training.resident import Resident
 from resjax.training.setting import Call, Feed, Setting
-from resjax.training.state import TrainState, draw
+from resjax.training.state import TrainState, draw_onto
 from resjax.training.step import Metrics
 from resjax.training.streamed import Streamed
 from resjax.training.workdir import write_experiment
@@ -62,8 +62,7 @@ def begin(feed: Feed, experiment: Experiment, workdir: Path, devices: Sequence[j
     """Draw a run's first state, or restore its last, onto every device; its checkpoints stay open in `stack`."""
     setting = feed.setting
     write_experiment(workdir, experiment, feed.classes, feed.mean.shape, devices)
-    first = draw(setting.model, setting.optimizer, feed.mean, experiment.seed)
-    first = jax.device_put(first, setting.everywhere)
+    first = draw_onto(setting.everywhere, setting.model, setting.optimizer, feed.mean, experiment.seed)
     manager = stack.enter_context(checkpoint.checkpoints(workdir, clear=True))
     state, meta = checkpoint.restore_latest(manager, first) or (first, {"window": {}})
     rewind_metrics(workdir, int(state.step), experiment.steps)

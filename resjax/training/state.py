@@ -1,6 +1,7 @@
 """The train state: arrays only. With the experiment it decides every later bit, so it is the checkpoint."""
 
 import hashlib
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 from flax import struct
+from jax import lax
 
 
 @struct.dataclass
@@ -39,6 +41,13 @@ def initial_state(model: nn.Module, optimizer: optax.GradientTransformation, mea
 
 
 draw = jax.jit(initial_state, static_argnums=(0, 1))
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def draw_onto(sharding: jax.sharding.Sharding, model: nn.Module, optimizer: optax.GradientTransformation, mean: Any,
+              seed: int | jax.Array) -> TrainState:
+    """Draw the first state onto devices, also those of other processes."""
+    return lax.with_sharding_constraint(initial_state(model, optimizer, mean, seed), sharding)
 
 
 def named_leaves(tree: Any) -> list[tuple[str, np.ndarray]]:
