@@ -8,9 +8,9 @@ from resjax.data import load  # noqa: E402
 from resjax.dispatch import run  # noqa: E402
 from resjax.errors import BadInput, Diverged, Interrupted  # noqa: E402
 from resjax.evaluation import evaluate  # noqa: E402
-from resjax.experiment import Architecture, Data, Experiment, Optimizer  # noqa: E402
+from resjax.experiment import Architecture, Data, Experiment, Optimizer, Photographs  # noqa: E402
 from resjax.models import ResNet, cifar_resnet, imagenet_resnet  # noqa: E402
 from resjax.training import read_metrics, restore, train  # noqa: E402
 
-__all__ = ["Architecture", "BadInput", "Data", "Diverged", "Experiment", "Interrupted", "Optimizer", "ResNet",
-           "cifar_resnet", "evaluate", "imagenet_resnet", "load", "read_metrics", "restore", "run", "train"]
+__all__ = ["Architecture", "BadInput", "Data", "Diverged", "Experiment", "Interrupted", "Optimizer", "Photographs",
+           "ResNet", "cifar_resnet", "evaluate", "imagenet_resnet", "load", "read_metrics", "restore", "run", "train"]

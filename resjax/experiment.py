@@ -204,6 +204,14 @@ class Experiment:
                 for key in mine | theirs if key not in housekeeping and mine.get(key) != theirs.get(key)]
 
 
+def image_shape(data: Data | Photographs) -> tuple[int, int, int]:
+    """Return height, width and channels of what the network sees; of a folder or set without `size`, CIFAR's."""
+    if data.source == "digits":
+        return 8, 8, 1
+    size = data.size or 32
+    return size, size, 3
+
+
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     """List an experiment's values by dotted name, as on the command line."""
     flat: dict[str, Any] = {}

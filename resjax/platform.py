@@ -15,21 +15,27 @@ import jax
 # know the flag and abort on it. Tested with 0.10.2; pyproject.toml ends at 0.12.
 YNNPACK_OFF = "--xla_cpu_experimental_ynn_fusion_type="
 YNNPACK_SINCE = (0, 10, 2)
+# RESJAX_DETERMINISTIC=1: no operation on GPU that adds up in any order (it is refused where there is no other), and no
+# choice of algorithms by their speed, which differs from start to start. The flags are those of jaxlib 0.10 and 0.11.
+DETERMINISTIC = "--xla_gpu_exclude_nondeterministic_ops=true --xla_gpu_autotune_level=0"
 
 
 def configure() -> None:
     """Append our flags to the user's XLA_FLAGS, unless the user has set them."""
     jaxlib = tuple(int(part) for part in version("jaxlib").split(".")[:3])
     flags = os.environ.get("XLA_FLAGS", "")
-    if jaxlib < YNNPACK_SINCE or YNNPACK_OFF.rstrip("=") in flags:
+    ours = YNNPACK_OFF if jaxlib >= YNNPACK_SINCE and YNNPACK_OFF.rstrip("=") not in flags else ""
+    if os.environ.get("RESJAX_DETERMINISTIC") == "1" and DETERMINISTIC not in flags:
+        ours = f"{ours} {DETERMINISTIC}"
+    if not ours:
         return
     from jax._src import xla_bridge  # the public API cannot say whether a backend has started
 
     if xla_bridge.backends_are_initialized():
         warnings.warn("JAX had started before resjax was imported: on CPU it will be slow. "
-                      f"Import resjax first, or set XLA_FLAGS={YNNPACK_OFF}", stacklevel=3)
+                      f"Import resjax first, or set XLA_FLAGS='{ours.strip()}'", stacklevel=3)
         return
-    os.environ["XLA_FLAGS"] = f"{flags} {YNNPACK_OFF}".strip()
+    os.environ["XLA_FLAGS"] = f"{flags} {ours}".strip()
 
 
 def cache_directory() -> Path:

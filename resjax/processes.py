@@ -1,8 +1,11 @@
 """Many processes as one: joined by JAX, of one mind in what is decided, and only the first of them writes files."""
 
+from collections.abc import Sequence
+
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from resjax.errors import BadInput
 
@@ -17,6 +20,12 @@ def join() -> None:
     except (RuntimeError, ValueError) as error:
         raise BadInput(f"--distributed: JAX cannot join processes here ({error}); start one per host (or per GPU) with "
                        "srun, mpirun, Kubernetes or on a TPU pod, or leave the flag out") from None
+
+
+def batch_sharding(devices: Sequence[jax.Device]) -> NamedSharding:
+    """Split the first axis of arrays over the devices of all processes."""
+    mesh = jax.make_mesh((len(devices),), ("batch",), devices=devices, axis_types=(AxisType.Auto,))
+    return NamedSharding(mesh, PartitionSpec("batch"))
 
 
 def is_first() -> bool:

@@ -11,7 +11,8 @@ from resjax import Architecture, BadInput, Data, Experiment, Optimizer
 from resjax.catalogue import find, load_experiments, select
 from resjax.experiment import flatten, from_json, to_json
 
-FILES = [Path(__file__).parents[1] / "experiments" / name for name in ("cifar10.py", "quickstart.py")]
+FILES = [Path(__file__).parents[1] / "experiments" / name for name in ("cifar10.py", "quickstart.py", "imagenet.py",
+                                                                  "torchvision_recipe.py")]
 GOLDEN = Path(__file__).parent / "golden"
 
 

@@ -11,7 +11,7 @@ from flax import linen as nn
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from resjax.data import subtract
+from resjax.data import Images, subtract
 from resjax.evaluation.evaluate import Errors
 from resjax.evaluation.views import View, whole
 from resjax.photographs import Photos, decode, dimensions, planned_batches, resize_shorter_side
@@ -89,17 +89,26 @@ def look(photos: Photos, view: View, glance: Glance) -> np.ndarray:
     return pixels
 
 
+def image_probabilities(model: nn.Module, variables: Any, mean: jax.Array, images: Images,
+                        batch_size: int) -> np.ndarray:
+    """Compute the softmax outputs for images in memory, seen once each: float32 `[images, classes]`."""
+    parts = [images.pixels[start:start + batch_size] for start in range(0, len(images.labels), batch_size)]
+    return np.concatenate([softmax_of_views(model, None, variables, mean, part[:, None]) for part in parts])
+
+
 @partial(jax.jit, static_argnums=(0, 1))
-def softmax_of_views(model: nn.Module, sharding: NamedSharding, variables: Any, mean: jax.Array,
+def softmax_of_views(model: nn.Module, sharding: NamedSharding | None, variables: Any, mean: jax.Array,
                      pixels: jax.Array) -> jax.Array:
     """Average the softmax outputs of `[batch, views, height, width, 3]` over the views: `[batch, classes]`.
 
     Views of another size than the crops of the training have the mean image resized to theirs.
     """
     batch, views, *shape = pixels.shape
-    mean = jax.image.resize(mean, shape, "linear")
-    logits = model.apply(variables, subtract(pixels.reshape(batch * views, *shape), mean))
+    images = subtract(pixels.reshape(batch * views, *shape), jax.image.resize(mean, shape, "linear"))
+    logits = model.apply(variables, images)
     probabilities = jax.nn.softmax(logits).reshape(batch, views, -1).mean(1)
+    if sharding is None:
+        return probabilities
     return lax.with_sharding_constraint(probabilities, NamedSharding(sharding.mesh, PartitionSpec()))
 
 

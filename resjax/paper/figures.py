@@ -16,6 +16,7 @@ from resjax.analysis import response_deviations
 from resjax.data import Images, load
 from resjax.files import write_aside
 from resjax.paper.reproduce import Run
+from resjax.paper.tables import Table
 from resjax.training import read_metrics, read_result, restore
 
 STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))  # told apart in grey, too
@@ -36,11 +37,12 @@ class Drawing(NamedTuple):
     claims: Sequence[Verdict]
 
 
-def draw(runs: Sequence[Run], scale: float, folder: Path) -> list[dict[str, Any]]:
-    """Save the figures that the finished runs allow as SVG; return title, file and claims of each."""
+def draw(table: Table, runs: Sequence[Run], scale: float, folder: Path) -> list[dict[str, Any]]:
+    """Save the table's figures from its finished runs as SVG; return title, file and claims of each."""
     finished = list({run.row: run for run in reversed(runs) if read_result(run.workdir)}.values())
     saved = []
-    for name, make in (("figure6", figure6), ("figure7", figure7)) if finished else ():
+    for name in table.figures if finished else ():
+        make = {"figure4": figure4, "figure6": figure6, "figure7": figure7}[name]
         drawing = make(sorted(finished, key=lambda run: (not is_plain(run), run.row.layers)))
         file = folder / f"{name}{'' if scale == 1 else f'-x{scale:g}'}.svg"
         save_figure(drawing.figure, file)
@@ -73,6 +75,11 @@ def curve(run: Run, kind: str) -> Curve:
     lines = read_metrics(run.workdir, kind)
     key = "error" if kind == "train" else "top1_error"
     return Curve([line["step"] for line in lines], [line[key] for line in lines])
+
+
+def figure4(runs: Sequence[Run]) -> Drawing:
+    """Draw the errors on ImageNet over the iterations, as Figure 4 does: training, and validation on centre crops."""
+    return figure6(runs)._replace(title="Figure 4: errors over the iterations")
 
 
 def figure6(runs: Sequence[Run]) -> Drawing:

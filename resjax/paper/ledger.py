@@ -4,13 +4,18 @@ import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from resjax.paper.measured import measured
 from resjax.paper.reproduce import Run
+from resjax.paper.table1 import markdown
 from resjax.paper.tables import Row, Table
 from resjax.training import read_metrics, read_result
 
 
 class Line(NamedTuple):
-    """A row with what its finished runs came to: errors in percent, of the last iteration."""
+    """A row with what its finished runs came to: errors in percent, of the last iteration.
+
+    `errors` are those of the table, `top5` the top-5 errors beside them; an ensemble has one of each.
+    """
 
     row: Row
     steps: int
@@ -18,6 +23,7 @@ class Line(NamedTuple):
     training_errors: tuple[float, ...]
     parameters: int
     seconds: tuple[float, ...]
+    top5: tuple[float, ...] = ()
 
     @property
     def mean(self) -> float:
@@ -30,17 +36,22 @@ class Line(NamedTuple):
         return statistics.stdev(self.errors) if len(self.errors) > 1 else None
 
 
-def collect(runs: Sequence[Run]) -> list[Line]:
-    """Gather the finished runs of each row; a row without any is left out."""
+def collect(table: Table, runs: Sequence[Run]) -> list[Line]:
+    """Gather the finished runs of each row; a row without any, or an ensemble without all, is left out."""
     lines = []
     for row in dict.fromkeys(run.row for run in runs):
         of_row = [run for run in runs if run.row == row]
-        finished = [(run, result) for run in of_row if (result := read_result(run.workdir))]
-        if finished:
-            lines.append(Line(
-                row, of_row[0].experiment.steps, tuple(result["test_top1_error"] for _, result in finished),
-                tuple(read_metrics(run.workdir, "train")[-1]["error"] for run, _ in finished),
-                finished[0][1]["parameters"], tuple(result["train_seconds"] for _, result in finished)))
+        finished = {run.workdir: result for run in of_row if (result := read_result(run.workdir))}
+        if not finished or (row.members and len(finished) < len(of_row)):
+            continue
+        groups = [list(finished)] if row.members else [[workdir] for workdir in finished]
+        errors = [measured(group, table.views) for group in groups]
+        lines.append(Line(
+            row, of_row[0].experiment.steps, tuple(each[f"{table.error}_error"] for each in errors),
+            tuple(read_metrics(workdir, "train")[-1]["error"] for workdir in finished),
+            sum(result["parameters"] for result in finished.values()) // len(groups),
+            tuple(result["train_seconds"] for result in finished.values()),
+            tuple(each["top5_error"] for each in errors)))
     return lines
 
 
@@ -60,22 +71,37 @@ def judge(line: Line, lines: Sequence[Line]) -> tuple[bool | None, str]:
 
 def as_markdown(table: Table, lines: Sequence[Line], scale: float) -> str:
     """Write the table; where the schedule was shortened, every number of ours says so."""
-    heading = ("| network | layers | parameters | paper | ours | best | n | ours - paper | training error | claim |\n"
-               "|---|---|---|---|---|---|---|---|---|---|")
-    rows = []
+    both = any(row.top5 is not None for row in table.rows)
+    columns = ["network", "layers", "parameters", "paper", "ours", "best", "n", "ours - paper",
+               *["paper, top-5", "ours, top-5"] * both, "training error", "claim"]
+    rows = [[other.title, "", "", percent(other.error), "", "", "", "", *[percent(other.top5), ""] * both, "", ""]
+            for other in table.others]
     for line in lines:
         label = "" if scale == 1 else f" [{line.steps:,} steps]"
-        spread = "" if line.deviation is None else f" ± {line.deviation:.2f}"
-        difference = f"{line.mean - line.row.error:+.2f}" if scale == 1 and line.row.sign != ">" else "-"
-        rows.append(f"| {line.row.title} | {line.row.layers} | {line.parameters:,} | {published(line.row)} "
-                    f"| {line.mean:.2f}{spread}{label} | {min(line.errors):.2f}{label} | {len(line.errors)} "
-                    f"| {difference} | {statistics.fmean(line.training_errors):.2f}{label} | {judge(line, lines)[1]} |")
+        comparable = scale == 1 and line.row.sign != ">" and not line.row.members
+        rows.append([
+            line.row.title, str(line.row.layers), f"{line.parameters:,}", published(line.row),
+            f"{spread(line.errors)}{label}", f"{min(line.errors):.2f}{label}", str(len(line.errors)),
+            f"{line.mean - line.row.error:+.2f}" if comparable else "-",
+            *([percent(line.row.top5), f"{spread(line.top5)}{label}"] if both else []),
+            f"{statistics.fmean(line.training_errors):.2f}{label}", judge(line, lines)[1]])
     notes = [f"{table.title}; {table.protocol}. Ours: mean ± standard deviation over n seeds."]
     if scale != 1:
         notes.append(f"**Shortened to {scale:g} of the paper's schedule: not the reproduction.**")
     if any(line.row.sign == "~" for line in lines):
         notes.append("Errors marked ~ were read off the paper's Figure 6.")
-    return "\n\n".join([*notes, "\n".join([heading, *rows])])
+    return "\n\n".join([*notes, markdown([columns, *rows])])
+
+
+def percent(error: float | None) -> str:
+    """Write an error as the paper prints it; nothing where there is none."""
+    return "" if error is None else f"{error:.2f}"
+
+
+def spread(errors: Sequence[float]) -> str:
+    """Write the mean, and for more than one the sample standard deviation."""
+    deviation = f" ± {statistics.stdev(errors):.2f}" if len(errors) > 1 else ""
+    return f"{statistics.fmean(errors):.2f}{deviation}"
 
 
 def published(row: Row) -> str:
@@ -89,5 +115,6 @@ def as_values(table: Table, lines: Sequence[Line], scale: float) -> dict[str, An
     return {"table": table.name, "title": table.title, "protocol": table.protocol, "scale": scale, "rows": [
         {"experiment": line.row.experiment, "title": line.row.title, "layers": line.row.layers, "steps": line.steps,
          "parameters": line.parameters, "paper": published(line.row), "errors": line.errors, "mean": line.mean,
-         "deviation": line.deviation, "training_errors": line.training_errors, "holds": holds, "verdict": verdict}
+         "deviation": line.deviation, "top5_errors": line.top5,
+         "training_errors": line.training_errors, "holds": holds, "verdict": verdict}
         for line in lines for holds, verdict in [judge(line, lines)]]}

@@ -9,6 +9,7 @@ from resjax.paper.figures import draw
 from resjax.paper.ledger import as_markdown, as_values, collect
 from resjax.paper.reproduce import Run
 from resjax.paper.tables import Table
+from resjax.processes import is_first
 
 
 def conclude(table: Table, runs: Sequence[Run], scale: float, folder: Path, command: str) -> Path:
@@ -17,8 +18,11 @@ def conclude(table: Table, runs: Sequence[Run], scale: float, folder: Path, comm
     `command` is what a reader has to type to repeat it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lines, figures = collect(runs), draw(runs, scale, folder)
+    lines = collect(table, runs)  # on all processes, as it may have to measure
     file = folder / f"{table.name}{'' if scale == 1 else f'-x{scale:g}'}.md"
+    if not is_first():
+        return file
+    figures = draw(table, runs, scale, folder)
     parts = [f"`{command}`", as_markdown(table, lines, scale)]
     for figure in figures:
         claims = "\n".join(f"- {'holds' if holds else 'FAILS'}: {claim}" for claim, holds in figure["claims"])

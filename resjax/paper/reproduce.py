@@ -9,7 +9,7 @@ from typing import NamedTuple
 from resjax.analysis import count_macs
 from resjax.catalogue import load_experiments, select
 from resjax.errors import BadInput
-from resjax.experiment import Experiment
+from resjax.experiment import Experiment, Photographs, image_shape
 from resjax.paper.tables import TABLES, Row, Table
 from resjax.training import read_result, train_together
 
@@ -25,17 +25,17 @@ class Run(NamedTuple):
 def find_table(name: str) -> Table:
     """Return the table of that name. Raises BadInput that lists those there are."""
     if name not in TABLES:
-        raise BadInput(f"unknown table {name!r}; there are: {', '.join(TABLES)}")
+        raise BadInput(f"unknown table {name!r}; there are: table1, {', '.join(TABLES)}, article")
     return TABLES[name]
 
 
 def plan(table: Table, experiments: Path, runs: Path, seeds: int, only: Sequence[str] = (),
-         scale: float = 1.0, directory: Path | None = None) -> list[Run]:
+         scale: float = 1.0, directory: Path | None = None, source: str | None = None) -> list[Run]:
     """List the runs of a table: every row, every seed; the runs of one seed come before those of the next.
 
-    `scale` shortens the schedule in proportion; such runs lie in folders of their own. `directory` is where prepared
-    data lie, if not where the experiments say. Raises BadInput for a row or a file that does not exist, or a wrong
-    number.
+    The members of an ensemble come once, with seeds of their own. `scale` shortens the schedule in proportion; such
+    runs lie in folders of their own. `directory` is where prepared data lie, and `source` what to read, if not what
+    the experiments say. Raises BadInput for a row or a file that does not exist, or a wrong number.
     """
     if seeds < 1:
         raise BadInput(f"seeds is {seeds}; it must be at least 1")
@@ -46,14 +46,18 @@ def plan(table: Table, experiments: Path, runs: Path, seeds: int, only: Sequence
         if name not in rows:
             raise BadInput(f"{table.name} has no row {name!r}; there are: {', '.join(rows)}")
     known = load_experiments(experiments / table.file)
-    return [Run(row, experiment, runs / folder(name, scale) / f"seed{seed}")
-            for seed in range(seeds) for name, row in rows.items() if not only or name in only
-            for experiment in [prepared(select(known, name), seed, scale, directory)]]
+    trained = [(row, *member) for seed in range(seeds) for row in rows.values()
+               if not only or row.experiment in only
+               for member in (row.members if seed == 0 else ()) or [(row.experiment, seed)] * (not row.members)]
+    return [Run(row, prepared(select(known, name), seed, scale, directory, source),
+                runs / folder(name, scale) / f"seed{seed}") for row, name, seed in trained]
 
 
-def prepared(experiment: Experiment, seed: int, scale: float, directory: Path | None) -> Experiment:
+def prepared(experiment: Experiment, seed: int, scale: float, directory: Path | None,
+             source: str | None = None) -> Experiment:
     """Give an experiment its seed, its scale, its data, and the test errors along the way that Figure 6 shows."""
-    data = replace(experiment.data, directory=directory or experiment.data.directory)
+    data = replace(experiment.data, directory=directory or experiment.data.directory,
+                   source=source or experiment.data.source)
     return shortened(replace(experiment, seed=seed, data=data, evaluate_test=True), scale)
 
 
@@ -84,25 +88,32 @@ def shortened(experiment: Experiment, scale: float) -> Experiment:
         experiment, steps=scaled(experiment.steps), log_steps=scaled(experiment.log_steps, 10),
         evaluate_steps=scaled(experiment.evaluate_steps, 100),
         checkpoint_steps=scaled(experiment.checkpoint_steps, 50),
-        optimizer=replace(optimizer, drop_steps=drops, warmup_steps=round(optimizer.warmup_steps * scale)))
+        optimizer=replace(optimizer, drop_steps=drops, warmup_steps=round(optimizer.warmup_steps * scale),
+                          plateau_steps=round(optimizer.plateau_steps * scale)))
 
 
 @cache
 def work(experiment: Experiment) -> float:
-    """Count the multiply-adds of all steps, for images of 32x32: by it the time that runs take compares."""
-    return float(count_macs(experiment.architecture.model(classes=10), (32, 32, 3))) * experiment.steps
+    """Count the multiply-adds of all steps: by it the time that runs take compares."""
+    model = experiment.architecture.model(classes=10)
+    return float(count_macs(model, image_shape(experiment.data))) * experiment.steps * experiment.batch_size
 
 
 def train_missing(runs: Sequence[Run], together: int, tell: Callable[[str], None]) -> None:
     """Train what is not finished, up to `together` seeds of a row at a time; what was cut off goes on where it was."""
     missing = [run for run in runs if read_result(run.workdir) is None]
     tell(f"{len(runs)} runs: {len(runs) - len(missing)} are finished, {len(missing)} to train")
-    groups = grouped(missing, together)
+    groups = grouped(missing, together) if not streamed(missing) else [[run] for run in missing]
     works = [sum(work(run.experiment) for run in group) for group in groups]
     for number, group in enumerate(groups):
         tell(f"{number + 1} of {len(groups)}: {', '.join(str(run.workdir) for run in group)}")
         train_together([run.experiment for run in group], [run.workdir for run in group],
                        followed_by=sum(works[number + 1:]) / works[number])
+
+
+def streamed(runs: Sequence[Run]) -> bool:
+    """Say whether the images of some run are photographs, on which seeds train one by one."""
+    return any(isinstance(run.experiment.data, Photographs) for run in runs)
 
 
 def grouped(runs: Sequence[Run], together: int) -> list[list[Run]]:

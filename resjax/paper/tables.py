@@ -2,6 +2,8 @@
 
 from typing import Literal, NamedTuple
 
+from resjax.evaluation import Protocol
+
 
 class Claim(NamedTuple):
     """What the paper says of a row beside another: its test error is lower or higher."""
@@ -11,10 +13,11 @@ class Claim(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One network: its experiment, its depth, and its published test error in percent.
+    """One network: its experiment, its depth, and its published error in percent; and its top-5 error, where given.
 
-    `deviation` is given where the paper has several runs. `sign` "~": the error was read off Figure 6; ">": the paper
-    says only that it is above. `reruns` is what honest reruns by others reach with their last iteration.
+    `members` are the experiments and seeds of an ensemble, whose softmax outputs are averaged. `deviation` is
+    given where the paper has several runs. `sign` "~": the error was read off Figure 6; ">": the paper says only that
+    it is above. `reruns` is what honest reruns by others reach with their last iteration.
     """
 
     experiment: str
@@ -25,16 +28,33 @@ class Row(NamedTuple):
     sign: Literal["", "~", ">"] = ""
     reruns: tuple[float, float] | None = None
     claims: tuple[Claim, ...] = ()
+    top5: float | None = None
+    members: tuple[tuple[str, int], ...] = ()
+
+
+class Other(NamedTuple):
+    """A network of others that a table compares with, and its published errors in percent."""
+
+    title: str
+    error: float | None
+    top5: float | None = None
 
 
 class Table(NamedTuple):
-    """A table of the paper: the file of its experiments, its rows, how the errors are measured."""
+    """A table of the paper: the file of its experiments, its rows, how the errors are measured.
+
+    `error` is the error of the rows; where that is the top-1 error, rows can have a top-5 error beside it.
+    """
 
     name: str
     title: str
     file: str
     protocol: str
     rows: tuple[Row, ...]
+    views: Protocol = "single"
+    error: Literal["top1", "top5"] = "top1"
+    figures: tuple[str, ...] = ()
+    others: tuple[Other, ...] = ()
 
 
 def plain(layers: int, error: float, reruns: float | None = None, sign: Literal["~", ">"] = "~") -> Row:
@@ -61,6 +81,57 @@ TABLE6 = Table(
         resnet(20, 8.75, (8.2, 8.8)), resnet(32, 7.51, (7.4, 7.8)), resnet(44, 7.17, (7.1, 7.4)),
         resnet(56, 6.97, (6.9, 7.4)), resnet(110, 6.61, (6.6, 7.0), deviation=0.16),
         Row("resnet1202", "ResNet-1202", 1202, 7.93, claims=(Claim(">", "resnet110"),)),  # it overfits (section 4.2)
-    ))
+    ), figures=("figure6", "figure7"))
 
-TABLES = {table.name: table for table in (TABLE6,)}
+
+def imagenet(name: str, title: str, layers: int, error: float, top5: float | None, *claims: Claim) -> Row:
+    """Describe a network of Table 1."""
+    return Row(name, title, layers, error, top5=top5, claims=claims)
+
+
+TABLE2 = Table(
+    "table2", "Table 2: plain and residual networks on ImageNet", "imagenet.py",
+    "top-1 error in percent of the 50,000 validation images, 10-crop", (
+        imagenet("plain18", "plain-18", 18, 27.94, None),
+        imagenet("plain34", "plain-34", 34, 28.54, None, Claim(">", "plain18")),
+        imagenet("resnet18A", "ResNet-18 A", 18, 27.88, None),
+        imagenet("resnet34A", "ResNet-34 A", 34, 25.03, None, Claim("<", "resnet18A"), Claim("<", "plain34")),
+    ), views="ten-crop", figures=("figure4",))
+
+TABLE3 = Table(
+    "table3", "Table 3: ImageNet, 10-crop", "imagenet.py",
+    "top-1 and top-5 error in percent of the 50,000 validation images, 10-crop", (
+        imagenet("plain34", "plain-34", 34, 28.54, 10.02),
+        imagenet("resnet34A", "ResNet-34 A", 34, 25.03, 7.76, Claim("<", "plain34")),
+        imagenet("resnet34B", "ResNet-34 B", 34, 24.52, 7.46, Claim("<", "resnet34A")),
+        imagenet("resnet34C", "ResNet-34 C", 34, 24.19, 7.40, Claim("<", "resnet34B")),
+        imagenet("resnet50", "ResNet-50", 50, 22.85, 6.71, Claim("<", "resnet34C")),
+        imagenet("resnet101", "ResNet-101", 101, 21.75, 6.05, Claim("<", "resnet50")),
+        imagenet("resnet152", "ResNet-152", 152, 21.43, 5.71, Claim("<", "resnet101")),
+    ), views="ten-crop",
+    others=(Other("VGG-16", 28.07, 9.33), Other("GoogLeNet", None, 9.15), Other("PReLU-net", 24.27, 7.38)))
+
+TABLE4 = Table(
+    "table4", "Table 4: ImageNet, single models", "imagenet.py",
+    "top-1 and top-5 error in percent of the 50,000 validation images, fully convolutional, five scales", (
+        imagenet("resnet34B", "ResNet-34 B", 34, 21.84, 5.71),
+        imagenet("resnet34C", "ResNet-34 C", 34, 21.53, 5.60, Claim("<", "resnet34B")),
+        imagenet("resnet50", "ResNet-50", 50, 20.74, 5.25, Claim("<", "resnet34C")),
+        imagenet("resnet101", "ResNet-101", 101, 19.87, 4.60, Claim("<", "resnet50")),
+        imagenet("resnet152", "ResNet-152", 152, 19.38, 4.49, Claim("<", "resnet101")),
+    ), views="multi-scale", others=(
+        Other("VGG (ILSVRC'14), test", None, 8.43), Other("GoogLeNet (ILSVRC'14)", None, 7.89),
+        Other("VGG (v5)", 24.4, 7.1), Other("PReLU-net", 21.59, 5.71), Other("BN-inception", 21.99, 5.81)))
+
+TABLE5 = Table(
+    "table5", "Table 5: ImageNet, ensembles", "imagenet.py",
+    "top-5 error in percent, fully convolutional, five scales. The paper's are of the test images, whose labels are "
+    "not public; ours are of the 50,000 validation images. Of its six models the paper names two, both of 152 layers; "
+    "the others of ours are 34 B, 34 C, 50 and 101", (
+        Row("ensemble", "ResNet, six models", 152, 3.57, members=(
+            ("resnet34B", 0), ("resnet34C", 0), ("resnet50", 0), ("resnet101", 0), ("resnet152", 0), ("resnet152", 1))),
+    ), views="multi-scale", error="top5", others=(
+        Other("VGG (ILSVRC'14)", 7.32), Other("GoogLeNet (ILSVRC'14)", 6.66), Other("VGG (v5)", 6.8),
+        Other("PReLU-net", 4.94), Other("BN-inception", 4.82)))
+
+TABLES = {table.name: table for table in (TABLE2, TABLE3, TABLE4, TABLE5, TABLE6)}

@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from resjax.data import Dataset, load, mean_image
 from resjax.errors import Diverged
 from resjax.experiment import Experiment, Photographs
 from resjax.photographs import PhotoSet, Statistics, find_photographs, measure_statistics
-from resjax.processes import is_first, told_by_first
+from resjax.processes import batch_sharding, is_first, told_by_first
 from resjax.training import checkpoint
 from resjax.training.log import Log, Window, rewind_metrics
 from resjax.training.optimizer import learning_rate, sgd
@@ -37,9 +36,7 @@ class Replica(NamedTuple):
 
 def open_feed(experiment: Experiment, devices: Sequence[jax.Device]) -> Feed:
     """Find the data and build the network for their classes."""
-    mesh = jax.make_mesh((len(devices),), ("batch",), devices=devices, axis_types=(AxisType.Auto,))
-    split = NamedSharding(mesh, PartitionSpec("batch"))
-    optimizer = sgd(experiment.optimizer)
+    split, optimizer = batch_sharding(devices), sgd(experiment.optimizer)
     if isinstance(experiment.data, Photographs):
         photos = find_photographs(experiment.data)
         setting = Setting(experiment, experiment.architecture.model(len(photos.classes)), optimizer, split)
