@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import jax
+import numpy as np
 import tyro
 
 from resjax import catalogue
@@ -17,8 +18,9 @@ from resjax.data.prepared import data_directory
 from resjax.doctor import examine
 from resjax.errors import BadInput
 from resjax.evaluation import Protocol
-from resjax.experiment import Experiment, flatten, image_shape
+from resjax.experiment import Experiment, Photographs, flatten, image_shape
 from resjax.measure import look_at, measure
+from resjax.photographs import find_photographs, measure_statistics
 from resjax.processes import is_first, join
 from resjax.training import restore
 from resjax.training import train as train_experiment
@@ -49,6 +51,17 @@ def train(experiment: Experiment, arguments: Sequence[str], program: str) -> Non
         return
     print(f"{result['name']}: test error {result['test_top1_error']:.2f} % after {result['steps']} steps, "
           f"{result['images_per_second']:.0f} images/s, {asked.workdir / 'result.json'}")
+
+
+def mean_image(experiment: Experiment, arguments: Sequence[str], program: str) -> None:
+    """Compute the mean training image and the principal colours, FILE:NAME, before a training needs them."""
+    experiment = tyro.cli(Experiment, prog=program, args=arguments, default=experiment, config=(SAME_KIND,))
+    if not isinstance(experiment.data, Photographs):
+        raise BadInput(f"{experiment.name} trains on images in memory, whose mean takes no time")
+    photos = find_photographs(experiment.data)
+    mean, colours = measure_statistics(photos, experiment.data)
+    print(f"{len(photos.train.labels):,} training images: mean colour {mean.mean((0, 1)).round(1).tolist()}, "
+          f"standard deviations along the principal colours {np.linalg.norm(colours, axis=0).round(1).tolist()}")
 
 
 def list_experiments(file: Annotated[Path, tyro.conf.Positional]) -> None:

@@ -15,14 +15,15 @@ FIXED: dict[str, Callable[..., None]] = {
     "list": commands.list_experiments, "evaluate": commands.evaluate_run, "predict": commands.predict,
     "prepare": commands.prepare, "doctor": commands.doctor, "reproduce": commands.reproduce,
     "report": commands.report}
-ON_EXPERIMENTS: dict[str, Callable[..., None]] = {"train": commands.train, "show": commands.show}
+ON_EXPERIMENTS: dict[str, Callable[..., None]] = {
+    "train": commands.train, "show": commands.show, "mean-image": commands.mean_image}
 
 
 def overview() -> str:
     """Say in a line each what the commands do."""
     everything = {**ON_EXPERIMENTS, **FIXED}
     return "resjax COMMAND ... (COMMAND --help tells more)\n" + "\n".join(
-        f"  {name:9} {(function.__doc__ or '').splitlines()[0]}" for name, function in everything.items())
+        f"  {name:10} {(function.__doc__ or '').splitlines()[0]}" for name, function in everything.items())
 
 
 def execute(arguments: Sequence[str]) -> None:

@@ -41,6 +41,18 @@ def small() -> Callable[..., Experiment]:
     return lambda **changes: replace(run, **changes)
 
 
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Real photographs in ImageNet's layout, small: `folders/`, `tars/`, `tfds/photos/`."""
+    from photographs import write_archives, write_folders, write_prepared
+
+    root = tmp_path_factory.mktemp("photographs")
+    write_folders(root / "folders")
+    write_archives(root / "folders", root / "tars")
+    write_prepared(root / "folders", root / "tfds")
+    return root
+
+
 def same_trees(a: Any, b: Any, tolerance: float) -> bool:
     """Compare two trees of arrays by structure and value."""
     import numpy as np

@@ -1,0 +1,248 @@
+"""Photographs: found in three forms, decoded, cropped, and put into batches that are a function of (seed, step)."""
+
+import shutil
+from contextlib import suppress
+from dataclasses import replace
+from io import BytesIO
+
+import numpy as np
+import pytest
+from conftest import flip
+from PIL import Image
+
+from resjax import BadInput, Photographs
+from resjax.photographs import (
+    centre_crop,
+    cut,
+    decode,
+    dimensions,
+    find_photographs,
+    measure_statistics,
+    random_box,
+    resize_shorter_side,
+    training_batches,
+)
+from resjax.photographs.crops import Box
+from resjax.photographs.tars import DEVKIT, TRAIN, VALIDATION
+
+SEEDS = (3, 4)
+
+
+def small(photographs, kind="folder", **changes):
+    source = {"folder": f"folder:{photographs}/folders", "tars": f"tars:{photographs}/tars", "tfds": "tfds:photos"}
+    return replace(Photographs(source=source[kind], directory=photographs / "tfds", size=64, shorter_side=(72, 120),
+                               test_shorter_side=80, workers=0), **changes)
+
+
+def batches(data, count, batch_size=16, step=0, process=0, processes=1):
+    photos = find_photographs(data).train
+    with training_batches(photos, data, SEEDS, batch_size, step, process, processes) as iterator:
+        return [next(iterator) for _ in range(count)]
+
+
+def same(a, b):
+    return all(np.array_equal(x, y) for one, other in zip(a, b, strict=True) for x, y in zip(one, other, strict=True))
+
+
+@pytest.fixture(scope="module")
+def three(photographs):
+    return batches(small(photographs), 7)  # of 48 images: three epochs' worth
+
+
+@pytest.mark.parametrize("kind", ["tars", "tfds"])
+def test_folders_archives_and_prepared_sets_give_the_same_batches(photographs, three, kind):
+    assert same(batches(small(photographs, kind), 7), three)
+    one, other = (find_photographs(small(photographs, name)) for name in ("folder", kind))
+    assert one.classes == other.classes
+    for split in ("train", "test"):
+        a, b = getattr(one, split), getattr(other, split)
+        assert a.labels.tolist() == b.labels.tolist()
+        assert [a.read(i) for i in range(len(a.labels))] == [b.read(i) for i in range(len(b.labels))]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_any_number_of_workers_gives_the_same_batches(photographs, three, workers):
+    assert same(batches(small(photographs, workers=workers), 5), three[:5])
+
+
+def test_a_batch_is_a_function_of_seed_and_step(photographs, three):
+    assert same(batches(small(photographs), 2, step=5), three[5:])
+
+
+def test_two_processes_share_a_batch(photographs, three):
+    halves = [batches(small(photographs), 3, process=process, processes=2) for process in range(2)]
+    for whole, first, second in zip(three, *halves, strict=False):
+        assert np.array_equal(whole.pixels, np.concatenate([first.pixels, second.pixels]))
+        assert np.array_equal(whole.labels, np.concatenate([first.labels, second.labels]))
+
+
+def test_an_epoch_visits_every_image_once_and_the_next_in_another_order(photographs, three):
+    labels = np.concatenate([batch.labels for batch in three])
+    first, second = labels[:48], labels[48:96]
+    assert sorted(first) == sorted(second) == [0] * 24 + [1] * 24
+    assert first.tolist() != second.tolist()
+    assert len(np.unique([batch.pixels.mean() for batch in three])) == 7
+
+
+def test_crops_differ_between_epochs(photographs):
+    data = small(photographs, flip=False)
+    photos = find_photographs(data).train
+    boxes = [random_box(150, 200, data, np.random.default_rng(seed)) for seed in range(2)]
+    assert boxes[0] != boxes[1]
+    assert photos.name(0).endswith("n02000001_0.JPEG")
+
+
+@pytest.mark.parametrize("crop", ["scale", "area"])
+@pytest.mark.parametrize("shape", [(375, 500), (500, 120), (40, 41)])
+def test_boxes_lie_within_the_image(crop, shape):
+    data, random = Photographs(crop=crop), np.random.default_rng(0)
+    boxes = [random_box(*shape, data, random) for _ in range(500)]
+    for box in boxes:
+        assert 0 <= box.top <= box.top + box.height <= shape[0] + 1e-9
+        assert 0 <= box.left <= box.left + box.width <= shape[1] + 1e-9
+    if crop == "scale":  # a crop of 224 of an image whose shorter side is 256 to 480
+        sides = np.array([224 * min(shape) / box.height for box in boxes])
+        assert sides.min() >= 256 - 1e-6
+        assert sides.max() <= 480 + 1e-6
+        assert np.mean(sides) == pytest.approx(368, rel=0.03)
+    else:
+        areas = np.array([box.height * box.width for box in boxes]) / np.prod(shape)
+        assert areas.min() >= 0.08 - 1e-6
+        ratios = [box.width / box.height for box in boxes]
+        assert min(ratios) >= 3 / 4 - 1e-6
+        assert max(ratios) <= 4 / 3 + 1e-6
+
+
+def encoded(picture, kind="jpeg", **options):
+    out = BytesIO()
+    picture.save(out, kind, **options)
+    return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def photograph():
+    from sklearn.datasets import load_sample_images
+
+    return Image.fromarray(load_sample_images().images[0])
+
+
+def test_a_crop_is_what_pillow_makes_of_it(photograph):
+    content = encoded(photograph, quality=95)
+    ours = cut(decode(content, 400, "x"), Box(20, 30, 330, 330), 224)
+    theirs = photograph.resize((224, 224), Image.Resampling.BILINEAR, box=(30, 20, 360, 350))
+    assert np.abs(ours.astype(int) - np.asarray(theirs)).mean() < 4
+    assert np.abs(ours[:, ::-1].astype(int) - np.asarray(theirs)).mean() > 30  # what a wrong crop would come to
+
+
+@pytest.mark.parametrize(("least", "shape"), [(300, (427, 640)), (200, (214, 320)), (100, (107, 160)), (20, (54, 80))])
+def test_decoding_at_reduced_scale_leaves_enough(photograph, least, shape):
+    image = decode(encoded(photograph, quality=95), least, "x")
+    assert image.shape == (*shape, 3)
+    small = np.asarray(photograph.resize(shape[::-1], Image.Resampling.BOX))
+    assert np.abs(image.astype(int) - small).mean() < 8
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("jpeg", "L"), ("jpeg", "CMYK"), ("png", "RGB"), ("png", "RGBA")])
+def test_grey_cmyk_and_misnamed_images_are_read(photograph, kind, mode):
+    content = encoded(photograph.convert(mode), kind)
+    assert dimensions(content, "x") == (427, 640)
+    wanted = np.asarray(Image.open(BytesIO(content)).convert("RGB")).astype(int)
+    assert np.abs(decode(content, 400, "x") - wanted).mean() < 1
+
+
+@pytest.mark.parametrize("cut_at", [0, 10, 400, 20_000])
+def test_a_truncated_image_is_named(photograph, cut_at):
+    with pytest.raises(BadInput, match=r"cat\.JPEG: not a whole image"):
+        decode(encoded(photograph)[:cut_at], 224, "cat.JPEG")
+
+
+def test_a_damaged_byte_within_is_forgiven_or_named(photograph):
+    content = bytearray(encoded(photograph))
+    content[len(content) // 2] ^= 0xFF
+    with suppress(BadInput):
+        assert decode(bytes(content), 400, "x").shape == (427, 640, 3)
+
+
+def test_the_shorter_side_and_the_centre():
+    image = np.arange(30 * 40 * 3, dtype=np.uint8).reshape(30, 40, 3)
+    assert resize_shorter_side(image, 60).shape == (60, 80, 3)
+    assert resize_shorter_side(image.transpose(1, 0, 2), 15).shape == (20, 15, 3)
+    assert np.array_equal(centre_crop(image, 10, 20), image[10:20, 10:30])
+
+
+def test_statistics_are_those_of_the_centre_crops_and_are_kept(photographs, monkeypatch):
+    data = small(photographs)
+    photos = find_photographs(data)
+    found = measure_statistics(photos, data)
+    crops = np.stack([centre_crop(resize_shorter_side(decode(photos.train.read(i), 80, ""), 80), 64, 64)
+                      for i in range(len(photos.train.labels))])
+    np.testing.assert_allclose(found.mean, crops.mean(0), rtol=1e-6)
+    covariance = np.cov(crops.reshape(-1, 3).T, bias=True)
+    np.testing.assert_allclose(found.colours @ found.colours.T, covariance, rtol=1e-4)
+    monkeypatch.setattr("resjax.photographs.statistics.summarize", None)
+    again = measure_statistics(photos, data)
+    assert np.array_equal(found.mean, again.mean)
+    with pytest.raises(TypeError):  # another crop is another mean
+        measure_statistics(photos, replace(data, size=72))
+
+
+def test_statistics_are_the_same_for_any_number_of_workers(photographs, monkeypatch, tmp_path):
+    found = []
+    for workers in (0, 2):
+        monkeypatch.setenv("RESJAX_CACHE", str(tmp_path / str(workers)))
+        data = small(photographs, workers=workers)
+        found.append(measure_statistics(find_photographs(data), data))
+    assert same([found[0]], [found[1]])
+
+
+@pytest.fixture
+def copy(photographs, tmp_path):
+    shutil.copytree(photographs, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def test_an_unreadable_image_is_marked_and_the_next_takes_its_place(copy):
+    data = small(copy, flip=False)
+    photos = find_photographs(data)
+    file = copy / "folders" / "train" / photos.train.name(5)
+    file.write_bytes(file.read_bytes()[:1000])
+    found = batches(data, 3)
+    broken = np.concatenate([batch.broken for batch in found])
+    assert sorted(broken) == [-1] * 47 + [5]
+    with pytest.raises(BadInput, match=f"1 images .* data.broken-images allows 0: {photos.train.name(5)}"):
+        measure_statistics(photos, replace(data, broken_images=0))
+    assert np.isfinite(measure_statistics(photos, data).mean).all()
+
+
+@pytest.mark.parametrize("damage", [
+    lambda root: shutil.rmtree(root / "folders" / "val"),
+    lambda root: shutil.rmtree(root / "folders" / "val" / "n02000002"),
+    lambda root: [file.unlink() for file in (root / "folders" / "train" / "n02000001").iterdir()],
+    lambda root: shutil.rmtree(root / "folders")], ids=["no val", "a class less", "an empty class", "nothing"])
+def test_wrong_folders_are_named(copy, damage):
+    damage(copy)
+    with pytest.raises(BadInput, match="folders"):
+        find_photographs(small(copy))
+
+
+@pytest.mark.parametrize(("name", "damage"), [
+    (TRAIN, lambda file: file.unlink()), (VALIDATION, lambda file: file.unlink()), (DEVKIT, lambda file: file.unlink()),
+    (TRAIN, lambda file: flip(file, 150)), (DEVKIT, lambda file: file.write_bytes(file.read_bytes()[:300])),
+    (VALIDATION, lambda file: file.write_bytes(b""))],
+    ids=["no train", "no val", "no devkit", "a byte", "half a devkit", "empty val"])
+def test_wrong_archives_are_named(copy, name, damage):
+    damage(copy / "tars" / name)
+    with pytest.raises(BadInput, match=name.replace(".", r"\.")):
+        find_photographs(small(copy, "tars"))
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"source": "digits"}, "'folder:PATH', 'tars:PATH' or 'tfds:NAME'"),
+    ({"source": "tars:"}, "after the colon: 'tars:PATH'"),
+    ({"size": 16}, "data.size is 16"), ({"shorter_side": (300, 200)}, "data.shorter-side"),
+    ({"shorter_side": (100, 300)}, "data.shorter-side"), ({"test_shorter_side": 200}, "data.test-shorter-side is 200"),
+    ({"colour_noise": -1.0}, "data.colour-noise"), ({"workers": -1}, "data.workers"),
+    ({"broken_images": -1}, "data.broken-images")])
+def test_wrong_values_are_refused(changes, message):
+    with pytest.raises(BadInput, match=message):
+        Photographs(**changes)
