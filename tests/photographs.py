@@ -14,7 +14,7 @@ from resjax.data.prepared import quiet_absl
 from resjax.photographs.tars import CLASSES, DEVKIT, TRAIN, TRUTH, VALIDATION
 
 WNIDS = ("n02000001", "n02000002")
-SIZES = ((150, 200), (200, 150), (140, 220), (300, 320))
+SIZES = ((150, 200), (200, 150), (300, 400))
 
 
 def write_folders(root: Path, images: int = 24) -> None:

@@ -1,0 +1,183 @@
+"""From JPEGs to the table: a small ResNet-18 learns real photographs, is killed and goes on, and is measured."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from resjax import Architecture, BadInput, Experiment, Optimizer, Photographs, read_metrics, restore, train
+from resjax.catalogue import load_experiments
+from resjax.dispatch import execute
+from resjax.paper import TABLES, plan
+
+FILE = """
+from resjax import Architecture, Experiment, Optimizer, Photographs, run
+def tiny(name, depth=18, shortcut="A"):
+    return Experiment(
+        name=name, architecture=Architecture(family="imagenet", depth=depth, shortcut=shortcut, norm_group=8),
+        data=Photographs(source="folder:FOLDERS", size=96, shorter_side=(100, 130), test_shorter_side=100,
+                         workers=WORKERS),
+        optimizer=Optimizer(peak=0.005, drop_steps=(18,)), steps=24, batch_size=16, log_steps=5, evaluate_steps=10,
+        checkpoint_steps=5, statistics_steps=4)
+EXPERIMENTS = {e.name: e for e in [tiny("plain18", shortcut="plain"), tiny("resnet18A")]}
+if __name__ == "__main__":
+    run(EXPERIMENTS)
+"""
+
+
+def write(folder, photographs, workers=0):
+    (folder / "tiny").mkdir(parents=True, exist_ok=True)
+    file = folder / "tiny" / "imagenet.py"
+    file.write_text(FILE.replace("FOLDERS", str(photographs / "folders")).replace("WORKERS", str(workers)))
+    return file
+
+
+def start(folder, photographs, workers=0):
+    command = [sys.executable, str(write(folder, photographs, workers)), "resnet18A", "--workdir", str(folder / "run")]
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1", "RESJAX_CACHE": str(folder / "cache")}
+    with (folder / "err").open("a") as err:
+        return subprocess.Popen(command, stdout=err, stderr=err, env=environment)
+
+
+@pytest.fixture(scope="module")
+def done(photographs, tmp_path_factory):
+    """A run from its script, with two worker processes, never stopped."""
+    folder = tmp_path_factory.mktemp("imagenet")
+    assert start(folder, photographs, workers=2).wait(timeout=300) == 0, (folder / "err").read_text()
+    return folder
+
+
+def result(folder):
+    return json.loads((folder / "run" / "result.json").read_text())
+
+
+def test_resnet_18_learns_photographs(done):
+    lines = read_metrics(done / "run", "train")
+    assert lines[-1]["loss"] < 0.5 * lines[0]["loss"]
+    assert result(done)["test_top1_error"] <= 10
+    assert all(0 <= line["data_wait"] <= 100 for line in lines)
+    assert "leaked" not in (done / "err").read_text()
+    assert "Traceback" not in (done / "err").read_text()
+
+
+def test_killed_and_started_again_it_ends_with_the_same_bits(done, photographs, tmp_path):
+    for count in (1, 3):
+        process = start(tmp_path, photographs)
+        while len(read_metrics(tmp_path / "run", "train")) < count:
+            assert process.poll() is None, (tmp_path / "err").read_text()
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL if count == 1 else signal.SIGTERM)
+        assert process.wait() == (-signal.SIGKILL if count == 1 else 128 + signal.SIGTERM)
+    assert start(tmp_path, photographs).wait(timeout=300) == 0, (tmp_path / "err").read_text()
+    assert result(tmp_path)["state_digest"] == result(done)["state_digest"]
+    assert "goes on from step" in (tmp_path / "err").read_text()
+
+
+@pytest.mark.parametrize("views", ["single", "ten-crop", "multi-scale"])
+def test_a_run_is_measured_by_every_protocol(done, capsys, views):
+    execute(["evaluate", str(done / "run"), "--views", views])
+    out = capsys.readouterr().out
+    assert "24 images" in out
+    assert float(out.partition("top-1 error ")[2].split()[0]) <= 10
+    if views == "single":
+        assert f"top-1 error {result(done)['test_top1_error']:.2f} %" in out
+
+
+def test_archives_and_prepared_sets_can_be_measured_too(done, photographs, capsys):
+    execute(["evaluate", str(done / "run"), "--source", f"tars:{photographs}/tars"])
+    execute(["evaluate", str(done / "run"), "--source", "tfds:photos", "--directory", f"{photographs}/tfds"])
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == second
+    assert "24 images" in first
+
+
+def test_predict_names_the_class_of_a_photograph(done, photographs, capsys):
+    file = next((photographs / "folders" / "val" / "n02000002").iterdir())
+    execute(["predict", str(done / "run"), str(file)])
+    assert capsys.readouterr().out.startswith(f"{file}: n02000002 ")
+
+
+def test_wrong_protocols_and_splits_are_refused(done, photographs, tmp_path):
+    with pytest.raises(BadInput, match="photographs are not held out"):
+        execute(["evaluate", str(done / "run"), "--split", "validation"])
+    other = tmp_path / "other"
+    for split in ("train", "val"):
+        for name in ("a", "b"):
+            (other / split / name).mkdir(parents=True)
+            (other / split / name / "x.JPEG").write_bytes(b"")
+    with pytest.raises(BadInput, match="only one has: a, b, n02000001, n02000002"):
+        execute(["evaluate", str(done / "run"), "--source", f"folder:{other}"])
+
+
+def test_two_runs_do_not_train_together_on_photographs(photographs, tmp_path):
+    from resjax.training import train_together
+
+    runs = load_experiments(write(tmp_path, photographs))
+    with pytest.raises(BadInput, match="train them one by one"):
+        train_together([runs["resnet18A"]] * 2, [tmp_path / "a", tmp_path / "b"])
+
+
+def test_a_table_is_one_command(done, photographs, tmp_path, capsys, monkeypatch):
+    """Table 2 from its command: what is trained elsewhere is taken over, the rest is trained, all is ten-cropped."""
+    write(tmp_path, photographs)
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(done / "run", tmp_path / "runs" / "resnet18A" / "seed0")
+    arguments = ["reproduce", "table2", "--only", "plain18,resnet18A", "--experiments", "tiny"]
+    text = (tmp_path / "runs" / "resnet18A" / "seed0" / "experiment.json").read_text()
+    (tmp_path / "runs" / "resnet18A" / "seed0" / "experiment.json").write_text(
+        text.replace('"evaluate_test": false', '"evaluate_test": true'))
+    execute(arguments)
+    out, err = capsys.readouterr()
+    assert "2 runs: 1 are finished, 1 to train" in err
+    assert "| ResNet-18 A | 18 | 11,003,714 | 27.88 |" in out
+    assert "Figure 4" in out
+    table = json.loads((tmp_path / "runs" / "table2.json").read_text())
+    kept = [json.loads((tmp_path / "runs" / row["experiment"] / "seed0" / "errors-ten-crop.json").read_text())
+            for row in table["rows"]]
+    assert [row["errors"] for row in table["rows"]] == [[each["top1_error"]] for each in kept]
+    monkeypatch.setattr("resjax.paper.measured.measure", None)  # what is measured is kept
+    execute(arguments)
+    assert capsys.readouterr().out == out
+
+
+@pytest.mark.parametrize("name", ["table2", "table3", "table4", "table5"])
+def test_every_row_has_its_experiment(name):
+    runs = plan(TABLES[name], Path(__file__).parents[1] / "experiments", Path("runs"), seeds=1)
+    for run in runs:
+        experiment = run.experiment
+        assert (experiment.steps, experiment.batch_size, experiment.optimizer.peak) == (600_000, 256, 0.1)
+        assert experiment.architecture.norm_group == 32
+        if not run.row.members:
+            assert experiment.architecture.depth == run.row.layers
+            option = run.row.title.rpartition(" ")[2] if run.row.title[-1] in "ABC" else "B"
+            assert experiment.architecture.shortcut == ("plain" if run.row.title.startswith("plain") else option)
+    assert len({run.workdir for run in runs}) == len(runs) == {"table2": 4, "table3": 7, "table4": 5, "table5": 6}[name]
+
+
+def test_too_many_unreadable_images_stop_the_run(photographs, tmp_path, capsys):
+    shutil.copytree(photographs / "folders", tmp_path / "folders")
+    for i in range(3):
+        file = tmp_path / "folders" / "train" / "n02000001" / f"n02000001_{i}.JPEG"
+        file.write_bytes(file.read_bytes()[:900])
+    run = Experiment(
+        name="broken", architecture=Architecture(family="imagenet", depth=18, norm_group=8), steps=9, batch_size=16,
+        optimizer=Optimizer(drop_steps=()), data=Photographs(
+            source=f"folder:{tmp_path}/folders", size=96, shorter_side=(100, 130), test_shorter_side=100, workers=0,
+            broken_images=2))
+    with pytest.raises(BadInput, match=r"3 images are unreadable, and data\.broken-images allows 2"):
+        train(run, tmp_path / "run")  # the mean image meets them all
+
+
+def test_a_restored_network_takes_images_of_any_size(done):
+    import numpy as np
+
+    trained = restore(done / "run")
+    for shape in ((96, 96), (128, 160), (224, 224)):
+        logits = trained.model.apply(trained.state.variables, np.zeros((1, *shape, 3), np.float32))
+        assert logits.shape == (1, 2)
