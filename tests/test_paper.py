@@ -69,6 +69,13 @@ def test_a_depth_that_is_not_in_table_1_is_refused():
         imagenet_resnet(20)
 
 
+def test_stage_outputs_are_features():
+    model = imagenet_resnet(50)
+    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
+    shapes = jax.eval_shape(lambda v, x: model.apply(v, x, features=True), variables, jnp.zeros((2, 256, 320, 3)))
+    assert [out.shape for out in shapes] == [(2, 64, 80, 256), (2, 32, 40, 512), (2, 16, 20, 1024), (2, 8, 10, 2048)]
+
+
 def test_any_input_size_is_taken():
     model = cifar_resnet(8)
     variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))

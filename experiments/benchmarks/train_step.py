@@ -1,11 +1,12 @@
-"""One training step of ResNet-20 at batch 128: ours beside PyTorch's, alternating in one run.
+"""One training step, ours beside PyTorch's, alternating in one run.
 
-    pip install -e '.[benchmark]' && python experiments/benchmarks/train_step.py
+    pip install -e '.[peers]' && python experiments/benchmarks/train_step.py [--net resnet50]
 
-Prints one JSON line: milliseconds a step (medians), their ratio, compile seconds, peak memory. Beside one step a
-call stand the same with the blocks in a loop, and with four steps in a loop, as training runs. Both nets are
-float32 with batch norm over the whole batch; PyTorch's is timed in its better layout, on GPU under `torch.compile`
-with CUDA graphs, TF32 as PyTorch and XLA have it by default there.
+ResNet-20 on CIFAR-10's 32x32 at batch 128; or ResNet-50 (stride in the 3x3, as torchvision's) on 224x224, at batch 16
+on CPU, at batch 256 in bfloat16 on an accelerator. Prints one JSON line: milliseconds a step (medians), ratios, images
+a second, compile seconds, memory. For ResNet-20 the same with the blocks in a loop, and with four steps in a loop, as
+training runs, stand beside it. Both nets have batch norm over the whole batch; PyTorch's is timed in its better layout,
+on GPU under `torch.compile` with CUDA graphs (and autocast to bfloat16 for ResNet-50), TF32 as both have it by default.
 """
 
 import json
@@ -15,27 +16,47 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import tyro
 from jax import lax
 
-from resjax import Architecture, Experiment
+from resjax import Architecture, Optimizer
+from resjax.analysis import count_macs
 from resjax.data import Batch
 from resjax.training import initial_state, sgd, train_step
 
-BATCH = 128
 LOOP = 4  # steps in the loop over steps
+PEAKS = {"NVIDIA H100 80GB HBM3": 989e12, "NVIDIA H200": 989e12, "NVIDIA A100-SXM4-80GB": 312e12}  # bfloat16, dense
 
 
-def ours(architecture: Architecture, steps: int) -> tuple[Callable[[], Any], float]:
+class Task(NamedTuple):
+    """What both compute: a network on so many images of so many pixels a side, for so many classes."""
+
+    architecture: Architecture
+    batch: int
+    size: int
+    classes: int
+
+
+def task(net: str, gpu: bool) -> Task:
+    """Describe the step to time."""
+    if net == "resnet20":
+        precision = "tensorfloat32" if gpu else "float32"
+        return Task(Architecture(depth=20, norm_group=128, precision=precision), 128, 32, 10)
+    batch = 256 if gpu else 16
+    return Task(Architecture(family="imagenet", depth=50, shortcut="B", stride_in="3x3", norm_group=batch,
+                             precision="bfloat16" if gpu else "float32"), batch, 224, 1000)
+
+
+def ours(task: Task, steps: int) -> tuple[Callable[[], Any], float]:
     """Compile our step; return a function that makes it, and the seconds it took to compile."""
-    experiment = Experiment(name="benchmark", architecture=architecture)
-    model, optimizer = architecture.model(classes=10), sgd(experiment.optimizer)
-    state = initial_state(model, optimizer, jnp.zeros((32, 32, 3)), seed=0)
-    batch = Batch(jax.random.normal(jax.random.key(1), (BATCH, 32, 32, 3)), jnp.arange(BATCH) % 10)
+    model, optimizer = task.architecture.model(task.classes), sgd(Optimizer())
+    image = (task.size, task.size, 3)
+    state = initial_state(model, optimizer, jnp.zeros(image), seed=0)
+    batch = Batch(jax.random.normal(jax.random.key(1), (task.batch, *image)), jnp.arange(task.batch) % task.classes)
 
     def step(state: Any, batch: Batch) -> tuple[Any, Any]:
         if steps == 1:
@@ -54,42 +75,60 @@ def ours(architecture: Architecture, steps: int) -> tuple[Callable[[], Any], flo
     return call, seconds
 
 
-def theirs(channels_last: bool, gpu: bool) -> Callable[[], Any]:
+def theirs(task: Task, channels_last: bool, gpu: bool) -> Callable[[], Any]:
     """Build the same net and step in PyTorch."""
     import torch
     from torch import nn
     from torch.nn import functional
 
-    class Block(nn.Module):
-        """The basic block with option A."""
+    def conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Sequential:
+        return nn.Sequential(nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False), nn.BatchNorm2d(outputs))
 
-        def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    class Block(nn.Module):
+        """Two 3x3 with option A, or a bottleneck with option B."""
+
+        def __init__(self, inputs: int, filters: int, stride: int, wide: bool) -> None:
             super().__init__()
-            self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-            self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-            self.bn1, self.bn2 = nn.BatchNorm2d(outputs), nn.BatchNorm2d(outputs)
+            outputs = 4 * filters if wide else filters
+            sizes = [(inputs, filters, 1, 1), (filters, filters, 3, stride), (filters, outputs, 1, 1)] if wide else [
+                (inputs, filters, 3, stride), (filters, filters, 3, 1)]
+            self.layers = nn.ModuleList([conv(*values) for values in sizes])
+            self.projection = conv(inputs, outputs, 1, stride) if wide and inputs != outputs else None
             self.stride, self.more = stride, outputs - inputs
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            y = self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x)))))
-            if self.more:
+            y = x
+            for layer in self.layers[:-1]:
+                y = functional.relu(layer(y))
+            y = self.layers[-1](y)
+            if self.projection is not None:
+                x = self.projection(x)
+            elif self.more:
                 x = functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.more))
             return functional.relu(y + x)
 
-    widths = [(16, 16, 1)] * 3 + [(16, 32, 2)] + [(32, 32, 1)] * 2 + [(32, 64, 2)] + [(64, 64, 1)] * 2
+    wide = task.size == 224
+    blocks, inputs, width = [], 64 if wide else 16, 64 if wide else 16
+    for stage, count in enumerate((3, 4, 6, 3) if wide else (3, 3, 3)):
+        for number in range(count):
+            filters = width * 2**stage
+            blocks.append(Block(inputs, filters, 2 if stage and not number else 1, wide))
+            inputs = 4 * filters if wide else filters
+    stem = [conv(3, width, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1)] if wide else [conv(3, width, 3), nn.ReLU()]
     device = torch.device("cuda" if gpu else "cpu")
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    net = nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(),
-                        *[Block(*width) for width in widths],
-                        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10)).to(device, memory_format=layout)
+    net = nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, task.classes))
+    net = net.to(device, memory_format=layout)
     sgd = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
-    images = torch.randn(BATCH, 3, 32, 32, device=device).contiguous(memory_format=layout)
-    labels = (torch.arange(BATCH) % 10).to(device)
+    images = torch.randn(task.batch, 3, task.size, task.size, device=device).contiguous(memory_format=layout)
+    labels = (torch.arange(task.batch) % task.classes).to(device)
     forward = torch.compile(net, mode="reduce-overhead") if gpu else net
 
     def call() -> None:
         sgd.zero_grad()
-        functional.cross_entropy(forward(images), labels).backward()
+        with torch.autocast(device.type, torch.bfloat16, enabled=gpu and wide):
+            loss = functional.cross_entropy(forward(images), labels)
+        loss.backward()
         sgd.step()
         if gpu:
             torch.cuda.synchronize()
@@ -97,19 +136,21 @@ def theirs(channels_last: bool, gpu: bool) -> Callable[[], Any]:
     return call
 
 
-def main(rounds: int = 25) -> None:
+def main(net: Literal["resnet20", "resnet50"] = "resnet20", rounds: int = 25) -> None:
     """Time all variants in turn.
 
     Args:
+        net: The network.
         rounds: How often each is timed; the medians are printed.
     """
     gpu = jax.default_backend() == "gpu"
-    precision = "tensorfloat32" if gpu else "float32"
-    architecture = Architecture(depth=20, norm_group=BATCH, precision=precision)
-    step, compile_seconds = ours(architecture, 1)
-    calls = {"resjax": step, "resjax_loop_over_blocks": ours(replace(architecture, unroll=0), 1)[0],
-             "resjax_loop_over_steps": ours(architecture, LOOP)[0],
-             "torch_channels_last": theirs(True, gpu), "torch_channels_first": theirs(False, gpu)}
+    work = task(net, gpu)
+    step, compile_seconds = ours(work, 1)
+    calls = {"resjax": step}
+    if net == "resnet20":
+        looped = work._replace(architecture=replace(work.architecture, unroll=0))
+        calls |= {"resjax_loop_over_blocks": ours(looped, 1)[0], "resjax_loop_over_steps": ours(work, LOOP)[0]}
+    calls |= {"torch_channels_last": theirs(work, True, gpu), "torch_channels_first": theirs(work, False, gpu)}
     steps = {name: LOOP if name.endswith("steps") else 1 for name in calls}
     times: dict[str, list[float]] = {name: [] for name in calls}
     shuffle = random.Random(0).shuffle
@@ -117,19 +158,34 @@ def main(rounds: int = 25) -> None:
         names = list(calls)
         shuffle(names)  # who comes right after PyTorch waits for its threads to fall asleep
         for name in names:
+            calls[name]()  # as in training, where each step follows its like: the first pays for the other's memory
             start = time.perf_counter()
             calls[name]()
             if number >= 3:  # the first are warm-up
                 times[name].append(1000 * (time.perf_counter() - start) / steps[name])
     milliseconds = {name: round(statistics.median(values), 1) for name, values in times.items()}
     torch_best = min(value for name, value in milliseconds.items() if name.startswith("torch"))
+    ratios = {name: round(value / torch_best, 3) for name, value in milliseconds.items() if name.startswith("resjax")}
+    rate = 1000 * work.batch / milliseconds["resjax"]
+    device = jax.devices()[0]
     print(json.dumps({
-        "device": jax.devices()[0].device_kind, "batch": BATCH, "milliseconds": milliseconds,
-        "ratio": round(milliseconds["resjax"] / torch_best, 3),
-        "ratio_loop_over_steps": round(milliseconds["resjax_loop_over_steps"] / torch_best, 3),
-        "compile_seconds": round(compile_seconds, 1),
-        "peak_megabytes": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "net": net, "device": device.device_kind, "batch": work.batch, "precision": work.architecture.precision,
+        "milliseconds": milliseconds, "ratios_to_torch": ratios, "images_per_second": round(rate),
+        "share_of_peak": share_of_peak(work, rate, device.device_kind), "compile_seconds": round(compile_seconds, 1),
+        "peak_megabytes": round(peak_bytes(device) / 2**20),
     }))
+
+
+def share_of_peak(work: Task, rate: float, device: str) -> float | None:
+    """Compute the share of the chip's peak: three times the forward multiply-adds, two operations each."""
+    macs = count_macs(work.architecture.model(work.classes), (work.size, work.size, 3))
+    return round(6 * macs * rate / PEAKS[device], 3) if device in PEAKS else None
+
+
+def peak_bytes(device: jax.Device) -> int:
+    """Read the most memory that was in use: of the device, or of this process where that is the CPU."""
+    stats = device.memory_stats()
+    return stats["peak_bytes_in_use"] if stats else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 if __name__ == "__main__":

@@ -49,7 +49,8 @@ class ResNet(nn.Module):
 
     `blocks` counts the blocks of each stage; the filters double from stage to stage, where the maps halve.
     With `train=True` batch norm uses the batch's own statistics, over groups of `norm_group` images, and
-    updates the collection `batch_stats`.
+    updates the collection `batch_stats`. Images may be of any size: the average over the last maps comes last. With
+    `features=True` the outputs of the stages are returned instead, each `[batch, height, width, channels]`.
     """
 
     blocks: tuple[int, ...]
@@ -66,7 +67,7 @@ class ResNet(nn.Module):
     precision: Precision = "float32"
 
     @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool = False, features: bool = False) -> Any:
         dtype = jnp.bfloat16 if self.precision == "bfloat16" else jnp.float32
         matmul = None if self.precision == "bfloat16" else self.precision
 
@@ -87,9 +88,13 @@ class ResNet(nn.Module):
         else:
             x = relu(norm(name="bn1")(conv(self.filters, 7, 2, name="conv1")(x)))
             x = max_pool(x)
+        outputs = []
         for i, blocks in enumerate(self.blocks):
             x = Stage(block, blocks, self.filters * 2**i, stride=1 if i == 0 else 2, unroll=self.unroll,
                       name=f"stage{i + 1}")(x)
+            outputs.append(x)
+        if features:
+            return tuple(outputs)
         x = x.astype(jnp.float32).mean((1, 2))
         he = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
         return nn.Dense(self.classes, kernel_init=he, precision=matmul, name="fc")(x)
