@@ -1,6 +1,6 @@
 """ResNets by torchvision's recipe of 90 epochs: later than the paper and not its own, for a day on one GPU.
 
-    python experiments/torchvision_recipe.py resnet50 --data.source folder:PATH --workdir runs/torchvision50
+    python experiments/torchvision_recipe.py resnet50_torchvision --data.source folder:PATH
 
 Source: the classification references of github.com/pytorch/vision. The bottleneck strides in its 3x3 ("v1.5"), crops
 are of 8 to 100 % of the image's area (Szegedy et al. 2015), and the rate falls every 30 epochs. There it leaves 1-crop
@@ -18,7 +18,7 @@ EPOCH = 1_281_167 // 256  # steps
 def network(depth: int) -> Experiment:
     """Give a network torchvision's recipe."""
     return Experiment(
-        name=f"torchvision{depth}", steps=90 * EPOCH, batch_size=256,
+        name=f"resnet{depth}_torchvision", steps=90 * EPOCH, batch_size=256,
         architecture=Architecture(family="imagenet", depth=depth, shortcut="B", stride_in="3x3", norm_group=32,
                                   initialization="fan_out", precision="bfloat16"),
         data=Photographs(source="tfds:imagenet2012", crop="area", colour_noise=0.0),
@@ -26,7 +26,7 @@ def network(depth: int) -> Experiment:
         evaluate_steps=2 * EPOCH, evaluate_test=True, checkpoint_steps=2_000, statistics_steps=200)
 
 
-EXPERIMENTS = {f"resnet{depth}": network(depth) for depth in (18, 34, 50)}
+EXPERIMENTS = {e.name: e for e in map(network, (18, 34, 50))}
 
 if __name__ == "__main__":
     run(EXPERIMENTS)

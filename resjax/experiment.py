@@ -228,12 +228,16 @@ def to_json(experiment: Experiment) -> dict[str, Any]:
 
 
 def from_json(values: dict[str, Any], kind: type = Experiment) -> Any:
-    """Read back what `to_json` wrote. Raises BadInput where a field is missing, unknown or ill-typed."""
+    """Read back what `to_json` wrote. Raises BadInput where a field is missing, unknown or ill-typed.
+
+    A field that has come since has its default, by which the earlier version worked.
+    """
     hints = typing.get_type_hints(kind)
-    if values.keys() != hints.keys():
-        wrong = sorted(values.keys() ^ hints.keys())
+    needed = {f.name for f in dataclasses.fields(kind)
+              if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING}
+    if wrong := sorted((values.keys() - hints.keys()) | (needed - values.keys())):
         raise BadInput(f"{kind.__name__}: unknown or missing field: {', '.join(wrong)}")
-    return kind(**{name: _read(f"{kind.__name__}.{name}", values[name], hint) for name, hint in hints.items()})
+    return kind(**{name: _read(f"{kind.__name__}.{name}", value, hints[name]) for name, value in values.items()})
 
 
 def _read(name: str, value: Any, hint: Any) -> Any:
@@ -241,7 +245,8 @@ def _read(name: str, value: Any, hint: Any) -> Any:
         return from_json(value, typing.cast(type, hint))
     if isinstance(hint, types.UnionType):  # X | None, or Data | Photographs, told apart by their fields
         kinds = [kind for kind in typing.get_args(hint) if kind is not types.NoneType]
-        known = (kind for kind in kinds[1:] if value and value.keys() == typing.get_type_hints(kind).keys())
+        known = (kind for kind in kinds if dataclasses.is_dataclass(kind)
+                 and value.keys() <= typing.get_type_hints(kind).keys())
         return None if value is None else _read(name, value, next(known, kinds[0]))
     if hint is Path:
         return Path(value)

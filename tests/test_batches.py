@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from resjax.data import Images, augment, batch_at, epochs_spanned, shuffled, subtract
+from resjax.data import Images, add_colour_noise, augment, batch_at, epochs_spanned, shuffled, subtract
 
 KEY = jax.random.key(3)
 make = jax.jit(batch_at, static_argnames=("size", "pad", "flip"))
@@ -138,3 +138,12 @@ def test_augmentation_differs_from_step_to_step_and_key_to_key():
     found = [make(jnp.int32(step), order, key, data, jnp.zeros(()), size=32, pad=2, flip=True).images
              for step, key in ((0, KEY), (1, KEY), (0, jax.random.key(4)))]
     assert not any(np.array_equal(found[i], found[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+
+
+def test_colour_noise_shifts_whole_images_along_the_principal_colours():
+    colours = jnp.array([[3.0, 1.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 1.0]])
+    images = jax.random.normal(KEY, (4000, 2, 2, 3))
+    shifts = np.asarray(add_colour_noise(KEY, images, colours, 0.1) - images)
+    assert np.ptp(shifts, axis=(1, 2)).max() < 1e-5
+    covariance = np.cov(shifts[:, 0, 0].T)
+    np.testing.assert_allclose(covariance, 0.01 * colours @ colours.T, atol=0.006)

@@ -33,6 +33,17 @@ def test_every_experiment_goes_through_json(file):
         assert experiment.name == name
 
 
+def test_what_an_earlier_version_wrote_is_read_with_the_defaults_of_what_came_since():
+    run = load_experiments(FILES[0])["resnet56"]
+    written = to_json(run)
+    for part, name in (("architecture", "family"), ("architecture", "stride_in"), ("optimizer", "plateau_steps")):
+        del written[part][name]
+    assert from_json(written) == run
+    del written["name"]
+    with pytest.raises(BadInput, match="unknown or missing field: name"):
+        from_json(written)
+
+
 def test_table_6_is_complete():
     experiments = load_experiments(FILES[0])
     for kind, shortcut, deepest in (("plain", "plain", 110), ("resnet", "A", 1202)):
@@ -46,6 +57,15 @@ def test_the_paper_recipe():
     assert (run.steps, run.batch_size, run.architecture.norm_group) == (64_000, 128, 64)
     assert run.optimizer == Optimizer(peak=0.1, momentum=0.9, weight_decay=1e-4, drop_steps=(32_000, 48_000))
     assert (run.data.pad, run.data.flip) == (4, True)
+
+
+def test_the_recipe_on_imagenet():
+    run = find(f"{FILES[2]}:resnet34A")
+    assert (run.steps, run.batch_size, run.architecture.norm_group) == (600_000, 256, 32)
+    assert run.optimizer == Optimizer(peak=0.1, momentum=0.9, weight_decay=1e-4, drop_steps=(), plateau_steps=10_000)
+    data = run.data
+    assert (data.size, data.shorter_side, data.crop, data.colour_noise) == (224, (256, 480), "scale", 0.1)
+    assert run.architecture.stride_in == "1x1"
 
 
 def test_unknown_names_list_those_that_there_are():

@@ -116,11 +116,15 @@ def test_groups_give_the_same_numbers_on_eight_devices(group):
 
 
 def test_importing_resjax_sets_the_flag_or_warns_that_it_is_too_late():
-    def python(code):
-        environment = {**os.environ, "XLA_FLAGS": "--xla_cpu_enable_fast_math=false"}
+    def python(code, **more):
+        environment = {**os.environ, "XLA_FLAGS": "--xla_cpu_enable_fast_math=false", **more}
         return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
 
     early = python("import os, resjax; print(os.environ['XLA_FLAGS'])")
     assert early.stdout.startswith("--xla_cpu_enable_fast_math=false")  # the user's own stay
     assert "--xla_cpu_experimental_ynn_fusion_type=" in early.stdout
     assert "JAX had started before resjax" in python("import jax; jax.devices(); import resjax").stderr
+    code = "import os, resjax, jax; print(os.environ['XLA_FLAGS'], jax.numpy.ones(3).sum())"
+    repeatable = python(code, RESJAX_DETERMINISTIC="1").stdout  # a flag that this jaxlib did not know would abort it
+    assert "--xla_gpu_exclude_nondeterministic_ops=true --xla_gpu_autotune_level=0 3.0" in repeatable
+    assert "nondeterministic" not in early.stdout

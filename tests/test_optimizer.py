@@ -63,3 +63,18 @@ def test_scope_of_weight_decay(scope, decays):
     zeros = {"conv": {"kernel": jnp.zeros(1)}, "bn": {"bias": jnp.zeros(1), "scale": jnp.zeros(1)}}
     updates, _ = optimizer.update(zeros, optimizer.init(params), params, error=jnp.float32(0))
     assert {key for part in updates.values() for key, value in part.items() if value[0] != 0} == decays
+
+
+def test_the_rate_falls_when_the_training_error_does_not_and_three_times_at_most():
+    settings = Optimizer(peak=0.1, drop_steps=(), plateau_steps=5)
+    falling = np.linspace(90, 10, 60)
+    np.testing.assert_allclose(rates(settings, falling), 0.1, rtol=1e-6)
+    found = rates(settings, [*falling, *[40.0] * 60])
+    drops = np.flatnonzero(np.diff(found)) + 1  # two spans of 5 without a better one, from step 60 on
+    assert drops.tolist() == [69, 79, 89]
+    np.testing.assert_allclose(found[[68, 69, 79, 89, 119]], [0.1, 0.01, 0.001, 1e-4, 1e-4], rtol=1e-5)
+
+
+def test_noise_is_averaged_before_the_error_counts_as_flat():
+    noisy = np.linspace(90, 10, 400) + np.random.default_rng(0).normal(0, 5, 400)
+    np.testing.assert_allclose(rates(Optimizer(drop_steps=(), plateau_steps=50), noisy), 0.1, rtol=1e-6)

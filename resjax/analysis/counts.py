@@ -55,5 +55,6 @@ def _multiplications(jaxpr: core.Jaxpr, path: str, repeats: int) -> Iterator[Lay
                 yield from _multiplications(getattr(part, "jaxpr", part), name, inner)
         if equation.primitive.name in ("conv_general_dilated", "dot_general"):
             kernel, output = equation.invars[1].aval.shape, equation.outvars[0].aval.shape
+            output = (*output[:3], output[-1]) if len(kernel) == 4 else output  # a 1x1 convolution may be a product
             layer = "/".join(part for part in name.split("/")[1:] if "." not in part)  # without the model, the loop
             yield Layer(layer, kernel, output[1:], repeats, repeats * math.prod(output) * math.prod(kernel[:-1]))

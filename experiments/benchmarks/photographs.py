@@ -1,0 +1,108 @@
+"""Images a second that one core decodes and crops: ours beside the common way, alternating in one run.
+
+    python experiments/benchmarks/photographs.py [--folder PATH]
+
+The photographs are 500x375, cropped from scikit-learn's two and saved at quality 90, or JPEGs of a folder. The common
+way is Pillow as torchvision's transforms use it: decode, resize (antialiased, bilinear), crop, mirror. Both are timed
+for the paper's crops (shorter side 256 to 480) and for those of 8 to 100 % of the area, in one process and thread.
+Prints one JSON line: images a second (medians), ratios, and the cores that feed 2,500 images a second.
+"""
+
+import json
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import tyro
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from resjax import Photographs
+from resjax.photographs import Photos
+from resjax.photographs.crops import random_box
+from resjax.photographs.stream import training_example
+
+RATE = 2_500  # images a second: what one H100 is expected to train ResNet-50 on
+Crop = Literal["scale", "area"]
+
+
+def encoded_photographs(folder: Path | None, count: int) -> list[bytes]:
+    """Read or make the JPEGs."""
+    if folder is not None:
+        return [file.read_bytes() for file in sorted(folder.rglob("*.[jJ][pP]*"))[:count]]
+    random, encoded = np.random.default_rng(0), []
+    for number in range(count):
+        whole = load_sample_images().images[number % 2]
+        top, left = random.integers(whole.shape[0] - 374), random.integers(whole.shape[1] - 499)
+        out = BytesIO()
+        Image.fromarray(whole[top:top + 375, left:left + 500]).save(out, "jpeg", quality=90)
+        encoded.append(out.getvalue())
+    return encoded
+
+
+def ours(encoded: list[bytes], crop: Crop) -> Callable[[int, np.random.Generator], object]:
+    """Return what makes the i-th crop as training does."""
+    names, labels = np.array([b"x"] * len(encoded)), np.zeros(len(encoded), np.int32)
+    photos, data = Photos(names, labels, encoded.__getitem__), Photographs(crop=crop)
+    return lambda index, random: training_example(photos, data, index, random)
+
+
+def common(encoded: list[bytes], crop: Crop) -> Callable[[int, np.random.Generator], object]:
+    """Return what makes the i-th crop with Pillow."""
+    data = Photographs(crop=crop)
+
+    def make(index: int, random: np.random.Generator) -> np.ndarray:
+        image = Image.open(BytesIO(encoded[index])).convert("RGB")
+        if crop == "scale":
+            scale = random.integers(256, 480, endpoint=True) / min(image.size)
+            image = image.resize((math.ceil(image.width * scale), math.ceil(image.height * scale)),
+                                 Image.Resampling.BILINEAR)
+            left, top = random.integers(image.width - 223), random.integers(image.height - 223)
+            image = image.crop((left, top, left + 224, top + 224))
+        else:
+            box = random_box(image.height, image.width, data, random)
+            corners = box.left, box.top, box.left + box.width, box.top + box.height
+            image = image.crop(tuple(map(round, corners))).resize((224, 224), Image.Resampling.BILINEAR)
+        if random.random() < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        return np.asarray(image)
+
+    return make
+
+
+def main(folder: Path | None = None, images: int = 100, rounds: int = 9) -> None:
+    """Time both ways in turn.
+
+    Args:
+        folder: A folder of JPEGs; by default they are made from scikit-learn's photographs.
+        images: How many of them.
+        rounds: How often each way is timed; the medians are printed.
+    """
+    encoded = encoded_photographs(folder, images)
+    crops: tuple[Crop, ...] = ("scale", "area")
+    ways = {f"{way.__name__}_{crop}": way(encoded, crop) for crop in crops for way in (ours, common)}
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds + 1):
+        for name, make in ways.items():
+            random, start = np.random.default_rng(number), time.perf_counter()
+            for index in range(len(encoded)):
+                make(index, random)
+            if number:  # the first is a warm-up
+                rates[name].append(len(encoded) / (time.perf_counter() - start))
+    median = {name: statistics.median(values) for name, values in rates.items()}
+    print(json.dumps({
+        "images": len(encoded), "mean_kilobytes": round(sum(map(len, encoded)) / len(encoded) / 1000, 1),
+        "machine_cores": os.cpu_count(), "images_per_second_and_core": {name: round(r) for name, r in median.items()},
+        "ratio": {crop: round(median[f"ours_{crop}"] / median[f"common_{crop}"], 2) for crop in crops},
+        "cores_for_2500_images_per_second": {crop: round(RATE / median[f"ours_{crop}"], 1) for crop in crops},
+    }))
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
