@@ -99,7 +99,7 @@ def test_wrong_values_are_refused_when_the_run_is_made(make, message):
 
 def test_wrong_json_is_refused():
     good = to_json(Experiment(name="x"))
-    for change in ({"steps": "3"}, {"stepz": 3}, {"architecture": {"depth": 20}}):
+    for change in ({"steps": "3"}, {"stepz": 3}, {"architecture": {"depht": 20}}):
         with pytest.raises(BadInput):
             from_json(good | change)
 

@@ -124,26 +124,41 @@ def test_two_runs_do_not_train_together_on_photographs(photographs, tmp_path):
 
 
 def test_a_table_is_one_command(done, photographs, tmp_path, capsys, monkeypatch):
-    """Table 2 from its command: what is trained elsewhere is taken over, the rest is trained, all is ten-cropped."""
+    """Table 2 from a run that another machine has made: ten-cropped once, and kept."""
     write(tmp_path, photographs)
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(done / "run", tmp_path / "runs" / "resnet18A" / "seed0")
-    arguments = ["reproduce", "table2", "--only", "plain18,resnet18A", "--experiments", "tiny"]
-    text = (tmp_path / "runs" / "resnet18A" / "seed0" / "experiment.json").read_text()
-    (tmp_path / "runs" / "resnet18A" / "seed0" / "experiment.json").write_text(
-        text.replace('"evaluate_test": false', '"evaluate_test": true'))
+    run = shutil.copytree(done / "run", tmp_path / "runs" / "resnet18A" / "seed0")
+    arguments = ["reproduce", "table2", "--only", "resnet18A", "--experiments", "tiny"]
     execute(arguments)
     out, err = capsys.readouterr()
-    assert "2 runs: 1 are finished, 1 to train" in err
+    assert "1 runs: 1 are finished, 0 to train" in err
     assert "| ResNet-18 A | 18 | 11,003,714 | 27.88 |" in out
     assert "Figure 4" in out
-    table = json.loads((tmp_path / "runs" / "table2.json").read_text())
-    kept = [json.loads((tmp_path / "runs" / row["experiment"] / "seed0" / "errors-ten-crop.json").read_text())
-            for row in table["rows"]]
-    assert [row["errors"] for row in table["rows"]] == [[each["top1_error"]] for each in kept]
-    monkeypatch.setattr("resjax.paper.measured.measure", None)  # what is measured is kept
+    kept = json.loads((run / "errors-ten-crop.json").read_text())
+    (row,) = json.loads((tmp_path / "runs" / "table2.json").read_text())["rows"]
+    assert row["errors"] == [kept["top1_error"]]
+    assert kept["images"] == 24
+    monkeypatch.setattr("resjax.paper.measured.measure", None)
     execute(arguments)
     assert capsys.readouterr().out == out
+
+
+def test_the_ensemble_of_table_5_is_measured_together(done, photographs, tmp_path, monkeypatch):
+    from resjax.paper.ledger import as_markdown, collect
+    from resjax.paper.tables import TABLE5
+
+    row = TABLE5.rows[0]._replace(members=(("resnet18A", 0), ("resnet18A", 1)))
+    table = TABLE5._replace(rows=(row,), views="single")
+    write(tmp_path, photographs)
+    runs = plan(table, tmp_path / "tiny", tmp_path, seeds=3)
+    assert [run.workdir.name for run in runs] == ["seed0", "seed1"]
+    assert collect(table, runs) == []
+    for run in runs:
+        shutil.copytree(done / "run", run.workdir)
+    (line,) = collect(table, runs)
+    assert (len(line.errors), line.errors, line.parameters) == (1, line.top5, 2 * 11_003_714)
+    assert "| ResNet, six models | 152 | 22,007,428 | 3.57 |" in as_markdown(table, [line], 1.0)
+    assert "| GoogLeNet (ILSVRC'14) |  |  | 6.66 |" in as_markdown(table, [line], 1.0)
 
 
 @pytest.mark.parametrize("name", ["table2", "table3", "table4", "table5"])

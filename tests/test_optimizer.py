@@ -1,5 +1,6 @@
 """The optimiser against the recurrence written out in float64."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -12,9 +13,10 @@ from resjax.training.optimizer import learning_rate, sgd
 def rates(settings, errors):
     """The rate of every step, given the batches' training errors in percent."""
     optimizer, params = sgd(settings), {"kernel": jnp.zeros(1)}
+    update = jax.jit(lambda state, error: optimizer.update(params, state, params, error=error)[1])
     state, found = optimizer.init(params), []
     for error in errors:
-        _, state = optimizer.update(params, state, params, error=jnp.float32(error))
+        state = update(state, jnp.float32(error))
         found.append(learning_rate(state))
     return np.array(found)
 

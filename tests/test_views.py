@@ -46,6 +46,7 @@ def setting(photographs):
     model = imagenet_resnet(18, "A", classes=2)
     model = model.clone(blocks=(1, 1, 1, 1), filters=8)
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    variables["params"]["fc"]["kernel"] *= 1e-3  # pixels of 0 to 255 and no training: softmax would be 0 or 1
     mean = jnp.full((64, 64, 3), 100.0) + jnp.arange(64)[:, None, None]
     return data, find_photographs(data).test, model, variables, mean
 
@@ -61,7 +62,7 @@ def probabilities(setting, protocol, batch_size=32, devices=1, **changes):
 def softmax(setting, pixels):
     _, _, model, variables, mean = setting
     mean = jax.image.resize(mean, pixels.shape[1:], "linear")
-    return np.asarray(jax.nn.softmax(model.apply(variables, pixels.astype(jnp.float32) - mean)))
+    return np.asarray(jax.nn.softmax(jax.jit(model.apply)(variables, pixels.astype(jnp.float32) - mean)))
 
 
 def test_ten_crop_averages_the_softmax(setting):
@@ -76,7 +77,7 @@ def test_ten_crop_averages_the_softmax(setting):
 def test_multi_scale_averages_whole_images_over_scales(setting):
     data, photos, *_ = setting
     found = probabilities(setting, "multi-scale")
-    for index in (0, 3):
+    for index in (0, 1):  # one lies, one stands
         image = decode(photos.read(index), 10_000, "")
         seen = []
         for view in views_of("multi-scale", data):

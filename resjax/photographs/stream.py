@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
+import cv2
 import grain
 import jax
 import numpy as np
@@ -106,7 +107,7 @@ def training_example(photos: Photos, data: Photographs, index: int, random: np.r
     scale = len(image) / height
     pixels = cut(image, box._replace(**{side: value * scale for side, value in box._asdict().items()}), data.size)
     if data.flip and random.random() < 0.5:
-        pixels = pixels[:, ::-1]
+        pixels = cv2.flip(pixels, 1)
     return HostBatch(pixels, photos.labels[index], np.int64(broken))
 
 
