@@ -79,6 +79,23 @@ def test_killed_and_started_again_it_ends_with_the_same_bits(done, photographs, 
     assert "goes on from step" in (tmp_path / "err").read_text()
 
 
+def test_workers_end_with_the_process_that_was_killed(photographs, tmp_path):
+    process = start(tmp_path, photographs, workers=2)
+    while not read_metrics(tmp_path / "run", "train"):
+        assert process.poll() is None, (tmp_path / "err").read_text()
+        time.sleep(0.01)
+    threads = Path(f"/proc/{process.pid}/task").glob("*/children")
+    children = [pid for file in threads for pid in file.read_text().split()]
+    workers = [pid for pid in children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
+    process.kill()
+    process.wait()
+    assert len(workers) >= 2
+    until = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in workers):
+        assert time.monotonic() < until, "workers are left"
+        time.sleep(0.1)
+
+
 @pytest.mark.parametrize("views", ["single", "ten-crop", "multi-scale"])
 def test_a_run_is_measured_by_every_protocol(done, capsys, views):
     execute(["evaluate", str(done / "run"), "--views", views])

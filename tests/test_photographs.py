@@ -36,8 +36,8 @@ def small(photographs, kind="folder", **changes):
 
 def batches(data, count, batch_size=16, step=0, process=0, processes=1):
     photos = find_photographs(data).train
-    with training_batches(photos, data, SEEDS, batch_size, step, process, processes) as iterator:
-        return [next(iterator) for _ in range(count)]
+    with training_batches(photos, data, SEEDS, batch_size, range(step, step + count), process, processes) as iterator:
+        return list(iterator)
 
 
 def same(a, b):

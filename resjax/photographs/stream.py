@@ -4,6 +4,8 @@ import gc
 import logging
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -36,9 +38,9 @@ class HostBatch(NamedTuple):
 
 
 @contextmanager
-def training_batches(photos: Photos, data: Photographs, seeds: Sequence[int], batch_size: int, step: int,
+def training_batches(photos: Photos, data: Photographs, seeds: Sequence[int], batch_size: int, steps: range,
                      process: int = 0, processes: int = 1) -> Iterator[Iterator[HostBatch]]:
-    """Open the training batches from `step` on: a fresh permutation every epoch, crops and flips included.
+    """Open the training batches of `steps`: a fresh permutation every epoch, crops and flips included.
 
     The first of the two seeds (32 bits) decides the order of the images, the second how they are cropped and mirrored.
     `batch_size` images make the batch of all `processes` together, of which this one gets its own rows: the batch is
@@ -47,7 +49,7 @@ def training_batches(photos: Photos, data: Photographs, seeds: Sequence[int], ba
     share = batch_size // processes
     images = (grain.MapDataset.range(len(photos.labels)).shuffle(seed=seeds[0]).repeat()
               .random_map(partial(training_example, photos, data), seed=seeds[1]))
-    batches = images.batch(share, batch_fn=stack)[process::processes][step:]
+    batches = images.batch(share, batch_fn=stack)[process::processes][steps.start:steps.stop]
     with opened(batches, data.workers) as iterator:
         yield iterator
 
@@ -70,13 +72,14 @@ def opened(batches: grain.MapDataset, workers: int | None) -> Iterator[Iterator[
     if workers:
         threads = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
     options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=AHEAD)
-    iterator = iter(batches.to_iter_dataset(threads).mp_prefetch(options, worker_init_fn=leave_signals))
+    iterator = iter(batches.to_iter_dataset(threads).mp_prefetch(options, worker_init_fn=follow_parent))
     try:
         yield (jax.tree.map(own, element) for element in iterator)
     finally:
         iterator.close()
         del iterator
-        gc.collect()  # what Grain has fetched and not given out lies in cycles, and holds shared memory
+        gc.collect()  # what Grain has fetched and not given out lies in cycles, and holds shared memory,
+        time.sleep(0.1)  # which a thread of Grain's gives back: at the end of the program it would come too late
 
 
 def own(leaf: Any) -> Any:
@@ -84,10 +87,18 @@ def own(leaf: Any) -> Any:
     return np.array(leaf) if isinstance(leaf, np.ndarray) else leaf
 
 
-def leave_signals(worker: int, workers: int) -> None:
-    """Let the training process alone decide what Ctrl-C and SIGTERM, which a shell or a cluster sends to all, mean."""
+def follow_parent(worker: int, workers: int) -> None:
+    """Leave Ctrl-C and SIGTERM, which a shell or a cluster sends to all, to the training process; end when it ends."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def training_example(photos: Photos, data: Photographs, index: int, random: np.random.Generator) -> HostBatch:

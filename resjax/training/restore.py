@@ -30,7 +30,7 @@ def restore(workdir: str | Path, device: jax.Device | None = None) -> Trained:
     experiment, classes, image = read_run(workdir)
     model, optimizer = experiment.architecture.model(len(classes)), sgd(experiment.optimizer)
     shapes = jax.eval_shape(lambda: initial_state(model, optimizer, jnp.zeros(image), experiment.seed))
-    place = jax.sharding.SingleDeviceSharding(device or jax.devices()[0])
+    place = jax.sharding.SingleDeviceSharding(device or jax.local_devices()[0])
     restored = None
     if (workdir / "checkpoints").is_dir():
         with checkpoints(workdir, clear=False) as manager:

@@ -54,7 +54,7 @@ class Streamed:
         experiment, model, optimizer, _ = self.setting
         (state,), first, compiled = states, int(states[0].step), None
         broken = BrokenImages(self.photos.train, self.data.broken_images, log)
-        with self.batches(state, first) as batches:
+        with self.batches(state, range(first, experiment.steps)) as batches:
             for _ in range(first, experiment.steps):
                 start = time.perf_counter()
                 host, batch = next(batches)
@@ -78,8 +78,9 @@ class Streamed:
             return state.batch_stats
         exact = model.clone(norm_momentum=0.0)  # the collection then holds the statistics of the last batch alone
         sums = jax.tree.map(jnp.zeros_like, state.batch_stats)
-        with self.batches(state, experiment.steps) as batches:
-            for step in range(experiment.steps, experiment.steps + count):
+        steps = range(experiment.steps, experiment.steps + count)
+        with self.batches(state, steps) as batches:
+            for step in steps:
                 _, batch = next(batches)
                 sums = add_statistics(exact, self.data.colour_noise, state.replace(step=jnp.int32(step)), sums, batch,
                                       self.statistics.colours)
@@ -96,15 +97,15 @@ class Streamed:
         return errors_of(probabilities, self.photos.test.labels)
 
     @contextmanager
-    def batches(self, state: TrainState, step: int) -> Iterator[Iterator[tuple[HostBatch, Batch]]]:
-        """Open the batches from a step on, on the host and on the devices."""
+    def batches(self, state: TrainState, steps: range) -> Iterator[Iterator[tuple[HostBatch, Batch]]]:
+        """Open the batches of some steps, on the host and on the devices."""
         def place(host: HostBatch) -> tuple[HostBatch, Batch]:
             pixels, labels = (jax.make_array_from_process_local_data(self.setting.sharding, part)
                               for part in (host.pixels, host.labels))
             return host, Batch(pixels, labels)
 
         seeds = jax.random.bits(jax.random.fold_in(state.key, 0), (2,), jnp.uint32).tolist()
-        with (training_batches(self.photos.train, self.data, seeds, self.setting.experiment.batch_size, step,
+        with (training_batches(self.photos.train, self.data, seeds, self.setting.experiment.batch_size, steps,
                                jax.process_index(), jax.process_count()) as hosts,
               ahead(map(place, hosts)) as placed):
             yield placed
@@ -125,8 +126,11 @@ def ahead(items: Iterator[Any]) -> Iterator[Iterator[Any]]:
 
     def fetch() -> None:
         try:
-            while not over.is_set():
-                put((next(items), None))
+            for item in items:
+                put((item, None))
+                if over.is_set():
+                    return
+            put((None, None))
         except Exception as error:
             put((None, error))
 
@@ -135,6 +139,8 @@ def ahead(items: Iterator[Any]) -> Iterator[Iterator[Any]]:
             item, error = fetched.get()
             if error is not None:
                 raise error
+            if item is None:
+                return
             yield item
 
     thread = threading.Thread(target=fetch, daemon=True)
