@@ -24,7 +24,8 @@ def network(name: str, depth: int, shortcut: str, optimizer: Optimizer = PLATEAU
     """Give a network of Table 1 the paper's recipe."""
     architecture = Architecture(family="imagenet", depth=depth, shortcut=shortcut, norm_group=32)
     return Experiment(name=name, architecture=architecture, data=IMAGENET, optimizer=optimizer, steps=600_000,
-                      batch_size=256, evaluate_steps=10_000, checkpoint_steps=2_000, statistics_steps=200)
+                      batch_size=256, evaluate_steps=10_000, evaluate_test=True, checkpoint_steps=2_000,
+                      statistics_steps=200)
 
 
 NETWORKS = [*((f"plain{depth}", depth, "plain") for depth in (18, 34)),

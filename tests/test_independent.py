@@ -64,7 +64,7 @@ def relative(ours, theirs):
                                                   (50, "1x1"), (101, "1x1"), (152, "1x1")])
 def test_logits_are_those_of_transformers(depth, stride_in):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[peers]'")
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed: pip install -e '.[peers]'")
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed, see PyTorch")
     model = imagenet_resnet(depth, "B", classes=7, stride_in=stride_in)
     variables = random_variables(model)
     shape = {18: [2, 2, 2, 2], 34: [3, 4, 6, 3], 50: [3, 4, 6, 3], 101: [3, 4, 23, 3], 152: [3, 8, 36, 3]}

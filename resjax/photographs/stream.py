@@ -1,7 +1,6 @@
 """Batches from encoded photographs, made ahead of time by Grain's workers; a batch is a function of (seed, step)."""
 
 import gc
-import logging
 import os
 import signal
 import threading
@@ -64,13 +63,11 @@ def planned_batches(plan: Sequence[Any], make: Callable[[Any], Any], workers: in
 @contextmanager
 def opened(batches: grain.MapDataset, workers: int | None) -> Iterator[Iterator[Any]]:
     """Let `workers` processes make the elements, or threads of this one where it is 0, and end them afterwards."""
-    workers = os.cpu_count() or 1 if workers is None else workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = cores if workers is None else workers
     if not flags.FLAGS.is_parsed():  # Grain reads absl's flags, which only an absl program parses
         flags.FLAGS.mark_as_parsed()
-    logging.getLogger("absl").addFilter(lambda record: "Grain" not in record.getMessage())
-    threads = grain.ReadOptions(num_threads=os.cpu_count() or 1, prefetch_buffer_size=AHEAD)
-    if workers:
-        threads = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
+    threads = grain.ReadOptions(num_threads=1 if workers else cores, prefetch_buffer_size=1 if workers else AHEAD)
     options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=AHEAD)
     iterator = iter(batches.to_iter_dataset(threads).mp_prefetch(options, worker_init_fn=follow_parent))
     try:
