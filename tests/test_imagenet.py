@@ -23,7 +23,8 @@ def tiny(name, depth=18, shortcut="A"):
         name=name, architecture=Architecture(family="imagenet", depth=depth, shortcut=shortcut, norm_group=8),
         data=Photographs(source="folder:FOLDERS", size=96, shorter_side=(100, 130), test_shorter_side=100,
                          workers=WORKERS),
-        optimizer=Optimizer(peak=0.005, drop_steps=(18,)), steps=24, batch_size=16, log_steps=5, evaluate_steps=10,
+        optimizer=Optimizer(peak=0.005, drop_steps=(18,), plateau_steps=10), steps=24, batch_size=16, log_steps=5,
+        evaluate_steps=10,
         checkpoint_steps=5, statistics_steps=4)
 EXPERIMENTS = {e.name: e for e in [tiny("plain18", shortcut="plain"), tiny("resnet18A")]}
 if __name__ == "__main__":

@@ -66,6 +66,8 @@ def test_two_processes_train_as_one(kind, photographs, tmp_path):
     train_by_two(experiment, tmp_path)
     alone = train(experiment, tmp_path / "alone", jax.devices()[:1])
     assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "alone"), rel=1e-5 if kind == "digits" else 1e-4)
+    tested = [read_metrics(tmp_path / name, "test")[-1] for name in ("run", "alone")]  # by two, each on its own images
+    assert tested[0]["loss"] == pytest.approx(tested[1]["loss"], rel=1e-3)
     one, two = restore(tmp_path / "alone"), restore(tmp_path / "run")  # two wrote it, one restores it
     assert two.state.step == one.state.step == experiment.steps
     execute(["evaluate", str(tmp_path / "run")])
