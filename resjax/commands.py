@@ -60,8 +60,10 @@ def mean_image(experiment: Experiment, arguments: Sequence[str], program: str) -
         raise BadInput(f"{experiment.name} trains on images in memory, whose mean takes no time")
     photos = find_photographs(experiment.data)
     mean, colours = measure_statistics(photos, experiment.data)
-    print(f"{len(photos.train.labels):,} training images: mean colour {mean.mean((0, 1)).round(1).tolist()}, "
-          f"standard deviations along the principal colours {np.linalg.norm(colours, axis=0).round(1).tolist()}")
+    red_green_blue, deviations = (", ".join(f"{value:.1f}" for value in values)
+                                  for values in (mean.mean((0, 1)), np.linalg.norm(colours, axis=0)))
+    print(f"{len(photos.train.labels):,} training images: mean colour {red_green_blue}; "
+          f"standard deviations along the principal colours {deviations}")
 
 
 def list_experiments(file: Annotated[Path, tyro.conf.Positional]) -> None:

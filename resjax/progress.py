@@ -18,6 +18,6 @@ def shown(items: Iterable[Item], text: str, total: int, unit: int = 1) -> Iterat
         if now - told >= (1 if terminal else 30) or (done == total and now - start > 5):
             told, rate = now, done / (now - start)
             left = (total - done) / rate
-            line = f"{text}: {done * unit:,} of {total * unit:,}, {rate * unit:,.0f}/s, {left:,.0f} s left"
+            line = f"{text}: {done * unit:,} of {total * unit:,}, {rate * unit:,.1f}/s, {left:,.0f} s left"
             print(f"\r\033[K{line}" if terminal else line, end="" if terminal and done < total else "\n",
                   file=sys.stderr, flush=True)
