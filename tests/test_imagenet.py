@@ -9,12 +9,14 @@ import sys
 import time
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 
 from resjax import Architecture, BadInput, Experiment, Optimizer, Photographs, read_metrics, restore, train
 from resjax.catalogue import load_experiments
 from resjax.dispatch import execute
 from resjax.paper import TABLES, plan
+from resjax.paper.figures import figure4
 
 FILE = """
 from resjax import Architecture, Experiment, Optimizer, Photographs, run
@@ -156,6 +158,9 @@ def test_a_table_is_one_command(done, photographs, tmp_path, capsys, monkeypatch
     (row,) = json.loads((tmp_path / "runs" / "table2.json").read_text())["rows"]
     assert row["errors"] == [kept["top1_error"]]
     assert kept["images"] == 24
+    drawing = figure4(plan(TABLES["table2"], tmp_path / "tiny", tmp_path / "runs", 1, ["resnet18A"]))
+    assert drawing.figure.axes[1].get_ylim()[1] >= read_metrics(run, "train")[0]["error"]  # no plain net is there
+    plt.close(drawing.figure)
     monkeypatch.setattr("resjax.paper.measured.measure", None)
     execute(arguments)
     assert capsys.readouterr().out == out

@@ -93,9 +93,9 @@ def figure6(runs: Sequence[Run]) -> Drawing:
         for run, style in zip(some, STYLES, strict=False):
             axis.plot(*curve(run, "train"), linestyle=style, linewidth=0.8, color="tab:blue")
             axis.plot(*curve(run, "test"), linestyle=style, linewidth=1.8, color="black", label=run.row.title)
-        axis.set(title=title, xlabel="iteration", ylim=(0, None))
+        axis.set(title=title, xlabel="iteration")
         finish(axis)
-    axes[0].set_ylabel("error (%)")
+    axes[0].set(ylabel="error (%)", ylim=(0, None))  # last, as one side may be empty and both share the axis
     figure.suptitle("test error (black, bold) and training error (blue, thin)", fontsize="medium")
     last = {run.row.title: curve(run, "train").errors[-1] for run in runs}
     claimed = [*pairwise(plain), *pairwise(residual[::-1]), *same_depth(residual, plain)]
