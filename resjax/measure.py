@@ -4,18 +4,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
 from resjax.data import Images, load, read_picture
 from resjax.errors import BadInput
 from resjax.evaluation import Errors, class_probabilities, errors_of, evaluate, image_probabilities, views_of
 from resjax.experiment import Data, Photographs
 from resjax.photographs import centre_crop, decode, find_photographs, resize_shorter_side
-from resjax.processes import batch_sharding
+from resjax.processes import batch_sharding, everywhere
 from resjax.training import Trained
 
 
@@ -65,16 +63,12 @@ def measure_photographs(networks: Sequence[Trained], data: Photographs, split: s
     photos, sharding = getattr(found, split), batch_sharding(jax.devices())
 
     def probabilities(network: Trained) -> np.ndarray:
-        variables, mean = everywhere((network.state.variables, network.state.mean), sharding)
+        here = jax.device_get((network.state.variables, network.state.mean))
+        variables, mean = jax.device_put(here, everywhere(sharding))
         return class_probabilities(network.model, variables, mean, photos, views, batch_size, sharding, data.workers)
 
     total = reduce(np.add, map(probabilities, networks))
     return errors_of(total / len(networks), photos.labels)
-
-
-def everywhere(tree: Any, sharding: NamedSharding) -> Any:
-    """Put arrays on all devices, whole."""
-    return jax.device_put(jax.device_get(tree), NamedSharding(sharding.mesh, PartitionSpec()))
 
 
 def check_classes(network: Trained, classes: tuple[str, ...], source: str) -> None:

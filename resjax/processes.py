@@ -28,6 +28,11 @@ def batch_sharding(devices: Sequence[jax.Device]) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("batch"))
 
 
+def everywhere(sharding: NamedSharding) -> NamedSharding:
+    """Put arrays whole onto every device over which `sharding` splits them."""
+    return NamedSharding(sharding.mesh, PartitionSpec())
+
+
 def is_first() -> bool:
     """Say whether this process is the one that writes and tells."""
     return jax.process_index() == 0

@@ -8,6 +8,11 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 
+def parts(count: int, size: int) -> list[range]:
+    """Divide 0 ... count - 1 into ranges of `size`, the last maybe shorter."""
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+
 def shown(items: Iterable[Item], text: str, total: int, unit: int = 1) -> Iterator[Item]:
     """Pass the items on and tell of them, `unit` each; what is over within five seconds stays silent."""
     terminal = sys.stderr.isatty()

@@ -9,13 +9,14 @@ import jax
 import numpy as np
 from flax import linen as nn
 from jax import lax
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding
 
 from resjax.data import Images, subtract
 from resjax.evaluation.evaluate import Errors
 from resjax.evaluation.views import View, whole
 from resjax.photographs import Photos, decode, dimensions, planned_batches, resize_shorter_side
-from resjax.progress import shown
+from resjax.processes import everywhere
+from resjax.progress import parts, shown
 
 CHUNK = 256  # images whose headers a worker reads at once
 
@@ -54,8 +55,7 @@ def class_probabilities(model: nn.Module, variables: Any, mean: jax.Array, photo
 
 def read_dimensions(photos: Photos, workers: int | None) -> np.ndarray:
     """Read height and width of every image: `[images, 2]`."""
-    count = len(photos.labels)
-    chunks = [range(start, min(start + CHUNK, count)) for start in range(0, count, CHUNK)]
+    chunks = parts(len(photos.labels), CHUNK)
     with planned_batches(chunks, partial(dimensions_of, photos), workers) as found:
         return np.concatenate(list(shown(found, "sizes of the images", len(chunks), CHUNK)))
 
@@ -92,8 +92,8 @@ def look(photos: Photos, view: View, glance: Glance) -> np.ndarray:
 def image_probabilities(model: nn.Module, variables: Any, mean: jax.Array, images: Images,
                         batch_size: int) -> np.ndarray:
     """Compute the softmax outputs for images in memory, seen once each: float32 `[images, classes]`."""
-    parts = [images.pixels[start:start + batch_size] for start in range(0, len(images.labels), batch_size)]
-    return np.concatenate([softmax_of_views(model, None, variables, mean, part[:, None]) for part in parts])
+    return np.concatenate([softmax_of_views(model, None, variables, mean, images.pixels[part.start:part.stop, None])
+                           for part in parts(len(images.labels), batch_size)])
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -109,7 +109,7 @@ def softmax_of_views(model: nn.Module, sharding: NamedSharding | None, variables
     probabilities = jax.nn.softmax(logits).reshape(batch, views, -1).mean(1)
     if sharding is None:
         return probabilities
-    return lax.with_sharding_constraint(probabilities, NamedSharding(sharding.mesh, PartitionSpec()))
+    return lax.with_sharding_constraint(probabilities, everywhere(sharding))
 
 
 def errors_of(probabilities: np.ndarray, labels: np.ndarray) -> Errors:

@@ -103,7 +103,7 @@ def train_missing(runs: Sequence[Run], together: int, tell: Callable[[str], None
     """Train what is not finished, up to `together` seeds of a row at a time; what was cut off goes on where it was."""
     missing = [run for run in runs if read_result(run.workdir) is None]
     tell(f"{len(runs)} runs: {len(runs) - len(missing)} are finished, {len(missing)} to train")
-    groups = grouped(missing, together) if not streamed(missing) else [[run] for run in missing]
+    groups = grouped(missing, 1 if streamed(missing) else together)
     works = [sum(work(run.experiment) for run in group) for group in groups]
     for number, group in enumerate(groups):
         tell(f"{number + 1} of {len(groups)}: {', '.join(str(run.workdir) for run in group)}")

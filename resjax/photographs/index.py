@@ -37,7 +37,6 @@ class Photos(NamedTuple):
 class PhotoSet(NamedTuple):
     """The splits of a source; ImageNet's validation images are the test, as its test labels are not public."""
 
-    source: str
     classes: tuple[str, ...]
     train: Photos
     test: Photos
@@ -69,7 +68,7 @@ def find_photographs(data: Photographs) -> PhotoSet:
             raise BadInput(f"{data.source}: there is no {split} image")
         if photos.labels.min() < 0 or photos.labels.max() >= len(classes):
             raise BadInput(f"{data.source}: a {split} image has a label outside of 0 ... {len(classes) - 1}")
-    return PhotoSet(data.source, classes, *splits)
+    return PhotoSet(classes, *splits)
 
 
 def index_folders(root: Path) -> tuple[tuple[str, ...], list[Photos]]:

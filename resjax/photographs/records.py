@@ -9,7 +9,7 @@ import numpy as np
 
 from resjax.data.prepared import feature_keys, open_prepared, quiet_absl
 from resjax.errors import BadInput
-from resjax.progress import shown
+from resjax.progress import parts, shown
 
 CHUNK = 1024  # records read at once
 
@@ -67,9 +67,8 @@ def read_labels(folder: Path, split: str, label: str, named: bool) -> tuple[np.n
 
     source = open_split(folder, split)
     labels, names = np.zeros(len(source), np.int32), []
-    starts = range(0, len(source), CHUNK)
-    for start in shown(starts, f"indexing {folder.parent.name}:{split}", len(starts), CHUNK):
-        chunk = range(start, min(start + CHUNK, len(source)))
+    chunks = parts(len(source), CHUNK)
+    for chunk in shown(chunks, f"indexing {folder.parent.name}:{split}", len(chunks), CHUNK):
         try:
             records = source.__getitems__(chunk)
         except (RuntimeError, OSError) as error:

@@ -13,7 +13,7 @@ from resjax.photographs.crops import centre_crop, resize_shorter_side
 from resjax.photographs.index import Photos, PhotoSet
 from resjax.photographs.jpeg import decode
 from resjax.photographs.stream import planned_batches
-from resjax.progress import shown
+from resjax.progress import parts, shown
 
 CHUNK = 256  # images that a worker sums up at once
 
@@ -42,7 +42,7 @@ def measure_statistics(photos: PhotoSet, data: Photographs) -> Statistics:
     Raises BadInput where more images are unreadable than `data.broken_images`; it names them.
     """
     train = photos.train
-    sha = hashlib.sha256(f"{photos.source} {data.size} {data.test_shorter_side}".encode())
+    sha = hashlib.sha256(f"{data.source} {data.size} {data.test_shorter_side}".encode())
     sha.update(np.ascontiguousarray(train.names).tobytes() + train.labels.tobytes())
     arrays = cached("statistics", sha.hexdigest(), lambda: summarize(train, data)._asdict())
     return Statistics(**arrays)
@@ -50,7 +50,7 @@ def measure_statistics(photos: PhotoSet, data: Photographs) -> Statistics:
 
 def summarize(photos: Photos, data: Photographs) -> Statistics:
     """Sum over all images, in integers: the result is the same for any number of workers."""
-    chunks = [range(start, min(start + CHUNK, len(photos.labels))) for start in range(0, len(photos.labels), CHUNK)]
+    chunks = parts(len(photos.labels), CHUNK)
     total = Sums(np.zeros((data.size, data.size, 3), np.int64), np.zeros((3, 3), np.int64), 0, [])
     with planned_batches(chunks, partial(sum_up, photos, data), data.workers) as sums:
         for part in shown(sums, "mean image", len(chunks), CHUNK):

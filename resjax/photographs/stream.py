@@ -71,7 +71,7 @@ def opened(batches: grain.MapDataset, workers: int | None) -> Iterator[Iterator[
     options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=AHEAD)
     iterator = iter(batches.to_iter_dataset(threads).mp_prefetch(options, worker_init_fn=follow_parent))
     try:
-        yield (jax.tree.map(own, element) for element in iterator)
+        yield map(partial(jax.tree.map, own), iterator)  # which, unlike a generator, keeps no element back
     finally:
         iterator.close()
         del iterator

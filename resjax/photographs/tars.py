@@ -9,7 +9,6 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from scipy.io import loadmat
 
 from resjax.errors import BadInput
 from resjax.progress import shown
@@ -101,6 +100,8 @@ def read_devkit(file: Path) -> tuple[tuple[str, ...], list[int]]:
             meta, truth = (tar.extractfile(name).read() for name in (CLASSES, TRUTH))  # type: ignore[union-attr]
     except (tarfile.TarError, KeyError, OSError, EOFError) as error:
         raise BadInput(f"{file}: not ImageNet's development kit, or damaged ({error}); get it again") from None
+    from scipy.io import loadmat  # here, as it takes every start of resjax 60 ms
+
     synsets = loadmat(BytesIO(meta), squeeze_me=True)["synsets"]
     ids = {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in synsets if synset["num_children"] == 0}
     classes = tuple(sorted(ids.values()))

@@ -67,8 +67,10 @@ def complete(feed: Feed, replicas: Sequence[Replica], devices: Sequence[jax.Devi
              stop_request: Callable[[], int | None]) -> None:
     """Make the steps that are left to runs that stand at the same one, and write their results."""
     if step_of(replicas[0]) < feed.setting.experiment.steps:
-        replicas = [replica._replace(state=replica.state.replace(batch_stats=feed.true_average(replica.state)))
-                    for replica in descend(feed, replicas, stop_request)]
+        replicas = descend(feed, replicas, stop_request)
+        if feed.setting.experiment.statistics_steps:  # otherwise the moving averages stay
+            replicas = [replica._replace(state=replica.state.replace(batch_stats=feed.true_average(replica.state)))
+                        for replica in replicas]
         for replica in replicas:
             save(replica)
     for replica in replicas:

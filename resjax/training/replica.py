@@ -12,7 +12,7 @@ from resjax.data import Dataset, load, mean_image
 from resjax.errors import Diverged
 from resjax.experiment import Experiment, Photographs
 from resjax.photographs import PhotoSet, Statistics, find_photographs, measure_statistics
-from resjax.processes import batch_sharding, is_first, told_by_first
+from resjax.processes import batch_sharding, everywhere, is_first, told_by_first
 from resjax.training import checkpoint
 from resjax.training.log import Log, Window, rewind_metrics
 from resjax.training.optimizer import learning_rate, sgd
@@ -43,7 +43,7 @@ def open_feed(experiment: Experiment, devices: Sequence[jax.Device]) -> Feed:
         return Streamed(setting, experiment.data, photos, statistics(photos, experiment.data))
     data = load(experiment.data)
     setting = Setting(experiment, experiment.architecture.model(len(data.classes)), optimizer, split)
-    resident = Dataset(data.classes, *jax.device_put((data.train, data.validation, data.test), setting.everywhere))
+    resident = Dataset(data.classes, *jax.device_put((data.train, data.validation, data.test), everywhere(split)))
     return Resident(setting, resident, mean_image(data.train))
 
 
@@ -59,7 +59,7 @@ def begin(feed: Feed, experiment: Experiment, workdir: Path, devices: Sequence[j
     """Draw a run's first state, or restore its last, onto every device; its checkpoints stay open in `stack`."""
     setting = feed.setting
     write_experiment(workdir, experiment, feed.classes, feed.mean.shape, devices)
-    first = draw_onto(setting.everywhere, setting.model, setting.optimizer, feed.mean, experiment.seed)
+    first = draw_onto(everywhere(setting.sharding), setting.model, setting.optimizer, feed.mean, experiment.seed)
     manager = stack.enter_context(checkpoint.checkpoints(workdir, clear=True))
     state, meta = checkpoint.restore_latest(manager, first) or (first, {"window": {}})
     rewind_metrics(workdir, int(state.step), experiment.steps)

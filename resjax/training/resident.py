@@ -58,10 +58,8 @@ class Resident:
             yield Call(states, metrics, time.perf_counter() - start, 0.0)
 
     def true_average(self, state: TrainState) -> Any:
-        """Average the batch statistics over the next `statistics_steps` batches; 0 keeps the moving averages."""
+        """Average the batch statistics over the next `statistics_steps` batches."""
         experiment, model, _, sharding = self.setting
-        if not experiment.statistics_steps:
-            return state.batch_stats
         size, images = experiment.batch_size, len(self.data.train.labels)
         order = shuffle(state.key, experiment.steps * size // images,
                         epochs_spanned(experiment.statistics_steps, size, images), images)

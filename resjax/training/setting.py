@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import optax
 from flax import linen as nn
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding
 
 from resjax.evaluation import Errors
 from resjax.experiment import Experiment
@@ -22,11 +22,6 @@ class Setting(NamedTuple):
     model: nn.Module
     optimizer: optax.GradientTransformationExtraArgs
     sharding: NamedSharding
-
-    @property
-    def everywhere(self) -> NamedSharding:
-        """Put an array on every device, whole."""
-        return NamedSharding(self.sharding.mesh, PartitionSpec())
 
 
 class Call(NamedTuple):

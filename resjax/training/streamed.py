@@ -19,7 +19,8 @@ from resjax.data import Batch, add_colour_noise, subtract
 from resjax.errors import BadInput
 from resjax.evaluation import Errors, class_probabilities, errors_of, views_of
 from resjax.experiment import Photographs
-from resjax.photographs import HostBatch, Photos, PhotoSet, Statistics, training_batches
+from resjax.photographs import HostBatch, Photos, PhotoSet, Statistics, check_broken, training_batches
+from resjax.training.batch_statistics import add_statistics
 from resjax.training.log import Log
 from resjax.training.setting import Call, Setting
 from resjax.training.state import TrainState
@@ -71,19 +72,16 @@ class Streamed:
                 yield Call((state,), (metrics,), time.perf_counter() - start, waited)
 
     def true_average(self, state: TrainState) -> Any:
-        """Average the batch statistics over the next `statistics_steps` batches; 0 keeps the moving averages."""
+        """Average the batch statistics over the next `statistics_steps` batches."""
         experiment, model, _, _ = self.setting
         count = experiment.statistics_steps
-        if not count:
-            return state.batch_stats
-        exact = model.clone(norm_momentum=0.0)  # the collection then holds the statistics of the last batch alone
         sums = jax.tree.map(jnp.zeros_like, state.batch_stats)
         steps = range(experiment.steps, experiment.steps + count)
         with self.batches(state, steps) as batches:
             for step in steps:
                 _, batch = next(batches)
-                sums = add_statistics(exact, self.data.colour_noise, state.replace(step=jnp.int32(step)), sums, batch,
-                                      self.statistics.colours)
+                sums = add_streamed(model, self.data.colour_noise, state.replace(step=jnp.int32(step)), sums, batch,
+                                    self.statistics.colours)
         return jax.tree.map(lambda total: total / count, sums)
 
     def errors(self, state: TrainState, split: str) -> Errors | None:
@@ -166,9 +164,7 @@ class BrokenImages:
                 self.found[index] = self.photos.name(index)
                 self.log.tell(f"{self.found[index]} is unreadable: the image after it takes its place "
                               f"({len(self.found)} so far; at most {self.limit}, data.broken-images)", everywhere=True)
-        if len(self.found) > self.limit:
-            raise BadInput(f"{len(self.found)} training images are unreadable, and data.broken-images allows "
-                           f"{self.limit}: {', '.join(self.found.values())}; mend or remove them")
+        check_broken(list(self.found.values()), self.limit)
 
 
 def prepared(noise: float, state: TrainState, batch: Batch, colours: jax.Array) -> Batch:
@@ -186,9 +182,6 @@ def streamed_step(model: nn.Module, optimizer: optax.GradientTransformationExtra
 
 
 @partial(jax.jit, static_argnums=(0, 1), donate_argnums=3)
-def add_statistics(model: nn.Module, noise: float, state: TrainState, sums: Any, batch: Batch,
-                   colours: jax.Array) -> Any:
+def add_streamed(model: nn.Module, noise: float, state: TrainState, sums: Any, batch: Batch, colours: jax.Array) -> Any:
     """Add the batch statistics of the state's step to sums."""
-    images = prepared(noise, state, batch, colours).images
-    _, updated = model.apply(state.variables, images, train=True, mutable=["batch_stats"])
-    return jax.tree.map(jnp.add, sums, updated["batch_stats"])
+    return add_statistics(model, state, sums, prepared(noise, state, batch, colours).images)
