@@ -1,13 +1,16 @@
 """Photographs: found in three forms, decoded, cropped, and put into batches that are a function of (seed, step)."""
 
+import gc
 import shutil
 from contextlib import suppress
 from dataclasses import replace
 from io import BytesIO
+from multiprocessing.shared_memory import SharedMemory
 
 import numpy as np
 import pytest
 from conftest import flip
+from grain._src.python.ipc.shared_memory_array import SharedMemoryArray
 from PIL import Image
 
 from resjax import BadInput, Photographs
@@ -23,6 +26,7 @@ from resjax.photographs import (
     training_batches,
 )
 from resjax.photographs.crops import Box
+from resjax.photographs.stream import own
 from resjax.photographs.tars import DEVKIT, TRAIN, VALIDATION
 
 SEEDS = (3, 4)
@@ -184,6 +188,26 @@ def test_statistics_are_those_of_the_centre_crops_and_are_kept(photographs, monk
     assert np.array_equal(found.mean, again.mean)
     with pytest.raises(TypeError):  # another crop is another mean
         measure_statistics(photos, replace(data, size=72))
+
+
+def test_shared_memory_is_given_back_as_soon_as_it_is_copied():
+    """Left to Grain, a thread of its and Python's collector close it both, and what then fails leaks."""
+    shared = SharedMemoryArray((2, 3), np.uint8)
+    shared[:] = 7
+    shared.unlink_on_del()
+    copy = own(shared)
+    with pytest.raises(FileNotFoundError):
+        SharedMemory(shared.shm.name)
+    del shared
+    assert type(copy) is np.ndarray
+    assert copy.tolist() == [[7, 7, 7]] * 2
+
+
+def test_shared_memory_that_was_not_given_out_is_given_back_too(photographs):
+    run = small(photographs, workers=2)
+    with training_batches(find_photographs(run).train, run, SEEDS, 8, range(6)) as batches:
+        assert len([next(batches) for _ in range(4)]) == 4
+    assert not [array for array in gc.get_objects() if isinstance(array, SharedMemoryArray) and array._unlink_on_del]
 
 
 def test_statistics_are_the_same_for_any_number_of_workers(photographs, monkeypatch, tmp_path):

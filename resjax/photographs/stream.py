@@ -74,14 +74,33 @@ def opened(batches: grain.MapDataset, workers: int | None) -> Iterator[Iterator[
         yield map(partial(jax.tree.map, own), iterator)  # which, unlike a generator, keeps no element back
     finally:
         iterator.close()
-        del iterator
-        gc.collect()  # what Grain has fetched and not given out lies in cycles, and holds shared memory,
-        time.sleep(0.1)  # which a thread of Grain's gives back: at the end of the program it would come too late
+        for left in filter(is_shared, gc.get_objects()):  # fetched by Grain, and not given out
+            release(left)
+        time.sleep(0.1)  # for a thread of Grain's that releases others: at the end of the program it would be too late
 
 
 def own(leaf: Any) -> Any:
     """Copy an array out of the memory that is shared with the workers, which is then free for the next."""
-    return np.array(leaf) if isinstance(leaf, np.ndarray) else leaf
+    if not is_shared(leaf):
+        return leaf
+    copy = np.array(leaf)
+    release(leaf)
+    return copy
+
+
+def is_shared(leaf: Any) -> bool:
+    """Say whether an object is an array in shared memory: Grain does not export their class."""
+    return type(leaf).__name__ == "SharedMemoryArray"
+
+
+def release(array: Any) -> None:
+    """Give shared memory back now. Grain would leave it to a thread as the array is deleted, while Python may be
+    closing it too: one of the two then fails, and the memory stays until the program ends.
+    """
+    if array._unlink_on_del:  # not yet given back
+        array._unlink_on_del = False
+        array.shm.close()
+        array.shm.unlink()
 
 
 def follow_parent(worker: int, workers: int) -> None:
