@@ -12,9 +12,9 @@ from resjax.errors import BadInput, Diverged, Interrupted
 from resjax.experiment import Experiment
 
 FIXED: dict[str, Callable[..., None]] = {
-    "list": commands.list_experiments, "evaluate": commands.evaluate_run, "predict": commands.predict,
-    "prepare": commands.prepare, "doctor": commands.doctor, "reproduce": commands.reproduce,
-    "report": commands.report}
+    "list": commands.list_experiments, "evaluate": commands.evaluate_networks, "predict": commands.predict,
+    "export": commands.export_network, "prepare": commands.prepare, "doctor": commands.doctor,
+    "reproduce": commands.reproduce, "report": commands.report}
 ON_EXPERIMENTS: dict[str, Callable[..., None]] = {
     "train": commands.train, "show": commands.show, "mean-image": commands.mean_image}
 

@@ -17,6 +17,9 @@ def check(true: bool, message: str) -> None:
         raise BadInput(message)
 
 
+FAMILIES = {"cifar": "CIFAR-10", "imagenet": "ImageNet"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
     """A network of the paper, plain or with one of the three shortcuts."""
@@ -37,21 +40,34 @@ class Architecture:
     """Stages of up to so many identical blocks are compiled block by block, longer ones as one loop."""
     precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"
     """What the convolutions and the last layer compute in; parameters and statistics are float32."""
+    std: tuple[float, ...] = ()
+    """What each colour is divided by, for weights made elsewhere; the paper divides by nothing."""
+    fixed_norm: bool = False
+    """Train with the batch statistics of the weights that one starts from, as appendix A of the paper does."""
 
     def __post_init__(self) -> None:
         check(self.norm_group >= 1, f"architecture.norm-group is {self.norm_group}; it counts images, at least 1")
+        check(all(value > 0 for value in self.std), f"architecture.std is {self.std}; each is above 0")
         self.model(classes=10)  # a wrong depth or shortcut is an error here, before anything compiles
 
     def model(self, classes: int) -> ResNet:
         """Build the network for so many classes."""
         try:
             settings: dict[str, Any] = {"initialization": self.initialization, "norm_group": self.norm_group,
-                                        "unroll": self.unroll, "precision": self.precision}
+                                        "fixed_norm": self.fixed_norm, "std": self.std, "unroll": self.unroll,
+                                        "precision": self.precision}
             if self.family == "imagenet":
                 return imagenet_resnet(self.depth, self.shortcut, classes, stride_in=self.stride_in, **settings)
             return cifar_resnet(self.depth, self.shortcut, classes, **settings)
         except ValueError as error:
             raise BadInput(f"architecture: {error}") from None
+
+    def title(self) -> str:
+        """Name the network, as far as its weights tell: "ResNet B-50 v1 for ImageNet", "plain-20 for CIFAR-10"."""
+        bottleneck = self.family == "imagenet" and self.depth >= 50
+        stride = ("v1" if self.stride_in == "1x1" else "v1.5") if bottleneck else ""
+        kind = "plain" if self.shortcut == "plain" else f"ResNet {self.shortcut}"
+        return " ".join(filter(None, (f"{kind}-{self.depth}", stride, f"for {FAMILIES[self.family]}")))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +163,8 @@ class Optimizer:
     """A warm-up of fixed length: 400 is about what the paper's rule takes for 110 layers."""
     warmup_error: float = 100.0
     """A warm-up that lasts until the training error, in percent, is below this: the paper's rule is 80."""
+    body_rate: float = 1.0
+    """For fine-tuning, times the rate for all but the last layer; 0 leaves those layers as they are."""
 
     def __post_init__(self) -> None:
         check(self.peak > 0, f"optimizer.peak is {self.peak}; a learning rate is above 0")
@@ -155,6 +173,7 @@ class Optimizer:
         check(self.weight_decay >= 0, f"optimizer.weight-decay is {self.weight_decay}; it must be >= 0")
         check(self.plateau_steps >= 0, f"optimizer.plateau-steps is {self.plateau_steps}; it must be >= 0")
         check(self.warmup_steps >= 0, f"optimizer.warmup-steps is {self.warmup_steps}; it must be >= 0")
+        check(self.body_rate >= 0, f"optimizer.body-rate is {self.body_rate}; it must be >= 0")
         check(0 < self.warmup_error <= 100, f"optimizer.warmup-error is {self.warmup_error}; percent, in (0, 100]")
         check(all(a < b for a, b in zip((0, *self.drop_steps), self.drop_steps, strict=False)),
               f"optimizer.drop-steps is {self.drop_steps}; the steps must be above 0 and rise")
@@ -169,6 +188,9 @@ class Experiment:
     architecture: Architecture = field(default_factory=Architecture)
     data: Data | Photographs = field(default_factory=Data)
     optimizer: Optimizer = field(default_factory=Optimizer)
+    start: str = ""
+    """Weights to start from in place of drawing them, for fine-tuning: a run's workdir, a file, or OWNER/NAME on the
+    Hugging Face Hub. Their mean image stays; the last layer is drawn anew where there are other classes."""
     seed: int = 0
     """Decides the initial parameters and every batch."""
     steps: int = 64_000
@@ -227,7 +249,7 @@ def to_json(experiment: Experiment) -> dict[str, Any]:
         key: str(item) if isinstance(item, Path) else item for key, item in items})
 
 
-def from_json(values: dict[str, Any], kind: type = Experiment) -> Any:
+def from_json(values: Any, kind: type = Experiment) -> Any:
     """Read back what `to_json` wrote. Raises BadInput where a field is missing, unknown or ill-typed.
 
     A field that has come since has its default, by which the earlier version worked.

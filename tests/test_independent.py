@@ -1,117 +1,195 @@
-"""Logits are those of two independent implementations with the same weights: Hugging Face transformers, and Keras."""
+"""Networks made and saved by PyTorch, transformers and Keras: loaded here they compute the same, and go back unchanged.
+
+Weights and statistics are random and far from their first values.
+"""
 
 import os
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from resjax import imagenet_resnet
+import resjax
+from resjax.weights.files import read_tensors
 
-IMAGE = (2, 96, 128, 3)
-
-
-def random_variables(model):
-    """Draw parameters, and batch-norm parameters and statistics far from their first values."""
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(IMAGE))
-    leaves, structure = jax.tree_util.tree_flatten_with_path(shapes)
-    random = np.random.default_rng(0)
-
-    def draw(path, leaf):
-        match path[-1].key:
-            case "kernel":  # a gain a little below He's keeps 152 layers in range
-                return random.normal(0, np.sqrt(1.5 / np.prod(leaf.shape[-4:-1] or leaf.shape[:1])), leaf.shape)
-            case "var":
-                return random.uniform(0.5, 2, leaf.shape)
-            case "scale":
-                return random.uniform(0.5, 1.2, leaf.shape)
-            case _:
-                return random.normal(0, 0.2, leaf.shape)
-
-    return jax.tree.unflatten(structure, [draw(path, leaf).astype(np.float32) for path, leaf in leaves])
+SIZE = 64
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+PIXELS = np.random.default_rng(1).integers(0, 256, (2, SIZE, SIZE, 3)).astype(np.uint8)
 
 
-def blocks(tree, stage):
-    """List the blocks of a stage, the stacked ones apart."""
-    first, rest = tree[f"stage{stage}"]["first"], tree[f"stage{stage}"].get("rest")
-    count = len(jax.tree.leaves(rest)[0]) if rest else 0
-    return [first, *(jax.tree.map(lambda x, i=i: x[i], rest) for i in range(count))]
-
-
-def pairs(variables):
-    """Yield for each convolution its place, its kernel and its batch norm: (scale, bias, mean, var)."""
-    def pair(place, params, stats, conv, norm):
-        values = params[norm]["scale"], params[norm]["bias"], stats[norm]["mean"], stats[norm]["var"]
-        return place, params[conv]["kernel"], values
-
-    params, stats = variables["params"], variables["batch_stats"]
-    yield pair(("stem",), params, stats, "conv1", "bn1")
-    for stage in range(1, 5):
-        for number, (block, block_stats) in enumerate(zip(blocks(params, stage), blocks(stats, stage), strict=True)):
-            for layer in range(1, 4):
-                if f"conv{layer}" in block:
-                    yield pair((stage, number, layer), block, block_stats, f"conv{layer}", f"bn{layer}")
-            if "shortcut" in block:
-                yield pair((stage, number, 0), block["shortcut"], block_stats["shortcut"], "conv", "bn")
+def disturbed(name, value, random):
+    """Draw new values for a tensor of any framework, by its name; the others' kernels keep their first values."""
+    kind = name.rpartition("/")[2].rpartition(".")[2]
+    if kind in ("running_var", "moving_variance"):
+        return random.uniform(0.5, 2, value.shape)
+    if kind == "gamma" or (kind == "weight" and value.ndim == 1):
+        return random.uniform(0.5, 1.2, value.shape)
+    if kind in ("running_mean", "moving_mean", "beta", "bias"):
+        return random.normal(0, 0.2, value.shape)
+    return value
 
 
 def relative(ours, theirs):
     return np.abs(np.asarray(ours) - theirs).max() / np.abs(theirs).max()
 
 
+def logits(network, pixels):
+    import jax
+
+    return jax.jit(network.model.apply)(network.variables, pixels - np.asarray(network.mean)[:1, :1])
+
+
+def randomized(torch, model):
+    """Give a PyTorch model other weights, and return it ready to be used."""
+    random = np.random.default_rng(0)
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if tensor.ndim:
+                tensor.copy_(torch.from_numpy(np.float32(disturbed(name, tensor.numpy(), random))))
+    return model.eval()
+
+
+def torch_logits(torch, model, pixels, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)):
+    x = (pixels / np.float32(255) - np.float32(mean)) / np.float32(std)
+    with torch.no_grad():
+        found = model(torch.from_numpy(x.transpose(0, 3, 1, 2).copy()))
+    return getattr(found, "logits", found).numpy()
+
+
+def same_tensors(a, b):
+    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) and a[name].dtype == b[name].dtype
+                                        for name in a)
+
+
+@pytest.fixture
+def torch():
+    return pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[peers]'")
+
+
 @pytest.mark.parametrize(("depth", "stride_in"), [(18, "3x3"), (34, "3x3"), (50, "3x3"), (101, "3x3"), (152, "3x3"),
                                                   (50, "1x1"), (101, "1x1"), (152, "1x1")])
-def test_logits_are_those_of_transformers(depth, stride_in):
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[peers]'")
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed, see PyTorch")
-    model = imagenet_resnet(depth, "B", classes=7, stride_in=stride_in)
-    variables = random_variables(model)
-    shape = {18: [2, 2, 2, 2], 34: [3, 4, 6, 3], 50: [3, 4, 6, 3], 101: [3, 4, 23, 3], 152: [3, 8, 36, 3]}
+def test_transformers(depth, stride_in, torch, tmp_path):
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed: see PyTorch")
     wide = depth >= 50
-    theirs = transformers.ResNetForImageClassification(transformers.ResNetConfig(
-        num_labels=7, depths=shape[depth], layer_type="bottleneck" if wide else "basic",
+    theirs = randomized(torch, transformers.ResNetForImageClassification(transformers.ResNetConfig(
+        num_labels=7, depths=BLOCKS[depth], layer_type="bottleneck" if wide else "basic",
         hidden_sizes=[256, 512, 1024, 2048] if wide else [64, 128, 256, 512],
-        downsample_in_bottleneck=stride_in == "1x1")).eval()
-    state = {"classifier.1.weight": variables["params"]["fc"]["kernel"].T,
-             "classifier.1.bias": variables["params"]["fc"]["bias"]}
-    for place, kernel, norm in pairs(variables):
-        if place == ("stem",):
-            prefix = "resnet.embedder.embedder"
-        else:
-            stage, number, layer = place
-            inner = f"layer.{layer - 1}" if layer else "shortcut"
-            prefix = f"resnet.encoder.stages.{stage - 1}.layers.{number}.{inner}"
-        state[f"{prefix}.convolution.weight"] = kernel.transpose(3, 2, 0, 1)
-        for name, value in zip(("weight", "bias", "running_mean", "running_var"), norm, strict=True):
-            state[f"{prefix}.normalization.{name}"] = value
-    tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in state.items()}
-    counters = {name for name in theirs.state_dict() if name.endswith("num_batches_tracked")}
-    missing = theirs.load_state_dict(tensors, strict=False)
-    assert set(missing.missing_keys) <= counters
-    assert not missing.unexpected_keys
-    images = np.random.default_rng(1).normal(size=IMAGE).astype(np.float32)
-    with torch.no_grad():
-        wanted = theirs(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).logits.numpy()
-    assert relative(jax.jit(model.apply)(variables, images), wanted) < 1e-4
+        downsample_in_bottleneck=stride_in == "1x1")))
+    theirs.save_pretrained(tmp_path / "theirs")
+    network = resjax.load(tmp_path / "theirs")
+    assert network.architecture.depth == depth
+    assert network.architecture.stride_in == (stride_in if wide else "1x1")
+    wanted = torch_logits(torch, theirs, PIXELS)
+    assert relative(logits(network, PIXELS), wanted) < 1e-4
+
+    out = resjax.export(network, "huggingface", tmp_path / "ours")
+    assert same_tensors(*(read_tensors(folder / "model.safetensors") for folder in (out, tmp_path / "theirs")))
+    again, notes = transformers.ResNetForImageClassification.from_pretrained(out, output_loading_info=True)
+    assert not any(notes.values()), notes
+    assert np.array_equal(torch_logits(torch, again.eval(), PIXELS), wanted)
+    processor = transformers.AutoImageProcessor.from_pretrained(out)
+    seen = processor(np.zeros((300, 400, 3), np.uint8), return_tensors="np")["pixel_values"]
+    assert seen.shape == (1, 3, 224, 224)
+    assert np.allclose(seen[0, :, 0, 0], -np.array([0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225], atol=1e-5)
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".pth", ".th"])
+@pytest.mark.parametrize(("depth", "stride_in"), [(18, None), (34, None), (50, "3x3"), (50, "1x1"), (101, "3x3"),
+                                                  (152, "3x3")])
+def test_torchvision(depth, stride_in, ending, torch, tmp_path):
+    if ending != ".safetensors" and depth not in (18, 50):
+        pytest.skip("the other depths are read from one kind of file only")
+    from safetensors.torch import load_file, save_file
+    from torch_resnets import ResNet
+
+    theirs = randomized(torch, ResNet(BLOCKS[depth], 64, 1000, bottleneck=depth >= 50, stride_in=stride_in))
+    file, state = tmp_path / f"weights{ending}", theirs.state_dict()
+    if ending == ".safetensors":
+        save_file(state, file)
+    else:
+        torch.save({"state_dict": state, "epoch": 3} if ending == ".th" else state, file,
+                   _use_new_zipfile_serialization=ending == ".pth")
+    network = resjax.load(file, stride_in=stride_in)
+    assert network.architecture.depth == depth
+    assert network.classes[1] == "n01443537"
+    assert relative(logits(network, PIXELS), torch_logits(torch, theirs, PIXELS)) < 1e-4
+    if stride_in == "1x1":
+        with pytest.raises(resjax.BadInput, match="ResNet B-50 v1 for ImageNet, and --to torchvision has only"):
+            resjax.export(network, "torchvision", tmp_path / "ours")
+        return
+    out = resjax.export(network, "torchvision", tmp_path / "ours")
+    back = load_file(out / "model.safetensors")
+    theirs.load_state_dict(back)
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[name], state[name]) for name in state)
+    assert same_network(resjax.load(out), network)
+
+
+def same_network(a, b):
+    import jax
+
+    return a._replace(name="", variables={}, mean=0) == b._replace(name="", variables={}, mean=0) and all(
+        jax.tree.leaves(jax.tree.map(np.array_equal, (a.variables, a.mean), (b.variables, b.mean))))
+
+
+@pytest.mark.parametrize(("depth", "option"), [(20, "A"), (56, "A"), (20, "plain"), (20, "B"), (110, "A")])
+def test_cifar_nets_of_pytorch_whose_zero_channels_are_on_both_sides(depth, option, torch, tmp_path):
+    from safetensors.torch import load_file
+    from torch_resnets import ResNet
+
+    theirs = randomized(torch, ResNet(((depth - 2) // 6,) * 3, 16, 10, option, stem=3, head="linear",
+                                      shortcut="shortcut"))
+    state = theirs.state_dict()
+    torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}, "best_prec1": 91.2},
+               tmp_path / "resnet.th")
+    network = resjax.load(tmp_path / "resnet.th", shortcut=None if option == "B" else option)
+    assert (network.architecture.family, network.architecture.depth, network.architecture.shortcut) == (
+        "cifar", depth, option)
+    pixels = PIXELS[:, :32, :32]
+    assert relative(logits(network, pixels), torch_logits(torch, theirs, pixels)) < 1e-4
+    if option == "plain":
+        return
+    out = resjax.export(network, "akamaster", tmp_path / "ours")
+    back = load_file(out / "model.safetensors")
+    theirs.load_state_dict(back)
+    assert all(torch.equal(back[name], state[name]) for name in state)
+    assert same_network(resjax.load(out), network)
 
 
 @pytest.mark.parametrize("depth", [50, 101, 152])
 @pytest.mark.filterwarnings("default")  # Keras's own
-def test_logits_are_those_of_keras(depth, monkeypatch):
+def test_keras(depth, monkeypatch, tmp_path):
     if "KERAS_BACKEND" not in os.environ:
         monkeypatch.setenv("KERAS_BACKEND", "jax")
     keras = pytest.importorskip("keras", reason="Keras is not installed: pip install -e '.[test]'")
-    model = imagenet_resnet(depth, "B", classes=7)
-    variables = random_variables(model)
     make = getattr(keras.applications, f"ResNet{depth}")
-    theirs = make(weights=None, classes=7, input_shape=IMAGE[1:], classifier_activation=None)
-    found = {layer.name: layer for layer in theirs.layers if layer.weights}
-    for place, kernel, norm in pairs(variables):
-        prefix = "conv1" if place == ("stem",) else f"conv{place[0] + 1}_block{place[1] + 1}_{place[2]}"
-        found.pop(f"{prefix}_conv").set_weights([kernel, np.zeros(kernel.shape[-1])])
-        found.pop(f"{prefix}_bn").set_weights(norm)
-    found.pop("predictions").set_weights([variables["params"]["fc"]["kernel"], variables["params"]["fc"]["bias"]])
-    assert not found
-    images = np.random.default_rng(1).normal(size=IMAGE).astype(np.float32)
-    assert relative(jax.jit(model.apply)(variables, images), np.asarray(theirs(images, training=False))) < 1e-4
+
+    def build():
+        return make(weights=None, classes=7, input_shape=(SIZE, SIZE, 3), classifier_activation=None)
+
+    theirs, random = build(), np.random.default_rng(0)
+    for layer in theirs.layers:
+        layer.set_weights([disturbed(weight.path, np.asarray(weight), random) for weight in layer.weights])
+    theirs.save(tmp_path / "theirs.h5")
+    network = resjax.load(tmp_path / "theirs.h5")
+    assert (network.architecture.depth, network.architecture.stride_in) == (depth, "1x1")
+    wanted = np.asarray(theirs(keras.applications.resnet.preprocess_input(PIXELS.astype(np.float32)), training=False))
+    assert relative(logits(network, PIXELS), wanted) < 1e-4
+
+    out = resjax.export(network, "keras", tmp_path / "ours")
+    again = build()
+    again.load_weights(out / "model.h5")
+    found = np.asarray(again(keras.applications.resnet.preprocess_input(PIXELS.astype(np.float32)), training=False))
+    assert relative(found, wanted) < 1e-4
+    one, two = (read_tensors(file) for file in (tmp_path / "theirs.h5", out / "model.h5"))
+    assert one.keys() == two.keys()
+    for name in one:  # a convolution's bias is now in the mean that its batch norm subtracts
+        if name.endswith(("_conv/bias", "moving_mean")):
+            continue
+        assert np.array_equal(one[name], two[name])
+    for name in (name for name in one if name.endswith("moving_mean")):
+        bias = name.replace("_bn/moving_mean", "_conv/bias")
+        assert np.array_equal(two[name], one[name] - one[bias])
+        assert not two[bias].any()
+    back = resjax.load(out / "model.h5")
+    assert same_network(back, network)
+    assert same_tensors(two, read_tensors(resjax.export(back, "keras", tmp_path / "again") / "model.h5"))

@@ -48,9 +48,11 @@ class ResNet(nn.Module):
     """Images `[batch, height, width, channels]` to logits `[batch, classes]`, float32.
 
     `blocks` counts the blocks of each stage; the filters double from stage to stage, where the maps halve.
-    With `train=True` batch norm uses the batch's own statistics, over groups of `norm_group` images, and
-    updates the collection `batch_stats`. Images may be of any size: the average over the last maps comes last. With
-    `features=True` the outputs of the stages are returned instead, each `[batch, height, width, channels]`.
+    With `train=True` batch norm uses the batch's own statistics, over groups of `norm_group` images, and updates the
+    collection `batch_stats`; with `fixed_norm` it keeps to those that it has. Images are divided by `std`, channel by
+    channel, for weights made elsewhere; the paper does not. They may be of any size: the average over the last maps
+    comes last. With `features=True` the outputs of the stages are returned instead, each
+    `[batch, height, width, channels]`.
     """
 
     blocks: tuple[int, ...]
@@ -63,6 +65,8 @@ class ResNet(nn.Module):
     initialization: Literal["fan_in", "fan_out"] = "fan_in"
     norm_group: int = 64
     norm_momentum: float = 0.9
+    fixed_norm: bool = False
+    std: tuple[float, ...] = ()
     unroll: int = 8
     precision: Precision = "float32"
 
@@ -76,13 +80,14 @@ class ResNet(nn.Module):
             return nn.Conv(filters, (size, size), stride, padding=size // 2, use_bias=False, kernel_init=he,
                            dtype=dtype, precision=matmul, conv_general_dilated=convolve, name=name)
 
-        norm = partial(BatchNorm, train=train, group=self.norm_group, momentum=self.norm_momentum)
+        norm = partial(BatchNorm, train=train and not self.fixed_norm, group=self.norm_group,
+                       momentum=self.norm_momentum)
         shortcut = partial(Shortcut, self.shortcut, conv, norm)
         block: Any = partial(BasicBlock, conv, norm, shortcut)
         if self.block == "bottleneck":
             block = partial(Bottleneck, conv, norm, shortcut, stride_in=self.stride_in)
 
-        x = x.astype(dtype)
+        x = (x / jnp.array(self.std) if self.std else x).astype(dtype)
         if self.stem == "3x3":
             x = relu(norm(name="bn1")(conv(self.filters, 3, name="conv1")(x)))
         else:

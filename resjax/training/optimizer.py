@@ -34,9 +34,11 @@ def sgd(settings: Optimizer) -> optax.GradientTransformationExtraArgs:
     every drop of the rate.
     """
     scope = None if settings.weight_decay_scope == "all" else kernels
+    slowed = [] if settings.body_rate == 1 else [optax.masked(optax.scale(settings.body_rate), body)]
     return optax.with_extra_args_support(optax.chain(
         optax.add_decayed_weights(settings.weight_decay, scope),
         scale_by_rate(settings),
+        *slowed,
         optax.trace(settings.momentum),
     ))
 
@@ -44,6 +46,11 @@ def sgd(settings: Optimizer) -> optax.GradientTransformationExtraArgs:
 def kernels(params: Any) -> Any:
     """Mark the kernels of convolutions and of the last layer, against batch norm's parameters and the bias."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+
+
+def body(params: Any) -> Any:
+    """Mark all but the last layer."""
+    return {module: jax.tree.map(lambda _, module=module: module != "fc", leaves) for module, leaves in params.items()}
 
 
 def scale_by_rate(settings: Optimizer) -> optax.GradientTransformationExtraArgs:

@@ -1,18 +1,21 @@
-"""A trained network, read back from its workdir."""
+"""A trained network, read back from its workdir; or any network, wherever its weights are."""
 
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from resjax.errors import BadInput
 from resjax.experiment import Experiment
 from resjax.models import ResNet
+from resjax.network import Network
 from resjax.training.checkpoint import checkpoints, restore_latest
 from resjax.training.optimizer import sgd
 from resjax.training.state import TrainState, initial_state
 from resjax.training.workdir import read_run
+from resjax.weights import Bare, StrideIn, load_weights
 
 
 class Trained(NamedTuple):
@@ -22,6 +25,13 @@ class Trained(NamedTuple):
     classes: tuple[str, ...]
     model: ResNet
     state: TrainState
+
+    @property
+    def network(self) -> Network:
+        """Return the network as a value."""
+        run = self.experiment
+        return Network(f"{run.name}, step {self.state.step}", run.architecture, run.data, self.classes, self.model,
+                       self.state.variables, np.asarray(self.state.mean))
 
 
 def restore(workdir: str | Path, device: jax.Device | None = None) -> Trained:
@@ -38,3 +48,14 @@ def restore(workdir: str | Path, device: jax.Device | None = None) -> Trained:
     if restored is None:
         raise BadInput(f"{workdir}: no checkpoint yet; its first comes at step {experiment.checkpoint_steps}")
     return Trained(experiment, classes, model, restored[0])
+
+
+def load(target: str | Path, *, stride_in: StrideIn | None = None, shortcut: Bare | None = None) -> Network:
+    """Load a network from a run's workdir, a file of weights, a folder with one, or OWNER/NAME on the Hugging Face Hub.
+
+    `stride_in` ("1x1": v1, "3x3": v1.5) and `shortcut` ("plain", "A") say what tensors cannot tell; the error says
+    when one is needed. Raises BadInput for what is missing, damaged, or no network of the paper.
+    """
+    if (Path(target) / "experiment.json").is_file():
+        return restore(target).network
+    return load_weights(target, stride_in=stride_in, shortcut=shortcut)

@@ -1,0 +1,88 @@
+"""The model card: what a network is, what it was measured to do, and how to use it, in Markdown."""
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import NamedTuple
+
+from resjax.analysis import count_macs, count_parameters
+from resjax.network import Network
+
+USE = {
+    "torchvision": """```python
+import torchvision
+from safetensors.torch import load_file
+model = torchvision.models.resnet{depth}(num_classes={classes})
+model.load_state_dict(load_file("model.safetensors"))
+```""",
+    "huggingface": """```python
+from transformers import ResNetForImageClassification
+model = ResNetForImageClassification.from_pretrained(".")
+```""",
+    "keras": """```python
+import keras
+model = keras.applications.ResNet{depth}(weights=None, classes={classes})
+model.load_weights("model.h5")
+```""",
+    "akamaster": """```python
+from resnet import resnet{depth}  # of github.com/akamaster/pytorch_resnet_cifar10
+from safetensors.torch import load_file
+model = resnet{depth}()
+model.load_state_dict(load_file("model.safetensors"))
+```""",
+    "stablehlo": """```python
+from jax import export  # any version that reads this one's; nothing else is needed
+logits = export.deserialize(open("model.stablehlo", "rb").read()).call(pixels)
+```
+
+`pixels` are uint8 RGB of 0 to 255, `[batch, {height}, {width}, {channels}]` for any batch; `logits` are float32
+`[batch, {classes}]`. What is subtracted and divided is part of the function.""",
+}
+
+
+class Measured(NamedTuple):
+    """An error that was measured: on which images, by which views, top-1 and top-5 in percent, of how many images."""
+
+    images_of: str
+    views: str
+    top1_error: float
+    top5_error: float
+    images: int | None
+
+
+def model_card(network: Network, to: str, errors: Sequence[Measured], recipe: str = "") -> str:
+    """Write the card; without errors it says that none were measured."""
+    height, width, channels = network.mean.shape
+    values = {"depth": network.architecture.depth, "classes": network.model.classes, "height": height, "width": width,
+              "channels": channels}
+    parts = [
+        f"# {network.name}",
+        f"{network.architecture.title()}, {network.model.classes} classes: "
+        f"{count_parameters(network.model, network.mean.shape):,} parameters, "
+        f"{count_macs(network.model, network.mean.shape):,} multiply-adds for an image of {height}x{width}.",
+        "## Errors", table(errors), "## Use", USE[to].format(**values)]
+    if to != "stablehlo":
+        parts.append(f"{images(network)} `model.json` holds this; `resjax.load` reads this folder.")
+    if recipe:
+        parts += ["## Training", recipe]
+    parts.append(f"Written by resjax {version('resjax')}: Deep Residual Learning for Image Recognition (He, Zhang, "
+                 "Ren, Sun, CVPR 2016) in JAX and Flax.")
+    return "\n\n".join(parts) + "\n"
+
+
+def table(errors: Sequence[Measured]) -> str:
+    """Put measured errors into a table."""
+    if not errors:
+        return "None were measured when this was written: `resjax evaluate` measures them."
+    rows = [f"| {error.images_of} | {error.views} | {error.top1_error:.2f} | {error.top5_error:.2f} | "
+            f"{'' if error.images is None else f'{error.images:,}'} |" for error in errors]
+    return "\n".join(["| images | views | top-1 error % | top-5 error % | counted |", "|---|---|---|---|---|", *rows])
+
+
+def images(network: Network) -> str:
+    """Say how images become the input."""
+    mean = network.mean.reshape(-1, network.mean.shape[-1])
+    colours = ", ".join(f"{value:.3f}" for value in mean[0])
+    what = f"the colour ({colours})" if (mean == mean[0]).all() else "the image in `mean.npy`"
+    std = network.architecture.std
+    divided = f" and divide by ({', '.join(f'{value:.3f}' for value in std)})" if std else ""
+    return f"From the pixels of an image, 0 to 255 in RGB, subtract {what}{divided}."

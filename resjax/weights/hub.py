@@ -1,0 +1,40 @@
+"""The Hugging Face Hub: the files of a repository, through its own client's cache, progress and offline mode."""
+
+from pathlib import Path
+
+from resjax.errors import BadInput
+
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the second only where the first is not there
+BESIDE = ("model.json", "mean.npy", "config.json", "preprocessor_config.json")
+
+
+def is_repository(target: str) -> bool:
+    """Say whether a name has the form OWNER/NAME or OWNER/NAME@REVISION."""
+    owner, slash, name = target.partition("/")
+    return bool(owner and slash and name) and "/" not in name and not owner.startswith((".", "~"))
+
+
+def fetch(target: str) -> Path:
+    """Bring the weights of `OWNER/NAME[@REVISION]`, and what describes them, into the cache; return their folder.
+
+    Raises BadInput where there is no such repository, it holds no weights, or the network does not answer and the
+    cache does not hold them.
+    """
+    import huggingface_hub as hub  # here, as it takes time that other commands need not wait
+    from huggingface_hub import errors
+
+    name, _, revision = target.partition("@")
+    try:
+        for weights in WEIGHTS:
+            folder = Path(hub.snapshot_download(name, revision=revision or None, allow_patterns=[weights, *BESIDE]))
+            if (folder / weights).is_file():
+                return folder
+    except errors.LocalEntryNotFoundError:
+        raise BadInput(f"{target}: neither a file or folder here nor in the cache of the Hugging Face Hub, which "
+                       "cannot be reached (or HF_HUB_OFFLINE forbids it); fetch it where there is a network, or name "
+                       "a local file of weights") from None
+    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise BadInput(f"{target}: neither a file or folder here nor to be had from the Hugging Face Hub ({first})"
+                       ) from None
+    raise BadInput(f"{target}: the repository holds neither {' nor '.join(WEIGHTS)}")

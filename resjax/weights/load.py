@@ -1,0 +1,115 @@
+"""Weights from a file, a folder or the Hub to a network that can be evaluated, fine-tuned and exported."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from resjax.errors import BadInput
+from resjax.experiment import Architecture, Data, Photographs
+from resjax.network import Network
+from resjax.weights.configs import read_config
+from resjax.weights.convert import flip_colours, to_variables
+from resjax.weights.description import USUAL, Description, Preprocessing, known_classes, read_description
+from resjax.weights.files import READERS, Tensors, read_tensors
+from resjax.weights.hub import WEIGHTS, fetch, is_repository
+from resjax.weights.names import FAMILIES
+from resjax.weights.recognize import Bare, StrideIn, ends, find_family, recognize
+
+WRAPPED = "module."  # what PyTorch's DataParallel puts before every name
+
+
+def load_weights(target: str | Path, *, stride_in: StrideIn | None = None, shortcut: Bare | None = None) -> Network:
+    """Load weights that were made elsewhere, or exported here: `target` is a file, a folder, or OWNER/NAME on the
+    Hugging Face Hub.
+
+    `stride_in` and `shortcut` say what the tensors cannot, and are only needed where nothing beside them says it.
+    Raises BadInput for whatever is missing, damaged, unknown or does not fit; then nothing has been loaded.
+    """
+    path = Path(target).expanduser()
+    if not path.exists() and path.suffix not in READERS and is_repository(str(target)):
+        path = fetch(str(target))
+    file, known = find_weights(path)
+    tensors = unwrapped(read_tensors(file), str(file))
+    return assemble(tensors, known, str(file), known.name or str(target), stride_in, shortcut)
+
+
+def find_weights(path: Path) -> tuple[Path, Description]:
+    """Find a file of weights and what is said beside it: in NAME.json, or in a folder's config.json.
+
+    Raises BadInput where there is neither a run nor weights.
+    """
+    file = path if not path.is_dir() else next((path / name for name in WEIGHTS if (path / name).is_file()), None)
+    if file is None or not file.is_file():
+        raise BadInput(f"{path}: no run lies there (it has no experiment.json), nor weights: a file "
+                       f"({', '.join(READERS)}), a folder with {' or '.join(WEIGHTS)}, or OWNER/NAME on the Hub")
+    if file.with_suffix(".json").is_file():
+        return file, read_description(file.with_suffix(".json"))
+    return file, read_config(path) if path.is_dir() and (path / "config.json").is_file() else Description()
+
+
+def unwrapped(tensors: Tensors, source: str) -> Tensors:
+    """Drop DataParallel's prefix from the names. Raises BadInput where two tensors then have one name."""
+    found: dict[str, str] = {}
+    for name in tensors:
+        if (short := name.removeprefix(WRAPPED)) in found:
+            raise BadInput(f"{source}: {found[short]} and {name} are the same tensor, twice")
+        found[short] = name
+    return {short: tensors[name] for short, name in found.items()}
+
+
+def assemble(tensors: Tensors, known: Description, source: str, name: str, stride_in: StrideIn | None,
+             shortcut: Bare | None) -> Network:
+    """Put a network together from tensors and what is known beside them."""
+    family = find_family(tensors, source)
+    names = FAMILIES[family]
+    if known.architecture is not None:
+        stride_in = known.architecture.stride_in
+        shortcut = "plain" if known.architecture.shortcut == "plain" else "A"
+    elif family.startswith("keras"):
+        stride_in = "1x1"  # as the authors' nets, which Keras's ResNet50, 101 and 152 are
+    architecture = recognize(tensors, names, source, stride_in, shortcut)
+    if known.architecture is not None and architecture.title() != known.architecture.title():
+        raise BadInput(f"{source}: it holds {architecture.title()}, and what lies beside it tells of "
+                       f"{known.architecture.title()}")
+    preprocessing = known.preprocessing or USUAL.get((family, architecture.family))
+    if preprocessing is None:
+        raise BadInput(f"{source}: {names.title} has no such network as {architecture.title()}, so how images are "
+                       f"prepared is not known; say it in {Path(source).with_suffix('.json')}, under \"preprocessing\"")
+    channels, count = ends(tensors, names, source)
+    mean, std = colours(preprocessing, channels, Path(source).parent)
+    architecture = replace(architecture, std=std)
+    model = architecture.model(count)
+    variables = to_variables(tensors, names, model, channels, source)
+    if preprocessing.channel_order == "BGR":
+        variables = flip_colours(variables)
+    classes = known_classes(known.classes, count)
+    if classes and len(classes) != count:
+        raise BadInput(f"{source}: its last layer tells {count} classes apart, and {len(classes)} are named beside it")
+    return Network(name, architecture, seen_as(architecture, preprocessing), classes, model, variables, mean)
+
+
+def colours(given: Preprocessing, channels: int, folder: Path) -> tuple[np.ndarray, tuple[float, ...]]:
+    """Return the mean image `[size, size, channels]` and the deviations, for pixels of 0 to 255 in RGB."""
+    order = slice(None, None, -1 if given.channel_order == "BGR" else 1)
+    scale = 255 / given.value_range
+    if given.mean_image:
+        try:
+            mean = np.load(folder / given.mean_image, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise BadInput(f"{folder / given.mean_image}: not a readable mean image ({error})") from None
+    else:
+        mean = np.broadcast_to(np.array(given.mean, np.float64), (given.size, given.size, len(given.mean)))
+    if mean.shape != (given.size, given.size, channels) or len(given.std) not in (0, channels):
+        raise BadInput(f"{folder}: the mean is of {mean.shape} and std of {len(given.std)} channels, for images of "
+                       f"{(given.size, given.size, channels)}")
+    return (scale * mean[..., order]).astype(np.float32), tuple(scale * value for value in given.std[order])
+
+
+def seen_as(architecture: Architecture, given: Preprocessing) -> Data | Photographs:
+    """Tell how a network looks at images, and where they are if nobody says: TFDS's ImageNet or CIFAR-10."""
+    if architecture.family == "cifar":
+        return Data(source="tfds:cifar10")
+    low = max(256, given.size)
+    return Photographs(source="tfds:imagenet2012", size=given.size, test_shorter_side=given.shorter_side,
+                       shorter_side=(low, max(480, low)))
