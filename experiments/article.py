@@ -25,7 +25,7 @@ from flax import linen as nn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from resjax import Architecture, BadInput, Data, Experiment, Optimizer, cifar_resnet, evaluate, load
+from resjax import Architecture, BadInput, Data, Experiment, Optimizer, cifar_resnet, evaluate, load_data
 from resjax.analysis import gradient_norms, residual_ratios, with_identity_blocks
 from resjax.data import Dataset, mean_image, subtract
 from resjax.dispatch import guarded
@@ -41,7 +41,7 @@ STEPS, BATCH, WINDOW = 150, 64, 25  # a loss is the mean over 25 steps: with few
 @cache
 def digits() -> Dataset:
     """Load the data."""
-    return load(Data(source="digits"))
+    return load_data(Data(source="digits"))
 
 
 def probe() -> tuple[jax.Array, jax.Array]:

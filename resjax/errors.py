@@ -5,6 +5,12 @@ class BadInput(ValueError):
     """What the user gave is wrong; the message names it and says what would be right. Exit code 2."""
 
 
+def check(true: bool, message: str) -> None:
+    """Raise `BadInput(message)` unless `true`."""
+    if not true:
+        raise BadInput(message)
+
+
 class Diverged(RuntimeError):
     """The loss, or a parameter, is no longer finite; the message names the step. Exit code 1."""
 

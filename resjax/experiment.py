@@ -1,21 +1,12 @@
 """A run is a value: frozen, checked when it is made, comparable, and readable back from its JSON."""
 
-import dataclasses
-import types
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from resjax.errors import BadInput
+from resjax.errors import BadInput, check
 from resjax.models import ResNet, cifar_resnet, imagenet_resnet
-
-
-def check(true: bool, message: str) -> None:
-    """Raise `BadInput(message)` unless `true`."""
-    if not true:
-        raise BadInput(message)
-
+from resjax.record import flatten
 
 FAMILIES = {"cifar": "CIFAR-10", "imagenet": "ImageNet"}
 
@@ -214,6 +205,8 @@ class Experiment:
             value = getattr(self, name)
             check(value >= 1, f"{name.replace('_', '-')} is {value}; it must be at least 1")
         check(self.statistics_steps >= 0, f"statistics-steps is {self.statistics_steps}; it must be >= 0")
+        check(bool(self.start) or not self.architecture.fixed_norm,
+              "architecture.fixed-norm keeps the statistics of the weights that --start names, and none are named")
         group = self.architecture.norm_group
         check(self.batch_size % group == 0,
               f"batch-size {self.batch_size} is not a multiple of architecture.norm-group {group}")
@@ -232,50 +225,3 @@ def image_shape(data: Data | Photographs) -> tuple[int, int, int]:
         return 8, 8, 1
     size = data.size or 32
     return size, size, 3
-
-
-def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    """List an experiment's values by dotted name, as on the command line."""
-    flat: dict[str, Any] = {}
-    for f in dataclasses.fields(value):
-        item = getattr(value, f.name)
-        flat |= flatten(item, f"{prefix}{f.name}.") if dataclasses.is_dataclass(item) else {prefix + f.name: item}
-    return flat
-
-
-def to_json(experiment: Experiment) -> dict[str, Any]:
-    """Turn an experiment into nested dictionaries that JSON can hold."""
-    return dataclasses.asdict(experiment, dict_factory=lambda items: {
-        key: str(item) if isinstance(item, Path) else item for key, item in items})
-
-
-def from_json(values: Any, kind: type = Experiment) -> Any:
-    """Read back what `to_json` wrote. Raises BadInput where a field is missing, unknown or ill-typed.
-
-    A field that has come since has its default, by which the earlier version worked.
-    """
-    hints = typing.get_type_hints(kind)
-    needed = {f.name for f in dataclasses.fields(kind)
-              if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING}
-    if wrong := sorted((values.keys() - hints.keys()) | (needed - values.keys())):
-        raise BadInput(f"{kind.__name__}: unknown or missing field: {', '.join(wrong)}")
-    return kind(**{name: _read(f"{kind.__name__}.{name}", value, hints[name]) for name, value in values.items()})
-
-
-def _read(name: str, value: Any, hint: Any) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return from_json(value, typing.cast(type, hint))
-    if isinstance(hint, types.UnionType):  # X | None, or Data | Photographs, told apart by their fields
-        kinds = [kind for kind in typing.get_args(hint) if kind is not types.NoneType]
-        known = (kind for kind in kinds if dataclasses.is_dataclass(kind)
-                 and value.keys() <= typing.get_type_hints(kind).keys())
-        return None if value is None else _read(name, value, next(known, kinds[0]))
-    if hint is Path:
-        return Path(value)
-    if typing.get_origin(hint) is tuple:
-        return tuple(value)
-    if typing.get_origin(hint) is Literal:
-        check(value in typing.get_args(hint), f"{name} is {value!r}; it is one of {typing.get_args(hint)}")
-        return value
-    check(type(value) is hint or (hint is float and type(value) is int), f"{name} is {value!r}; its type is {hint}")
-    return hint(value)

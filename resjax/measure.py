@@ -12,10 +12,11 @@ import numpy as np
 from resjax.data import Images, load, read_picture
 from resjax.errors import BadInput
 from resjax.evaluation import Errors, class_probabilities, errors_of, evaluate, image_probabilities, views_of
-from resjax.experiment import Data, Photographs, flatten
+from resjax.experiment import Data, Photographs
 from resjax.network import Network
 from resjax.photographs import centre_crop, decode, find_photographs, resize_shorter_side
 from resjax.processes import batch_sharding, everywhere
+from resjax.record import flatten
 from resjax.training import read_experiment, read_metrics, read_result
 from resjax.weights import Measured, class_name
 

@@ -9,10 +9,10 @@ import pytest
 
 from resjax import Architecture, BadInput, Data, Experiment, Optimizer
 from resjax.catalogue import find, load_experiments, select
-from resjax.experiment import flatten, from_json, to_json
+from resjax.record import flatten, from_json, to_json
 
 FILES = [Path(__file__).parents[1] / "experiments" / name for name in ("cifar10.py", "quickstart.py", "imagenet.py",
-                                                                  "torchvision_recipe.py")]
+                                                                  "torchvision_recipe.py", "finetune.py")]
 GOLDEN = Path(__file__).parent / "golden"
 
 
@@ -29,7 +29,7 @@ def test_runs_are_as_recorded(file):
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_experiment_goes_through_json(file):
     for name, experiment in load_experiments(file).items():
-        assert from_json(to_json(experiment)) == experiment
+        assert from_json(to_json(experiment), Experiment) == experiment
         assert experiment.name == name
 
 
@@ -38,10 +38,10 @@ def test_what_an_earlier_version_wrote_is_read_with_the_defaults_of_what_came_si
     written = to_json(run)
     for part, name in (("architecture", "family"), ("architecture", "stride_in"), ("optimizer", "plateau_steps")):
         del written[part][name]
-    assert from_json(written) == run
+    assert from_json(written, Experiment) == run
     del written["name"]
     with pytest.raises(BadInput, match="unknown or missing field: name"):
-        from_json(written)
+        from_json(written, Experiment)
 
 
 def test_table_6_is_complete():
@@ -101,7 +101,7 @@ def test_wrong_json_is_refused():
     good = to_json(Experiment(name="x"))
     for change in ({"steps": "3"}, {"stepz": 3}, {"architecture": {"depht": 20}}):
         with pytest.raises(BadInput):
-            from_json(good | change)
+            from_json(good | change, Experiment)
 
 
 if __name__ == "__main__":

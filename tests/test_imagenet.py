@@ -110,8 +110,8 @@ def test_a_run_is_measured_by_every_protocol(done, capsys, views):
 
 
 def test_archives_and_prepared_sets_can_be_measured_too(done, photographs, capsys):
-    execute(["evaluate", str(done / "run"), "--source", f"tars:{photographs}/tars"])
-    execute(["evaluate", str(done / "run"), "--source", "tfds:photos", "--directory", f"{photographs}/tfds"])
+    execute(["evaluate", str(done / "run"), "--data", f"tars:{photographs}/tars"])
+    execute(["evaluate", str(done / "run"), "--data", "tfds:photos", "--directory", f"{photographs}/tfds"])
     first, second = capsys.readouterr().out.splitlines()
     assert first == second
     assert "24 images" in first
@@ -132,7 +132,7 @@ def test_wrong_protocols_and_splits_are_refused(done, photographs, tmp_path):
             (other / split / name).mkdir(parents=True)
             (other / split / name / "x.JPEG").write_bytes(b"")
     with pytest.raises(BadInput, match="only one has: a, b, n02000001, n02000002"):
-        execute(["evaluate", str(done / "run"), "--source", f"folder:{other}"])
+        execute(["evaluate", str(done / "run"), "--data", f"folder:{other}"])
 
 
 def test_two_runs_do_not_train_together_on_photographs(photographs, tmp_path):

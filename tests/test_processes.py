@@ -12,7 +12,7 @@ import pytest
 
 from resjax import Architecture, BadInput, Data, Experiment, Optimizer, Photographs, read_metrics, restore, train
 from resjax.dispatch import execute
-from resjax.experiment import to_json
+from resjax.record import to_json
 
 
 def digits():

@@ -17,7 +17,8 @@ class Block(nn.Module):
         for i, (size, step) in enumerate(zip(sizes, strides, strict=True)):
             self.add_module(f"conv{i + 1}", nn.Conv2d(widths[i], widths[i + 1], size, step, size // 2, bias=False))
             self.add_module(f"bn{i + 1}", nn.BatchNorm2d(widths[i + 1]))
-        self.layers, self.stride, self.width, self.option, self.projection = len(sizes), stride, outside, option, shortcut
+        self.layers, self.stride, self.width = len(sizes), stride, outside
+        self.option, self.projection = option, shortcut
         changes = stride != 1 or inside != outside
         if option == "C" or (option == "B" and changes):
             self.add_module(shortcut, nn.Sequential(nn.Conv2d(inside, outside, 1, stride, bias=False),

@@ -9,6 +9,7 @@ import tyro
 from resjax.errors import BadInput
 from resjax.evaluation import Protocol
 from resjax.measure import classify, measure, recorded
+from resjax.platform import keep_compiled_programs
 from resjax.training import load
 from resjax.weights import Bare, Form, StrideIn, export
 
@@ -52,6 +53,7 @@ def evaluate_networks(
         raise BadInput(f"batch-size is {batch_size}; it must be at least 1")
     if not networks:
         raise BadInput(f"name at least one network: {NETWORK}")
+    keep_compiled_programs()
     loaded = [load(network, **asdict(unsaid)) for network in networks]
     errors = measure(loaded, split, views, batch_size, data, directory)
     names = " + ".join(network.name for network in loaded)
@@ -73,6 +75,7 @@ def predict(
     """
     if not images:
         raise BadInput("name at least one image file")
+    keep_compiled_programs()
     loaded = load(network, **asdict(unsaid))
     for file in images:
         ranked = ", ".join(f"{name} {100 * probability:.1f} %" for name, probability in classify(file, loaded))
@@ -89,8 +92,8 @@ def export_network(
 
     Args:
         network: A run's workdir, a file of weights, a folder with one, or OWNER/NAME on the Hugging Face Hub.
-        to: torchvision (timm too), huggingface, keras, akamaster (pytorch_resnet_cifar10): as these name their weights;
-            stablehlo: the whole function from pixels to logits, for any process that has JAX.
+        to: As whom to name the weights: torchvision (timm and pytorch-cifar-models too), huggingface, keras, akamaster
+            (pytorch_resnet_cifar10); or stablehlo, the whole function from pixels to logits for any process with JAX.
         out: The folder, which must not be there yet.
         unsaid: What tensors cannot say.
     """

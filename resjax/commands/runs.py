@@ -11,9 +11,10 @@ import tyro
 from resjax import catalogue
 from resjax.analysis import count_macs, count_parameters, list_layers
 from resjax.errors import BadInput
-from resjax.experiment import Experiment, Photographs, flatten, image_shape
+from resjax.experiment import Experiment, Photographs, image_shape
 from resjax.photographs import find_photographs, measure_statistics
 from resjax.processes import is_first, join
+from resjax.record import flatten
 from resjax.training import train as train_experiment
 
 SAME_KIND = tyro.conf.AvoidSubcommands  # flags change an experiment's data, not what kind they are

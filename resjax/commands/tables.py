@@ -24,7 +24,7 @@ def reproduce(
     shard: str = "1/1",
     together: int | None = None,
     experiments: Path = EXPERIMENTS,
-    source: str | None = None,
+    data: str | None = None,
     directory: Path | None = None,
     distributed: bool = False,
 ) -> None:
@@ -39,7 +39,7 @@ def reproduce(
         shard: Train one part of the runs, such as 2/8, and leave the others to other machines.
         together: Seeds of a row to train in one program; by default all on an accelerator, and one on CPU.
         experiments: The folder of the experiment files.
-        source: What to read in place of what the experiments say: folder:PATH, tars:PATH or tfds:NAME.
+        data: What to read in place of what the experiments say: folder:PATH, tars:PATH or tfds:NAME.
         directory: Where prepared TFDS sets lie; by default RESJAX_DATA, else ~/tensorflow_datasets.
         distributed: Join the processes that SLURM, Open MPI, Kubernetes or a TPU pod has started.
     """
@@ -56,7 +56,7 @@ def reproduce(
     wanted = paper.find_table(table)
     seeds = (5 if table == "table6" else 1) if seeds is None else seeds
     rows = [name for name in only.split(",") if name]
-    planned = paper.plan(wanted, experiments, runs, seeds, rows, scale, directory, source)
+    planned = paper.plan(wanted, experiments, runs, seeds, rows, scale, directory, data)
     together = (1 if jax.default_backend() == "cpu" else seeds) if together is None else together
     if together < 1:
         raise BadInput(f"together is {together}; it must be at least 1")

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from resjax.errors import BadInput
-from resjax.experiment import flatten
 from resjax.files import write_aside
+from resjax.record import flatten
 from resjax.training import read_experiment, read_metrics, read_result
 
 PAGE = Path(__file__).with_name("report.html")

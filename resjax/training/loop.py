@@ -19,6 +19,7 @@ from resjax.processes import is_first, largest, told_by_first, wait_for_all
 from resjax.training.interrupt import stop_requests
 from resjax.training.replica import Replica, advance, begin, open_feed, save, step_of
 from resjax.training.setting import Feed
+from resjax.training.start import find_start
 from resjax.training.state import state_digest
 from resjax.training.workdir import claimed, environment, read_result, write_json
 
@@ -55,8 +56,9 @@ def train_together(experiments: Sequence[Experiment], workdirs: Sequence[str | P
         stop_request = stack.enter_context(stop_requests())
         missing = np.flatnonzero(told_by_first([read_result(folder) is None for folder in folders]))
         if missing.size:
+            start = find_start(common, [folders[index] for index in missing])
             feed = open_feed(common, devices)
-            replicas = [begin(feed, experiments[index], folders[index], devices, stack, followed_by)
+            replicas = [begin(feed, experiments[index], folders[index], start, devices, stack, followed_by)
                         for index in missing]
             for _, group in groupby(sorted(replicas, key=step_of), key=step_of):
                 complete(feed, list(group), devices, stop_request)
@@ -68,7 +70,8 @@ def complete(feed: Feed, replicas: Sequence[Replica], devices: Sequence[jax.Devi
     """Make the steps that are left to runs that stand at the same one, and write their results."""
     if step_of(replicas[0]) < feed.setting.experiment.steps:
         replicas = descend(feed, replicas, stop_request)
-        if feed.setting.experiment.statistics_steps:  # otherwise the moving averages stay
+        experiment = feed.setting.experiment
+        if experiment.statistics_steps and not experiment.architecture.fixed_norm:  # otherwise the moving averages stay
             replicas = [replica._replace(state=replica.state.replace(batch_stats=feed.true_average(replica.state)))
                         for replica in replicas]
         for replica in replicas:

@@ -11,6 +11,7 @@ import numpy as np
 from resjax.data import Dataset, load, mean_image
 from resjax.errors import Diverged
 from resjax.experiment import Experiment, Photographs
+from resjax.network import Network
 from resjax.photographs import PhotoSet, Statistics, find_photographs, measure_statistics
 from resjax.processes import batch_sharding, everywhere, is_first, told_by_first
 from resjax.training import checkpoint
@@ -18,6 +19,7 @@ from resjax.training.log import Log, Window, rewind_metrics
 from resjax.training.optimizer import learning_rate, sgd
 from resjax.training.resident import Resident
 from resjax.training.setting import Call, Feed, Setting
+from resjax.training.start import start_from
 from resjax.training.state import TrainState, draw_onto
 from resjax.training.step import Metrics
 from resjax.training.streamed import Streamed
@@ -54,17 +56,19 @@ def statistics(photos: PhotoSet, data: Photographs) -> Statistics:
     return Statistics(*map(told_by_first, measured))
 
 
-def begin(feed: Feed, experiment: Experiment, workdir: Path, devices: Sequence[jax.Device], stack: ExitStack,
-          followed_by: float) -> Replica:
-    """Draw a run's first state, or restore its last, onto every device; its checkpoints stay open in `stack`."""
+def begin(feed: Feed, experiment: Experiment, workdir: Path, start: Network | None, devices: Sequence[jax.Device],
+          stack: ExitStack, followed_by: float) -> Replica:
+    """Draw a run's first state, take it from `start`, or restore its last; its checkpoints stay open in `stack`."""
     setting = feed.setting
     write_experiment(workdir, experiment, feed.classes, feed.mean.shape, devices)
     first = draw_onto(everywhere(setting.sharding), setting.model, setting.optimizer, feed.mean, experiment.seed)
     manager = stack.enter_context(checkpoint.checkpoints(workdir, clear=True))
-    state, meta = checkpoint.restore_latest(manager, first) or (first, {"window": {}})
-    rewind_metrics(workdir, int(state.step), experiment.steps)
     name = f"{experiment.name} seed {experiment.seed}"
     log = Log(workdir, name, experiment.steps, experiment.batch_size, followed_by)
+    state, meta = checkpoint.restore_latest(manager, first) or (None, {"window": {}})
+    if state is None:
+        state = first if start is None else start_from(start, first, feed.classes, log)
+    rewind_metrics(workdir, int(state.step), experiment.steps)
     if state.step:
         log.tell(f"goes on from step {state.step}")
     return Replica(experiment, log, manager, state, Window(**meta["window"]))

@@ -13,9 +13,10 @@ from typing import Any
 import jax
 
 from resjax.errors import BadInput
-from resjax.experiment import Experiment, from_json, to_json
+from resjax.experiment import Experiment
 from resjax.files import write_aside
 from resjax.processes import is_first
+from resjax.record import from_json, to_json
 
 
 @contextmanager
@@ -62,7 +63,7 @@ def read_run(workdir: Path) -> tuple[Experiment, tuple[str, ...], tuple[int, ...
     file = workdir / "experiment.json"
     try:
         content = json.loads(file.read_text())
-        return from_json(content["experiment"]), tuple(content["classes"]), tuple(content["image"])
+        return from_json(content["experiment"], Experiment), tuple(content["classes"]), tuple(content["image"])
     except (FileNotFoundError, NotADirectoryError):
         raise BadInput(f"{workdir}: no run lies there (it has no experiment.json)") from None
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError, BadInput) as error:

@@ -2,7 +2,7 @@
 
 from resjax.weights.card import Measured
 from resjax.weights.description import class_name
-from resjax.weights.export import Form, export
+from resjax.weights.forms import Form, export
 from resjax.weights.load import load_weights
 from resjax.weights.recognize import Bare, StrideIn
 

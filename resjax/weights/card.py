@@ -24,13 +24,19 @@ model = keras.applications.ResNet{depth}(weights=None, classes={classes})
 model.load_weights("model.h5")
 ```""",
     "akamaster": """```python
-from resnet import resnet{depth}  # of github.com/akamaster/pytorch_resnet_cifar10
+from resnet import BasicBlock, ResNet  # of github.com/akamaster/pytorch_resnet_cifar10
 from safetensors.torch import load_file
-model = resnet{depth}()
+model = ResNet(BasicBlock, [{blocks}] * 3, num_classes={classes})
+model.load_state_dict(load_file("model.safetensors"))
+```""",
+    "torchvision-cifar": """```python
+from pytorch_cifar_models.resnet import BasicBlock, CifarResNet  # of github.com/chenyaofo/pytorch-cifar-models
+from safetensors.torch import load_file
+model = CifarResNet(BasicBlock, [{blocks}] * 3, num_classes={classes})
 model.load_state_dict(load_file("model.safetensors"))
 ```""",
     "stablehlo": """```python
-from jax import export  # any version that reads this one's; nothing else is needed
+from jax import export  # nothing but jax and flatbuffers is needed
 logits = export.deserialize(open("model.stablehlo", "rb").read()).call(pixels)
 ```
 
@@ -53,13 +59,14 @@ def model_card(network: Network, to: str, errors: Sequence[Measured], recipe: st
     """Write the card; without errors it says that none were measured."""
     height, width, channels = network.mean.shape
     values = {"depth": network.architecture.depth, "classes": network.model.classes, "height": height, "width": width,
-              "channels": channels}
+              "channels": channels, "blocks": network.model.blocks[0]}
+    use = "torchvision-cifar" if to == "torchvision" and network.architecture.family == "cifar" else to
     parts = [
         f"# {network.name}",
         f"{network.architecture.title()}, {network.model.classes} classes: "
         f"{count_parameters(network.model, network.mean.shape):,} parameters, "
         f"{count_macs(network.model, network.mean.shape):,} multiply-adds for an image of {height}x{width}.",
-        "## Errors", table(errors), "## Use", USE[to].format(**values)]
+        "## Errors", table(errors), "## Use", USE[use].format(**values)]
     if to != "stablehlo":
         parts.append(f"{images(network)} `model.json` holds this; `resjax.load` reads this folder.")
     if recipe:

@@ -9,6 +9,7 @@ from resjax.models.resnet import IMAGENET
 from resjax.weights.description import Description, Preprocessing, read_json
 
 TIMM = {f"resnet{depth}": depth for depth in IMAGENET}  # its other names are of other networks
+HARMLESS = {"in_chans", "num_classes"}  # the tensors tell these too
 
 
 def read_config(folder: Path) -> Description:
@@ -32,9 +33,11 @@ def read_config(folder: Path) -> Description:
 def from_timm(config: dict[str, Any], file: Path) -> Description:
     """Read timm's: `architecture`, and under `pretrained_cfg` how its images are prepared."""
     name, images = config["architecture"], config["pretrained_cfg"]
-    if name not in TIMM or config.get("model_args"):
-        raise BadInput(f"{file}: {name!r}{' with model_args' if config.get('model_args') else ''} is no network of the "
-                       f"paper; of timm's those are {', '.join(TIMM)}")
+    changed = {key: value for key, value in (config.get("model_args") or {}).items()
+               if key not in HARMLESS and (key, value) != ("global_pool", "avg")}
+    if name not in TIMM or changed:
+        raise BadInput(f"{file}: {name!r}{f' with {changed}' if changed else ''} is no network of the paper; of timm's "
+                       f"those are {', '.join(TIMM)}")
     size = int(images["input_size"][-1])
     return Description(
         architecture=Architecture(family="imagenet", depth=TIMM[name], shortcut="B", stride_in="3x3", norm_group=32),

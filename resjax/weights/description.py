@@ -7,9 +7,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from resjax.errors import BadInput
-from resjax.experiment import Architecture, check, from_json
+from resjax.errors import BadInput, check
+from resjax.experiment import Architecture
 from resjax.network import Network
+from resjax.record import from_json
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,6 +33,9 @@ def fetch(target: str) -> Path:
         raise BadInput(f"{target}: neither a file or folder here nor in the cache of the Hugging Face Hub, which "
                        "cannot be reached (or HF_HUB_OFFLINE forbids it); fetch it where there is a network, or name "
                        "a local file of weights") from None
+    except errors.RepositoryNotFoundError:
+        raise BadInput(f"{target}: neither a file or folder here nor a repository of the Hugging Face Hub (or a "
+                       "private one: `hf auth login`)") from None
     except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
         first = str(error).strip().splitlines()[0]
         raise BadInput(f"{target}: neither a file or folder here nor to be had from the Hugging Face Hub ({first})"

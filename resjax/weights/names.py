@@ -45,7 +45,7 @@ KERAS: dict[str, Any] = {
     "conv_axes": (0, 1, 2, 3), "dense_axes": (0, 1)}
 
 FAMILIES = {
-    "torchvision": Names(  # and timm, and most of PyTorch
+    "torchvision": Names(  # timm, pytorch-cifar-models, and most of PyTorch
         "torchvision, timm", ("conv1", "bn1"), ("layer{stage}.{block}.conv{layer}", "layer{stage}.{block}.bn{layer}"),
         ("layer{stage}.{block}.downsample.0", "layer{stage}.{block}.downsample.1"), "fc", **TORCH),
     "akamaster": Names(  # github.com/akamaster/pytorch_resnet_cifar10, the much-used nets for CIFAR-10

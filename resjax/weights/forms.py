@@ -13,7 +13,7 @@ import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from resjax.data import subtract
 from resjax.errors import BadInput
@@ -33,9 +33,10 @@ KERAS_ORDER = ("1_conv", "1_bn", "2_conv", "2_bn", "0_conv", "3_conv", "0_bn", "
 def export(network: Network, to: Form, out: str | Path, errors: Sequence[Measured] = (), recipe: str = "") -> Path:
     """Write a network into a new folder, in the form that `to` names, with a model card that states errors and recipe.
 
-    torchvision (and timm), huggingface, keras and akamaster (pytorch_resnet_cifar10) load theirs strictly; stablehlo
-    is the whole function from pixels to logits, for any process that has JAX. Raises BadInput where the other side has
-    no such network or the folder is there already, OSError where it cannot be written. Nothing is left half-written.
+    torchvision (timm too; and pytorch-cifar-models), huggingface, keras and akamaster (pytorch_resnet_cifar10) load
+    theirs strictly; stablehlo is the whole function from pixels to logits, for any process that has JAX. Raises
+    BadInput where the other side has no such network or the folder is there already, OSError where it cannot be
+    written. Nothing is left half-written.
     """
     out = Path(out)
     if to not in WRITERS:
@@ -58,12 +59,13 @@ def check_form(network: Network, to: Form) -> None:
     architecture = network.architecture
     family, depth, shortcut = architecture.family, architecture.depth, architecture.shortcut
     wide = depth >= 50
-    has = {"torchvision": (family == "imagenet" and shortcut == "B" and (not wide or architecture.stride_in == "3x3"),
-                           "ResNets of Table 1 with option B whose bottlenecks stride in the 3x3"),
+    v15 = not wide or architecture.stride_in == "3x3"
+    has = {"torchvision": (shortcut == "B" and (family == "cifar" or v15),
+                           "ResNets with option B whose bottlenecks stride in the 3x3"),
            "huggingface": (family == "imagenet" and shortcut == "B", "ResNets of Table 1 with option B"),
            "keras": (family == "imagenet" and shortcut == "B" and wide and architecture.stride_in == "1x1",
                      "ResNet-50, 101 and 152 with option B that stride in the first 1x1"),
-           "akamaster": (family == "cifar" and shortcut in ("A", "B"), "ResNets for CIFAR-10 with option A or B"),
+           "akamaster": (family == "cifar" and shortcut == "A", "ResNets for CIFAR-10 with option A"),
            "stablehlo": (True, "")}
     fits, there = has[to]
     if not fits:
@@ -74,7 +76,7 @@ def check_form(network: Network, to: Form) -> None:
 
 def write_safetensors(family: str, network: Network, folder: Path) -> None:
     """Write `model.safetensors` and what belongs to it."""
-    save_file(to_tensors(network.variables, FAMILIES[family], network.model), folder / "model.safetensors")
+    (folder / "model.safetensors").write_bytes(save(to_tensors(network.variables, FAMILIES[family], network.model)))
     write_description(network, folder)
 
 

@@ -1,0 +1,39 @@
+"""Small networks with random weights, for tests that load and export them."""
+
+import jax
+import numpy as np
+
+from resjax import Architecture, Data, Network, Photographs
+from resjax.weights.convert import variable_shapes
+
+
+def random_network(family="cifar", depth=14, shortcut="A", classes=("cat", "dog", "owl"), stride_in="1x1", std=(),
+                   mean_image=False, size=None):
+    """Draw weights, and statistics far from their first values."""
+    architecture = Architecture(family=family, depth=depth, shortcut=shortcut, stride_in=stride_in, std=std)
+    model, random = architecture.model(len(classes)), np.random.default_rng(0)
+    leaves, structure = jax.tree_util.tree_flatten_with_path(variable_shapes(model, 3))
+
+    def draw(path, leaf):
+        match path[-1].key:
+            case "kernel":
+                return random.normal(0, np.sqrt(1.5 / np.prod(leaf.shape[-4:-1] or leaf.shape[:1])), leaf.shape)
+            case "var" | "scale":
+                return random.uniform(0.5, 1.5, leaf.shape)
+            case _:
+                return random.normal(0, 0.2, leaf.shape)
+
+    small = family == "cifar"
+    size = size or (32 if small else 224)
+    data = Data(source="tfds:cifar10") if small else Photographs(size=size, test_shorter_side=size * 8 // 7)
+    mean = random.uniform(90, 130, (size, size, 3) if mean_image else (1, 1, 3))
+    variables = jax.tree.unflatten(structure, [np.float32(draw(path, leaf)) for path, leaf in leaves])
+    return Network("random", architecture, data, tuple(classes), model, variables,
+                   np.broadcast_to(np.float32(mean), (size, size, 3)).copy())
+
+
+def same_network(a, b):
+    """Compare everything but the name."""
+    values = [network._replace(name="", variables={}, mean=0) for network in (a, b)]
+    arrays = [(network.variables, network.mean) for network in (a, b)]
+    return values[0] == values[1] and all(jax.tree.leaves(jax.tree.map(np.array_equal, *arrays)))

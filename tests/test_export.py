@@ -1,0 +1,136 @@
+"""Networks in the form that others load: whole folders, only where the other side computes the same."""
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from networks import random_network, same_network
+
+from resjax import BadInput, export, load, train
+from resjax.dispatch import execute
+from resjax.measure import measure
+from resjax.weights import Measured
+from resjax.weights.description import imagenet_classes
+
+CALL = """
+import sys
+import numpy as np
+from jax import export
+logits = export.deserialize(open(sys.argv[1], "rb").read())
+for batch in (1, 3):
+    np.save(sys.argv[2] + str(batch), logits.call(np.load(sys.argv[3])[:batch]))
+assert not [name for name in sys.modules if name.startswith(("resjax", "flax"))]
+"""
+
+
+@pytest.mark.parametrize("mean_image", [False, True])
+def test_stablehlo_computes_the_same_without_resjax_for_any_batch(mean_image, tmp_path):
+    network = random_network(std=(50.0, 51.0, 52.0), mean_image=mean_image)
+    out = export(network, "stablehlo", tmp_path / "out")
+    pixels = np.random.default_rng(1).integers(0, 256, (3, 32, 32, 3)).astype(np.uint8)
+    np.save(tmp_path / "pixels.npy", pixels)
+    subprocess.run([sys.executable, "-c", CALL, str(out / "model.stablehlo"), str(tmp_path / "logits"),
+                    str(tmp_path / "pixels.npy")], check=True, timeout=300)
+    wanted = network.model.apply(network.variables, pixels - network.mean)
+    for batch in (1, 3):
+        assert np.allclose(np.load(tmp_path / f"logits{batch}.npy"), wanted[:batch], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("values", "to", "message"), [
+    (("imagenet", 50, "B"), "torchvision", "is ResNet B-50 v1 for ImageNet, .* --to huggingface or keras or stablehlo"),
+    (("imagenet", 18, "A"), "torchvision", "goes --to stablehlo"),
+    (("imagenet", 50, "C"), "huggingface", "goes --to stablehlo"),
+    (("imagenet", 18, "B"), "keras", "goes --to torchvision or huggingface or stablehlo"),
+    (("cifar", 14, "B"), "akamaster", "is ResNet B-14 for CIFAR-10, .* goes --to torchvision or stablehlo"),
+    (("cifar", 14, "A"), "huggingface", "goes --to akamaster or stablehlo"),
+    (("cifar", 14, "plain"), "akamaster", "is plain-14 for CIFAR-10"),
+    (("cifar", 14, "A"), "caffe", "to is 'caffe'; it is one of torchvision, huggingface, keras, akamaster, stablehlo"),
+])
+def test_what_the_other_side_would_compute_otherwise_is_refused(values, to, message, tmp_path):
+    with pytest.raises(BadInput, match=message):
+        export(random_network(*values), to, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    (tmp_path / "there").mkdir()
+    with pytest.raises(BadInput, match="there is there already; name a new folder"):
+        export(random_network(), "akamaster", tmp_path / "there")
+    monkeypatch.setattr("resjax.weights.forms.model_card", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        export(random_network(), "akamaster", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+def test_preprocessing_travels_with_the_weights(tmp_path):
+    network = random_network(mean_image=True, std=(50.0, 51.0, 52.0))
+    out = export(network, "akamaster", tmp_path / "out")
+    assert (out / "mean.npy").is_file()
+    assert same_network(load(out), network)
+    assert "subtract the image in `mean.npy` and divide by (50.000, 51.000, 52.000)" in (out / "README.md").read_text()
+    wide = export(random_network("imagenet", 18, "B", mean_image=True), "huggingface", tmp_path / "wide")
+    assert not (wide / "preprocessor_config.json").exists()  # theirs knows no mean image
+
+
+def test_the_card_states_what_was_measured(tmp_path):
+    out = export(random_network(), "akamaster", tmp_path / "out",
+                 [Measured("tfds:cifar10, test", "single", 8.75, 0.4, 10_000)], "    steps = 64000")
+    card = (out / "README.md").read_text()
+    assert "| tfds:cifar10, test | single | 8.75 | 0.40 | 10,000 |" in card
+    assert "ResNet A-14 for CIFAR-10, 3 classes: 172,051 parameters" in card
+    assert "ResNet(BasicBlock, [2] * 3, num_classes=3)" in card
+    assert "steps = 64000" in card
+    assert "None were measured" in (export(random_network(), "stablehlo", tmp_path / "b") / "README.md").read_text()
+
+
+def test_a_run_is_exported_measured_and_used_from_the_command_line(small, tmp_path, capsys):
+    run = tmp_path / "run"
+    result = train(small(steps=40), run)
+    (run / "errors-ten-crop.json").write_text(json.dumps({
+        "top1_error": 5.5, "top5_error": 1.5, "images": 360, "state_digests": [result["state_digest"]]}))
+    (run / "errors-multi-scale.json").write_text(json.dumps({
+        "top1_error": 6.5, "top5_error": 1.5, "images": 360, "state_digests": ["of another state"]}))
+    out = tmp_path / "out"
+    execute(["export", str(run), "--to", "akamaster", "--out", str(out)])
+    assert capsys.readouterr().out == f"{out}: README.md, mean.npy, model.json, model.safetensors\n"
+    card = (out / "README.md").read_text()
+    assert f"| digits, test | single | {result['test_top1_error']:.2f} |" in card
+    assert "| digits, test | ten-crop | 5.50 | 1.50 | 360 |" in card
+    assert "multi-scale" not in card
+    assert "optimizer.peak = 0.05" in card
+    assert "for an image of 8x8" in card
+    execute(["evaluate", str(run)])
+    of_run = capsys.readouterr().out
+    execute(["evaluate", str(out), "--data", "digits"])
+    assert capsys.readouterr().out == of_run
+    for network, message in (
+            (random_network(classes="0123456789"), "images of 1 channels, random is for 3"),
+            (random_network(), "digits has 10 classes, random was trained on 3; only one has: 0, 1, 2")):
+        with pytest.raises(BadInput, match=message):
+            execute(["evaluate", str(export(network, "akamaster", tmp_path / message[:3])), "--data", "digits"])
+
+
+@pytest.mark.parametrize("views", ["single", "ten-crop", "multi-scale"])
+def test_weights_are_measured_by_every_protocol_as_the_network_that_they_are_from(views, photographs, tmp_path, capsys):
+    network = random_network("imagenet", 18, "B", ("n02000001", "n02000002"), std=(50.0, 55.0, 60.0), size=64)
+    out = export(network, "torchvision", tmp_path / "out")
+    data = f"folder:{photographs}/folders"
+    execute(["evaluate", str(out / "model.safetensors"), "--data", data, "--views", views])
+    found = capsys.readouterr().out
+    wanted = measure([network], "test", views, 128, data)
+    assert found.startswith("random, test")
+    assert found.endswith(f"loss {wanted.loss:.4f}, 24 images\n")
+    assert wanted.loss > 0.1
+
+
+def test_a_picture_is_named_in_words(photographs, tmp_path, capsys):
+    network = random_network("imagenet", 18, "B", tuple(imagenet_classes()))
+    picture = next((photographs / "folders" / "val" / "n02000001").iterdir())
+    execute(["predict", str(export(network, "torchvision", tmp_path / "out")), str(picture)])
+    out = capsys.readouterr().out
+    assert out.startswith(f"{picture}: ")
+    assert len(out.split(" %")) == 6
+    assert re.search(r": .+ \(n\d{8}\) \d+\.\d %, ", out)

@@ -1,0 +1,108 @@
+"""The Hugging Face Hub, played by a server on this machine: fetched once, kept, and used without a network."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from networks import random_network
+
+from resjax import BadInput, export, load
+from resjax.weights.hub import is_repository
+
+COMMIT = "c" * 40
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    """Serve `someone/resnet` and `someone/empty`; yield the server's address and what was asked of it."""
+    folder = export(random_network(), "akamaster", tmp_path_factory.mktemp("hub") / "resnet")
+    (folder / "large.bin").write_bytes(b"0" * 1000)
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+        def do_GET(self):
+            asked.append(self.path)
+            path = self.path.partition("?")[0]
+            files = list(folder.iterdir()) if "/resnet/" in path else []
+            if "someone/" not in path or "/gone/" in path:
+                return self.answer(404, b"", {"X-Error-Code": "RepoNotFound"})
+            if "/tree/" in path:
+                return self.answer(200, json.dumps([{"type": "file", "path": file.name, "oid": COMMIT,
+                                                     "size": file.stat().st_size} for file in files]).encode())
+            if path.startswith("/api/"):
+                siblings = [{"rfilename": file.name} for file in files]
+                return self.answer(200, json.dumps({"id": "x", "sha": COMMIT, "siblings": siblings}).encode())
+            content = (folder / path.rpartition("/")[2]).read_bytes()
+            etag = f'"{hashlib.sha1(content).hexdigest()}"'
+            return self.answer(200, content, {"ETag": etag, "X-Repo-Commit": COMMIT})
+
+        do_HEAD = do_GET
+
+        def answer(self, code, content, headers=None):
+            self.send_response(code)
+            for name, value in ({"Content-Length": str(len(content))} | (headers or {})).items():
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(content)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", asked
+    server.shutdown()
+    server.server_close()
+
+
+def ask(target, home, address, **environment):
+    """Load in a process of its own, as the client reads its settings once; return what it printed."""
+    code = ("import sys, resjax\nfrom resjax.dispatch import guarded\n"
+            "sys.exit(guarded(lambda: print(resjax.load(sys.argv[1]).architecture.title())))")
+    settings = {"HF_ENDPOINT": address, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1"} | environment
+    done = subprocess.run([sys.executable, "-c", code, target], env=os.environ | settings, capture_output=True,
+                          text=True, timeout=200)
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr, done.returncode
+
+
+def test_weights_are_fetched_once_and_then_need_no_network(hub, tmp_path):
+    address, asked = hub
+    out, code = ask("someone/resnet", tmp_path, address)
+    assert code == 0
+    assert out.startswith("ResNet A-14 for CIFAR-10")
+    assert "Fetching" in out  # the client's own progress
+    assert not [path for path in asked if "large.bin" in path and "resolve" in path]
+    before = len(asked)
+    for environment in ({"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}):
+        out, code = ask("someone/resnet", tmp_path, address, **environment)
+        assert (code, out.splitlines()[0]) == (0, "ResNet A-14 for CIFAR-10")
+    assert len(asked) == before
+
+
+@pytest.mark.parametrize(("target", "environment", "message"), [
+    ("someone/gone", {}, "nor a repository of the Hugging Face Hub"),
+    ("someone/empty", {}, "the repository holds neither model.safetensors nor pytorch_model.bin"),
+    ("someone/resnet", {"HF_HUB_OFFLINE": "1"}, "nor in the cache of the Hugging Face Hub, which cannot be reached"),
+    ("someone/resnet", {"HF_ENDPOINT": "http://127.0.0.1:9"}, "or name a local file of weights"),
+])
+def test_what_cannot_be_fetched_is_said_clearly(target, environment, message, hub, tmp_path):
+    out, code = ask(target, tmp_path, hub[0], **environment)
+    assert code == 2
+    assert message in out
+    assert f"resjax: {target}: " in out
+
+
+def test_names_of_repositories_are_told_from_paths(tmp_path):
+    assert is_repository("timm/resnet50.tv_in1k")
+    assert is_repository("timm/resnet50.tv_in1k@main")
+    for path in ("resnet50", "/a/b", "./runs/x", "a/b/c", "~/x", "a/", "../x"):
+        assert not is_repository(path)
+    with pytest.raises(BadInput, match=r"runs/none\.pth: no run lies there"):
+        load("runs/none.pth")

@@ -1,0 +1,265 @@
+"""Weights from files: what fits is loaded whole, and everything else is one clear error and nothing loaded."""
+
+import json
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+from networks import random_network, same_network
+from safetensors.numpy import load_file, save_file
+
+from resjax import BadInput, embed, export, features, load
+from resjax.weights.convert import reorder
+from resjax.weights.description import imagenet_classes, known_classes
+from resjax.weights.files import read_tensors
+
+
+@pytest.fixture(scope="module")
+def network():
+    return random_network()
+
+
+@pytest.fixture(scope="module")
+def exported(network, tmp_path_factory):
+    return export(network, "akamaster", tmp_path_factory.mktemp("weights") / "out")
+
+
+def changed(exported, folder, change):
+    """Copy weights without what lies beside them, changed."""
+    tensors = load_file(exported / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "weights.safetensors")
+    return folder / "weights.safetensors"
+
+
+def rename(old, new):
+    def change(tensors):
+        tensors[new] = tensors.pop(old)
+
+    return change
+
+
+def put(name, value):
+    return lambda tensors: tensors.__setitem__(name, np.float32(value))
+
+
+def test_a_network_comes_back_as_it_was(network, exported):
+    assert same_network(load(exported), network)
+    assert same_network(load(exported / "model.safetensors"), network)
+    assert load(exported).name == "random"
+
+
+def test_what_tensors_cannot_tell_is_asked_for(exported, network, tmp_path):
+    file = changed(exported, tmp_path, lambda tensors: None)
+    with pytest.raises(BadInput, match="does not tell a plain net from option A: --shortcut plain or --shortcut A"):
+        load(file)
+    assert load(file, shortcut="plain").model.shortcut == "plain"
+    assert load(file, shortcut="A").classes == ()
+    wide = export(random_network("imagenet", 50, "B", "ab"), "huggingface", tmp_path / "wide")
+    (wide / "model.json").unlink()
+    assert load(wide).architecture.stride_in == "1x1"  # as config.json says
+    assert load(wide).classes == ("a", "b")
+    with pytest.raises(BadInput, match="no tensor tells where the bottlenecks stride: --stride-in 3x3"):
+        load(wide / "model.safetensors")
+    assert load(wide / "model.safetensors", stride_in="3x3").architecture.title() == "ResNet B-50 v1.5 for ImageNet"
+
+
+@pytest.mark.parametrize("prefix", ["module.", ""])
+def test_prefixes_of_parallel_training_are_dropped(prefix, network, exported, tmp_path):
+    def wrap(tensors):
+        for name in list(tensors):
+            tensors[prefix + name] = tensors.pop(name)
+
+    loaded = load(changed(exported, tmp_path, wrap), shortcut="A")
+    assert np.array_equal(loaded.variables["params"]["fc"]["kernel"], network.variables["params"]["fc"]["kernel"])
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda t: t.pop("layer2.1.bn2.running_mean"), r"layer2.1.bn2.running_mean is missing, which "
+     r"pytorch_resnet_cifar10 has for our batch_stats/stage2/rest/bn2/mean\[0\] \(32,\)"),
+    (lambda t: t.pop("linear.bias"), r"linear.bias is missing"),
+    (put("linear.bias", np.zeros(4)), r"linear.bias has shape \(4,\), and our params/fc/bias is \(3,\)"),
+    (put("layer1.0.conv2.weight", np.zeros((16, 16, 1, 1))), r"layer1.0.conv2.weight has shape \(16, 16, 1, 1\), and "
+     r"our params/stage1/first/conv2/kernel is \(3, 3, 16, 16\)"),
+    (put("layer1.0.conv2.weight", np.zeros(16)), r"layer1.0.conv2.weight has shape \(16,\)"),
+    (put("conv1.weight", np.zeros(3)), r"the first kernel has shape \(3,\)"),
+    (put("extra.weight", np.zeros(3)), r"our network has no place for extra.weight"),
+    (put("module.conv1.weight", np.zeros(3)), "conv1.weight and module.conv1.weight are the same tensor, twice"),
+    (put("bn1.bias", np.full(16, np.nan)), "bn1.bias holds a value that is not finite"),
+    (rename("linear.weight", "head.weight"), "its names are nobody's that we know"),
+    (put("layer2.0.shortcut.0.weight", np.zeros((32, 16, 1, 1))), r"project in the blocks \[\(2, 0\)\] .* neither "
+     r"option B, \[\(2, 0\), \(3, 0\)\], nor C"),
+    (lambda t: [t.pop(name) for name in list(t) if name.startswith("layer3.1")], r"basic blocks \(2, 2, 1\) are "),
+    (lambda t: [t.pop(name) for name in list(t) if name.startswith("layer3")], r"basic blocks \(2, 2\) are neither"),
+    (lambda t: t.clear(), "it holds no tensor"),
+])
+def test_what_does_not_fit_is_named_on_both_sides(change, message, exported, tmp_path):
+    file = changed(exported, tmp_path, change)
+    with pytest.raises(BadInput, match=message) as error:
+        load(file, shortcut="A")
+    assert str(file) in str(error.value)
+
+
+@pytest.mark.parametrize(("name", "content", "message"), [
+    ("none.safetensors", None, "no run lies there .* nor weights"),
+    ("weights.npz", b"x", "a file of weights ends in .safetensors, .pt, .pth, .th, .bin, .h5"),
+    ("weights.safetensors", b"", "not a whole safetensors file"),
+    ("weights.safetensors", b"\xff" * 100, "not a whole safetensors file"),
+    ("weights.h5", b"x" * 100, "not a whole Keras file"),
+    ("weights.h5", b"", "not a whole Keras file"),
+])
+def test_files_that_are_none(name, content, message, tmp_path):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(BadInput, match=message):
+        load(tmp_path / name)
+
+
+def test_truncated_files(exported, tmp_path):
+    wide = export(random_network("imagenet", 50, "B", "ab"), "keras", tmp_path / "wide")
+    for file in (exported / "model.safetensors", wide / "model.h5"):
+        content = file.read_bytes()
+        for part in (0.1, 0.5, 0.99):
+            cut = tmp_path / f"cut{file.suffix}"
+            cut.write_bytes(content[:int(part * len(content))])
+            with pytest.raises(BadInput, match=f"cut{file.suffix}: not a whole"):
+                read_tensors(cut)
+
+
+def test_a_name_twice_in_a_safetensors_file(exported, tmp_path):
+    content = (exported / "model.safetensors").read_bytes()
+    twice = content.replace(b'"layer3.1.bn2.bias"', b'"layer3.1.bn1.bias"', 1)
+    assert twice != content
+    (tmp_path / "weights.safetensors").write_bytes(twice)
+    with pytest.raises(BadInput, match=r"weights\.safetensors: "):
+        load(tmp_path / "weights.safetensors", shortcut="A")
+
+
+def test_keras_files_without_names_or_with_strange_layers(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_group("layers")
+    with pytest.raises(BadInput, match=r"its layers have no names; write it by model.save"):
+        load(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file.attrs["layer_names"] = np.array(["x"], "S")
+        file.create_group("x").attrs["weight_names"] = np.array(["a", "b", "c"], "S")
+    with pytest.raises(BadInput, match="x has 3 weights"):
+        load(tmp_path / "b.h5")
+
+
+def test_the_first_keras_release_of_the_authors_weights_is_read_by_its_own_names(tmp_path):
+    """Its layers are named as in the authors' Caffe files, and its weights as Keras 1 named them; it has biases."""
+    network = random_network("imagenet", 50, "B", "ab")
+    out = export(network, "keras", tmp_path / "out")
+    letters = "abcdef"
+    with h5py.File(out / "model.h5") as new, h5py.File(tmp_path / "old.h5", "w") as old:
+        names = []
+        for layer in (name.decode() for name in new.attrs["layer_names"]):
+            if layer.startswith("conv1_"):
+                name = {"conv1_conv": "conv1", "conv1_bn": "bn_conv1"}[layer]
+            elif layer == "predictions":
+                name = "fc1000"
+            else:
+                stage, block, number, kind = layer.split("_")
+                branch = "1" if number == "0" else f"2{letters[int(number) - 1]}"
+                name = f"{'bn' if kind == 'bn' else 'res'}{stage[4:]}{letters[int(block[5:]) - 1]}_branch{branch}"
+            group = old.create_group(name)
+            inner = [weight.decode() for weight in new[layer].attrs["weight_names"]]
+            group.attrs["weight_names"] = np.array([f"{name}_{i}" for i in range(len(inner))], "S")
+            for i, weight in enumerate(inner):
+                group[f"{name}_{i}"] = new[layer][weight][()]
+            names.append(name)
+        old.attrs["layer_names"] = np.array(names, "S")
+    loaded = load(tmp_path / "old.h5")
+    assert loaded.architecture.stride_in == "1x1"
+    known = network._replace(architecture=loaded.architecture, model=loaded.model)
+    assert same_network(loaded._replace(classes=network.classes, mean=network.mean, data=network.data), known)
+    assert loaded.mean[0, 0].tolist() == pytest.approx([123.68, 116.779, 103.939])
+
+
+def test_what_lies_beside_weights_is_checked(exported, tmp_path):
+    def beside(**changes):
+        folder = shutil.copytree(exported, tmp_path / "copy", dirs_exist_ok=True)
+        description = json.loads((exported / "model.json").read_text())
+        for name, value in changes.items():
+            description[name] = value
+        (folder / "model.json").write_text(json.dumps(description))
+        return folder
+
+    preprocessing = json.loads((exported / "model.json").read_text())["preprocessing"]
+    for changes, message in (
+            ({"classes": ["a"]}, "tells 3 classes apart, and 1 are named"),
+            ({"architecture": {"depth": 20}}, "it holds ResNet A-14 for CIFAR-10, and what lies beside it tells of"),
+            ({"architecture": {"depht": 14}}, r"model\.json: Architecture: unknown or missing field: depht"),
+            ({"preprocessing": preprocessing | {"mean": ["x"]}}, r"model\.json: .*mean is 'x'"),
+            ({"preprocessing": preprocessing | {"mean": []}}, "give either mean or mean_image"),
+            ({"preprocessing": preprocessing | {"mean": [], "mean_image": "gone.npy"}}, r"gone\.npy: not a readable"),
+            ({"preprocessing": preprocessing | {"std": [0, 1, 1]}}, "it is above 0"),
+            ({"preprocessing": preprocessing | {"mean": [1, 2]}}, r"the mean is of \(32, 32, 2\)"),
+            ({"preprocessing": preprocessing | {"size": 64}}, "the crop is the smaller")):
+        with pytest.raises(BadInput, match=message):
+            load(beside(**changes))
+    (tmp_path / "copy" / "model.json").write_text("{")
+    with pytest.raises(BadInput, match=r"model\.json: not a readable JSON file"):
+        load(tmp_path / "copy")
+
+
+@pytest.mark.parametrize(("config", "message"), [
+    ({"model_type": "bert"}, "it tells of 'bert'"),
+    ({"model_type": "resnet", "layer_type": "basic", "depths": [1, 1]}, r"basic blocks \(1, 1\).*no network"),
+    ({"model_type": "resnet", "layer_type": "basic"}, "not as timm or transformers write it"),
+    ({"model_type": "resnet", "layer_type": "basic", "depths": [2, 2, 2, 2], "hidden_act": "gelu"}, "'gelu'"),
+    ({"architecture": "resnet50d", "pretrained_cfg": {}}, "'resnet50d' is no network of the paper"),
+    ({"architecture": "resnet50", "model_args": {"aa_layer": "blur"}, "pretrained_cfg": {}}, "aa_layer"),
+    ({"architecture": "resnet50", "pretrained_cfg": {}}, "not as timm or transformers write it"),
+])
+def test_configs_of_other_networks_are_refused(config, message, exported, tmp_path):
+    shutil.copy(exported / "model.safetensors", tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BadInput, match=message):
+        load(tmp_path)
+
+
+def test_timms_config_tells_stride_and_colours(tmp_path):
+    network = random_network("imagenet", 50, "B", "ab", stride_in="3x3")
+    out = export(network, "torchvision", tmp_path / "out")
+    (out / "model.json").unlink()
+    (out / "config.json").write_text(json.dumps({
+        "architecture": "resnet50", "num_classes": 2, "model_args": {"in_chans": 3, "global_pool": "avg"},
+        "pretrained_cfg": {"input_size": [3, 288, 288], "crop_pct": 0.95, "mean": [0.5, 0.4, 0.3],
+                           "std": [0.1, 0.2, 0.3]}}))
+    loaded = load(out)
+    assert loaded.architecture.title() == "ResNet B-50 v1.5 for ImageNet"
+    assert (loaded.data.size, loaded.data.test_shorter_side, loaded.mean.shape) == (288, 303, (288, 288, 3))
+    assert loaded.mean[0, 0].tolist() == pytest.approx([127.5, 102, 76.5])
+    assert loaded.architecture.std == pytest.approx((25.5, 51, 76.5))
+
+
+def test_reordering_channels_is_undone(network):
+    there = reorder(network.variables, network.model, back=False)
+    assert not np.array_equal(there["params"]["fc"]["kernel"], network.variables["params"]["fc"]["kernel"])
+    back = reorder(there, network.model, back=True)
+    assert same_network(network._replace(variables=back), network)
+
+
+def test_imagenets_classes():
+    classes = imagenet_classes()
+    assert len(classes) == 1000
+    assert list(classes) == sorted(classes)
+    assert [list(classes.values())[i] for i in (0, 134, 517, 999)] == [
+        "tench, Tinca tinca", "crane", "crane", "toilet tissue, toilet paper, bathroom tissue"]
+    assert known_classes((), 1000) == known_classes(tuple(classes.values()), 1000) == tuple(classes)
+    others = tuple(map(str, range(1000)))
+    assert known_classes(others, 1000) == others
+    assert known_classes((), 10) == ()
+
+
+def test_features_and_embeddings():
+    network = random_network("imagenet", 18, "B", "ab")
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 96, 64, 3)).astype(np.uint8)
+    stages = features(network, pixels)
+    assert [stage.shape for stage in stages] == [(2, 24, 16, 64), (2, 12, 8, 128), (2, 6, 4, 256), (2, 3, 2, 512)]
+    logits = network.model.apply(network.variables, pixels - network.mean[:1, :1])
+    fc = network.variables["params"]["fc"]
+    assert np.allclose(embed(network, pixels) @ fc["kernel"] + fc["bias"], logits, rtol=1e-4, atol=1e-4)
