@@ -7,7 +7,8 @@
 end in `_head` train the last layer alone. `--start ""` trains from scratch by the same recipe.
 Data: `folder:PATH` with PATH/train/CLASS/* and PATH/test/CLASS/* (or val), or any other source.
 Cost: resnet20's 200 steps take about a minute on 2 CPU cores.
-Result: on CIFAR-10's vehicles, 200 steps from a run on its animals: see experiments/results/README.md.
+Result: on CIFAR-10's vehicles, 200 steps from a run on its animals leave 25.43 % test error, from scratch 34.30 %
+(experiments/results/README.md). resnet50: none yet; no machine with these weights and a network has run it.
 """
 
 from dataclasses import replace

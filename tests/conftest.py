@@ -41,6 +41,12 @@ def small() -> Callable[..., Experiment]:
     return lambda **changes: replace(run, **changes)
 
 
+@pytest.fixture
+def one_device(monkeypatch):
+    devices = jax.devices()[:1]
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+
+
 @pytest.fixture(scope="session")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Real photographs in ImageNet's layout, small: `folders/`, `tars/`, `tfds/photos/`."""

@@ -4,7 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -96,12 +95,6 @@ def test_list_and_show(capsys):
     out = capsys.readouterr().out
     assert "853,018 parameters, 125,485,696 multiply-adds" in out
     assert "optimizer.drop_steps                 (32000, 48000)" in out
-
-
-@pytest.fixture
-def one_device(monkeypatch):
-    devices = jax.devices()[:1]
-    monkeypatch.setattr(jax, "devices", lambda: devices)
 
 
 def test_train_evaluate_predict(small, tmp_path, capsys, one_device):

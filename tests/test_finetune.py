@@ -10,7 +10,19 @@ import pytest
 from networks import random_network
 from PIL import Image
 
-from resjax import Architecture, BadInput, Data, Experiment, Optimizer, export, load, load_data, restore, train
+from resjax import (
+    Architecture,
+    BadInput,
+    Data,
+    Experiment,
+    Optimizer,
+    Photographs,
+    export,
+    load,
+    load_data,
+    restore,
+    train,
+)
 from resjax.training import sgd
 
 HALVES = {"low": "01234", "high": "56789"}
@@ -126,3 +138,21 @@ def test_the_rate_of_the_body_is_scaled_and_that_of_the_last_layer_is_not():
     whole, part = update(1.0), update(0.25)
     assert np.allclose(part["conv1"]["kernel"], 0.25 * whole["conv1"]["kernel"])
     assert same(part["fc"], whole["fc"])
+
+
+def test_imported_weights_are_tuned_on_photographs(photographs, tmp_path):
+    """With the colours' deviations that they were trained with, and their own statistics kept."""
+    std = (58.395, 57.12, 57.375)
+    out = export(random_network("imagenet", 18, "B", "abc", std=std, size=96), "torchvision", tmp_path / "out")
+    data = Photographs(source=f"folder:{photographs}/folders", size=96, shorter_side=(100, 130), test_shorter_side=100,
+                       workers=0)
+    architecture = Architecture(family="imagenet", depth=18, shortcut="B", norm_group=8, fixed_norm=True, std=std)
+    run = Experiment(name="tuned", architecture=architecture, data=data, start=str(out), steps=2, batch_size=16,
+                     optimizer=Optimizer(peak=1e-4, drop_steps=()))
+    train(run, tmp_path / "run")
+    network, tuned = load(out), load(tmp_path / "run")
+    assert same(tuned.variables["batch_stats"], network.variables["batch_stats"])
+    assert np.array_equal(tuned.mean, network.mean)
+    assert tuned.variables["params"]["fc"]["bias"].shape == (2,)
+    assert np.allclose(tuned.variables["params"]["conv1"]["kernel"], network.variables["params"]["conv1"]["kernel"],
+                       atol=1e-2)
