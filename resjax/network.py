@@ -30,9 +30,11 @@ class Network(NamedTuple):
 def features(network: Network, pixels: Any) -> tuple[jax.Array, ...]:
     """Compute the outputs of the stages, C2 to C5 on ImageNet: each `[batch, height, width, channels]`.
 
-    `pixels` are RGB of 0 to 255, `[batch, height, width, channels]`, of any height and width.
+    `pixels` are RGB of 0 to 255, `[batch, height, width, channels]`; where they are of another size than the mean image
+    it is resized to theirs.
     """
-    return network.model.apply(network.variables, subtract(jnp.asarray(pixels), network.mean), features=True)
+    mean = jax.image.resize(network.mean, np.shape(pixels)[1:], "linear")
+    return network.model.apply(network.variables, subtract(jnp.asarray(pixels), mean), features=True)
 
 
 def embed(network: Network, pixels: Any) -> jax.Array:

@@ -100,6 +100,15 @@ def test_a_run_goes_on_without_what_it_started_from(images, low, tmp_path):
     assert train(run, tmp_path / "run")["state_digest"] == whole["state_digest"]
 
 
+def test_damaged_checkpoints_send_a_run_back_to_its_start(images, low, tmp_path):
+    run = digits(images, "high", start=str(low), steps=4, checkpoint_steps=4)
+    whole = train(run, tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    (tmp_path / "run" / "checkpoints" / "4" / "digests.json").unlink()
+    with pytest.warns(UserWarning, match="is damaged"):
+        assert train(run, tmp_path / "run")["state_digest"] == whole["state_digest"]
+
+
 def test_exported_weights_are_a_start_as_good_as_the_run_itself(images, low, tmp_path):
     out = export(load(low), "akamaster", tmp_path / "out")
     digests = {train(digits(images, "high", start=str(start), steps=2), tmp_path / start.name)["state_digest"]

@@ -58,11 +58,13 @@ def test_what_tensors_cannot_tell_is_asked_for(exported, network, tmp_path):
     assert load(file, shortcut="A").classes == ()
     wide = export(random_network("imagenet", 50, "B", "ab"), "huggingface", tmp_path / "wide")
     (wide / "model.json").unlink()
-    assert load(wide).architecture.stride_in == "1x1"  # as config.json says
-    assert load(wide).classes == ("a", "b")
+    for target in (wide, wide / "model.safetensors"):
+        assert load(target).architecture.stride_in == "1x1"  # as config.json says
+        assert load(target).classes == ("a", "b")
+    bare = shutil.copy(wide / "model.safetensors", tmp_path / "bare.safetensors")
     with pytest.raises(BadInput, match="no tensor tells where the bottlenecks stride: --stride-in 3x3"):
-        load(wide / "model.safetensors")
-    assert load(wide / "model.safetensors", stride_in="3x3").architecture.title() == "ResNet B-50 v1.5 for ImageNet"
+        load(bare)
+    assert load(bare, stride_in="3x3").architecture.title() == "ResNet B-50 v1.5 for ImageNet"
 
 
 @pytest.mark.parametrize("prefix", ["module.", ""])
@@ -195,6 +197,7 @@ def test_what_lies_beside_weights_is_checked(exported, tmp_path):
             ({"preprocessing": preprocessing | {"mean": ["x"]}}, r"model\.json: .*mean is 'x'"),
             ({"preprocessing": preprocessing | {"mean": []}}, "give either mean or mean_image"),
             ({"preprocessing": preprocessing | {"mean": [], "mean_image": "gone.npy"}}, r"gone\.npy: not a readable"),
+            ({"preprocessing": preprocessing | {"mean": [], "mean_image": "../mean.npy"}}, "a file in the same folder"),
             ({"preprocessing": preprocessing | {"std": [0, 1, 1]}}, "it is above 0"),
             ({"preprocessing": preprocessing | {"mean": [1, 2]}}, r"the mean is of \(32, 32, 2\)"),
             ({"preprocessing": preprocessing | {"size": 64}}, "the crop is the smaller")):

@@ -48,12 +48,7 @@ def batch_at(step: jax.Array, order: Order, key: jax.Array, data: Images, mean: 
 
 
 def subtract(pixels: jax.Array, mean: jax.Array) -> jax.Array:
-    """Subtract the per-pixel mean; there is no division, as batch norm makes up for any scale.
-
-    From images `[..., height, width, channels]` of another size than the mean's, the mean resized to theirs.
-    """
-    if pixels.shape[-3:] != mean.shape:
-        mean = jax.image.resize(mean, pixels.shape[-3:], "linear")
+    """Subtract the per-pixel mean; there is no division, as batch norm makes up for any scale."""
     return pixels.astype(jnp.float32) - mean
 
 

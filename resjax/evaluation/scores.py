@@ -99,9 +99,13 @@ def image_probabilities(model: nn.Module, variables: Any, mean: jax.Array, image
 @partial(jax.jit, static_argnums=(0, 1))
 def softmax_of_views(model: nn.Module, sharding: NamedSharding | None, variables: Any, mean: jax.Array,
                      pixels: jax.Array) -> jax.Array:
-    """Average the softmax outputs of `[batch, views, height, width, 3]` over the views: `[batch, classes]`."""
+    """Average the softmax outputs of `[batch, views, height, width, 3]` over the views: `[batch, classes]`.
+
+    Views of another size than the crops of the training have the mean image resized to theirs.
+    """
     batch, views, *shape = pixels.shape
-    logits = model.apply(variables, subtract(pixels.reshape(batch * views, *shape), mean))
+    images = subtract(pixels.reshape(batch * views, *shape), jax.image.resize(mean, shape, "linear"))
+    logits = model.apply(variables, images)
     probabilities = jax.nn.softmax(logits).reshape(batch, views, -1).mean(1)
     if sharding is None:
         return probabilities

@@ -19,7 +19,7 @@ from resjax.processes import is_first, largest, told_by_first, wait_for_all
 from resjax.training.interrupt import stop_requests
 from resjax.training.replica import Replica, advance, begin, open_feed, save, step_of
 from resjax.training.setting import Feed
-from resjax.training.start import find_start
+from resjax.training.start import load_start, needs_start
 from resjax.training.state import state_digest
 from resjax.training.workdir import claimed, environment, read_result, write_json
 
@@ -56,7 +56,7 @@ def train_together(experiments: Sequence[Experiment], workdirs: Sequence[str | P
         stop_request = stack.enter_context(stop_requests())
         missing = np.flatnonzero(told_by_first([read_result(folder) is None for folder in folders]))
         if missing.size:
-            start = find_start(common, [folders[index] for index in missing])
+            start = load_start(common) if needs_start(common, [folders[index] for index in missing]) else None
             feed = open_feed(common, devices)
             replicas = [begin(feed, experiments[index], folders[index], start, devices, stack, followed_by)
                         for index in missing]

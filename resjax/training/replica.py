@@ -19,7 +19,7 @@ from resjax.training.log import Log, Window, rewind_metrics
 from resjax.training.optimizer import learning_rate, sgd
 from resjax.training.resident import Resident
 from resjax.training.setting import Call, Feed, Setting
-from resjax.training.start import start_from
+from resjax.training.start import load_start, start_from
 from resjax.training.state import TrainState, draw_onto
 from resjax.training.step import Metrics
 from resjax.training.streamed import Streamed
@@ -66,8 +66,9 @@ def begin(feed: Feed, experiment: Experiment, workdir: Path, start: Network | No
     name = f"{experiment.name} seed {experiment.seed}"
     log = Log(workdir, name, experiment.steps, experiment.batch_size, followed_by)
     state, meta = checkpoint.restore_latest(manager, first) or (None, {"window": {}})
-    if state is None:
-        state = first if start is None else start_from(start, first, feed.classes, log)
+    if state is None and experiment.start:  # also where the checkpoints that there were are all damaged
+        state = start_from(start or load_start(experiment), first, feed.classes, log)
+    state = first if state is None else state
     rewind_metrics(workdir, int(state.step), experiment.steps)
     if state.step:
         log.tell(f"goes on from step {state.step}")

@@ -15,13 +15,13 @@ from resjax.training.state import TrainState
 from resjax.weights import Bare
 
 
-def find_start(experiment: Experiment, workdirs: Sequence[Path]) -> Network | None:
-    """Load what `experiment.start` names; None where nothing is named, or every run has a checkpoint to go on from.
+def needs_start(experiment: Experiment, workdirs: Sequence[Path]) -> bool:
+    """Say whether a run of these begins with other weights: it names some, and has no checkpoint to go on from."""
+    return bool(experiment.start) and not all(any((workdir / "checkpoints").glob("[0-9]*")) for workdir in workdirs)
 
-    Raises BadInput where it cannot be loaded or is another network than the experiment's.
-    """
-    if not experiment.start or all(any((workdir / "checkpoints").glob("[0-9]*")) for workdir in workdirs):
-        return None
+
+def load_start(experiment: Experiment) -> Network:
+    """Load what `experiment.start` names. Raises BadInput where it cannot be, or is another network."""
     wanted = experiment.architecture
     shortcut: Bare = "plain" if wanted.shortcut == "plain" else "A"
     network = load(experiment.start, stride_in=wanted.stride_in, shortcut=shortcut)

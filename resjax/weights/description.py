@@ -32,6 +32,7 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         check(bool(self.mean) != bool(self.mean_image), "preprocessing: give either mean or mean_image")
+        check(Path(self.mean_image).name == self.mean_image, "preprocessing.mean_image names a file in the same folder")
         check(not self.std or not self.mean or len(self.std) == len(self.mean),
               f"preprocessing: mean has {len(self.mean)} channels and std {len(self.std)}")
         check(all(value > 0 for value in self.std), f"preprocessing.std is {self.std}; it is above 0")

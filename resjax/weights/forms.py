@@ -22,7 +22,7 @@ from resjax.models.resnet import IMAGENET
 from resjax.network import Network
 from resjax.weights.card import Measured, model_card
 from resjax.weights.convert import flip_colours, to_tensors
-from resjax.weights.description import Description, Preprocessing, imagenet_classes
+from resjax.weights.description import Preprocessing, imagenet_classes
 from resjax.weights.names import FAMILIES
 
 Form = Literal["torchvision", "huggingface", "keras", "akamaster", "stablehlo"]
@@ -150,9 +150,9 @@ def write_description(network: Network, folder: Path, channel_order: Literal["RG
         np.save(folder / images.mean_image, network.mean[..., ::-1] if channel_order == "BGR" else network.mean)
     if channel_order == "BGR":
         images = replace(images, channel_order="BGR", mean=images.mean[::-1], std=images.std[::-1])
-    architecture = replace(network.architecture, std=())  # which stands under "preprocessing"
-    write_json(folder / "model.json", asdict(Description(
-        name=network.name, architecture=architecture, classes=network.classes, preprocessing=images)))
+    layers = {name: getattr(network.architecture, name) for name in ("family", "depth", "shortcut", "stride_in")}
+    write_json(folder / "model.json", {"name": network.name, "architecture": layers, "classes": network.classes,
+                                       "preprocessing": asdict(images)})
 
 
 def preprocessing(network: Network) -> Preprocessing:

@@ -35,7 +35,7 @@ def load_weights(target: str | Path, *, stride_in: StrideIn | None = None, short
 
 
 def find_weights(path: Path) -> tuple[Path, Description]:
-    """Find a file of weights and what is said beside it: in NAME.json, or in a folder's config.json.
+    """Find a file of weights and what is said beside it: in NAME.json, or beside a repository's weights in config.json.
 
     Raises BadInput where there is neither a run nor weights.
     """
@@ -45,7 +45,8 @@ def find_weights(path: Path) -> tuple[Path, Description]:
                        f"({', '.join(READERS)}), a folder with {' or '.join(WEIGHTS)}, or OWNER/NAME on the Hub")
     if file.with_suffix(".json").is_file():
         return file, read_description(file.with_suffix(".json"))
-    return file, read_config(path) if path.is_dir() and (path / "config.json").is_file() else Description()
+    told = file.name in WEIGHTS and (file.parent / "config.json").is_file()
+    return file, read_config(file.parent) if told else Description()
 
 
 def unwrapped(tensors: Tensors, source: str) -> Tensors:
