@@ -48,11 +48,11 @@ def find_prepared(name: str, directory: Path) -> Path:
         return max(versions, key=lambda p: [int(part) for part in p.name.split(".")])
     told = f"{name}:{version}" if version else name
     how = {"cifar10": f"to get it: resjax prepare cifar10 --directory {directory}",
-           "imagenet2012": "or name ImageNet's images, --data.source folder:PATH, or its archives, tars:PATH"}.get(
+           "imagenet2012": "or read ImageNet's images as folder:PATH, or its archives as tars:PATH"}.get(
         name, "prepare it with TFDS (file_format='array_record')")
     there = sorted(p.name for p in directory.iterdir() if p.is_dir()) if directory.is_dir() else []
     raise BadInput(f"{told} is not in {directory}, which holds {', '.join(there) or 'no data set'}; {how}. "
-                   "If it lies elsewhere, name that folder by --data.directory or RESJAX_DATA")
+                   "If it is elsewhere, name that folder by --directory (in training --data.directory) or RESJAX_DATA")
 
 
 def fingerprint(folder: Path, size: int | None) -> str:
