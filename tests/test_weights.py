@@ -239,6 +239,25 @@ def test_timms_config_tells_stride_and_colours(tmp_path):
     assert loaded.architecture.std == pytest.approx((25.5, 51, 76.5))
 
 
+@pytest.mark.parametrize(("images", "crop", "side"), [
+    ({"size": 224, "crop_pct": 0.875}, 224, 256),  # as microsoft/resnet-50 has it
+    ({"size": {"shortest_edge": 320}, "crop_size": {"height": 288, "width": 288}, "do_center_crop": True}, 288, 320),
+    ({"size": {"height": 256, "width": 256}}, 256, 256),
+])
+def test_transformers_configs_tell_crop_and_classes(images, crop, side, tmp_path):
+    names = [name.partition(",")[0] for name in imagenet_classes().values()]
+    out = export(random_network("imagenet", 18, "B", tuple(imagenet_classes())), "huggingface", tmp_path / "out")
+    (out / "model.json").unlink()
+    config = json.loads((out / "config.json").read_text())
+    (out / "config.json").write_text(json.dumps(config | {"id2label": dict(enumerate(names))}))
+    (out / "preprocessor_config.json").write_text(json.dumps(
+        images | {"image_mean": [0.5, 0.4, 0.3], "image_std": [0.1, 0.2, 0.3]}))
+    loaded = load(out)
+    assert (loaded.mean.shape[0], loaded.data.size, loaded.data.test_shorter_side) == (crop, crop, side)
+    assert loaded.mean[0, 0].tolist() == pytest.approx([127.5, 102, 76.5])
+    assert loaded.classes == tuple(imagenet_classes())
+
+
 def test_reordering_channels_is_undone(network):
     there = reorder(network.variables, network.model, back=False)
     assert not np.array_equal(there["params"]["fc"]["kernel"], network.variables["params"]["fc"]["kernel"])

@@ -24,6 +24,7 @@ class Preprocessing:
     std: tuple[float, ...] = ()
     """Of each channel; empty where nothing is divided, as in the paper."""
     value_range: float = 255.0
+    """What 255 becomes before the mean is subtracted: mostly 255 or 1."""
     channel_order: Literal["RGB", "BGR"] = "RGB"
     size: int = 224
     """Height and width of the crop, in pixels."""
