@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from resjax.errors import BadInput
-from resjax.models import ResNet
+from resjax.models import BatchNorm, ResNet
 from resjax.weights.files import Tensors
 from resjax.weights.names import Names, module_name
 
@@ -69,6 +69,8 @@ def to_variables(tensors: Tensors, names: Names, model: ResNet, channels: int, s
         if not np.isfinite(tensor).all():
             raise BadInput(f"{source}: {name} holds a value that is not finite")
         unused.discard(name)
+        if slot.leaf[-1] == "var":
+            tensor = shifted(tensor, names.epsilon - BatchNorm.epsilon)
         if slot.bias in tensors:
             tensor = tensor - tensors[slot.bias].astype(np.float32)
             unused.discard(slot.bias)
@@ -88,12 +90,19 @@ def to_tensors(variables: Any, names: Names, model: ResNet) -> Tensors:
     for name, slot in slots(names, variables):
         leaf = at(variables, slot.leaf)
         value = leaf if slot.block is None else leaf[slot.block]
+        if slot.leaf[-1] == "var":
+            value = shifted(value, BatchNorm.epsilon - names.epsilon)
         tensors[name] = np.ascontiguousarray(value.transpose(np.argsort(slot.axes)) if slot.axes else value)
         if slot.bias:
             tensors[slot.bias] = np.zeros_like(tensors[name])
         if names.counter and slot.leaf[-1] == "mean":
             tensors[name.removesuffix(names.norm["mean"]) + names.counter] = np.zeros((), np.int64)
     return tensors
+
+
+def shifted(variance: np.ndarray, epsilon: float) -> np.ndarray:
+    """Add to a variance what another's batch norm adds and ours does not; there and back, its last bit may change."""
+    return (variance.astype(np.float64) + epsilon).astype(np.float32)
 
 
 def variable_shapes(model: ResNet, channels: int) -> Any:

@@ -13,9 +13,9 @@ class Names(NamedTuple):
     """The modules of a network, what each leaf of a module is called, and in which order kernels keep their axes.
 
     `stem`, `layer` and `shortcut` name a convolution and its batch norm. `conv`, `dense` and `norm` map our leaves to
-    theirs. `conv_axes` and `dense_axes` bring their kernels to `[height, width, in, out]` and `[in, out]`. 
-    `counter` is of batch norm, counts the batches it has seen, and says nothing here. `around` tells that option A has
-    its zero channels on both sides.
+    theirs. `conv_axes` and `dense_axes` bring their kernels to `[height, width, in, out]` and `[in, out]`. `epsilon` is
+    what batch norm adds to the variance, and `counter` counts the batches that it has seen, which says nothing here.
+    `around` tells that option A has its zero channels on both sides.
     """
 
     title: str
@@ -28,6 +28,7 @@ class Names(NamedTuple):
     dense: dict[str, str]
     conv_axes: Axes
     dense_axes: Axes
+    epsilon: float = 1e-5
     counter: str = ""
     around: bool = False
 
@@ -62,8 +63,10 @@ FAMILIES = {
     "keras": Names(
         "Keras applications", ("conv1_conv", "conv1_bn"),
         ("conv{next}_block{block1}_{layer}_conv", "conv{next}_block{block1}_{layer}_bn"),
-        ("conv{next}_block{block1}_0_conv", "conv{next}_block{block1}_0_bn"), "predictions", **KERAS),
-    "keras-2016": Names(  # the first Keras release of the authors' ResNet-50, under their own Caffe names
+        ("conv{next}_block{block1}_0_conv", "conv{next}_block{block1}_0_bn"), "predictions", epsilon=1.001e-5, **KERAS),
+    # The first Keras release of the authors' ResNet-50, under their own Caffe names. Keras then normalised with its
+    # usual epsilon of 1e-3; here it is the authors' own.
+    "keras-2016": Names(
         "Keras before 2018", ("conv1", "bn_conv1"),
         ("res{next}{letter}_branch2{layer_letter}", "bn{next}{letter}_branch2{layer_letter}"),
         ("res{next}{letter}_branch1", "bn{next}{letter}_branch1"), "fc1000", **KERAS),
