@@ -43,7 +43,7 @@ def _read(name: str, value: Any, hint: Any) -> Any:
         return from_json(value, typing.cast(type, hint))
     if isinstance(hint, types.UnionType):  # X | None, or Data | Photographs, told apart by their fields
         kinds = [kind for kind in typing.get_args(hint) if kind is not types.NoneType]
-        known = (kind for kind in kinds if dataclasses.is_dataclass(kind)
+        known = (kind for kind in kinds if dataclasses.is_dataclass(kind) and isinstance(value, dict)
                  and value.keys() <= typing.get_type_hints(kind).keys())
         return None if value is None else _read(name, value, next(known, kinds[0]))
     if hint is Path:

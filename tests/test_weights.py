@@ -194,6 +194,8 @@ def test_what_lies_beside_weights_is_checked(exported, tmp_path):
             ({"classes": ["a"]}, "tells 3 classes apart, and 1 are named"),
             ({"architecture": {"depth": 20}}, "it holds ResNet A-14 for CIFAR-10, and what lies beside it tells of"),
             ({"architecture": {"depht": 14}}, r"model\.json: Architecture: unknown or missing field: depht"),
+            ({"architecture": 3}, r"model\.json: Architecture is 3; it is an object of fields"),
+            ({"classes": 3}, r"model\.json: Description\.classes is 3; it is a list"),
             ({"preprocessing": preprocessing | {"mean": ["x"]}}, r"model\.json: .*mean is 'x'"),
             ({"preprocessing": preprocessing | {"mean": []}}, "give either mean or mean_image"),
             ({"preprocessing": preprocessing | {"mean": [], "mean_image": "gone.npy"}}, r"gone\.npy: not a readable"),
