@@ -108,8 +108,8 @@ class Photographs:
     colour_noise: float = 0.1
     """Standard deviation of the noise along the principal components of the colours (Krizhevsky et al. 2012)."""
     workers: int | None = None
-    """Processes that decode; by default one for each core at hand, none for a handful of batches; 0 decodes in threads
-    of the training process."""
+    """Processes that decode; by default one for each core at hand. With 0, threads of the training process decode, as
+    they do a handful of batches."""
     broken_images: int = 10
     """Training images that may be unreadable; each is named, and another takes its place. One more stops the run."""
 

@@ -88,7 +88,7 @@ def test_the_card_states_what_was_measured(tmp_path):
     assert "None were measured" in (export(random_network(), "stablehlo", tmp_path / "b") / "README.md").read_text()
 
 
-def test_a_run_is_exported_measured_and_used_from_the_command_line(small, tmp_path, capsys):
+def test_a_run_is_exported_measured_and_used_from_the_command_line(small, tmp_path, capsys, one_device):
     run = tmp_path / "run"
     result = train(small(steps=40), run)
     (run / "errors-ten-crop.json").write_text(json.dumps({

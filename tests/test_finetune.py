@@ -28,6 +28,11 @@ from resjax.training import sgd
 HALVES = {"low": "01234", "high": "56789"}
 
 
+@pytest.fixture(autouse=True)
+def alone(one_device):
+    """Train on one device, which is faster on a few cores."""
+
+
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
     """Write the digits below five and those from five on as folders of pictures, a few of the latter."""
@@ -54,7 +59,7 @@ def digits(images, half, **changes):
 @pytest.fixture(scope="module")
 def low(images, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "low"
-    train(digits(images, "low", steps=100), workdir)
+    train(digits(images, "low", steps=100), workdir, jax.devices()[:1])
     return workdir
 
 

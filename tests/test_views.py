@@ -86,7 +86,8 @@ def test_multi_scale_averages_whole_images_over_scales(setting):
         np.testing.assert_allclose(found[index], np.mean(seen, 0), rtol=1e-4)
 
 
-@pytest.mark.parametrize("change", [{"batch_size": 1}, {"batch_size": 1000}, {"devices": 8}, {"workers": 2}], ids=str)
+@pytest.mark.parametrize("change", [{"batch_size": 1}, {"batch_size": 1000}, {"devices": 8},
+                                    {"workers": 2, "batch_size": 1}], ids=str)
 @pytest.mark.parametrize("protocol", ["single", "ten-crop"])
 def test_batch_size_devices_and_workers_change_nothing(setting, protocol, change):
     np.testing.assert_allclose(probabilities(setting, protocol, **change), probabilities(setting, protocol), rtol=1e-4)

@@ -62,12 +62,13 @@ def planned_batches(plan: Sequence[Any], make: Callable[[Any], Any], workers: in
 
 @contextmanager
 def opened(batches: grain.MapDataset, workers: int | None) -> Iterator[Iterator[Any]]:
-    """Let `workers` processes make the elements, or threads of this one where it is 0, and end them afterwards.
+    """Let `workers` processes make the elements, by default one a core, and end them afterwards.
 
-    By default there is one process a core, and none for so few elements that they are made before a process has begun.
+    Where it is 0, or the elements are so few that they are made before a process has begun, threads of this one do.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = (cores if len(batches) > AHEAD * cores else 0) if workers is None else workers
+    workers = cores if workers is None else workers
+    workers = workers if len(batches) > AHEAD * workers else 0
     if not flags.FLAGS.is_parsed():  # Grain reads absl's flags, which only an absl program parses
         flags.FLAGS.mark_as_parsed()
     threads = grain.ReadOptions(num_threads=1 if workers else cores, prefetch_buffer_size=1 if workers else AHEAD)
