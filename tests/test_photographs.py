@@ -1,6 +1,5 @@
 """Photographs: found in three forms, decoded, cropped, and put into batches that are a function of (seed, step)."""
 
-import gc
 import shutil
 from contextlib import suppress
 from dataclasses import replace
@@ -203,11 +202,17 @@ def test_shared_memory_is_given_back_as_soon_as_it_is_copied():
     assert copy.tolist() == [[7, 7, 7]] * 2
 
 
-def test_shared_memory_that_was_not_given_out_is_given_back_too(photographs):
+def test_a_stream_goes_on_while_others_are_opened_and_closed(photographs, three):
+    """As a training does while it is evaluated."""
     run = small(photographs, workers=2)
-    with training_batches(find_photographs(run).train, run, SEEDS, 8, range(6)) as batches:
-        assert len([next(batches) for _ in range(4)]) == 4
-    assert not [array for array in gc.get_objects() if isinstance(array, SharedMemoryArray) and array._unlink_on_del]
+    photos = find_photographs(run).train
+    with training_batches(photos, run, SEEDS, 16, range(7)) as outer:
+        found = [next(outer)]
+        for _ in range(2):
+            with training_batches(photos, run, SEEDS, 16, range(9)) as inner:
+                next(inner)
+            found += [next(outer), next(outer)]
+    assert same(found, three[:5])
 
 
 def test_statistics_are_the_same_for_any_number_of_workers(photographs, monkeypatch, tmp_path):

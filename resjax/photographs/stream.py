@@ -1,6 +1,5 @@
 """Batches from encoded photographs, made ahead of time by Grain's workers; a batch is a function of (seed, step)."""
 
-import gc
 import os
 import signal
 import threading
@@ -78,9 +77,7 @@ def opened(batches: grain.MapDataset, workers: int | None) -> Iterator[Iterator[
         yield map(partial(jax.tree.map, own), iterator)  # which, unlike a generator, keeps no element back
     finally:
         iterator.close()
-        for left in filter(is_shared, gc.get_objects()):  # fetched by Grain, and not given out
-            release(left)
-        time.sleep(0.1)  # for a thread of Grain's that releases others: at the end of the program it would be too late
+        time.sleep(0.1)  # for a thread of Grain's that gives back what was fetched and not given out
 
 
 def own(leaf: Any) -> Any:
@@ -101,10 +98,9 @@ def release(array: Any) -> None:
     """Give shared memory back now. Grain would leave it to a thread as the array is deleted, while Python may be
     closing it too: one of the two then fails, and the memory stays until the program ends.
     """
-    if array._unlink_on_del:  # not yet given back
-        array._unlink_on_del = False
-        array.shm.close()
-        array.shm.unlink()
+    array._unlink_on_del = False
+    array.shm.close()
+    array.shm.unlink()
 
 
 def follow_parent(worker: int, workers: int) -> None:
