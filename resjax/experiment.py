@@ -156,7 +156,8 @@ class Optimizer:
     warmup_error: float = 100.0
     """A warm-up that lasts until the training error, in percent, is below this: the paper's rule is 80."""
     body_rate: float = 1.0
-    """For fine-tuning, times the rate for all but the last layer; 0 leaves those layers as they are."""
+    """For fine-tuning, times the rate for all but the last layer. 0 leaves the parameters of those layers as they are,
+    and with `architecture.fixed_norm` their statistics too."""
 
     def __post_init__(self) -> None:
         check(self.peak > 0, f"optimizer.peak is {self.peak}; a learning rate is above 0")
@@ -206,6 +207,9 @@ class Experiment:
             value = getattr(self, name)
             check(value >= 1, f"{name.replace('_', '-')} is {value}; it must be at least 1")
         check(self.statistics_steps >= 0, f"statistics-steps is {self.statistics_steps}; it must be >= 0")
+        channels = image_shape(self.data)[-1]
+        check(len(self.architecture.std) in (0, channels),
+              f"architecture.std has {len(self.architecture.std)} values, and images of {channels} channels")
         check(bool(self.start) or not self.architecture.fixed_norm,
               "architecture.fixed-norm keeps the statistics of the weights that --start names, and none are named")
         group = self.architecture.norm_group

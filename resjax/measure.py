@@ -32,12 +32,15 @@ def measure(networks: Sequence[Network], split: str, protocol: str, batch_size: 
     first = networks[0]
     data = replace(first.data, directory=directory or first.data.directory, source=source or first.data.source)
     for network in networks[1:]:
-        if network.classes != first.classes or network.model.classes != first.model.classes:
-            raise BadInput(f"{network.name} was trained on other classes than {first.name}")
+        if type(network.data) is not type(first.data):
+            raise BadInput(f"{network.name}, {network.architecture.title()}, looks at other images than {first.name}, "
+                           f"{first.architecture.title()}")
     if isinstance(data, Photographs):
         return measure_photographs(networks, data, split, protocol, batch_size)
     if protocol != "single":
         raise BadInput(f"views is {protocol!r}; the images of {data.source} are looked at as they are: 'single'")
+    if source and data.size is None:  # pictures of any size are brought to the one that the network knows
+        data = replace(data, size=first.mean.shape[0])
     images = find_images(networks, data, split)
     if len(networks) == 1:
         return evaluate(first.model, first.variables, jax.device_put(first.mean), jax.device_put(images), batch_size)
@@ -49,21 +52,24 @@ def measure(networks: Sequence[Network], split: str, protocol: str, batch_size: 
 def find_images(networks: Sequence[Network], data: Data, split: str) -> Images:
     """Load a split. Raises BadInput where it holds nothing, or where classes or colours are others."""
     dataset = load(data)
-    check_classes(networks[0], dataset.classes, data.source)
     images = getattr(dataset, split)
     if not len(images.labels):
         raise BadInput(f"{networks[0].name} held out no {split} images")
-    channels, wanted = images.pixels.shape[-1], networks[0].mean.shape[-1]
-    if channels != wanted:
-        raise BadInput(f"{data.source} has images of {channels} channels, {networks[0].name} is for {wanted}")
+    for network in networks:
+        check_classes(network, dataset.classes, data.source)
+        channels, wanted = images.pixels.shape[-1], network.mean.shape[-1]
+        if channels != wanted:
+            raise BadInput(f"{data.source} has images of {channels} channels, {network.name} is for {wanted}")
     return images
 
 
 def measure_photographs(networks: Sequence[Network], data: Photographs, split: str, protocol: str,
                         batch_size: int) -> Errors:
-    """Measure on photographs, on all devices."""
-    views, found = views_of(protocol, data), find_photographs(data)
-    check_classes(networks[0], found.classes, data.source)
+    """Measure on photographs, on all devices; each network looks at them as it does."""
+    views_of(protocol, data)  # an unknown one is an error before the images are looked for
+    found = find_photographs(data)
+    for network in networks:
+        check_classes(network, found.classes, data.source)
     if split == "validation":
         raise BadInput("photographs are not held out for validation; the splits are train and test")
     photos, sharding = getattr(found, split), batch_sharding(jax.devices())
@@ -71,7 +77,8 @@ def measure_photographs(networks: Sequence[Network], data: Photographs, split: s
     def probabilities(network: Network) -> np.ndarray:
         here = jax.device_get((network.variables, network.mean))
         variables, mean = jax.device_put(here, everywhere(sharding))
-        return class_probabilities(network.model, variables, mean, photos, views, batch_size, sharding, data.workers)
+        return class_probabilities(network.model, variables, mean, photos, views_of(protocol, network.data), batch_size,
+                                   sharding, data.workers)
 
     total = reduce(np.add, map(probabilities, networks))
     return errors_of(total / len(networks), photos.labels)
@@ -93,9 +100,9 @@ def recorded(workdir: Path) -> tuple[list[Measured], str]:
     recipe = "\n".join(f"    {name} = {value!r}" for name, value in flatten(experiment).items())
     if result is None:
         return [], recipe
-    source, (*_, last) = experiment.data.source, read_metrics(workdir, "test")
+    source, lines = experiment.data.source, read_metrics(workdir, "test")
     errors = [Measured(f"{source}, test", "single", *(result[f"test_{key}_error"] for key in ("top1", "top5")),
-                       last["images"])]
+                       lines[-1]["images"] if lines else None)]
     for file in sorted(workdir.glob("errors-*.json")):  # by the other views, where a table of the paper asked for them
         kept = json.loads(file.read_text())
         if kept["state_digests"] == [result["state_digest"]]:

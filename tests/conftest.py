@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import pytest
 
-from resjax import Architecture, Data, Experiment, Optimizer
+from resjax import Architecture, Data, Experiment, Optimizer, load_data
 
 # Half of LLVM's optimisations take most of its time. XLA reads the flags when the backend starts, and processes that
 # a test starts inherit them.
@@ -45,6 +45,24 @@ def small() -> Callable[..., Experiment]:
 def one_device(monkeypatch):
     devices = jax.devices()[:1]
     monkeypatch.setattr(jax, "devices", lambda: devices)
+
+
+@pytest.fixture(scope="session")
+def halves(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write the digits below five and those from five on as folders of pictures, a few of the latter."""
+    from PIL import Image
+
+    root, digits = tmp_path_factory.mktemp("digits"), load_data(Data(source="digits"))
+    for split in ("train", "test"):
+        pixels, labels = getattr(digits, split)
+        for half, names in (("low", "01234"), ("high", "56789")):
+            for name in names:
+                folder = root / half / split / name
+                folder.mkdir(parents=True)
+                chosen = pixels[labels == int(name)][:20 if (half, split) == ("high", "train") else None]
+                for number, image in enumerate(chosen):
+                    Image.fromarray(image[..., 0]).save(folder / f"{number:03}.png")
+    return root
 
 
 @pytest.fixture(scope="session")

@@ -91,6 +91,8 @@ def test_a_file_without_experiments_is_named(tmp_path):
     (lambda: Experiment(name="x", seed=-1), "seed is -1"),
     (lambda: Experiment(name="x", batch_size=96), "not a multiple of architecture.norm-group 64"),
     (lambda: Experiment(name="x", log_steps=0), "log-steps is 0"),
+    (lambda: Experiment(name="x", architecture=Architecture(std=(1, 2, 3))), "std has 3 values, and images of 1 chan"),
+    (lambda: Architecture(std=(0.0,)), "std is"),
 ])
 def test_wrong_values_are_refused_when_the_run_is_made(make, message):
     with pytest.raises(BadInput, match=message):

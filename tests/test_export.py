@@ -11,9 +11,9 @@ import pytest
 from networks import random_network, same_network
 from PIL import Image
 
-from resjax import BadInput, export, load, train
+from resjax import BadInput, Data, export, load, train
 from resjax.dispatch import execute
-from resjax.measure import measure
+from resjax.measure import measure, recorded
 from resjax.weights import Measured
 from resjax.weights.description import imagenet_classes
 
@@ -88,9 +88,15 @@ def test_the_card_states_what_was_measured(tmp_path):
     assert "None were measured" in (export(random_network(), "stablehlo", tmp_path / "b") / "README.md").read_text()
 
 
-def test_a_run_is_exported_measured_and_used_from_the_command_line(small, tmp_path, capsys, one_device):
-    run = tmp_path / "run"
-    result = train(small(steps=40), run)
+def train_grey(small, tmp_path):
+    train(small(), tmp_path / "g")
+    (tmp_path / "g" / "metrics.jsonl").unlink()
+    return tmp_path / "g"
+
+
+def test_a_run_is_exported_measured_and_used_from_the_command_line(small, halves, tmp_path, capsys, one_device):
+    run, data = tmp_path / "run", f"folder:{halves}/low"
+    result = train(small(steps=40, data=Data(source=data, pad=1, flip=False)), run)
     (run / "errors-ten-crop.json").write_text(json.dumps({
         "top1_error": 5.5, "top5_error": 1.5, "images": 360, "state_digests": [result["state_digest"]]}))
     (run / "errors-multi-scale.json").write_text(json.dumps({
@@ -99,15 +105,20 @@ def test_a_run_is_exported_measured_and_used_from_the_command_line(small, tmp_pa
     execute(["export", str(run), "--to", "akamaster", "--out", str(out)])
     assert capsys.readouterr().out == f"{out}: README.md, mean.npy, model.json, model.safetensors\n"
     card = (out / "README.md").read_text()
-    assert f"| digits, test | single | {result['test_top1_error']:.2f} |" in card
-    assert "| digits, test | ten-crop | 5.50 | 1.50 | 360 |" in card
+    assert f"| {data}, test | single | {result['test_top1_error']:.2f} |" in card
+    assert f"| {data}, test | ten-crop | 5.50 | 1.50 | 360 |" in card
     assert "multi-scale" not in card
     assert "optimizer.peak = 0.05" in card
     assert "for an image of 8x8" in card
     execute(["evaluate", str(run)])
     of_run = capsys.readouterr().out
-    execute(["evaluate", str(out), "--data", "digits"])
+    execute(["evaluate", str(out), "--data", data])
     assert capsys.readouterr().out == of_run
+    grey = load(train_grey(small, tmp_path))
+    assert "| digits, test | single |" in (export(grey, "stablehlo", tmp_path / "grey", *recorded(tmp_path / "g"))
+                                            / "README.md").read_text()
+    with pytest.raises(BadInput, match=r"akamaster has only .* for colour images; this one goes --to stablehlo"):
+        export(grey, "akamaster", tmp_path / "b")
     for network, message in (
             (random_network(classes="0123456789"), "images of 1 channels, random is for 3"),
             (random_network(), "digits has 10 classes, random was trained on 3; only one has: 0, 1, 2")):
@@ -149,3 +160,24 @@ def test_a_picture_is_named_in_words(photographs, tmp_path, capsys):
     assert out.startswith(f"{picture}: ")
     assert len(out.split(" %")) == 6
     assert re.search(r": .+ \(n\d{8}\) \d+\.\d %, ", out)
+
+
+def test_a_folder_for_keras_is_read_back_and_its_card_tells_of_its_colours(tmp_path):
+    network = random_network("imagenet", 50, "B", "ab")
+    out = export(network, "keras", tmp_path / "out")
+    assert same_network(load(out), load(out / "model.h5"))
+    assert np.array_equal(load(out).mean, network.mean)
+    blue, green, red = network.mean[0, 0, ::-1]
+    assert f"255 in BGR, subtract the colour ({blue:.3f}, {green:.3f}, {red:.3f})" in (out / "README.md").read_text()
+
+
+def test_an_ensemble_looks_at_images_as_each_of_its_networks_does(few):
+    small, large = (random_network("imagenet", 18, "B", ("n02000001", "n02000002"), size=size) for size in (96, 128))
+    data = f"folder:{few}"
+    alone = [measure([network], "test", "single", 8, data) for network in (small, large)]
+    both = measure([small, large._replace(classes=())], "test", "single", 8, data)
+    assert min(errors.loss for errors in alone) - 0.1 < both.loss < max(errors.loss for errors in alone) + 0.1
+    with pytest.raises(BadInput, match="looks at other images than random"):
+        measure([small, random_network()], "test", "single", 8, data)
+    with pytest.raises(BadInput, match="2 classes, random was trained on 3"):
+        measure([small, random_network("imagenet", 18, "B", "abc", size=96)], "test", "single", 8, data)

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from networks import random_network
-from PIL import Image
 
 from resjax import (
     Architecture,
@@ -19,13 +18,10 @@ from resjax import (
     Photographs,
     export,
     load,
-    load_data,
     restore,
     train,
 )
 from resjax.training import sgd
-
-HALVES = {"low": "01234", "high": "56789"}
 
 
 @pytest.fixture(autouse=True)
@@ -33,33 +29,17 @@ def alone(one_device):
     """Train on one device, which is faster on a few cores."""
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    """Write the digits below five and those from five on as folders of pictures, a few of the latter."""
-    root, digits = tmp_path_factory.mktemp("digits"), load_data(Data(source="digits"))
-    for split in ("train", "test"):
-        pixels, labels = getattr(digits, split)
-        for half, names in HALVES.items():
-            for name in names:
-                folder = root / half / split / name
-                folder.mkdir(parents=True)
-                chosen = pixels[labels == int(name)][:20 if (half, split) == ("high", "train") else None]
-                for number, image in enumerate(chosen):
-                    Image.fromarray(image[..., 0]).save(folder / f"{number:03}.png")
-    return root
-
-
-def digits(images, half, **changes):
+def digits(halves, half, **changes):
     run = Experiment(name=half, architecture=Architecture(depth=8, norm_group=16), steps=20, batch_size=32,
                      optimizer=Optimizer(peak=0.02, drop_steps=(15,)), log_steps=5, checkpoint_steps=10,
-                     statistics_steps=5, data=Data(source=f"folder:{images}/{half}", pad=1, flip=False))
+                     statistics_steps=5, data=Data(source=f"folder:{halves}/{half}", pad=1, flip=False))
     return replace(run, **changes)
 
 
 @pytest.fixture(scope="module")
-def low(images, tmp_path_factory):
+def low(halves, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "low"
-    train(digits(images, "low", steps=100), workdir, jax.devices()[:1])
+    train(digits(halves, "low", steps=100), workdir, jax.devices()[:1])
     return workdir
 
 
@@ -67,16 +47,16 @@ def same(a, b):
     return all(jax.tree.leaves(jax.tree.map(np.array_equal, a, b)))
 
 
-def test_fine_tuning_beats_training_from_scratch_in_the_same_few_steps(images, low, tmp_path, capsys):
-    tuned = train(digits(images, "high", start=str(low)), tmp_path / "tuned")
+def test_fine_tuning_beats_training_from_scratch_in_the_same_few_steps(halves, low, tmp_path, capsys):
+    tuned = train(digits(halves, "high", start=str(low)), tmp_path / "tuned")
     assert "starts from low, step 100; the last layer is drawn anew" in capsys.readouterr().err
-    scratch = train(digits(images, "high"), tmp_path / "scratch")
+    scratch = train(digits(halves, "high"), tmp_path / "scratch")
     assert tuned["test_top1_error"] < 0.8 * scratch["test_top1_error"]
     assert np.array_equal(restore(tmp_path / "tuned").state.mean, restore(low).state.mean)
 
 
-def test_the_last_layer_alone(images, low, tmp_path):
-    run = digits(images, "high", start=str(low), steps=5, optimizer=Optimizer(peak=0.02, body_rate=0.0, drop_steps=()))
+def test_the_last_layer_alone(halves, low, tmp_path):
+    run = digits(halves, "high", start=str(low), steps=5, optimizer=Optimizer(peak=0.02, body_rate=0.0, drop_steps=()))
     run = replace(run, architecture=replace(run.architecture, fixed_norm=True))
     train(run, tmp_path / "run")
     before, after = restore(low).state, restore(tmp_path / "run").state
@@ -87,17 +67,17 @@ def test_the_last_layer_alone(images, low, tmp_path):
     assert not same(head, {"fc": before.params["fc"]})
 
 
-def test_the_same_classes_keep_the_last_layer(images, low, tmp_path, capsys):
-    train(digits(images, "low", start=str(low), steps=1, statistics_steps=0, optimizer=Optimizer(peak=1e-9)),
+def test_the_same_classes_keep_the_last_layer(halves, low, tmp_path, capsys):
+    train(digits(halves, "low", start=str(low), steps=1, statistics_steps=0, optimizer=Optimizer(peak=1e-9)),
           tmp_path / "run")
     assert "starts from low, step 100\n" in capsys.readouterr().err
     before, after = restore(low).state.params, restore(tmp_path / "run").state.params
     assert np.allclose(before["fc"]["kernel"], after["fc"]["kernel"], atol=1e-6)
 
 
-def test_a_run_goes_on_without_what_it_started_from(images, low, tmp_path):
+def test_a_run_goes_on_without_what_it_started_from(halves, low, tmp_path):
     start = shutil.copytree(low, tmp_path / "start")
-    run = digits(images, "high", start=str(start))
+    run = digits(halves, "high", start=str(start))
     whole = train(run, tmp_path / "run")
     shutil.rmtree(start)
     (tmp_path / "run" / "result.json").unlink()
@@ -105,8 +85,8 @@ def test_a_run_goes_on_without_what_it_started_from(images, low, tmp_path):
     assert train(run, tmp_path / "run")["state_digest"] == whole["state_digest"]
 
 
-def test_damaged_checkpoints_send_a_run_back_to_its_start(images, low, tmp_path):
-    run = digits(images, "high", start=str(low), steps=4, checkpoint_steps=4)
+def test_damaged_checkpoints_send_a_run_back_to_its_start(halves, low, tmp_path):
+    run = digits(halves, "high", start=str(low), steps=4, checkpoint_steps=4)
     whole = train(run, tmp_path / "run")
     (tmp_path / "run" / "result.json").unlink()
     (tmp_path / "run" / "checkpoints" / "4" / "digests.json").unlink()
@@ -114,29 +94,30 @@ def test_damaged_checkpoints_send_a_run_back_to_its_start(images, low, tmp_path)
         assert train(run, tmp_path / "run")["state_digest"] == whole["state_digest"]
 
 
-def test_exported_weights_are_a_start_as_good_as_the_run_itself(images, low, tmp_path):
+def test_exported_weights_are_a_start_as_good_as_the_run_itself(halves, low, tmp_path):
     out = export(load(low), "akamaster", tmp_path / "out")
-    digests = {train(digits(images, "high", start=str(start), steps=2), tmp_path / start.name)["state_digest"]
+    digests = {train(digits(halves, "high", start=str(start), steps=2), tmp_path / start.name)["state_digest"]
                for start in (low, out)}
     assert len(digests) == 1
 
 
-def test_wrong_starts_are_refused_before_anything_is_trained(images, tmp_path):
+def test_wrong_starts_are_refused_before_anything_is_trained(halves, tmp_path):
     grey = random_network(depth=8)
     out = export(grey, "akamaster", tmp_path / "out")
     for start, message in ((tmp_path / "none", "none: no run lies there"), (tmp_path, "no run lies there")):
         with pytest.raises(BadInput, match=message):
-            train(digits(images, "high", start=str(start)), tmp_path / "run")
+            train(digits(halves, "high", start=str(start)), tmp_path / "run")
     for changes, message in (
             ({"depth": 14}, "start: .* holds ResNet A-8 for CIFAR-10 .* of high is ResNet A-14 for CIFAR-10"),
             ({"depth": 8, "std": (1.0, 2.0, 3.0)}, r"with std \(\), and .* with std \(1.0, 2.0, 3.0\)")):
-        run = digits(images, "high", start=str(out), architecture=Architecture(norm_group=16, **changes))
+        run = digits(halves, "high", start=str(out), architecture=Architecture(norm_group=16, **changes))
         with pytest.raises(BadInput, match=message):
             train(run, tmp_path / "run")
     with pytest.raises(BadInput, match="random is for images of 3 channels, and these have 1"):
-        train(digits(images, "high", start=str(out), data=Data(source="digits")), tmp_path / "grey")
+        train(digits(halves, "high", start=str(out), data=Data(source="digits")), tmp_path / "grey")
+    assert not (tmp_path / "grey" / "experiment.json").exists()
     with pytest.raises(BadInput, match="and none are named"):
-        digits(images, "high", architecture=Architecture(depth=8, norm_group=16, fixed_norm=True))
+        digits(halves, "high", architecture=Architecture(depth=8, norm_group=16, fixed_norm=True))
     with pytest.raises(BadInput, match=r"body-rate is -1\.0"):
         Optimizer(body_rate=-1.0)
 

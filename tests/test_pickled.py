@@ -97,13 +97,34 @@ def test_a_tensor_is_read_and_must_lie_within_its_storage(tmp_path):
     archive(file, tensor("0", 6, 0, (2, 3), (1, 2)), **{"data/0": values.tobytes()})
     assert read_tensors(file)["w"].tolist() == [[0, 2, 4], [1, 3, 5]]
     for wrong in (tensor("0", 6, 4), tensor("0", 6, -1), tensor("0", 6, 0, (2, 2), (-1, 1)), tensor("0", 6, 0, (2, 9)),
-                  tensor("0", 6, 0, (2, 2), (2,)), tensor("1", 6), tensor("0", 7)):
+                  tensor("0", 6, 0, (2, 2), (2,)), tensor("1", 6), tensor("0", 7), tensor("0", 6, 0, (9,), (0,))):
         archive(file, wrong, **{"data/0": values.tobytes()})
         with pytest.raises(BadInput, match="not a whole PyTorch file"):
             read_tensors(file)
     archive(file, tensor("0", 6), **{"data/0": values.tobytes(), "byteorder": b"big"})
     with pytest.raises(BadInput, match="big-endian"):
         read_tensors(file)
+
+
+def test_no_number_of_a_pickle_wraps_around(tmp_path):
+    """NumPy's own would, past the check that a tensor lies within its storage: no name gives a pickle any."""
+    small = b"cnumpy\nint8\n(I127\ntR"
+    content = tensor("0", 6).replace(b"I2\nI2\nt(I2", small + small + b"t(" + small)
+    assert content != tensor("0", 6)
+    archive(tmp_path / "a.pt", content, **{"data/0": bytes(24)})
+    with pytest.raises(BadInput, match=r"it asks for numpy\.int8"):
+        read_tensors(tmp_path / "a.pt")
+    archive(tmp_path / "b.pt", tensor("0", 6).replace(b"I2\nI2\nt", b"(ctorch\nCharStorage\n(I9\ntR(I2\nt"),
+            **{"data/0": bytes(24)})
+    with pytest.raises(BadInput, match="not a whole PyTorch file"):  # a name of a type cannot be called
+        read_tensors(tmp_path / "b.pt")
+
+
+def test_archives_of_other_things(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.pth", "w") as out:
+        out.writestr("hello.txt", "x")
+    with pytest.raises(BadInput, match="an archive with 0 members data"):
+        read_tensors(tmp_path / "a.pth")
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")

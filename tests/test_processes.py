@@ -77,6 +77,14 @@ def test_two_processes_train_as_one(kind, photographs, tmp_path):
     assert "step" not in (tmp_path / "log1").read_text()  # only the first tells
 
 
+def test_two_processes_start_from_the_weights_of_one(tmp_path):
+    train(replace(digits(), steps=2), tmp_path / "first", jax.devices()[:1])
+    run = replace(digits(), steps=4, start=str(tmp_path / "first"))
+    train_by_two(run, tmp_path)
+    train(run, tmp_path / "alone", jax.devices()[:1])
+    assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "alone"), rel=1e-5)
+
+
 def test_eight_devices_train_as_one_on_photographs(photographs, tmp_path):
     experiment = photos(photographs)
     experiment = replace(experiment, architecture=replace(experiment.architecture, norm_group=4), steps=3,

@@ -61,6 +61,8 @@ def test_what_tensors_cannot_tell_is_asked_for(exported, network, tmp_path):
     for target in (wide, wide / "model.safetensors"):
         assert load(target).architecture.stride_in == "1x1"  # as config.json says
         assert load(target).classes == ("a", "b")
+    with pytest.raises(BadInput, match=r"stride_in is 'v1\.5'; it is one of \('1x1', '3x3'\)"):
+        load(wide, stride_in="v1.5")
     bare = shutil.copy(wide / "model.safetensors", tmp_path / "bare.safetensors")
     with pytest.raises(BadInput, match="no tensor tells where the bottlenecks stride: --stride-in 3x3"):
         load(bare)
@@ -201,10 +203,23 @@ def test_what_lies_beside_weights_is_checked(exported, tmp_path):
             ({"preprocessing": preprocessing | {"mean": [], "mean_image": "gone.npy"}}, r"gone\.npy: not a readable"),
             ({"preprocessing": preprocessing | {"mean": [], "mean_image": "../mean.npy"}}, "a file in the same folder"),
             ({"preprocessing": preprocessing | {"std": [0, 1, 1]}}, "it is above 0"),
+            ({"preprocessing": preprocessing | {"mean": [float("nan"), 1, 1]}}, "it is finite"),
+            ({"preprocessing": preprocessing | {"value_range": float("inf")}}, "value_range is inf"),
             ({"preprocessing": preprocessing | {"mean": [1, 2]}}, r"the mean is of \(32, 32, 2\)"),
             ({"preprocessing": preprocessing | {"size": 64}}, "the crop is the smaller")):
         with pytest.raises(BadInput, match=message):
             load(beside(**changes))
+    shown = beside(preprocessing=preprocessing | {"mean": [], "mean_image": "mean.npy"})
+    for content in (b"", b"x", np.array(["a"]), np.full((32, 32, 3), np.nan), np.zeros((3, 3))):
+        if isinstance(content, bytes):
+            (shown / "mean.npy").write_bytes(content)
+        else:
+            np.save(shown / "mean.npy", content)
+        with pytest.raises(BadInput, match=r"mean\.npy: (not a readable|it holds)|the mean is of \(3, 3\)"):
+            load(shown)
+    (tmp_path / "copy" / "model.json").write_text("[" * 100_000)
+    with pytest.raises(BadInput, match=r"model\.json: not a readable JSON file"):
+        load(tmp_path / "copy")
     (tmp_path / "copy" / "model.json").write_text("{")
     with pytest.raises(BadInput, match=r"model\.json: not a readable JSON file"):
         load(tmp_path / "copy")
@@ -218,6 +233,12 @@ def test_what_lies_beside_weights_is_checked(exported, tmp_path):
     ({"architecture": "resnet50d", "pretrained_cfg": {}}, "'resnet50d' is no network of the paper"),
     ({"architecture": "resnet50", "model_args": {"aa_layer": "blur"}, "pretrained_cfg": {}}, "aa_layer"),
     ({"architecture": "resnet50", "pretrained_cfg": {}}, "not as timm or transformers write it"),
+    ({"architecture": "resnet18", "pretrained_cfg": {"input_size": [3, 9, 9], "mean": ["x", 1, 1], "std": [1, 1, 1]}},
+     r"config\.json: .*mean is 'x'"),
+    ({"architecture": "resnet18", "pretrained_cfg": {"input_size": [3, 9, 9], "mean": [1, 1, 1], "std": [1, 1, 1],
+                                                     "crop_pct": 1.2}}, r"config\.json: .* the crop is the smaller"),
+    ({"architecture": "resnet18", "pretrained_cfg": {"input_size": [3, 9, 9], "mean": [1, 1, 1], "std": [1, 1, 1],
+                                                     "label_names": [[]]}}, r"config\.json: .*classes is \[\]"),
 ])
 def test_configs_of_other_networks_are_refused(config, message, exported, tmp_path):
     shutil.copy(exported / "model.safetensors", tmp_path)
@@ -244,7 +265,7 @@ def test_timms_config_tells_stride_and_colours(tmp_path):
 @pytest.mark.parametrize(("images", "crop", "side"), [
     ({"size": 224, "crop_pct": 0.875}, 224, 256),  # as microsoft/resnet-50 has it
     ({"size": {"shortest_edge": 320}, "crop_size": {"height": 288, "width": 288}, "do_center_crop": True}, 288, 320),
-    ({"size": {"height": 256, "width": 256}}, 256, 256),
+    ({"size": {"height": 256, "width": 256}, "do_rescale": True}, 256, 256),
 ])
 def test_transformers_configs_tell_crop_and_classes(images, crop, side, tmp_path):
     names = [name.partition(",")[0] for name in imagenet_classes().values()]
@@ -258,6 +279,17 @@ def test_transformers_configs_tell_crop_and_classes(images, crop, side, tmp_path
     assert (loaded.mean.shape[0], loaded.data.size, loaded.data.test_shorter_side) == (crop, crop, side)
     assert loaded.mean[0, 0].tolist() == pytest.approx([127.5, 102, 76.5])
     assert loaded.classes == tuple(imagenet_classes())
+
+
+def test_what_an_image_processor_leaves_out_is_left_out(tmp_path):
+    out = export(random_network("imagenet", 18, "B", "ab"), "huggingface", tmp_path / "out")
+    (out / "model.json").unlink()
+    images = {"size": 224, "image_mean": [5, 6, 7], "image_std": [1, 2, 3], "do_rescale": False}
+    for changes, mean, std in (({}, [5, 6, 7], (1, 2, 3)), ({"do_normalize": False}, [0, 0, 0], ())):
+        (out / "preprocessor_config.json").write_text(json.dumps(images | changes))
+        network = load(out)
+        assert network.mean[0, 0].tolist() == mean
+        assert network.architecture.std == std
 
 
 def test_reordering_channels_is_undone(network):
@@ -276,6 +308,7 @@ def test_imagenets_classes():
     assert known_classes((), 1000) == known_classes(tuple(classes.values()), 1000) == tuple(classes)
     others = tuple(map(str, range(1000)))
     assert known_classes(others, 1000) == others
+    assert known_classes(("cat", "dog"), 1000) == ("cat", "dog")  # which is refused where the weights are loaded
     assert known_classes((), 10) == ()
 
 

@@ -60,7 +60,6 @@ def begin(feed: Feed, experiment: Experiment, workdir: Path, start: Network | No
           stack: ExitStack, followed_by: float) -> Replica:
     """Draw a run's first state, take it from `start`, or restore its last; its checkpoints stay open in `stack`."""
     setting = feed.setting
-    write_experiment(workdir, experiment, feed.classes, feed.mean.shape, devices)
     first = draw_onto(everywhere(setting.sharding), setting.model, setting.optimizer, feed.mean, experiment.seed)
     manager = stack.enter_context(checkpoint.checkpoints(workdir, clear=True))
     name = f"{experiment.name} seed {experiment.seed}"
@@ -69,6 +68,7 @@ def begin(feed: Feed, experiment: Experiment, workdir: Path, start: Network | No
     if state is None and experiment.start:  # also where the checkpoints that there were are all damaged
         state = start_from(start or load_start(experiment), first, feed.classes, log)
     state = first if state is None else state
+    write_experiment(workdir, experiment, feed.classes, feed.mean.shape, devices)
     rewind_metrics(workdir, int(state.step), experiment.steps)
     if state.step:
         log.tell(f"goes on from step {state.step}")

@@ -56,6 +56,6 @@ def load(target: str | Path, *, stride_in: StrideIn | None = None, shortcut: Bar
     `stride_in` ("1x1": v1, "3x3": v1.5) and `shortcut` ("plain", "A") say what tensors cannot tell; the error says
     when one is needed. Raises BadInput for what is missing, damaged, or no network of the paper.
     """
-    if (Path(target) / "experiment.json").is_file():
-        return restore(target).network
+    if (workdir := Path(target).expanduser()).joinpath("experiment.json").is_file():
+        return restore(workdir).network
     return load_weights(target, stride_in=stride_in, shortcut=shortcut)

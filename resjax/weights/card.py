@@ -68,7 +68,7 @@ def model_card(network: Network, to: str, errors: Sequence[Measured], recipe: st
         f"{count_macs(network.model, network.mean.shape):,} multiply-adds for an image of {height}x{width}.",
         "## Errors", table(errors), "## Use", USE[use].format(**values)]
     if to != "stablehlo":
-        parts.append(f"{images(network)} `model.json` holds this; `resjax.load` reads this folder.")
+        parts.append(f"{images(network, bgr=to == 'keras')} `model.json` holds this; `resjax.load` reads this folder.")
     if recipe:
         parts += ["## Training", recipe]
     parts.append(f"Written by resjax {version('resjax')}: Deep Residual Learning for Image Recognition (He, Zhang, "
@@ -85,11 +85,12 @@ def table(errors: Sequence[Measured]) -> str:
     return "\n".join(["| images | views | top-1 error % | top-5 error % | counted |", "|---|---|---|---|---|", *rows])
 
 
-def images(network: Network) -> str:
+def images(network: Network, bgr: bool) -> str:
     """Say how images become the input."""
-    mean = network.mean.reshape(-1, network.mean.shape[-1])
+    order = slice(None, None, -1 if bgr else 1)
+    mean = network.mean.reshape(-1, network.mean.shape[-1])[:, order]
     colours = ", ".join(f"{value:.3f}" for value in mean[0])
     what = f"the colour ({colours})" if (mean == mean[0]).all() else "the image in `mean.npy`"
-    std = network.architecture.std
+    std = network.architecture.std[order]
     divided = f" and divide by ({', '.join(f'{value:.3f}' for value in std)})" if std else ""
-    return f"From the pixels of an image, 0 to 255 in RGB, subtract {what}{divided}."
+    return f"From the pixels of an image, 0 to 255 in {'BGR' if bgr else 'RGB'}, subtract {what}{divided}."

@@ -1,6 +1,7 @@
 """What belongs to weights and is no tensor: architecture, classes, and how pixels become the input."""
 
 import json
+import math
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -36,8 +37,9 @@ class Preprocessing:
         check(Path(self.mean_image).name == self.mean_image, "preprocessing.mean_image names a file in the same folder")
         check(not self.std or not self.mean or len(self.std) == len(self.mean),
               f"preprocessing: mean has {len(self.mean)} channels and std {len(self.std)}")
-        check(all(value > 0 for value in self.std), f"preprocessing.std is {self.std}; it is above 0")
-        check(self.value_range > 0, f"preprocessing.value_range is {self.value_range}; it is above 0")
+        check(all(map(math.isfinite, self.mean)), f"preprocessing.mean is {self.mean}; it is finite")
+        check(all(0 < value < math.inf for value in self.std), f"preprocessing.std is {self.std}; it is above 0")
+        check(0 < self.value_range < math.inf, f"preprocessing.value_range is {self.value_range}; it is above 0")
         check(1 <= self.size <= self.shorter_side,
               f"preprocessing: size {self.size} and shorter_side {self.shorter_side}; the crop is the smaller")
 
@@ -77,7 +79,7 @@ def read_json(file: Path) -> dict[str, Any]:
     """Read an object from a JSON file. Raises BadInput."""
     try:
         content = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{file}: not a readable JSON file ({error})") from None
     check(isinstance(content, dict), f"{file}: it holds no JSON object")
     return content
@@ -93,7 +95,7 @@ def imagenet_classes() -> dict[str, str]:
 def known_classes(names: tuple[str, ...], count: int) -> tuple[str, ...]:
     """Return WordNet's ids for 1,000 classes that are unnamed or named as ImageNet's are; else the names."""
     ids, ours = tuple(imagenet_classes()), imagenet_classes().values()
-    if count != len(ids):
+    if count != len(ids) or len(names) not in (0, count):
         return names
     alike = sum(bool(set(a.split(", ")) & set(b.split(", "))) for a, b in zip(names, ours, strict=True)) if names else 0
     return ids if not names or alike > 0.95 * count else names  # some lists spell a few names in another way

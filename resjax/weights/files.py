@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import h5py
+import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
@@ -27,6 +28,10 @@ def read_tensors(file: Path) -> Tensors:
     tensors = read(file)
     if not tensors:
         raise BadInput(f"{file}: it holds no tensor")
+    odd = next((name for name, tensor in tensors.items() if tensor.dtype.kind not in "biuf"
+                and tensor.dtype != ml_dtypes.bfloat16), None)
+    if odd is not None:
+        raise BadInput(f"{file}: {odd} holds {tensors[odd].dtype}, not numbers that weights are kept in")
     return tensors
 
 
@@ -35,7 +40,7 @@ def read_safetensors(file: Path) -> Tensors:
     try:
         with safe_open(file, framework="flax") as opened:  # "np" does not know bfloat16
             return {name: np.asarray(opened.get_tensor(name)) for name in opened.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise BadInput(f"{file}: not a whole safetensors file ({error}); get it again") from None
 
 
@@ -56,7 +61,9 @@ def read_keras(file: Path) -> Tensors:
                     raise BadInput(f"{file}: {layer} has {len(names)} weights; no layer of a ResNet has so many")
                 for leaf, name in zip(LEAVES.get(len(names), ()), names, strict=True):
                     tensors[f"{layer}/{leaf}"] = np.asarray(root[layer][name])
-    except (OSError, KeyError, RuntimeError, UnicodeDecodeError, TypeError) as error:
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        if isinstance(error, BadInput):
+            raise
         raise BadInput(f"{file}: not a whole Keras file of weights ({error}); get it again") from None
     return tensors
 

@@ -60,12 +60,14 @@ def check_form(network: Network, to: Form) -> None:
     family, depth, shortcut = architecture.family, architecture.depth, architecture.shortcut
     wide = depth >= 50
     v15 = not wide or architecture.stride_in == "3x3"
-    has = {"torchvision": (shortcut == "B" and (family == "cifar" or v15),
-                           "ResNets with option B whose bottlenecks stride in the 3x3"),
+    colour = network.mean.shape[-1] == 3
+    has = {"torchvision": (colour and shortcut == "B" and (family == "cifar" or v15),
+                           "ResNets with option B for colour images whose bottlenecks stride in the 3x3"),
            "huggingface": (family == "imagenet" and shortcut == "B", "ResNets of Table 1 with option B"),
-           "keras": (family == "imagenet" and shortcut == "B" and wide and architecture.stride_in == "1x1",
-                     "ResNet-50, 101 and 152 with option B that stride in the first 1x1"),
-           "akamaster": (family == "cifar" and shortcut == "A", "ResNets for CIFAR-10 with option A"),
+           "keras": (colour and family == "imagenet" and shortcut == "B" and wide and architecture.stride_in == "1x1",
+                     "ResNet-50, 101 and 152 with option B for colour images that stride in the first 1x1"),
+           "akamaster": (colour and family == "cifar" and shortcut == "A",
+                         "ResNets for CIFAR-10 with option A for colour images"),
            "stablehlo": (True, "")}
     fits, there = has[to]
     if not fits:

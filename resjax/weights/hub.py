@@ -36,8 +36,9 @@ def fetch(target: str) -> Path:
     except errors.RepositoryNotFoundError:
         raise BadInput(f"{target}: neither a file or folder here nor a repository of the Hugging Face Hub (or a "
                        "private one: `hf auth login`)") from None
-    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise BadInput(f"{target}: neither a file or folder here nor to be had from the Hugging Face Hub ({first})"
+    except Exception as error:  # what a network can do is more than the client has names for
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise BadInput(f"{target}: neither a file or folder here nor to be had from the Hugging Face Hub ({reason})"
                        ) from None
-    raise BadInput(f"{target}: the repository holds neither {' nor '.join(WEIGHTS)}")
+    raise BadInput(f"{target}: the repository, or without a network what the cache holds of it, has neither "
+                   f"{' nor '.join(WEIGHTS)}")

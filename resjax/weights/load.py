@@ -2,20 +2,22 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
-from resjax.errors import BadInput
+from resjax.errors import BadInput, check
 from resjax.experiment import Architecture, Data, Photographs
 from resjax.network import Network
 from resjax.weights.configs import read_config
 from resjax.weights.convert import flip_colours, to_variables
 from resjax.weights.description import USUAL, Description, Preprocessing, known_classes, read_description
 from resjax.weights.files import READERS, Tensors, read_tensors
-from resjax.weights.hub import WEIGHTS, fetch, is_repository
+from resjax.weights.hub import fetch, is_repository
 from resjax.weights.names import FAMILIES
 from resjax.weights.recognize import Bare, StrideIn, ends, find_family, recognize
 
+FILES = ("model.safetensors", "pytorch_model.bin", "model.h5")  # of a folder, the first that is there
 WRAPPED = "module."  # what PyTorch's DataParallel puts before every name
 
 
@@ -26,6 +28,8 @@ def load_weights(target: str | Path, *, stride_in: StrideIn | None = None, short
     `stride_in` and `shortcut` say what the tensors cannot, and are only needed where nothing beside them says it.
     Raises BadInput for whatever is missing, damaged, unknown or does not fit; then nothing has been loaded.
     """
+    for name, value, kind in (("stride_in", stride_in, StrideIn), ("shortcut", shortcut, Bare)):
+        check(value in (None, *get_args(kind)), f"{name} is {value!r}; it is one of {get_args(kind)}")
     path = Path(target).expanduser()
     if not path.exists() and path.suffix not in READERS and is_repository(str(target)):
         path = fetch(str(target))
@@ -39,13 +43,13 @@ def find_weights(path: Path) -> tuple[Path, Description]:
 
     Raises BadInput where there is neither a run nor weights.
     """
-    file = path if not path.is_dir() else next((path / name for name in WEIGHTS if (path / name).is_file()), None)
+    file = path if not path.is_dir() else next((path / name for name in FILES if (path / name).is_file()), None)
     if file is None or not file.is_file():
         raise BadInput(f"{path}: no run lies there (it has no experiment.json), nor weights: a file "
-                       f"({', '.join(READERS)}), a folder with {' or '.join(WEIGHTS)}, or OWNER/NAME on the Hub")
+                       f"({', '.join(READERS)}), a folder with {' or '.join(FILES)}, or OWNER/NAME on the Hub")
     if file.with_suffix(".json").is_file():
         return file, read_description(file.with_suffix(".json"))
-    told = file.name in WEIGHTS and (file.parent / "config.json").is_file()
+    told = file.name in FILES and (file.parent / "config.json").is_file()
     return file, read_config(file.parent) if told else Description()
 
 
@@ -97,8 +101,11 @@ def colours(given: Preprocessing, channels: int, folder: Path) -> tuple[np.ndarr
     if given.mean_image:
         try:
             mean = np.load(folder / given.mean_image, allow_pickle=False)
-        except (OSError, ValueError) as error:
+            mean = np.asarray(mean, np.float64)
+        except (OSError, ValueError, EOFError, TypeError) as error:
             raise BadInput(f"{folder / given.mean_image}: not a readable mean image ({error})") from None
+        if not np.isfinite(mean).all():
+            raise BadInput(f"{folder / given.mean_image}: it holds a value that is not finite")
     else:
         mean = np.broadcast_to(np.array(given.mean, np.float64), (given.size, given.size, len(given.mean)))
     if mean.shape != (given.size, given.size, channels) or len(given.std) not in (0, channels):

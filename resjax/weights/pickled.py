@@ -4,9 +4,11 @@ A pickle may name functions to call. Here those that rebuild tensors are known, 
 anything is called. https://docs.python.org/3/library/pickle.html#restricting-globals
 """
 
+import math
 import pickle
 import struct
 import zipfile
+import zlib
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +25,7 @@ DTYPES: dict[str, Any] = {
     "CharStorage": np.int8, "ByteStorage": np.uint8, "BoolStorage": np.bool_}
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the files before PyTorch 1.6, which are no archives
 BROKEN = (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError,
-          struct.error, zipfile.BadZipFile, NotImplementedError, RuntimeError, MemoryError)
+          struct.error, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError, MemoryError)
 
 
 class Storage(NamedTuple):
@@ -43,22 +45,30 @@ class Tensor(NamedTuple):
     strides: tuple[int, ...]
 
 
-def rebuild_tensor(storage: Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...],
-                   *_: Any) -> Tensor:
-    """Stand in for what PyTorch calls to make a tensor."""
-    return Tensor(storage, offset, tuple(shape), tuple(strides))
+class RebuildTensor:
+    """Stands in for what PyTorch calls to make a tensor; a pickle can set no attribute of it."""
+
+    __slots__ = ()
+
+    def __call__(self, storage: Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...],
+                 *_: Any) -> Tensor:
+        return Tensor(storage, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
 
 
-def rebuild_parameter(data: Tensor, *_: Any) -> Tensor:
-    """Stand in for what PyTorch calls to make a parameter."""
-    return data
+class RebuildParameter:
+    """Stands in for what PyTorch calls to make a parameter."""
+
+    __slots__ = ()
+
+    def __call__(self, data: Tensor, *_: Any) -> Tensor:
+        return data
 
 
 KNOWN: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("torch._utils", "_rebuild_tensor"): rebuild_tensor, ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
-    ("torch._utils", "_rebuild_parameter"): rebuild_parameter, ("torch", "Size"): tuple,
-    **{("torch", name): dtype for name, dtype in DTYPES.items()}}
+    ("collections", "OrderedDict"): OrderedDict, ("torch", "Size"): tuple,
+    ("torch._utils", "_rebuild_tensor"): RebuildTensor(), ("torch._utils", "_rebuild_tensor_v2"): RebuildTensor(),
+    ("torch._utils", "_rebuild_parameter"): RebuildParameter(),
+    **{("torch", name): name for name in DTYPES}}  # a name, which nothing can be called by
 
 
 class Unpickler(pickle.Unpickler):
@@ -76,10 +86,10 @@ class Unpickler(pickle.Unpickler):
                            "it was read or run; save the state_dict alone, best as safetensors") from None
 
     def persistent_load(self, pid: Any) -> Storage:
-        kind, dtype, key, _, count, *_ = pid
-        if kind != "storage" or dtype not in DTYPES.values():
+        kind, name, key, _, count, *view = pid
+        if kind != "storage" or any(part is not None for part in view):
             raise pickle.UnpicklingError(f"unknown persistent id {kind!r}")
-        return Storage(str(key), dtype, int(count))
+        return Storage(str(key), DTYPES[name], int(count))
 
 
 def read_torch(file: Path) -> dict[str, np.ndarray]:
@@ -104,7 +114,10 @@ Opened = tuple[Any, Callable[[Storage], np.ndarray]]
 def open_archive(stream: IO[bytes], file: Path) -> Opened:
     """Open a file as PyTorch has written it since 1.6: an archive with one member for each storage."""
     archive = zipfile.ZipFile(stream)
-    root = next(name for name in archive.namelist() if name.endswith("data.pkl")).removesuffix("data.pkl")
+    roots = [name.removesuffix("data.pkl") for name in archive.namelist() if name.endswith("/data.pkl")]
+    if len(roots) != 1:
+        raise pickle.UnpicklingError(f"an archive with {len(roots)} members data.pkl")
+    root = roots[0]
     if len(set(archive.namelist())) < len(archive.namelist()):
         raise BadInput(f"{file}: a member of the archive is there twice")
     if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") != b"little":
@@ -154,7 +167,8 @@ def elements(content: bytes, storage: Storage) -> np.ndarray:
 def view(tensor: Tensor, storage: np.ndarray) -> np.ndarray:
     """Cut a tensor out of its storage. Raises ValueError where it reaches beyond it."""
     last = tensor.offset + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.strides, strict=True))
-    if min(tensor.offset, *tensor.shape, *tensor.strides, 0) < 0 or (0 not in tensor.shape and last >= len(storage)):
+    within = 0 in tensor.shape or max(last + 1, math.prod(tensor.shape)) <= len(storage)
+    if min(tensor.offset, *tensor.shape, *tensor.strides, 0) < 0 or not within:
         raise ValueError("a tensor reaches beyond its storage")
     width = storage.itemsize
     strided = np.lib.stride_tricks.as_strided(storage[tensor.offset:], tensor.shape,
