@@ -26,7 +26,7 @@ def tiny(name, depth=18, shortcut="A"):
         data=Photographs(source="folder:FOLDERS", size=96, shorter_side=(100, 130), test_shorter_side=100,
                          workers=WORKERS),
         optimizer=Optimizer(peak=0.005, drop_steps=(18,), plateau_steps=10), steps=24, batch_size=16, log_steps=5,
-        evaluate_steps=10,
+        evaluate_steps=10, evaluate_test=True,
         checkpoint_steps=5, statistics_steps=4)
 EXPERIMENTS = {e.name: e for e in [tiny("plain18", shortcut="plain"), tiny("resnet18A")]}
 if __name__ == "__main__":
