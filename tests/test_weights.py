@@ -4,6 +4,7 @@ import json
 import shutil
 
 import h5py
+import ml_dtypes
 import numpy as np
 import pytest
 from networks import random_network, same_network
@@ -118,6 +119,18 @@ def test_files_that_are_none(name, content, message, tmp_path):
         (tmp_path / name).write_bytes(content)
     with pytest.raises(BadInput, match=message):
         load(tmp_path / name)
+
+
+def test_other_floats_are_read_and_other_things_are_not(exported, network, tmp_path):
+    for kind in (np.float16, ml_dtypes.bfloat16, np.float64):
+        file = changed(exported, tmp_path, lambda tensors, kind=kind: tensors.update(
+            {name: tensor.astype(kind) for name, tensor in tensors.items()}))
+        found = load(file, shortcut="A").variables["params"]["fc"]["kernel"]
+        assert np.allclose(found, network.variables["params"]["fc"]["kernel"], rtol=0.01, atol=1e-3)
+    file = changed(exported, tmp_path, lambda tensors: tensors.update(
+        {"bn1.bias": tensors["bn1.bias"].astype(ml_dtypes.float8_e4m3fn)}))
+    with pytest.raises(BadInput, match=r"weights\.safetensors: "):
+        load(file, shortcut="A")
 
 
 def test_truncated_files(exported, tmp_path):

@@ -38,7 +38,7 @@ def read_tensors(file: Path) -> Tensors:
 def read_safetensors(file: Path) -> Tensors:
     """Read a safetensors file."""
     try:
-        with safe_open(file, framework="flax") as opened:  # "np" does not know bfloat16
+        with safe_open(file, framework="np") as opened:
             return {name: np.asarray(opened.get_tensor(name)) for name in opened.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise BadInput(f"{file}: not a whole safetensors file ({error}); get it again") from None
