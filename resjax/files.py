@@ -1,9 +1,11 @@
 """Files that are whole or not there."""
 
 import hashlib
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 
 def write_aside(file: Path, write: Callable[[Path], object]) -> None:
@@ -16,6 +18,11 @@ def write_aside(file: Path, write: Callable[[Path], object]) -> None:
         os.replace(aside, file)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def write_json(file: Path, content: dict[str, Any]) -> None:
+    """Write a JSON file whole or not at all."""
+    write_aside(file, lambda aside: aside.write_text(json.dumps(content, indent=2) + "\n"))
 
 
 def digest(file: Path) -> str:

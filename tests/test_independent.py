@@ -7,6 +7,7 @@ import os
 
 import numpy as np
 import pytest
+from networks import same_network
 
 import resjax
 from resjax.weights.files import read_tensors
@@ -122,13 +123,6 @@ def test_torchvision(depth, stride_in, ending, torch, tmp_path):
     assert back.keys() == state.keys()
     assert all(torch.equal(back[name], state[name]) for name in state)
     assert same_network(resjax.load(out), network)
-
-
-def same_network(a, b):
-    import jax
-
-    return a._replace(name="", variables={}, mean=0) == b._replace(name="", variables={}, mean=0) and all(
-        jax.tree.leaves(jax.tree.map(np.array_equal, (a.variables, a.mean), (b.variables, b.mean))))
 
 
 @pytest.mark.parametrize(("depth", "option"), [(20, "A"), (56, "A"), (20, "plain"), (20, "B"), (110, "A")])

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from resjax.evaluation import Protocol
-from resjax.files import write_aside
+from resjax.files import write_json
 from resjax.measure import measure
 from resjax.processes import is_first
 from resjax.training import read_result, restore
@@ -32,5 +32,5 @@ def measured(workdirs: Sequence[Path], views: Protocol) -> dict[str, Any]:
     errors = measure([restore(workdir).network for workdir in workdirs], "test", views, BATCH)
     found = {**errors._asdict(), "runs": [str(workdir) for workdir in workdirs], "state_digests": digests}
     if is_first():
-        write_aside(file, lambda aside: aside.write_text(json.dumps(found, indent=2) + "\n"))
+        write_json(file, found)
     return found

@@ -1,10 +1,9 @@
 """What `reproduce` leaves in the folder of the runs: the table and its figures, as Markdown and as JSON."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from resjax.files import write_aside
+from resjax.files import write_aside, write_json
 from resjax.paper.figures import draw
 from resjax.paper.ledger import as_markdown, as_values, collect
 from resjax.paper.reproduce import Run
@@ -28,7 +27,7 @@ def conclude(table: Table, runs: Sequence[Run], scale: float, folder: Path, comm
         claims = "\n".join(f"- {'holds' if holds else 'FAILS'}: {claim}" for claim, holds in figure["claims"])
         parts.append(f"![{figure['title']}]({figure['file']})\n\n{claims}")
     text = "\n\n".join(parts) + "\n"
-    values = json.dumps({"command": command, **as_values(table, lines, scale), "figures": figures}, indent=2) + "\n"
     write_aside(file, lambda aside: aside.write_text(text))
-    write_aside(file.with_suffix(".json"), lambda aside: aside.write_text(values))
+    values = {"command": command, **as_values(table, lines, scale), "figures": figures}
+    write_json(file.with_suffix(".json"), values)
     return file

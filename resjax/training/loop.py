@@ -14,6 +14,7 @@ import numpy as np
 from resjax.errors import BadInput, Interrupted
 from resjax.evaluation import Errors
 from resjax.experiment import Experiment
+from resjax.files import write_json
 from resjax.platform import keep_compiled_programs
 from resjax.processes import is_first, largest, told_by_first, wait_for_all
 from resjax.training.interrupt import stop_requests
@@ -21,7 +22,7 @@ from resjax.training.replica import Replica, advance, begin, open_feed, save, st
 from resjax.training.setting import Feed
 from resjax.training.start import load_start, needs_start
 from resjax.training.state import state_digest
-from resjax.training.workdir import claimed, environment, read_result, write_json
+from resjax.training.workdir import claimed, environment, read_result
 
 
 def train(experiment: Experiment, workdir: str | Path, devices: Sequence[jax.Device] | None = None, *,

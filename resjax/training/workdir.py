@@ -14,7 +14,7 @@ import jax
 
 from resjax.errors import BadInput
 from resjax.experiment import Experiment
-from resjax.files import write_aside
+from resjax.files import write_json
 from resjax.processes import is_first
 from resjax.record import from_json, to_json
 
@@ -82,11 +82,6 @@ def read_result(workdir: Path) -> dict[str, Any] | None:
     """Read a finished run's result; None where it is not finished."""
     file = workdir / "result.json"
     return json.loads(file.read_text()) if file.exists() else None
-
-
-def write_json(file: Path, content: dict[str, Any]) -> None:
-    """Write a file whole or not at all."""
-    write_aside(file, lambda aside: aside.write_text(json.dumps(content, indent=2) + "\n"))
 
 
 def environment(devices: Any) -> dict[str, Any]:

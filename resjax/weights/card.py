@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from resjax.analysis import count_macs, count_parameters
 from resjax.network import Network
+from resjax.weights.description import Preprocessing
 
 USE = {
     "torchvision": """```python
@@ -55,7 +56,7 @@ class Measured(NamedTuple):
     images: int | None
 
 
-def model_card(network: Network, to: str, errors: Sequence[Measured], recipe: str = "") -> str:
+def model_card(network: Network, to: str, images: Preprocessing, errors: Sequence[Measured], recipe: str) -> str:
     """Write the card; without errors it says that none were measured."""
     height, width, channels = network.mean.shape
     values = {"depth": network.architecture.depth, "classes": network.model.classes, "height": height, "width": width,
@@ -68,7 +69,7 @@ def model_card(network: Network, to: str, errors: Sequence[Measured], recipe: st
         f"{count_macs(network.model, network.mean.shape):,} multiply-adds for an image of {height}x{width}.",
         "## Errors", table(errors), "## Use", USE[use].format(**values)]
     if to != "stablehlo":
-        parts.append(f"{images(network, bgr=to == 'keras')} `model.json` holds this; `resjax.load` reads this folder.")
+        parts.append(f"{prepared(images)} `model.json` holds this; `resjax.load` reads this folder.")
     if recipe:
         parts += ["## Training", recipe]
     parts.append(f"Written by resjax {version('resjax')}: Deep Residual Learning for Image Recognition (He, Zhang, "
@@ -85,12 +86,11 @@ def table(errors: Sequence[Measured]) -> str:
     return "\n".join(["| images | views | top-1 error % | top-5 error % | counted |", "|---|---|---|---|---|", *rows])
 
 
-def images(network: Network, bgr: bool) -> str:
+def prepared(images: Preprocessing) -> str:
     """Say how images become the input."""
-    order = slice(None, None, -1 if bgr else 1)
-    mean = network.mean.reshape(-1, network.mean.shape[-1])[:, order]
-    colours = ", ".join(f"{value:.3f}" for value in mean[0])
-    what = f"the colour ({colours})" if (mean == mean[0]).all() else "the image in `mean.npy`"
-    std = network.architecture.std[order]
-    divided = f" and divide by ({', '.join(f'{value:.3f}' for value in std)})" if std else ""
-    return f"From the pixels of an image, 0 to 255 in {'BGR' if bgr else 'RGB'}, subtract {what}{divided}."
+    def colours(values: Sequence[float]) -> str:
+        return f"({', '.join(f'{value:.3f}' for value in values)})"
+
+    what = f"the colour {colours(images.mean)}" if images.mean else f"the image in `{images.mean_image}`"
+    divided = f" and divide by {colours(images.std)}" if images.std else ""
+    return f"From the pixels of an image, 0 to 255 in {images.channel_order}, subtract {what}{divided}."

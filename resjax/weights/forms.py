@@ -1,14 +1,12 @@
 """A network in the form that others load: written aside, whole, and then put in place."""
 
-import json
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-import h5py
 import jax
 import jax.export
 import jax.numpy as jnp
@@ -18,6 +16,7 @@ from safetensors.numpy import save
 from resjax.data import subtract
 from resjax.errors import BadInput
 from resjax.experiment import Photographs
+from resjax.files import write_json
 from resjax.models.resnet import IMAGENET
 from resjax.network import Network
 from resjax.weights.card import Measured, model_card
@@ -26,6 +25,7 @@ from resjax.weights.description import Preprocessing, imagenet_classes
 from resjax.weights.names import FAMILIES
 
 Form = Literal["torchvision", "huggingface", "keras", "akamaster", "stablehlo"]
+Order = Literal["RGB", "BGR"]
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 KERAS_ORDER = ("1_conv", "1_bn", "2_conv", "2_bn", "0_conv", "3_conv", "0_bn", "3_bn")  # of the layers of a block
 
@@ -49,7 +49,8 @@ def export(network: Network, to: Form, out: str | Path, errors: Sequence[Measure
         folder = Path(aside) / "new"
         folder.mkdir()
         WRITERS[to](network, folder)
-        (folder / "README.md").write_text(model_card(network, to, errors, recipe))
+        images = preprocessing(network, "BGR" if to == "keras" else "RGB")
+        (folder / "README.md").write_text(model_card(network, to, images, errors, recipe))
         os.replace(folder, out)
     return out
 
@@ -109,6 +110,8 @@ def write_huggingface(network: Network, folder: Path) -> None:
 
 def write_keras(network: Network, folder: Path) -> None:
     """Write `model.h5`, whose layers come in the order in which Keras fills its own; the colours are BGR, as there."""
+    import h5py  # here, as it takes every start of resjax 35 ms
+
     variables = flip_colours(network.variables)
     layers: dict[str, list[tuple[str, np.ndarray]]] = {}
     for name, tensor in to_tensors(variables, FAMILIES["keras"], network.model).items():
@@ -123,7 +126,7 @@ def write_keras(network: Network, folder: Path) -> None:
             group.attrs["weight_names"] = np.array([name for name, _ in weights], "S")
             for name, tensor in weights:
                 group[name] = tensor
-    write_description(network, folder, channel_order="BGR")
+    write_description(network, folder, "BGR")
 
 
 def keras_place(layer: str) -> tuple[int, int, int]:
@@ -145,32 +148,25 @@ def write_stablehlo(network: Network, folder: Path) -> None:
     (folder / "model.stablehlo").write_bytes(exported.serialize())
 
 
-def write_description(network: Network, folder: Path, channel_order: Literal["RGB", "BGR"] = "RGB") -> None:
+def write_description(network: Network, folder: Path, order: Order = "RGB") -> None:
     """Write `model.json`, which `load_weights` reads, and `mean.npy` where the mean is an image."""
-    images = preprocessing(network)
+    images = preprocessing(network, order)
     if images.mean_image:
-        np.save(folder / images.mean_image, network.mean[..., ::-1] if channel_order == "BGR" else network.mean)
-    if channel_order == "BGR":
-        images = replace(images, channel_order="BGR", mean=images.mean[::-1], std=images.std[::-1])
+        np.save(folder / images.mean_image, network.mean[..., ::-1] if order == "BGR" else network.mean)
     layers = {name: getattr(network.architecture, name) for name in ("family", "depth", "shortcut", "stride_in")}
     write_json(folder / "model.json", {"name": network.name, "architecture": layers, "classes": network.classes,
                                        "preprocessing": asdict(images)})
 
 
-def preprocessing(network: Network) -> Preprocessing:
-    """Describe how a network's images are prepared, in RGB of 0 to 255."""
-    size, data = network.mean.shape[0], network.data
+def preprocessing(network: Network, order: Order = "RGB") -> Preprocessing:
+    """Describe how a network's images are prepared, for pixels of 0 to 255 in that order of colours."""
+    turned, size, data = slice(None, None, -1 if order == "BGR" else 1), network.mean.shape[0], network.data
     colours = network.mean.reshape(-1, network.mean.shape[-1])
     one = bool((colours == colours[0]).all())
     return Preprocessing(
-        mean=tuple(colours[0].tolist()) if one else (), mean_image="" if one else "mean.npy",
-        std=network.architecture.std, size=size,
+        mean=tuple(colours[0, turned].tolist()) if one else (), mean_image="" if one else "mean.npy",
+        std=network.architecture.std[turned], channel_order=order, size=size,
         shorter_side=data.test_shorter_side if isinstance(data, Photographs) else size)
-
-
-def write_json(file: Path, content: dict[str, Any]) -> None:
-    """Write an object as JSON."""
-    file.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def torch_writer(family: str) -> Callable[[Network, Path], None]:

@@ -13,11 +13,11 @@ from resjax.weights.configs import read_config
 from resjax.weights.convert import flip_colours, to_variables
 from resjax.weights.description import USUAL, Description, Preprocessing, known_classes, read_description
 from resjax.weights.files import READERS, Tensors, read_tensors
-from resjax.weights.hub import fetch, is_repository
+from resjax.weights.hub import WEIGHTS, fetch, is_repository
 from resjax.weights.names import FAMILIES
 from resjax.weights.recognize import Bare, StrideIn, ends, find_family, recognize
 
-FILES = ("model.safetensors", "pytorch_model.bin", "model.h5")  # of a folder, the first that is there
+FILES = (*WEIGHTS, "model.h5")  # of a folder, the first that is there
 WRAPPED = "module."  # what PyTorch's DataParallel puts before every name
 
 
@@ -100,8 +100,7 @@ def colours(given: Preprocessing, channels: int, folder: Path) -> tuple[np.ndarr
     scale = 255 / given.value_range
     if given.mean_image:
         try:
-            mean = np.load(folder / given.mean_image, allow_pickle=False)
-            mean = np.asarray(mean, np.float64)
+            mean = np.asarray(np.load(folder / given.mean_image, allow_pickle=False), np.float64)
         except (OSError, ValueError, EOFError, TypeError) as error:
             raise BadInput(f"{folder / given.mean_image}: not a readable mean image ({error})") from None
         if not np.isfinite(mean).all():

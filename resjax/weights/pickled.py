@@ -102,9 +102,9 @@ def read_torch(file: Path) -> dict[str, np.ndarray]:
             content, load = (open_archive if zipfile.is_zipfile(stream) else open_stream)(stream, file)
             tensors = find_state_dict(content, file)
             return {name: view(tensor, load(tensor.storage)) for name, tensor in tensors.items()}
+    except BadInput:
+        raise
     except BROKEN as error:
-        if isinstance(error, BadInput):
-            raise
         raise BadInput(f"{file}: not a whole PyTorch file ({error or type(error).__name__}); get it again") from None
 
 
