@@ -10,6 +10,7 @@ import tyro
 from resjax import catalogue, commands
 from resjax.errors import BadInput, Diverged, Interrupted
 from resjax.experiment import Experiment
+from resjax.interrupt import stop_requests
 
 FIXED: dict[str, Callable[..., None]] = {
     "list": commands.list_experiments, "evaluate": commands.evaluate_networks, "predict": commands.predict,
@@ -54,7 +55,8 @@ def train_one_of(experiments: Mapping[str, Experiment], arguments: Sequence[str]
 def guarded(action: Callable[[], Any]) -> int:
     """Run, and turn what can be expected to go wrong into one message on standard error and an exit code."""
     try:
-        action()
+        with stop_requests():
+            action()
     except BadInput as error:
         print(f"resjax: {error}", file=sys.stderr)
         return 2

@@ -15,8 +15,8 @@ class Diverged(RuntimeError):
     """The loss, or a parameter, is no longer finite; the message names the step. Exit code 1."""
 
 
-class Interrupted(Exception):
-    """The run was asked to stop, and saved its state; the message says how to go on. Exit code 128 + `signal`."""
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, SIGTERM or SIGHUP, with the state saved; the message says how to go on. Exit code 128 + `signal`."""
 
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)

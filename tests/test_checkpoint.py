@@ -16,7 +16,7 @@ import pytest
 from conftest import flip, same_trees
 
 from resjax import BadInput, train
-from resjax.training import read_experiment, restore
+from resjax.training import loop, read_experiment, restore
 
 ONE = jax.devices()[:1]
 RUN = """
@@ -98,7 +98,7 @@ def test_kill_9_on_two_devices_loses_nothing(tmp_path):
     assert finish(tmp_path / "cut", steps=40, devices=2) == digest
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_save_and_exit_with_a_clear_line_and_the_same_command_goes_on(whole, tmp_path, number):
     process = start(tmp_path / "cut")
     wait_for_step(tmp_path / "cut", 20, process)
@@ -142,7 +142,7 @@ def test_a_workdir_of_another_experiment_is_refused(small, tmp_path):
 def cut(small, workdir, calls=3):
     """Leave a run as a process leaves it that is killed after so many calls of two steps."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("resjax.training.replica.learning_rate", stop_at(calls))
+        patch.setattr("resjax.training.loop.add_metrics", stop_at(calls))
         with pytest.raises(KeyboardInterrupt):
             train(small(), workdir, ONE)
 
@@ -158,13 +158,14 @@ def before(small, tmp_path_factory):
 
 def stop_at(last):
     calls = iter(range(1, last + 1))
+    real = loop.add_metrics
 
-    def learning_rate(_):
+    def add_metrics(*arguments):
         if next(calls) == last:
             raise KeyboardInterrupt
-        return 0.0
+        return real(*arguments)
 
-    return learning_rate
+    return add_metrics
 
 
 def damage_flip(folder):

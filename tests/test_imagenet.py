@@ -13,7 +13,6 @@ import matplotlib.pyplot as plt
 import pytest
 
 from resjax import Architecture, BadInput, Experiment, Optimizer, Photographs, read_metrics, restore, train
-from resjax.catalogue import load_experiments
 from resjax.dispatch import execute
 from resjax.paper import TABLES, plan
 from resjax.paper.figures import figure4
@@ -133,14 +132,6 @@ def test_wrong_protocols_and_splits_are_refused(done, photographs, tmp_path):
             (other / split / name / "x.JPEG").write_bytes(b"")
     with pytest.raises(BadInput, match="only one has: a, b, n02000001, n02000002"):
         execute(["evaluate", str(done / "run"), "--data", f"folder:{other}"])
-
-
-def test_two_runs_do_not_train_together_on_photographs(photographs, tmp_path):
-    from resjax.training import train_together
-
-    runs = load_experiments(write(tmp_path, photographs))
-    with pytest.raises(BadInput, match="train them one by one"):
-        train_together([runs["resnet18A"]] * 2, [tmp_path / "a", tmp_path / "b"])
 
 
 def test_a_table_is_one_command(done, photographs, tmp_path, capsys, monkeypatch):

@@ -2,8 +2,11 @@
 
 import errno
 import json
+import os
 import signal
-from contextlib import nullcontext
+import subprocess
+import sys
+from contextlib import contextmanager
 from dataclasses import replace
 
 import jax
@@ -17,29 +20,31 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import resjax
 from resjax import Architecture, BadInput, Diverged, Interrupted, Optimizer, read_metrics, train
 from resjax.data import Batch, Images, load, mean_image, shuffled
-from resjax.training import initial_state, restore, sgd, state_digest, train_step, train_together
-from resjax.training.batch_statistics import average_statistics
-from resjax.training.step import train_steps, training_batch
+from resjax.dispatch import guarded
+from resjax.training import initial_state, loop, restore, sgd, state_digest, train_step
+from resjax.training.in_memory import InMemoryBatch, InMemoryInputs
+from resjax.training.step import add_batch_statistics, train_steps
 
 ONE = jax.devices()[:1]
 
 
 def begin(experiment, devices):
-    """What a run begins with: model, optimiser, sharding, state, data, order."""
+    """What a run begins with: model, optimiser, what makes its batches, state, inputs."""
     data = load(experiment.data).train
     mesh = jax.make_mesh((len(devices),), ("batch",), devices=devices, axis_types=(AxisType.Auto,))
     everywhere, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("batch"))
     model, optimizer = experiment.architecture.model(10), sgd(experiment.optimizer)
     state = jax.jit(initial_state, static_argnums=(0, 1))(model, optimizer, mean_image(data), experiment.seed)
-    order = shuffled(state.key, 0, 3, len(data.labels))
-    return model, optimizer, split, *jax.device_put((state, Images(*data), order), everywhere)
+    inputs = InMemoryInputs(Images(*data), shuffled(state.key, 0, 3, len(data.labels)))
+    make_batch = InMemoryBatch(experiment.batch_size, experiment.data.pad, experiment.data.flip, split)
+    return model, optimizer, make_batch, *jax.device_put((state, inputs), everywhere)
 
 
 def losses(experiment, devices, calls):
-    model, optimizer, sharding, state, data, order = begin(experiment, devices)
+    model, optimizer, make_batch, state, inputs = begin(experiment, devices)
     found = []
     for count in calls:
-        (state,), (metrics,) = train_steps(experiment, model, optimizer, sharding, count, (state,), data, (order,))
+        state, metrics = train_steps(model, optimizer, make_batch, count, state, inputs)
         found.extend(metrics.loss / metrics.images)
     return np.array(found), jax.device_get(state.params)
 
@@ -60,7 +65,7 @@ def test_a_run_learns_and_says_so(small, tmp_path):
 
 def test_a_finished_run_is_not_trained_again(small, tmp_path, monkeypatch):
     result = train(small(), tmp_path, ONE)
-    monkeypatch.setattr("resjax.training.replica.load", None)
+    monkeypatch.setattr("resjax.training.in_memory.load", None)
     assert train(small(), tmp_path, ONE) == result
 
 
@@ -81,7 +86,7 @@ def test_result_is_what_restore_and_evaluate_give(small, tmp_path):
 
 def test_train_step_descends_along_the_gradient_of_the_mean_loss(small):
     experiment = small(optimizer=Optimizer(peak=0.5, momentum=0.9, weight_decay=0.01))
-    model, optimizer, _, state, data, _ = begin(experiment, ONE)
+    model, optimizer, _, state, (data, _) = begin(experiment, ONE)
     batch = Batch(data.pixels[:32] - state.mean, data.labels[:32])
 
     def loss(params):
@@ -119,11 +124,12 @@ def test_scanned_and_unrolled_runs_have_the_same_losses(small):
 
 def test_true_average_is_the_mean_over_batches(small):
     experiment = small(statistics_steps=3)
-    model, _, sharding, state, data, order = begin(experiment, ONE)
-    found = average_statistics(experiment, model, sharding, state, data, order)
+    model, _, make_batch, state, inputs = begin(experiment, ONE)
     sums = jax.tree.map(jnp.zeros_like, state.batch_stats)
+    found = add_batch_statistics(model, make_batch, 3, state, jax.tree.map(jnp.copy, sums), inputs)
+    found = jax.tree.map(lambda total: total / 3, found)
     for step in range(3):
-        batch = training_batch(experiment, state.replace(step=jnp.int32(step)), data, order, sharding)
+        batch = make_batch(state.replace(step=jnp.int32(step)), inputs)
         _, updated = model.clone(norm_momentum=0.0).apply(state.variables, batch.images, train=True,
                                                           mutable=["batch_stats"])
         sums = jax.tree.map(jnp.add, sums, updated["batch_stats"])
@@ -155,14 +161,14 @@ def test_last_good_checkpoint_is_named_and_kept(small, tmp_path, monkeypatch):
         def lower(self, *arguments):
             compiled = real(*arguments).compile()
 
-            def call(states, data, orders):
-                (state,), (metrics,) = compiled(states, data, orders)
+            def call(state, inputs):
+                state, metrics = compiled(state, inputs)
                 step = state.step - len(metrics.loss) + 1 + jnp.arange(len(metrics.loss))
-                return (state,), (metrics._replace(loss=jnp.where(step >= 4, jnp.nan, metrics.loss)),)
+                return state, metrics._replace(loss=jnp.where(step >= 4, jnp.nan, metrics.loss))
 
             return type("Lowered", (), {"compile": lambda _: call})()
 
-    monkeypatch.setattr("resjax.training.resident.train_steps", Poisoned())
+    monkeypatch.setattr("resjax.training.loop.train_steps", Poisoned())
     with pytest.raises(Diverged, match="the loss is nan at step 4"):
         train(small(), tmp_path, ONE)
     assert int(restore(tmp_path).state.step) == 2
@@ -210,38 +216,71 @@ def test_optax_sgd_would_be_another_optimizer():
     assert float(values[1]["w"][0]) == pytest.approx(1 - 0.1 - 0.01 * (0.9 + 1))
 
 
-def test_seeds_that_train_together_are_those_that_train_alone(small, tmp_path):
-    def run(seed):
-        return small(seed=seed, optimizer=Optimizer(peak=0.001), steps=20, log_steps=1, evaluate_steps=10,
-                     checkpoint_steps=5)
-
-    seeds = (0, 1, 2)
-    together = train_together([run(seed) for seed in seeds], [tmp_path / f"together{seed}" for seed in seeds], ONE)
-    for seed, result in zip(seeds, together, strict=True):
-        alone = train(run(seed), tmp_path / f"alone{seed}", ONE)
-        assert result.keys() == alone.keys()
-        assert (result["seed"], result["parameters"]) == (seed, alone["parameters"])
-        assert result["test_top1_error"] == pytest.approx(alone["test_top1_error"], abs=0.6)  # two images of 360
-        curves = [[line["loss"] for line in read_metrics(tmp_path / f"{how}{seed}", "train")]
-                  for how in ("together", "alone")]
-        np.testing.assert_allclose(*curves, rtol=0, atol=1e-5)
-        assert int(restore(tmp_path / f"together{seed}").state.step) == 20
-    assert len({result["state_digest"] for result in together}) == 3
+def test_metrics_are_told_for_every_step_though_they_are_fetched_late(small, tmp_path):
+    train(small(steps=9, log_steps=1, evaluate_steps=100, checkpoint_steps=100), tmp_path / "often", ONE)
+    train(small(steps=9, log_steps=9, evaluate_steps=100, checkpoint_steps=100), tmp_path / "once", ONE)
+    often = read_metrics(tmp_path / "often", "train")
+    (once,) = read_metrics(tmp_path / "once", "train")
+    assert [line["step"] for line in often] == list(range(1, 10))
+    assert np.mean([line["loss"] for line in often]) == pytest.approx(once["loss"], rel=1e-4)
 
 
-def test_seeds_that_train_together_go_on_where_each_stands(small, tmp_path, monkeypatch):
-    runs, workdirs = [small(seed=0), small(seed=1)], [tmp_path / "0", tmp_path / "1"]
-    whole = train_together(runs, [tmp_path / "whole0", tmp_path / "whole1"], ONE)
-    with monkeypatch.context() as patch:
-        patch.setattr("resjax.training.loop.stop_requests", lambda: nullcontext(lambda: signal.SIGTERM))
-        with pytest.raises(Interrupted, match=r"saved step 2 of 6 in .*0, .*1;"):
-            train_together(runs, workdirs, ONE)
-    assert train_together(runs, workdirs, ONE)[0]["state_digest"] == whole[0]["state_digest"]
-    (workdirs[1] / "result.json").unlink()  # seed 0 is finished, seed 1 stands at its last step
-    assert [result["state_digest"] for result in train_together(runs, workdirs, ONE)] == [
-        result["state_digest"] for result in whole]
+def test_the_seeds_of_a_run_are_not_those_of_another(small, tmp_path):
+    digests = {train(small(seed=seed), tmp_path / str(seed), ONE)["state_digest"] for seed in (0, 1, 2)}
+    assert len(digests) == 3
 
 
-def test_runs_that_differ_in_more_than_the_seed_do_not_train_together(small, tmp_path):
-    with pytest.raises(BadInput, match="only the seeds may differ where runs train together: steps: 6, here 7"):
-        train_together([small(), small(seed=1, steps=7)], [tmp_path / "0", tmp_path / "1"], ONE)
+@contextmanager
+def signalled(number, name, count):
+    """Send this process a signal when a function of the loop is called for the count-th time."""
+    calls = iter(range(1, 1000))
+    real = getattr(loop, name)
+
+    def interrupted(*arguments):
+        if next(calls) == count:
+            os.kill(os.getpid(), number)
+        return real(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, name, interrupted)
+        yield
+
+
+@pytest.mark.parametrize(("phase", "count", "saved"), [
+    ("open_images", 1, None), ("compile_steps", 1, None), ("add_metrics", 2, 4), ("measure", 1, 2),
+    ("add_batch_statistics", 1, 6), ("finish", 1, None)])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_request_to_stop_is_heeded_in_every_phase(small, tmp_path, number, phase, count, saved):
+    run = small(evaluate_test=True, evaluate_steps=2)
+    whole = train(run, tmp_path / "whole", ONE)
+    with signalled(number, phase, count), pytest.raises(Interrupted, match="the same command goes on") as stopped:
+        train(run, tmp_path / "cut", ONE)
+    assert stopped.value.signal == number
+    assert not (tmp_path / "cut" / "result.json").exists()
+    if saved is not None:
+        assert f"saved step {saved} of 6" in str(stopped.value)
+    assert train(run, tmp_path / "cut", ONE)["state_digest"] == whole["state_digest"]
+
+    def told(name):
+        return [(line["kind"], line["step"]) for line in read_metrics(tmp_path / name) if line["kind"] != "compile"]
+
+    assert told("cut") == told("whole")
+
+
+def test_a_request_between_two_runs_is_heeded(small, tmp_path):
+    def script():
+        train(small(), tmp_path / "a", ONE)
+        os.kill(os.getpid(), signal.SIGTERM)
+        train(small(seed=1), tmp_path / "b", ONE)
+
+    assert guarded(script) == 128 + signal.SIGTERM
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_second_ctrl_c_ends_at_once_without_a_traceback():
+    script = ("import os, signal, time\nfrom resjax.interrupt import *\nwith stop_requests(), requests(held=True):\n"
+              "    os.kill(os.getpid(), signal.SIGINT)\n    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(60)")
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50, check=False)
+    assert ended.returncode == 130
+    assert "ended at once" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -5,11 +5,9 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-import jax
 import tyro
 
 from resjax import catalogue
-from resjax.errors import BadInput
 from resjax.processes import is_first, join
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"  # beside the package, in a checkout
@@ -22,7 +20,6 @@ def reproduce(
     only: str = "",
     scale: float = 1.0,
     shard: str = "1/1",
-    together: int | None = None,
     experiments: Path = EXPERIMENTS,
     data: str | None = None,
     directory: Path | None = None,
@@ -36,8 +33,7 @@ def reproduce(
         seeds: Runs of each row, with the seeds 0, 1, ...; by default 5 on CIFAR-10, and 1 on ImageNet as in the paper.
         only: Some rows only: resnet20,plain20.
         scale: Shorten the schedule in proportion; such numbers are labelled and never stand as the reproduction.
-        shard: Train one part of the runs, such as 2/8, and leave the others to other machines.
-        together: Seeds of a row to train in one program; by default all on an accelerator, and one on CPU.
+        shard: Train one part of the runs, such as 2/8, and leave the others to other processes, GPUs or machines.
         experiments: The folder of the experiment files.
         data: What to read in place of what the experiments say: folder:PATH, tars:PATH or tfds:NAME.
         directory: Where prepared TFDS sets lie; by default RESJAX_DATA, else ~/tensorflow_datasets.
@@ -57,10 +53,7 @@ def reproduce(
     seeds = (5 if table == "table6" else 1) if seeds is None else seeds
     rows = [name for name in only.split(",") if name]
     planned = paper.plan(wanted, experiments, runs, seeds, rows, scale, directory, data)
-    together = (1 if jax.default_backend() == "cpu" else seeds) if together is None else together
-    if together < 1:
-        raise BadInput(f"together is {together}; it must be at least 1")
-    paper.train_missing(paper.part(planned, shard), together, partial(tell, table))
+    paper.train_missing(paper.part(planned, shard), partial(tell, table))
     chosen = [f"--seeds {seeds}", *[f"--only {only}"] * bool(only), *[f"--scale {scale:g}"] * (scale != 1)]
     file = paper.conclude(wanted, planned, scale, runs, f"resjax reproduce {table} {' '.join(chosen)}")
     if is_first():

@@ -9,9 +9,9 @@ from typing import NamedTuple
 from resjax.analysis import count_macs
 from resjax.catalogue import load_experiments, select
 from resjax.errors import BadInput
-from resjax.experiment import Experiment, Photographs, image_shape
+from resjax.experiment import Experiment, image_shape
 from resjax.paper.tables import TABLES, Row, Table
-from resjax.training import read_result, train_together
+from resjax.training import read_result, train
 
 
 class Run(NamedTuple):
@@ -99,26 +99,11 @@ def work(experiment: Experiment) -> float:
     return float(count_macs(model, image_shape(experiment.data))) * experiment.steps * experiment.batch_size
 
 
-def train_missing(runs: Sequence[Run], together: int, tell: Callable[[str], None]) -> None:
-    """Train what is not finished, up to `together` seeds of a row at a time; what was cut off goes on where it was."""
+def train_missing(runs: Sequence[Run], tell: Callable[[str], None]) -> None:
+    """Train what is not finished, one run after the other; what was cut off goes on where it was."""
     missing = [run for run in runs if read_result(run.workdir) is None]
     tell(f"{len(runs)} runs: {len(runs) - len(missing)} are finished, {len(missing)} to train")
-    groups = grouped(missing, 1 if streamed(missing) else together)
-    works = [sum(work(run.experiment) for run in group) for group in groups]
-    for number, group in enumerate(groups):
-        tell(f"{number + 1} of {len(groups)}: {', '.join(str(run.workdir) for run in group)}")
-        train_together([run.experiment for run in group], [run.workdir for run in group],
-                       followed_by=sum(works[number + 1:]) / works[number])
-
-
-def streamed(runs: Sequence[Run]) -> bool:
-    """Say whether the images of some run are photographs, on which seeds train one by one."""
-    return any(isinstance(run.experiment.data, Photographs) for run in runs)
-
-
-def grouped(runs: Sequence[Run], together: int) -> list[list[Run]]:
-    """Put the seeds of a row together, up to so many; one at a time, the runs keep their order."""
-    if together == 1:
-        return [[run] for run in runs]
-    rows = [[run for run in runs if run.row == row] for row in dict.fromkeys(run.row for run in runs)]
-    return [row[start:start + together] for row in rows for start in range(0, len(row), together)]
+    works = [work(run.experiment) for run in missing]
+    for number, run in enumerate(missing):
+        tell(f"{number + 1} of {len(missing)}: {run.workdir}")
+        train(run.experiment, run.workdir, followed_by=sum(works[number + 1:]) / works[number])

@@ -104,8 +104,8 @@ def release(array: Any) -> None:
 
 
 def follow_parent(worker: int, workers: int) -> None:
-    """Leave Ctrl-C and SIGTERM, which a shell or a cluster sends to all, to the training process; end when it ends."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    """Leave signals that a shell or a cluster sends to all to the training process; end when it ends."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     parent = os.getppid()
 

@@ -2,7 +2,7 @@
 
 from resjax.training.fit import fit
 from resjax.training.log import read_metrics
-from resjax.training.loop import train, train_together
+from resjax.training.loop import train
 from resjax.training.optimizer import sgd
 from resjax.training.restore import Trained, load, restore
 from resjax.training.state import TrainState, initial_state, state_digest
@@ -10,4 +10,4 @@ from resjax.training.step import train_step
 from resjax.training.workdir import read_experiment, read_result
 
 __all__ = ["TrainState", "Trained", "fit", "initial_state", "load", "read_experiment", "read_metrics", "read_result",
-           "restore", "sgd", "state_digest", "train", "train_step", "train_together"]
+           "restore", "sgd", "state_digest", "train", "train_step"]

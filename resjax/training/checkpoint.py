@@ -51,7 +51,8 @@ def checkpoints(workdir: Path, *, clear: bool) -> Iterator[ocp.CheckpointManager
 def save(manager: ocp.CheckpointManager, state: TrainState, meta: dict[str, Any]) -> None:
     """Begin to save; the arrays are copied before this returns. `meta` is small and goes to JSON.
 
-    Raises Diverged, and saves nothing, where a parameter is not finite; OSError where the last save failed.
+    What was saved at this step before is replaced. Raises Diverged, and saves nothing, where a parameter is not
+    finite; OSError where the last save failed.
     """
     step = int(state.step)
     leaves = named_leaves(plain(state))
@@ -61,6 +62,8 @@ def save(manager: ocp.CheckpointManager, state: TrainState, meta: dict[str, Any]
         raise Diverged(f"{broken[0]} is no longer finite after step {step}")
     meta = meta | {"shapes": {name: leaf.shape for name, leaf in leaves}}
     try:
+        if step in manager.all_steps():
+            manager.delete(step)
         manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state),  # type: ignore[call-arg]
                                                    meta=ocp.args.JsonSave(meta)))  # type: ignore[call-arg]
     except Exception as error:

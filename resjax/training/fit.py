@@ -1,7 +1,5 @@
 """Training in memory: a state in, a state and its losses out, and nothing on disk."""
 
-from dataclasses import replace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +7,10 @@ from flax import linen as nn
 
 from resjax.data import Dataset, epochs_spanned, mean_image
 from resjax.experiment import Experiment
+from resjax.training.in_memory import InMemoryBatch, InMemoryInputs, shuffle
 from resjax.training.optimizer import sgd
 from resjax.training.state import TrainState, draw
-from resjax.training.step import shuffle, train_steps
+from resjax.training.step import train_steps
 
 
 def fit(experiment: Experiment, model: nn.Module, data: Dataset,
@@ -21,13 +20,13 @@ def fit(experiment: Experiment, model: nn.Module, data: Dataset,
     The network is `model`, whatever `experiment.architecture` says. It begins at its first state or, with its own
     schedule anew, at `start`, of which only parameters and batch statistics count.
     """
-    common, size, images = replace(experiment, seed=0), experiment.batch_size, len(data.train.labels)
+    size, images = experiment.batch_size, len(data.train.labels)
     optimizer = sgd(experiment.optimizer)
     state = draw(model, optimizer, mean_image(data.train), experiment.seed)
     if start is not None:  # copies, as what is trained is donated
         state = state.replace(**jax.tree.map(jnp.copy, start.variables))
     order = shuffle(state.key, 0, epochs_spanned(experiment.steps, size, images), images)
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    (state,), (metrics,) = train_steps(common, model, optimizer, place, experiment.steps, (state,), data.train,
-                                       (order,))
+    batch = InMemoryBatch(size, experiment.data.pad, experiment.data.flip, place)
+    state, metrics = train_steps(model, optimizer, batch, experiment.steps, state, InMemoryInputs(data.train, order))
     return state, np.asarray(metrics.loss / metrics.images)

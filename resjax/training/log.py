@@ -3,18 +3,23 @@
 import json
 import os
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from resjax.files import write_aside
 from resjax.processes import is_first
+from resjax.training.step import Metrics
 
 Line = dict[str, Any]
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Window:
+class RunningMetrics:
     """Sums since the last line of the log, and the seconds of training since the start of the run.
 
     Frozen, since a checkpoint is written while the run goes on.
@@ -27,10 +32,11 @@ class Window:
     waited: float = 0.0
     total_seconds: float = 0.0
 
-    def plus(self, loss: float, errors: int, images: int, seconds: float, waited: float) -> "Window":
-        """Add the sums of one call."""
-        return Window(self.loss + loss, self.errors + errors, self.images + images, self.seconds + seconds,
-                      self.waited + waited, self.total_seconds + seconds)
+    def plus(self, metrics: Metrics, seconds: float, waited: float) -> "RunningMetrics":
+        """Add the sums `[count]` of a call, the seconds it took, and of them those that the devices waited for data."""
+        loss, errors, images = (sums.sum().item() for sums in (metrics.loss, metrics.errors, metrics.images))
+        return RunningMetrics(self.loss + loss, self.errors + errors, self.images + images, self.seconds + seconds,
+                              self.waited + waited, self.total_seconds + seconds)
 
     def line(self, step: int, rate: float) -> Line:
         """Divide, once: the training line of the log. Errors, and the time that devices waited for data, in percent."""
@@ -38,9 +44,39 @@ class Window:
                 "error": 100 * self.errors / self.images, "learning_rate": rate,
                 "images_per_second": self.images / self.seconds, "data_wait": 100 * self.waited / self.seconds}
 
-    def emptied(self) -> "Window":
-        """Start the next window."""
-        return Window(total_seconds=self.total_seconds)
+    def emptied(self) -> "RunningMetrics":
+        """Begin the next line."""
+        return RunningMetrics(total_seconds=self.total_seconds)
+
+
+class Stopwatch:
+    """Seconds of training, without what it stood still for; and of them those that were spent on waiting for data."""
+
+    def __init__(self) -> None:
+        self.started, self.waited = time.perf_counter(), 0.0
+
+    def lap(self) -> tuple[float, float]:
+        """Return both since the last lap, and begin the next."""
+        now, waited = time.perf_counter(), self.waited
+        seconds, self.started, self.waited = now - self.started, now, 0.0
+        return seconds, waited
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Stand still meanwhile."""
+        begun = time.perf_counter()
+        yield
+        self.started += time.perf_counter() - begun
+
+    def waits(self, items: Iterator[Item]) -> Iterator[Item]:
+        """Pass items on, and count the time until each comes."""
+        while True:
+            begun = time.perf_counter()
+            item = next(items, None)
+            self.waited += time.perf_counter() - begun
+            if item is None:
+                return
+            yield item
 
 
 @dataclass(frozen=True)

@@ -1,28 +1,44 @@
-"""A whole run: data, state, steps, evaluations, checkpoints, result."""
+"""A whole run, from top to bottom: images, state, steps, errors, checkpoints, result."""
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
-from dataclasses import replace
-from itertools import groupby
+from collections.abc import Sequence
 from pathlib import Path
 from signal import Signals
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
+from flax import linen as nn
+from orbax.checkpoint import CheckpointManager
 
-from resjax.errors import BadInput, Interrupted
+from resjax.errors import Diverged, Interrupted, check
 from resjax.evaluation import Errors
 from resjax.experiment import Experiment
 from resjax.files import write_json
+from resjax.interrupt import requested, requests, stop_requests
+from resjax.network import Network
 from resjax.platform import keep_compiled_programs
-from resjax.processes import is_first, largest, told_by_first, wait_for_all
-from resjax.training.interrupt import stop_requests
-from resjax.training.replica import Replica, advance, begin, open_feed, save, step_of
-from resjax.training.setting import Feed
-from resjax.training.start import load_start, needs_start
-from resjax.training.state import state_digest
-from resjax.training.workdir import claimed, environment, read_result
+from resjax.processes import batch_sharding, everywhere, is_first, largest, told_by_first, wait_for_all
+from resjax.training.checkpoint import checkpoints, restore_latest, save
+from resjax.training.images import TrainingImages, open_images
+from resjax.training.log import Log, RunningMetrics, Stopwatch, read_metrics, rewind_metrics
+from resjax.training.optimizer import sgd
+from resjax.training.start import load_start, needs_start, start_from
+from resjax.training.state import TrainState, draw_onto, state_digest
+from resjax.training.step import Metrics, add_batch_statistics, train_steps
+from resjax.training.workdir import claimed, environment, read_result, write_experiment
+
+
+class Run(NamedTuple):
+    """What does not change while a run trains."""
+
+    experiment: Experiment
+    images: TrainingImages
+    model: nn.Module
+    optimizer: optax.GradientTransformationExtraArgs
+    manager: CheckpointManager
+    log: Log
 
 
 def train(experiment: Experiment, workdir: str | Path, devices: Sequence[jax.Device] | None = None, *,
@@ -30,107 +46,198 @@ def train(experiment: Experiment, workdir: str | Path, devices: Sequence[jax.Dev
     """Train, or go on where the last process stopped; return what `result.json` holds.
 
     `followed_by` is the work of the runs that come after, in units of this one: progress then tells the time for all.
-    Raises BadInput for wrong data or a workdir that is not this experiment's, Diverged where the loss is no
-    longer finite, Interrupted after Ctrl-C or SIGTERM with the state saved, OSError where the disk is full.
+    Raises BadInput for wrong data or a workdir that is not this experiment's, Diverged where the loss is no longer
+    finite, Interrupted after Ctrl-C, SIGTERM or SIGHUP with the state saved, OSError where the disk is full.
     """
-    return train_together([experiment], [workdir], devices, followed_by=followed_by)[0]
-
-
-def train_together(experiments: Sequence[Experiment], workdirs: Sequence[str | Path],
-                   devices: Sequence[jax.Device] | None = None, *, followed_by: float = 0.0) -> list[dict[str, Any]]:
-    """Train experiments that differ in their seed only, in one program; each is kept as if it trained alone.
-
-    Those that stand at different steps take turns. Returns and raises as `train` does; BadInput also where the
-    experiments differ in more than the seed.
-    """
-    devices, folders = devices or jax.devices(), [Path(workdir) for workdir in workdirs]
-    common = replace(experiments[0], seed=0)
-    for other in experiments:
-        if differences := common.differences(replace(other, seed=0)):
-            raise BadInput(f"only the seeds may differ where runs train together: {'; '.join(differences)}")
-    if common.batch_size % len(devices):
-        raise BadInput(f"batch-size {common.batch_size} does not divide over {len(devices)} devices")
+    devices, folder = devices or jax.devices(), Path(workdir)
+    check(experiment.batch_size % len(devices) == 0,
+          f"batch-size {experiment.batch_size} does not divide over {len(devices)} devices")
     keep_compiled_programs()
-    with ExitStack() as stack:
-        for experiment, folder in zip(experiments, folders, strict=True):
-            stack.enter_context(claimed(folder, experiment))
-        stop_request = stack.enter_context(stop_requests())
-        missing = np.flatnonzero(told_by_first([read_result(folder) is None for folder in folders]))
-        if missing.size:
-            start = load_start(common) if needs_start(common, [folders[index] for index in missing]) else None
-            feed = open_feed(common, devices)
-            replicas = [begin(feed, experiments[index], folders[index], start, devices, stack, followed_by)
-                        for index in missing]
-            for _, group in groupby(sorted(replicas, key=step_of), key=step_of):
-                complete(feed, list(group), devices, stop_request)
-        return [read_result(folder) or {} for folder in folders]
+    log = Log(folder, f"{experiment.name} seed {experiment.seed}", experiment.steps, experiment.batch_size, followed_by)
+    with stop_requests(), claimed(folder, experiment):
+        if not told_by_first([read_result(folder) is None])[0]:
+            return read_result(folder) or {}
+        weights = load_start(experiment) if needs_start(experiment, folder) else None
+        images = open_images(experiment, devices, log)
+        model, optimizer = experiment.architecture.model(len(images.classes)), sgd(experiment.optimizer)
+        with checkpoints(folder, clear=True) as manager:
+            run = Run(experiment, images, model, optimizer, manager, log)
+            state, metrics, averaged = restore_or_initialize(run, devices, weights)
+            if not averaged:
+                with requests(held=True):
+                    state, metrics = make_steps(run, state, metrics)
+                    state = average_batch_statistics(run, state, metrics)
+                    keep(run, state, metrics, averaged=True)
+            manager.wait_until_finished()
+            result = finish(run, state, metrics) | environment(devices)
+            if is_first():
+                write_json(folder / "result.json", result)
+            wait_for_all("result")
+            return result
 
 
-def complete(feed: Feed, replicas: Sequence[Replica], devices: Sequence[jax.Device],
-             stop_request: Callable[[], int | None]) -> None:
-    """Make the steps that are left to runs that stand at the same one, and write their results."""
-    if step_of(replicas[0]) < feed.setting.experiment.steps:
-        replicas = descend(feed, replicas, stop_request)
-        experiment = feed.setting.experiment
-        if experiment.statistics_steps and not experiment.architecture.fixed_norm:  # otherwise the moving averages stay
-            replicas = [replica._replace(state=replica.state.replace(batch_stats=feed.true_average(replica.state)))
-                        for replica in replicas]
-        for replica in replicas:
-            save(replica)
-    for replica in replicas:
-        replica.manager.wait_until_finished()
-        result = conclude(feed, replica) | environment(devices)
-        if is_first():
-            write_json(replica.log.workdir / "result.json", result)
-    wait_for_all("results")
+def restore_or_initialize(run: Run, devices: Sequence[jax.Device],
+                          weights: Network | None) -> tuple[TrainState, RunningMetrics, bool]:
+    """Restore a run's newest state, or draw its first, with the weights it starts from; say whether it is the last."""
+    experiment, images, log = run.experiment, run.images, run.log
+    first = draw_onto(everywhere(batch_sharding(devices)), run.model, run.optimizer, images.mean, experiment.seed)
+    state, meta = restore_latest(run.manager, first) or (None, {"window": {}})
+    if state is None and experiment.start:  # also where the checkpoints that there were are all damaged
+        state = start_from(weights or load_start(experiment), first, images.classes, log)
+    state = first if state is None else state
+    step = int(state.step)
+    write_experiment(log.workdir, experiment, images.classes, images.mean.shape, devices)
+    rewind_metrics(log.workdir, step, experiment.steps)
+    if step:
+        log.tell(f"goes on from step {step}")
+    return state, RunningMetrics(**meta["window"]), step == experiment.steps and meta.get("averaged", True)
 
 
-def descend(feed: Feed, replicas: Sequence[Replica], stop_request: Callable[[], int | None]) -> list[Replica]:
-    """Make the steps that are left; log, evaluate and save on the way."""
-    experiment, replicas = feed.setting.experiment, list(replicas)
-    with closing(feed.steps([replica.state for replica in replicas], replicas[0].log)) as calls:
-        for call in calls:
-            replicas = [advance(replica, state, metrics, call)
-                        for replica, state, metrics in zip(replicas, call.states, call.metrics, strict=True)]
-            step = step_of(replicas[0])
-            if step == experiment.steps:
-                break
-            if step % experiment.evaluate_steps == 0:
-                for replica in replicas:
-                    errors(feed, replica, ("validation", "test") if experiment.evaluate_test else ("validation",))
-            number = stop_request()
-            if jax.process_count() > 1:  # all stop at the same step, so they ask each other, now and then
-                number = largest(number or 0) if step % experiment.log_steps == 0 else None
-            if number or step % experiment.checkpoint_steps == 0:
-                for replica in replicas:
-                    save(replica)
-            if number:
-                for replica in replicas:
-                    replica.manager.wait_until_finished()
-                raise Interrupted(f"{Signals(number).name}: saved step {step} of {experiment.steps} in "
-                                  f"{', '.join(str(replica.log.workdir) for replica in replicas)}; "
-                                  "the same command goes on from there", number)
-    return replicas
+def make_steps(run: Run, state: TrainState, metrics: RunningMetrics) -> tuple[TrainState, RunningMetrics]:
+    """Make the steps that are left; log, evaluate, save and stop on the way.
+
+    The metrics of a call are fetched when the next one is under way, so that the devices never wait for the host.
+    """
+    experiment, begun = run.experiment, int(state.step)
+    step, pending, compiled, watch = begun, None, {}, Stopwatch()
+    if begun == experiment.steps:
+        return state, metrics
+    if begun and begun % experiment.evaluate_steps == 0 and not evaluated(run, begun):
+        with requests(held=False):
+            measure(run, state, measured_on_the_way(experiment))
+    with run.images.inputs(data_key(state), range(begun, experiment.steps)) as calls:
+        for count, inputs in watch.waits(calls):
+            if count not in compiled:
+                with watch.stopped(), requests(held=step > begun):
+                    compiled[count] = compile_steps(run, count, state, inputs)
+            state, found = compiled[count](state, inputs)
+            if pending is not None:
+                metrics = add_metrics(run, step, metrics, pending, watch)
+            step, pending = step + count, found
+            stop = stop_request(step % experiment.log_steps == 0)
+            if stop or any(step % steps == 0 for steps in (experiment.evaluate_steps, experiment.checkpoint_steps)):
+                metrics, pending = add_metrics(run, step, metrics, pending, watch), None
+                if step < experiment.steps:
+                    with watch.stopped():
+                        pause(run, state, metrics, stop)
+    return state, metrics if pending is None else add_metrics(run, step, metrics, pending, watch)
 
 
-def errors(feed: Feed, replica: Replica, splits: Sequence[str]) -> dict[str, Errors]:
+def data_key(state: TrainState) -> jax.Array:
+    """Copy the key of the data, as the state's own is donated with it."""
+    return jax.random.wrap_key_data(jnp.copy(jax.random.key_data(state.key)))
+
+
+def compile_steps(run: Run, count: int, state: TrainState, inputs: Any) -> Any:
+    """Compile the program of `count` steps, and tell how long it took."""
+    watch = Stopwatch()
+    compiled = train_steps.lower(run.model, run.optimizer, run.images.batch, count, state, inputs).compile()
+    run.log.record({"step": int(state.step), "kind": "compile", "seconds": watch.lap()[0]})
+    return compiled
+
+
+def add_metrics(run: Run, step: int, metrics: RunningMetrics, found: Metrics, watch: Stopwatch) -> RunningMetrics:
+    """Add what the call that ended at `step` has found, and tell it. Raises Diverged for a loss that is not finite."""
+    found = jax.device_get(found)
+    wrong = np.flatnonzero(~np.isfinite(found.loss))
+    if wrong.size:
+        raise Diverged(f"the loss is {found.loss[wrong[0]]} at step {step - len(found.loss) + 1 + wrong[0]}; "
+                       f"the checkpoints before it are kept in {run.log.workdir}")
+    metrics = metrics.plus(found, *watch.lap())
+    line = metrics.line(step, float(found.learning_rate[-1]))
+    if step % run.experiment.log_steps == 0 or step == run.experiment.steps:
+        run.log.record(line)
+        return metrics.emptied()
+    run.log.glance(line)
+    return metrics
+
+
+def pause(run: Run, state: TrainState, metrics: RunningMetrics, stop: int) -> None:
+    """Evaluate and save between two steps where it is time to. Raises Interrupted where somebody asked to stop."""
+    experiment, step = run.experiment, int(state.step)
+    if step % experiment.evaluate_steps == 0 and not stop:
+        try:
+            with requests(held=False):
+                measure(run, state, measured_on_the_way(experiment))
+        except Interrupted as request:  # the run that goes on from here measures again
+            stop = request.signal
+    if stop:
+        save_and_stop(run, state, metrics, stop)
+    if step % experiment.checkpoint_steps == 0:
+        keep(run, state, metrics)
+
+
+def average_batch_statistics(run: Run, state: TrainState, metrics: RunningMetrics) -> TrainState:
+    """Put strict averages over the next `statistics_steps` batches in place of the moving ones (section 3.4)."""
+    experiment = run.experiment
+    count = 0 if experiment.architecture.fixed_norm else experiment.statistics_steps
+    if not count:
+        return state
+    sums, step = jax.tree.map(jnp.zeros_like, state.batch_stats), experiment.steps
+    with run.images.inputs(data_key(state), range(step, step + count)) as calls:
+        for several, inputs in calls:
+            here = state.replace(step=jnp.int32(step))
+            sums = add_batch_statistics(run.model, run.images.batch, several, here, sums, inputs)
+            step += several
+            if stop := stop_request(True):
+                save_and_stop(run, state, metrics, stop)
+    return state.replace(batch_stats=jax.tree.map(lambda total: total / count, sums))
+
+
+def stop_request(now: bool) -> int:
+    """Return the signal that asked to stop, or 0. All processes stop at the same step, so they ask each other `now`."""
+    if jax.process_count() == 1:
+        return requested()
+    return largest(requested()) if now else 0
+
+
+def keep(run: Run, state: TrainState, metrics: RunningMetrics, averaged: bool = False) -> None:
+    """Begin to save the state and what belongs to it."""
+    save(run.manager, state, {"window": vars(metrics), "averaged": averaged})
+
+
+def save_and_stop(run: Run, state: TrainState, metrics: RunningMetrics, stop: int) -> None:
+    """Save the state, and raise Interrupted."""
+    step = int(state.step)
+    if run.manager.latest_step() != step:
+        keep(run, state, metrics)
+        run.manager.wait_until_finished()
+    raise Interrupted(f"{Signals(stop).name}: saved step {step} of {run.experiment.steps} in {run.log.workdir}; the "
+                      "same command goes on from there", stop)
+
+
+def measured_on_the_way(experiment: Experiment) -> tuple[str, ...]:
+    """Name the splits to evaluate between steps."""
+    return ("validation", "test") if experiment.evaluate_test else ("validation",)
+
+
+def evaluated(run: Run, step: int) -> bool:
+    """Say whether the log holds the errors of a step: a run that was stopped while it measured them does so now."""
+    return any(line["step"] == step and "top1_error" in line for line in read_metrics(run.log.workdir))
+
+
+def measure(run: Run, state: TrainState, splits: Sequence[str]) -> dict[str, Errors]:
     """Measure, record and return the errors on the splits that hold images."""
-    found = {split: measured for split in splits if (measured := feed.errors(replica.state, split))}
-    for split, measured in found.items():
-        replica.log.record({"step": step_of(replica), "kind": split, **measured._asdict()})
+    found = {}
+    for split in splits:
+        errors = run.images.errors(run.model, state.variables, state.mean, split)
+        if errors is not None:
+            found[split] = errors
+    for split, errors in found.items():
+        run.log.record({"step": int(state.step), "kind": split, **errors._asdict()})
     return found
 
 
-def conclude(feed: Feed, replica: Replica) -> dict[str, Any]:
+def finish(run: Run, state: TrainState, metrics: RunningMetrics) -> dict[str, Any]:
     """Evaluate the last state and gather what the run came to."""
-    experiment, state, window = replica.experiment, replica.state, replica.window
-    found = errors(feed, replica, ("validation", "test"))
+    experiment = run.experiment
+    found = measure(run, state, ("validation", "test"))
     return {
         "name": experiment.name, "seed": experiment.seed, "steps": experiment.steps,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         **{f"{split}_{key}": getattr(value, key) for split, value in found.items()
            for key in ("top1_error", "top5_error")},
-        "train_seconds": window.total_seconds,
-        "images_per_second": experiment.steps * experiment.batch_size / window.total_seconds,
+        "train_seconds": metrics.total_seconds,
+        "images_per_second": experiment.steps * experiment.batch_size / metrics.total_seconds,
         "state_digest": state_digest(state),
     }

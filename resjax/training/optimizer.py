@@ -88,6 +88,7 @@ def plateau_rule(settings: Optimizer) -> optax.GradientTransformationExtraArgs:
                                            accumulation_size=max(1, settings.plateau_steps))
 
 
-def learning_rate(opt_state: Any) -> float:
+def learning_rate(opt_state: Any) -> jax.Array:
     """Read the rate of the last update."""
-    return float(optax.tree_utils.tree_get(opt_state, "rate"))
+    rate: jax.Array = optax.tree_utils.tree_get(opt_state, "rate")
+    return rate

@@ -1,6 +1,5 @@
 """The weights that fine-tuning starts from."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -15,9 +14,9 @@ from resjax.training.state import TrainState
 from resjax.weights import Bare
 
 
-def needs_start(experiment: Experiment, workdirs: Sequence[Path]) -> bool:
-    """Say whether a run of these begins with other weights: it names some, and has no checkpoint to go on from."""
-    return bool(experiment.start) and not all(any((workdir / "checkpoints").glob("[0-9]*")) for workdir in workdirs)
+def needs_start(experiment: Experiment, workdir: Path) -> bool:
+    """Say whether a run begins with other weights: it names some, and has no checkpoint to go on from."""
+    return bool(experiment.start) and not any((workdir / "checkpoints").glob("[0-9]*"))
 
 
 def load_start(experiment: Experiment) -> Network:

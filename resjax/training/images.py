@@ -1,0 +1,45 @@
+"""What gives the training its images: the only place that asks whether they lie in memory or are streamed."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from resjax.data import Batch
+from resjax.evaluation import Errors
+from resjax.experiment import Experiment, Photographs
+from resjax.training.in_memory import open_in_memory
+from resjax.training.log import Log
+from resjax.training.state import TrainState
+from resjax.training.streaming import open_streaming
+
+
+class TrainingImages(Protocol):
+    """Images in memory or streamed. `mean`, the mean training image, lies on the host."""
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def mean(self) -> np.ndarray: ...
+
+    def batch(self, state: TrainState, inputs: Any) -> Batch:
+        """Make the batch of the state's step: pure, inside the compiled step, and the same value for the same run."""
+        ...
+
+    def inputs(self, key: jax.Array, steps: range) -> AbstractContextManager[Iterator[tuple[int, Any]]]:
+        """Open the calls that make up `steps`: for each the number of steps that it makes, and what `batch` takes."""
+        ...
+
+    def errors(self, model: Any, variables: Any, mean: jax.Array, split: str) -> Errors | None:
+        """Measure the errors on a split; None where it holds no images."""
+        ...
+
+
+def open_images(experiment: Experiment, devices: Sequence[jax.Device], log: Log) -> TrainingImages:
+    """Open the images of an experiment. Raises BadInput, naming the folder or file, where they are wrong."""
+    if isinstance(experiment.data, Photographs):
+        return open_streaming(experiment, experiment.data, list(devices), log)
+    return open_in_memory(experiment, experiment.data, list(devices))
