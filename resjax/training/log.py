@@ -69,14 +69,14 @@ class Stopwatch:
         self.started += time.perf_counter() - begun
 
     def waits(self, items: Iterator[Item]) -> Iterator[Item]:
-        """Pass items on, and count the time until each comes."""
-        while True:
+        """Pass items on, and count the time until each comes; the first comes before training begins."""
+        item = next(items, None)
+        self.started = time.perf_counter()
+        while item is not None:
+            yield item
             begun = time.perf_counter()
             item = next(items, None)
             self.waited += time.perf_counter() - begun
-            if item is None:
-                return
-            yield item
 
 
 @dataclass(frozen=True)
