@@ -14,7 +14,7 @@ import numpy as np
 from resjax.data.prepared import find_prepared
 from resjax.errors import BadInput
 from resjax.models import BatchNorm
-from resjax.models.convolution import convolve
+from resjax.models.ops import convolve
 from resjax.platform import cache_directory
 
 TOLERANCE = 1e-4  # float32 sums of some thousand terms; a wrong kernel is off by 1e-2 and more

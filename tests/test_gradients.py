@@ -12,9 +12,8 @@ from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from resjax.models import BatchNorm
-from resjax.models.activation import relu
-from resjax.models.convolution import convolve
-from resjax.models.normalization import batch_norm
+from resjax.models.batch_norm import batch_norm
+from resjax.models.ops import convolve, relu
 
 
 def random(seed, *shape):

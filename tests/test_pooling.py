@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from resjax.models.pooling import max_pool
+from resjax.models.ops import max_pool
 
 
 def reference(x):

@@ -50,11 +50,13 @@ def _multiplications(jaxpr: core.Jaxpr, path: str, repeats: int) -> Iterator[Lay
     for equation in jaxpr.eqns:
         name = f"{path}/{equation.source_info.name_stack}".strip("/")
         inner = repeats * equation.params["length"] if equation.primitive.name == "scan" else repeats
-        for part in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+        parts = list(equation.params.values())
+        if equation.primitive.name == "cond":  # by platform: the same layer in another form, and the last is for any
+            parts = [equation.params["branches"][-1]]
+        for part in jax.tree.leaves(parts, is_leaf=lambda x: hasattr(x, "eqns")):
             if hasattr(part, "eqns"):
                 yield from _multiplications(getattr(part, "jaxpr", part), name, inner)
         if equation.primitive.name in ("conv_general_dilated", "dot_general"):
             kernel, output = equation.invars[1].aval.shape, equation.outvars[0].aval.shape
-            output = (*output[:3], output[-1]) if len(kernel) == 4 else output  # a 1x1 convolution may be a product
             layer = "/".join(part for part in name.split("/")[1:] if "." not in part)  # without the model, the loop
             yield Layer(layer, kernel, output[1:], repeats, repeats * math.prod(output) * math.prod(kernel[:-1]))

@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from resjax.models.activation import relu
-from resjax.models.normalization import BatchNorm
-from resjax.models.resnet import Stage
-from resjax.models.shortcut import Option, Shortcut
+from resjax.models.batch_norm import BatchNorm
+from resjax.models.ops import relu
+from resjax.models.resnet import Option, Shortcut, Stage
 
 
 class DenseBlock(nn.Module):

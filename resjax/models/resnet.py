@@ -1,19 +1,98 @@
-"""The networks of the paper: a stem, stages of blocks, global average pooling, one fully connected layer."""
+"""The networks of the paper: shortcuts (section 3.3), residual blocks (Figure 5), and what is built of them (3.4, 4.2).
+
+A network is a stem, stages of blocks, global average pooling and one fully connected layer.
+"""
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from resjax.models.activation import relu
-from resjax.models.blocks import BasicBlock, Bottleneck
-from resjax.models.convolution import convolve
-from resjax.models.normalization import BatchNorm
-from resjax.models.pooling import max_pool
-from resjax.models.shortcut import OPTIONS, Option, Shortcut
+from resjax.models.batch_norm import BatchNorm
+from resjax.models.ops import convolve, max_pool, relu
+
+Option = Literal["plain", "A", "B", "C"]
+OPTIONS: tuple[str, ...] = get_args(Option)
+
+
+class Shortcut(nn.Module):
+    """What a block adds to F(x): x itself, or x brought to `[batch, height/stride, width/stride, filters]`.
+
+    A: where dimensions change, every stride-th pixel and zeros for the new channels: no parameters.
+    B: a projection (1x1 convolution, batch norm) where dimensions change, the identity elsewhere.
+    C: a projection everywhere.
+    plain: nothing, the net without residual learning.
+    """
+
+    option: Option
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
+
+    @nn.compact
+    def __call__(self, x: jax.Array, filters: int, stride: int) -> jax.Array:
+        same = x.shape[-1] == filters and stride == 1
+        match self.option:
+            case "plain":
+                return jnp.zeros((), x.dtype)
+            case "A" | "B" if same:
+                return x
+            case "A":
+                return append_zero_channels(x[:, ::stride, ::stride], filters)
+            case _:
+                projected: Any = self.conv(filters, 1, stride, name="conv")(x)
+                return self.norm(name="bn")(projected)
+
+
+def append_zero_channels(x: jax.Array, filters: int) -> jax.Array:
+    """Widen `[..., channels]` to `[..., filters]` with zeros after the channels, as the authors' Torch peer does."""
+    return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, filters - x.shape[-1])])
+
+
+class BasicBlock(nn.Module):
+    """F is two 3x3 convolutions; the first strides. `filters` channels come out."""
+
+    conv: Callable[..., Any]
+    norm: Callable[..., Any]
+    shortcut: Callable[..., Any]
+    filters: int
+    stride: int = 1
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = self.conv(self.filters, 3, self.stride, name="conv1")(x)
+        y = relu(self.norm(name="bn1")(y))
+        y = self.conv(self.filters, 3, name="conv2")(y)
+        y = self.norm(name="bn2")(y)
+        return relu(y + self.shortcut(name="shortcut")(x, self.filters, self.stride))
+
+
+class Bottleneck(nn.Module):
+    """F is 1x1, 3x3, 1x1: `filters` channels inside and four times as many out.
+
+    The paper strides in the first 1x1 ("v1"); most later code strides in the 3x3 ("v1.5").
+    """
+
+    conv: Callable[..., Any]
+    norm: Callable[..., Any]
+    shortcut: Callable[..., Any]
+    filters: int
+    stride: int = 1
+    stride_in: Literal["1x1", "3x3"] = "1x1"
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        first, second = (self.stride, 1) if self.stride_in == "1x1" else (1, self.stride)
+        y = self.conv(self.filters, 1, first, name="conv1")(x)
+        y = relu(self.norm(name="bn1")(y))
+        y = self.conv(self.filters, 3, second, name="conv2")(y)
+        y = relu(self.norm(name="bn2")(y))
+        y = self.conv(4 * self.filters, 1, name="conv3")(y)
+        y = self.norm(name="bn3")(y)
+        return relu(y + self.shortcut(name="shortcut")(x, 4 * self.filters, self.stride))
+
 
 Precision = Literal["float32", "tensorfloat32", "bfloat16"]
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from resjax.analysis import Layer, count_macs, count_parameters, list_layers
 from resjax.models import imagenet_resnet
-from resjax.models.shortcut import Option
+from resjax.models.resnet import Option
 
 IMAGE = (224, 224, 3)
 FLOPS = {18: "1.8e9", 34: "3.6e9", 50: "3.8e9", 101: "7.6e9", 152: "11.3e9"}  # multiply-adds, as the paper prints them

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from resjax.models.activation import materialize
+from resjax.models.ops import materialize
 
 
 class BatchNorm(nn.Module):
@@ -82,10 +82,19 @@ batch_norm.defvjp(_forward, _backward)
 
 
 def group_mean(x: jax.Array) -> jax.Array:
-    """Average `[groups, images, height, width, channels]` to `[groups, 1, 1, 1, channels]`, in float32.
+    """Average `[groups, images, height, width, channels]` to `[groups, 1, 1, 1, channels]`, in float32."""
+    return lax.platform_dependent(x, cpu=mean_in_two_stages, default=mean_in_one_stage)
 
-    First down the columns of every image, which XLA's CPU compiler spreads over the cores, then over the rest:
-    in one reduction onto a few channels it would use one core. Summing in two stages is also more exact.
+
+def mean_in_one_stage(x: jax.Array) -> jax.Array:
+    """Average at once, in float32."""
+    return x.mean((1, 2, 3), jnp.float32, keepdims=True)
+
+
+def mean_in_two_stages(x: jax.Array) -> jax.Array:
+    """Average first down the columns of every image, which XLA's CPU compiler spreads over the cores, then the rest.
+
+    In one reduction onto a few channels it would use one core. Summing in two stages is also more exact.
     """
     groups, images, height, width, channels = x.shape
     columns = x.astype(jnp.float32).reshape(groups * images, height, width * channels).sum(1)
