@@ -1,19 +1,42 @@
 """resjax: "Deep Residual Learning for Image Recognition" (He et al., CVPR 2016), reproduced in JAX and Flax."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from resjax import platform
 
-platform.configure()  # before anything starts JAX
-
-from resjax.data import load as load_data  # noqa: E402
-from resjax.dispatch import run  # noqa: E402
-from resjax.errors import BadInput, Diverged, Interrupted  # noqa: E402
-from resjax.evaluation import evaluate  # noqa: E402
-from resjax.experiment import Architecture, Data, Experiment, Optimizer, Photographs  # noqa: E402
-from resjax.models import ResNet, cifar_resnet, imagenet_resnet  # noqa: E402
-from resjax.network import Network, embed, features  # noqa: E402
-from resjax.training import load, read_metrics, restore, train  # noqa: E402
-from resjax.weights import export  # noqa: E402
+if TYPE_CHECKING:
+    from resjax.data import load as load_data
+    from resjax.dispatch import run
+    from resjax.errors import BadInput, Diverged, Interrupted
+    from resjax.evaluation import evaluate
+    from resjax.experiment import Architecture, Data, Experiment, Optimizer, Photographs
+    from resjax.models import ResNet, cifar_resnet, imagenet_resnet
+    from resjax.network import Network, embed, features
+    from resjax.training import load, read_metrics, restore, train
+    from resjax.weights import export
 
 __all__ = ["Architecture", "BadInput", "Data", "Diverged", "Experiment", "Interrupted", "Network", "Optimizer",
            "Photographs", "ResNet", "cifar_resnet", "embed", "evaluate", "export", "features", "imagenet_resnet",
            "load", "load_data", "read_metrics", "restore", "run", "train"]
+
+HOMES = {  # of the public names, which are imported when they are used
+    "data": ("load_data",), "dispatch": ("run",), "errors": ("BadInput", "Diverged", "Interrupted"),
+    "evaluation": ("evaluate",), "experiment": ("Architecture", "Data", "Experiment", "Optimizer", "Photographs"),
+    "models": ("ResNet", "cifar_resnet", "imagenet_resnet"), "network": ("Network", "embed", "features"),
+    "training": ("load", "read_metrics", "restore", "train"), "weights": ("export",)}
+
+platform.configure()  # before anything starts JAX
+
+
+def __getattr__(name: str) -> Any:
+    home = next((home for home, names in HOMES.items() if name in names), None)
+    if home is None:
+        raise AttributeError(f"module 'resjax' has no attribute {name!r}")
+    value = getattr(import_module(f"resjax.{home}"), "load" if name == "load_data" else name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

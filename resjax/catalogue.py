@@ -8,7 +8,6 @@ from types import ModuleType
 
 from resjax.errors import BadInput
 from resjax.experiment import Experiment
-from resjax.training import read_experiment
 
 
 def load_file(file: Path) -> ModuleType:
@@ -43,6 +42,8 @@ def select(experiments: Mapping[str, Experiment], name: str) -> Experiment:
 def find(target: str) -> Experiment:
     """Return the experiment that `FILE:NAME` names, or that lies in the `experiment.json` of a run."""
     if target.endswith("experiment.json"):
+        from resjax.training import read_experiment  # here, as `list` does without
+
         return read_experiment(Path(target).parent)
     file, colon, name = target.rpartition(":")
     if not colon:

@@ -4,11 +4,10 @@
 """
 
 import os
+import sys
 import warnings
 from importlib.metadata import version
 from pathlib import Path
-
-import jax
 
 # jaxlib 0.10.2 turned YNNPACK fusion on for the CPU. It makes these convolutions two to six times slower
 # (benchmarks/train_step.py), and some matrix-vector products wrong (jax-ml/jax#39103). Older jaxlibs do not
@@ -29,13 +28,20 @@ def configure() -> None:
         ours = f"{ours} {DETERMINISTIC}"
     if not ours:
         return
-    from jax._src import xla_bridge  # the public API cannot say whether a backend has started
-
-    if xla_bridge.backends_are_initialized():
+    if jax_has_started():
         warnings.warn("JAX had started before resjax was imported: on CPU it will be slow. "
                       f"Import resjax first, or set XLA_FLAGS='{ours.strip()}'", stacklevel=3)
         return
     os.environ["XLA_FLAGS"] = f"{flags} {ours}".strip()
+
+
+def jax_has_started() -> bool:
+    """Say whether JAX has read the flags already."""
+    if "jax" not in sys.modules:
+        return False
+    from jax._src import xla_bridge  # the public API cannot say
+
+    return xla_bridge.backends_are_initialized()
 
 
 def cache_directory() -> Path:
@@ -46,5 +52,7 @@ def cache_directory() -> Path:
 
 def keep_compiled_programs() -> None:
     """Keep compiled programs in the cache folder, so that a second start need not compile; the user's choice wins."""
+    import jax  # here, as commands that compute nothing do without
+
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "programs"))

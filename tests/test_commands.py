@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from resjax import BadInput, Interrupted, train
-from resjax.dispatch import execute, guarded, train_one_of
+from resjax.dispatch import COMMANDS, execute, guarded, train_one_of
 from resjax.doctor import arithmetic
 
 ROOT = Path(__file__).parents[1]
@@ -131,3 +131,16 @@ def test_doctor_says_what_to_do(capsys, tmp_path):
     out = capsys.readouterr().out
     assert "LOOK  cifar10 is not in" in out
     assert all(line.startswith(("ok  ", "LOOK")) for line in out.splitlines())
+
+
+def test_summaries_are_the_commands_own_first_lines():
+    for command in COMMANDS.values():
+        text = " ".join((command.load().__doc__ or "").split("\n\n")[0].split())
+        assert text == command.summary
+
+
+@pytest.mark.parametrize("start", ["import resjax", "from resjax.dispatch import execute; execute(['--help'])"])
+def test_what_a_start_does_not_need_is_not_imported(start):
+    heavy = {"jax", "flax", "optax", "orbax", "tyro", "grain", "cv2", "matplotlib", "tensorflow_datasets"}
+    code = f"import sys; {start}; print(sorted({heavy} & sys.modules.keys()), file=sys.stderr)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr == "[]\n"

@@ -9,13 +9,9 @@ import numpy as np
 import tyro
 
 from resjax import catalogue
-from resjax.analysis import count_macs, count_parameters, list_layers
 from resjax.errors import BadInput
 from resjax.experiment import Experiment, Photographs, image_shape
-from resjax.photographs import find_photographs, measure_statistics
-from resjax.processes import is_first, join
 from resjax.record import flatten
-from resjax.training import train as train_experiment
 
 SAME_KIND = tyro.conf.AvoidSubcommands  # flags change an experiment's data, not what kind they are
 
@@ -33,6 +29,9 @@ class TrainArguments:
 
 def train(experiment: Experiment, arguments: Sequence[str], program: str) -> None:
     """Train an experiment: FILE:NAME [--workdir W] [--seed S] [overrides]."""
+    from resjax.processes import is_first, join  # each command imports what it needs, so that `list` is quick
+    from resjax.training import train as train_experiment
+
     default = TrainArguments(experiment, Path("runs") / experiment.name)
     asked = tyro.cli(TrainArguments, prog=program, args=arguments, default=default, config=(SAME_KIND,))
     if asked.distributed:
@@ -46,6 +45,8 @@ def train(experiment: Experiment, arguments: Sequence[str], program: str) -> Non
 
 def mean_image(experiment: Experiment, arguments: Sequence[str], program: str) -> None:
     """Compute the mean training image and the principal colours, FILE:NAME, before a training needs them."""
+    from resjax.photographs import find_photographs, measure_statistics
+
     experiment = tyro.cli(Experiment, prog=program, args=arguments, default=experiment, config=(SAME_KIND,))
     if not isinstance(experiment.data, Photographs):
         raise BadInput(f"{experiment.name} trains on images in memory, whose mean takes no time")
@@ -69,6 +70,8 @@ def list_experiments(file: Annotated[Path, tyro.conf.Positional]) -> None:
 
 def show(experiment: Experiment, arguments: Sequence[str], program: str) -> None:
     """Show an experiment, FILE:NAME: its values, its layers, its parameters and multiply-adds."""
+    from resjax.analysis import count_macs, count_parameters, list_layers
+
     experiment = tyro.cli(Experiment, prog=program, args=arguments, default=experiment, config=(SAME_KIND,))
     for key, value in flatten(experiment).items():
         print(f"{key:36} {value}")
