@@ -4,8 +4,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from resjax.errors import Interrupted
@@ -14,12 +15,11 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Requests:
-    """What was asked of this process. `held`: it is not raised, but somebody asks; `shared`: all processes ask."""
+    """What was asked of this process. `held`: it is not raised, but somebody asks."""
 
     received: signal.Signals | None = None
     listening = False
     held = False
-    shared = False
 
 
 @contextmanager
@@ -33,7 +33,8 @@ def stop_requests() -> Iterator[None]:
         return
     before = {number: signal.signal(number, receive) for number in SIGNALS
               if signal.getsignal(number) is not signal.SIG_IGN}
-    hook, sys.unraisablehook = sys.unraisablehook, without_requests
+    hook = sys.unraisablehook
+    sys.unraisablehook = partial(without_requests, hook)
     Requests.listening, Requests.received = True, None
     try:
         yield
@@ -56,7 +57,7 @@ def receive(number: int, frame: Any) -> None:
 
 def heed() -> None:
     """Raise the request that came, unless it is held or all processes have to agree on it."""
-    if Requests.received and not Requests.held and not Requests.shared:
+    if Requests.received and not Requests.held and not many_processes():
         raise Interrupted(f"{Requests.received.name}: stopped; the same command goes on from what is saved",
                           Requests.received)
 
@@ -78,7 +79,13 @@ def requested() -> int:
     return int(Requests.received or 0)
 
 
-def without_requests(unraisable: Any) -> None:
+def many_processes() -> bool:
+    """Say whether this process is one of those that JAX has joined; asked without importing JAX."""
+    joined: Callable[[], bool] = getattr(sys.modules.get("jax.distributed"), "is_initialized", lambda: False)
+    return joined()
+
+
+def without_requests(hook: Callable[[Any], object], unraisable: Any) -> None:
     """Keep quiet about a request that was raised where nothing can be, such as in a destructor: it is remembered."""
     if unraisable.exc_type is not Interrupted:
-        sys.__unraisablehook__(unraisable)
+        hook(unraisable)

@@ -8,7 +8,6 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from resjax.errors import BadInput
-from resjax.interrupt import Requests
 
 
 def join() -> None:
@@ -16,7 +15,6 @@ def join() -> None:
 
     Raises BadInput where there is no such launcher, or the others do not answer.
     """
-    Requests.shared = True
     try:
         jax.distributed.initialize()
     except (RuntimeError, ValueError) as error:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ import resjax
 from resjax import Architecture, BadInput, Diverged, Interrupted, Optimizer, read_metrics, train
 from resjax.data import Batch, Images, load, mean_image, shuffled
 from resjax.dispatch import guarded
+from resjax.interrupt import requested, stop_requests
 from resjax.training import initial_state, loop, restore, sgd, state_digest, train_step
 from resjax.training.in_memory import InMemoryBatch, InMemoryInputs
 from resjax.training.step import add_batch_statistics, train_steps
@@ -284,3 +286,19 @@ def test_a_second_ctrl_c_ends_at_once_without_a_traceback():
     assert ended.returncode == 130
     assert "ended at once" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_what_else_cannot_be_raised_is_told_as_before(monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    with stop_requests():
+        for error in (ValueError, Interrupted):
+            sys.unraisablehook(SimpleNamespace(exc_type=error))
+    assert [unraisable.exc_type for unraisable in told] == [ValueError]
+
+
+def test_of_many_processes_none_stops_alone(monkeypatch):
+    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+    with stop_requests():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert requested() == signal.SIGTERM

@@ -41,5 +41,5 @@ class TrainingImages(Protocol):
 def open_images(experiment: Experiment, devices: Sequence[jax.Device], log: Log) -> TrainingImages:
     """Open the images of an experiment. Raises BadInput, naming the folder or file, where they are wrong."""
     if isinstance(experiment.data, Photographs):
-        return open_streaming(experiment, experiment.data, list(devices), log)
-    return open_in_memory(experiment, experiment.data, list(devices))
+        return open_streaming(experiment, experiment.data, devices, log)
+    return open_in_memory(experiment, experiment.data, devices)

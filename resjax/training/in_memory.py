@@ -1,8 +1,8 @@
 """Small images lie on every device, and batches are made within the compiled steps."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -56,10 +56,9 @@ class InMemory:
         """Name the classes."""
         return self.data.classes
 
-    @contextmanager
-    def inputs(self, key: jax.Array, steps: range) -> Iterator[Iterator[tuple[int, InMemoryInputs]]]:
-        """Open the calls that make up `steps`: for each the steps it makes, and its inputs."""
-        yield self.calls(key, steps)
+    def inputs(self, key: jax.Array, steps: range) -> AbstractContextManager[Iterator[tuple[int, InMemoryInputs]]]:
+        """Open the calls that make up `steps`: for each the steps it makes, and its inputs. Nothing is to be closed."""
+        return nullcontext(self.calls(key, steps))
 
     def calls(self, key: jax.Array, steps: range) -> Iterator[tuple[int, InMemoryInputs]]:
         """Cut `steps` at the multiples of the stride; a new epoch begins with a new order."""
@@ -83,7 +82,7 @@ class InMemory:
         return evaluate(model, variables, mean, images, self.batch.batch_size, self.batch.sharding)
 
 
-def open_in_memory(experiment: Experiment, data: Data, devices: list[jax.Device]) -> InMemory:
+def open_in_memory(experiment: Experiment, data: Data, devices: Sequence[jax.Device]) -> InMemory:
     """Load the images and put them onto every device. Raises BadInput where they are missing or wrong."""
     loaded, sharding = load(data), batch_sharding(devices)
     on_devices = Dataset(loaded.classes, *jax.device_put((loaded.train, loaded.validation, loaded.test),

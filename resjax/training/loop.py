@@ -217,7 +217,7 @@ def evaluated(run: Run, step: int) -> bool:
 
 
 def measure(run: Run, state: TrainState, splits: Sequence[str]) -> dict[str, Errors]:
-    """Measure, record and return the errors on the splits that hold images."""
+    """Measure, then record and return the errors on the splits that hold images: the log gets all of them or none."""
     found = {}
     for split in splits:
         errors = run.images.errors(run.model, state.variables, state.mean, split)

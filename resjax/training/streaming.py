@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -109,7 +109,7 @@ class Streaming:
         return errors_of(probabilities, self.photos.test.labels)
 
 
-def open_streaming(experiment: Experiment, data: Photographs, devices: list[jax.Device], log: Log) -> Streaming:
+def open_streaming(experiment: Experiment, data: Photographs, devices: Sequence[jax.Device], log: Log) -> Streaming:
     """Find the photographs; the first process measures their statistics, and the others hear of them."""
     photos = find_photographs(data)
     measured = (measure_statistics(photos, data) if is_first() else
