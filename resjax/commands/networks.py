@@ -1,5 +1,6 @@
 """Commands on trained networks, wherever their weights come from: measure, use and export them."""
 
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -7,11 +8,12 @@ from typing import Annotated, Literal
 import tyro
 
 from resjax.errors import BadInput
-from resjax.evaluation import Protocol
-from resjax.measure import classify, measure, recorded
+from resjax.evaluation import Protocol, classify, measure
 from resjax.platform import keep_compiled_programs
-from resjax.training import load
-from resjax.weights import Bare, Form, StrideIn, export
+from resjax.serialization import flatten
+from resjax.training import load, read_experiment, read_metrics, read_result
+from resjax.variants import StrideIn
+from resjax.weights import Bare, Form, Measured, class_name, export
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Unsaid:
 
 
 Asked = tyro.conf.OmitArgPrefixes[Unsaid]
-NETWORK = "a run's workdir, a file of weights, a folder with one, or OWNER/NAME on the Hugging Face Hub"
+NETWORK = "a run directory, a file of weights, a folder with one, or OWNER/NAME on the Hugging Face Hub"
 
 
 def evaluate_networks(
@@ -40,7 +42,7 @@ def evaluate_networks(
     """Measure the errors of a network, a run's newest checkpoint or anyone's weights, or of several together.
 
     Args:
-        networks: A run's workdir, a file of weights, a folder with one, or OWNER/NAME on the Hugging Face Hub; of
+        networks: A run directory, a file of weights, a folder with one, or OWNER/NAME on the Hugging Face Hub; of
             several, the mean of their softmax outputs is measured (an ensemble).
         split: Which images to measure on.
         views: How photographs are looked at; several views are averaged.
@@ -69,7 +71,7 @@ def predict(
     """Name the likeliest classes of image files.
 
     Args:
-        network: A run's workdir, a file of weights, a folder with one, or OWNER/NAME on the Hugging Face Hub.
+        network: A run directory, a file of weights, a folder with one, or OWNER/NAME on the Hugging Face Hub.
         images: Image files of any size; the centre square is brought to the size that the network was trained on.
         unsaid: What tensors cannot say.
     """
@@ -78,7 +80,8 @@ def predict(
     keep_compiled_programs()
     loaded = load(network, **asdict(unsaid))
     for file in images:
-        ranked = ", ".join(f"{name} {100 * probability:.1f} %" for name, probability in classify(file, loaded))
+        ranked = ", ".join(f"{class_name(loaded, label)} {100 * probability:.1f} %"
+                           for label, probability in classify(file, loaded))
         print(f"{file}: {ranked}")
 
 
@@ -91,7 +94,7 @@ def export_network(
     """Write a network into a new folder as others load it, with a model card that states its measured errors.
 
     Args:
-        network: A run's workdir, a file of weights, a folder with one, or OWNER/NAME on the Hugging Face Hub.
+        network: A run directory, a file of weights, a folder with one, or OWNER/NAME on the Hugging Face Hub.
         to: As whom to name the weights: torchvision (timm and pytorch-cifar-models too), huggingface, keras, akamaster
             (pytorch_resnet_cifar10); or stablehlo, the whole function from pixels to logits for any process with JAX.
         out: The folder, which must not be there yet.
@@ -100,3 +103,22 @@ def export_network(
     loaded = load(network, **asdict(unsaid))
     folder = export(loaded, to, out, *recorded(Path(network)))
     print(f"{folder}: {', '.join(sorted(file.name for file in folder.iterdir()))}")
+
+
+def recorded(run_directory: Path) -> tuple[list[Measured], str]:
+    """Read what was measured of a run, and its recipe, for a model card; nothing of what is no finished run."""
+    if not (run_directory / "experiment.json").is_file():
+        return [], ""
+    experiment, result = read_experiment(run_directory), read_result(run_directory)
+    recipe = "\n".join(f"    {name} = {value!r}" for name, value in flatten(experiment).items())
+    if result is None:
+        return [], recipe
+    images_of, lines = f"{experiment.data.source}, test", read_metrics(run_directory, "test")
+    errors = [Measured(images_of, "single", result["test_top1_error"], result["test_top5_error"],
+                       lines[-1]["images"] if lines else None)]
+    for file in sorted(run_directory.glob("errors-*.json")):  # by other views, as tables of the paper ask for
+        kept = json.loads(file.read_text())
+        if kept["state_digests"] == [result["state_digest"]]:
+            views = file.stem.removeprefix("errors-")
+            errors.append(Measured(images_of, views, kept["top1_error"], kept["top5_error"], kept["images"]))
+    return errors, recipe

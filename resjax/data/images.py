@@ -1,0 +1,117 @@
+"""Labelled images in memory, from any source but archives, and the splits that the paper makes of them."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from resjax.data.decode import decode
+from resjax.data.index import ImageFiles, check_labels, find_images, held_out
+from resjax.data.prepared import channels_of, data_directory, find_prepared, fingerprint
+from resjax.data.preprocessing import Preprocessing
+from resjax.errors import BadInput
+from resjax.experiment import Data
+from resjax.files import cached
+
+
+class Images(NamedTuple):
+    """`pixels` uint8 `[images, height, width, channels]`, `labels` int32 `[images]`; NumPy or on the device."""
+
+    pixels: np.ndarray | jax.Array
+    labels: np.ndarray | jax.Array
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The splits of a source. `validation` is empty unless some training images were held out.
+
+    `remark` tells of what lies among the images and is not used.
+    """
+
+    classes: tuple[str, ...]
+    train: Images
+    validation: Images
+    test: Images
+    remark: str = ""
+
+
+def load(data: Data) -> Dataset:
+    """Read the source that `data` names into memory.
+
+    Raises BadInput, naming the file or folder, for data that are missing, unreadable or ill-labelled.
+    """
+    if data.source == "digits":
+        return make_dataset(data, tuple("0123456789"), *read_digits())
+    kind, _, name = data.source.partition(":")
+    if kind == "folder":
+        remark, arrays = read_all(data)
+    else:
+        folder = find_prepared(name, data_directory(data.directory))
+        remark, arrays = "", cached(name, fingerprint(folder, data.size, data.resize), lambda: read_all(data)[1])
+    train, test = (Images(arrays[f"{split}_pixels"], arrays[f"{split}_labels"]) for split in ("train", "test"))
+    return make_dataset(data, tuple(arrays["classes"].tolist()), train, test, remark)
+
+
+def read_digits() -> tuple[Images, Images]:
+    """Read scikit-learn's 1,797 handwritten digits, 8x8 and grey; every fifth is a test image (360, at random)."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
+    return hold_out(Images(pixels, digits.target.astype(np.int32)), 360)
+
+
+def read_all(data: Data) -> tuple[str, dict[str, np.ndarray]]:
+    """Find and decode both splits: `classes`, `train_pixels`, `train_labels`, `test_pixels`, `test_labels`."""
+    found, channels = find_images(data), channels_of(data)
+    arrays = {"classes": np.array(found.classes)}
+    for split, files in (("train", found.train), ("test", found.test)):
+        arrays |= {f"{split}_pixels": decode_all(files, data, channels), f"{split}_labels": files.labels}
+    return found.remark, arrays
+
+
+def decode_all(files: ImageFiles, data: Data, channels: int) -> np.ndarray:
+    """Decode images: uint8 `[images, height, width, channels]`; they must be of one size, or be made so by `size`."""
+    size = data.size
+
+    def decode_one(index: int) -> np.ndarray:
+        encoded, name = files.read(index), files.name(index)
+        if size is None:
+            return decode(encoded, name, channels)
+        return Preprocessing(np.zeros((size, size, channels)), resize=data.resize).prepare(encoded, name)
+
+    with ThreadPoolExecutor() as pool:
+        pixels = list(pool.map(decode_one, range(len(files.labels)), chunksize=512))
+    for index, image in enumerate(pixels):
+        if image.shape != pixels[0].shape:
+            (height, width), (tall, wide) = image.shape[:2], pixels[0].shape[:2]
+            raise BadInput(f"{files.name(index)} is {height}x{width}, others are {tall}x{wide}; set data.size to "
+                           "resize all")
+    return np.stack(pixels)
+
+
+def make_dataset(data: Data, classes: tuple[str, ...], train: Images, test: Images, remark: str = "") -> Dataset:
+    """Check the splits and hold validation images out of `train`. Raises BadInput with the source's name."""
+    for split, images in (("train", train), ("test", test)):
+        check_labels(data.source, split, np.asarray(images.labels), len(classes))
+    if train.pixels.shape[1:] != test.pixels.shape[1:]:
+        raise BadInput(f"{data.source}: training images are {train.pixels.shape[1:]} and test images "
+                       f"{test.pixels.shape[1:]}; set data.size so that they agree")
+    if data.validation_images >= len(train.pixels):
+        raise BadInput(f"data.validation-images is {data.validation_images}, "
+                       f"but {data.source} has only {len(train.pixels)} training images")
+    train, validation = hold_out(train, data.validation_images)
+    return Dataset(classes, train, validation, test, remark)
+
+
+def hold_out(images: Images, count: int) -> tuple[Images, Images]:
+    """Split off `count` images, always the same ones whatever the run's seed; the order of the rest stays."""
+    kept, held = (Images(images.pixels[part], images.labels[part]) for part in held_out(len(images.pixels), count))
+    return kept, held
+
+
+def mean_image(images: Images) -> np.ndarray:
+    """Average the pixels over a split: the per-pixel mean `[height, width, channels]`, float32, of section 3.4."""
+    return np.asarray(np.mean(images.pixels, axis=0, dtype=np.float64)).astype(np.float32)
