@@ -217,11 +217,18 @@ class Experiment:
               f"batch-size {self.batch_size} is not a multiple of architecture.ghost-batch-size {ghosts}")
 
     def differences(self, other: "Experiment") -> list[str]:
-        """Name the fields, with both values, by which the two lead to different results."""
+        """Name the fields, with both values, by which the two lead to different results, or to another log.
+
+        `other` may be longer: then it goes on where this one ends. Where the images lie makes no difference.
+        """
         mine, theirs = flatten(self), flatten(other)
-        housekeeping = {"data.directory", "data.workers", "checkpoint_steps"}  # these change no result
+        same = {"data.directory", "data.workers", "checkpoint_steps", "log_steps"}
+        if other.steps > self.steps:
+            same.add("steps")
+        if {self.data.source.partition(":")[0], other.data.source.partition(":")[0]} <= {"folder", "tars"}:
+            same.add("data.source")  # what lies there is compared by its content
         return [f"{key}: {mine.get(key)!r}, here {theirs.get(key)!r}"
-                for key in mine | theirs if key not in housekeeping and mine.get(key) != theirs.get(key)]
+                for key in mine | theirs if key not in same and mine.get(key) != theirs.get(key)]
 
 
 def image_shape(data: Data | Photographs) -> tuple[int, int, int]:

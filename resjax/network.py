@@ -1,5 +1,7 @@
 """A trained network as a value, wherever its weights come from, and what others use it for."""
 
+from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -63,3 +65,19 @@ def features(network: Network, pixels: Any) -> tuple[jax.Array, ...]:
 def embed(network: Network, pixels: Any) -> jax.Array:
     """Compute what the last layer sees: the average over the last maps, `[batch, channels]`. See `features`."""
     return features(network, pixels)[-1].astype(jnp.float32).mean((1, 2))
+
+
+@cache
+def imagenet_classes() -> dict[str, str]:
+    """Map ImageNet's 1,000 classes, WordNet's ids in their usual order, to their names."""
+    lines = Path(__file__).with_name("imagenet_classes.txt").read_text().splitlines()
+    return dict(line.split(" ", 1) for line in lines if not line.startswith("#"))
+
+
+def class_name(network: Network, label: int) -> str:
+    """Name a class for people: "tench (n01440764)"."""
+    if not network.classes:
+        return f"class {label}"
+    name = network.classes[label]
+    meaning = imagenet_classes().get(name)
+    return f"{meaning.split(', ')[0]} ({name})" if meaning else name

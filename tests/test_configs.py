@@ -7,7 +7,7 @@ import pytest
 from networks import random_network
 
 from resjax import BadInput, export, load
-from resjax.weights.metadata import imagenet_classes
+from resjax.network import imagenet_classes
 
 
 @pytest.fixture(scope="module")

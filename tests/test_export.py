@@ -15,8 +15,8 @@ from resjax import BadInput, Data, export, load, train
 from resjax.command_line import execute
 from resjax.commands.networks import recorded
 from resjax.evaluation import measure
+from resjax.network import imagenet_classes
 from resjax.weights import Measured
-from resjax.weights.metadata import imagenet_classes
 
 CALL = """
 import sys

@@ -12,9 +12,10 @@ from networks import random_network, same_network
 from safetensors.numpy import load_file, save_file
 
 from resjax import BadInput, embed, export, features, load
+from resjax.network import imagenet_classes
 from resjax.weights.convert import blocks_apart, reorder
 from resjax.weights.files import read_tensors
-from resjax.weights.metadata import imagenet_classes, known_classes
+from resjax.weights.metadata import known_classes
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +193,8 @@ def test_the_first_keras_release_of_the_authors_weights_is_read_by_its_own_names
     loaded = load(tmp_path / "old.h5")
     assert loaded.architecture.stride_in == "1x1"
     known = network._replace(architecture=loaded.architecture, model=loaded.model)
-    assert same_network(loaded._replace(classes=network.classes, preprocessing=network.preprocessing, data=network.data), known)
+    told = {"classes": network.classes, "preprocessing": network.preprocessing, "data": network.data}
+    assert same_network(loaded._replace(**told), known)
     assert loaded.mean[0, 0].tolist() == pytest.approx([123.68, 116.779, 103.939])
 
 

@@ -1,6 +1,7 @@
 """Commands on trained networks, wherever their weights come from: measure, use and export them."""
 
 import json
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,11 +10,12 @@ import tyro
 
 from resjax.errors import BadInput
 from resjax.evaluation import Protocol, classify, measure
+from resjax.network import class_name
 from resjax.platform import keep_compiled_programs
 from resjax.serialization import flatten
 from resjax.training import load, read_experiment, read_metrics, read_result
 from resjax.variants import StrideIn
-from resjax.weights import Bare, Form, Measured, class_name, export
+from resjax.weights import Bare, Form, Measured, export
 
 
 @dataclass(frozen=True)
@@ -68,21 +70,28 @@ def predict(
     images: Annotated[tuple[Path, ...], tyro.conf.Positional],
     unsaid: Asked = Unsaid(),
 ) -> None:
-    """Name the likeliest classes of image files.
+    """Name the likeliest classes of image files. One that cannot be read is named, and the others are classified.
 
     Args:
         network: A run directory, a file of weights, a folder with one, or OWNER/NAME on the Hugging Face Hub.
-        images: Image files of any size; the centre square is brought to the size that the network was trained on.
+        images: Image files of any size; the centre is brought to the size that the network was trained on.
         unsaid: What tensors cannot say.
     """
     if not images:
         raise BadInput("name at least one image file")
     keep_compiled_programs()
     loaded = load(network, **asdict(unsaid))
+    unread = False
     for file in images:
-        ranked = ", ".join(f"{class_name(loaded, label)} {100 * probability:.1f} %"
-                           for label, probability in classify(file, loaded))
-        print(f"{file}: {ranked}")
+        try:
+            ranked = classify(file, loaded)
+        except BadInput as error:
+            unread = True
+            print(f"resjax: {error}", file=sys.stderr)
+            continue
+        print(f"{file}: {', '.join(f'{class_name(loaded, label)} {100 * part:.1f} %' for label, part in ranked)}")
+    if unread:
+        sys.exit(1)
 
 
 def export_network(

@@ -2,9 +2,9 @@
 
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
@@ -21,6 +21,7 @@ VALIDATION = "ILSVRC2012_img_val.tar"        # 50,000 JPEGs
 DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"      # the classes of the validation images, and 2.5 MB small
 CLASSES = "ILSVRC2012_devkit_t12/data/meta.mat"
 TRUTH = "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt"
+ARCHIVES = {"train": TRAIN, "test": VALIDATION}
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,13 @@ class TarReader:
 
     file: Path
     offsets: np.ndarray
-    sizes: np.ndarray
+    lengths: np.ndarray
 
     def __call__(self, index: int) -> bytes:
-        return os.pread(descriptor(self.file), int(self.sizes[index]), int(self.offsets[index]))
+        return os.pread(descriptor(self.file), int(self.lengths[index]), int(self.offsets[index]))
+
+    def sizes(self) -> np.ndarray:
+        return self.lengths
 
 
 @cache
@@ -41,30 +45,29 @@ def descriptor(file: Path) -> int:
     return os.open(file, os.O_RDONLY)
 
 
-def find_archives(root: Path) -> tuple[tuple[str, ...], list[Any]]:
-    """List the images within ImageNet's official archives: the classes; names, labels and reader of both splits."""
-    arrays = cached("imagenet-archives", fingerprint(root) if root.is_dir() else "", lambda: index_archives(root))
-    return tuple(arrays["classes"].tolist()), [
-        (arrays[f"{split}_names"], arrays[f"{split}_labels"],
-         TarReader(root / file, arrays[f"{split}_offsets"], arrays[f"{split}_sizes"]), f"{file}, ")
-        for split, file in (("train", TRAIN), ("test", VALIDATION))]
-
-
-def index_archives(root: Path) -> dict[str, np.ndarray]:
-    """Find every JPEG: `classes`; and, for train and test, `_names`, `_labels`, `_offsets` and `_sizes`."""
-    for name in (TRAIN, VALIDATION, DEVKIT):
+def find_archives(root: Path, splits: Sequence[str]) -> tuple[tuple[str, ...], list[Any]]:
+    """List the images within ImageNet's official archives: the classes; names, labels and reader of the splits."""
+    for name in (*(ARCHIVES[split] for split in splits), DEVKIT):
         if not (root / name).is_file():
             raise BadInput(f"{root}: {name} is missing; tars:PATH names a folder that holds ImageNet's archives "
-                           f"{TRAIN}, {VALIDATION} and {DEVKIT}")
+                           f"{TRAIN} (to train), {VALIDATION} and {DEVKIT}")
+    found = {split: cached(f"imagenet-archive-{split}", fingerprint(root), partial(index_archive, root, split))
+             for split in splits}
+    return tuple(found[splits[0]]["classes"].tolist()), [
+        (index["names"], index["labels"], TarReader(root / ARCHIVES[split], index["offsets"], index["lengths"]),
+         f"{ARCHIVES[split]}, ") for split, index in found.items()]
+
+
+def index_archive(root: Path, split: str) -> dict[str, np.ndarray]:
+    """Find every JPEG of a split: `classes`; and of the images `names`, `labels`, `offsets` and `lengths`."""
     classes, truth = read_devkit(root / DEVKIT)
-    train = list(training_members(root / TRAIN, classes))
-    test = [(truth[number], name, *place) for number, (name, *place) in enumerate(validation_members(root, truth))]
-    arrays = {"classes": np.array(classes)}
-    for split, members in (("train", train), ("test", test)):
-        labels, names, offsets, sizes = zip(*sorted(members), strict=True)
-        arrays |= {f"{split}_labels": np.array(labels, np.int32), f"{split}_names": np.array(names),
-                   f"{split}_offsets": np.array(offsets), f"{split}_sizes": np.array(sizes)}
-    return arrays
+    if split == "train":
+        members = list(training_members(root / TRAIN, classes))
+    else:
+        members = [(truth[number], *member) for number, member in enumerate(validation_members(root, truth))]
+    labels, names, offsets, lengths = zip(*sorted(members), strict=True)
+    return {"classes": np.array(classes), "labels": np.array(labels, np.int32), "names": np.array(names),
+            "offsets": np.array(offsets), "lengths": np.array(lengths)}
 
 
 def training_members(file: Path, classes: tuple[str, ...]) -> Iterator[tuple[int, bytes, int, int]]:

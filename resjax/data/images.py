@@ -1,16 +1,18 @@
 """Labelled images in memory, from any source but archives, and the splits that the paper makes of them."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from resjax.data.decode import decode
-from resjax.data.index import ImageFiles, check_labels, find_images, held_out
+from resjax.data.index import ImageFiles, check_labels, find_images, find_split, held_out, identity
 from resjax.data.prepared import channels_of, data_directory, find_prepared, fingerprint
-from resjax.data.preprocessing import Preprocessing
+from resjax.data.preprocessing import Preprocessing, of_run
 from resjax.errors import BadInput
 from resjax.experiment import Data
 from resjax.files import cached
@@ -36,6 +38,12 @@ class Dataset:
     test: Images
     remark: str = ""
 
+    def identity(self) -> dict[str, Any]:
+        """Tell what the images are, wherever they lie: classes, numbers, and a digest of pixels and labels."""
+        splits = (self.train, self.validation, self.test)
+        parts = [np.ascontiguousarray(array).tobytes() for split in splits for array in split]
+        return identity(self.classes, parts, len(self.train.labels), len(self.test.labels))
+
 
 def load(data: Data) -> Dataset:
     """Read the source that `data` names into memory.
@@ -54,6 +62,14 @@ def load(data: Data) -> Dataset:
     return make_dataset(data, tuple(arrays["classes"].tolist()), train, test, remark)
 
 
+def load_split(data: Data, split: str, preprocessing: Preprocessing) -> tuple[tuple[str, ...], Images, str]:
+    """Read one split, "train" or "test", as a network sees it, whether or not the other is there: classes, images,
+    remark; see `find_split`.
+    """
+    classes, files, remark = find_split(data, split)
+    return classes, Images(decode_all(files, preprocessing.prepare), files.labels), remark
+
+
 def read_digits() -> tuple[Images, Images]:
     """Read scikit-learn's 1,797 handwritten digits, 8x8 and grey; every fifth is a test image (360, at random)."""
     from sklearn.datasets import load_digits
@@ -66,24 +82,19 @@ def read_digits() -> tuple[Images, Images]:
 def read_all(data: Data) -> tuple[str, dict[str, np.ndarray]]:
     """Find and decode both splits: `classes`, `train_pixels`, `train_labels`, `test_pixels`, `test_labels`."""
     found, channels = find_images(data), channels_of(data)
+    prepare: Callable[[bytes, str], np.ndarray] = partial(decode, channels=channels)
+    if data.size is not None:  # made to be of one size
+        prepare = of_run(data, np.zeros((data.size, data.size, channels))).prepare
     arrays = {"classes": np.array(found.classes)}
     for split, files in (("train", found.train), ("test", found.test)):
-        arrays |= {f"{split}_pixels": decode_all(files, data, channels), f"{split}_labels": files.labels}
+        arrays |= {f"{split}_pixels": decode_all(files, prepare), f"{split}_labels": files.labels}
     return found.remark, arrays
 
 
-def decode_all(files: ImageFiles, data: Data, channels: int) -> np.ndarray:
-    """Decode images: uint8 `[images, height, width, channels]`; they must be of one size, or be made so by `size`."""
-    size = data.size
-
-    def decode_one(index: int) -> np.ndarray:
-        encoded, name = files.read(index), files.name(index)
-        if size is None:
-            return decode(encoded, name, channels)
-        return Preprocessing(np.zeros((size, size, channels)), resize=data.resize).prepare(encoded, name)
-
+def decode_all(files: ImageFiles, prepare: Callable[[bytes, str], np.ndarray]) -> np.ndarray:
+    """Decode images by `prepare(encoded, name)`, all of one size: uint8 `[images, height, width, channels]`."""
     with ThreadPoolExecutor() as pool:
-        pixels = list(pool.map(decode_one, range(len(files.labels)), chunksize=512))
+        pixels = list(pool.map(lambda index: prepare(files.read(index), files.name(index)), range(len(files.labels))))
     for index, image in enumerate(pixels):
         if image.shape != pixels[0].shape:
             (height, width), (tall, wide) = image.shape[:2], pixels[0].shape[:2]

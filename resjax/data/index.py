@@ -3,21 +3,30 @@
 All images of every source are found here and read by their number, whether they are then kept in memory or streamed.
 """
 
+import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from resjax.data.archives import find_archives
-from resjax.data.decode import EXTENSIONS
+from resjax.data.folders import class_names, existing, list_classes
 from resjax.data.prepared import find_records
 from resjax.errors import BadInput
 from resjax.experiment import Data, Photographs
 
 TEST = ("test", "val")  # folders of test images, the first that has class folders
+
+
+class Reader(Protocol):
+    """Reads the i-th encoded image, and tells what it knows of the sizes of all."""
+
+    def __call__(self, index: int, /) -> bytes: ...
+
+    def sizes(self) -> Any: ...
 
 
 class ImageFiles(NamedTuple):
@@ -28,7 +37,7 @@ class ImageFiles(NamedTuple):
 
     names: np.ndarray
     labels: np.ndarray
-    reader: Callable[[int], bytes]
+    reader: Reader
     place: str = ""
 
     def name(self, index: int) -> str:
@@ -42,6 +51,12 @@ class ImageFiles(NamedTuple):
         except OSError as error:
             raise BadInput(f"{self.name(index)}: not a whole image ({error.strerror}); mend or remove it") from None
 
+    def fingerprint(self) -> bytes:
+        """Digest names, labels and, where they are known, sizes."""
+        sha = hashlib.sha256(b"\0".join(self.names.tolist()) + self.labels.tobytes())
+        sha.update(np.asarray(self.reader.sizes(), np.int64).tobytes())
+        return sha.digest()
+
     def part(self, chosen: np.ndarray) -> "ImageFiles":
         """Return some of the images."""
         return ImageFiles(self.names[chosen], self.labels[chosen], Chosen(self.reader, chosen), self.place)
@@ -51,34 +66,37 @@ class ImageFiles(NamedTuple):
 class Chosen:
     """Reads some of the images of another reader."""
 
-    reader: Callable[[int], bytes]
+    reader: Reader
     numbers: np.ndarray
 
     def __call__(self, index: int) -> bytes:
         return self.reader(int(self.numbers[index]))
 
-
-@dataclass(frozen=True)
-class FileReader:
-    """Reads `root/name`."""
-
-    root: Path
-    names: np.ndarray
-
-    def __call__(self, index: int) -> bytes:
-        return (self.root / os.fsdecode(self.names[index])).read_bytes()
+    def sizes(self) -> Any:
+        return np.asarray(self.reader.sizes())[self.numbers]
 
 
 class ImageSet(NamedTuple):
     """The splits of a source; ImageNet's validation images are the test, as its test labels are not public.
 
-    `remark` tells of what lies among the images and is not used.
+    `remark` tells of what lies among the images and is not used, and of an order of classes that may surprise.
     """
 
     classes: tuple[str, ...]
     train: ImageFiles
     test: ImageFiles
     remark: str = ""
+
+    def identity(self) -> dict[str, Any]:
+        """Tell what the images are, wherever they lie: classes, numbers, and a digest of names, sizes and labels."""
+        return identity(self.classes, [self.train.fingerprint(), self.test.fingerprint()],
+                        len(self.train.labels), len(self.test.labels))
+
+
+def identity(classes: tuple[str, ...], parts: Iterable[bytes], train: int, test: int) -> dict[str, Any]:
+    """Put together what a run remembers of its images."""
+    return {"classes": list(classes), "training images": train, "test images": test,
+            "digest": hashlib.sha256(b"".join(parts)).hexdigest()}
 
 
 def find_images(data: Data | Photographs) -> ImageSet:
@@ -88,14 +106,40 @@ def find_images(data: Data | Photographs) -> ImageSet:
         case "folder":
             found = index_folders(Path(rest).expanduser())
         case "tars":
-            classes, (train, test) = find_archives(Path(rest).expanduser())
+            classes, (train, test) = find_archives(Path(rest).expanduser(), ("train", "test"))
             found = ImageSet(classes, ImageFiles(*train), ImageFiles(*test))
         case _:
-            classes, (train, test) = find_records(rest, data.directory, by_name=isinstance(data, Photographs))
+            classes, (train, test) = find_records(rest, data.directory, ("train", "test"),
+                                                  isinstance(data, Photographs))
             found = ImageSet(classes, ImageFiles(*train), ImageFiles(*test))
     for split, files in (("train", found.train), ("test", found.test)):
         check_labels(data.source, split, files.labels, len(found.classes))
     return found
+
+
+def find_split(data: Data | Photographs, split: str) -> tuple[tuple[str, ...], ImageFiles, str]:
+    """Find the images of one split, "train" or "test", to evaluate on: classes, images, remark. The other need not be.
+
+    Of `folder:PATH`, PATH/train or PATH/test (or val), else all images of PATH, which is then itself the split. Raises
+    BadInput, naming the folder or file that is wrong.
+    """
+    kind, _, rest = data.source.partition(":")
+    remark = ""
+    if kind == "folder":
+        root = existing(Path(rest).expanduser())
+        inner = [root / name for name in (("train",) if split == "train" else TEST) if (root / name).is_dir()]
+        if not inner and any((root / name).is_dir() for name in ("train", *TEST)):
+            raise BadInput(f"{root}: it holds no folder '{split}'")
+        folder = (inner or [root])[0]
+        classes = class_names(folder)
+        listed, remark = list_classes(folder, classes)
+        files = ImageFiles(*listed)
+    else:
+        find = find_archives(Path(rest).expanduser(), (split,)) if kind == "tars" else find_records(
+            rest, data.directory, (split,), isinstance(data, Photographs))
+        classes, files = find[0], ImageFiles(*find[1][0])
+    check_labels(data.source, split, files.labels, len(classes))
+    return classes, files, remark
 
 
 def check_labels(source: str, split: str, labels: np.ndarray, classes: int) -> None:
@@ -113,12 +157,11 @@ def index_folders(root: Path) -> ImageSet:
 
     Without a folder `train`, the classes lie in `root` itself and a fifth of the images is held out for the test.
     """
-    if not root.is_dir():
-        raise BadInput(f"{root}: no such folder; data.source folder:PATH names a folder of one folder per class")
-    train = root / "train"
+    train = existing(root) / "train"
     if not train.is_dir():
         classes = class_names(root)
-        files, remark = index_classes(root, classes)
+        listed, remark = list_classes(root, classes)
+        files = ImageFiles(*listed)
         kept, held = held_out(len(files.labels), len(files.labels) // 5)
         return ImageSet(classes, files.part(kept), files.part(held), remark)
     test = next((root / name for name in TEST if (root / name).is_dir()), None)
@@ -128,42 +171,9 @@ def index_folders(root: Path) -> ImageSet:
     if class_names(test) != classes:
         odd = ", ".join(sorted(set(classes) ^ set(class_names(test))))
         raise BadInput(f"{root}: 'train' and '{test.name}' must hold the same classes; only one has: {odd}")
-    (train_files, remark), (test_files, other) = (index_classes(split, classes) for split in (train, test))
-    return ImageSet(classes, train_files, test_files, "; ".join(filter(None, (remark, other))))
-
-
-def class_names(root: Path) -> tuple[str, ...]:
-    """Name the classes: the subfolders in alphabetical order, but for hidden ones and what systems leave behind."""
-    names = tuple(sorted(path.name for path in root.iterdir() if path.is_dir() and not is_hidden(path.name)))
-    if len(names) < 2:
-        raise BadInput(f"{root}: {len(names)} class folders; there must be one folder per class, two at least")
-    return names
-
-
-def is_hidden(name: str) -> bool:
-    """Say whether a name is of no file of the user's: `.DS_Store`, `__MACOSX`, `@eaDir`."""
-    return name.startswith((".", "@")) or name == "__MACOSX"
-
-
-def index_classes(root: Path, classes: tuple[str, ...]) -> tuple[ImageFiles, str]:
-    """List the images of every class folder, by name; and remark on what lies beside them.
-
-    What is named like an image counts as one, also a broken link: nothing is left out in silence.
-    """
-    names: list[str] = []
-    labels: list[int] = []
-    others: list[str] = []
-    for label, folder in enumerate(classes):
-        found = sorted(name for name in os.listdir(root / folder) if not is_hidden(name) and name != "Thumbs.db")
-        files = [name for name in found if name.lower().endswith(EXTENSIONS)]
-        if not files:
-            raise BadInput(f"{root / folder}: the class folder holds no image ({', '.join(EXTENSIONS)})")
-        names += [f"{folder}/{name}" for name in files]
-        labels += [label] * len(files)
-        others += [f"{folder}/{name}" for name in sorted(set(found) - set(files))]
-    encoded = np.array([os.fsencode(name) for name in names])
-    remark = f"{root}: not used, as not named like an image: {len(others)} files, such as {others[0]}" if others else ""
-    return ImageFiles(encoded, np.array(labels, np.int32), FileReader(root, encoded), f"{root}/"), remark
+    (train_files, remark), (test_files, other) = (list_classes(split, classes) for split in (train, test))
+    remarks = "; ".join(filter(None, (remark, other)))
+    return ImageSet(classes, ImageFiles(*train_files), ImageFiles(*test_files), remarks)
 
 
 def held_out(images: int, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -5,10 +5,10 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -67,47 +67,49 @@ class PreparedReader:
         feature = features_of(open_split(self.folder, self.state, self.split)[int(self.records[index])])
         return bytes(feature[self.image].bytes_list.value[0])
 
+    def sizes(self) -> list[int]:
+        """Return the sizes of the files of records."""
+        return [file.stat().st_size for file in sorted(self.folder.glob(f"*-{self.split}.*"))]
 
-def find_records(name: str, directory: Path | None, by_name: bool) -> tuple[tuple[str, ...], list[Any]]:
-    """List the images of `NAME`, `NAME/CONFIG` or `NAME:VERSION`: the classes; names, labels and reader of both splits.
+
+def find_records(name: str, directory: Path | None, splits: Sequence[str],
+                 by_name: bool) -> tuple[tuple[str, ...], list[Any]]:
+    """List the images of `NAME`, `NAME/CONFIG` or `NAME:VERSION`: the classes; names, labels and reader of the splits.
 
     They come in the order of the records or, `by_name`, by class and then by name, as from folders and archives; that
     index is kept, as such sets are large.
     """
     folder = find_prepared(name, data_directory(directory))
     state = fingerprint(folder)
-    arrays = cached(f"index-{name}", state, lambda: index_prepared(folder, state)) if by_name else index_prepared(
-        folder, state)
-    splits = []
-    for split in ("train", "test"):
-        order = arrays[f"{split}_order"] if by_name else np.arange(len(arrays[f"{split}_order"]))
-        reader = PreparedReader(folder, state, str(arrays[f"{split}_split"]), str(arrays["image"]), order)
-        splits.append((arrays[f"{split}_names"][order], arrays[f"{split}_labels"][order], reader,
-                       f"{folder}:{split}, "))
-    return tuple(arrays["classes"].tolist()), splits
+    found = []
+    for split in splits:
+        build = partial(index_prepared, folder, state, split)
+        index = cached(f"index-{name}-{split}", state, build) if by_name else build()
+        order = index["order"] if by_name else np.arange(len(index["order"]))
+        reader = PreparedReader(folder, state, str(index["split"]), str(index["image"]), order)
+        found.append((index["names"][order], index["labels"][order], reader, f"{folder}:{split}, "))
+    return tuple(index["classes"].tolist()), found
 
 
-def index_prepared(folder: Path, state: str) -> Arrays:
-    """Read every label, and file names where there are any.
+def index_prepared(folder: Path, state: str, split: str) -> Arrays:
+    """Read every label of a split, and file names where there are any.
 
-    Returns `classes`, `image` (the key of the image), and for train and test `_split`, `_names`, `_labels`, and
-    `_order`: the numbers of the records by class and name.
+    Returns `classes`, `image` (the key of the image), `split` (as it is stored), `names`, `labels`, and `order`: the
+    numbers of the records by class and name.
     """
     builder = open_prepared(folder)
     features = builder.info.features
     image, label = feature_keys(folder, features)
-    arrays = {"classes": np.array(features[label].names), "image": np.array(image)}
-    for split, stored in (("train", "train"), ("test", test_split(folder, state, builder.info.splits, label))):
-        labels, names = read_labels(folder, open_split(folder, state, stored), stored, label, "file_name" in features)
-        arrays |= {f"{split}_split": np.array(stored), f"{split}_names": names, f"{split}_labels": labels,
-                   f"{split}_order": np.lexsort((names, labels))}
-    return arrays
+    stored = stored_split(folder, state, split, builder.info.splits, label)
+    labels, names = read_labels(folder, open_split(folder, state, stored), stored, label, "file_name" in features)
+    return {"classes": np.array(features[label].names), "image": np.array(image), "split": np.array(stored),
+            "names": names, "labels": labels, "order": np.lexsort((names, labels))}
 
 
-def test_split(folder: Path, state: str, splits: Any, label: str) -> str:
-    """Choose the split to test on: test or, where that has no labels, as ImageNet's, validation."""
-    found = [split for split in ("test", "validation") if split in splits]
-    if "train" not in splits or not found:
+def stored_split(folder: Path, state: str, split: str, splits: Any, label: str) -> str:
+    """Name a split as it is stored: the test is test or, where that has no labels, as ImageNet's, validation."""
+    found = [name for name in (("train",) if split == "train" else ("test", "validation")) if name in splits]
+    if not found:
         raise BadInput(f"{folder} has the splits {', '.join(splits)}; 'train' and 'test' or 'validation' are needed")
     unlabelled = len(found) > 1 and features_of(open_split(folder, state, "test")[0])[label].int64_list.value[0] < 0
     return found[int(unlabelled)]

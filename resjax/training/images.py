@@ -24,6 +24,10 @@ class TrainingImages(Protocol):
     @property
     def mean(self) -> np.ndarray: ...
 
+    def identity(self) -> dict[str, Any]:
+        """Tell what the images are, wherever they lie."""
+        ...
+
     @property
     def batch(self) -> Any:
         """Makes the `Batch` of the state's step of (state, inputs): pure, and the same value for the same run."""
@@ -42,4 +46,4 @@ def open_images(experiment: Experiment, devices: Sequence[jax.Device], log: Log)
     """Open the images of an experiment. Raises BadInput, naming the folder or file, where they are wrong."""
     if isinstance(experiment.data, Photographs):
         return open_streaming(experiment, experiment.data, devices, log)
-    return open_in_memory(experiment, experiment.data, devices)
+    return open_in_memory(experiment, experiment.data, devices, log)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ from resjax.distributed import batch_sharding, replicated
 from resjax.evaluation import ErrorRates, error_rates, log_probabilities
 from resjax.experiment import Data, Experiment
 from resjax.network import Classifier
+from resjax.training.log import Log
 from resjax.training.optimizer import sgd
 from resjax.training.step import TrainState, draw, train_steps
 
@@ -63,6 +64,7 @@ class InMemory:
     """A data set that fits into memory: many steps a call, with nothing for the host to do between them."""
 
     data: Dataset
+    about: dict[str, Any]
     mean: np.ndarray
     batch: InMemoryBatch
     sharding: NamedSharding
@@ -72,6 +74,10 @@ class InMemory:
     def classes(self) -> tuple[str, ...]:
         """Name the classes."""
         return self.data.classes
+
+    def identity(self) -> dict[str, Any]:
+        """Tell what the images are, wherever they lie."""
+        return self.about
 
     def inputs(self, key: jax.Array, steps: range) -> AbstractContextManager[Iterator[tuple[int, InMemoryInputs]]]:
         """Open the calls that make up `steps`: for each the steps it makes, and its inputs. Nothing is to be closed."""
@@ -99,13 +105,14 @@ class InMemory:
         return error_rates(seen, np.asarray(images.labels))
 
 
-def open_in_memory(experiment: Experiment, data: Data, devices: Sequence[jax.Device]) -> InMemory:
+def open_in_memory(experiment: Experiment, data: Data, devices: Sequence[jax.Device], log: Log) -> InMemory:
     """Load the images and put them onto every device. Raises BadInput where they are missing or wrong."""
     loaded, sharding = load(data), batch_sharding(devices)
+    log.remark(loaded.remark)
     train, validation, test = jax.device_put((loaded.train, loaded.validation, loaded.test), replicated(sharding))
     batch = InMemoryBatch(Batching(experiment.batch_size, data.pad, data.flip), data.std, sharding)
-    on_devices = Dataset(loaded.classes, train, validation, test, loaded.remark)
-    return InMemory(on_devices, mean_image(loaded.train), batch, sharding, steps_per_call(experiment))
+    on_devices, mean = Dataset(loaded.classes, train, validation, test), mean_image(loaded.train)
+    return InMemory(on_devices, loaded.identity(), mean, batch, sharding, steps_per_call(experiment))
 
 
 def steps_per_call(experiment: Experiment) -> int:

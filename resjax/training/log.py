@@ -107,6 +107,11 @@ class Log:
             start = "\r\033[K" if sys.stderr.isatty() else ""
             print(f"{start}{self.name}  {text}", file=sys.stderr, flush=True)
 
+    def remark(self, text: str) -> None:
+        """Print a line where there is something to say."""
+        if text:
+            self.tell(text)
+
     def glance(self, line: Line) -> None:
         """Show a line that the next one overwrites, on a terminal only."""
         if is_first() and sys.stderr.isatty():

@@ -26,7 +26,7 @@ from resjax.training.images import TrainingImages, open_images
 from resjax.training.log import Log, RunningMetrics, Stopwatch, read_metrics, rewind_metrics
 from resjax.training.optimizer import sgd
 from resjax.training.restore import initialize_from, load_weights_for, needs_weights
-from resjax.training.run_directory import claimed, environment, read_result, write_experiment
+from resjax.training.run_directory import check_images, claimed, environment, read_result, unfinished, write_experiment
 from resjax.training.step import Metrics, TrainState, add_batch_statistics, draw, state_digest, train_steps
 
 
@@ -55,10 +55,11 @@ def train(experiment: Experiment, run_directory: str | Path, devices: Sequence[j
     keep_compiled_programs()
     log = Log(folder, f"{experiment.name} seed {experiment.seed}", experiment.steps, experiment.batch_size, followed_by)
     with stop_requests(), claimed(folder, experiment):
-        if not broadcast_from_first([read_result(folder) is None])[0]:
+        if not broadcast_from_first([unfinished(folder, experiment)])[0]:
             return read_result(folder) or {}
         weights = load_weights_for(experiment) if needs_weights(experiment, folder) else None
         images = open_images(experiment, devices, log)
+        check_images(folder, images.identity())
         model, optimizer = experiment.architecture.model(len(images.classes)), sgd(experiment.optimizer)
         with checkpoints(folder, clear=True) as manager:
             run = Run(experiment, images, model, optimizer, manager, log)
@@ -86,7 +87,7 @@ def restore_or_initialize(run: Run, devices: Sequence[jax.Device],
         state = initialize_from(weights or load_weights_for(experiment), first, images.classes, log)
     state = first if state is None else state
     step = int(state.step)
-    write_experiment(log.run_directory, experiment, images.classes, images.mean.shape, devices)
+    write_experiment(log.run_directory, experiment, images.mean.shape, images.identity(), devices)
     rewind_metrics(log.run_directory, step, experiment.steps)
     if step:
         log.tell(f"goes on from step {step}")

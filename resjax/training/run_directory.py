@@ -70,18 +70,40 @@ def read_run(run_directory: Path) -> tuple[Experiment, tuple[str, ...], tuple[in
         raise BadInput(f"{file}: not an experiment of this version of resjax ({error})") from None
 
 
-def write_experiment(run_directory: Path, experiment: Experiment, classes: Sequence[str], image: Sequence[int],
+def write_experiment(run_directory: Path, experiment: Experiment, image: Sequence[int], images: dict[str, Any],
                      devices: Any) -> None:
-    """Write `experiment.json`: the run, its classes and the shape of its images, and what it runs on."""
+    """Write `experiment.json`: the run, the shape of its images, what they are (`identity`), and what it runs on."""
     if is_first():
         write_json(run_directory / "experiment.json", {
-            "experiment": to_json(experiment), "classes": classes, "image": image, **environment(devices)})
+            "experiment": to_json(experiment), "classes": images["classes"], "image": image, "images": images,
+            **environment(devices)})
+
+
+def check_images(run_directory: Path, images: dict[str, Any]) -> None:
+    """Raise BadInput, saying what has changed, where the images are not those that a run began with."""
+    file = run_directory / "experiment.json"
+    before = json.loads(file.read_text()).get("images") if file.exists() else None
+    if before is None or before == images:
+        return
+    changed = [f"{key}: {before.get(key)}, here {value}" for key, value in images.items()
+               if key != "digest" and before.get(key) != value]
+    raise BadInput(f"{run_directory}: the images are not those that this run began with: "
+                   + ("; ".join(changed) or "names, sizes or labels have changed")
+                   + ". Put them back, or choose another --workdir")
 
 
 def read_result(run_directory: Path) -> dict[str, Any] | None:
     """Read a finished run's result; None where it is not finished."""
     file = run_directory / "result.json"
     return json.loads(file.read_text()) if file.exists() else None
+
+
+def unfinished(run_directory: Path, experiment: Experiment) -> bool:
+    """Say whether there are steps to make: there is no result, or one of a shorter run, which is then removed."""
+    result = read_result(run_directory)
+    if result is not None and result["steps"] < experiment.steps and is_first():
+        (run_directory / "result.json").unlink()
+    return result is None or bool(result["steps"] < experiment.steps)
 
 
 def environment(devices: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -73,6 +73,10 @@ class Streaming:
         """Return the mean image."""
         return self.statistics.mean
 
+    def identity(self) -> dict[str, Any]:
+        """Tell what the images are, wherever they lie."""
+        return self.found.identity()
+
     @contextmanager
     def inputs(self, key: jax.Array, steps: range) -> Iterator[Iterator[tuple[int, StreamedInputs]]]:
         """Open the batches of some steps; an unreadable image is named, and too many are BadInput.
@@ -114,6 +118,7 @@ class Streaming:
 def open_streaming(experiment: Experiment, data: Photographs, devices: Sequence[jax.Device], log: Log) -> Streaming:
     """Find the photographs; the first process measures their statistics, and the others hear of them."""
     found = find_images(data)
+    log.remark(found.remark)
     measured = (measure_statistics(found.train, data) if is_first() else
                 Statistics(np.zeros((data.size, data.size, 3), np.float32), np.zeros((3, 3), np.float32)))
     return Streaming(data, found, Statistics(*map(broadcast_from_first, measured)),

@@ -3,7 +3,6 @@
 from resjax.weights.export import Form, export
 from resjax.weights.infer_architecture import Bare
 from resjax.weights.load import load_weights
-from resjax.weights.metadata import class_name
 from resjax.weights.model_card import Measured
 
-__all__ = ["Bare", "Form", "Measured", "class_name", "export", "load_weights"]
+__all__ = ["Bare", "Form", "Measured", "export", "load_weights"]

@@ -14,10 +14,10 @@ from safetensors.numpy import save
 
 from resjax.errors import BadInput
 from resjax.files import write_json
-from resjax.network import Network
+from resjax.network import Network, imagenet_classes
 from resjax.variants import IMAGENET
 from resjax.weights.convert import flip_colours, to_tensors
-from resjax.weights.metadata import entry_of, imagenet_classes, write_metadata
+from resjax.weights.metadata import entry_of, write_metadata
 from resjax.weights.model_card import Measured, model_card
 from resjax.weights.tensor_names import FAMILIES
 

@@ -2,8 +2,6 @@
 
 import json
 from dataclasses import asdict, dataclass
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,7 +11,7 @@ from resjax.data import Preprocessing
 from resjax.errors import BadInput, check
 from resjax.experiment import Architecture, Data, Photographs, Positive, Resize
 from resjax.files import write_json
-from resjax.network import Network
+from resjax.network import Network, imagenet_classes
 from resjax.serialization import Must, check_fields, from_json
 
 ColourOrder = Literal["RGB", "BGR"]
@@ -148,13 +146,6 @@ def data_of(architecture: Architecture, images: Preprocessing) -> Data | Photogr
                        std=images.std, resize=images.resize)
 
 
-@cache
-def imagenet_classes() -> dict[str, str]:
-    """Map ImageNet's 1,000 classes, WordNet's ids in their usual order, to their names."""
-    lines = files("resjax.weights").joinpath("imagenet_classes.txt").read_text().splitlines()
-    return dict(line.split(" ", 1) for line in lines if not line.startswith("#"))
-
-
 def known_classes(names: tuple[str, ...], count: int) -> tuple[str, ...]:
     """Return WordNet's ids for 1,000 classes that are unnamed or named as ImageNet's are; else the names."""
     ids, ours = tuple(imagenet_classes()), imagenet_classes().values()
@@ -162,12 +153,3 @@ def known_classes(names: tuple[str, ...], count: int) -> tuple[str, ...]:
         return names
     alike = sum(bool(set(a.split(", ")) & set(b.split(", "))) for a, b in zip(names, ours, strict=True)) if names else 0
     return ids if not names or alike > 0.95 * count else names  # some lists spell a few names in another way
-
-
-def class_name(network: Network, label: int) -> str:
-    """Name a class for people: "tench (n01440764)"."""
-    if not network.classes:
-        return f"class {label}"
-    name = network.classes[label]
-    meaning = imagenet_classes().get(name)
-    return f"{meaning.split(', ')[0]} ({name})" if meaning else name
