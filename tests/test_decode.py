@@ -210,9 +210,9 @@ def test_what_is_too_large_is_named_before_it_is_decoded():
         decode(header + bytes(100), "big")
 
 
-def mutations(count):
+def mutations(count, seed=7):
     """Real files with bytes changed, cut, repeated or exchanged."""
-    random, files = np.random.default_rng(7), [encoded for encoded, _, _ in KINDS.values()]
+    random, files = np.random.default_rng(seed), [encoded for encoded, _, _ in KINDS.values()]
     for number in range(count):
         content = bytearray(files[number % len(files)])
         for _ in range(random.integers(1, 6)):

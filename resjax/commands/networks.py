@@ -2,7 +2,7 @@
 
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,7 +10,8 @@ import tyro
 
 from resjax.errors import BadInput
 from resjax.evaluation import Protocol, classify, measure
-from resjax.network import class_name
+from resjax.experiment import Resize
+from resjax.network import Network, class_name
 from resjax.platform import keep_compiled_programs
 from resjax.serialization import flatten
 from resjax.training import load, read_experiment, read_metrics, read_result
@@ -26,10 +27,21 @@ class Unsaid:
     """Where the bottlenecks of a file of weights stride: 3x3 (v1.5: torchvision, timm) or 1x1 (v1: the paper)."""
     shortcut: Bare | None = None
     """Whether a file of weights without projections is of a plain net or of one with option A."""
+    resize: Resize | None = None
+    """How images are resized, if not as the weights' description says: area (ours), or as Pillow does."""
 
 
 Asked = tyro.conf.OmitArgPrefixes[Unsaid]
 NETWORK = "a run directory, a file of weights, a folder with one, or OWNER/NAME on the Hugging Face Hub"
+
+
+def load_as(target: str, unsaid: Unsaid) -> Network:
+    """Load a network, with what was said of it."""
+    network = load(target, stride_in=unsaid.stride_in, shortcut=unsaid.shortcut)
+    if unsaid.resize is None:
+        return network
+    return network._replace(data=replace(network.data, resize=unsaid.resize),
+                            preprocessing=network.preprocessing.replace(resize=unsaid.resize))
 
 
 def evaluate_networks(
@@ -58,7 +70,7 @@ def evaluate_networks(
     if not networks:
         raise BadInput(f"name at least one network: {NETWORK}")
     keep_compiled_programs()
-    loaded = [load(network, **asdict(unsaid)) for network in networks]
+    loaded = [load_as(network, unsaid) for network in networks]
     errors = measure(loaded, split, views, batch_size, data, directory)
     names = " + ".join(network.name for network in loaded)
     print(f"{names}, {split}{'' if views == 'single' else f', {views}'}: top-1 error {errors.top1_error:.2f} %, "
@@ -80,7 +92,7 @@ def predict(
     if not images:
         raise BadInput("name at least one image file")
     keep_compiled_programs()
-    loaded = load(network, **asdict(unsaid))
+    loaded = load_as(network, unsaid)
     unread = False
     for file in images:
         try:
@@ -109,7 +121,7 @@ def export_network(
         out: The folder, which must not be there yet.
         unsaid: What tensors cannot say.
     """
-    loaded = load(network, **asdict(unsaid))
+    loaded = load_as(network, unsaid)
     folder = export(loaded, to, out, *recorded(Path(network)))
     print(f"{folder}: {', '.join(sorted(file.name for file in folder.iterdir()))}")
 
