@@ -3,7 +3,6 @@
 Ours is `model.json`; timm and Hugging Face transformers have their own.
 """
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,7 +12,7 @@ import numpy as np
 from resjax.data import Preprocessing
 from resjax.errors import BadInput, check
 from resjax.experiment import Architecture, Data, Photographs, Positive, Resize
-from resjax.files import write_json
+from resjax.files import digest, read_json, write_json
 from resjax.network import Network, imagenet_classes
 from resjax.serialization import Must, check_fields, from_json
 from resjax.variants import IMAGENET
@@ -110,37 +109,41 @@ class Metadata:
     architecture: Architecture | None = None
     classes: tuple[str, ...] = ()
     preprocessing: Entry | None = None
+    sha256: tuple[tuple[str, str], ...] = ()
+    """Of the files beside it, by name."""
 
     def __post_init__(self) -> None:
         check_fields(self)
 
+    def check_files(self, folder: Path) -> None:
+        """Raise BadInput where a file beside the description is not the one that it was written with."""
+        for name, found in self.sha256:
+            file = folder / Path(name).name
+            check(file.is_file() and digest(file) == found,
+                  f"{file}: it is not the file that was written with its description (its SHA-256 is another); get "
+                  "both again")
+
 
 def write_metadata(network: Network, folder: Path, order: ColourOrder = "RGB") -> None:
-    """Write `model.json`, which `load_weights` reads, and `mean.npy` where the mean is an image."""
+    """Write `model.json`, which `load_weights` reads, last; and `mean.npy` where the mean is an image."""
     images = entry_of(network.preprocessing, order)
     if images.mean_image:
         np.save(folder / images.mean_image, network.mean[..., ::-1] if order == "BGR" else network.mean)
     layers = {name: getattr(network.architecture, name) for name in ("family", "depth", "shortcut", "stride_in")}
+    beside = [(file.name, digest(file)) for file in sorted(folder.iterdir())]
     write_json(folder / "model.json", {"name": network.name, "architecture": layers, "classes": network.classes,
-                                       "preprocessing": asdict(images)})
+                                       "preprocessing": asdict(images), "sha256": beside})
 
 
 def read_metadata(file: Path) -> Metadata:
     """Read a JSON file such as `export` writes. Raises BadInput, naming it, where it is not one."""
+    content = read_json(file)
     try:
-        return from_json(read_json(file), Metadata)
+        found = from_json(content, Metadata)
     except BadInput as error:
         raise BadInput(f"{file}: {error}") from None
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """Read an object from a JSON file. Raises BadInput."""
-    try:
-        content = json.loads(file.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadInput(f"{file}: not a readable JSON file ({error})") from None
-    check(isinstance(content, dict), f"{file}: it holds no JSON object")
-    return dict(content)
+    found.check_files(file.parent)
+    return found
 
 
 def data_of(architecture: Architecture, images: Preprocessing) -> Data | Photographs:
