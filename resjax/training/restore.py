@@ -82,8 +82,8 @@ def load_weights_for(experiment: Experiment) -> Network:
     network = load(experiment.initialize_from, stride_in=wanted.stride_in, shortcut=shortcut)
     title, found = network.architecture.title(), network.preprocessing.std
     check(title == wanted.title() and len(found) == len(std) and np.allclose(found, std),
-          f"initialize-from: {experiment.initialize_from} holds {title} with std {found}, and {experiment.name} is "
-          f"{wanted.title()} with data.std {std}")
+          f"initialize-from: {experiment.initialize_from} holds {title} with std {found}, and the architecture of "
+          f"{experiment.name} is {wanted.title()} with data.std {std}")
     return network
 
 
