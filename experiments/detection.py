@@ -1,6 +1,5 @@
 """Detection."""
 
-from pathlib import Path
 
 from resjax.detection.config import Detection, Detector, Sampling, Scenery
 from resjax.experiment import Optimizer

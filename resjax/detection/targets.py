@@ -12,6 +12,8 @@ import jax.numpy as jnp
 from resjax.detection.boxes import encode, inside, intersection_over_union
 from resjax.detection.config import Sampling
 
+TIE = 1e-6  # anchors that hold an object whole overlap it alike, but for rounding
+
 
 class Objects(NamedTuple):
     """The objects of an image: boxes `[most, 4]`, classes from 1 on `[most]`, and which places are filled `[most]`."""
@@ -60,13 +62,13 @@ def anchor_targets(key: jax.Array, anchors: jax.Array, objects: Objects, size: j
     """Assign anchors `[n, 4]` to the objects of an image of `size` (height, width), and draw those that count.
 
     Positive: overlap of at least `anchor_positive` with an object, or the largest that any anchor has with it.
-    Negative: below `anchor_negative` with all. Anchors that cross the border do not count (Ren et al. 2015, section 3.1).
+    Negative: below `anchor_negative` with all. Anchors that cross the border do not count (Ren et al. 2015, 3.1).
     """
     usable = inside(anchors, size)
     found = jnp.where(usable[:, None], overlaps(anchors, objects), -1)
     best = found.max(1)
     most = found.max(0)
-    closest = jnp.any((found == most) & (most > 0), 1)
+    closest = jnp.any((found >= most - TIE) & (most > 0), 1)
     positive = usable & (closest | (best >= rules.anchor_positive))
     negative = usable & ~positive & (best < rules.anchor_negative)
     positive_key, negative_key = jax.random.split(key)
