@@ -1,6 +1,7 @@
 """COCO's measure of a detector, by COCO's own code: the package pycocotools, an extra."""
 
 import contextlib
+import importlib.util
 import io
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ import numpy as np
 
 from resjax.detection.annotations import Annotated
 from resjax.detection.average_precision import Found
-from resjax.errors import BadInput
+from resjax.errors import check
 
 
 class COCOPrecision(NamedTuple):
@@ -28,11 +29,10 @@ class COCOPrecision(NamedTuple):
 
 def coco_precision(records: Sequence[Annotated], found: Sequence[Found], classes: Sequence[str]) -> COCOPrecision:
     """Measure detections, at most 100 an image. Raises BadInput where pycocotools is not installed."""
-    try:
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-    except ImportError:
-        raise BadInput("COCO's measure needs the package pycocotools: pip install 'resjax[coco]'") from None
+    check_installed()
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
     with contextlib.redirect_stdout(io.StringIO()):  # it tells of every part
         truth = COCO()
         truth.dataset = annotations(records, classes)
@@ -45,6 +45,12 @@ def coco_precision(records: Sequence[Annotated], found: Sequence[Found], classes
         evaluation.accumulate()
         evaluation.summarize()
     return COCOPrecision(*(float("nan") if value < 0 else 100 * float(value) for value in evaluation.stats[:6]))
+
+
+def check_installed() -> None:
+    """Raise BadInput where pycocotools is not installed."""
+    check(importlib.util.find_spec("pycocotools") is not None,
+          "COCO's measure needs the package pycocotools: pip install 'resjax[coco]'")
 
 
 def annotations(records: Sequence[Annotated], classes: Sequence[str]) -> dict[str, Any]:

@@ -103,9 +103,6 @@ def train_step(model: FasterRCNN, optimizer: optax.GradientTransformationExtraAr
     return state, losses._replace(learning_rate=learning_rate(opt_state))
 
 
-compiled_step = partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)(train_step)
-
-
 def optimizer_of(run: Detection) -> optax.GradientTransformationExtraArgs:
     """Build the optimiser, which leaves frozen stages and frozen batch norm as they are.
 

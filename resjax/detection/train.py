@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from signal import Signals
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from orbax.checkpoint import CheckpointManager
 
 from resjax.detection.annotations import AnnotatedImages
 from resjax.detection.average_precision import average_precisions, mean_average_precision
+from resjax.detection.coco_metric import check_installed, coco_precision
 from resjax.detection.config import Detection
 from resjax.detection.evaluate import find_all
 from resjax.detection.images import Batch, Batches, open_annotated
@@ -20,7 +22,7 @@ from resjax.detection.initialize import Weights, initial_weights, start_from
 from resjax.detection.log import DetectionLog, LossSums
 from resjax.detection.networks import FasterRCNN
 from resjax.detection.run_files import check_same_run, write_detection
-from resjax.detection.step import compiled_step, draw_onto, optimizer_of
+from resjax.detection.step import draw_onto, optimizer_of, train_step
 from resjax.errors import Diverged, Interrupted, check
 from resjax.files import write_json
 from resjax.interrupt import requested, requests, stop_requests
@@ -61,6 +63,8 @@ def train_detector(detection: Detection, workdir: str | Path,
         check_same_run(folder, detection)
         if result := read_result(folder):
             return result
+        if detection.data.source.startswith("coco:"):
+            check_installed()  # now, and not when the run is over
         images = open_annotated(detection.data, train=True)
         test = open_annotated(detection.data, train=False, classes=images.classes)
         model, optimizer = FasterRCNN(detection.detector, len(images.classes)), optimizer_of(detection)
@@ -98,10 +102,13 @@ def make_steps(run: Run, state: TrainState, sums: LossSums,
 
     The losses of a step are fetched when the next one is under way, so that the devices never wait for the host.
     """
-    detection, step, pending, watch = run.detection, int(state.step), None, Stopwatch()
+    detection, step, pending, compiled, watch = run.detection, int(state.step), None, {}, Stopwatch()
     with placed_batches(run, range(step, detection.steps), devices) as batches:
         for batch in watch.waits(batches):
-            state, losses = compiled_step(run.model, run.optimizer, detection.sampling, state, batch)
+            if (size := batch.images.shape[1:3]) not in compiled:
+                with watch.stopped():
+                    compiled[size] = compile_step(run, step, state, batch)
+            state, losses = compiled[size](state, batch)
             if pending is not None:
                 sums = add_losses(run, step, sums, pending, watch)
             step, pending = step + 1, losses
@@ -112,6 +119,15 @@ def make_steps(run: Run, state: TrainState, sums: LossSums,
                     with watch.stopped():
                         pause(run, state, sums, stop)
     return state, sums if pending is None else add_losses(run, step, sums, pending, watch)
+
+
+def compile_step(run: Run, step: int, state: TrainState, batch: Batch) -> Any:
+    """Compile the step for images of one padded size, and tell how long it took; the state stays where it lies."""
+    watch = Stopwatch()
+    update = partial(train_step, run.model, run.optimizer, run.detection.sampling)
+    compiled = jax.jit(update, donate_argnums=0, out_shardings=state.step.sharding).lower(state, batch).compile()
+    run.log.record({"step": step, "kind": "compile", "seconds": watch.lap()[0]})
+    return compiled
 
 
 @contextmanager
@@ -172,6 +188,9 @@ def measure(run: Run, state: TrainState) -> dict[str, Any]:
             "eleven_point": mean_average_precision(by_points),
             "average_precision": {name: None if np.isnan(value) else float(value)
                                   for name, value in zip(classes, by_area, strict=True)}}
+    if detection.data.source.startswith("coco:"):
+        measured = coco_precision(run.test.records, found, classes)._asdict()
+        line |= {f"coco_{key}": None if np.isnan(value) else value for key, value in measured.items()}
     run.log.record(line)
     return line
 
