@@ -22,8 +22,8 @@ SCENES = Detection(
     sampling=Sampling(anchors=64, smallest=6.0, train_candidates=300, train_proposals=100, test_candidates=300,
                       test_proposals=50, rois=24, detections=20),
     data=Scenery(source="scenes", shorter_side=160, longer_side=160, flip=False),  # a mirrored 2 is no digit
-    optimizer=Optimizer(peak=0.02, drop_steps=(800,), weight_decay=1e-4, warmup_rate=0.005, warmup_steps=50),
-    steps=1_000, batch_size=4, log_steps=20, evaluate_steps=250, checkpoint_steps=100)
+    optimizer=Optimizer(peak=0.02, drop_steps=(480,), weight_decay=1e-4, warmup_rate=0.005, warmup_steps=50),
+    steps=600, batch_size=4, log_steps=20, evaluate_steps=200, checkpoint_steps=100)
 
 # Half the photographs' size. Cells touch: 5 % of the red ones of the training set overlap another by more than 0.3.
 BCCD = Detection(

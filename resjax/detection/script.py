@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from resjax.detection.config import Detection
+from resjax.detection.pictures import draw_run
 from resjax.detection.train import train_detector
 from resjax.dispatch import guarded
 from resjax.errors import BadInput
@@ -40,5 +41,7 @@ def train_one_of(detections: Mapping[str, Detection], arguments: Sequence[str], 
     default = TrainArguments(detections[name], Path("runs") / name)
     asked = tyro.cli(TrainArguments, prog=f"{program} {name}", args=rest, default=default)
     result = train_detector(asked.detection, asked.workdir)
+    pictures = " and ".join(map(str, draw_run(asked.workdir)))
     print(f"{result['name']}: mean average precision {result['mean_average_precision']:.2f} % at an overlap of 0.5 "
-          f"after {result['steps']} steps, {result['images_per_second']:.1f} images/s, {asked.workdir / 'result.json'}")
+          f"after {result['steps']} steps, {result['images_per_second']:.1f} images/s, {asked.workdir / 'result.json'}, "
+          f"{pictures}")
