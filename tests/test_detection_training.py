@@ -13,6 +13,7 @@ from resjax.commands.detection import detect
 from resjax.detection import Detection, Detector, Sampling, Scenery, restore_detector, train_detector
 from resjax.detection import train as loop
 from resjax.detection.images import Batches, open_annotated
+from resjax.detection.pictures import draw_run
 from resjax.detection.voc import read_voc
 from resjax.errors import BadInput, Interrupted
 from resjax.experiment import Optimizer
@@ -40,7 +41,7 @@ def squares(tmp_path_factory):
         (root / "Annotations" / f"{number}.xml").write_text(
             f"<annotation><size><width>{width}</width><height>{height}</height></size>{objects}</annotation>")
     lying = [number for number in range(16) if number % 4 != 3]
-    for name, numbers in {"all": range(16), "lying": lying, "test": range(4)}.items():
+    for name, numbers in {"all": range(16), "lying": lying, "test": range(3)}.items():
         (root / "ImageSets/Main" / f"{name}.txt").write_text("\n".join(map(str, numbers)))
     return root
 
@@ -110,6 +111,14 @@ def test_the_result(run, whole):
     assert result["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(trained.variables["params"]))
 
 
+def test_a_run_is_drawn(whole):
+    folder, _ = whole
+    curve, boxes = draw_run(folder)
+    with Image.open(curve) as picture, Image.open(boxes) as sheet:
+        assert picture.width > 300
+        assert sheet.size == (3 * 5 * 64, 5 * 48)  # the test images, five times as large
+
+
 def test_a_folder_belongs_to_one_run(run, whole, tmp_path):
     folder, _ = whole
     with pytest.raises(BadInput, match="belongs to another run: there seed: 0, here 1"):
@@ -131,13 +140,13 @@ def test_what_the_test_images_lack(run, squares, tmp_path):
 
 def test_detecting_in_pictures(whole, squares, tmp_path, capsys):
     folder, _ = whole
-    files = (squares / "JPEGImages" / "0.jpg", squares / "JPEGImages" / "3.jpg")
+    files = (squares / "JPEGImages" / "0.jpg", squares / "JPEGImages" / "4.jpg")
     detect(folder, files, tmp_path / "out", score=0.0)
     told = capsys.readouterr().out
     assert "0.jpg" in told
     assert " %  x " in told
-    with Image.open(tmp_path / "out" / "3.png") as picture:
-        assert picture.size == (48, 64)
+    with Image.open(tmp_path / "out" / "4.png") as picture:
+        assert picture.size == (64, 48)
     for wrong, message in (((), "at least one image"), ((files[0], files[0]), "same name"),
                            ((squares / "nothing.jpg",), "no such file")):
         with pytest.raises(BadInput, match=message):

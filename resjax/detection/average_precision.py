@@ -82,7 +82,8 @@ def overlaps(boxes: np.ndarray, objects: np.ndarray) -> np.ndarray:
     low, high = np.maximum(boxes[:, None, :2], objects[:, :2]), np.minimum(boxes[:, None, 2:], objects[:, 2:])
     shared = np.maximum(high - low, 0).prod(-1)
     sizes, others = ((part[:, 2:] - part[:, :2]).prod(-1) for part in (boxes, objects))
-    return shared / np.maximum(sizes[:, None] + others - shared, 1e-12)
+    over: np.ndarray = shared / np.maximum(sizes[:, None] + others - shared, 1e-12)
+    return over
 
 
 def summarize(recall: np.ndarray, precision: np.ndarray, rule: Rule) -> float:

@@ -29,7 +29,7 @@ def detections(model: FasterRCNN, rules: Sampling, variables: Any, mean: jax.Arr
         return Proposed(*jax.vmap(lambda scores, deltas, size: propose_one(scores, deltas, size=size))(
             objectness, deltas, sizes))
 
-    outputs = model.apply(variables, centred(images, mean), choose)
+    outputs: Any = model.apply(variables, centred(images, mean), choose)
     return jax.vmap(partial(detect, rules=rules))(outputs.logits, outputs.deltas, outputs.regions.boxes,
                                                   outputs.regions.valid, sizes)
 

@@ -44,7 +44,9 @@ def initial_weights(detection: Detection, images: AnnotatedImages) -> Weights:
 def mean_colour(images: AnnotatedImages) -> np.ndarray:
     """Average the pixels of the first hundred images: `[1, 1, 3]`."""
     count = min(MEASURED, len(images.records))
-    return np.mean([images.pixels(index).mean((0, 1)) for index in range(count)], 0).reshape(1, 1, 3).astype(np.float32)
+    colours = np.array([images.pixels(index).mean((0, 1)) for index in range(count)])
+    mean: np.ndarray = colours.mean(0).reshape(1, 1, 3).astype(np.float32)
+    return mean
 
 
 def resnet_weights(network: Network, detection: Detection) -> Weights:
@@ -95,7 +97,9 @@ def start_from(weights: Weights, first: TrainState) -> TrainState:
         return dict(old) | {name: jax.tree.map(place, new[name], old[name]) for name in new}
 
     def place(new: Any, old: jax.Array) -> jax.Array:
-        return jax.device_put(np.array(jax.device_get(new), old.dtype), old.sharding)
+        placed: jax.Array = jax.device_put(np.array(jax.device_get(new), old.dtype), old.sharding)
+        return placed
 
-    return first.replace(params=merge(weights.params, first.params),
-                         batch_stats=merge(weights.batch_stats, first.batch_stats))
+    started: TrainState = first.replace(params=merge(weights.params, first.params),
+                                        batch_stats=merge(weights.batch_stats, first.batch_stats))
+    return started

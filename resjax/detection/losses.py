@@ -18,9 +18,11 @@ def box_loss(predicted: jax.Array, wanted: jax.Array, weights: jax.Array, beta: 
 
 def objectness_loss(logits: jax.Array, positive: jax.Array, weights: jax.Array) -> jax.Array:
     """Sum the logistic losses of anchors `[...]`, object or not, with `weights` `[...]`."""
-    return (optax.sigmoid_binary_cross_entropy(logits, positive.astype(logits.dtype)) * weights).sum()
+    losses: jax.Array = optax.sigmoid_binary_cross_entropy(logits, positive.astype(logits.dtype))
+    return (losses * weights).sum()
 
 
 def class_loss(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
     """Sum the cross-entropies of `[..., classes + 1]` and labels `[...]` with `weights` `[...]`."""
-    return (optax.softmax_cross_entropy_with_integer_labels(logits, labels) * weights).sum()
+    losses: jax.Array = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return (losses * weights).sum()

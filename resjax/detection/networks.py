@@ -95,10 +95,9 @@ class FasterRCNN(nn.Module):
 
     def setup(self) -> None:
         detector = self.detector
-        if detector.backbone == "vgg16":
-            self.shared, self.regional = VGGConvolutions(16, detector.std), VGGHidden(detector.hidden)
-        else:
-            self.shared, self.regional = shared_stages(detector), LastStage(detector)
+        vgg = detector.backbone == "vgg16"
+        self.shared: Any = VGGConvolutions(16, detector.std) if vgg else shared_stages(detector)
+        self.regional: Any = VGGHidden(detector.hidden) if vgg else LastStage(detector)
         self.rpn = RegionProposalNetwork(detector.rpn_channels,
                                          len(detector.anchor_sizes) * len(detector.anchor_ratios))
         self.scores = nn.Dense(self.classes + 1, kernel_init=nn.initializers.normal(0.01))

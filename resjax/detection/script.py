@@ -43,5 +43,5 @@ def train_one_of(detections: Mapping[str, Detection], arguments: Sequence[str], 
     result = train_detector(asked.detection, asked.workdir)
     pictures = " and ".join(map(str, draw_run(asked.workdir)))
     print(f"{result['name']}: mean average precision {result['mean_average_precision']:.2f} % at an overlap of 0.5 "
-          f"after {result['steps']} steps, {result['images_per_second']:.1f} images/s, {asked.workdir / 'result.json'}, "
-          f"{pictures}")
+          f"after {result['steps']} steps, {result['images_per_second']:.1f} images/s, "
+          f"{asked.workdir / 'result.json'}, {pictures}")

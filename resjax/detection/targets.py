@@ -4,7 +4,7 @@ All on the device, of one shape whatever the image, and a function of the key. O
 `valid` marks the real ones.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +18,9 @@ TIE = 1e-6  # anchors that hold an object whole overlap it alike, but for roundi
 class Objects(NamedTuple):
     """The objects of an image: boxes `[most, 4]`, classes from 1 on `[most]`, and which places are filled `[most]`."""
 
-    boxes: jax.Array
-    labels: jax.Array
-    valid: jax.Array
+    boxes: Any  # NumPy's on the host, JAX's on the device
+    labels: Any
+    valid: Any
 
 
 class AnchorTargets(NamedTuple):

@@ -11,6 +11,12 @@ FILTERS = (64, 128, 256, 512, 512)
 HE = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
+def halved(x: jax.Array) -> jax.Array:
+    """Take the maximum over windows of 2x2: `[batch, height, width, channels]`, without a last odd row or column."""
+    pooled: jax.Array = nn.max_pool(x, (2, 2), (2, 2))  # type: ignore[no-untyped-call]
+    return pooled
+
+
 class VGGConvolutions(nn.Module):
     """Images `[batch, height, width, channels]` to the last maps at a stride of 16, before the last pooling.
 
@@ -25,7 +31,7 @@ class VGGConvolutions(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         x = x / jnp.array(self.std) if self.std else x
         for stage, (layers, filters) in enumerate(zip(STAGES[self.depth], FILTERS, strict=True), 1):
-            x = nn.max_pool(x, (2, 2), (2, 2)) if stage > 1 else x
+            x = halved(x) if stage > 1 else x
             for layer in range(1, layers + 1):
                 conv = nn.Conv(filters, (3, 3), padding=1, kernel_init=HE, conv_general_dilated=convolve,
                                name=f"conv{stage}_{layer}")
@@ -59,6 +65,5 @@ class VGG(nn.Module):
         self.fc8 = nn.Dense(self.classes, kernel_init=HE)
 
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        x = nn.max_pool(self.convolutions(x), (2, 2), (2, 2))
-        logits: jax.Array = self.fc8(self.hidden(x, train=train))
+        logits: jax.Array = self.fc8(self.hidden(halved(self.convolutions(x)), train=train))
         return logits
