@@ -9,7 +9,11 @@ WBC and platelets; github.com/Shenggan/BCCD_Dataset, MIT), trained from scratch.
 from weights of ImageNet: a run of ours, or a file; VGG-16's under torchvision's names.
 """
 
-from resjax.detection import Detection, Detector, Sampling, Scenery, run
+import sys
+
+from resjax.commands.detection import train_one_of
+from resjax.detection import Detection, Detector, Sampling, Scenery
+from resjax.dispatch import guarded
 from resjax.experiment import Optimizer
 
 TORCHVISION = (255 * 0.229, 255 * 0.224, 255 * 0.225)
@@ -33,8 +37,8 @@ BCCD = Detection(
     sampling=Sampling(anchors=128, smallest=4.0, train_candidates=600, train_proposals=200, test_candidates=600,
                       test_proposals=100, rois=64, class_suppression=0.4),
     data=Scenery(source="voc:PATH", train=("trainval",), test=("test",), shorter_side=240, longer_side=320),
-    optimizer=Optimizer(peak=0.01, drop_steps=(2_000,), weight_decay=1e-4, warmup_rate=0.002, warmup_steps=200),
-    steps=2_500, batch_size=2, log_steps=50, evaluate_steps=500, checkpoint_steps=250)
+    optimizer=Optimizer(peak=0.01, drop_steps=(1_750,), weight_decay=1e-4, warmup_rate=0.002, warmup_steps=200),
+    steps=2_000, batch_size=2, log_steps=50, evaluate_steps=500, checkpoint_steps=250)
 
 
 def paper(name: str, backbone: str, data: Scenery, optimizer: Optimizer, steps: int, batch_size: int) -> Detection:
@@ -64,4 +68,4 @@ EXPERIMENTS = {e.name: e for e in [
     coco("resnet101_coco", "resnet101")]}
 
 if __name__ == "__main__":
-    run(EXPERIMENTS)
+    raise SystemExit(guarded(lambda: train_one_of(EXPERIMENTS, sys.argv[1:], "detection.py")))

@@ -39,8 +39,8 @@ COMMANDS = {
     "predict": Command("Name the likeliest classes of image files.", "networks", "predict"),
     "export": Command("Write a network into a new folder as others load it, with a model card that states its measured "
                       "errors.", "networks", "export_network"),
-    "detect": Command("Find objects in picture files with a trained detector, and draw their boxes.", "detection",
-                      "detect"),
+    "detect": Command("Find objects in picture files; print them, and draw their boxes into copies of the pictures.",
+                      "detection", "detect"),
     "prepare": Command("Get a data set and write it as TFDS reads it.", "machine", "prepare"),
     "doctor": Command("Check this machine: versions, devices, arithmetic, data.", "machine", "doctor"),
     "reproduce": Command("Reproduce a table of the paper: train what is missing, and set ours beside the paper's.",

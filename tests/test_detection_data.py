@@ -44,7 +44,7 @@ def voc(tmp_path):
     return tmp_path
 
 
-def test_voc(voc, capsys):
+def test_voc(voc):
     images = read_voc(voc, ("train",))
     assert images.classes == VOC_CLASSES  # dog and cat are among them
     one, two = images.records
@@ -54,9 +54,9 @@ def test_voc(voc, capsys):
     assert one.difficult.tolist() == [False, True]
     assert two.boxes.tolist() == [[2, 3, 13, 14]]
     assert images.pixels(0).shape == (40, 60, 3)
-    told = capsys.readouterr().err
-    assert "two.xml" in told
-    assert "(9, 9, 9, 9) has no area" in told
+    (left_out,) = images.left_out
+    assert "two.xml" in left_out
+    assert "(9, 9, 9, 9) has no area" in left_out
     assert len(read_voc(voc, ("train", "test")).records) == 3
 
 
@@ -120,7 +120,7 @@ def coco(tmp_path):
     return tmp_path
 
 
-def test_coco(coco, capsys):
+def test_coco(coco):
     images = read_coco(coco, ("val",))
     assert images.classes == ("bear", "cup")
     first, second = images.records
@@ -128,9 +128,9 @@ def test_coco(coco, capsys):
     assert first.labels.tolist() == [2, 1]
     assert first.crowd.tolist() == [False, True]
     assert first.areas.tolist() == [150, 900]
-    assert (first.identity, len(second.boxes)) == (7, 0)
+    assert len(second.boxes) == 0
     assert images.pixels(0).shape == (40, 60, 3)
-    assert "(5, 5, 5, 9) has no area" in capsys.readouterr().err
+    assert "(5, 5, 5, 9) has no area" in images.left_out[0]
 
 
 @pytest.mark.parametrize(("change", "message"), [
@@ -226,11 +226,9 @@ def test_scenes_are_the_same_every_time():
 
 
 @pytest.mark.skipif(not BCCD.is_dir(), reason="the photographs of blood cells are not there")
-def test_the_blood_cells(capsys):
+def test_the_blood_cells():
     images = read_voc(BCCD, ("trainval", "test"))
     assert images.classes == ("Platelets", "RBC", "WBC")
     counts = np.bincount(np.concatenate([record.labels for record in images.records]))
     assert counts.tolist() == [0, 361, 4153, 372]  # two of 4,155 have no area
-    told = capsys.readouterr().err.splitlines()
-    assert len(told) == 2
-    assert "00338" in told[0] + told[1]
+    assert sorted(text.partition(".xml")[0][-5:] for text in images.left_out) == ["00338", "00343"]

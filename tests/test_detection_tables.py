@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from resjax.commands.detection import train_one_of
 from resjax.commands.tables import reproduce as command
 from resjax.detection import tables
 from resjax.detection.average_precision import Found
 from resjax.detection.draw import colour_of, confident, draw_boxes
-from resjax.detection.script import train_one_of
 from resjax.errors import BadInput
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -78,9 +78,9 @@ def test_a_file_of_detectors_as_a_script(tmp_path, monkeypatch, capsys):
     with pytest.raises(BadInput, match="unknown detector .scene"):
         train_one_of(known, ["scene"], "detection.py")
     seen = []
-    monkeypatch.setattr("resjax.detection.script.train_detector", lambda run, folder: seen.append((run, folder)) or {
+    monkeypatch.setattr("resjax.commands.detection.train_detector", lambda run, folder: seen.append((run, folder)) or {
         "name": run.name, "mean_average_precision": 1.0, "steps": run.steps, "images_per_second": 2.0})
-    monkeypatch.setattr("resjax.detection.script.draw_run", lambda folder: (folder / "curve.png",))
+    monkeypatch.setattr("resjax.commands.detection.draw_run", lambda folder: (folder / "curve.png",))
     train_one_of(known, ["bccd", "--workdir", str(tmp_path), "--data.source", "voc:/cells", "--steps", "7",
                          "--detector.pooling", "align"], "detection.py")
     (run, folder), = seen

@@ -1,6 +1,5 @@
 """What is annotated of an image, and what can be wrong with it: the same for every layout of data."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -28,7 +27,6 @@ class Annotated:
     difficult: np.ndarray
     crowd: np.ndarray
     areas: np.ndarray
-    identity: int = 0
 
 
 class AnnotatedImages(Protocol):
@@ -39,6 +37,11 @@ class AnnotatedImages(Protocol):
 
     @property
     def records(self) -> Sequence[Annotated]: ...
+
+    @property
+    def left_out(self) -> Sequence[str]:
+        """Name the boxes that were left out, and say why."""
+        ...
 
     def pixels(self, index: int) -> np.ndarray:
         """Read an image: uint8 RGB `[height, width, 3]`. Raises BadInput where it is missing or not whole."""
@@ -57,13 +60,14 @@ class Drawn:
     difficult: list[bool] = field(default_factory=list)
     crowd: list[bool] = field(default_factory=list)
     areas: list[float] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
     def add(self, box: Sequence[float], label: int, *, difficult: bool = False, crowd: bool = False,
             area: float | None = None) -> None:
         """Add an object. One without area is named and left out; BadInput where it lies outside the image."""
         x1, y1, x2, y2 = box
         if not (np.isfinite(box).all() and x2 > x1 and y2 > y1):
-            tell(f"{self.name}: the box {number(box)} has no area; it is left out")
+            self.left_out.append(f"{self.name}: the box {number(box)} has no area; it is left out")
             return
         check(x1 >= -ROUNDING and y1 >= -ROUNDING and x2 <= self.width + ROUNDING and y2 <= self.height + ROUNDING,
               f"{self.name}: the box {number(box)} lies outside the image of {self.width}x{self.height} pixels "
@@ -75,12 +79,12 @@ class Drawn:
         self.crowd.append(crowd)
         self.areas.append((clipped[2] - clipped[0]) * (clipped[3] - clipped[1]) if area is None else area)
 
-    def record(self, identity: int = 0) -> Annotated:
+    def record(self) -> Annotated:
         """Freeze what was read."""
         boxes = np.array(self.boxes, np.float32).reshape(-1, 4)
         return Annotated(self.name, self.height, self.width, boxes, np.array(self.labels, np.int32),
                          np.array(self.difficult, bool), np.array(self.crowd, bool),
-                         np.array(self.areas, np.float32), identity)
+                         np.array(self.areas, np.float32))
 
 
 def class_number(classes: Sequence[str], name: str, where: str) -> int:
@@ -102,10 +106,3 @@ def check_pixels(pixels: np.ndarray, record: Annotated) -> np.ndarray:
 def number(box: Sequence[float]) -> str:
     """Write a box's numbers."""
     return "(" + ", ".join(f"{value:g}" for value in box) + ")"
-
-
-def tell(text: str) -> None:
-    """Name something on standard error that is left out."""
-    print(text, file=sys.stderr)
-
-

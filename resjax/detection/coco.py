@@ -25,6 +25,7 @@ class COCOImages:
     classes: tuple[str, ...]
     records: tuple[Annotated, ...]
     files: tuple[Path, ...]
+    left_out: tuple[str, ...] = ()
 
     def pixels(self, index: int) -> np.ndarray:
         """Read an image. Raises BadInput where it is missing, not whole, or of another size than stated."""
@@ -35,17 +36,19 @@ def read_coco(path: Path, sets: Sequence[str], classes: Sequence[str] = ()) -> C
     """Read the annotations of some sets. Without `classes`, all categories of the first count, by their id.
 
     Raises BadInput, naming file and value, for a missing, broken or empty file, an annotation of no image, a category
-    that is not among `classes`, or a box outside its image. A box without area is named and left out.
+    that is not among `classes`, or a box outside its image. A box without area is left out, and named in
+    `left_out`.
     """
-    known, records, files = tuple(classes), [], []
+    known, every, files = tuple(classes), [], []
     for name in sets:
         file = path / "annotations" / f"instances_{name}.json"
         content = read_json(file)
         known = known or tuple(entry["name"] for entry in sorted(content["categories"], key=lambda entry: entry["id"]))
         for entry, drawn in read_images(file, content, known):
-            records.append(drawn.record(entry["id"]))
+            every.append(drawn)
             files.append(path / name / entry["file_name"])
-    return COCOImages(known, tuple(records), tuple(files))
+    left_out = tuple(text for drawn in every for text in drawn.left_out)
+    return COCOImages(known, tuple(drawn.record() for drawn in every), tuple(files), left_out)
 
 
 def read_json(file: Path) -> dict[str, list[Entry]]:

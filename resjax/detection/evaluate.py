@@ -3,19 +3,29 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from resjax.detection.annotations import AnnotatedImages
 from resjax.detection.average_precision import Found
-from resjax.detection.config import Sampling, Scenery
+from resjax.detection.config import Detection, Sampling, Scenery
 from resjax.detection.images import Size, assemble, padded_size, prepare, resized_size
 from resjax.detection.networks import FasterRCNN
 from resjax.detection.proposals import Detections, detect, propose
 from resjax.detection.step import Proposed, anchors_of, centred
 from resjax.progress import shown
+
+
+class TrainedDetector(NamedTuple):
+    """A detector as a value: `model.apply(variables, images - mean, choose)` are its `Outputs`."""
+
+    detection: Detection
+    classes: tuple[str, ...]
+    model: FasterRCNN
+    variables: Any
+    mean: np.ndarray
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -34,18 +44,19 @@ def detections(model: FasterRCNN, rules: Sampling, variables: Any, mean: jax.Arr
                                                   outputs.regions.valid, sizes)
 
 
-def find_all(model: FasterRCNN, rules: Sampling, variables: Any, mean: Any, images: AnnotatedImages, data: Scenery,
-             batch_size: int = 1) -> list[Found]:
+def find_all(trained: TrainedDetector, images: AnnotatedImages, batch_size: int = 1) -> list[Found]:
     """Detect in every image of a set; boxes are in the images' own pixels."""
     found: dict[int, Found] = {}
-    ground = np.asarray(mean).reshape(3)
+    data, rules = trained.detection.data, trained.detection.sampling
     rows = list(rows_of(images, data, batch_size))
     with ThreadPoolExecutor() as pool:
         for indices, size in shown(rows, "detects", len(rows), batch_size):
             padded = [*indices, *[indices[-1]] * (batch_size - len(indices))]  # one shape for the last batch too
             prepared = list(pool.map(lambda index: prepare(images, index, data), padded))
-            batch = assemble(prepared, size, max(1, max(len(record.boxes) for _, record in prepared)), ground)
-            all_found = jax.device_get(detections(model, rules, variables, mean, batch.images, batch.sizes))
+            most = max(1, max(len(record.boxes) for _, record in prepared))
+            batch = assemble(prepared, size, most, trained.mean.reshape(3))
+            all_found = jax.device_get(detections(trained.model, rules, trained.variables, trained.mean, batch.images,
+                                                  batch.sizes))
             for i, index in enumerate(indices):
                 found[index] = own_pixels(Detections(*(part[i] for part in all_found)), images, index, data)
     return [found[index] for index in range(len(images.records))]

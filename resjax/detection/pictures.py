@@ -7,10 +7,10 @@ import matplotlib.pyplot as plt
 from PIL import Image
 
 from resjax.detection.annotations import AnnotatedImages
-from resjax.detection.draw import confident, draw_boxes
-from resjax.detection.evaluate import find_all
+from resjax.detection.draw import draw_boxes
+from resjax.detection.evaluate import TrainedDetector, find_all
 from resjax.detection.images import open_annotated
-from resjax.detection.restore import Pictures, TrainedDetector, restore_detector
+from resjax.detection.restore import Pictures, restore_detector
 from resjax.training.log import read_metrics
 
 SCORE = 0.5  # the lowest that is drawn
@@ -47,14 +47,13 @@ def draw_examples(trained: TrainedDetector, images: AnnotatedImages) -> Image.Im
     count = min(SHOWN, len(images.records))
     pixels = tuple(images.pixels(index) for index in range(count))
     few, run = Pictures(images.classes, tuple(images.records[:count]), pixels), trained.detection
-    sampling = replace(run.sampling, lowest_score=SCORE)
-    found = find_all(trained.model, sampling, trained.variables, trained.mean, few, run.data)
+    only_good = replace(run, sampling=replace(run.sampling, lowest_score=SCORE))
+    found = find_all(trained._replace(detection=only_good), few)
     shown = []
     for image, detected in zip(pixels, found, strict=True):
         growth = max(1, round(SIDE / max(image.shape[:2])))
         large = image.repeat(growth, 0).repeat(growth, 1)
-        detected = confident(detected, SCORE)._replace(boxes=growth * confident(detected, SCORE).boxes)
-        shown.append(draw_boxes(large, detected, trained.classes))
+        shown.append(draw_boxes(large, detected._replace(boxes=growth * detected.boxes), trained.classes))
     return beside_each_other(shown)
 
 

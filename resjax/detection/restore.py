@@ -4,7 +4,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,23 +11,12 @@ import numpy as np
 from resjax.data import read_picture
 from resjax.detection.annotations import Annotated, Drawn
 from resjax.detection.average_precision import Found
-from resjax.detection.config import Detection
-from resjax.detection.evaluate import find_all
+from resjax.detection.evaluate import TrainedDetector, find_all
 from resjax.detection.networks import FasterRCNN
 from resjax.detection.run_files import read_detection
 from resjax.detection.step import draw_onto, optimizer_of
 from resjax.errors import BadInput
 from resjax.training.checkpoint import checkpoints, restore_latest
-
-
-class TrainedDetector(NamedTuple):
-    """A detector as a value: `model.apply(variables, images - mean, choose)` are its `Outputs`."""
-
-    detection: Detection
-    classes: tuple[str, ...]
-    model: FasterRCNN
-    variables: Any
-    mean: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -38,6 +26,7 @@ class Pictures:
     classes: tuple[str, ...]
     records: tuple[Annotated, ...]
     images: tuple[np.ndarray, ...]
+    left_out: tuple[str, ...] = ()
 
     def pixels(self, index: int) -> np.ndarray:
         """Return a picture."""
@@ -71,6 +60,4 @@ def find_in(files: tuple[Path, ...], trained: TrainedDetector) -> list[tuple[np.
         images = tuple(pool.map(lambda file: read_picture(file, "RGB", None), files))
     records = tuple(Drawn(str(file), *image.shape[:2]).record() for file, image in zip(files, images, strict=True))
     pictures = Pictures(trained.classes, records, images)
-    run = trained.detection
-    found = find_all(trained.model, run.sampling, trained.variables, trained.mean, pictures, run.data)
-    return list(zip(images, found, strict=True))
+    return list(zip(images, find_all(trained, pictures), strict=True))

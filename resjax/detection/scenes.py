@@ -23,6 +23,7 @@ class Scenes:
     classes: tuple[str, ...]
     records: tuple[Annotated, ...]
     images: np.ndarray
+    left_out: tuple[str, ...] = ()
 
     def pixels(self, index: int) -> np.ndarray:
         """Return a scene: uint8 `[height, width, 3]`."""

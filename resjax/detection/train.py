@@ -16,7 +16,7 @@ from resjax.detection.annotations import AnnotatedImages
 from resjax.detection.average_precision import average_precisions, mean_average_precision
 from resjax.detection.coco_metric import check_installed, coco_precision
 from resjax.detection.config import Detection
-from resjax.detection.evaluate import find_all
+from resjax.detection.evaluate import TrainedDetector, find_all
 from resjax.detection.images import Batch, Batches, open_annotated
 from resjax.detection.initialize import Weights, initial_weights, start_from
 from resjax.detection.log import DetectionLog, LossSums
@@ -67,6 +67,8 @@ def train_detector(detection: Detection, workdir: str | Path,
             check_installed()  # now, and not when the run is over
         images = open_annotated(detection.data, train=True)
         test = open_annotated(detection.data, train=False, classes=images.classes)
+        for text in (*images.left_out, *test.left_out):
+            log.tell(text)
         model, optimizer = FasterRCNN(detection.detector, len(images.classes)), optimizer_of(detection)
         with checkpoints(folder, clear=True) as manager:
             weights = initial_weights(detection, images)
@@ -181,7 +183,7 @@ def measure(run: Run, state: TrainState) -> dict[str, Any]:
     """Measure the average precision on the test images, record and return it: by area, and by 11 points."""
     classes, detection = run.test.classes, run.detection
     variables, mean = jax.device_get((state.variables, state.mean))
-    found = find_all(run.model, detection.sampling, variables, mean, run.test, detection.data, detection.batch_size)
+    found = find_all(TrainedDetector(detection, classes, run.model, variables, mean), run.test, detection.batch_size)
     by_area, by_points = (average_precisions(run.test.records, found, len(classes), rule)
                           for rule in ("area", "11-point"))
     line = {"step": int(state.step), "kind": "test", "mean_average_precision": mean_average_precision(by_area),

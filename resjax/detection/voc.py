@@ -25,6 +25,7 @@ class VOCImages:
     classes: tuple[str, ...]
     records: tuple[Annotated, ...]
     files: tuple[Path, ...]
+    left_out: tuple[str, ...] = ()
 
     def pixels(self, index: int) -> np.ndarray:
         """Read an image. Raises BadInput where it is missing, not whole, or of another size than stated."""
@@ -35,15 +36,16 @@ def read_voc(path: Path, sets: Sequence[str], classes: Sequence[str] = ()) -> VO
     """Read the annotations of some sets. Without `classes`, all those that are annotated count, by the alphabet.
 
     Raises BadInput, naming file and value, for a missing or empty list, a missing or broken annotation, a class that is
-    not among `classes`, or a box outside its image. A box without area is named on standard error and left out.
+    not among `classes`, or a box outside its image. A box without area is left out, and named in `left_out`.
     """
     listed = [(path / name).parent / image for name in sets for image in read_list(path, name)]
     annotations = [read_xml(place.parent / "Annotations" / f"{place.name}.xml") for place in listed]
     names = {text(thing, "name", str(file)) for file, root in annotations for thing in root.iter("object")}
     known = tuple(classes) or (VOC_CLASSES if names <= set(VOC_CLASSES) else tuple(sorted(names)))
-    records = tuple(read_annotation(file, root, known) for file, root in annotations)
+    drawn = [read_annotation(file, root, known) for file, root in annotations]
     files = tuple(place.parent / "JPEGImages" / f"{place.name}.jpg" for place in listed)
-    return VOCImages(known, records, files)
+    left_out = tuple(text for image in drawn for text in image.left_out)
+    return VOCImages(known, tuple(image.record() for image in drawn), files, left_out)
 
 
 def read_list(path: Path, name: str) -> list[str]:
@@ -68,8 +70,8 @@ def read_xml(file: Path) -> tuple[Path, ElementTree.Element]:
         raise BadInput(f"{file}: not a whole annotation ({error})") from None
 
 
-def read_annotation(file: Path, root: ElementTree.Element, classes: Sequence[str]) -> Annotated:
-    """Turn one annotation into a record."""
+def read_annotation(file: Path, root: ElementTree.Element, classes: Sequence[str]) -> Drawn:
+    """Read the objects of one annotation."""
     name = str(file)
     drawn = Drawn(name, int(value(root, "size/height", name)), int(value(root, "size/width", name)))
     check(drawn.height > 0 and drawn.width > 0, f"{name}: size is {drawn.width}x{drawn.height}; it must be above 0")
@@ -80,7 +82,7 @@ def read_annotation(file: Path, root: ElementTree.Element, classes: Sequence[str
         difficult = thing.findtext("difficult", "0").strip() == "1"
         label = class_number(classes, text(thing, "name", name), name)
         drawn.add(box, label, difficult=difficult)
-    return drawn.record()
+    return drawn
 
 
 def text(element: ElementTree.Element, tag: str, name: str) -> str:
