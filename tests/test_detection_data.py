@@ -213,6 +213,14 @@ def test_difficult_objects_are_not_learnt(voc):
     assert batch.objects.valid.sum(1).tolist() == [1, 1]
 
 
+def test_a_set_without_anything_to_learn_from(voc):
+    for file in (voc / "Annotations").iterdir():
+        file.write_text(xml([]))
+    data = Scenery(source=f"voc:{voc}", train=("train",), test=("test",), classes=("cat",))
+    with ThreadPoolExecutor(1) as pool, pytest.raises(BadInput, match="none of its training images has an object"):
+        Batches(open_annotated(data, train=True), data, 2, 0, np.zeros(3)).at(0, pool)
+
+
 def test_scenes_are_the_same_every_time():
     scenes, again = compose_scenes("test"), compose_scenes("test")
     assert np.array_equal(scenes.images, again.images)

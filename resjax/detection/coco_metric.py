@@ -54,9 +54,9 @@ def check_installed() -> None:
 
 
 def annotations(records: Sequence[Annotated], classes: Sequence[str]) -> dict[str, Any]:
-    """Write records as COCO does; images are numbered from 1 on."""
-    objects = [{"image_id": image, "category_id": int(label), "iscrowd": int(crowd), "ignore": int(difficult or crowd),
-                "area": float(area), "bbox": corner_and_sides(box)}
+    """Write records as COCO does; images are numbered from 1 on, and a difficult object counts as a crowd."""
+    objects = [{"image_id": image, "category_id": int(label), "iscrowd": int(crowd or difficult), "area": float(area),
+                "bbox": corner_and_sides(box)}
                for image, record in enumerate(records, 1)
                for box, label, crowd, difficult, area in zip(record.boxes, record.labels, record.crowd,
                                                              record.difficult, record.areas, strict=True)]

@@ -153,18 +153,18 @@ class Detection:
     detector: Detector = field(default_factory=Detector)
     sampling: Sampling = field(default_factory=Sampling)
     data: Scenery = field(default_factory=Scenery)
-    optimizer: Optimizer = field(default_factory=Optimizer)
+    optimizer: Optimizer = field(default_factory=lambda: Optimizer(peak=0.001, drop_steps=(80_000,), weight_decay=5e-4))
     initialize_from: str = ""
     """Pre-trained weights: a run's workdir, a file, or OWNER/NAME on the Hugging Face Hub. Unset, all are drawn."""
     seed: int = 0
     """Decides the initial parameters and every batch."""
-    steps: int = 80_000
+    steps: int = 110_000
     """Updates of the parameters."""
     batch_size: int = 1
     """Images of a step."""
     log_steps: int = 20
     """Steps between two lines of the log; each is the mean over them."""
-    evaluate_steps: int = 10_000
+    evaluate_steps: int = 110_000
     """Steps between two evaluations of the test images."""
     checkpoint_steps: int = 1_000
     """Steps between two checkpoints; one more is written at the end, and when the run is interrupted."""
@@ -173,6 +173,8 @@ class Detection:
         check(0 <= self.seed < 2**32, f"seed is {self.seed}; it lies in 0 ... 4294967295")
         for name in ("steps", "batch_size", "log_steps", "evaluate_steps", "checkpoint_steps"):
             check(getattr(self, name) >= 1, f"{name.replace('_', '-')} is {getattr(self, name)}; it must be at least 1")
+        check(self.optimizer.body_rate == 1,
+              "optimizer.body-rate is for classifiers; detector.frozen-stages keeps layers as they are")
         ghost = self.detector.ghost_batch_size
         check(self.detector.frozen_batch_norm or self.batch_size % ghost == 0,
               f"batch-size {self.batch_size} is not a multiple of detector.ghost-batch-size {ghost}")

@@ -20,6 +20,7 @@ from resjax.detection.config import Scenery
 from resjax.detection.scenes import compose_scenes
 from resjax.detection.targets import Objects
 from resjax.detection.voc import read_voc
+from resjax.errors import check
 
 MULTIPLE = 16  # of which the sides of a batch's images are: the largest stride of a shared map
 Size = tuple[int, int]  # height, width
@@ -120,6 +121,7 @@ class Batches:
         for index, record in enumerate(self.images.records):
             if np.any(~(record.difficult | record.crowd)):
                 sizes.setdefault(padded_size(resized_size(record, self.data), self.data), []).append(index)
+        check(bool(sizes), f"{self.data.source}: none of its training images has an object to learn from")
         return tuple(np.array(sizes[size]) for size in sorted(sizes))
 
     @cached_property
