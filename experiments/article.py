@@ -27,9 +27,10 @@ from matplotlib.figure import Figure
 
 from resjax import Architecture, BadInput, Data, Experiment, Optimizer, cifar_resnet, evaluate, load_data
 from resjax.analysis import gradient_norms, residual_ratios, with_identity_blocks
-from resjax.data import Dataset, mean_image, subtract
-from resjax.dispatch import guarded
+from resjax.command_line import guarded
+from resjax.data import Dataset, Preprocessing, mean_image, normalize
 from resjax.models import BasicBlock, BatchNorm, DenseBlock, ResidualMLP, Shortcut
+from resjax.network import Classifier
 from resjax.paper import Drawing, Verdict, write_findings
 from resjax.platform import keep_compiled_programs
 from resjax.training import TrainState, fit
@@ -47,14 +48,16 @@ def digits() -> Dataset:
 def probe() -> tuple[jax.Array, jax.Array]:
     """Take one batch of images and labels to measure on."""
     train = digits().train
-    return subtract(train.pixels[:BATCH], mean_image(train)), train.labels[:BATCH]
+    return normalize(train.pixels[:BATCH], mean_image(train)), train.labels[:BATCH]
 
 
-def recipe(seed: int, steps: int = STEPS, peak: float = 0.02, weight_decay: float = 1e-4, pad: int = 1) -> Experiment:
+def recipe(seed: int, steps: int = STEPS, learning_rate: float = 0.02, weight_decay: float = 1e-4,
+           pad: int = 1) -> Experiment:
     """Give the paper's recipe for small images, the rate divided by ten for the last quarter."""
     return Experiment(name="article", seed=seed, steps=steps, batch_size=BATCH, data=Data(pad=pad, flip=False),
-                      architecture=Architecture(norm_group=BATCH),
-                      optimizer=Optimizer(peak=peak, drop_steps=(steps * 3 // 4,), weight_decay=weight_decay))
+                      architecture=Architecture(ghost_batch_size=BATCH),
+                      optimizer=Optimizer(learning_rate=learning_rate, decay_steps=(steps * 3 // 4,),
+                                          weight_decay=weight_decay))
 
 
 @cache
@@ -75,12 +78,12 @@ def mean(values: Any) -> float:
 
 def mlp(blocks: int, shortcut: str, **settings: Any) -> ResidualMLP:
     """Build a fully connected net of 2 blocks + 2 layers of 64 units, with batch norm."""
-    return ResidualMLP((blocks,), (64,), 10, shortcut, **{"norm_group": BATCH, **settings})
+    return ResidualMLP((blocks,), (64,), 10, shortcut, **{"ghost_batch_size": BATCH, **settings})
 
 
 def conv(depth: int, shortcut: str) -> nn.Module:
     """Build a net of section 4.2."""
-    return cifar_resnet(depth, shortcut, norm_group=BATCH)
+    return cifar_resnet(depth, shortcut, ghost_batch_size=BATCH)
 
 
 def panels(count: int, **settings: Any) -> tuple[Figure, list[Axes]]:
@@ -134,7 +137,7 @@ def gradients() -> Drawing:
     first: dict[tuple[str, str, float], float] = {}
     for axis, (norm, group) in zip(axes, (("without batch norm", None), ("with batch norm", BATCH)), strict=False):
         for shortcut, kind, color in kinds:
-            model = mlp(blocks, shortcut, norm_group=group)
+            model = mlp(blocks, shortcut, ghost_batch_size=group)
             for gain, style in zip(gains, (":", "-", "--"), strict=True):
                 init = jax.jit(model.clone(gain=gain).init)
                 norms = np.log10([gradient_norms(model, init(jax.random.key(seed), images), images, labels)
@@ -192,7 +195,7 @@ def identity() -> Drawing:
     blocks = {
         "fully connected": (DenseBlock(nn.Dense, lambda name: lambda z: z, shortcut, 64), (BATCH, 64), "fc2"),
         "convolutional": (BasicBlock(lambda filters, *_, name: conv3x3(filters, name=name),
-                                     partial(BatchNorm, train=True, group=BATCH), shortcut, 16),
+                                     partial(BatchNorm, train=True, ghost_batch_size=BATCH), shortcut, 16),
                           (BATCH, 8, 8, 16), "bn2")}
     claims = []
     for kind, (block, shape, last) in blocks.items():
@@ -234,7 +237,7 @@ def more_layers() -> Drawing:
             for (_, losses), net, start in zip(curves.items(), (model, larger), (state.variables, variables),
                                                strict=True):
                 begin = state.replace(**start)
-                losses.append(fit(recipe(seed, steps=60, peak=0.005), net, digits(), begin)[1])
+                losses.append(fit(recipe(seed, steps=60, learning_rate=0.005), net, digits(), begin)[1])
         for (name, losses), style in zip(curves.items(), ({"color": "silver", "linewidth": 5}, {"color": "black"}),
                                          strict=True):
             axis.plot(np.mean(losses, 0), **style, label=name)
@@ -260,8 +263,8 @@ def dimensions() -> Drawing:
             model = build(option)
             fits = [trained(model, seed) for seed in SEEDS]
             losses = [final(curve) for _, curve in fits]
-            error = mean(evaluate(model, state.variables, state.mean, digits().test, 120).top1_error
-                         for state, _ in fits)
+            nets = [Classifier(model, state.variables, Preprocessing(state.mean)) for state, _ in fits]
+            error = mean(evaluate(net, digits().test).top1_error for net in nets)
             loss[option] = mean(losses)
             axis.bar(position, loss[option], color="lightgrey", edgecolor="black")
             axis.plot([position] * len(losses), losses, "k.")

@@ -1,10 +1,10 @@
 """Fine-tuning: weights that were trained on other images, with a new last layer, for a few steps.
 
-    python experiments/finetune.py resnet20 --start runs/resnet20 --data.source folder:PATH
+    python experiments/finetune.py resnet20 --initialize-from runs/resnet20 --data.source folder:PATH
     python experiments/finetune.py resnet50 --data.source folder:PATH
 
-`--start` names any source of weights: a run's workdir, a file, or OWNER/NAME on the Hugging Face Hub. The names that
-end in `_head` train the last layer alone. `--start ""` trains from scratch by the same recipe.
+`--initialize-from` names any source of weights: a run directory, a file, or OWNER/NAME on the Hugging Face Hub. The
+names that end in `_head` train the last layer alone. `--initialize-from ""` trains from scratch by the same recipe.
 Data: `folder:PATH` with PATH/train/CLASS/* and PATH/test/CLASS/* (or val), or any other source.
 Cost: resnet20's 200 steps take about a minute on 2 CPU cores.
 Result: on CIFAR-10's vehicles, 200 steps from a run on its animals leave 25.43 % test error, from scratch 34.30 %
@@ -16,34 +16,36 @@ from dataclasses import replace
 from resjax import Architecture, Data, Experiment, Optimizer, Photographs, run
 
 # As is common: a tenth of the rate of training from scratch, and a drop by 10 towards the end.
-ALL = Optimizer(peak=0.01, drop_steps=(150,), momentum=0.9, weight_decay=1e-4)
-HEAD = replace(ALL, peak=0.1, body_rate=0.0)
+ALL = Optimizer(learning_rate=0.01, decay_steps=(150,), momentum=0.9, weight_decay=1e-4)
+HEAD = replace(ALL, learning_rate=0.1, backbone_rate=0.0)
 RESNET20 = Architecture(depth=20, shortcut="A")
 # torchvision's ResNet-50 as timm keeps it: v1.5, for colours divided by their deviations. Batch norm keeps the
 # statistics of the first training, as in appendix A of the paper.
-RESNET50 = Architecture(family="imagenet", depth=50, shortcut="B", stride_in="3x3", norm_group=32, fixed_norm=True,
-                        std=(255 * 0.229, 255 * 0.224, 255 * 0.225))
+RESNET50 = Architecture(family="imagenet", depth=50, shortcut="B", stride_in="3x3", ghost_batch_size=32,
+                        frozen_batch_norm=True)
+STD = (255 * 0.229, 255 * 0.224, 255 * 0.225)
 TORCHVISION = "timm/resnet50.tv_in1k"
 
 
 def small(name: str, architecture: Architecture, optimizer: Optimizer) -> Experiment:
     """Fine-tune a network for CIFAR-10 on other small images."""
-    return Experiment(name=name, architecture=architecture, optimizer=optimizer, start="runs/resnet20", steps=200,
-                      data=Data(source="folder:PATH", size=32), batch_size=128, log_steps=20, checkpoint_steps=100,
-                      statistics_steps=50)
+    return Experiment(name=name, architecture=architecture, optimizer=optimizer, initialize_from="runs/resnet20",
+                      data=Data(source="folder:PATH", size=32), steps=200, batch_size=128, log_steps=20,
+                      checkpoint_steps=100, precise_batch_norm_steps=50)
 
 
 def large(name: str, optimizer: Optimizer) -> Experiment:
     """Fine-tune a network for ImageNet on other photographs."""
-    drops = replace(optimizer, drop_steps=(1_500,))
-    return Experiment(name=name, architecture=RESNET50, optimizer=drops, start=TORCHVISION, steps=2_000, batch_size=64,
-                      data=Photographs(source="folder:PATH", crop="area", colour_noise=0.0), log_steps=20,
+    drops = replace(optimizer, decay_steps=(1_500,))
+    return Experiment(name=name, architecture=RESNET50, optimizer=drops, initialize_from=TORCHVISION, steps=2_000,
+                      batch_size=64, log_steps=20,
+                      data=Photographs(source="folder:PATH", crop="area", colour_noise=0.0, std=STD),
                       evaluate_steps=500, evaluate_test=True, checkpoint_steps=500)
 
 
 EXPERIMENTS = {e.name: e for e in [
     small("resnet20", RESNET20, ALL),
-    small("resnet20_head", replace(RESNET20, fixed_norm=True), HEAD),
+    small("resnet20_head", replace(RESNET20, frozen_batch_norm=True), HEAD),
     large("resnet50", ALL),
     large("resnet50_head", HEAD),
 ]}

@@ -16,16 +16,16 @@ from resjax import Architecture, Experiment, Optimizer, Photographs, run
 # up to 600k iterations; weight decay 1e-4; momentum 0.9. No rule for a plateau is given: we look at the training error,
 # averaged over 10k iterations (two epochs).
 IMAGENET = Photographs(source="tfds:imagenet2012", size=224, shorter_side=(256, 480))
-PLATEAU = Optimizer(peak=0.1, drop_steps=(), plateau_steps=10_000, momentum=0.9, weight_decay=1e-4)
-STEPS = replace(PLATEAU, plateau_steps=0, drop_steps=(150_000, 300_000, 450_000))  # every 30 epochs, as most others do
+PLATEAU = Optimizer(learning_rate=0.1, decay_steps=(), plateau_steps=10_000, momentum=0.9, weight_decay=1e-4)
+STEPS = replace(PLATEAU, plateau_steps=0, decay_steps=(150_000, 300_000, 450_000))  # every 30 epochs, as most others do
 
 
 def network(name: str, depth: int, shortcut: str, optimizer: Optimizer = PLATEAU) -> Experiment:
     """Give a network of Table 1 the paper's recipe."""
-    architecture = Architecture(family="imagenet", depth=depth, shortcut=shortcut, norm_group=32)
+    architecture = Architecture(family="imagenet", depth=depth, shortcut=shortcut, ghost_batch_size=32)
     return Experiment(name=name, architecture=architecture, data=IMAGENET, optimizer=optimizer, steps=600_000,
                       batch_size=256, evaluate_steps=10_000, evaluate_test=True, checkpoint_steps=2_000,
-                      statistics_steps=200)
+                      precise_batch_norm_steps=200)
 
 
 NETWORKS = [*((f"plain{depth}", depth, "plain") for depth in (18, 34)),

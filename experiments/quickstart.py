@@ -3,7 +3,7 @@
     python experiments/quickstart.py
 
 Trains a shallow and a deep net of each kind on scikit-learn's handwritten digits and ends with a table like the
-paper's and a picture of the training curves (Figure 6), both in the workdir. Start it again to go on after a stop.
+paper's and a picture of the training curves (Figure 6), both in its folder. Start it again to go on after a stop.
 
 Cost: about a minute on 2 CPU cores. Result: the deep plain net's training loss is 2.9 to 6.2 times the shallow one's,
 the deep residual net's 0.24 to 0.46 times, over five seeds (experiments/results/README.md). Depths, rate and steps
@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 import tyro
 
 from resjax import Architecture, Data, Experiment, Optimizer, read_metrics, train
-from resjax.dispatch import guarded
+from resjax.command_line import guarded
 
 SHALLOW, DEEP = 8, 32
 STEPS = 200
@@ -28,8 +28,9 @@ def network(depth: int, shortcut: str, seed: int = 0) -> Experiment:
     name = f"plain-{depth}" if shortcut == "plain" else f"ResNet-{depth}"
     return Experiment(
         name=name, architecture=Architecture(depth=depth, shortcut=shortcut), seed=seed,
-        data=Data(source="digits", pad=1, flip=False), optimizer=Optimizer(peak=0.02, drop_steps=(STEPS * 3 // 4,)),
-        steps=STEPS, batch_size=128, log_steps=10, checkpoint_steps=50, statistics_steps=20)
+        data=Data(source="digits", pad=1, flip=False),
+        optimizer=Optimizer(learning_rate=0.02, decay_steps=(STEPS * 3 // 4,)),
+        steps=STEPS, batch_size=128, log_steps=10, checkpoint_steps=50, precise_batch_norm_steps=20)
 
 
 RUNS = [network(depth, shortcut) for shortcut in ("plain", "A") for depth in (SHALLOW, DEEP)]

@@ -19,11 +19,11 @@ def network(depth: int) -> Experiment:
     """Give a network torchvision's recipe."""
     return Experiment(
         name=f"resnet{depth}_torchvision", steps=90 * EPOCH, batch_size=256,
-        architecture=Architecture(family="imagenet", depth=depth, shortcut="B", stride_in="3x3", norm_group=32,
+        architecture=Architecture(family="imagenet", depth=depth, shortcut="B", stride_in="3x3", ghost_batch_size=32,
                                   initialization="fan_out", precision="bfloat16"),
         data=Photographs(source="tfds:imagenet2012", crop="area", colour_noise=0.0),
-        optimizer=Optimizer(peak=0.1, drop_steps=(30 * EPOCH, 60 * EPOCH), momentum=0.9, weight_decay=1e-4),
-        evaluate_steps=2 * EPOCH, evaluate_test=True, checkpoint_steps=2_000, statistics_steps=200)
+        optimizer=Optimizer(learning_rate=0.1, decay_steps=(30 * EPOCH, 60 * EPOCH), momentum=0.9, weight_decay=1e-4),
+        evaluate_steps=2 * EPOCH, evaluate_test=True, checkpoint_steps=2_000, precise_batch_norm_steps=200)
 
 
 EXPERIMENTS = {e.name: e for e in map(network, (18, 34, 50))}

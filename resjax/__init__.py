@@ -6,24 +6,24 @@ from typing import TYPE_CHECKING, Any
 from resjax import platform
 
 if TYPE_CHECKING:
+    from resjax.command_line import run
     from resjax.data import load as load_data
-    from resjax.dispatch import run
     from resjax.errors import BadInput, Diverged, Interrupted
     from resjax.evaluation import evaluate
     from resjax.experiment import Architecture, Data, Experiment, Optimizer, Photographs
     from resjax.models import ResNet, cifar_resnet, imagenet_resnet
-    from resjax.network import Network, embed, features
+    from resjax.network import Classifier, Network, embed, features
     from resjax.training import load, read_metrics, restore, train
     from resjax.weights import export
 
-__all__ = ["Architecture", "BadInput", "Data", "Diverged", "Experiment", "Interrupted", "Network", "Optimizer",
-           "Photographs", "ResNet", "cifar_resnet", "embed", "evaluate", "export", "features", "imagenet_resnet",
-           "load", "load_data", "read_metrics", "restore", "run", "train"]
+__all__ = ["Architecture", "BadInput", "Classifier", "Data", "Diverged", "Experiment", "Interrupted", "Network",
+           "Optimizer", "Photographs", "ResNet", "cifar_resnet", "embed", "evaluate", "export", "features",
+           "imagenet_resnet", "load", "load_data", "read_metrics", "restore", "run", "train"]
 
 HOMES = {  # of the public names, which are imported when they are used
-    "data": ("load_data",), "dispatch": ("run",), "errors": ("BadInput", "Diverged", "Interrupted"),
+    "data": ("load_data",), "command_line": ("run",), "errors": ("BadInput", "Diverged", "Interrupted"),
     "evaluation": ("evaluate",), "experiment": ("Architecture", "Data", "Experiment", "Optimizer", "Photographs"),
-    "models": ("ResNet", "cifar_resnet", "imagenet_resnet"), "network": ("Network", "embed", "features"),
+    "models": ("ResNet", "cifar_resnet", "imagenet_resnet"), "network": ("Classifier", "Network", "embed", "features"),
     "training": ("load", "read_metrics", "restore", "train"), "weights": ("export",)}
 
 platform.configure()  # before anything starts JAX

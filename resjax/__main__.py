@@ -2,7 +2,7 @@
 
 import sys
 
-from resjax.dispatch import execute, guarded
+from resjax.command_line import execute, guarded
 
 
 def main() -> None:

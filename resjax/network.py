@@ -1,21 +1,31 @@
 """A trained network as a value, wherever its weights come from, and what others use it for."""
 
+from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
-from resjax.data import subtract
+from resjax.data import Preprocessing
 from resjax.experiment import Architecture, Data, Photographs
 from resjax.models import ResNet
 
 
-class Network(NamedTuple):
-    """`model.apply(variables, pixels - mean)` are logits, for pixels of 0 to 255 `[batch, height, width, channels]`.
+class Classifier(NamedTuple):
+    """What tells images apart: `model.apply(variables, preprocessing.normalize(pixels))` are logits."""
 
-    `mean` is the mean image `[height, width, channels]` of the size that it was trained on. `data` tells how it looks
-    at test images, and where they are if nothing else is said. `classes` is empty where nobody told their names.
+    model: nn.Module
+    variables: Any
+    preprocessing: Preprocessing
+
+
+class Network(NamedTuple):
+    """A network of the paper with its weights, and how images are prepared for it.
+
+    `data` tells where its test images are if nothing else is said. `classes` is empty where nobody told their names.
     """
 
     name: str
@@ -24,7 +34,22 @@ class Network(NamedTuple):
     classes: tuple[str, ...]
     model: ResNet
     variables: Any
-    mean: np.ndarray
+    preprocessing: Preprocessing
+
+    @property
+    def classifier(self) -> Classifier:
+        """Return what it takes to tell images apart."""
+        return Classifier(self.model, self.variables, self.preprocessing)
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Return the mean image `[height, width, channels]`, of the size that the network was trained on."""
+        return np.asarray(self.preprocessing.mean)
+
+
+def as_classifier(network: Network | Classifier) -> Classifier:
+    """Return what it takes to tell images apart."""
+    return network.classifier if isinstance(network, Network) else network
 
 
 def features(network: Network, pixels: Any) -> tuple[jax.Array, ...]:
@@ -33,10 +58,26 @@ def features(network: Network, pixels: Any) -> tuple[jax.Array, ...]:
     `pixels` are RGB of 0 to 255, `[batch, height, width, channels]`; where they are of another size than the mean image
     it is resized to theirs.
     """
-    mean = jax.image.resize(network.mean, np.shape(pixels)[1:], "linear")
-    return network.model.apply(network.variables, subtract(jnp.asarray(pixels), mean), features=True)
+    outputs: Any = network.model.apply(network.variables, network.preprocessing.normalize(pixels), features=True)
+    return tuple(outputs)
 
 
 def embed(network: Network, pixels: Any) -> jax.Array:
     """Compute what the last layer sees: the average over the last maps, `[batch, channels]`. See `features`."""
     return features(network, pixels)[-1].astype(jnp.float32).mean((1, 2))
+
+
+@cache
+def imagenet_classes() -> dict[str, str]:
+    """Map ImageNet's 1,000 classes, WordNet's ids in their usual order, to their names."""
+    lines = Path(__file__).with_name("imagenet_classes.txt").read_text().splitlines()
+    return dict(line.split(" ", 1) for line in lines if not line.startswith("#"))
+
+
+def class_name(network: Network, label: int) -> str:
+    """Name a class for people: "tench (n01440764)"."""
+    if not network.classes:
+        return f"class {label}"
+    name = network.classes[label]
+    meaning = imagenet_classes().get(name)
+    return f"{meaning.split(', ')[0]} ({name})" if meaning else name

@@ -54,5 +54,5 @@ def keep_compiled_programs() -> None:
     """Keep compiled programs in the cache folder, so that a second start need not compile; the user's choice wins."""
     import jax  # here, as commands that compute nothing do without
 
-    if jax.config.jax_compilation_cache_dir is None:
+    if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "programs"))

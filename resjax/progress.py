@@ -13,6 +13,12 @@ def parts(count: int, size: int) -> list[range]:
     return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
 
+def tell(text: str) -> None:
+    """Print a line, where there is something to say."""
+    if text:
+        print(text, file=sys.stderr, flush=True)
+
+
 def shown(items: Iterable[Item], text: str, total: int, unit: int = 1) -> Iterator[Item]:
     """Pass the items on and tell of them, `unit` each; what is over within five seconds stays silent."""
     terminal = sys.stderr.isatty()

@@ -35,9 +35,9 @@ def cache(tmp_path: Path, programs: str, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.fixture(scope="session")
 def small() -> Callable[..., Experiment]:
     """Make the smallest run: ResNet-8 on the digits, a few steps; fields can be replaced."""
-    run = Experiment(name="small", architecture=Architecture(depth=8, norm_group=16), optimizer=Optimizer(peak=0.05),
-                     data=Data(source="digits", pad=1, flip=False), steps=6, batch_size=32, log_steps=2,
-                     checkpoint_steps=2, statistics_steps=2)
+    run = Experiment(name="small", architecture=Architecture(depth=8, ghost_batch_size=16),
+                     optimizer=Optimizer(learning_rate=0.05), data=Data(source="digits", pad=1, flip=False), steps=6,
+                     batch_size=32, log_steps=2, checkpoint_steps=2, precise_batch_norm_steps=2)
     return lambda **changes: replace(run, **changes)
 
 

@@ -4,13 +4,14 @@ import jax
 import numpy as np
 
 from resjax import Architecture, Data, Network, Photographs
+from resjax.data import Preprocessing
 from resjax.weights.convert import variable_shapes
 
 
 def random_network(family="cifar", depth=14, shortcut="A", classes=("cat", "dog", "owl"), stride_in="1x1", std=(),
                    mean_image=False, size=None):
     """Draw weights, and statistics far from their first values."""
-    architecture = Architecture(family=family, depth=depth, shortcut=shortcut, stride_in=stride_in, std=std)
+    architecture = Architecture(family=family, depth=depth, shortcut=shortcut, stride_in=stride_in)
     model, random = architecture.model(len(classes)), np.random.default_rng(0)
     leaves, structure = jax.tree_util.tree_flatten_with_path(variable_shapes(model, 3))
 
@@ -25,15 +26,18 @@ def random_network(family="cifar", depth=14, shortcut="A", classes=("cat", "dog"
 
     small = family == "cifar"
     size = size or (32 if small else 224)
-    data = Data(source="tfds:cifar10") if small else Photographs(size=size, test_shorter_side=size * 8 // 7)
+    side = None if small else size * 8 // 7
+    data = (Data(source="tfds:cifar10", std=std, resize="area") if small else
+            Photographs(size=size, test_shorter_side=side, std=std))
     mean = random.uniform(90, 130, (size, size, 3) if mean_image else (1, 1, 3))
     variables = jax.tree.unflatten(structure, [np.float32(draw(path, leaf)) for path, leaf in leaves])
-    return Network("random", architecture, data, tuple(classes), model, variables,
-                   np.broadcast_to(np.float32(mean), (size, size, 3)).copy())
+    preprocessing = Preprocessing(np.broadcast_to(np.float32(mean), (size, size, 3)).copy(), std, side)
+    return Network("random", architecture, data, tuple(classes), model, variables, preprocessing)
 
 
 def same_network(a, b):
     """Compare everything but the name."""
-    values = [network._replace(name="", variables={}, mean=0) for network in (a, b)]
+    values = [network._replace(name="", variables={}, preprocessing=network.preprocessing.replace(mean=0))
+              for network in (a, b)]
     arrays = [(network.variables, network.mean) for network in (a, b)]
     return values[0] == values[1] and all(jax.tree.leaves(jax.tree.map(np.array_equal, *arrays)))

@@ -10,8 +10,8 @@ from PIL import Image
 from scipy.io import savemat
 from sklearn.datasets import load_sample_images
 
+from resjax.data.archives import CLASSES, DEVKIT, TRAIN, TRUTH, VALIDATION
 from resjax.data.prepared import quiet_absl
-from resjax.photographs.tars import CLASSES, DEVKIT, TRAIN, TRUTH, VALIDATION
 
 WNIDS = ("n02000001", "n02000002")
 SIZES = ((150, 200), (200, 150), (300, 400))

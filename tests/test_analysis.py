@@ -24,9 +24,9 @@ IMAGES = jax.random.normal(jax.random.key(1), (6, 8, 8, 1))
 LABELS = jnp.arange(6)
 NETS = {
     "mlp": lambda **more: ResidualMLP((3, 3), (16, 24), 10, "B", **more),
-    "mlp-norm": lambda **more: ResidualMLP((3, 3), (16, 24), 10, "A", norm_group=6, **more),
+    "mlp-norm": lambda **more: ResidualMLP((3, 3), (16, 24), 10, "A", ghost_batch_size=6, **more),
     "mlp-plain": lambda **more: ResidualMLP((3,), (16,), 10, "plain", **more),
-    "conv": lambda **more: ResNet((3, 2), 4, 10, "A", norm_group=6, **more),
+    "conv": lambda **more: ResNet((3, 2), 4, 10, "A", ghost_batch_size=6, **more),
 }
 
 

@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from resjax import BadInput
-from resjax.catalogue import load_file
+from resjax.experiment_files import load_file
 from resjax.models import ResidualMLP
 from resjax.paper import Drawing, Verdict, write_findings
 from resjax.training import fit
@@ -38,7 +38,7 @@ def test_the_identity_is_exact(article, monkeypatch):
 
 
 def test_a_net_of_ones_own_is_trained_in_memory(article):
-    model, data = ResidualMLP((2,), (16,), 10, norm_group=article.BATCH), article.digits()
+    model, data = ResidualMLP((2,), (16,), 10, ghost_batch_size=article.BATCH), article.digits()
     recipe = article.recipe(0, steps=30)
     state, losses = fit(recipe, model, data)
     assert losses.shape == (30,)
@@ -46,7 +46,7 @@ def test_a_net_of_ones_own_is_trained_in_memory(article):
     _, further = fit(recipe, model, data, state)
     assert further[0] < losses[0] - 0.5  # from where it stood
     assert int(state.step) == 30  # and what it began with is still there
-    _, plain = fit(article.recipe(0, steps=30, peak=1e-4), ResidualMLP((2,), (16,), 10, gain=0.1), data)
+    _, plain = fit(article.recipe(0, steps=30, learning_rate=1e-4), ResidualMLP((2,), (16,), 10, gain=0.1), data)
     assert plain[-5:].mean() < plain[0]  # no batch norm
 
 

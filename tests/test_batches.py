@@ -5,11 +5,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from resjax.data import Images, add_colour_noise, augment, batch_at, epochs_spanned, shuffled, subtract
+from resjax.data import (
+    Batching,
+    Images,
+    Preprocessing,
+    add_colour_noise,
+    augment,
+    batch_at,
+    epochs_spanned,
+    normalize,
+)
+from resjax.data import permute as permute_epochs
 
 KEY = jax.random.key(3)
-make = jax.jit(batch_at, static_argnames=("size", "pad", "flip"))
-permute = jax.jit(shuffled, static_argnums=(2, 3))
+NO_MEAN = Preprocessing(jnp.zeros((1, 1, 1)))
+make = jax.jit(batch_at, static_argnums=5)
+permute = jax.jit(permute_epochs, static_argnums=(2, 3))
 change = jax.jit(augment, static_argnums=(2, 3))
 
 
@@ -24,7 +35,7 @@ def run(data, size, steps, key=KEY):
     """The batches of the first steps, unchanged, on one long order."""
     images = len(data.labels)
     order = permute(key, 0, epochs_spanned(steps, size, images), images)
-    return [make(jnp.int32(step), order, key, data, jnp.zeros(()), size=size, pad=0, flip=False)
+    return [make(jnp.int32(step), key, order, data, NO_MEAN, Batching(size, 0, False))
             for step in range(steps)]
 
 
@@ -76,7 +87,7 @@ def test_every_permutation_is_as_likely_as_another():
 @pytest.mark.parametrize(("first_epoch", "epochs"), [(0, 7), (1, 3), (2, 2)])
 def test_a_step_gives_the_same_batch_whatever_window_it_is_taken_from(first_epoch, epochs):
     data, step = numbered(10), jnp.int32(7)  # images 28 ... 31: the end of epoch 2 and the beginning of epoch 3
-    batches = [make(step, order, KEY, data, jnp.zeros(()), size=4, pad=2, flip=True)
+    batches = [make(step, KEY, order, data, NO_MEAN, Batching(4, 2, True))
                for order in (permute(KEY, 0, 4, 10), permute(KEY, first_epoch, epochs, 10))]
     np.testing.assert_array_equal(batches[0].labels, batches[1].labels)
     np.testing.assert_array_equal(batches[0].images, batches[1].images)
@@ -89,16 +100,16 @@ def test_epochs_spanned_is_enough_wherever_the_steps_begin_and_never_more_than_c
         assert epochs_spanned(steps, size, images) == touched.max(), (steps, size, images)
 
 
-def test_subtract_is_float32_and_goes_below_zero():
-    found = subtract(jnp.array([[0, 255]], jnp.uint8), jnp.array([200.5, 0.25], jnp.float32))
+def test_normalized_pixels_are_float32_and_go_below_zero():
+    found = normalize(jnp.array([[0, 255]], jnp.uint8), jnp.array([200.5, 0.25], jnp.float32))
     assert found.dtype == jnp.float32
     np.testing.assert_array_equal(found, [[-200.5, 254.75]])
 
 
 def test_padding_is_zero_after_the_mean_is_subtracted():
     data = Images(jnp.full((1, 2, 2, 1), 7, jnp.uint8), jnp.zeros(1, jnp.int32))
-    batch = make(jnp.int32(0), permute(KEY, 0, 100, 1), KEY, data, jnp.full((2, 2, 1), 10.0), size=100, pad=1,
-                 flip=False)
+    batch = make(jnp.int32(0), KEY, permute(KEY, 0, 100, 1), data, Preprocessing(jnp.full((2, 2, 1), 10.0)),
+                 Batching(100, 1, False))
     assert set(np.unique(batch.images)) == {-3.0, 0.0}
 
 
@@ -135,7 +146,7 @@ def test_mirrors_alone():
 def test_augmentation_differs_from_step_to_step_and_key_to_key():
     data = Images(jnp.asarray(distinct(1)[..., :1], jnp.uint8), jnp.zeros(1, jnp.int32))
     order = permute(KEY, 0, 64, 1)
-    found = [make(jnp.int32(step), order, key, data, jnp.zeros(()), size=32, pad=2, flip=True).images
+    found = [make(jnp.int32(step), key, order, data, NO_MEAN, Batching(32, 2, True)).images
              for step, key in ((0, KEY), (1, KEY), (0, jax.random.key(4)))]
     assert not any(np.array_equal(found[i], found[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
 

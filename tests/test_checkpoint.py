@@ -23,14 +23,14 @@ RUN = """
 import sys
 from dataclasses import replace
 import resjax
-from resjax.dispatch import guarded
+from resjax.command_line import guarded
 from resjax import Architecture, Data, Experiment, Optimizer
 steps, devices, workdir = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 import jax
 jax.config.update("jax_num_cpu_devices", devices)
-experiment = Experiment(name="run", architecture=Architecture(depth=8, norm_group=16), data=Data(pad=1, flip=False),
-                        optimizer=Optimizer(peak=0.05), steps=steps, batch_size=32, log_steps=10, checkpoint_steps=7,
-                        statistics_steps=2)
+experiment = Experiment(name="run", architecture=Architecture(depth=8, ghost_batch_size=16),
+                        data=Data(pad=1, flip=False), optimizer=Optimizer(learning_rate=0.05), steps=steps,
+                        batch_size=32, log_steps=10, checkpoint_steps=7, precise_batch_norm_steps=2)
 sys.exit(guarded(lambda: print(resjax.train(experiment, workdir)["state_digest"])))
 """
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from resjax import BadInput, Interrupted, train
-from resjax.dispatch import COMMANDS, execute, guarded, train_one_of
-from resjax.doctor import arithmetic
+from resjax.command_line import COMMANDS, execute, guarded, train_one_of
+from resjax.commands.machine import arithmetic
 
 ROOT = Path(__file__).parents[1]
 CIFAR10 = str(ROOT / "experiments" / "cifar10.py")
@@ -37,8 +37,9 @@ def refuse(capsys, *arguments):
     (["train", f"{CIFAR10}:resnet20", "--steps", "0"], "steps is 0; it must be at least 1"),
     (["train", f"{CIFAR10}:resnet20", "--architecture.depth", "21"], "depth 21 is not 6n+2: the nearest are 20 and 26"),
     (["train", f"{CIFAR10}:resnet20", "--architecture.shortcut", "D"], "D"),
-    (["train", f"{CIFAR10}:resnet20", "--batch-size", "100"], "not a multiple of architecture.norm-group 64"),
-    (["train", f"{CIFAR10}:resnet20", "--optimizer.peak", "-1"], "optimizer.peak is -1.0; a learning rate is above 0"),
+    (["train", f"{CIFAR10}:resnet20", "--batch-size", "100"], "not a multiple of architecture.ghost-batch-size 64"),
+    (["train", f"{CIFAR10}:resnet20", "--optimizer.learning-rate", "-1"],
+     "optimizer.learning-rate is -1.0; it must be above 0"),
     (["train", f"{CIFAR10}:resnet20", "--data.source", "imagenet"], "it is 'digits', 'tfds:NAME' or 'folder:PATH'"),
     (["train", f"{CIFAR10}:resnet20", "--data.directory", "/nowhere"], "resjax prepare cifar10 --directory /nowhere"),
     (["train", f"{CIFAR10}:resnet20", "--data.source", "folder:/nowhere"], "/nowhere: no such folder"),
@@ -94,7 +95,7 @@ def test_list_and_show(capsys):
     execute(["show", f"{CIFAR10}:resnet20", "--architecture.depth", "56"])
     out = capsys.readouterr().out
     assert "853,018 parameters, 125,485,696 multiply-adds" in out
-    assert "optimizer.drop_steps                 (32000, 48000)" in out
+    assert "optimizer.decay_steps                (32000, 48000)" in out
 
 
 def test_train_evaluate_predict(small, tmp_path, capsys, one_device):
@@ -115,7 +116,7 @@ def test_train_evaluate_predict(small, tmp_path, capsys, one_device):
 
 
 def test_overrides_reach_the_run(small, tmp_path, one_device):
-    overrides = ["--steps", "3", "--optimizer.drop-steps", "1", "2", "--data.no-flip"]
+    overrides = ["--steps", "3", "--optimizer.decay-steps", "1", "2", "--data.no-flip"]
     train_one_of({"small": small()}, ["small", "--workdir", str(tmp_path), *overrides], "file.py")
     with pytest.raises(BadInput, match="steps: 3, here 6"):
         train(small(), tmp_path)
@@ -139,7 +140,7 @@ def test_summaries_are_the_commands_own_first_lines():
         assert text == command.summary
 
 
-@pytest.mark.parametrize("start", ["import resjax", "from resjax.dispatch import execute; execute(['--help'])"])
+@pytest.mark.parametrize("start", ["import resjax", "from resjax.command_line import execute; execute(['--help'])"])
 def test_what_a_start_does_not_need_is_not_imported(start):
     heavy = {"jax", "flax", "optax", "orbax", "tyro", "grain", "cv2", "matplotlib", "tensorflow_datasets"}
     code = f"import sys; {start}; print(sorted({heavy} & sys.modules.keys()), file=sys.stderr)"

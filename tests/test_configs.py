@@ -7,7 +7,7 @@ import pytest
 from networks import random_network
 
 from resjax import BadInput, export, load
-from resjax.weights.description import imagenet_classes
+from resjax.network import imagenet_classes
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_timms_config_tells_stride_and_colours(tmp_path):
     assert loaded.architecture.title() == "ResNet B-50 v1.5 for ImageNet"
     assert (loaded.data.size, loaded.data.test_shorter_side, loaded.mean.shape) == (288, 303, (288, 288, 3))
     assert loaded.mean[0, 0].tolist() == pytest.approx([127.5, 102, 76.5])
-    assert loaded.architecture.std == pytest.approx((25.5, 51, 76.5))
+    assert loaded.preprocessing.std == pytest.approx((25.5, 51, 76.5))
 
 
 @pytest.mark.parametrize(("images", "crop", "side"), [
@@ -79,4 +79,4 @@ def test_what_an_image_processor_leaves_out_is_left_out(tmp_path):
         (out / "preprocessor_config.json").write_text(json.dumps(images | changes))
         network = load(out)
         assert network.mean[0, 0].tolist() == mean
-        assert network.architecture.std == std
+        assert network.preprocessing.std == std

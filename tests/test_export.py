@@ -12,10 +12,11 @@ from networks import random_network, same_network
 from PIL import Image
 
 from resjax import BadInput, Data, export, load, train
-from resjax.dispatch import execute
-from resjax.measure import measure, recorded
+from resjax.command_line import execute
+from resjax.commands.networks import recorded
+from resjax.evaluation import measure
+from resjax.network import imagenet_classes
 from resjax.weights import Measured
-from resjax.weights.description import imagenet_classes
 
 CALL = """
 import sys
@@ -36,7 +37,7 @@ def test_stablehlo_computes_the_same_without_resjax_for_any_batch(mean_image, tm
     np.save(tmp_path / "pixels.npy", pixels)
     subprocess.run([sys.executable, "-c", CALL, str(out / "model.stablehlo"), str(tmp_path / "logits"),
                     str(tmp_path / "pixels.npy")], check=True, timeout=300)
-    wanted = network.model.apply(network.variables, pixels - network.mean)
+    wanted = network.model.apply(network.variables, (pixels - network.mean) / np.float32([50, 51, 52]))
     for batch in (1, 3):
         assert np.allclose(np.load(tmp_path / f"logits{batch}.npy"), wanted[:batch], rtol=1e-4, atol=1e-4)
 
@@ -61,7 +62,7 @@ def test_a_folder_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     (tmp_path / "there").mkdir()
     with pytest.raises(BadInput, match="there is there already; name a new folder"):
         export(random_network(), "akamaster", tmp_path / "there")
-    monkeypatch.setattr("resjax.weights.forms.model_card", lambda *_: 1 / 0)
+    monkeypatch.setattr(sys.modules["resjax.weights.export"], "model_card", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         export(random_network(), "akamaster", tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
@@ -108,7 +109,7 @@ def test_a_run_is_exported_measured_and_used_from_the_command_line(small, halves
     assert f"| {data}, test | single | {result['test_top1_error']:.2f} |" in card
     assert f"| {data}, test | ten-crop | 5.50 | 1.50 | 360 |" in card
     assert "multi-scale" not in card
-    assert "optimizer.peak = 0.05" in card
+    assert "optimizer.learning_rate = 0.05" in card
     assert "for an image of 8x8" in card
     execute(["evaluate", str(run)])
     of_run = capsys.readouterr().out

@@ -30,9 +30,9 @@ def alone(one_device):
 
 
 def digits(halves, half, **changes):
-    run = Experiment(name=half, architecture=Architecture(depth=8, norm_group=16), steps=20, batch_size=32,
-                     optimizer=Optimizer(peak=0.02, drop_steps=(15,)), log_steps=5, checkpoint_steps=10,
-                     statistics_steps=5, data=Data(source=f"folder:{halves}/{half}", pad=1, flip=False))
+    run = Experiment(name=half, architecture=Architecture(depth=8, ghost_batch_size=16), steps=20, batch_size=32,
+                     optimizer=Optimizer(learning_rate=0.02, decay_steps=(15,)), log_steps=5, checkpoint_steps=10,
+                     precise_batch_norm_steps=5, data=Data(source=f"folder:{halves}/{half}", pad=1, flip=False))
     return replace(run, **changes)
 
 
@@ -48,7 +48,7 @@ def same(a, b):
 
 
 def test_fine_tuning_beats_training_from_scratch_in_the_same_few_steps(halves, low, tmp_path, capsys):
-    tuned = train(digits(halves, "high", start=str(low)), tmp_path / "tuned")
+    tuned = train(digits(halves, "high", initialize_from=str(low)), tmp_path / "tuned")
     assert "starts from low, step 100; the last layer is drawn anew" in capsys.readouterr().err
     scratch = train(digits(halves, "high"), tmp_path / "scratch")
     assert tuned["test_top1_error"] < 0.8 * scratch["test_top1_error"]
@@ -56,8 +56,9 @@ def test_fine_tuning_beats_training_from_scratch_in_the_same_few_steps(halves, l
 
 
 def test_the_last_layer_alone(halves, low, tmp_path):
-    run = digits(halves, "high", start=str(low), steps=5, optimizer=Optimizer(peak=0.02, body_rate=0.0, drop_steps=()))
-    run = replace(run, architecture=replace(run.architecture, fixed_norm=True))
+    run = digits(halves, "high", initialize_from=str(low), steps=5,
+                 optimizer=Optimizer(learning_rate=0.02, backbone_rate=0.0, decay_steps=()))
+    run = replace(run, architecture=replace(run.architecture, frozen_batch_norm=True))
     train(run, tmp_path / "run")
     before, after = restore(low).state, restore(tmp_path / "run").state
     assert same(before.batch_stats, after.batch_stats)
@@ -68,8 +69,8 @@ def test_the_last_layer_alone(halves, low, tmp_path):
 
 
 def test_the_same_classes_keep_the_last_layer(halves, low, tmp_path, capsys):
-    train(digits(halves, "low", start=str(low), steps=1, statistics_steps=0, optimizer=Optimizer(peak=1e-9)),
-          tmp_path / "run")
+    train(digits(halves, "low", initialize_from=str(low), steps=1, precise_batch_norm_steps=0,
+                 optimizer=Optimizer(learning_rate=1e-9)), tmp_path / "run")
     assert "starts from low, step 100\n" in capsys.readouterr().err
     before, after = restore(low).state.params, restore(tmp_path / "run").state.params
     assert np.allclose(before["fc"]["kernel"], after["fc"]["kernel"], atol=1e-6)
@@ -77,7 +78,7 @@ def test_the_same_classes_keep_the_last_layer(halves, low, tmp_path, capsys):
 
 def test_a_run_goes_on_without_what_it_started_from(halves, low, tmp_path):
     start = shutil.copytree(low, tmp_path / "start")
-    run = digits(halves, "high", start=str(start))
+    run = digits(halves, "high", initialize_from=str(start))
     whole = train(run, tmp_path / "run")
     shutil.rmtree(start)
     (tmp_path / "run" / "result.json").unlink()
@@ -86,7 +87,7 @@ def test_a_run_goes_on_without_what_it_started_from(halves, low, tmp_path):
 
 
 def test_damaged_checkpoints_send_a_run_back_to_its_start(halves, low, tmp_path):
-    run = digits(halves, "high", start=str(low), steps=4, checkpoint_steps=4)
+    run = digits(halves, "high", initialize_from=str(low), steps=4, checkpoint_steps=4)
     whole = train(run, tmp_path / "run")
     (tmp_path / "run" / "result.json").unlink()
     (tmp_path / "run" / "checkpoints" / "4" / "digests.json").unlink()
@@ -96,7 +97,7 @@ def test_damaged_checkpoints_send_a_run_back_to_its_start(halves, low, tmp_path)
 
 def test_exported_weights_are_a_start_as_good_as_the_run_itself(halves, low, tmp_path):
     out = export(load(low), "akamaster", tmp_path / "out")
-    digests = {train(digits(halves, "high", start=str(start), steps=2), tmp_path / start.name)["state_digest"]
+    digests = {train(digits(halves, "high", initialize_from=str(start), steps=2), tmp_path / start.name)["state_digest"]
                for start in (low, out)}
     assert len(digests) == 1
 
@@ -106,20 +107,21 @@ def test_wrong_starts_are_refused_before_anything_is_trained(halves, tmp_path):
     out = export(grey, "akamaster", tmp_path / "out")
     for start, message in ((tmp_path / "none", "none: no run lies there"), (tmp_path, "no run lies there")):
         with pytest.raises(BadInput, match=message):
-            train(digits(halves, "high", start=str(start)), tmp_path / "run")
+            train(digits(halves, "high", initialize_from=str(start)), tmp_path / "run")
     for changes, message in (
-            ({"depth": 14}, "start: .* holds ResNet A-8 for CIFAR-10 .* of high is ResNet A-14 for CIFAR-10"),
+            ({"depth": 14}, "initialize-from: .* holds ResNet A-8 for CIFAR-10 .* of high is ResNet A-14 for CIFAR-10"),
             ({"depth": 8, "std": (1.0, 2.0, 3.0)}, r"with std \(\), and .* with std \(1.0, 2.0, 3.0\)")):
-        run = digits(halves, "high", start=str(out), architecture=Architecture(norm_group=16, **changes))
+        run = digits(halves, "high", initialize_from=str(out),
+                     architecture=Architecture(ghost_batch_size=16, **changes))
         with pytest.raises(BadInput, match=message):
             train(run, tmp_path / "run")
     with pytest.raises(BadInput, match="random is for images of 3 channels, and these have 1"):
-        train(digits(halves, "high", start=str(out), data=Data(source="digits")), tmp_path / "grey")
+        train(digits(halves, "high", initialize_from=str(out), data=Data(source="digits")), tmp_path / "grey")
     assert not (tmp_path / "grey" / "experiment.json").exists()
     with pytest.raises(BadInput, match="and none are named"):
-        digits(halves, "high", architecture=Architecture(depth=8, norm_group=16, fixed_norm=True))
-    with pytest.raises(BadInput, match=r"body-rate is -1\.0"):
-        Optimizer(body_rate=-1.0)
+        digits(halves, "high", architecture=Architecture(depth=8, ghost_batch_size=16, frozen_batch_norm=True))
+    with pytest.raises(BadInput, match=r"backbone-rate is -1\.0"):
+        Optimizer(backbone_rate=-1.0)
 
 
 def test_the_rate_of_the_body_is_scaled_and_that_of_the_last_layer_is_not():
@@ -127,7 +129,7 @@ def test_the_rate_of_the_body_is_scaled_and_that_of_the_last_layer_is_not():
     gradients = jax.tree.map(lambda x: 2 * x, params)
 
     def update(rate):
-        optimizer = sgd(Optimizer(peak=0.5, body_rate=rate, drop_steps=()))
+        optimizer = sgd(Optimizer(learning_rate=0.5, backbone_rate=rate, decay_steps=()))
         return optimizer.update(gradients, optimizer.init(params), params, error=jnp.float32(50))[0]
 
     whole, part = update(1.0), update(0.25)
@@ -140,10 +142,10 @@ def test_imported_weights_are_tuned_on_photographs(photographs, tmp_path):
     std = (58.395, 57.12, 57.375)
     out = export(random_network("imagenet", 18, "B", "abc", std=std, size=96), "torchvision", tmp_path / "out")
     data = Photographs(source=f"folder:{photographs}/folders", size=96, shorter_side=(100, 130), test_shorter_side=100,
-                       workers=0)
-    architecture = Architecture(family="imagenet", depth=18, shortcut="B", norm_group=8, fixed_norm=True, std=std)
-    run = Experiment(name="tuned", architecture=architecture, data=data, start=str(out), steps=2, batch_size=16,
-                     optimizer=Optimizer(peak=1e-4, drop_steps=()))
+                       workers=0, std=std)
+    architecture = Architecture(family="imagenet", depth=18, shortcut="B", ghost_batch_size=8, frozen_batch_norm=True)
+    run = Experiment(name="tuned", architecture=architecture, data=data, initialize_from=str(out), steps=2,
+                     batch_size=16, optimizer=Optimizer(learning_rate=1e-4, decay_steps=()))
     train(run, tmp_path / "run")
     network, tuned = load(out), load(tmp_path / "run")
     assert same(tuned.variables["batch_stats"], network.variables["batch_stats"])

@@ -78,7 +78,7 @@ def test_relu_and_its_gradient():
 
 def test_statistics_are_those_of_each_group_even_far_from_zero():
     x = np.asarray(random(0, 12, 4, 4, 3)) + 100 * np.arange(12).reshape(12, 1, 1, 1) // 4
-    norm = BatchNorm(train=True, group=4)
+    norm = BatchNorm(train=True, ghost_batch_size=4)
     variables = norm.init(jax.random.key(0), x)
     y, updated = norm.apply(variables, x, mutable=["batch_stats"])
     groups = x.astype(np.float64).reshape(3, 4, 4, 4, 3)
@@ -98,12 +98,12 @@ def test_evaluation_uses_the_running_statistics():
 
 def test_groups_must_divide_the_batch():
     with pytest.raises(ValueError, match="a batch of 6 images does not divide into groups of 4"):
-        BatchNorm(train=True, group=4).init(jax.random.key(0), jnp.zeros((6, 2, 2, 3)))
+        BatchNorm(train=True, ghost_batch_size=4).init(jax.random.key(0), jnp.zeros((6, 2, 2, 3)))
 
 
 @pytest.mark.parametrize("group", [2, 8, 16])
 def test_groups_give_the_same_numbers_on_eight_devices(group):
-    x, norm = random(0, 16, 4, 4, 3), BatchNorm(train=True, group=group)
+    x, norm = random(0, 16, 4, 4, 3), BatchNorm(train=True, ghost_batch_size=group)
     variables = norm.init(jax.random.key(0), x)
     apply = jax.jit(lambda v, x: norm.apply(v, x, mutable=["batch_stats"]))
     mesh = jax.make_mesh((8,), ("batch",), devices=jax.devices()[:8], axis_types=(AxisType.Auto,))

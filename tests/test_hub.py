@@ -63,7 +63,7 @@ def hub(tmp_path_factory):
 
 def ask(target, home, address, **environment):
     """Load in a process of its own, as the client reads its settings once; return what it printed."""
-    code = ("import sys, resjax\nfrom resjax.dispatch import guarded\n"
+    code = ("import sys, resjax\nfrom resjax.command_line import guarded\n"
             "sys.exit(guarded(lambda: print(resjax.load(sys.argv[1]).architecture.title())))")
     settings = {"HF_ENDPOINT": address, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1"} | environment
     done = subprocess.run([sys.executable, "-c", code, target], env=os.environ | settings, capture_output=True,

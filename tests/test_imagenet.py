@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from resjax import Architecture, BadInput, Experiment, Optimizer, Photographs, read_metrics, restore, train
-from resjax.dispatch import execute
+from resjax.command_line import execute
 from resjax.paper import TABLES, plan
 from resjax.paper.figures import figure4
 
@@ -21,12 +21,12 @@ FILE = """
 from resjax import Architecture, Experiment, Optimizer, Photographs, run
 def tiny(name, depth=18, shortcut="A"):
     return Experiment(
-        name=name, architecture=Architecture(family="imagenet", depth=depth, shortcut=shortcut, norm_group=8),
+        name=name, architecture=Architecture(family="imagenet", depth=depth, shortcut=shortcut, ghost_batch_size=8),
         data=Photographs(source="folder:FOLDERS", size=96, shorter_side=(100, 130), test_shorter_side=100,
                          workers=WORKERS),
-        optimizer=Optimizer(peak=0.005, drop_steps=(18,), plateau_steps=10), steps=24, batch_size=16, log_steps=5,
-        evaluate_steps=10, evaluate_test=True,
-        checkpoint_steps=5, statistics_steps=4)
+        optimizer=Optimizer(learning_rate=0.005, decay_steps=(18,), plateau_steps=10), steps=24,
+        batch_size=16, log_steps=5, evaluate_steps=10, evaluate_test=True,
+        checkpoint_steps=5, precise_batch_norm_steps=4)
 EXPERIMENTS = {e.name: e for e in [tiny("plain18", shortcut="plain"), tiny("resnet18A")]}
 if __name__ == "__main__":
     run(EXPERIMENTS)
@@ -152,23 +152,23 @@ def test_a_table_is_one_command(done, photographs, tmp_path, capsys, monkeypatch
     drawing = figure4(plan(TABLES["table2"], tmp_path / "tiny", tmp_path / "runs", 1, ["resnet18A"]))
     assert drawing.figure.axes[1].get_ylim()[1] >= read_metrics(run, "train")[0]["error"]  # no plain net is there
     plt.close(drawing.figure)
-    monkeypatch.setattr("resjax.paper.measured.measure", None)
+    monkeypatch.setattr("resjax.paper.results.measure", None)
     execute(arguments)
     assert capsys.readouterr().out == out
 
 
 def test_the_ensemble_of_table_5_is_measured_together(done, photographs, tmp_path, monkeypatch):
-    from resjax.paper.ledger import as_markdown, collect
+    from resjax.paper.results import as_markdown, collect
     from resjax.paper.tables import TABLE5
 
     row = TABLE5.rows[0]._replace(members=(("resnet18A", 0), ("resnet18A", 1)))
     table = TABLE5._replace(rows=(row,), views="single")
     write(tmp_path, photographs)
     runs = plan(table, tmp_path / "tiny", tmp_path, seeds=3)
-    assert [run.workdir.name for run in runs] == ["seed0", "seed1"]
+    assert [run.run_directory.name for run in runs] == ["seed0", "seed1"]
     assert collect(table, runs) == []
     for run in runs:
-        shutil.copytree(done / "run", run.workdir)
+        shutil.copytree(done / "run", run.run_directory)
     (line,) = collect(table, runs)
     assert (len(line.errors), line.errors, line.parameters) == (1, line.top5, 2 * 11_003_714)
     assert "| ResNet, six models | 152 | 22,007,428 | 3.57 |" in as_markdown(table, [line], 1.0)
@@ -180,13 +180,14 @@ def test_every_row_has_its_experiment(name):
     runs = plan(TABLES[name], Path(__file__).parents[1] / "experiments", Path("runs"), seeds=1)
     for run in runs:
         experiment = run.experiment
-        assert (experiment.steps, experiment.batch_size, experiment.optimizer.peak) == (600_000, 256, 0.1)
-        assert experiment.architecture.norm_group == 32
+        assert (experiment.steps, experiment.batch_size, experiment.optimizer.learning_rate) == (600_000, 256, 0.1)
+        assert experiment.architecture.ghost_batch_size == 32
         if not run.row.members:
             assert experiment.architecture.depth == run.row.layers
             option = run.row.title.rpartition(" ")[2] if run.row.title[-1] in "ABC" else "B"
             assert experiment.architecture.shortcut == ("plain" if run.row.title.startswith("plain") else option)
-    assert len({run.workdir for run in runs}) == len(runs) == {"table2": 4, "table3": 7, "table4": 5, "table5": 6}[name]
+    directories = {run.run_directory for run in runs}
+    assert len(directories) == len(runs) == {"table2": 4, "table3": 7, "table4": 5, "table5": 6}[name]
 
 
 def test_too_many_unreadable_images_stop_the_run(photographs, tmp_path, capsys):
@@ -195,8 +196,9 @@ def test_too_many_unreadable_images_stop_the_run(photographs, tmp_path, capsys):
         file = tmp_path / "folders" / "train" / "n02000001" / f"n02000001_{i}.JPEG"
         file.write_bytes(file.read_bytes()[:900])
     run = Experiment(
-        name="broken", architecture=Architecture(family="imagenet", depth=18, norm_group=8), steps=9, batch_size=16,
-        optimizer=Optimizer(drop_steps=()), data=Photographs(
+        name="broken", architecture=Architecture(family="imagenet", depth=18, ghost_batch_size=8), steps=9,
+        batch_size=16,
+        optimizer=Optimizer(decay_steps=()), data=Photographs(
             source=f"folder:{tmp_path}/folders", size=96, shorter_side=(100, 130), test_shorter_side=100, workers=0,
             broken_images=2))
     with pytest.raises(BadInput, match=r"3 images are unreadable, and data\.broken-images allows 2"):

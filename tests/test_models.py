@@ -58,7 +58,7 @@ def written_out(params, option, x, blocks):
 
 @pytest.mark.parametrize("option", ["plain", "A", "B", "C"])
 def test_network_is_the_papers_formula(option):
-    model, x = cifar_resnet(14, option, norm_group=4), random_images(4, 8, 8, 3)
+    model, x = cifar_resnet(14, option, ghost_batch_size=4), random_images(4, 8, 8, 3)
     variables = jax.jit(model.init)(KEY, x)
     logits, _ = in_training(model)(variables, x)
     expected = jax.jit(written_out, static_argnums=(1, 3))(variables["params"], option, x, 2)
@@ -81,7 +81,8 @@ def test_shortcuts_a_and_b_are_the_identity_where_dimensions_stay(option):
 
 @pytest.mark.parametrize("stride_in", ["1x1", "3x3"])
 def test_bottleneck_is_the_papers_formula(stride_in):
-    model = ResNet((1, 1), filters=4, classes=5, shortcut="B", block="bottleneck", stride_in=stride_in, norm_group=2)
+    model = ResNet((1, 1), filters=4, classes=5, shortcut="B", block="bottleneck", stride_in=stride_in,
+                   ghost_batch_size=2)
     x = random_images(2, 8, 8, 3)
     variables = jax.jit(model.init)(KEY, x)
     _, state = in_training(model, mutable=["batch_stats", "intermediates"],
@@ -106,7 +107,7 @@ def test_he_initialisation(side):
 
 def test_scanned_and_unrolled_stages_share_parameters_and_agree():
     x = random_images(8, 8, 8, 3)
-    scanned, unrolled = (cifar_resnet(20, norm_group=8, unroll=unroll) for unroll in (0, 8))
+    scanned, unrolled = (cifar_resnet(20, ghost_batch_size=8, unroll=unroll) for unroll in (0, 8))
     variables = jax.jit(scanned.init)(KEY, x)
     assert same_trees(variables, jax.jit(unrolled.init)(KEY, x), 0)
 
@@ -129,7 +130,7 @@ def test_program_does_not_grow_with_depth():
 
 
 def test_bfloat16_computes_narrow_and_keeps_wide():
-    model, x = cifar_resnet(8, precision="bfloat16", norm_group=8), random_images(8, 8, 8, 3)
+    model, x = cifar_resnet(8, precision="bfloat16", ghost_batch_size=8), random_images(8, 8, 8, 3)
     variables = jax.jit(model.init)(KEY, x)
     logits, updated = in_training(model)(variables, x)
     exact, _ = in_training(model.clone(precision="float32"))(variables, x)

@@ -11,7 +11,7 @@ from resjax.models.ops import materialize, relu
 @pytest.fixture(scope="module")
 def lowered():
     """The gradient of a small network with bottlenecks, lowered for each platform on this machine."""
-    model = ResNet((1, 1), filters=8, classes=4, block="bottleneck", shortcut="B", stem="7x7", norm_group=2)
+    model = ResNet((1, 1), filters=8, classes=4, block="bottleneck", shortcut="B", stem="7x7", ghost_batch_size=2)
     variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
 
     def loss(params, stats, x):

@@ -22,7 +22,7 @@ def rates(settings, errors):
 
 
 def test_the_papers_recurrence():
-    settings = Optimizer(peak=0.2, momentum=0.9, weight_decay=0.03, drop_steps=(3, 5))
+    settings = Optimizer(learning_rate=0.2, momentum=0.9, weight_decay=0.03, decay_steps=(3, 5))
     optimizer, params = sgd(settings), {"kernel": jnp.array([1.0, -2.0])}
     state, w, v = optimizer.init(params), np.array([1.0, -2.0]), np.zeros(2)
     for step in range(8):
@@ -35,18 +35,18 @@ def test_the_papers_recurrence():
 
 
 def test_rate_drops_at_the_given_iterations():
-    found = rates(Optimizer(peak=0.1, drop_steps=(2, 4)), [50] * 6)
+    found = rates(Optimizer(learning_rate=0.1, decay_steps=(2, 4)), [50] * 6)
     np.testing.assert_allclose(found, [0.1, 0.1, 0.01, 0.01, 0.001, 0.001], rtol=1e-6)
 
 
 def test_warm_up_of_fixed_length():
-    found = rates(Optimizer(warmup_rate=0.01, warmup_steps=3, drop_steps=(5,)), [100] * 7)
+    found = rates(Optimizer(warmup_rate=0.01, warmup_steps=3, decay_steps=(5,)), [100] * 7)
     np.testing.assert_allclose(found, [0.01] * 3 + [0.1] * 2 + [0.01] * 2, rtol=1e-6)
 
 
 def test_warm_up_until_the_training_error_is_below_80_percent_and_never_again():
     errors = [90.0] * 60 + [60.0] * 100 + [90.0] * 300
-    found = rates(Optimizer(warmup_rate=0.01, warmup_error=80.0, drop_steps=(450,)), errors)
+    found = rates(Optimizer(warmup_rate=0.01, warmup_error=80.0, decay_steps=(450,)), errors)
     smoothed, first = 100.0, None
     for step, error in enumerate(errors):
         smoothed = 0.99 * smoothed + 0.01 * error
@@ -68,7 +68,7 @@ def test_scope_of_weight_decay(scope, decays):
 
 
 def test_the_rate_falls_when_the_training_error_does_not_and_three_times_at_most():
-    settings = Optimizer(peak=0.1, drop_steps=(), plateau_steps=5)
+    settings = Optimizer(learning_rate=0.1, decay_steps=(), plateau_steps=5)
     falling = np.linspace(90, 10, 60)
     np.testing.assert_allclose(rates(settings, falling), 0.1, rtol=1e-6)
     found = rates(settings, [*falling, *[40.0] * 60])
@@ -79,4 +79,4 @@ def test_the_rate_falls_when_the_training_error_does_not_and_three_times_at_most
 
 def test_noise_is_averaged_before_the_error_counts_as_flat():
     noisy = np.linspace(90, 10, 400) + np.random.default_rng(0).normal(0, 5, 400)
-    np.testing.assert_allclose(rates(Optimizer(drop_steps=(), plateau_steps=50), noisy), 0.1, rtol=1e-6)
+    np.testing.assert_allclose(rates(Optimizer(decay_steps=(), plateau_steps=50), noisy), 0.1, rtol=1e-6)

@@ -5,6 +5,7 @@ from contextlib import suppress
 from dataclasses import replace
 from io import BytesIO
 from multiprocessing.shared_memory import SharedMemory
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,20 +14,20 @@ from grain._src.python.ipc.shared_memory_array import SharedMemoryArray
 from PIL import Image
 
 from resjax import BadInput, Photographs
-from resjax.photographs import (
+from resjax.data import (
     centre_crop,
     cut,
     decode,
     dimensions,
-    find_photographs,
+    find_images,
     measure_statistics,
     random_box,
     resize_shorter_side,
     training_batches,
 )
-from resjax.photographs.crops import Box
-from resjax.photographs.stream import own
-from resjax.photographs.tars import DEVKIT, TRAIN, VALIDATION
+from resjax.data.archives import DEVKIT, TRAIN, VALIDATION
+from resjax.data.preprocessing import Box
+from resjax.data.stream import own
 
 SEEDS = (3, 4)
 
@@ -38,8 +39,8 @@ def small(photographs, kind="folder", **changes):
 
 
 def batches(data, count, batch_size=16, step=0, process=0, processes=1):
-    photos = find_photographs(data).train
-    with training_batches(photos, data, SEEDS, batch_size, range(step, step + count), process, processes) as iterator:
+    photos = find_images(data).train
+    with training_batches(photos, data, SEEDS, batch_size, range(step, step + count), (process, processes)) as iterator:
         return list(iterator)
 
 
@@ -55,7 +56,7 @@ def three(photographs):
 @pytest.mark.parametrize("kind", ["tars", "tfds"])
 def test_folders_archives_and_prepared_sets_give_the_same_batches(photographs, three, kind):
     assert same(batches(small(photographs, kind), 7), three)
-    one, other = (find_photographs(small(photographs, name)) for name in ("folder", kind))
+    one, other = (find_images(small(photographs, name)) for name in ("folder", kind))
     assert one.classes == other.classes
     for split in ("train", "test"):
         a, b = getattr(one, split), getattr(other, split)
@@ -89,7 +90,7 @@ def test_an_epoch_visits_every_image_once_and_the_next_in_another_order(photogra
 
 def test_crops_differ_between_epochs(photographs):
     data = small(photographs, flip=False)
-    photos = find_photographs(data).train
+    photos = find_images(data).train
     boxes = [random_box(150, 200, data, np.random.default_rng(seed)) for seed in range(2)]
     assert boxes[0] != boxes[1]
     assert photos.name(0).endswith("n02000001_0.JPEG")
@@ -131,7 +132,7 @@ def photograph():
 
 def test_a_crop_is_what_pillow_makes_of_it(photograph):
     content = encoded(photograph, quality=95)
-    ours = cut(decode(content, 400, "x"), Box(20, 30, 330, 330), 224)
+    ours = cut(decode(content, "x", least=400), Box(20, 30, 330, 330), 224)
     theirs = photograph.resize((224, 224), Image.Resampling.BILINEAR, box=(30, 20, 360, 350))
     assert np.abs(ours.astype(int) - np.asarray(theirs)).mean() < 4
     assert np.abs(ours[:, ::-1].astype(int) - np.asarray(theirs)).mean() > 30  # what a wrong crop would come to
@@ -139,7 +140,7 @@ def test_a_crop_is_what_pillow_makes_of_it(photograph):
 
 @pytest.mark.parametrize(("least", "shape"), [(300, (427, 640)), (200, (214, 320)), (100, (107, 160)), (20, (54, 80))])
 def test_decoding_at_reduced_scale_leaves_enough(photograph, least, shape):
-    image = decode(encoded(photograph, quality=95), least, "x")
+    image = decode(encoded(photograph, quality=95), "x", least=least)
     assert image.shape == (*shape, 3)
     small = np.asarray(photograph.resize(shape[::-1], Image.Resampling.BOX))
     assert np.abs(image.astype(int) - small).mean() < 8
@@ -150,20 +151,20 @@ def test_grey_cmyk_and_misnamed_images_are_read(photograph, kind, mode):
     content = encoded(photograph.convert(mode), kind)
     assert dimensions(content, "x") == (427, 640)
     wanted = np.asarray(Image.open(BytesIO(content)).convert("RGB")).astype(int)
-    assert np.abs(decode(content, 400, "x") - wanted).mean() < 1
+    assert np.abs(decode(content, "x", least=400) - wanted).mean() < 1
 
 
 @pytest.mark.parametrize("cut_at", [0, 10, 400, 20_000])
 def test_a_truncated_image_is_named(photograph, cut_at):
     with pytest.raises(BadInput, match=r"cat\.JPEG: not a whole image"):
-        decode(encoded(photograph)[:cut_at], 224, "cat.JPEG")
+        decode(encoded(photograph)[:cut_at], "cat.JPEG", least=224)
 
 
 def test_a_damaged_byte_within_is_forgiven_or_named(photograph):
     content = bytearray(encoded(photograph))
     content[len(content) // 2] ^= 0xFF
     with suppress(BadInput):
-        assert decode(bytes(content), 400, "x").shape == (427, 640, 3)
+        assert decode(bytes(content), "x", least=400).shape == (427, 640, 3)
 
 
 def test_the_shorter_side_and_the_centre():
@@ -175,18 +176,18 @@ def test_the_shorter_side_and_the_centre():
 
 def test_statistics_are_those_of_the_centre_crops_and_are_kept(photographs, monkeypatch):
     data = small(photographs)
-    photos = find_photographs(data)
-    found = measure_statistics(photos, data)
-    crops = np.stack([centre_crop(resize_shorter_side(decode(photos.train.read(i), 80, ""), 80), 64, 64)
+    photos = find_images(data)
+    found = measure_statistics(photos.train, data)
+    crops = np.stack([centre_crop(resize_shorter_side(decode(photos.train.read(i), "", least=80), 80), 64, 64)
                       for i in range(len(photos.train.labels))])
     np.testing.assert_allclose(found.mean, crops.mean(0), rtol=1e-6)
     covariance = np.cov(crops.reshape(-1, 3).T, bias=True)
     np.testing.assert_allclose(found.colours @ found.colours.T, covariance, rtol=1e-4)
-    monkeypatch.setattr("resjax.photographs.statistics.summarize", None)
-    again = measure_statistics(photos, data)
+    monkeypatch.setattr("resjax.data.statistics.summarize", None)
+    again = measure_statistics(photos.train, data)
     assert np.array_equal(found.mean, again.mean)
     with pytest.raises(TypeError):  # another crop is another mean
-        measure_statistics(photos, replace(data, size=72))
+        measure_statistics(photos.train, replace(data, size=72))
 
 
 def test_shared_memory_is_given_back_as_soon_as_it_is_copied():
@@ -205,7 +206,7 @@ def test_shared_memory_is_given_back_as_soon_as_it_is_copied():
 def test_a_stream_goes_on_while_others_are_opened_and_closed(photographs, three):
     """As a training does while it is evaluated."""
     run = small(photographs, workers=2)
-    photos = find_photographs(run).train
+    photos = find_images(run).train
     with training_batches(photos, run, SEEDS, 16, range(7)) as outer:
         found = [next(outer)]
         for _ in range(2):
@@ -220,7 +221,7 @@ def test_statistics_are_the_same_for_any_number_of_workers(photographs, monkeypa
     for workers in (0, 2):
         monkeypatch.setenv("RESJAX_CACHE", str(tmp_path / str(workers)))
         data = small(photographs, workers=workers)
-        found.append(measure_statistics(find_photographs(data), data))
+        found.append(measure_statistics(find_images(data).train, data))
     assert same([found[0]], [found[1]])
 
 
@@ -232,15 +233,15 @@ def copy(photographs, tmp_path):
 
 def test_an_unreadable_image_is_marked_and_the_next_takes_its_place(copy):
     data = small(copy, flip=False)
-    photos = find_photographs(data)
-    file = copy / "folders" / "train" / photos.train.name(5)
+    photos = find_images(data)
+    file = Path(photos.train.name(5))
     file.write_bytes(file.read_bytes()[:1000])
     found = batches(data, 3)
     broken = np.concatenate([batch.broken for batch in found])
     assert sorted(broken) == [-1] * 47 + [5]
     with pytest.raises(BadInput, match=f"1 images .* data.broken-images allows 0: {photos.train.name(5)}"):
-        measure_statistics(photos, replace(data, broken_images=0))
-    assert np.isfinite(measure_statistics(photos, data).mean).all()
+        measure_statistics(photos.train, replace(data, broken_images=0))
+    assert np.isfinite(measure_statistics(photos.train, data).mean).all()
 
 
 @pytest.mark.parametrize("damage", [
@@ -251,7 +252,7 @@ def test_an_unreadable_image_is_marked_and_the_next_takes_its_place(copy):
 def test_wrong_folders_are_named(copy, damage):
     damage(copy)
     with pytest.raises(BadInput, match="folders"):
-        find_photographs(small(copy))
+        find_images(small(copy))
 
 
 @pytest.mark.parametrize(("name", "damage"), [
@@ -262,7 +263,7 @@ def test_wrong_folders_are_named(copy, damage):
 def test_wrong_archives_are_named(copy, name, damage):
     damage(copy / "tars" / name)
     with pytest.raises(BadInput, match=name.replace(".", r"\.")):
-        find_photographs(small(copy, "tars"))
+        find_images(small(copy, "tars"))
 
 
 @pytest.mark.parametrize(("changes", "message"), [

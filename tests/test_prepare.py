@@ -13,7 +13,8 @@ import tensorflow_datasets as tfds
 from conftest import flip
 
 from resjax import BadInput, Data
-from resjax.data import load, prepare, prepare_cifar10
+from resjax.data import cifar10 as prepare
+from resjax.data import load, prepare_cifar10
 from resjax.data.prepared import find_prepared
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

@@ -14,7 +14,7 @@ from conftest import flip
 from PIL import Image
 
 from resjax import BadInput, Data
-from resjax.data import load, prepared
+from resjax.data import images, load
 from resjax.data.prepared import feature_keys
 
 CLASSES = ("cat", "dog", "emu")
@@ -75,8 +75,8 @@ def read(directory, name="tiny", **settings):
 @pytest.fixture
 def decodes(monkeypatch):
     """A list that grows by one with every decoding."""
-    calls, real = [], prepared.decode
-    monkeypatch.setattr(prepared, "decode", lambda *arguments: (calls.append(1), real(*arguments))[1])
+    calls, real = [], images.read_all
+    monkeypatch.setattr(images, "read_all", lambda *arguments: (calls.append(1), real(*arguments))[1])
     return calls
 
 
@@ -116,7 +116,7 @@ def test_unknown_labels_are_refused_and_named(tmp_path):
 
 def test_pictures_of_differing_sizes_need_a_size(tmp_path):
     write_set(tmp_path, train=[*numbered(5), *numbered(5, height=6)], test=numbered(3, width=9))
-    with pytest.raises(BadInput, match=r"1\.0\.0:train, record \d is \(\d, 5, 3\), others are .*; set data\.size"):
+    with pytest.raises(BadInput, match=r"1\.0\.0:train, record \d+ is \dx5, others are \dx5; set data\.size"):
         read(tmp_path)
     data = read(tmp_path, size=3)
     assert (data.train.pixels.shape, data.test.pixels.shape) == ((10, 3, 3, 3), (3, 3, 3, 3))

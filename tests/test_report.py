@@ -10,7 +10,7 @@ import jax
 import pytest
 
 from resjax import Architecture, BadInput, Data, Experiment, Optimizer, read_metrics, train
-from resjax.dispatch import execute
+from resjax.command_line import execute
 from resjax.paper import write_report, write_tensorboard
 from resjax.paper.report import POINTS, polyline
 from resjax.training import read_experiment
@@ -20,9 +20,9 @@ from resjax.training import read_experiment
 def folder(tmp_path_factory):
     """Fifty runs: one that was trained, its copies with curves as long as the paper's, and one that is not finished."""
     folder = tmp_path_factory.mktemp("fifty")
-    run = Experiment(name="run", architecture=Architecture(depth=8, norm_group=16), optimizer=Optimizer(peak=0.05),
-                     data=Data(pad=1, flip=False), steps=6, batch_size=32, log_steps=2, evaluate_steps=2,
-                     evaluate_test=True, statistics_steps=2)
+    run = Experiment(name="run", architecture=Architecture(depth=8, ghost_batch_size=16),
+                     optimizer=Optimizer(learning_rate=0.05), data=Data(pad=1, flip=False), steps=6,
+                     batch_size=32, log_steps=2, evaluate_steps=2, evaluate_test=True, precise_batch_norm_steps=2)
     train(run, folder / "run0", jax.devices()[:1])
     for number in range(1, 50):
         copy = folder / f"run{number}"

@@ -15,11 +15,11 @@ import jax
 import pytest
 
 from resjax import BadInput, read_metrics
-from resjax.catalogue import load_experiments
-from resjax.dispatch import execute
+from resjax.command_line import execute
+from resjax.experiment_files import load_experiments
 from resjax.paper import TABLES, plan
-from resjax.paper.ledger import Line, as_markdown, judge
-from resjax.paper.reproduce import part, prepared, train_missing
+from resjax.paper.reproduce import part, shortened, train_missing
+from resjax.paper.results import Line, as_markdown, judge
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 TABLE6 = TABLES["table6"]
@@ -27,9 +27,10 @@ TINY = """
 from dataclasses import replace
 from resjax import Architecture, Data, Experiment, Optimizer
 def tiny(name, depth, shortcut):
-    return Experiment(name=name, architecture=Architecture(depth=depth, shortcut=shortcut, norm_group=16),
-                      data=Data(pad=1, flip=False), optimizer=Optimizer(peak=0.05, drop_steps=(12, 18)), steps=24,
-                      batch_size=32, log_steps=4, evaluate_steps=8, checkpoint_steps=4, statistics_steps=2)
+    return Experiment(name=name, architecture=Architecture(depth=depth, shortcut=shortcut, ghost_batch_size=16),
+                      data=Data(pad=1, flip=False), optimizer=Optimizer(learning_rate=0.05, decay_steps=(12, 18)),
+                      steps=24, batch_size=32, log_steps=4, evaluate_steps=8, checkpoint_steps=4,
+                      precise_batch_norm_steps=2)
 EXPERIMENTS = {e.name: e for e in [tiny("plain20", 8, "plain"), tiny("resnet20", 8, "A")]}
 """
 
@@ -147,8 +148,8 @@ def test_seeds_train_one_after_the_other(tmp_path, monkeypatch):
 
 def test_a_shortened_schedule_is_in_proportion_and_says_so():
     experiments = load_experiments(EXPERIMENTS / "cifar10.py")
-    short = prepared(experiments["resnet56"], seed=3, scale=0.05, directory=None)
-    assert (short.steps, short.optimizer.drop_steps, short.seed) == (3_200, (1_600, 2_400), 3)
+    short = shortened(experiments["resnet56"], scale=0.05)
+    assert (short.steps, short.optimizer.decay_steps, short.seed) == (3_200, (1_600, 2_400), 3)
     assert short.batch_size == experiments["resnet56"].batch_size
     line = Line(TABLE6.rows[0], 3_200, (20.0, 22.0), (5.0, 6.0), 269_722, (1.0, 1.0))
     text = as_markdown(TABLE6, [line], 0.05)
@@ -165,9 +166,9 @@ def test_every_row_has_its_experiment_and_depth():
         assert run.experiment.architecture.depth == run.row.layers
         assert (run.experiment.architecture.shortcut == "plain") == run.row.title.startswith("plain")
         assert run.experiment.steps == 64_000
-    assert {run.workdir for run in runs} == {run.workdir for i in (1, 2, 3) for run in part(runs, f"{i}/3")}
-    assert {run.workdir.parent.name for run in plan(TABLE6, EXPERIMENTS, Path("runs"), 1, scale=0.1)}.isdisjoint(
-        run.workdir.parent.name for run in runs)
+    assert {run.run_directory for run in runs} == {run.run_directory for i in (1, 2, 3) for run in part(runs, f"{i}/3")}
+    assert {run.run_directory.parent.name for run in plan(TABLE6, EXPERIMENTS, Path("runs"), 1, scale=0.1)}.isdisjoint(
+        run.run_directory.parent.name for run in runs)
 
 
 def test_claims_are_judged_from_the_means():

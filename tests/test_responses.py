@@ -7,7 +7,8 @@ import pytest
 
 from resjax import cifar_resnet
 from resjax.analysis import response_deviations
-from resjax.data import Images
+from resjax.data import Images, Preprocessing
+from resjax.network import Classifier
 
 
 def images(count):
@@ -17,7 +18,7 @@ def images(count):
 
 @pytest.mark.parametrize("shortcut", ["plain", "B"])
 def test_deviations_are_those_of_a_direct_computation(shortcut):
-    model, some, mean = cifar_resnet(14, shortcut, norm_group=4), images(12), jnp.full((8, 8, 3), 100.0)
+    model, some, mean = cifar_resnet(14, shortcut, ghost_batch_size=4), images(12), jnp.full((8, 8, 3), 100.0)
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
     variables = {**variables, "batch_stats": jax.tree.map(  # not those of a fresh net
         lambda x: x + jax.random.uniform(jax.random.key(x.size), x.shape), variables["batch_stats"])}
@@ -52,7 +53,7 @@ def test_deviations_are_those_of_a_direct_computation(shortcut):
                 added = (projection - norm["mean"]) / np.sqrt(norm["var"] + 1e-5)
             x = jax.nn.relu(y2 + added)
 
-    found = response_deviations(model, variables, mean, some, batch_size=4)
+    found = response_deviations(Classifier(model, variables, Preprocessing(mean)), some, batch_size=4)
     assert found.shape == (13,)  # every 3x3 layer, and no projection
     np.testing.assert_allclose(found, expected, rtol=1e-3)
 
@@ -61,4 +62,4 @@ def test_a_batch_size_that_leaves_images_out_is_refused():
     model = cifar_resnet(8)
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
     with pytest.raises(ValueError, match="5 does not divide 12 images"):
-        response_deviations(model, variables, jnp.zeros((8, 8, 3)), images(12), batch_size=5)
+        response_deviations(Classifier(model, variables, Preprocessing(jnp.zeros((8, 8, 3)))), images(12), batch_size=5)

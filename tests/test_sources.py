@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from resjax import BadInput, Data
-from resjax.data import Images, load, mean_image, read_picture
-from resjax.data.dataset import hold_out, make_dataset
+from resjax.data import Images, decode, load, mean_image
+from resjax.data.images import hold_out, make_dataset
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -142,8 +142,10 @@ def test_every_kind_of_image_becomes_rgb(tmp_path, file, mode, expected):
 
 def test_grey_of_16_bits_keeps_its_range(tmp_path):
     Image.fromarray(np.array([[0, 255, 256, 1000, 30_000, 65_535]], np.uint16)).save(tmp_path / "deep.png")
-    for mode in ("L", "RGB"):
-        assert read_picture(tmp_path / "deep.png", mode, None)[0, :, 0].tolist() == [0, 0, 1, 3, 117, 255]
+    for channels in (1, 3):
+        pixels = decode((tmp_path / "deep.png").read_bytes(), "deep", channels)
+        assert pixels.shape == (1, 6, channels)
+        assert pixels[0, :, 0].tolist() == [0, 0, 1, 3, 117, 255]
 
 
 def test_pictures_stand_upright(tmp_path):
@@ -152,7 +154,7 @@ def test_pictures_stand_upright(tmp_path):
     picture = Image.new("RGB", (6, 4), BLUE)
     picture.paste(RED, (0, 0, 3, 4))
     picture.save(tmp_path / "turned.png", exif=exif)
-    pixels = read_picture(tmp_path / "turned.png", "RGB", None)
+    pixels = decode((tmp_path / "turned.png").read_bytes(), "turned")
     assert pixels.shape == (6, 4, 3)
     assert (pixels[:3] == RED).all()
     assert (pixels[3:] == BLUE).all()
@@ -170,7 +172,7 @@ def cut(file):
     (lambda root: (root / "test" / "dog").rename(root / "test" / "emu"),
      "{root}: 'train' and 'test' must hold the same classes; only one has: dog, emu"),
     (lambda root: (root / "test" / "dog" / "00.png").unlink(), "{root}/test/dog: the class folder holds no image"),
-    (lambda root: cut(root / "train" / "dog" / "00.png"), "{root}/train/dog/00.png: not a whole image file"),
+    (lambda root: cut(root / "train" / "dog" / "00.png"), "{root}/train/dog/00.png: not a whole image"),
     (lambda root: (root / "train" / "dog" / "00.png").write_text("no image"), "{root}/train/dog/00.png: not a whole"),
     (lambda root: paint(root / "train" / "dog" / "01.png", size=(5, 4)),
      "{root}/train/dog/01.png is 4x5, others are 4x6; set data.size to resize all"),
@@ -199,19 +201,14 @@ def test_a_picture_cut_anywhere_is_whole_or_refused(kind):
     stream = BytesIO()
     noise.save(stream, kind)
     content = stream.getvalue()
-    whole = read_picture(content, "RGB", None)
+    whole = decode(content, "record 7")
     for length in range(len(content)):
         if length < len(content) - 20:
-            with pytest.raises(BadInput, match=r"^record 7: not a whole image file"):
-                read_picture(content[:length], "RGB", None, "record 7")
+            with pytest.raises(BadInput, match=r"^record 7: not a whole image"):
+                decode(content[:length], "record 7")
         else:  # perhaps only the end mark is gone
             with suppress(BadInput):
-                np.testing.assert_array_equal(read_picture(content[:length], "RGB", None), whole)
-
-
-def test_a_missing_picture_is_named(tmp_path):
-    with pytest.raises(BadInput, match=r"none\.png: no such file"):
-        read_picture(tmp_path / "none.png", "RGB", None)
+                np.testing.assert_array_equal(decode(content[:length], "record 7"), whole)
 
 
 @pytest.mark.parametrize("label", [-1, 10])
@@ -221,7 +218,7 @@ def test_labels_out_of_range_are_named(split, label):
     splits[split].labels[13:] = label
     with pytest.raises(BadInput, match=rf"^digits: image 13 of the {split} split has label {label}, and there are 10 "
                                        r"classes: 0 \.\.\. 9$"):
-        make_dataset("digits", tuple("0123456789"), **splits, validation_images=0)
+        make_dataset(Data(source="digits"), tuple("0123456789"), **splits)
 
 
 def test_too_many_validation_images_are_refused():

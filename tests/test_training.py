@@ -20,8 +20,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import resjax
 from resjax import Architecture, BadInput, Diverged, Interrupted, Optimizer, read_metrics, train
-from resjax.data import Batch, Images, load, mean_image, shuffled
-from resjax.dispatch import guarded
+from resjax.command_line import guarded
+from resjax.data import Batch, Batching, Images, load, mean_image, permute
 from resjax.interrupt import requested, stop_requests
 from resjax.training import initial_state, loop, restore, sgd, state_digest, train_step
 from resjax.training.in_memory import InMemoryBatch, InMemoryInputs
@@ -37,8 +37,8 @@ def begin(experiment, devices):
     everywhere, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("batch"))
     model, optimizer = experiment.architecture.model(10), sgd(experiment.optimizer)
     state = jax.jit(initial_state, static_argnums=(0, 1))(model, optimizer, mean_image(data), experiment.seed)
-    inputs = InMemoryInputs(Images(*data), shuffled(state.key, 0, 3, len(data.labels)))
-    make_batch = InMemoryBatch(experiment.batch_size, experiment.data.pad, experiment.data.flip, split)
+    inputs = InMemoryInputs(Images(*data), permute(state.key, 0, 3, len(data.labels)))
+    make_batch = InMemoryBatch(Batching(experiment.batch_size, experiment.data.pad, experiment.data.flip), (), split)
     return model, optimizer, make_batch, *jax.device_put((state, inputs), everywhere)
 
 
@@ -81,13 +81,13 @@ def test_result_is_what_restore_and_evaluate_give(small, tmp_path):
     result = train(small(), tmp_path, ONE)
     trained = restore(tmp_path)
     test = load(trained.experiment.data).test
-    errors = resjax.evaluate(trained.model, trained.state.variables, trained.state.mean, Images(*test), 77)
+    errors = resjax.evaluate(trained.network, Images(*test), 77)
     assert (errors.top1_error, errors.images) == (result["test_top1_error"], 360)
     assert state_digest(trained.state) == result["state_digest"]
 
 
 def test_train_step_descends_along_the_gradient_of_the_mean_loss(small):
-    experiment = small(optimizer=Optimizer(peak=0.5, momentum=0.9, weight_decay=0.01))
+    experiment = small(optimizer=Optimizer(learning_rate=0.5, momentum=0.9, weight_decay=0.01))
     model, optimizer, _, state, (data, _) = begin(experiment, ONE)
     batch = Batch(data.pixels[:32] - state.mean, data.labels[:32])
 
@@ -105,7 +105,7 @@ def test_train_step_descends_along_the_gradient_of_the_mean_loss(small):
 
 
 def test_one_device_and_eight_give_the_same_losses(small):
-    experiment = small(batch_size=64, architecture=Architecture(depth=8, norm_group=32))
+    experiment = small(batch_size=64, architecture=Architecture(depth=8, ghost_batch_size=32))
     one, _ = losses(experiment, jax.devices()[:1], [1] * 20)
     eight, _ = losses(experiment, jax.devices()[:8], [1] * 20)
     np.testing.assert_allclose(one, eight, atol=1e-5)
@@ -119,13 +119,13 @@ def test_many_steps_in_one_call_are_the_same_steps(small):
 
 
 def test_scanned_and_unrolled_runs_have_the_same_losses(small):
-    nets = (Architecture(depth=14, norm_group=16, unroll=unroll) for unroll in (0, 8))
+    nets = (Architecture(depth=14, ghost_batch_size=16, unroll=unroll) for unroll in (0, 8))
     scanned, unrolled = (losses(small(architecture=net), ONE, [1] * 10)[0] for net in nets)
     np.testing.assert_allclose(scanned, unrolled, atol=1e-5)
 
 
 def test_true_average_is_the_mean_over_batches(small):
-    experiment = small(statistics_steps=3)
+    experiment = small(precise_batch_norm_steps=3)
     model, _, make_batch, state, inputs = begin(experiment, ONE)
     sums = jax.tree.map(jnp.zeros_like, state.batch_stats)
     found = add_batch_statistics(model, make_batch, 3, state, jax.tree.map(jnp.copy, sums), inputs)
@@ -140,7 +140,7 @@ def test_true_average_is_the_mean_over_batches(small):
 
 
 def test_no_statistics_steps_keep_the_moving_averages(small, tmp_path):
-    moving, averaged = (train(small(statistics_steps=count), tmp_path / str(count), ONE) for count in (0, 2))
+    moving, averaged = (train(small(precise_batch_norm_steps=count), tmp_path / str(count), ONE) for count in (0, 2))
     a, b = restore(tmp_path / "0").state, restore(tmp_path / "2").state
     assert same_trees(a.params, b.params, 0)
     assert not same_trees(a.batch_stats, b.batch_stats, 1e-3)
@@ -148,7 +148,7 @@ def test_no_statistics_steps_keep_the_moving_averages(small, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(small, tmp_path):
-    wild = small(optimizer=Optimizer(peak=1e30), checkpoint_steps=1)
+    wild = small(optimizer=Optimizer(learning_rate=1e30), checkpoint_steps=1)
     with pytest.raises(Diverged, match=r"after step 1|at step [23]"):
         train(wild, tmp_path, ONE)
     assert not (tmp_path / "result.json").exists()
@@ -200,13 +200,13 @@ def test_full_disk_ends_the_run_with_an_error(small, tmp_path, monkeypatch):
 
 
 def test_bfloat16_runs_learn(small, tmp_path):
-    experiment = small(steps=40, architecture=Architecture(depth=8, norm_group=16, precision="bfloat16"))
+    experiment = small(steps=40, architecture=Architecture(depth=8, ghost_batch_size=16, precision="bfloat16"))
     assert train(experiment, tmp_path, ONE)["test_top1_error"] < 50
 
 
 def test_optax_sgd_would_be_another_optimizer():
     """The rate stands inside the velocity: after a drop, the old velocity is not scaled down with it."""
-    settings = Optimizer(peak=0.1, drop_steps=(1,), weight_decay=0.0)
+    settings = Optimizer(learning_rate=0.1, decay_steps=(1,), weight_decay=0.0)
     ours, other = sgd(settings), optax.sgd(optax.piecewise_constant_schedule(0.1, {1: 0.1}), momentum=0.9)
     params = {"w": jnp.ones(1)}
     states, values = [ours.init(params), other.init(params)], [params, params]

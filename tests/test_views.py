@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from resjax import BadInput, Photographs, imagenet_resnet
-from resjax.data import Images
-from resjax.evaluation import class_probabilities, errors_of, evaluate, image_probabilities, views_of
+from resjax.data import ImageFiles, Images, centre_crop, decode, find_images, of_run, resize_shorter_side
+from resjax.distributed import batch_sharding
+from resjax.evaluation import ensemble, error_rates, evaluate, log_probabilities_of_views, views_of
 from resjax.evaluation.views import ten_crop, whole
-from resjax.photographs import centre_crop, decode, find_photographs, resize_shorter_side
-from resjax.processes import batch_sharding
+from resjax.network import Classifier
 
 
 def test_ten_crops_are_the_corners_the_centre_and_their_mirror_images():
@@ -30,9 +30,9 @@ def test_a_whole_image_is_a_multiple_of_32_and_at_most_twice_as_long(shape, side
 
 
 def test_the_papers_protocols():
-    data = Photographs()
-    assert [(view.side, view.size, view.count) for view in views_of("single", data)] == [(256, (224, 224), 1)]
-    assert [(view.side, view.size, view.count) for view in views_of("ten-crop", data)] == [(256, (224, 224), 10)]
+    data = of_run(Photographs(), np.zeros((224, 224, 3)))
+    assert [(view.side, view.size, view.number) for view in views_of("single", data)] == [(256, (224, 224), 1)]
+    assert [(view.side, view.size, view.number) for view in views_of("ten-crop", data)] == [(256, (224, 224), 10)]
     assert [view.side for view in views_of("multi-scale", data)] == [224, 256, 384, 480, 640]
     with pytest.raises(BadInput, match="views is 'eleven-crop'; it is one of single, ten-crop, multi-scale"):
         views_of("eleven-crop", data)
@@ -48,15 +48,16 @@ def setting(photographs):
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
     variables["params"]["fc"]["kernel"] *= 1e-3  # pixels of 0 to 255 and no training: softmax would be 0 or 1
     mean = jnp.full((64, 64, 3), 100.0) + jnp.arange(64)[:, None, None]
-    return data, find_photographs(data).test, model, variables, mean
+    return data, find_images(data).test, model, variables, mean
 
 
 def probabilities(setting, protocol, batch_size=32, devices=1, **changes):
     data, photos, model, variables, mean = setting
     data = replace(data, **changes)
     sharding = batch_sharding(jax.devices()[:devices])
-    return class_probabilities(model, variables, mean, photos, views_of(protocol, data), batch_size, sharding,
-                               data.workers)
+    classifier = Classifier(model, variables, of_run(data, mean))
+    views = views_of(protocol, classifier.preprocessing)
+    return np.exp(log_probabilities_of_views(classifier, photos, views, batch_size, sharding, data.workers))
 
 
 def softmax(setting, pixels):
@@ -69,7 +70,7 @@ def test_ten_crop_averages_the_softmax(setting):
     _, photos, *_ = setting
     found = probabilities(setting, "ten-crop")
     for index in (0, 7, 23):
-        image = resize_shorter_side(decode(photos.read(index), 80, ""), 80)
+        image = resize_shorter_side(decode(photos.read(index), "", least=80), 80)
         np.testing.assert_allclose(found[index], softmax(setting, ten_crop(image, 64, 64)).mean(0), rtol=1e-4)
     assert np.abs(found - probabilities(setting, "single")).max() > 1e-3
 
@@ -78,10 +79,10 @@ def test_multi_scale_averages_whole_images_over_scales(setting):
     data, photos, *_ = setting
     found = probabilities(setting, "multi-scale")
     for index in (0, 1):  # one lies, one stands
-        image = decode(photos.read(index), 10_000, "")
+        image = decode(photos.read(index), "")
         seen = []
-        for view in views_of("multi-scale", data):
-            resized = resize_shorter_side(decode(photos.read(index), view.side, ""), view.side)
+        for view in views_of("multi-scale", of_run(data, np.zeros((64, 64, 3)))):
+            resized = resize_shorter_side(decode(photos.read(index), "", least=view.side), view.side)
             seen.append(softmax(setting, centre_crop(resized, *whole(*image.shape[:2], view.side))[None])[0])
         np.testing.assert_allclose(found[index], np.mean(seen, 0), rtol=1e-4)
 
@@ -95,29 +96,47 @@ def test_batch_size_devices_and_workers_change_nothing(setting, protocol, change
 
 def test_an_unreadable_test_image_stops_the_evaluation(setting, tmp_path):
     data, photos, *rest = setting
+    cut = photos._replace(reader=lambda i: photos.read(i)[:500 if i == 3 else None])
     with pytest.raises(BadInput, match=f"{photos.name(3)}: not a whole image"):
-        probabilities((data, photos._replace(read=lambda i: photos.read(i)[:500 if i == 3 else None]), *rest), "single")
+        probabilities((data, cut, *rest), "single")
 
 
 def test_errors_of_probabilities_are_exact():
     probabilities = np.array([[0.1, 0.9, 0, 0, 0, 0], [0.3, 0.3, 0.4, 0, 0, 0], [0.2, 0.2, 0.2, 0.2, 0.15, 0.05],
                               [np.nan, 1, 0, 0, 0, 0]], np.float32)
-    errors = errors_of(probabilities, np.array([1, 0, 5, 1]))
+    with np.errstate(divide="ignore"):
+        errors = error_rates(np.log(probabilities), np.array([1, 0, 5, 1]))
     assert (errors.top1_error, errors.top5_error, errors.images) == (75.0, 50.0, 4)
-    tied = np.full((2, 6), 1 / 6, np.float32)  # of equal ones the earlier is right, as in `evaluate`
-    assert errors_of(tied, np.array([0, 5])).top1_error == 50
-    assert errors_of(tied, np.array([4, 5])).top5_error == 50
+    tied = np.log(np.full((2, 6), 1 / 6, np.float32))  # of equal ones the earlier is right, as in `evaluate`
+    assert error_rates(tied, np.array([0, 5])).top1_error == 50
+    assert error_rates(tied, np.array([4, 5])).top5_error == 50
 
 
-def test_images_in_memory_have_the_same_errors_both_ways(small):
+def test_a_network_with_itself_is_no_other():
+    logits = np.log(np.array([[0.2, 0.5, 0.3], [0.1, 0.1, 0.8]], np.float32))
+    np.testing.assert_allclose(ensemble([logits, logits]), logits, rtol=1e-6)
+    other = np.log(np.array([[0.6, 0.1, 0.3], [0.3, 0.3, 0.4]], np.float32))
+    np.testing.assert_allclose(np.exp(ensemble([logits, other])), [[0.4, 0.3, 0.3], [0.2, 0.2, 0.6]], rtol=1e-6)
+
+
+def test_images_in_memory_have_the_same_errors_from_files(tmp_path, small):
+    """The digits, once as an array and once as pictures: one evaluation."""
+    from PIL import Image
+
     from resjax.data import load
     from resjax.training import fit
 
     run, dataset = small(steps=20), load(small().data)
     model = run.architecture.model(10)
     state, _ = fit(run, model, dataset)
+    classifier = Classifier(model, state.variables, of_run(run.data, state.mean))
     images = Images(dataset.test.pixels[:150], dataset.test.labels[:150])
-    probabilities = image_probabilities(model, state.variables, state.mean, images, 64)
-    found, wanted = errors_of(probabilities, images.labels), evaluate(model, state.variables, state.mean, images, 64)
+    for number, pixels in enumerate(images.pixels):
+        Image.fromarray(pixels[..., 0]).save(tmp_path / f"{number}.png")
+    names = np.array([f"{number}.png".encode() for number in range(150)])
+    files = ImageFiles(names, images.labels, lambda index: (tmp_path / f"{index}.png").read_bytes())
+    seen = log_probabilities_of_views(classifier, files, views_of("single", classifier.preprocessing), 64,
+                                      batch_sharding(jax.devices()[:1]), 0)
+    found, wanted = error_rates(seen, images.labels), evaluate(classifier, images, 64)
     assert found[:2] == wanted[:2]
     assert found.loss == pytest.approx(wanted.loss, rel=1e-4)

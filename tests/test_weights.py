@@ -4,6 +4,7 @@ import json
 import shutil
 
 import h5py
+import jax
 import ml_dtypes
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ from networks import random_network, same_network
 from safetensors.numpy import load_file, save_file
 
 from resjax import BadInput, embed, export, features, load
-from resjax.weights.convert import reorder
-from resjax.weights.description import imagenet_classes, known_classes
+from resjax.network import imagenet_classes
+from resjax.weights.convert import blocks_apart, reorder
 from resjax.weights.files import read_tensors
+from resjax.weights.metadata import known_classes
 
 
 @pytest.fixture(scope="module")
@@ -82,11 +84,11 @@ def test_prefixes_of_parallel_training_are_dropped(prefix, network, exported, tm
 
 @pytest.mark.parametrize(("change", "message"), [
     (lambda t: t.pop("layer2.1.bn2.running_mean"), r"layer2.1.bn2.running_mean is missing, which "
-     r"pytorch_resnet_cifar10 has for our batch_stats/stage2/rest/bn2/mean\[0\] \(32,\)"),
+     r"pytorch_resnet_cifar10 has for our batch_stats/stage2/1/bn2/mean \(32,\)"),
     (lambda t: t.pop("linear.bias"), r"linear.bias is missing"),
     (put("linear.bias", np.zeros(4)), r"linear.bias has shape \(4,\), and our params/fc/bias is \(3,\)"),
     (put("layer1.0.conv2.weight", np.zeros((16, 16, 1, 1))), r"layer1.0.conv2.weight has shape \(16, 16, 1, 1\), and "
-     r"our params/stage1/first/conv2/kernel is \(3, 3, 16, 16\)"),
+     r"our params/stage1/0/conv2/kernel is \(3, 3, 16, 16\)"),
     (put("layer1.0.conv2.weight", np.zeros(16)), r"layer1.0.conv2.weight has shape \(16,\)"),
     (put("conv1.weight", np.zeros(3)), r"the first kernel has shape \(3,\)"),
     (put("extra.weight", np.zeros(3)), r"our network has no place for extra.weight"),
@@ -191,7 +193,8 @@ def test_the_first_keras_release_of_the_authors_weights_is_read_by_its_own_names
     loaded = load(tmp_path / "old.h5")
     assert loaded.architecture.stride_in == "1x1"
     known = network._replace(architecture=loaded.architecture, model=loaded.model)
-    assert same_network(loaded._replace(classes=network.classes, mean=network.mean, data=network.data), known)
+    told = {"classes": network.classes, "preprocessing": network.preprocessing, "data": network.data}
+    assert same_network(loaded._replace(**told), known)
     assert loaded.mean[0, 0].tolist() == pytest.approx([123.68, 116.779, 103.939])
 
 
@@ -210,16 +213,16 @@ def test_what_lies_beside_weights_is_checked(exported, tmp_path):
             ({"architecture": {"depth": 20}}, "it holds ResNet A-14 for CIFAR-10, and what lies beside it tells of"),
             ({"architecture": {"depht": 14}}, r"model\.json: Architecture: unknown or missing field: depht"),
             ({"architecture": 3}, r"model\.json: Architecture is 3; it is an object of fields"),
-            ({"classes": 3}, r"model\.json: Description\.classes is 3; it is a list"),
+            ({"classes": 3}, r"model\.json: classes is 3; it is a list"),
             ({"preprocessing": preprocessing | {"mean": ["x"]}}, r"model\.json: .*mean is 'x'"),
             ({"preprocessing": preprocessing | {"mean": []}}, "give either mean or mean_image"),
             ({"preprocessing": preprocessing | {"mean": [], "mean_image": "gone.npy"}}, r"gone\.npy: not a readable"),
             ({"preprocessing": preprocessing | {"mean": [], "mean_image": "../mean.npy"}}, "a file in the same folder"),
-            ({"preprocessing": preprocessing | {"std": [0, 1, 1]}}, "it is above 0"),
+            ({"preprocessing": preprocessing | {"std": [0, 1, 1]}}, "it must be above 0"),
             ({"preprocessing": preprocessing | {"mean": [float("nan"), 1, 1]}}, "it is finite"),
             ({"preprocessing": preprocessing | {"value_range": float("inf")}}, "value_range is inf"),
             ({"preprocessing": preprocessing | {"mean": [1, 2]}}, r"the mean is of \(32, 32, 2\)"),
-            ({"preprocessing": preprocessing | {"size": 64}}, "the crop is the smaller")):
+            ({"preprocessing": preprocessing | {"size": 64, "shorter_side": 32}}, "the crop is the smaller")):
         with pytest.raises(BadInput, match=message):
             load(beside(**changes))
     shown = beside(preprocessing=preprocessing | {"mean": [], "mean_image": "mean.npy"})
@@ -239,10 +242,14 @@ def test_what_lies_beside_weights_is_checked(exported, tmp_path):
 
 
 def test_reordering_channels_is_undone(network):
-    there = reorder(network.variables, network.model, back=False)
-    assert not np.array_equal(there["params"]["fc"]["kernel"], network.variables["params"]["fc"]["kernel"])
-    back = reorder(there, network.model, back=True)
-    assert same_network(network._replace(variables=back), network)
+    variables = jax.tree.map(np.copy, network.variables)
+    apart = blocks_apart(variables)
+    reorder(apart, network.model, back=False)
+    assert not np.array_equal(variables["params"]["fc"]["kernel"], network.variables["params"]["fc"]["kernel"])
+    assert not np.array_equal(variables["params"]["stage2"]["rest"]["conv1"]["kernel"],
+                              network.variables["params"]["stage2"]["rest"]["conv1"]["kernel"])
+    reorder(apart, network.model, back=True)
+    assert same_network(network._replace(variables=variables), network)
 
 
 def test_imagenets_classes():

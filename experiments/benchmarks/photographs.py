@@ -24,9 +24,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from resjax import Photographs
-from resjax.photographs import Photos
-from resjax.photographs.crops import random_box
-from resjax.photographs.stream import training_example
+from resjax.data import ImageFiles, random_box
+from resjax.data.stream import training_example
 
 RATE = 2_500  # images a second: what one H100 is expected to train ResNet-50 on
 Crop = Literal["scale", "area"]
@@ -49,8 +48,8 @@ def encoded_photographs(folder: Path | None, count: int) -> list[bytes]:
 def ours(encoded: list[bytes], crop: Crop) -> Callable[[int, np.random.Generator], object]:
     """Return what makes the i-th crop as training does."""
     names, labels = np.array([b"x"] * len(encoded)), np.zeros(len(encoded), np.int32)
-    photos, data = Photos(names, labels, encoded.__getitem__), Photographs(crop=crop)
-    return lambda index, random: training_example(photos, data, index, random)
+    files, data = ImageFiles(names, labels, encoded.__getitem__), Photographs(crop=crop)
+    return lambda index, random: training_example(files, data, index, random)
 
 
 def common(encoded: list[bytes], crop: Crop) -> Callable[[int, np.random.Generator], object]:

@@ -45,9 +45,9 @@ def task(net: str, gpu: bool) -> Task:
     """Describe the step to time."""
     if net == "resnet20":
         precision = "tensorfloat32" if gpu else "float32"
-        return Task(Architecture(depth=20, norm_group=128, precision=precision), 128, 32, 10)
+        return Task(Architecture(depth=20, ghost_batch_size=128, precision=precision), 128, 32, 10)
     batch = 256 if gpu else 16
-    return Task(Architecture(family="imagenet", depth=50, shortcut="B", stride_in="3x3", norm_group=batch,
+    return Task(Architecture(family="imagenet", depth=50, shortcut="B", stride_in="3x3", ghost_batch_size=batch,
                              precision="bfloat16" if gpu else "float32"), batch, 224, 1000)
 
 

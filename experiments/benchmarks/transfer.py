@@ -14,8 +14,8 @@ import tyro
 from PIL import Image
 
 from resjax import Data, Experiment, load_data, train
-from resjax.catalogue import load_experiments
-from resjax.dispatch import guarded
+from resjax.command_line import guarded
+from resjax.experiment_files import load_experiments
 
 ANIMALS = ("bird", "cat", "deer", "dog", "frog", "horse")
 FILES = Path(__file__).parents[1]
@@ -45,16 +45,16 @@ def transfer(workdir: Path = Path("runs/transfer"), steps: int = 1_500) -> None:
         write_halves(workdir / "images")
     animals, vehicles = (Data(source=f"folder:{workdir}/images/{half}", size=32) for half in ("animals", "vehicles"))
     resnet20 = load_experiments(FILES / "cifar10.py")["resnet20"]
-    drops = replace(resnet20.optimizer, drop_steps=(steps // 2, steps * 3 // 4))
+    drops = replace(resnet20.optimizer, decay_steps=(steps // 2, steps * 3 // 4))
     first = replace(resnet20, name="animals", data=animals, steps=steps, optimizer=drops)
     tuned = load_experiments(FILES / "finetune.py")
-    start = str(workdir / "animals")
+    animals_run = str(workdir / "animals")
     runs: dict[str, Experiment] = {"animals": first}
-    scratch = replace(tuned["resnet20"], name="scratch", start="", data=vehicles)
+    scratch = replace(tuned["resnet20"], name="scratch", initialize_from="", data=vehicles)
     runs["scratch"] = scratch
-    runs["scratch, the paper's rate"] = replace(scratch, optimizer=replace(scratch.optimizer, peak=0.1))
-    runs["fine-tuned"] = replace(tuned["resnet20"], start=start, data=vehicles)
-    runs["last layer alone"] = replace(tuned["resnet20_head"], start=start, data=vehicles)
+    runs["scratch, the paper's rate"] = replace(scratch, optimizer=replace(scratch.optimizer, learning_rate=0.1))
+    runs["fine-tuned"] = replace(tuned["resnet20"], initialize_from=animals_run, data=vehicles)
+    runs["last layer alone"] = replace(tuned["resnet20_head"], initialize_from=animals_run, data=vehicles)
     results = {name: train(run, workdir / name.replace(" ", "-").replace(",", "").replace("'", ""))
                for name, run in runs.items()}
     print("| run | steps | test error % |\n|---|---|---|")

@@ -1,9 +1,9 @@
-"""Residual blocks as things to measure, remove, swap and append: a stage is a stack, so a block is an index.
+"""Residual blocks as things to measure, remove, swap and append.
 
 The unravelled view is that of Veit, Wilber and Belongie (2016, arXiv 1605.06431).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from resjax.errors import check
 from resjax.models import BasicBlock, Bottleneck, DenseBlock
+from resjax.models.stacking import is_stage, stack, unstack
 
 BLOCKS = (BasicBlock, Bottleneck, DenseBlock)
 
@@ -34,9 +36,9 @@ def residual_ratios(model: nn.Module, variables: Any, images: jax.Array) -> jax.
 
     with nn.intercept_methods(measure):
         _, seen = model.apply(variables, images, mutable=["intermediates"])
-    stages = [seen["intermediates"][name] for name in sorted(seen["intermediates"])]
-    blocks = [stage[part] for stage in stages for part in ("first", "rest") if part in stage]
-    return jnp.concatenate([jnp.atleast_1d(block["residual"][0] / block["input"][0]) for block in blocks])
+    stages = unstack(seen["intermediates"])
+    blocks = [block for name in sorted(stages) if is_stage(name) for block in stages[name]]
+    return jnp.stack([block["residual"][0] / block["input"][0] for block in blocks])
 
 
 def last_layer(block: nn.Module) -> str:
@@ -51,71 +53,71 @@ def norm(x: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.square(x).sum())
 
 
-def without_block(model: nn.Module, variables: Any, stage: int, index: int) -> tuple[nn.Module, Any]:
+def without_block(model: Any, variables: Any, stage: int, index: int) -> tuple[Any, Any]:
     """Take a block out of a network: 0 is the second of a stage, as the first may change dimensions.
 
     Returns the network with one block less and its variables. Raises ValueError where there is no such block.
     """
-    index = checked(model, stage, index)
-    smaller = resized(model, stage, -1)
-    if smaller.blocks[stage] == 1:  # no stack is left
-        name = f"stage{stage + 1}"
-        return smaller, {kind: {**tree, name: {"first": tree[name]["first"]}} for kind, tree in variables.items()}
-    return smaller, edited(variables, stage, lambda _, x: jnp.delete(x, index, 0))
+    check_block(model, stage, index)
+    return resized(model, stage, -1), edited(
+        variables, stage, lambda blocks: [*blocks[:index + 1], *blocks[index + 2:]])
 
 
-def with_swapped_blocks(model: nn.Module, variables: Any, stage: int, i: int, j: int) -> Any:
+def with_swapped_blocks(model: Any, variables: Any, stage: int, i: int, j: int) -> Any:
     """Exchange two blocks of a stage, counted as in `without_block`. Raises ValueError where there is no such block."""
-    i, j = checked(model, stage, i), checked(model, stage, j)
-    order = list(range(model.blocks[stage] - 1))
-    order[i], order[j] = j, i
-    return edited(variables, stage, lambda _, x: x[jnp.array(order)])
+    check_block(model, stage, i)
+    check_block(model, stage, j)
+    order = list(range(model.blocks[stage]))
+    order[i + 1], order[j + 1] = j + 1, i + 1
+    return edited(variables, stage, lambda blocks: [blocks[place] for place in order])
 
 
-def with_identity_blocks(model: nn.Module, variables: Any, stage: int, count: int,
-                         key: jax.Array) -> tuple[nn.Module, Any]:
+def with_identity_blocks(model: Any, variables: Any, stage: int, count: int, key: jax.Array) -> tuple[Any, Any]:
     """Append blocks whose residual function is zero: the last layer of F is zero, the others are drawn as He's.
 
     With batch norm that layer is its scale, without it weights and biases. Returns the larger network and its
     variables. Raises ValueError where a block without F is no identity (plain nets, option C), or the stage has no
     second block to take the shapes from.
     """
-    rest = variables["params"][f"stage{stage + 1}"].get("rest")
-    if rest is None or model.shortcut not in ("A", "B"):
-        raise ValueError(f"stage {stage} of a net with shortcut {model.shortcut} and {model.blocks} blocks has no "
-                         "identical blocks with identity shortcuts")
-    last = sorted(name for name in rest if name.startswith("bn" if "bn2" in rest else "fc"))[-1]
-    keys = iter(jax.random.split(key, len(jax.tree.leaves(variables))))
+    check(model.shortcut in ("A", "B") and model.blocks[stage] > 1,
+          f"stage {stage} of a net with shortcut {model.shortcut} and {model.blocks} blocks has no identical blocks "
+          "with identity shortcuts")
+    keys = iter(jax.random.split(key, count * len(jax.tree.leaves(variables))))
 
-    def extend(path: tuple[Any, ...], x: jax.Array) -> jax.Array:
+    def append(blocks: list[Any]) -> list[Any]:
+        return [*blocks, *(zero_block(blocks[-1], keys) for _ in range(count))]
+
+    return resized(model, stage, count), edited(variables, stage, append)
+
+
+def zero_block(like: Any, keys: Iterator[jax.Array]) -> Any:
+    """Make the variables of a block whose last layer is zero, in the shapes of another's."""
+    layers = sorted(name for name in like if name.startswith("bn" if "bn2" in like else "fc"))
+
+    def fill(path: tuple[Any, ...], x: jax.Array) -> jax.Array:
         layer, leaf = path[-2].key, path[-1].key
-        shape = (count, *x.shape[1:])
-        if leaf == "kernel" and layer != last:
-            new = jax.random.normal(next(keys), shape) * jnp.sqrt(2 / x[0, ..., 0].size)
-        else:
-            new = jnp.ones(shape) if leaf == "var" or (leaf == "scale" and layer != last) else jnp.zeros(shape)
-        return jnp.concatenate([x, new])
+        if leaf == "kernel" and layer != layers[-1]:
+            return jax.random.normal(next(keys), x.shape) * jnp.sqrt(2 / x[..., 0].size)
+        ones = leaf == "var" or (leaf == "scale" and layer != layers[-1])
+        return jnp.ones(x.shape) if ones else jnp.zeros(x.shape)
 
-    return resized(model, stage, count), edited(variables, stage, extend)
+    return jax.tree_util.tree_map_with_path(fill, like)
 
 
-def edited(variables: Any, stage: int, edit: Callable[[tuple[Any, ...], jax.Array], jax.Array]) -> Any:
-    """Apply `edit(path, leaf)` to the stacked blocks of a stage, in every collection."""
-    name = f"stage{stage + 1}"
-    return {kind: {**tree, name: {**tree[name], "rest": jax.tree_util.tree_map_with_path(edit, tree[name]["rest"])}}
-            for kind, tree in variables.items() if name in tree}
+def edited(variables: Any, stage: int, edit: Callable[[list[Any]], list[Any]]) -> Any:
+    """Apply `edit` to the blocks of a stage, in every collection."""
+    name, apart = f"stage{stage + 1}", {kind: unstack(tree) for kind, tree in variables.items()}
+    return {kind: stack({**tree, name: edit(tree[name])}) for kind, tree in apart.items() if name in tree}
 
 
-def resized(model: nn.Module, stage: int, more: int) -> nn.Module:
+def resized(model: Any, stage: int, more: int) -> Any:
     """Return the network with so many blocks more in a stage."""
     return model.clone(blocks=tuple(blocks + more * (i == stage) for i, blocks in enumerate(model.blocks)))
 
 
-def checked(model: nn.Module, stage: int, index: int) -> int:
-    """Return the index of a stacked block. Raises ValueError where there is no such block."""
+def check_block(model: Any, stage: int, index: int) -> None:
+    """Raise BadInput, a ValueError, where a stage has no such block after its first."""
     stages = len(model.blocks)
-    if not 0 <= stage < stages:
-        raise ValueError(f"stage {stage} does not exist: there are {stages}, counted from 0")
-    if not 0 <= index < model.blocks[stage] - 1:
-        raise ValueError(f"block {index} does not exist: stage {stage} has {model.blocks[stage] - 1} identical blocks")
-    return index
+    check(0 <= stage < stages, f"stage {stage} does not exist: there are {stages}, counted from 0")
+    check(0 <= index < model.blocks[stage] - 1,
+          f"block {index} does not exist: stage {stage} has {model.blocks[stage] - 1} identical blocks")

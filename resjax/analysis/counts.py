@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.extend import core
 
 
 class Layer(NamedTuple):
@@ -46,7 +45,7 @@ def _variables(model: nn.Module, image: tuple[int, int, int]) -> Any:
     return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *image)))
 
 
-def _multiplications(jaxpr: core.Jaxpr, path: str, repeats: int) -> Iterator[Layer]:
+def _multiplications(jaxpr: Any, path: str, repeats: int) -> Iterator[Layer]:
     for equation in jaxpr.eqns:
         name = f"{path}/{equation.source_info.name_stack}".strip("/")
         inner = repeats * equation.params["length"] if equation.primitive.name == "scan" else repeats

@@ -1,14 +1,26 @@
-"""Commands about this machine: get data, and check what there is."""
+"""Commands about this machine: get data, and check what there is: versions, devices, arithmetic, data."""
 
+import os
+import shutil
 import sys
+from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import tyro
 
 from resjax.data import prepare_cifar10
-from resjax.data.prepared import data_directory
-from resjax.doctor import examine
+from resjax.data.prepared import data_directory, find_prepared
+from resjax.errors import BadInput
+from resjax.models import BatchNorm
+from resjax.models.ops import convolve
+from resjax.platform import cache_directory
+
+TOLERANCE = 1e-4  # float32 sums of some thousand terms; a wrong kernel is off by 1e-2 and more
 
 
 def prepare(
@@ -37,3 +49,93 @@ def doctor(directory: Path | None = None) -> None:
         print(f"{'ok  ' if finding.ok else 'LOOK'}  {finding.text}")
     if not all(finding.ok for finding in findings):
         sys.exit(1)
+
+
+class Finding(NamedTuple):
+    """One line of the report; where it is not ok, the text says what to do."""
+
+    ok: bool
+    text: str
+
+
+def examine(directory: Path) -> Iterator[Finding]:
+    """Yield the findings, one by one; the data sets are looked for in `directory`."""
+    packages = ("resjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets")
+    yield Finding(True, ", ".join(f"{name} {version(name)}" for name in packages))
+    devices = jax.devices()
+    yield Finding(True, f"{len(devices)} x {devices[0].device_kind}; XLA_FLAGS={os.environ.get('XLA_FLAGS', '')}")
+    for name, error in arithmetic().items():
+        ok = error < TOLERANCE
+        yield Finding(ok, f"{name}: relative error {error:.1e} against float64"
+                      + ("" if ok else f", above {TOLERANCE:g}: try another version of jaxlib"))
+    yield Finding(True, "digits: embedded, 1797 images")
+    try:
+        yield Finding(True, f"cifar10: {find_prepared('cifar10', directory)}")
+    except BadInput as error:
+        yield Finding(False, str(error))
+    yield cache_folder(cache_directory())
+
+
+def cache_folder(folder: Path) -> Finding:
+    """See whether decoded data and compiled programs can be kept."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable, free = os.access(folder, os.W_OK), shutil.disk_usage(folder).free / 1e9
+    except OSError:
+        writable, free = False, 0.0
+    if writable and free > 1:
+        return Finding(True, f"cache: {folder}, {free:.0f} GB free")
+    return Finding(False, f"cache: {folder} cannot be written or has under 1 GB; RESJAX_CACHE names another folder")
+
+
+def arithmetic() -> dict[str, float]:
+    """Compute what the networks compute, jitted, and compare with NumPy in float64: relative errors."""
+    rng = np.random.default_rng(0)
+    x, dy = rng.normal(size=(2, 32, 16, 16, 32)).astype(np.float32)
+    kernel = rng.normal(size=(3, 3, 32, 32)).astype(np.float32)
+    conv = lambda x, kernel: convolve(x, kernel, (1, 1), ((1, 1), (1, 1)), precision="float32")  # noqa: E731
+    gradients = jax.jit(lambda x, kernel, dy: jax.vjp(conv, x, kernel)[1](dy))
+    dx, dkernel = gradients(x, kernel, dy)
+
+    norm = BatchNorm(train=True, ghost_batch_size=16)
+    shifted = x + 100  # one-pass statistics lose all digits here
+    variables = norm.init(jax.random.key(0), shifted)
+    normalized, _ = jax.jit(lambda v, x: norm.apply(v, x, mutable=["batch_stats"]))(variables, shifted)
+
+    matrix, other = x.reshape(-1, 512), kernel.reshape(512, -1)
+    product = jax.jit(lambda a, b: jnp.matmul(a, b, precision="float32"))(matrix, other)
+    return {
+        "convolution": relative(jax.jit(conv)(x, kernel), reference_convolution(x, kernel)),
+        "its gradient by the image": relative(dx, reference_convolution(dy, kernel[::-1, ::-1].swapaxes(2, 3))),
+        "its gradient by the kernel": relative(dkernel, reference_kernel_gradient(x, dy)),
+        "batch norm": relative(normalized, reference_normalization(shifted, 16)),
+        "matrix product": relative(product, matrix.astype(np.float64) @ other.astype(np.float64)),
+    }
+
+
+def relative(found: jax.Array, reference: Any) -> float:
+    """Compute the largest error over the largest value."""
+    return float(np.abs(np.asarray(found, np.float64) - reference).max() / np.abs(reference).max())
+
+
+def neighbourhoods(x: np.ndarray) -> np.ndarray:
+    """View `[batch, height, width, channels]` as its 3x3 surroundings `[batch, height, width, channels, 3, 3]`."""
+    padded = np.pad(x.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
+    return np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
+
+
+def reference_convolution(x: np.ndarray, kernel: np.ndarray) -> Any:
+    """Convolve 3x3, stride 1, padding 1, in float64."""
+    return np.einsum("bhwcij,ijco->bhwo", neighbourhoods(x), kernel.astype(np.float64), optimize=True)
+
+
+def reference_kernel_gradient(x: np.ndarray, dy: np.ndarray) -> Any:
+    """Compute the gradient of that by its kernel, in float64."""
+    return np.einsum("bhwcij,bhwo->ijco", neighbourhoods(x), dy.astype(np.float64), optimize=True)
+
+
+def reference_normalization(x: np.ndarray, group: int) -> Any:
+    """Normalise groups of images to mean 0 and variance 1, in float64."""
+    groups = x.astype(np.float64).reshape(-1, group, *x.shape[1:])
+    mean, var = groups.mean((1, 2, 3), keepdims=True), groups.var((1, 2, 3), keepdims=True)
+    return ((groups - mean) / np.sqrt(var + 1e-5)).reshape(x.shape)

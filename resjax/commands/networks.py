@@ -1,17 +1,22 @@
 """Commands on trained networks, wherever their weights come from: measure, use and export them."""
 
-from dataclasses import asdict, dataclass
+import json
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from resjax.errors import BadInput
-from resjax.evaluation import Protocol
-from resjax.measure import classify, measure, recorded
+from resjax.evaluation import Protocol, classify, measure
+from resjax.experiment import Resize
+from resjax.network import Network, class_name
 from resjax.platform import keep_compiled_programs
-from resjax.training import load
-from resjax.weights import Bare, Form, StrideIn, export
+from resjax.serialization import flatten
+from resjax.training import load, read_experiment, read_metrics, read_result
+from resjax.variants import StrideIn
+from resjax.weights import Bare, Form, Measured, export
 
 
 @dataclass(frozen=True)
@@ -22,10 +27,21 @@ class Unsaid:
     """Where the bottlenecks of a file of weights stride: 3x3 (v1.5: torchvision, timm) or 1x1 (v1: the paper)."""
     shortcut: Bare | None = None
     """Whether a file of weights without projections is of a plain net or of one with option A."""
+    resize: Resize | None = None
+    """How images are resized, if not as the weights' description says: area (ours), or as Pillow does."""
 
 
 Asked = tyro.conf.OmitArgPrefixes[Unsaid]
-NETWORK = "a run's workdir, a file of weights, a folder with one, or OWNER/NAME on the Hugging Face Hub"
+NETWORK = "a run directory, a file of weights, a folder with one, or OWNER/NAME on the Hugging Face Hub"
+
+
+def load_as(target: str, unsaid: Unsaid) -> Network:
+    """Load a network, with what was said of it."""
+    network = load(target, stride_in=unsaid.stride_in, shortcut=unsaid.shortcut)
+    if unsaid.resize is None:
+        return network
+    return network._replace(data=replace(network.data, resize=unsaid.resize),
+                            preprocessing=network.preprocessing.replace(resize=unsaid.resize))
 
 
 def evaluate_networks(
@@ -40,7 +56,7 @@ def evaluate_networks(
     """Measure the errors of a network, a run's newest checkpoint or anyone's weights, or of several together.
 
     Args:
-        networks: A run's workdir, a file of weights, a folder with one, or OWNER/NAME on the Hugging Face Hub; of
+        networks: A run directory, a file of weights, a folder with one, or OWNER/NAME on the Hugging Face Hub; of
             several, the mean of their softmax outputs is measured (an ensemble).
         split: Which images to measure on.
         views: How photographs are looked at; several views are averaged.
@@ -54,7 +70,7 @@ def evaluate_networks(
     if not networks:
         raise BadInput(f"name at least one network: {NETWORK}")
     keep_compiled_programs()
-    loaded = [load(network, **asdict(unsaid)) for network in networks]
+    loaded = [load_as(network, unsaid) for network in networks]
     errors = measure(loaded, split, views, batch_size, data, directory)
     names = " + ".join(network.name for network in loaded)
     print(f"{names}, {split}{'' if views == 'single' else f', {views}'}: top-1 error {errors.top1_error:.2f} %, "
@@ -66,20 +82,28 @@ def predict(
     images: Annotated[tuple[Path, ...], tyro.conf.Positional],
     unsaid: Asked = Unsaid(),
 ) -> None:
-    """Name the likeliest classes of image files.
+    """Name the likeliest classes of image files. One that cannot be read is named, and the others are classified.
 
     Args:
-        network: A run's workdir, a file of weights, a folder with one, or OWNER/NAME on the Hugging Face Hub.
-        images: Image files of any size; the centre square is brought to the size that the network was trained on.
+        network: A run directory, a file of weights, a folder with one, or OWNER/NAME on the Hugging Face Hub.
+        images: Image files of any size; the centre is brought to the size that the network was trained on.
         unsaid: What tensors cannot say.
     """
     if not images:
         raise BadInput("name at least one image file")
     keep_compiled_programs()
-    loaded = load(network, **asdict(unsaid))
+    loaded = load_as(network, unsaid)
+    unread = False
     for file in images:
-        ranked = ", ".join(f"{name} {100 * probability:.1f} %" for name, probability in classify(file, loaded))
-        print(f"{file}: {ranked}")
+        try:
+            ranked = classify(file, loaded)
+        except BadInput as error:
+            unread = True
+            print(f"resjax: {error}", file=sys.stderr)
+            continue
+        print(f"{file}: {', '.join(f'{class_name(loaded, label)} {100 * part:.1f} %' for label, part in ranked)}")
+    if unread:
+        sys.exit(1)
 
 
 def export_network(
@@ -91,12 +115,31 @@ def export_network(
     """Write a network into a new folder as others load it, with a model card that states its measured errors.
 
     Args:
-        network: A run's workdir, a file of weights, a folder with one, or OWNER/NAME on the Hugging Face Hub.
+        network: A run directory, a file of weights, a folder with one, or OWNER/NAME on the Hugging Face Hub.
         to: As whom to name the weights: torchvision (timm and pytorch-cifar-models too), huggingface, keras, akamaster
             (pytorch_resnet_cifar10); or stablehlo, the whole function from pixels to logits for any process with JAX.
         out: The folder, which must not be there yet.
         unsaid: What tensors cannot say.
     """
-    loaded = load(network, **asdict(unsaid))
+    loaded = load_as(network, unsaid)
     folder = export(loaded, to, out, *recorded(Path(network)))
     print(f"{folder}: {', '.join(sorted(file.name for file in folder.iterdir()))}")
+
+
+def recorded(run_directory: Path) -> tuple[list[Measured], str]:
+    """Read what was measured of a run, and its recipe, for a model card; nothing of what is no finished run."""
+    if not (run_directory / "experiment.json").is_file():
+        return [], ""
+    experiment, result = read_experiment(run_directory), read_result(run_directory)
+    recipe = "\n".join(f"    {name} = {value!r}" for name, value in flatten(experiment).items())
+    if result is None:
+        return [], recipe
+    images_of, lines = f"{experiment.data.source}, test", read_metrics(run_directory, "test")
+    errors = [Measured(images_of, "single", result["test_top1_error"], result["test_top5_error"],
+                       lines[-1]["images"] if lines else None)]
+    for file in sorted(run_directory.glob("errors-*.json")):  # by other views, as tables of the paper ask for
+        kept = json.loads(file.read_text())
+        if kept["state_digests"] == [result["state_digest"]]:
+            views = file.stem.removeprefix("errors-")
+            errors.append(Measured(images_of, views, kept["top1_error"], kept["top5_error"], kept["images"]))
+    return errors, recipe

@@ -3,17 +3,17 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
 
-from resjax import catalogue
+from resjax import experiment_files
 from resjax.errors import BadInput
 from resjax.experiment import Experiment, Photographs, image_shape
-from resjax.record import flatten
+from resjax.serialization import flatten
 
-SAME_KIND = tyro.conf.AvoidSubcommands  # flags change an experiment's data, not what kind they are
+SAME_KIND: Any = tyro.conf.AvoidSubcommands  # flags change an experiment's data, not what kind they are
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ class TrainArguments:
 
 def train(experiment: Experiment, arguments: Sequence[str], program: str) -> None:
     """Train an experiment: FILE:NAME [--workdir W] [--seed S] [overrides]."""
-    from resjax.processes import is_first, join  # each command imports what it needs, so that `list` is quick
+    from resjax.distributed import is_first, join  # each command imports what it needs, so that `list` is quick
     from resjax.training import train as train_experiment
 
     default = TrainArguments(experiment, Path("runs") / experiment.name)
@@ -45,16 +45,16 @@ def train(experiment: Experiment, arguments: Sequence[str], program: str) -> Non
 
 def mean_image(experiment: Experiment, arguments: Sequence[str], program: str) -> None:
     """Compute the mean training image and the principal colours, FILE:NAME, before a training needs them."""
-    from resjax.photographs import find_photographs, measure_statistics
+    from resjax.data import find_images, measure_statistics
 
     experiment = tyro.cli(Experiment, prog=program, args=arguments, default=experiment, config=(SAME_KIND,))
     if not isinstance(experiment.data, Photographs):
         raise BadInput(f"{experiment.name} trains on images in memory, whose mean takes no time")
-    photos = find_photographs(experiment.data)
-    mean, colours = measure_statistics(photos, experiment.data)
+    train = find_images(experiment.data).train
+    mean, colours = measure_statistics(train, experiment.data)
     red_green_blue, deviations = (", ".join(f"{value:.1f}" for value in values)
                                   for values in (mean.mean((0, 1)), np.linalg.norm(colours, axis=0)))
-    print(f"{len(photos.train.labels):,} training images: mean colour {red_green_blue}; "
+    print(f"{len(train.labels):,} training images: mean colour {red_green_blue}; "
           f"standard deviations along the principal colours {deviations}")
 
 
@@ -64,7 +64,7 @@ def list_experiments(file: Annotated[Path, tyro.conf.Positional]) -> None:
     Args:
         file: A Python file such as experiments/cifar10.py.
     """
-    for name, e in catalogue.load_experiments(file).items():
+    for name, e in experiment_files.load_experiments(file).items():
         print(f"{name:24} {e.architecture.shortcut}-{e.architecture.depth}, {e.data.source}, {e.steps} steps")
 
 

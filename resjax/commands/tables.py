@@ -7,8 +7,8 @@ from typing import Annotated
 
 import tyro
 
-from resjax import catalogue
-from resjax.processes import is_first, join
+from resjax import experiment_files
+from resjax.distributed import is_first, join
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"  # beside the package, in a checkout
 
@@ -44,7 +44,7 @@ def reproduce(
     from resjax import paper  # here, as matplotlib takes half a second that other commands need not wait
 
     if table == "article":  # not a table: what a student sees of the paper's claims in minutes
-        catalogue.load_file(experiments / "article.py").article(runs / "article")
+        experiment_files.load_file(experiments / "article.py").article(runs / "article")
         return
     if table == "table1":
         print(paper.table1())
@@ -57,10 +57,10 @@ def reproduce(
     wanted = paper.find_table(table)
     seeds = (5 if table == "table6" else 1) if seeds is None else seeds
     rows = [name for name in only.split(",") if name]
-    planned = paper.plan(wanted, experiments, runs, seeds, rows, scale, directory, data)
+    planned = paper.read_from(paper.plan(wanted, experiments, runs, seeds, rows, scale), data, directory)
     paper.train_missing(paper.part(planned, shard), partial(tell, table))
     chosen = [f"--seeds {seeds}", *[f"--only {only}"] * bool(only), *[f"--scale {scale:g}"] * (scale != 1)]
-    file = paper.conclude(wanted, planned, scale, runs, f"resjax reproduce {table} {' '.join(chosen)}")
+    file = paper.write_table(wanted, planned, scale, runs, f"resjax reproduce {table} {' '.join(chosen)}")
     if is_first():
         print(f"\n{file.read_text()}\n{file}")
 

@@ -1,19 +1,33 @@
-"""Small images in memory from three sources, and batches as a function of (key, step)."""
+"""Images from any source to batches: found once, decoded in one way, kept in memory or streamed."""
 
 from resjax.data.batches import (
     Batch,
-    Order,
+    Batching,
+    Permutation,
     add_colour_noise,
     augment,
     batch_at,
     epochs_spanned,
-    shuffled,
-    subtract,
+    permute,
 )
-from resjax.data.dataset import Dataset, Images, mean_image
-from resjax.data.picture import read_picture
-from resjax.data.prepare import prepare_cifar10
-from resjax.data.sources import load
+from resjax.data.cifar10 import prepare_cifar10
+from resjax.data.decode import decode, dimensions
+from resjax.data.images import Dataset, Images, load, load_split, mean_image
+from resjax.data.index import ImageFiles, ImageSet, find_images, find_split
+from resjax.data.preprocessing import (
+    Preprocessing,
+    centre_crop,
+    cut,
+    normalize,
+    of_run,
+    random_box,
+    resize_shorter_side,
+)
+from resjax.data.statistics import Statistics, check_broken, measure_statistics
+from resjax.data.stream import HostBatch, planned_batches, training_batches
 
-__all__ = ["Batch", "Dataset", "Images", "Order", "add_colour_noise", "augment", "batch_at", "epochs_spanned", "load",
-           "mean_image", "prepare_cifar10", "read_picture", "shuffled", "subtract"]
+__all__ = ["Batch", "Batching", "Dataset", "HostBatch", "ImageFiles", "ImageSet", "Images", "Permutation",
+           "Preprocessing", "Statistics", "add_colour_noise", "augment", "batch_at", "centre_crop", "check_broken",
+           "cut", "decode", "dimensions", "epochs_spanned", "find_images", "find_split", "load", "load_split",
+           "mean_image", "measure_statistics", "normalize", "of_run", "permute", "planned_batches", "prepare_cifar10",
+           "random_box", "resize_shorter_side", "training_batches"]

@@ -3,13 +3,14 @@
 The images lie on the device as uint8; the host does nothing between steps.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax, random
 
-from resjax.data.dataset import Images
+from resjax.data.images import Images
+from resjax.data.preprocessing import Preprocessing
 
 
 class Batch(NamedTuple):
@@ -19,11 +20,21 @@ class Batch(NamedTuple):
     labels: jax.Array
 
 
-class Order(NamedTuple):
+class Permutation(NamedTuple):
     """The order in which some consecutive epochs visit the images: `indices` int32 `[epochs * images]`."""
 
     first_epoch: jax.Array
     indices: jax.Array
+
+
+class Batching(NamedTuple):
+    """How section 4.2 makes batches: `size` images, `pad` pixels of zeros around each before a random crop, half of
+    them mirrored.
+    """
+
+    size: int
+    pad: int
+    flip: bool
 
 
 def epochs_spanned(steps: int, batch_size: int, images: int) -> int:
@@ -31,25 +42,21 @@ def epochs_spanned(steps: int, batch_size: int, images: int) -> int:
     return (steps * batch_size - 1 + images - 1) // images + 1
 
 
-def shuffled(key: jax.Array, first_epoch: int | jax.Array, epochs: int, images: int) -> Order:
+def permute(key: jax.Array, first_epoch: int | jax.Array, epochs: int, images: int) -> Permutation:
     """Permute the images anew for each of `epochs` epochs from `first_epoch` on."""
     first_epoch = jnp.asarray(first_epoch, jnp.int32)
-    orders = jax.vmap(lambda epoch: random.permutation(random.fold_in(random.fold_in(key, 0), epoch), images))
-    return Order(first_epoch, orders(first_epoch + jnp.arange(epochs)).reshape(-1))
+    orders: Any = jax.vmap(lambda epoch: random.permutation(random.fold_in(random.fold_in(key, 0), epoch), images))
+    return Permutation(first_epoch, orders(first_epoch + jnp.arange(epochs)).reshape(-1))
 
 
-def batch_at(step: jax.Array, order: Order, key: jax.Array, data: Images, mean: jax.Array, *, size: int, pad: int,
-             flip: bool) -> Batch:
-    """Make the training batch of a step: the next `size` images of the order, augmented as in section 4.2."""
-    start = step * size - order.first_epoch * len(data.labels)
-    chosen = lax.dynamic_slice(order.indices, (start,), (size,))
-    images = augment(random.fold_in(random.fold_in(key, 1), step), subtract(data.pixels[chosen], mean), pad, flip)
-    return Batch(images, data.labels[chosen])
-
-
-def subtract(pixels: jax.Array, mean: jax.Array) -> jax.Array:
-    """Subtract the per-pixel mean; there is no division, as batch norm makes up for any scale."""
-    return pixels.astype(jnp.float32) - mean
+def batch_at(step: jax.Array, key: jax.Array, permutation: Permutation, images: Images, preprocessing: Preprocessing,
+             batching: Batching) -> Batch:
+    """Make the training batch of a step: the next images of the permutation, augmented as in section 4.2."""
+    start = step * batching.size - permutation.first_epoch * len(images.labels)
+    chosen = lax.dynamic_slice(permutation.indices, (start,), (batching.size,))
+    pixels = preprocessing.normalize(images.pixels[chosen])
+    step_key = random.fold_in(random.fold_in(key, 1), step)
+    return Batch(augment(step_key, pixels, batching.pad, batching.flip), images.labels[chosen])
 
 
 def augment(key: jax.Array, images: jax.Array, pad: int, flip: bool) -> jax.Array:
@@ -59,7 +66,7 @@ def augment(key: jax.Array, images: jax.Array, pad: int, flip: bool) -> jax.Arra
     if pad:
         corners = random.randint(crop_key, (shape[0], 2), 0, 2 * pad + 1)
         padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-        crop = jax.vmap(lambda image, corner: lax.dynamic_slice(image, (corner[0], corner[1], 0), shape[1:]))
+        crop: Any = jax.vmap(lambda image, corner: lax.dynamic_slice(image, (corner[0], corner[1], 0), shape[1:]))
         images = crop(padded, corners)
     if flip:
         mirrored = random.bernoulli(flip_key, 0.5, (shape[0], 1, 1, 1))

@@ -1,39 +1,31 @@
-"""Prepared TFDS sets, read without TensorFlow: raw records in bulk, decoded once and kept in a cache."""
+"""Prepared TFDS sets, read without TensorFlow: the encoded images of all records, found by an index that is kept."""
 
 import hashlib
 import json
 import logging
 import os
 import re
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from resjax.data.cache import cached
-from resjax.data.dataset import Images
-from resjax.data.picture import read_picture
 from resjax.errors import BadInput
+from resjax.experiment import Data
+from resjax.files import cached
+from resjax.progress import parts, shown
 
+CHUNK = 1024  # records read at once
 Arrays = dict[str, np.ndarray]
 
 
 def data_directory(directory: Path | None) -> Path:
     """Where prepared sets lie: the argument, else RESJAX_DATA, else TFDS's own folder."""
     return Path(directory or os.environ.get("RESJAX_DATA") or "~/tensorflow_datasets").expanduser()
-
-
-def read_prepared(name: str, directory: Path | None, size: int | None) -> tuple[tuple[str, ...], Images, Images]:
-    """Read the splits `train` and `test` (or `validation`) of `NAME`, `NAME/CONFIG` or `NAME:VERSION`."""
-    folder = find_prepared(name, data_directory(directory))
-    arrays = cached(f"{name.replace('/', '-').replace(':', '-')}", fingerprint(folder, size),
-                    lambda: decode(folder, size))
-    return (tuple(arrays["classes"].tolist()),
-            Images(arrays["train_pixels"], arrays["train_labels"]),
-            Images(arrays["test_pixels"], arrays["test_labels"]))
 
 
 def find_prepared(name: str, directory: Path) -> Path:
@@ -55,27 +47,118 @@ def find_prepared(name: str, directory: Path) -> Path:
                    "If it is elsewhere, name that folder by --directory (in training --data.directory) or RESJAX_DATA")
 
 
-def fingerprint(folder: Path, size: int | None) -> str:
+def fingerprint(folder: Path, *settings: Any) -> str:
     """Tell prepared sets apart without reading them: the names, sizes and times of the files."""
     files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(folder.iterdir())]
-    return hashlib.sha256(json.dumps([files, size]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([files, settings]).encode()).hexdigest()
 
 
-def decode(folder: Path, size: int | None) -> Arrays:
-    """Read and decode both splits: `classes`, `train_pixels`, `train_labels`, `test_pixels`, `test_labels`."""
+@dataclass(frozen=True)
+class PreparedReader:
+    """Reads the encoded image of the records that are listed; every process opens the set, of that state, once."""
+
+    folder: Path
+    state: str
+    split: str
+    image: str
+    records: np.ndarray
+
+    def __call__(self, index: int) -> bytes:
+        feature = features_of(open_split(self.folder, self.state, self.split)[int(self.records[index])])
+        return bytes(feature[self.image].bytes_list.value[0])
+
+    def sizes(self) -> list[int]:
+        """Return the sizes of the files of records."""
+        return [file.stat().st_size for file in sorted(self.folder.glob(f"*-{self.split}.*"))]
+
+
+def find_records(name: str, directory: Path | None, splits: Sequence[str],
+                 by_name: bool) -> tuple[tuple[str, ...], list[Any]]:
+    """List the images of `NAME`, `NAME/CONFIG` or `NAME:VERSION`: the classes; names, labels and reader of the splits.
+
+    They come in the order of the records or, `by_name`, by class and then by name, as from folders and archives; that
+    index is kept, as such sets are large.
+    """
+    folder = find_prepared(name, data_directory(directory))
+    state = fingerprint(folder)
+    found = []
+    for split in splits:
+        build = partial(index_prepared, folder, state, split)
+        index = cached(f"index-{name}-{split}", state, build) if by_name else build()
+        order = index["order"] if by_name else np.arange(len(index["order"]))
+        reader = PreparedReader(folder, state, str(index["split"]), str(index["image"]), order)
+        found.append((index["names"][order], index["labels"][order], reader, f"{folder}:{split}, "))
+    return tuple(index["classes"].tolist()), found
+
+
+def index_prepared(folder: Path, state: str, split: str) -> Arrays:
+    """Read every label of a split, and file names where there are any.
+
+    Returns `classes`, `image` (the key of the image), `split` (as it is stored), `names`, `labels`, and `order`: the
+    numbers of the records by class and name.
+    """
     builder = open_prepared(folder)
-    image, label = feature_keys(folder, builder.info.features)
-    mode = "L" if builder.info.features[image].shape[-1] == 1 else "RGB"
-    names = builder.info.splits
-    test = next((split for split in ("test", "validation") if split in names), None)
-    if "train" not in names or test is None:
-        raise BadInput(f"{folder} has the splits {', '.join(names)}; 'train' and 'test' or 'validation' are needed")
-    arrays: Arrays = {"classes": np.array(builder.info.features[label].names)}
-    for split, stored in (("train", "train"), ("test", test)):
-        records = read_records(folder, builder, stored)
-        images = decode_records(records, image, label, mode, size, f"{folder}:{split}")
-        arrays |= {f"{split}_pixels": images.pixels, f"{split}_labels": images.labels}
-    return arrays
+    features = builder.info.features
+    image, label = feature_keys(folder, features)
+    stored = stored_split(folder, state, split, builder.info.splits, label)
+    labels, names = read_labels(folder, open_split(folder, state, stored), stored, label, "file_name" in features)
+    return {"classes": np.array(features[label].names), "image": np.array(image), "split": np.array(stored),
+            "names": names, "labels": labels, "order": np.lexsort((names, labels))}
+
+
+def stored_split(folder: Path, state: str, split: str, splits: Any, label: str) -> str:
+    """Name a split as it is stored: the test is test or, where that has no labels, as ImageNet's, validation."""
+    found = [name for name in (("train",) if split == "train" else ("test", "validation")) if name in splits]
+    if not found:
+        raise BadInput(f"{folder} has the splits {', '.join(splits)}; 'train' and 'test' or 'validation' are needed")
+    unlabelled = len(found) > 1 and features_of(open_split(folder, state, "test")[0])[label].int64_list.value[0] < 0
+    return found[int(unlabelled)]
+
+
+def read_labels(folder: Path, source: Any, split: str, label: str,
+                named: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Read labels and names of all records, in the order of the files. Raises BadInput where files are damaged."""
+    labels, names = np.zeros(len(source), np.int32), []
+    chunks = parts(len(source), CHUNK)
+    for chunk in shown(chunks, f"indexing {folder.parent.name}:{split}", len(chunks), CHUNK):
+        try:
+            records = source.__getitems__(chunk)
+            if not all(records):  # what array_record makes of a file cut after its first block
+                raise RuntimeError("records are empty")
+        except (RuntimeError, OSError) as error:
+            raise damaged(folder, split, error) from None
+        for number, record in zip(chunk, records, strict=True):
+            feature = features_of(record)
+            labels[number] = feature[label].int64_list.value[0]
+            names.append(feature["file_name"].bytes_list.value[0] if named else b"record %09d" % number)
+    return labels, np.array(names)
+
+
+def damaged(folder: Path, split: str, error: Exception) -> BadInput:
+    """Say which part of a set cannot be read."""
+    return BadInput(f"{folder}: a file of the {split} split is damaged or missing ({error}); prepare the set again")
+
+
+def features_of(record: bytes) -> Any:
+    """Parse a serialised example."""
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    return tf_example_pb2.Example.FromString(record).features.feature
+
+
+@cache
+def open_split(folder: Path, state: str, split: str) -> Any:
+    """Open the records of a split, as the set is in that state, for reading until the process ends.
+
+    Raises BadInput for another file format.
+    """
+    try:
+        with quiet_absl():
+            return open_prepared(folder).as_data_source(split).data_source
+    except (NotImplementedError, ValueError) as error:
+        raise BadInput(f"{folder}: {error}; prepare the set with file_format='array_record'") from None
+    except (RuntimeError, OSError) as error:
+        raise damaged(folder, split, error) from None
 
 
 def open_prepared(folder: Path) -> Any:
@@ -91,22 +174,6 @@ def open_prepared(folder: Path) -> Any:
                            "prepare the set again") from None
 
 
-def read_records(folder: Path, builder: Any, split: str) -> list[bytes]:
-    """Read the serialised examples of a split. Raises BadInput for another format, or damaged or missing files."""
-    try:
-        with quiet_absl():
-            source = builder.as_data_source(split).data_source
-        records = source.__getitems__(range(len(source)))
-        if not all(records):  # what array_record makes of a file cut after its first block
-            raise RuntimeError("records are empty")
-        return records
-    except (NotImplementedError, ValueError) as error:
-        raise BadInput(f"{folder}: {error}; prepare the set with file_format='array_record'") from None
-    except (RuntimeError, OSError) as error:
-        raise BadInput(f"{folder}: a file of the {split} split is damaged or missing ({error}); "
-                       "prepare the set again") from None
-
-
 def feature_keys(folder: Path, features: Any) -> tuple[str, str]:
     """Name the image and the class among a set's features, whose order changes from process to process."""
     import tensorflow_datasets as tfds
@@ -118,22 +185,14 @@ def feature_keys(folder: Path, features: Any) -> tuple[str, str]:
     return "image" if "image" in images else min(images), "label" if "label" in labels else min(labels)
 
 
-def decode_records(records: list[bytes], image: str, label: str, mode: Any, size: int | None, name: str) -> Images:
-    """Decode serialised examples; the pictures must be of one size, or be made so by `size`."""
-    from tensorflow_datasets.proto import tf_example_pb2
-
-    def decode_one(numbered: tuple[int, bytes]) -> tuple[np.ndarray, int]:
-        number, record = numbered
-        feature = tf_example_pb2.Example.FromString(record).features.feature
-        picture = read_picture(feature[image].bytes_list.value[0], mode, size, f"{name}, record {number}")
-        return picture, feature[label].int64_list.value[0]
-
-    with ThreadPoolExecutor() as pool:
-        pictures, labels = zip(*pool.map(decode_one, enumerate(records), chunksize=512), strict=True)
-    odd = next((i for i, picture in enumerate(pictures) if picture.shape != pictures[0].shape), None)
-    if odd is not None:
-        raise BadInput(f"{name}, record {odd} is {pictures[odd].shape}, others are {pictures[0].shape}; set data.size")
-    return Images(np.stack(pictures), np.array(labels, np.int32))
+def channels_of(data: Data) -> int:
+    """Return the channels of a source's images in memory: 1 for a prepared set of grey ones, else 3."""
+    kind, _, name = data.source.partition(":")
+    if kind != "tfds":
+        return 3
+    folder = find_prepared(name, data_directory(data.directory))
+    features = open_prepared(folder).info.features
+    return 1 if features[feature_keys(folder, features)[0]].shape[-1] == 1 else 3
 
 
 @contextmanager

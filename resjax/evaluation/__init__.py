@@ -1,8 +1,8 @@
-"""Exact errors of a network on a set of images."""
+"""Exact error rates of networks on images: probabilities of views, then errors."""
 
-from resjax.evaluation.evaluate import Errors, evaluate
-from resjax.evaluation.scores import class_probabilities, errors_of, image_probabilities
+from resjax.evaluation.error_rates import ErrorRates, classify, ensemble, error_rates, evaluate, measure
+from resjax.evaluation.probabilities import log_probabilities, log_probabilities_of_views
 from resjax.evaluation.views import PROTOCOLS, Protocol, views_of
 
-__all__ = ["PROTOCOLS", "Errors", "Protocol", "class_probabilities", "errors_of", "evaluate",
-           "image_probabilities", "views_of"]
+__all__ = ["PROTOCOLS", "ErrorRates", "Protocol", "classify", "ensemble", "error_rates", "evaluate",
+           "log_probabilities", "log_probabilities_of_views", "measure", "views_of"]

@@ -9,9 +9,8 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
+from resjax.data import Preprocessing, centre_crop
 from resjax.errors import BadInput
-from resjax.experiment import Photographs
-from resjax.photographs import centre_crop
 
 Protocol = Literal["single", "ten-crop", "multi-scale"]
 PROTOCOLS: tuple[str, ...] = get_args(Protocol)
@@ -26,19 +25,21 @@ class View(NamedTuple):
 
     side: int
     size: tuple[int, int] | None
-    count: int
+    number: int
     crop: Callable[[np.ndarray, int, int], np.ndarray]
 
 
-def views_of(protocol: str, data: Photographs) -> tuple[View, ...]:
+def views_of(protocol: str, preprocessing: Preprocessing) -> tuple[View, ...]:
     """Return the views whose softmax outputs are averaged. Raises BadInput for an unknown protocol."""
+    height, width, _ = preprocessing.image_shape
+    side = preprocessing.shorter_side or min(height, width)
     match protocol:
         case "single":
-            return (View(data.test_shorter_side, (data.size, data.size), 1, centre),)
+            return (View(side, (height, width), 1, centre),)
         case "ten-crop":
-            return (View(data.test_shorter_side, (data.size, data.size), 10, ten_crop),)
+            return (View(side, (height, width), 10, ten_crop),)
         case "multi-scale":
-            sides = [STRIDE * round(scale * data.size / SCALES[0] / STRIDE) for scale in SCALES]
+            sides = [STRIDE * round(scale * height / SCALES[0] / STRIDE) for scale in SCALES]
             return tuple(View(side, None, 1, centre) for side in sides)
     raise BadInput(f"views is {protocol!r}; it is one of {', '.join(PROTOCOLS)}")
 

@@ -13,14 +13,14 @@ from resjax.models.ops import materialize
 class BatchNorm(nn.Module):
     """y = scale (x - mean) / sqrt(var + epsilon) + bias, for `[batch, height, width, channels]`.
 
-    In training, mean and (biased) variance are those of each group of `group` consecutive images; their
-    average over the groups moves the running statistics: new = momentum old + (1 - momentum) batch.
-    Statistics are float32 and in two passes whatever the type of x. Raises ValueError where `group` does not
-    divide the batch.
+    In training, mean and (biased) variance are those of each `ghost_batch_size` consecutive images; their
+    average over these groups moves the running statistics: new = momentum old + (1 - momentum) batch.
+    Statistics are float32 and in two passes whatever the type of x. Raises ValueError where the ghost batch
+    size does not divide the batch.
     """
 
     train: bool
-    group: int = 64
+    ghost_batch_size: int = 64
     momentum: float = 0.9
     epsilon: float = 1e-5
 
@@ -33,9 +33,9 @@ class BatchNorm(nn.Module):
         running_var = self.variable("batch_stats", "var", jnp.ones, channels)
         if not self.train:
             return normalize(x, running_mean.value, running_var.value, scale, bias, self.epsilon)
-        if len(x) % self.group:
-            raise ValueError(f"a batch of {len(x)} images does not divide into groups of {self.group}")
-        groups = x.reshape(-1, self.group, *x.shape[1:])
+        if len(x) % self.ghost_batch_size:
+            raise ValueError(f"a batch of {len(x)} images does not divide into groups of {self.ghost_batch_size}")
+        groups = x.reshape(-1, self.ghost_batch_size, *x.shape[1:])
         y, mean, var = batch_norm(groups, scale, bias, self.epsilon)
         if not self.is_initializing():
             for running, batch in ((running_mean, mean), (running_var, var)):

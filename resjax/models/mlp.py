@@ -10,7 +10,8 @@ from flax import linen as nn
 
 from resjax.models.batch_norm import BatchNorm
 from resjax.models.ops import relu
-from resjax.models.resnet import Option, Shortcut, Stage
+from resjax.models.resnet import Shortcut, Stage
+from resjax.variants import Option
 
 
 class DenseBlock(nn.Module):
@@ -36,15 +37,15 @@ class ResidualMLP(nn.Module):
     """Images `[batch, height, width, channels]`, flattened, to logits `[batch, classes]`, float32.
 
     Stage i has `blocks[i]` blocks of `widths[i]` units; one layer comes before the first stage and one after the last,
-    so there are 2 sum(blocks) + 2 layers. Without `norm_group` there is no batch norm. Weights are drawn with variance
-    `gain` / fan-in: 2 is He's initialisation, 1 LeCun's.
+    so there are 2 sum(blocks) + 2 layers. Without `ghost_batch_size` there is no batch norm. Weights are drawn with
+    variance `gain` / fan-in: 2 is He's initialisation, 1 LeCun's.
     """
 
     blocks: tuple[int, ...]
     widths: tuple[int, ...]
     classes: int
     shortcut: Option = "A"
-    norm_group: int | None = None
+    ghost_batch_size: int | None = None
     gain: float = 2.0
     norm_momentum: float = 0.9
     unroll: int = 8
@@ -54,10 +55,10 @@ class ResidualMLP(nn.Module):
         draw = nn.initializers.variance_scaling(self.gain, "fan_in", "normal")
         dense = partial(nn.Dense, kernel_init=draw)
 
-        def norm(*, name: str) -> Callable[[jax.Array], jax.Array]:
-            if self.norm_group is None:
+        def norm(*, name: str) -> Any:
+            if self.ghost_batch_size is None:
                 return lambda z: z
-            return BatchNorm(train=train, group=self.norm_group, momentum=self.norm_momentum, name=name)
+            return BatchNorm(train, self.ghost_batch_size, self.norm_momentum, name=name)
 
         def projection(filters: int, size: int, stride: int, *, name: str) -> nn.Module:
             return dense(filters, use_bias=False, name=name)

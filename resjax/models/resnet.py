@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from resjax.errors import check
 from resjax.models.batch_norm import BatchNorm
 from resjax.models.ops import convolve, max_pool, relu
-
-Option = Literal["plain", "A", "B", "C"]
-OPTIONS: tuple[str, ...] = get_args(Option)
+from resjax.models.stacking import FIRST, REST
+from resjax.variants import Block, Option, StrideIn, cifar_blocks, imagenet_blocks
 
 
 class Shortcut(nn.Module):
@@ -28,8 +28,8 @@ class Shortcut(nn.Module):
     """
 
     option: Option
-    conv: Callable[..., nn.Module]
-    norm: Callable[..., nn.Module]
+    conv: Callable[..., Any]
+    norm: Callable[..., Any]
 
     @nn.compact
     def __call__(self, x: jax.Array, filters: int, stride: int) -> jax.Array:
@@ -42,8 +42,8 @@ class Shortcut(nn.Module):
             case "A":
                 return append_zero_channels(x[:, ::stride, ::stride], filters)
             case _:
-                projected: Any = self.conv(filters, 1, stride, name="conv")(x)
-                return self.norm(name="bn")(projected)
+                projected: jax.Array = self.norm(name="bn")(self.conv(filters, 1, stride, name="conv")(x))
+                return projected
 
 
 def append_zero_channels(x: jax.Array, filters: int) -> jax.Array:
@@ -80,7 +80,7 @@ class Bottleneck(nn.Module):
     shortcut: Callable[..., Any]
     filters: int
     stride: int = 1
-    stride_in: Literal["1x1", "3x3"] = "1x1"
+    stride_in: StrideIn = "1x1"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -113,13 +113,13 @@ class Stage(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = self.block(filters=self.filters, stride=self.stride, name="first")(x)
+        x = self.block(filters=self.filters, stride=self.stride, name=FIRST)(x)
         rest = self.blocks - 1
         if rest:
-            loop = nn.scan(lambda block, x, _: (block(x), None), length=rest, unroll=rest if rest <= self.unroll else 1,
-                           variable_axes={"params": 0, "batch_stats": 0, "intermediates": 0},
-                           split_rngs={"params": True})
-            x, _ = loop(self.block(filters=self.filters, name="rest"), x, None)
+            loop: Any = nn.scan(lambda block, x, _: (block(x), None), length=rest,
+                                unroll=rest if rest <= self.unroll else 1, split_rngs={"params": True},
+                                variable_axes={"params": 0, "batch_stats": 0, "intermediates": 0})
+            x, _ = loop(self.block(filters=self.filters, name=REST), x, None)
         return x
 
 
@@ -127,25 +127,23 @@ class ResNet(nn.Module):
     """Images `[batch, height, width, channels]` to logits `[batch, classes]`, float32.
 
     `blocks` counts the blocks of each stage; the filters double from stage to stage, where the maps halve.
-    With `train=True` batch norm uses the batch's own statistics, over groups of `norm_group` images, and updates the
-    collection `batch_stats`; with `fixed_norm` it keeps to those that it has. Images are divided by `std`, channel by
-    channel, for weights made elsewhere; the paper does not. They may be of any size: the average over the last maps
-    comes last. With `features=True` the outputs of the stages are returned instead, each
-    `[batch, height, width, channels]`.
+    With `train=True` batch norm uses the batch's own statistics, over `ghost_batch_size` images at a time, and updates
+    the collection `batch_stats`; with `frozen_batch_norm` it keeps to those that it has. Images may be of any size:
+    the average over the last maps comes last. With `features=True` the outputs of the stages are returned instead,
+    each `[batch, height, width, channels]`.
     """
 
     blocks: tuple[int, ...]
     filters: int
     classes: int
     shortcut: Option = "A"
-    block: Literal["basic", "bottleneck"] = "basic"
-    stride_in: Literal["1x1", "3x3"] = "1x1"
+    block: Block = "basic"
+    stride_in: StrideIn = "1x1"
     stem: Literal["3x3", "7x7"] = "3x3"
     initialization: Literal["fan_in", "fan_out"] = "fan_in"
-    norm_group: int = 64
+    ghost_batch_size: int = 64
     norm_momentum: float = 0.9
-    fixed_norm: bool = False
-    std: tuple[float, ...] = ()
+    frozen_batch_norm: bool = False
     unroll: int = 8
     precision: Precision = "float32"
 
@@ -159,14 +157,14 @@ class ResNet(nn.Module):
             return nn.Conv(filters, (size, size), stride, padding=size // 2, use_bias=False, kernel_init=he,
                            dtype=dtype, precision=matmul, conv_general_dilated=convolve, name=name)
 
-        norm = partial(BatchNorm, train=train and not self.fixed_norm, group=self.norm_group,
+        norm = partial(BatchNorm, train=train and not self.frozen_batch_norm, ghost_batch_size=self.ghost_batch_size,
                        momentum=self.norm_momentum)
         shortcut = partial(Shortcut, self.shortcut, conv, norm)
         block: Any = partial(BasicBlock, conv, norm, shortcut)
         if self.block == "bottleneck":
             block = partial(Bottleneck, conv, norm, shortcut, stride_in=self.stride_in)
 
-        x = (x / jnp.array(self.std) if self.std else x).astype(dtype)
+        x = x.astype(dtype)
         if self.stem == "3x3":
             x = relu(norm(name="bn1")(conv(self.filters, 3, name="conv1")(x)))
         else:
@@ -188,38 +186,24 @@ def cifar_resnet(depth: int, shortcut: Option = "A", classes: int = 10, **settin
     """Build a network of section 4.2: `depth` = 6n+2 layers on maps of 32, 16 and 8 with 16, 32 and 64 filters.
 
     `shortcut` is "A", "B", "C" or "plain"; `settings` are fields of `ResNet`.
-    Raises ValueError for another depth or shortcut.
+    Raises BadInput, a ValueError, for another depth or shortcut.
     """
-    if depth < 8 or (depth - 2) % 6:
-        n = max(1, (depth - 2) // 6)
-        raise ValueError(f"depth {depth} is not 6n+2: the nearest are {6 * n + 2} and {6 * n + 8}")
-    _check_shortcut(shortcut)
-    return ResNet((((depth - 2) // 6),) * 3, filters=16, classes=classes, shortcut=shortcut, **settings)
+    check_shortcut(shortcut)
+    return ResNet(cifar_blocks(depth), filters=16, classes=classes, shortcut=shortcut, **settings)
 
 
-IMAGENET = {  # Table 1: the blocks of conv2_x ... conv5_x
-    18: ("basic", (2, 2, 2, 2)),
-    34: ("basic", (3, 4, 6, 3)),
-    50: ("bottleneck", (3, 4, 6, 3)),
-    101: ("bottleneck", (3, 4, 23, 3)),
-    152: ("bottleneck", (3, 8, 36, 3)),
-}
+def imagenet_resnet(depth: int, shortcut: Option = "B", classes: int = 1000, **settings: Any) -> ResNet:
+    """Build a network of Table 1. `settings` are fields of `ResNet`: `stride_in` places a bottleneck's stride.
 
-
-def imagenet_resnet(depth: int, shortcut: Option = "B", classes: int = 1000, *,
-                    stride_in: Literal["1x1", "3x3"] = "1x1", **settings: Any) -> ResNet:
-    """Build a network of Table 1; `stride_in` places a bottleneck's stride ("1x1" is the paper's).
-
-    Raises ValueError for a depth that is not in the table, or an unknown shortcut.
+    Raises BadInput, a ValueError, for a depth that is not in the table, or an unknown shortcut.
     """
-    if depth not in IMAGENET:
-        raise ValueError(f"depth {depth} is not in Table 1: it has {', '.join(map(str, IMAGENET))}")
-    _check_shortcut(shortcut)
-    block, blocks = IMAGENET[depth]
-    return ResNet(blocks, filters=64, classes=classes, shortcut=shortcut, block=block, stride_in=stride_in,
-                  stem="7x7", **{"norm_group": 32, **settings})
+    check_shortcut(shortcut)
+    block, blocks = imagenet_blocks(depth)
+    return ResNet(blocks, filters=64, classes=classes, shortcut=shortcut, block=block, stem="7x7",
+                  **{"ghost_batch_size": 32, **settings})
 
 
-def _check_shortcut(shortcut: str) -> None:
-    if shortcut not in OPTIONS:
-        raise ValueError(f"shortcut {shortcut!r} is unknown: it is one of {', '.join(OPTIONS)}")
+def check_shortcut(shortcut: str) -> None:
+    """Raise BadInput for a shortcut that the paper does not have."""
+    options = get_args(Option)
+    check(shortcut in options, f"shortcut {shortcut!r} is unknown: it is one of {', '.join(options)}")

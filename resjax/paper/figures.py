@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 
 from resjax.analysis import response_deviations
 from resjax.data import Images, load
-from resjax.files import write_aside
-from resjax.paper.reproduce import Run
+from resjax.experiment import Data
+from resjax.files import write_aside, write_json
+from resjax.paper.reproduce import Run, scaled_name
 from resjax.paper.tables import Table
 from resjax.training import read_metrics, read_result, restore
 
@@ -39,12 +40,12 @@ class Drawing(NamedTuple):
 
 def draw(table: Table, runs: Sequence[Run], scale: float, folder: Path) -> list[dict[str, Any]]:
     """Save the table's figures from its finished runs as SVG; return title, file and claims of each."""
-    finished = list({run.row: run for run in reversed(runs) if read_result(run.workdir)}.values())
+    finished = list({run.row: run for run in reversed(runs) if read_result(run.run_directory)}.values())
     saved = []
     for name in table.figures if finished else ():
         make = {"figure4": figure4, "figure6": figure6, "figure7": figure7}[name]
         drawing = make(sorted(finished, key=lambda run: (not is_plain(run), run.row.layers)))
-        file = folder / f"{name}{'' if scale == 1 else f'-x{scale:g}'}.svg"
+        file = folder / f"{scaled_name(name, scale)}.svg"
         save_figure(drawing.figure, file)
         plt.close(drawing.figure)
         saved.append({"title": drawing.title, "file": file.name, "claims": drawing.claims})
@@ -72,7 +73,7 @@ class Curve(NamedTuple):
 
 def curve(run: Run, kind: str) -> Curve:
     """Read a run's errors: `kind` is "train" or "test"."""
-    lines = read_metrics(run.workdir, kind)
+    lines = read_metrics(run.run_directory, kind)
     key = "error" if kind == "train" else "top1_error"
     return Curve([line["step"] for line in lines], [line[key] for line in lines])
 
@@ -141,18 +142,19 @@ def titles(pairs: Sequence[tuple[Run, Run]]) -> list[tuple[str, str]]:
 
 def responses(run: Run) -> np.ndarray:
     """Return the deviations of a finished run's layers, measured once and then kept in its folder."""
-    file, result = run.workdir / "responses.json", read_result(run.workdir) or {}
+    file, result = run.run_directory / "responses.json", read_result(run.run_directory) or {}
     if file.exists():
         kept = json.loads(file.read_text())
         if kept["state_digest"] == result.get("state_digest"):
             return np.array(kept["deviations"])
-    trained = restore(run.workdir)
-    test = load(trained.experiment.data).test
+    trained, data = restore(run.run_directory), run.experiment.data
+    assert isinstance(data, Data)  # of CIFAR-10
+    test = load(data).test
     whole = len(test.labels) // 100 * 100
     images = jax.device_put(Images(test.pixels[:whole], test.labels[:whole]))
-    found = response_deviations(trained.model, trained.state.variables, trained.state.mean, images)
+    found = response_deviations(trained.network, images)
     kept = {"state_digest": result.get("state_digest"), "images": whole, "deviations": found.tolist()}
-    write_aside(file, lambda aside: aside.write_text(json.dumps(kept) + "\n"))
+    write_json(file, kept)
     return found
 
 

@@ -1,14 +1,20 @@
-"""One page of HTML for a folder of runs: tables, figures, curves, values. It needs no network and no other file."""
+"""One page of HTML for a folder of runs, or for claims with verdicts and pictures; it needs no network, no other file.
+
+And the curves of runs as TensorBoard logs, written without TensorFlow.
+"""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
+
 from resjax.errors import BadInput
-from resjax.files import write_aside
-from resjax.record import flatten
+from resjax.files import write_text
+from resjax.paper.figures import Drawing, save_figure
+from resjax.serialization import flatten
 from resjax.training import read_experiment, read_metrics, read_result
 
 PAGE = Path(__file__).with_name("report.html")
@@ -21,21 +27,21 @@ def write_report(folder: Path, file: Path) -> None:
 
     Raises BadInput where the folder holds no run.
     """
-    workdirs = find_runs(folder)
+    run_directories = find_runs(folder)
     tables = [(found, values) for found in sorted(folder.glob("table*.json"))
               for values in [json.loads(found.read_text())]]
-    finished = sum(read_result(workdir) is not None for workdir in workdirs)
+    finished = sum(read_result(run_directory) is not None for run_directory in run_directories)
     body = [
         f"<h1>resjax: {escape(folder.resolve().name)}</h1>",
-        f"<p>{len(workdirs)} runs, {finished} of them finished. Errors are those of the last iteration.</p>",
+        f"<p>{len(run_directories)} runs, {finished} of them finished. Errors are those of the last iteration.</p>",
         *(table_section(values, found.parent) for found, values in tables),
         "<h2>Runs</h2>",
         "<p class=key>Error in percent over the iterations: <span class=train>training</span>, "
         "<span class=test>test</span>, <span class=validation>validation</span>.</p>",
-        "<div class=runs>", *(run_card(workdir, folder) for workdir in workdirs), "</div>"]
+        "<div class=runs>", *(run_card(run_directory, folder) for run_directory in run_directories), "</div>"]
     whole = page(folder.resolve().name, "\n".join(body))
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_aside(file, lambda aside: aside.write_text(whole))
+    write_text(file, whole)
 
 
 def page(title: str, body: str) -> str:
@@ -44,11 +50,11 @@ def page(title: str, body: str) -> str:
 
 
 def find_runs(folder: Path) -> list[Path]:
-    """List the workdirs in a folder. Raises BadInput where there is none."""
-    workdirs = sorted(found.parent for found in folder.rglob("experiment.json"))
-    if not workdirs:
+    """List the run directories in a folder. Raises BadInput where there is none."""
+    run_directories = sorted(found.parent for found in folder.rglob("experiment.json"))
+    if not run_directories:
         raise BadInput(f"{folder}: no run lies there (no folder in it has an experiment.json)")
-    return workdirs
+    return run_directories
 
 
 def table_section(values: dict[str, Any], folder: Path) -> str:
@@ -91,25 +97,25 @@ def mark(holds: bool | None, text: str) -> str:
     return f"<span class={'holds' if holds else 'fails'}>{'✓' if holds else '✗'} {escape(text)}</span>"
 
 
-def run_card(workdir: Path, folder: Path) -> str:
+def run_card(run_directory: Path, folder: Path) -> str:
     """Write a run: its result, its curves, its values, and how to repeat it."""
-    experiment, result = read_experiment(workdir), read_result(workdir)
-    record = json.loads((workdir / "experiment.json").read_text())
+    experiment, result = read_experiment(run_directory), read_result(run_directory)
+    record = json.loads((run_directory / "experiment.json").read_text())
     state = (f"test error <b>{result['test_top1_error']:.2f} %</b>, {result['images_per_second']:.0f} images/s, "
              f"{result['train_seconds'] / 60:.1f} min" if result else "not finished")
     machine = {**record["devices"], **record["versions"]}
     values = "".join(f"<tr><td>{escape(key)}</td><td>{escape(str(value))}</td></tr>"
                      for key, value in (flatten(experiment) | machine).items() if key != "data.directory")
-    place = workdir.relative_to(folder) if workdir != folder else Path(workdir.name)
+    place = run_directory.relative_to(folder) if run_directory != folder else Path(run_directory.name)
     command = f"resjax train {place / 'experiment.json'} --workdir again"
-    return (f"<section><h3>{escape(str(place))}</h3><p>{state}</p>{curves(workdir, experiment.steps)}"
+    return (f"<section><h3>{escape(str(place))}</h3><p>{state}</p>{curves(run_directory, experiment.steps)}"
             f"<details><summary>values and versions</summary><table class=values>{values}</table></details>"
             f"<p><code>{escape(command)}</code></p></section>")
 
 
-def curves(workdir: Path, steps: int) -> str:
+def curves(run_directory: Path, steps: int) -> str:
     """Draw a run's errors over its iterations; the axis of errors ends at the largest."""
-    lines = read_metrics(workdir)
+    lines = read_metrics(run_directory)
     keys = {"train": "error", "validation": "top1_error", "test": "top1_error"}
     series = {kind: [(line["step"], line[key]) for line in lines if line["kind"] == kind] for kind, key in keys.items()}
     top = max((error for points in series.values() for _, error in points), default=100.0) or 1.0
@@ -125,3 +131,39 @@ def polyline(points: Sequence[tuple[int, float]], steps: int, top: float) -> str
     every = -(-len(points) // POINTS)
     kept = [*points[:-1:every], points[-1]]
     return " ".join(f"{WIDTH * step / steps:.1f},{HEIGHT * (1 - error / top):.1f}" for step, error in kept)
+
+
+def write_findings(title: str, drawings: Iterable[Drawing], folder: Path, name: str) -> str:
+    """Save each picture, `NAME.md` and `NAME.html`; return the Markdown: a table of verdicts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows, sections = [], []
+    for number, drawing in enumerate(drawings, 1):
+        file = folder / f"{name}{number}.svg"
+        save_figure(drawing.figure, file)
+        plt.close(drawing.figure)
+        rows += [f"| {drawing.title} | {claim} | {'holds' if holds else 'FAILS'} |" for claim, holds in drawing.claims]
+        sections.append(figure({"title": drawing.title, "file": file.name, "claims": drawing.claims}, folder))
+    text = "\n".join(["| experiment | claim and measurement | verdict |", "|---|---|---|", *rows]) + "\n"
+    whole = page(title, "\n".join([f"<h1>{escape(title)}</h1>", *sections]))
+    write_text(folder / f"{name}.md", text)
+    write_text(folder / f"{name}.html", whole)
+    return f"{text}\n{folder / name}.md, .html"
+
+
+def write_tensorboard(folder: Path, out: Path) -> None:
+    """Write every number of every run's `metrics.jsonl` to `out`, under `train/loss`, `test/top1_error` and so on.
+
+    Raises BadInput where tensorboardX is missing, there is no run, or `out` holds logs already.
+    """
+    try:
+        from tensorboardX import SummaryWriter
+    except ModuleNotFoundError:
+        raise BadInput("TensorBoard logs need tensorboardX: pip install 'resjax[tensorboard]'") from None
+    for run_directory in find_runs(folder):
+        logs = out / run_directory.relative_to(folder)
+        if any(logs.glob("events.*")):
+            raise BadInput(f"{logs} holds logs already; choose another folder, or remove them")
+        with SummaryWriter(str(logs)) as writer:
+            for line in read_metrics(run_directory):
+                for key in line.keys() - {"step", "kind"}:
+                    writer.add_scalar(f"{line['kind']}/{key}", line[key], line["step"])

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from resjax.analysis import count_macs
-from resjax.catalogue import load_experiments, select
 from resjax.errors import BadInput
 from resjax.experiment import Experiment, image_shape
+from resjax.experiment_files import load_experiments, select
 from resjax.paper.tables import TABLES, Row, Table
 from resjax.training import read_result, train
 
@@ -19,7 +19,7 @@ class Run(NamedTuple):
 
     row: Row
     experiment: Experiment
-    workdir: Path
+    run_directory: Path
 
 
 def find_table(name: str) -> Table:
@@ -30,12 +30,12 @@ def find_table(name: str) -> Table:
 
 
 def plan(table: Table, experiments: Path, runs: Path, seeds: int, only: Sequence[str] = (),
-         scale: float = 1.0, directory: Path | None = None, source: str | None = None) -> list[Run]:
+         scale: float = 1.0) -> list[Run]:
     """List the runs of a table: every row, every seed; the runs of one seed come before those of the next.
 
     The members of an ensemble come once, with seeds of their own. `scale` shortens the schedule in proportion; such
-    runs lie in folders of their own. `directory` is where prepared data lie, and `source` what to read, if not what
-    the experiments say. Raises BadInput for a row or a file that does not exist, or a wrong number.
+    runs lie in folders of their own. Every run also measures the test errors along the way that Figure 6 shows. Raises
+    BadInput for a row or a file that does not exist, or a wrong number.
     """
     if seeds < 1:
         raise BadInput(f"seeds is {seeds}; it must be at least 1")
@@ -49,16 +49,15 @@ def plan(table: Table, experiments: Path, runs: Path, seeds: int, only: Sequence
     trained = [(row, *member) for seed in range(seeds) for row in rows.values()
                if not only or row.experiment in only
                for member in (row.members if seed == 0 else ()) or [(row.experiment, seed)] * (not row.members)]
-    return [Run(row, prepared(select(known, name), seed, scale, directory, source),
-                runs / folder(name, scale) / f"seed{seed}") for row, name, seed in trained]
+    return [Run(row, shortened(replace(select(known, name), seed=seed, evaluate_test=True), scale),
+                runs / scaled_name(name, scale) / f"seed{seed}") for row, name, seed in trained]
 
 
-def prepared(experiment: Experiment, seed: int, scale: float, directory: Path | None,
-             source: str | None = None) -> Experiment:
-    """Give an experiment its seed, its scale, its data, and the test errors along the way that Figure 6 shows."""
-    data = replace(experiment.data, directory=directory or experiment.data.directory,
-                   source=source or experiment.data.source)
-    return shortened(replace(experiment, seed=seed, data=data, evaluate_test=True), scale)
+def read_from(runs: Sequence[Run], source: str | None, directory: Path | None) -> list[Run]:
+    """Let runs read a source, or prepared sets in a directory, if not what their experiments say."""
+    return [run._replace(experiment=replace(run.experiment, data=replace(
+        run.experiment.data, source=source or run.experiment.data.source,
+        directory=directory or run.experiment.data.directory))) for run in runs]
 
 
 def part(runs: Sequence[Run], shard: str) -> Sequence[Run]:
@@ -69,8 +68,8 @@ def part(runs: Sequence[Run], shard: str) -> Sequence[Run]:
     return runs[int(number) - 1::int(parts)]
 
 
-def folder(name: str, scale: float) -> str:
-    """Name the folder of an experiment's runs."""
+def scaled_name(name: str, scale: float) -> str:
+    """Name the folder of an experiment's runs, or the file of a table, by the scale of the schedule."""
     return name if scale == 1 else f"{name}-x{scale:g}"
 
 
@@ -83,12 +82,12 @@ def shortened(experiment: Experiment, scale: float) -> Experiment:
         return max(least, round(steps * scale))
 
     optimizer = experiment.optimizer
-    drops = tuple(scaled(step) for step in optimizer.drop_steps)
+    drops = tuple(scaled(step) for step in optimizer.decay_steps)
     return replace(
         experiment, steps=scaled(experiment.steps), log_steps=scaled(experiment.log_steps, 10),
         evaluate_steps=scaled(experiment.evaluate_steps, 100),
         checkpoint_steps=scaled(experiment.checkpoint_steps, 50),
-        optimizer=replace(optimizer, drop_steps=drops, warmup_steps=round(optimizer.warmup_steps * scale),
+        optimizer=replace(optimizer, decay_steps=drops, warmup_steps=round(optimizer.warmup_steps * scale),
                           plateau_steps=round(optimizer.plateau_steps * scale)))
 
 
@@ -101,9 +100,9 @@ def work(experiment: Experiment) -> float:
 
 def train_missing(runs: Sequence[Run], tell: Callable[[str], None]) -> None:
     """Train what is not finished, one run after the other; what was cut off goes on where it was."""
-    missing = [run for run in runs if read_result(run.workdir) is None]
+    missing = [run for run in runs if read_result(run.run_directory) is None]
     tell(f"{len(runs)} runs: {len(runs) - len(missing)} are finished, {len(missing)} to train")
     works = [work(run.experiment) for run in missing]
     for number, run in enumerate(missing):
-        tell(f"{number + 1} of {len(missing)}: {run.workdir}")
-        train(run.experiment, run.workdir, followed_by=sum(works[number + 1:]) / works[number])
+        tell(f"{number + 1} of {len(missing)}: {run.run_directory}")
+        train(run.experiment, run.run_directory, followed_by=sum(works[number + 1:]) / works[number])

@@ -16,23 +16,23 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from resjax.distributed import broadcast_from_first, is_first, wait_for_all
 from resjax.errors import BadInput, Diverged
 from resjax.files import digest
-from resjax.processes import is_first, told_by_first, wait_for_all
-from resjax.training.state import TrainState, named_leaves
+from resjax.training.step import TrainState, named_leaves
 
 KEPT = 3
 SEAL = "digests.json"
 
 
 @contextmanager
-def checkpoints(workdir: Path, *, clear: bool) -> Iterator[ocp.CheckpointManager]:
-    """Open `workdir/checkpoints`, where the last few are kept; saves under way are awaited at the end.
+def checkpoints(run_directory: Path, *, clear: bool) -> Iterator[ocp.CheckpointManager]:
+    """Open `run_directory/checkpoints`, where the last few are kept; saves under way are awaited at the end.
 
     `clear` removes, in the background, what a killed process left half-saved. Only the process that trains may, as
     it may be half-saved just now; and only once, as two removals at a time fail.
     """
-    folder = (workdir / "checkpoints").absolute()
+    folder = (run_directory / "checkpoints").absolute()
 
     def seal() -> None:  # a save under way stands in a folder of this name, which is renamed after this
         for unfinished in folder.glob("*.orbax-checkpoint-tmp"):
@@ -64,8 +64,8 @@ def save(manager: ocp.CheckpointManager, state: TrainState, meta: dict[str, Any]
     try:
         if step in manager.all_steps():
             manager.delete(step)
-        manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state),  # type: ignore[call-arg]
-                                                   meta=ocp.args.JsonSave(meta)))  # type: ignore[call-arg]
+        manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state),
+                                                   meta=ocp.args.JsonSave(meta)))
     except Exception as error:
         raise OSError(f"{manager.directory}: a checkpoint could not be written: {error}") from error
 
@@ -83,7 +83,7 @@ def restore_latest(manager: ocp.CheckpointManager, template: TrainState) -> tupl
     for step in sorted(manager.all_steps(), reverse=True):
         folder = directory / str(step)
         wrong = damage(folder) if is_first() else None
-        if told_by_first([wrong is not None]).any():
+        if broadcast_from_first([wrong is not None]).any():
             if wrong:
                 set_aside(folder, directory.parent / f"damaged-checkpoint-{step}", wrong)
             wait_for_all("set aside")

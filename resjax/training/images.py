@@ -7,12 +7,11 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from resjax.data import Batch
-from resjax.evaluation import Errors
+from resjax.evaluation import ErrorRates
 from resjax.experiment import Experiment, Photographs
+from resjax.network import Classifier
 from resjax.training.in_memory import open_in_memory
 from resjax.training.log import Log
-from resjax.training.state import TrainState
 from resjax.training.streaming import open_streaming
 
 
@@ -25,15 +24,20 @@ class TrainingImages(Protocol):
     @property
     def mean(self) -> np.ndarray: ...
 
-    def batch(self, state: TrainState, inputs: Any) -> Batch:
-        """Make the batch of the state's step: pure, inside the compiled step, and the same value for the same run."""
+    def identity(self) -> dict[str, Any]:
+        """Tell what the images are, wherever they lie."""
+        ...
+
+    @property
+    def batch(self) -> Any:
+        """Makes the `Batch` of the state's step of (state, inputs): pure, and the same value for the same run."""
         ...
 
     def inputs(self, key: jax.Array, steps: range) -> AbstractContextManager[Iterator[tuple[int, Any]]]:
         """Open the calls that make up `steps`: for each the number of steps that it makes, and what `batch` takes."""
         ...
 
-    def errors(self, model: Any, variables: Any, mean: jax.Array, split: str) -> Errors | None:
+    def errors(self, classifier: Classifier, split: str) -> ErrorRates | None:
         """Measure the errors on a split; None where it holds no images."""
         ...
 
@@ -42,4 +46,4 @@ def open_images(experiment: Experiment, devices: Sequence[jax.Device], log: Log)
     """Open the images of an experiment. Raises BadInput, naming the folder or file, where they are wrong."""
     if isinstance(experiment.data, Photographs):
         return open_streaming(experiment, experiment.data, devices, log)
-    return open_in_memory(experiment, experiment.data, devices)
+    return open_in_memory(experiment, experiment.data, devices, log)

@@ -7,39 +7,56 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from jax import lax
-from jax.sharding import Sharding
+from jax.sharding import NamedSharding, Sharding
 
-from resjax.data import Batch, Dataset, Images, Order, batch_at, epochs_spanned, load, mean_image, shuffled
-from resjax.evaluation import Errors, evaluate
+from resjax.data import (
+    Batch,
+    Batching,
+    Dataset,
+    Images,
+    Permutation,
+    Preprocessing,
+    batch_at,
+    epochs_spanned,
+    load,
+    mean_image,
+    permute,
+)
+from resjax.distributed import batch_sharding, replicated
+from resjax.evaluation import ErrorRates, error_rates, log_probabilities
 from resjax.experiment import Data, Experiment
-from resjax.processes import batch_sharding, everywhere
-from resjax.training.state import TrainState
+from resjax.network import Classifier
+from resjax.training.log import Log
+from resjax.training.optimizer import sgd
+from resjax.training.step import TrainState, draw, train_steps
 
-shuffle = jax.jit(shuffled, static_argnums=(2, 3))
+permutation_of = jax.jit(permute, static_argnums=(2, 3))
 
 
 class InMemoryInputs(NamedTuple):
-    """What the steps of a call need beside the state: all training images, and the order of the epochs they touch."""
+    """What the steps of a call need beside the state: all training images, and the epochs' permutations."""
 
     images: Images
-    order: Order
+    permutation: Permutation
 
 
 @dataclass(frozen=True)
 class InMemoryBatch:
     """Makes the batch of the state's step, each device its own part of it (section 4.2)."""
 
-    batch_size: int
-    pad: int
-    flip: bool
+    batching: Batching
+    std: tuple[float, ...]
     sharding: Sharding
 
     def __call__(self, state: TrainState, inputs: InMemoryInputs) -> Batch:
-        batch = batch_at(state.step, inputs.order, state.key, inputs.images, state.mean, size=self.batch_size,
-                         pad=self.pad, flip=self.flip)
-        return lax.with_sharding_constraint(batch, self.sharding)
+        batch: Batch = lax.with_sharding_constraint(
+            batch_at(state.step, state.key, inputs.permutation, inputs.images, Preprocessing(state.mean, self.std),
+                     self.batching), self.sharding)
+        return batch
 
 
 @dataclass(frozen=True)
@@ -47,8 +64,10 @@ class InMemory:
     """A data set that fits into memory: many steps a call, with nothing for the host to do between them."""
 
     data: Dataset
+    about: dict[str, Any]
     mean: np.ndarray
     batch: InMemoryBatch
+    sharding: NamedSharding
     stride: int
 
     @property
@@ -56,39 +75,44 @@ class InMemory:
         """Name the classes."""
         return self.data.classes
 
+    def identity(self) -> dict[str, Any]:
+        """Tell what the images are, wherever they lie."""
+        return self.about
+
     def inputs(self, key: jax.Array, steps: range) -> AbstractContextManager[Iterator[tuple[int, InMemoryInputs]]]:
         """Open the calls that make up `steps`: for each the steps it makes, and its inputs. Nothing is to be closed."""
         return nullcontext(self.calls(key, steps))
 
     def calls(self, key: jax.Array, steps: range) -> Iterator[tuple[int, InMemoryInputs]]:
-        """Cut `steps` at the multiples of the stride; a new epoch begins with a new order."""
-        images, size = len(self.data.train.labels), self.batch.batch_size
+        """Cut `steps` at the multiples of the stride; a new epoch begins with a new permutation."""
+        images, size = len(self.data.train.labels), self.batch.batching.size
         epochs = epochs_spanned(self.stride, size, images)
-        step, epoch, order = steps.start, -1, None
+        step, epoch, permutation = steps.start, -1, None
         while step < steps.stop:
-            if step * size // images != epoch:
+            if permutation is None or step * size // images != epoch:
                 epoch = step * size // images
-                order = shuffle(key, epoch, epochs, images)
+                permutation = permutation_of(key, epoch, epochs, images)
             count = min(self.stride - step % self.stride, steps.stop - step)
-            assert order is not None
-            yield count, InMemoryInputs(self.data.train, order)
+            yield count, InMemoryInputs(self.data.train, permutation)
             step += count
 
-    def errors(self, model: Any, variables: Any, mean: jax.Array, split: str) -> Errors | None:
+    def errors(self, classifier: Classifier, split: str) -> ErrorRates | None:
         """Measure the errors on the original single view; None where the split holds no images."""
         images: Images = getattr(self.data, split)
         if not len(images.labels):
             return None
-        return evaluate(model, variables, mean, images, self.batch.batch_size, self.batch.sharding)
+        seen = log_probabilities(classifier, images, self.batch.batching.size, self.sharding)
+        return error_rates(seen, np.asarray(images.labels))
 
 
-def open_in_memory(experiment: Experiment, data: Data, devices: Sequence[jax.Device]) -> InMemory:
+def open_in_memory(experiment: Experiment, data: Data, devices: Sequence[jax.Device], log: Log) -> InMemory:
     """Load the images and put them onto every device. Raises BadInput where they are missing or wrong."""
     loaded, sharding = load(data), batch_sharding(devices)
-    on_devices = Dataset(loaded.classes, *jax.device_put((loaded.train, loaded.validation, loaded.test),
-                                                         everywhere(sharding)))
-    batch = InMemoryBatch(experiment.batch_size, data.pad, data.flip, sharding)
-    return InMemory(on_devices, mean_image(loaded.train), batch, steps_per_call(experiment))
+    log.remark(loaded.remark)
+    train, validation, test = jax.device_put((loaded.train, loaded.validation, loaded.test), replicated(sharding))
+    batch = InMemoryBatch(Batching(experiment.batch_size, data.pad, data.flip), data.std, sharding)
+    on_devices, mean = Dataset(loaded.classes, train, validation, test), mean_image(loaded.train)
+    return InMemory(on_devices, loaded.identity(), mean, batch, sharding, steps_per_call(experiment))
 
 
 def steps_per_call(experiment: Experiment) -> int:
@@ -100,3 +124,24 @@ def steps_per_call(experiment: Experiment) -> int:
     most = 5 if jax.default_backend() == "cpu" else 100
     common = math.gcd(experiment.log_steps, experiment.evaluate_steps, experiment.checkpoint_steps)
     return max(count for count in range(1, most + 1) if common % count == 0)
+
+
+def fit(experiment: Experiment, model: nn.Module, dataset: Dataset,
+        begin: TrainState | None = None) -> tuple[TrainState, np.ndarray]:
+    """Train any network by an experiment's recipe, on one device, with nothing on disk: the last state, and the losses
+    `[steps]`.
+
+    The network is `model`, whatever `experiment.architecture` says. It begins at its first state or, with its own
+    schedule anew, at `begin`, of which only parameters and batch statistics count.
+    """
+    data, images = experiment.data, len(dataset.train.labels)
+    optimizer, device = sgd(experiment.optimizer), jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    assert isinstance(data, Data)
+    state = draw(device, model, optimizer, mean_image(dataset.train), experiment.seed)
+    if begin is not None:  # copies, as what is trained is donated
+        state = state.replace(**jax.tree.map(jnp.copy, begin.variables))
+    permutation = permutation_of(state.key, 0, epochs_spanned(experiment.steps, experiment.batch_size, images), images)
+    batch = InMemoryBatch(Batching(experiment.batch_size, data.pad, data.flip), data.std, device)
+    inputs = InMemoryInputs(dataset.train, permutation)
+    state, metrics = train_steps(model, optimizer, batch, experiment.steps, state, inputs)
+    return state, np.asarray(metrics.loss / metrics.images)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from resjax.distributed import is_first
 from resjax.files import write_aside
-from resjax.processes import is_first
 from resjax.training.step import Metrics
 
 Line = dict[str, Any]
@@ -26,7 +26,7 @@ class RunningMetrics:
     """
 
     loss: float = 0.0
-    errors: int = 0
+    wrong: int = 0
     images: int = 0
     seconds: float = 0.0
     waited: float = 0.0
@@ -34,14 +34,14 @@ class RunningMetrics:
 
     def plus(self, metrics: Metrics, seconds: float, waited: float) -> "RunningMetrics":
         """Add the sums `[count]` of a call, the seconds it took, and of them those that the devices waited for data."""
-        loss, errors, images = (sums.sum().item() for sums in (metrics.loss, metrics.errors, metrics.images))
-        return RunningMetrics(self.loss + loss, self.errors + errors, self.images + images, self.seconds + seconds,
+        loss, wrong, images = (sums.sum().item() for sums in (metrics.loss, metrics.wrong, metrics.images))
+        return RunningMetrics(self.loss + loss, self.wrong + wrong, self.images + images, self.seconds + seconds,
                               self.waited + waited, self.total_seconds + seconds)
 
     def line(self, step: int, rate: float) -> Line:
         """Divide, once: the training line of the log. Errors, and the time that devices waited for data, in percent."""
         return {"step": step, "kind": "train", "loss": self.loss / self.images,
-                "error": 100 * self.errors / self.images, "learning_rate": rate,
+                "error": 100 * self.wrong / self.images, "learning_rate": rate,
                 "images_per_second": self.images / self.seconds, "data_wait": 100 * self.waited / self.seconds}
 
     def emptied(self) -> "RunningMetrics":
@@ -81,12 +81,12 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class Log:
-    """Writes to a workdir and tells on standard error, for a run of so many steps.
+    """Writes to a run directory and tells on standard error, for a run of so many steps.
 
     `followed_by` is the work that comes after this run, in units of this run.
     """
 
-    workdir: Path
+    run_directory: Path
     name: str
     steps: int
     batch_size: int
@@ -95,17 +95,22 @@ class Log:
     def record(self, line: Line) -> None:
         """Append a line to `metrics.jsonl`, on disk before this returns, and tell it. OSError: the disk is full."""
         if is_first():
-            with (self.workdir / "metrics.jsonl").open("a") as file:
+            with (self.run_directory / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps(line) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
         self.tell(self.describe(line))
 
-    def tell(self, text: str, everywhere: bool = False) -> None:
+    def tell(self, text: str, any_process: bool = False) -> None:
         """Print a line that stays: from the first of many processes, or from any."""
-        if is_first() or everywhere:
+        if is_first() or any_process:
             start = "\r\033[K" if sys.stderr.isatty() else ""
             print(f"{start}{self.name}  {text}", file=sys.stderr, flush=True)
+
+    def remark(self, text: str) -> None:
+        """Print a line where there is something to say."""
+        if text:
+            self.tell(text)
 
     def glance(self, line: Line) -> None:
         """Show a line that the next one overwrites, on a terminal only."""
@@ -142,9 +147,9 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
 
 
-def read_metrics(workdir: str | Path, kind: str | None = None) -> list[Line]:
+def read_metrics(run_directory: str | Path, kind: str | None = None) -> list[Line]:
     """Read the lines of `metrics.jsonl`: of one kind ("train", "validation", "test", "compile"), or all."""
-    file = Path(workdir) / "metrics.jsonl"
+    file = Path(run_directory) / "metrics.jsonl"
     lines = []
     for text in file.read_text().splitlines() if file.exists() else []:
         try:
@@ -154,11 +159,11 @@ def read_metrics(workdir: str | Path, kind: str | None = None) -> list[Line]:
     return [line for line in lines if kind in (None, line["kind"])]
 
 
-def rewind_metrics(workdir: Path, step: int, steps: int) -> None:
+def rewind_metrics(run_directory: Path, step: int, steps: int) -> None:
     """Drop the lines after `step`, which the restored run writes again, as it does the errors after its last step."""
     if not is_first():
         return
-    kept = [line for line in read_metrics(workdir)
+    kept = [line for line in read_metrics(run_directory)
             if line["step"] < step or (line["step"] == step and (step < steps or "top1_error" not in line))]
     text = "".join(json.dumps(line) + "\n" for line in kept)
-    write_aside(workdir / "metrics.jsonl", lambda aside: aside.write_text(text))
+    write_aside(run_directory / "metrics.jsonl", lambda aside: aside.write_text(text))

@@ -12,22 +12,22 @@ import optax
 from flax import linen as nn
 from orbax.checkpoint import CheckpointManager
 
+from resjax.data import of_run
+from resjax.distributed import batch_sharding, broadcast_from_first, is_first, largest, replicated, wait_for_all
 from resjax.errors import Diverged, Interrupted, check
-from resjax.evaluation import Errors
+from resjax.evaluation import ErrorRates
 from resjax.experiment import Experiment
 from resjax.files import write_json
 from resjax.interrupt import requested, requests, stop_requests
-from resjax.network import Network
+from resjax.network import Classifier, Network
 from resjax.platform import keep_compiled_programs
-from resjax.processes import batch_sharding, everywhere, is_first, largest, told_by_first, wait_for_all
 from resjax.training.checkpoint import checkpoints, restore_latest, save
 from resjax.training.images import TrainingImages, open_images
 from resjax.training.log import Log, RunningMetrics, Stopwatch, read_metrics, rewind_metrics
 from resjax.training.optimizer import sgd
-from resjax.training.start import load_start, needs_start, start_from
-from resjax.training.state import TrainState, draw_onto, state_digest
-from resjax.training.step import Metrics, add_batch_statistics, train_steps
-from resjax.training.workdir import claimed, environment, read_result, write_experiment
+from resjax.training.restore import initialize_from, load_weights_for, needs_weights
+from resjax.training.run_directory import check_images, claimed, environment, read_result, unfinished, write_experiment
+from resjax.training.step import Metrics, TrainState, add_batch_statistics, draw, state_digest, train_steps
 
 
 class Run(NamedTuple):
@@ -41,24 +41,25 @@ class Run(NamedTuple):
     log: Log
 
 
-def train(experiment: Experiment, workdir: str | Path, devices: Sequence[jax.Device] | None = None, *,
+def train(experiment: Experiment, run_directory: str | Path, devices: Sequence[jax.Device] | None = None, *,
           followed_by: float = 0.0) -> dict[str, Any]:
     """Train, or go on where the last process stopped; return what `result.json` holds.
 
     `followed_by` is the work of the runs that come after, in units of this one: progress then tells the time for all.
-    Raises BadInput for wrong data or a workdir that is not this experiment's, Diverged where the loss is no longer
-    finite, Interrupted after Ctrl-C, SIGTERM or SIGHUP with the state saved, OSError where the disk is full.
+    Raises BadInput for wrong data or a run directory that is not this experiment's, Diverged where the loss is no
+    longer finite, Interrupted after Ctrl-C, SIGTERM or SIGHUP with the state saved, OSError where the disk is full.
     """
-    devices, folder = devices or jax.devices(), Path(workdir)
+    devices, folder = devices or jax.devices(), Path(run_directory)
     check(experiment.batch_size % len(devices) == 0,
           f"batch-size {experiment.batch_size} does not divide over {len(devices)} devices")
     keep_compiled_programs()
     log = Log(folder, f"{experiment.name} seed {experiment.seed}", experiment.steps, experiment.batch_size, followed_by)
     with stop_requests(), claimed(folder, experiment):
-        if not told_by_first([read_result(folder) is None])[0]:
+        if not broadcast_from_first([unfinished(folder, experiment)])[0]:
             return read_result(folder) or {}
-        weights = load_start(experiment) if needs_start(experiment, folder) else None
+        weights = load_weights_for(experiment) if needs_weights(experiment, folder) else None
         images = open_images(experiment, devices, log)
+        check_images(folder, images.identity())
         model, optimizer = experiment.architecture.model(len(images.classes)), sgd(experiment.optimizer)
         with checkpoints(folder, clear=True) as manager:
             run = Run(experiment, images, model, optimizer, manager, log)
@@ -66,7 +67,7 @@ def train(experiment: Experiment, workdir: str | Path, devices: Sequence[jax.Dev
             if not averaged:
                 with requests(held=True):
                     state, metrics = make_steps(run, state, metrics)
-                    state = average_batch_statistics(run, state, metrics)
+                    state = precise_batch_norm(run, state, metrics)
                     keep(run, state, metrics, averaged=True)
             manager.wait_until_finished()
             result = finish(run, state, metrics) | environment(devices)
@@ -80,14 +81,14 @@ def restore_or_initialize(run: Run, devices: Sequence[jax.Device],
                           weights: Network | None) -> tuple[TrainState, RunningMetrics, bool]:
     """Restore a run's newest state, or draw its first, with the weights it starts from; say whether it is the last."""
     experiment, images, log = run.experiment, run.images, run.log
-    first = draw_onto(everywhere(batch_sharding(devices)), run.model, run.optimizer, images.mean, experiment.seed)
+    first = draw(replicated(batch_sharding(devices)), run.model, run.optimizer, images.mean, experiment.seed)
     state, meta = restore_latest(run.manager, first) or (None, {"window": {}})
-    if state is None and experiment.start:  # also where the checkpoints that there were are all damaged
-        state = start_from(weights or load_start(experiment), first, images.classes, log)
+    if state is None and experiment.initialize_from:  # also where the checkpoints that there were are all damaged
+        state = initialize_from(weights or load_weights_for(experiment), first, images.classes, log)
     state = first if state is None else state
     step = int(state.step)
-    write_experiment(log.workdir, experiment, images.classes, images.mean.shape, devices)
-    rewind_metrics(log.workdir, step, experiment.steps)
+    write_experiment(log.run_directory, experiment, images.mean.shape, images.identity(), devices)
+    rewind_metrics(log.run_directory, step, experiment.steps)
     if step:
         log.tell(f"goes on from step {step}")
     return state, RunningMetrics(**meta["window"]), step == experiment.steps and meta.get("averaged", True)
@@ -125,7 +126,8 @@ def make_steps(run: Run, state: TrainState, metrics: RunningMetrics) -> tuple[Tr
 
 def data_key(state: TrainState) -> jax.Array:
     """Copy the key of the data, as the state's own is donated with it."""
-    return jax.random.wrap_key_data(jnp.copy(jax.random.key_data(state.key)))
+    copied: jax.Array = jax.random.wrap_key_data(jnp.copy(jax.random.key_data(state.key)))
+    return copied
 
 
 def compile_steps(run: Run, count: int, state: TrainState, inputs: Any) -> Any:
@@ -142,7 +144,7 @@ def add_metrics(run: Run, step: int, metrics: RunningMetrics, found: Metrics, wa
     wrong = np.flatnonzero(~np.isfinite(found.loss))
     if wrong.size:
         raise Diverged(f"the loss is {found.loss[wrong[0]]} at step {step - len(found.loss) + 1 + wrong[0]}; "
-                       f"the checkpoints before it are kept in {run.log.workdir}")
+                       f"the checkpoints before it are kept in {run.log.run_directory}")
     metrics = metrics.plus(found, *watch.lap())
     line = metrics.line(step, float(found.learning_rate[-1]))
     if step % run.experiment.log_steps == 0 or step == run.experiment.steps:
@@ -167,10 +169,10 @@ def pause(run: Run, state: TrainState, metrics: RunningMetrics, stop: int) -> No
         keep(run, state, metrics)
 
 
-def average_batch_statistics(run: Run, state: TrainState, metrics: RunningMetrics) -> TrainState:
-    """Put strict averages over the next `statistics_steps` batches in place of the moving ones (section 3.4)."""
+def precise_batch_norm(run: Run, state: TrainState, metrics: RunningMetrics) -> TrainState:
+    """Put the averages over the next `precise_batch_norm_steps` batches in place of the moving ones (section 3.4)."""
     experiment = run.experiment
-    count = 0 if experiment.architecture.fixed_norm else experiment.statistics_steps
+    count = 0 if experiment.architecture.frozen_batch_norm else experiment.precise_batch_norm_steps
     if not count:
         return state
     sums, step = jax.tree.map(jnp.zeros_like, state.batch_stats), experiment.steps
@@ -202,8 +204,8 @@ def save_and_stop(run: Run, state: TrainState, metrics: RunningMetrics, stop: in
     if run.manager.latest_step() != step:
         keep(run, state, metrics)
         run.manager.wait_until_finished()
-    raise Interrupted(f"{Signals(stop).name}: saved step {step} of {run.experiment.steps} in {run.log.workdir}; the "
-                      "same command goes on from there", stop)
+    raise Interrupted(f"{Signals(stop).name}: saved step {step} of {run.experiment.steps} in {run.log.run_directory}; "
+                      "the same command goes on from there", stop)
 
 
 def measured_on_the_way(experiment: Experiment) -> tuple[str, ...]:
@@ -213,14 +215,15 @@ def measured_on_the_way(experiment: Experiment) -> tuple[str, ...]:
 
 def evaluated(run: Run, step: int) -> bool:
     """Say whether the log holds the errors of a step: a run that was stopped while it measured them does so now."""
-    return any(line["step"] == step and "top1_error" in line for line in read_metrics(run.log.workdir))
+    return any(line["step"] == step and "top1_error" in line for line in read_metrics(run.log.run_directory))
 
 
-def measure(run: Run, state: TrainState, splits: Sequence[str]) -> dict[str, Errors]:
+def measure(run: Run, state: TrainState, splits: Sequence[str]) -> dict[str, ErrorRates]:
     """Measure, then record and return the errors on the splits that hold images: the log gets all of them or none."""
     found = {}
+    classifier = Classifier(run.model, state.variables, of_run(run.experiment.data, state.mean))
     for split in splits:
-        errors = run.images.errors(run.model, state.variables, state.mean, split)
+        errors = run.images.errors(classifier, split)
         if errors is not None:
             found[split] = errors
     for split, errors in found.items():

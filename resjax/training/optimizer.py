@@ -19,7 +19,7 @@ class RateState(NamedTuple):
     And the state of the rule that looks for a plateau, or None without it.
     """
 
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # a tuple has a method of that name
     error: jax.Array
     warm: jax.Array
     rate: jax.Array
@@ -34,7 +34,7 @@ def sgd(settings: Optimizer) -> optax.GradientTransformationExtraArgs:
     every drop of the rate.
     """
     scope = None if settings.weight_decay_scope == "all" else kernels
-    slowed = [] if settings.body_rate == 1 else [optax.masked(optax.scale(settings.body_rate), body)]
+    slowed = [] if settings.backbone_rate == 1 else [optax.masked(optax.scale(settings.backbone_rate), body)]
     return optax.with_extra_args_support(optax.chain(
         optax.add_decayed_weights(settings.weight_decay, scope),
         scale_by_rate(settings),
@@ -54,13 +54,15 @@ def body(params: Any) -> Any:
 
 
 def scale_by_rate(settings: Optimizer) -> optax.GradientTransformationExtraArgs:
-    """Multiply by minus the learning rate: `warmup_rate` at first, then `peak`, a tenth after each drop or plateau.
+    """Multiply by minus the learning rate: `warmup_rate` at first, then `learning_rate`, a tenth after each decay or
+    plateau.
 
     Warm-up is over once `warmup_steps` updates were made and the smoothed training error has been below
     `warmup_error`; section 4.2 waits for 80 % with 110 layers ("about 400 iterations").
     """
-    rates = jnp.array([settings.peak / 10**drops for drops in range(len(settings.drop_steps) + 1)], jnp.float32)
-    drop_steps = jnp.array(settings.drop_steps, jnp.int32)
+    decays = range(len(settings.decay_steps) + 1)
+    rates = jnp.array([settings.learning_rate / 10**decay for decay in decays], jnp.float32)
+    decay_steps = jnp.array(settings.decay_steps, jnp.int32)
 
     plateau = plateau_rule(settings)
 
@@ -72,14 +74,14 @@ def scale_by_rate(settings: Optimizer) -> optax.GradientTransformationExtraArgs:
         smoothed = SMOOTHING * state.error + (1 - SMOOTHING) * error
         low = jnp.bool(settings.warmup_error == 100) | (smoothed < settings.warmup_error)
         warm = state.warm | (low & (state.count >= settings.warmup_steps))
-        rate = jnp.where(warm, rates[jnp.sum(state.count >= drop_steps)], settings.warmup_rate)
+        rate = jnp.where(warm, rates[jnp.sum(state.count >= decay_steps)], settings.warmup_rate)
         found = state.plateau
         if found is not None:
             _, found = plateau.update({}, found, value=error)
             rate = rate * found.scale
         return jax.tree.map(lambda g: -rate * g, updates), RateState(state.count + 1, smoothed, warm, rate, found)
 
-    return optax.GradientTransformationExtraArgs(init, update)  # type: ignore[arg-type]
+    return optax.GradientTransformationExtraArgs(init, update)  
 
 
 def plateau_rule(settings: Optimizer) -> optax.GradientTransformationExtraArgs:

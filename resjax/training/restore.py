@@ -1,4 +1,4 @@
-"""A trained network, read back from its workdir; or any network, wherever its weights are."""
+"""A trained network, read back from its run directory; any network, wherever its weights are; and training from it."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -7,19 +7,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from resjax.errors import BadInput
+from resjax.data import of_run
+from resjax.errors import BadInput, check
 from resjax.experiment import Experiment
 from resjax.models import ResNet
 from resjax.network import Network
 from resjax.training.checkpoint import checkpoints, restore_latest
+from resjax.training.log import Log
 from resjax.training.optimizer import sgd
-from resjax.training.state import TrainState, initial_state
-from resjax.training.workdir import read_run
-from resjax.weights import Bare, StrideIn, load_weights
+from resjax.training.run_directory import read_run
+from resjax.training.step import TrainState, initial_state
+from resjax.variants import StrideIn
+from resjax.weights import Bare, load_weights
 
 
 class Trained(NamedTuple):
-    """A run's network and newest state: `model.apply(state.variables, images - state.mean)` are its logits."""
+    """A run's network and newest state: `network` is the network as a value."""
 
     experiment: Experiment
     classes: tuple[str, ...]
@@ -31,31 +34,69 @@ class Trained(NamedTuple):
         """Return the network as a value."""
         run = self.experiment
         return Network(f"{run.name}, step {self.state.step}", run.architecture, run.data, self.classes, self.model,
-                       self.state.variables, np.asarray(self.state.mean))
+                       self.state.variables, of_run(run.data, np.asarray(self.state.mean)))
 
 
-def restore(workdir: str | Path, device: jax.Device | None = None) -> Trained:
+def restore(run_directory: str | Path, device: jax.Device | None = None) -> Trained:
     """Restore the newest checkpoint of a run onto one device. Raises BadInput where there is none."""
-    workdir = Path(workdir)
-    experiment, classes, image = read_run(workdir)
+    run_directory = Path(run_directory)
+    experiment, classes, image = read_run(run_directory)
     model, optimizer = experiment.architecture.model(len(classes)), sgd(experiment.optimizer)
     shapes = jax.eval_shape(lambda: initial_state(model, optimizer, jnp.zeros(image), experiment.seed))
     place = jax.sharding.SingleDeviceSharding(device or jax.local_devices()[0])
     restored = None
-    if (workdir / "checkpoints").is_dir():
-        with checkpoints(workdir, clear=False) as manager:
+    if (run_directory / "checkpoints").is_dir():
+        with checkpoints(run_directory, clear=False) as manager:
             restored = restore_latest(manager, jax.tree.map(lambda x: x.update(sharding=place), shapes))
     if restored is None:
-        raise BadInput(f"{workdir}: no checkpoint yet; its first comes at step {experiment.checkpoint_steps}")
+        raise BadInput(f"{run_directory}: no checkpoint yet; its first comes at step {experiment.checkpoint_steps}")
     return Trained(experiment, classes, model, restored[0])
 
 
 def load(target: str | Path, *, stride_in: StrideIn | None = None, shortcut: Bare | None = None) -> Network:
-    """Load a network from a run's workdir, a file of weights, a folder with one, or OWNER/NAME on the Hugging Face Hub.
+    """Load a network from a run directory, a file of weights, a folder with one, or OWNER/NAME on the Hugging Face Hub.
 
     `stride_in` ("1x1": v1, "3x3": v1.5) and `shortcut` ("plain", "A") say what tensors cannot tell; the error says
     when one is needed. Raises BadInput for what is missing, damaged, or no network of the paper.
     """
-    if (workdir := Path(target).expanduser()).joinpath("experiment.json").is_file():
-        return restore(workdir).network
+    if (run_directory := Path(target).expanduser()).joinpath("experiment.json").is_file():
+        return restore(run_directory).network
     return load_weights(target, stride_in=stride_in, shortcut=shortcut)
+
+
+def needs_weights(experiment: Experiment, run_directory: Path) -> bool:
+    """Say whether a run begins with other weights: it names some, and has no checkpoint to go on from."""
+    return bool(experiment.initialize_from) and not any((run_directory / "checkpoints").glob("[0-9]*"))
+
+
+def load_weights_for(experiment: Experiment) -> Network:
+    """Load what `experiment.initialize_from` names. Raises BadInput where it cannot be, or is another network."""
+    wanted, std = experiment.architecture, experiment.data.std
+    shortcut: Bare = "plain" if wanted.shortcut == "plain" else "A"
+    network = load(experiment.initialize_from, stride_in=wanted.stride_in, shortcut=shortcut)
+    title, found = network.architecture.title(), network.preprocessing.std
+    check(title == wanted.title() and len(found) == len(std) and np.allclose(found, std),
+          f"initialize-from: {experiment.initialize_from} holds {title} with std {found}, and {experiment.name} is "
+          f"{wanted.title()} with data.std {std}")
+    return network
+
+
+def initialize_from(network: Network, first: TrainState, classes: tuple[str, ...], log: Log) -> TrainState:
+    """Put a network's weights and mean image into a first state, on its devices.
+
+    The last layer is drawn anew where the network was trained on other classes. Raises BadInput for other colours.
+    """
+    colours, wanted = network.preprocessing.image_shape[-1], first.mean.shape[-1]
+    check(colours == wanted, f"initialize-from: {network.name} is for images of {colours} channels, and these have "
+                             f"{wanted}")
+    same = network.classes == classes or (not network.classes and network.model.classes == len(classes))
+    params = dict(network.variables["params"]) | ({} if same else {"fc": first.params["fc"]})
+    mean = np.asarray(jax.image.resize(network.mean, first.mean.shape, "linear"))
+    log.tell(f"starts from {network.name}{'' if same else '; the last layer is drawn anew'}")
+
+    def place(new: object, old: jax.Array) -> jax.Array:
+        placed: jax.Array = jax.device_put(np.array(jax.device_get(new)), old.sharding)
+        return placed
+
+    return first.replace(params=jax.tree.map(place, params, first.params), mean=place(mean, first.mean),
+                         batch_stats=jax.tree.map(place, network.variables["batch_stats"], first.batch_stats))

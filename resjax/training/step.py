@@ -1,27 +1,67 @@
-"""One update of the parameters, pure; many in one call; and the batch statistics to evaluate with."""
+"""The train state, arrays only; one update of the parameters, pure; many in one call; and precise batch norm.
 
+With the experiment the state decides every later bit, so it is the checkpoint.
+"""
+
+import hashlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
+from flax import struct
 from jax import lax
 
 from resjax.data import Batch
 from resjax.training.optimizer import learning_rate
-from resjax.training.state import TrainState
+
+
+class TrainState(struct.PyTreeNode):
+    """What changes from step to step, and the two arrays that stay: the data's key and mean image."""
+
+    step: jax.Array
+    key: jax.Array
+    mean: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What `model.apply` takes."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
 
 MakeBatch = Callable[[TrainState, Any], Batch]  # pure: it lies inside the compiled step
+
+
+def initial_state(model: nn.Module, optimizer: optax.GradientTransformation, mean: Any,
+                  seed: int | jax.Array) -> TrainState:
+    """Draw the parameters; `mean` is the mean image `[height, width, channels]` of the training data."""
+    model_key, data_key = jax.random.split(jax.random.key(seed))
+    variables: Any = model.init(model_key, jnp.zeros((1, *np.shape(mean))))
+    params = variables["params"]
+    return TrainState(jnp.int32(0), data_key, jnp.asarray(mean), params, variables.get("batch_stats", {}),
+                      optimizer.init(params))
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def draw(sharding: jax.sharding.Sharding, model: nn.Module, optimizer: optax.GradientTransformation, mean: Any,
+         seed: int | jax.Array) -> TrainState:
+    """Draw the first state onto devices, also those of other processes."""
+    state: TrainState = lax.with_sharding_constraint(initial_state(model, optimizer, mean, seed), sharding)
+    return state
 
 
 class Metrics(NamedTuple):
     """Sums over a batch: of the losses, of the wrong predictions, of the images; and the rate of the update."""
 
     loss: jax.Array
-    errors: jax.Array
+    wrong: jax.Array
     images: jax.Array
     learning_rate: jax.Array
 
@@ -78,3 +118,19 @@ def repeated(step: Callable[[Any, None], tuple[Any, Any]], carry: Any, count: in
         return lax.scan(step, carry, length=count)
     carry, found = step(carry, None)
     return carry, jax.tree.map(lambda x: x[None], found)
+
+
+def named_leaves(tree: Any) -> list[tuple[str, np.ndarray]]:
+    """List the arrays of a tree, on the host, by path."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(jax.device_get(tree))
+    return [(jax.tree_util.keystr(path), np.asarray(leaf)) for path, leaf in leaves]
+
+
+def state_digest(state: TrainState) -> str:
+    """Hash parameters, batch statistics and optimiser state: SHA-256 over names, types, shapes and bytes."""
+    sha = hashlib.sha256()
+    leaves = named_leaves((state.params, state.batch_stats, state.opt_state))
+    for name, leaf in sorted(leaves, key=lambda pair: pair[0]):
+        sha.update(f"{name} {leaf.dtype} {leaf.shape}\n".encode())
+        sha.update(np.ascontiguousarray(leaf).tobytes())
+    return sha.hexdigest()

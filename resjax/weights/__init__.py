@@ -1,9 +1,8 @@
 """Weights in and out: what others have trained, here; and what was trained here, anywhere."""
 
-from resjax.weights.card import Measured
-from resjax.weights.description import class_name
-from resjax.weights.forms import Form, export
+from resjax.weights.export import Form, export
+from resjax.weights.infer_architecture import Bare
 from resjax.weights.load import load_weights
-from resjax.weights.recognize import Bare, StrideIn
+from resjax.weights.model_card import Measured
 
-__all__ = ["Bare", "Form", "Measured", "StrideIn", "class_name", "export", "load_weights"]
+__all__ = ["Bare", "Form", "Measured", "export", "load_weights"]

@@ -4,15 +4,16 @@ from pathlib import Path
 from typing import Any
 
 from resjax.errors import BadInput
-from resjax.models.resnet import IMAGENET
-from resjax.record import from_json
-from resjax.weights.description import Description, read_json
+from resjax.serialization import from_json
+from resjax.variants import IMAGENET
+from resjax.weights.metadata import Metadata, read_json
 
 TIMM = {f"resnet{depth}": depth for depth in IMAGENET}  # its other names are of other networks
+RESIZE = {"bilinear": "pillow-bilinear", "bicubic": "pillow-bicubic", 2: "pillow-bilinear", 3: "pillow-bicubic"}
 HARMLESS = {"in_chans", "num_classes"}  # the tensors tell these too
 
 
-def read_config(folder: Path) -> Description:
+def read_config(folder: Path) -> Metadata:
     """Read `config.json`, and `preprocessor_config.json` beside it. Raises BadInput for another network than ours."""
     file = folder / "config.json"
     config, images = read_json(file), folder / "preprocessor_config.json"
@@ -29,7 +30,7 @@ def read_config(folder: Path) -> Description:
     raise BadInput(f"{file}: it tells of {kind!r}; timm's and transformers' ResNets can be read")
 
 
-def from_timm(config: dict[str, Any]) -> Description:
+def from_timm(config: dict[str, Any]) -> Metadata:
     """Read timm's: `architecture`, and under `pretrained_cfg` how its images are prepared."""
     name, images = config["architecture"], config["pretrained_cfg"]
     changed = {key: value for key, value in (config.get("model_args") or {}).items()
@@ -42,10 +43,11 @@ def from_timm(config: dict[str, Any]) -> Description:
         "architecture": {"family": "imagenet", "depth": TIMM[name], "shortcut": "B", "stride_in": "3x3"},
         "classes": images.get("label_names") or [],
         "preprocessing": {"mean": images["mean"], "std": images["std"], "value_range": 1.0, "size": size,
-                          "shorter_side": int(size / images.get("crop_pct", 0.875))}}, Description)
+                          "shorter_side": int(size / images.get("crop_pct", 0.875)),
+                          "resize": RESIZE.get(images.get("interpolation"), "area")}}, Metadata)
 
 
-def from_transformers(config: dict[str, Any], images: dict[str, Any]) -> Description:
+def from_transformers(config: dict[str, Any], images: dict[str, Any]) -> Metadata:
     """Read transformers': blocks, stride, class names; and how its image processor prepares images."""
     kind, blocks = config["layer_type"], tuple(config["depths"])
     depth = next((depth for depth, table in IMAGENET.items() if table == (kind, blocks)), None)
@@ -59,7 +61,7 @@ def from_transformers(config: dict[str, Any], images: dict[str, Any]) -> Descrip
         "architecture": {"family": "imagenet", "depth": depth, "shortcut": "B",
                          "stride_in": "1x1" if config.get("downsample_in_bottleneck") else "3x3"},
         "classes": [labels[number] for number in range(len(labels))],
-        "preprocessing": prepared_images(images) if images else None}, Description)
+        "preprocessing": prepared_images(images) if images else None}, Metadata)
 
 
 def prepared_images(images: dict[str, Any]) -> dict[str, Any]:
@@ -72,4 +74,5 @@ def prepared_images(images: dict[str, Any]) -> dict[str, Any]:
     normalized = images.get("do_normalize", True)
     return {"mean": images["image_mean"] if normalized else [0.0] * 3, "std": images["image_std"] if normalized else [],
             "value_range": 255 * images.get("rescale_factor", 1 / 255) if images.get("do_rescale", True) else 255.0,
-            "size": crop, "shorter_side": int(edge / images["crop_pct"]) if "crop_pct" in images else edge}
+            "size": crop, "shorter_side": int(edge / images["crop_pct"]) if "crop_pct" in images else edge,
+            "resize": RESIZE.get(images.get("resample"), "area")}

@@ -8,7 +8,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from resjax.errors import BadInput
-from resjax.weights.pickled import read_torch
+from resjax.weights.torch_pickle import read_torch
 
 Tensors = dict[str, np.ndarray]
 LEAVES = {1: ("kernel",), 2: ("kernel", "bias"), 4: ("gamma", "beta", "moving_mean", "moving_variance")}

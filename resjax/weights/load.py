@@ -1,21 +1,18 @@
 """Weights from a file, a folder or the Hub to a network that can be evaluated, fine-tuned and exported."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
-
 from resjax.errors import BadInput, check
-from resjax.experiment import Architecture, Data, Photographs
 from resjax.network import Network
+from resjax.variants import StrideIn
 from resjax.weights.configs import read_config
 from resjax.weights.convert import flip_colours, to_variables
-from resjax.weights.description import USUAL, Description, Preprocessing, known_classes, read_description
 from resjax.weights.files import READERS, Tensors, read_tensors
 from resjax.weights.hub import WEIGHTS, fetch, is_repository
-from resjax.weights.names import FAMILIES
-from resjax.weights.recognize import Bare, StrideIn, ends, find_family, recognize
+from resjax.weights.infer_architecture import Bare, ends, find_family, infer_architecture
+from resjax.weights.metadata import USUAL, Metadata, data_of, known_classes, read_metadata
+from resjax.weights.tensor_names import FAMILIES
 
 FILES = (*WEIGHTS, "model.h5")  # of a folder, the first that is there
 WRAPPED = "module."  # what PyTorch's DataParallel puts before every name
@@ -38,7 +35,7 @@ def load_weights(target: str | Path, *, stride_in: StrideIn | None = None, short
     return assemble(tensors, known, str(file), known.name or str(target), stride_in, shortcut)
 
 
-def find_weights(path: Path) -> tuple[Path, Description]:
+def find_weights(path: Path) -> tuple[Path, Metadata]:
     """Find a file of weights and what is said beside it: in NAME.json, or beside a repository's weights in config.json.
 
     Raises BadInput where there is neither a run nor weights.
@@ -48,9 +45,9 @@ def find_weights(path: Path) -> tuple[Path, Description]:
         raise BadInput(f"{path}: no run lies there (it has no experiment.json), nor weights: a file "
                        f"({', '.join(READERS)}), a folder with {' or '.join(FILES)}, or OWNER/NAME on the Hub")
     if file.with_suffix(".json").is_file():
-        return file, read_description(file.with_suffix(".json"))
+        return file, read_metadata(file.with_suffix(".json"))
     told = file.name in FILES and (file.parent / "config.json").is_file()
-    return file, read_config(file.parent) if told else Description()
+    return file, read_config(file.parent) if told else Metadata()
 
 
 def unwrapped(tensors: Tensors, source: str) -> Tensors:
@@ -63,7 +60,7 @@ def unwrapped(tensors: Tensors, source: str) -> Tensors:
     return {short: tensors[name] for short, name in found.items()}
 
 
-def assemble(tensors: Tensors, known: Description, source: str, name: str, stride_in: StrideIn | None,
+def assemble(tensors: Tensors, known: Metadata, source: str, name: str, stride_in: StrideIn | None,
              shortcut: Bare | None) -> Network:
     """Put a network together from tensors and what is known beside them."""
     family = find_family(tensors, source)
@@ -73,50 +70,20 @@ def assemble(tensors: Tensors, known: Description, source: str, name: str, strid
         shortcut = "plain" if known.architecture.shortcut == "plain" else "A"
     elif family.startswith("keras"):
         stride_in = "1x1"  # as the authors' nets, which Keras's ResNet50, 101 and 152 are
-    architecture = recognize(tensors, names, source, stride_in, shortcut)
+    architecture = infer_architecture(tensors, names, source, stride_in, shortcut)
     if known.architecture is not None and architecture.title() != known.architecture.title():
         raise BadInput(f"{source}: it holds {architecture.title()}, and what lies beside it tells of "
                        f"{known.architecture.title()}")
-    preprocessing = known.preprocessing or USUAL.get((family, architecture.family))
-    if preprocessing is None:
+    entry = known.preprocessing or USUAL.get((family, architecture.family))
+    if entry is None:
         raise BadInput(f"{source}: {names.title} has no such network as {architecture.title()}, so how images are "
                        f"prepared is not known; say it in {Path(source).with_suffix('.json')}, under \"preprocessing\"")
     channels, count = ends(tensors, names, source)
-    mean, std = colours(preprocessing, channels, Path(source).parent)
-    architecture = replace(architecture, std=std)
-    model = architecture.model(count)
+    preprocessing, model = entry.read(Path(source).parent, channels), architecture.model(count)
     variables = to_variables(tensors, names, model, channels, source)
-    if preprocessing.channel_order == "BGR":
+    if entry.channel_order == "BGR":
         variables = flip_colours(variables)
     classes = known_classes(known.classes, count)
     if classes and len(classes) != count:
         raise BadInput(f"{source}: its last layer tells {count} classes apart, and {len(classes)} are named beside it")
-    return Network(name, architecture, seen_as(architecture, preprocessing), classes, model, variables, mean)
-
-
-def colours(given: Preprocessing, channels: int, folder: Path) -> tuple[np.ndarray, tuple[float, ...]]:
-    """Return the mean image `[size, size, channels]` and the deviations, for pixels of 0 to 255 in RGB."""
-    order = slice(None, None, -1 if given.channel_order == "BGR" else 1)
-    scale = 255 / given.value_range
-    if given.mean_image:
-        try:
-            mean = np.asarray(np.load(folder / given.mean_image, allow_pickle=False), np.float64)
-        except (OSError, ValueError, EOFError, TypeError) as error:
-            raise BadInput(f"{folder / given.mean_image}: not a readable mean image ({error})") from None
-        if not np.isfinite(mean).all():
-            raise BadInput(f"{folder / given.mean_image}: it holds a value that is not finite")
-    else:
-        mean = np.broadcast_to(np.array(given.mean, np.float64), (given.size, given.size, len(given.mean)))
-    if mean.shape != (given.size, given.size, channels) or len(given.std) not in (0, channels):
-        raise BadInput(f"{folder}: the mean is of {mean.shape} and std of {len(given.std)} channels, for images of "
-                       f"{(given.size, given.size, channels)}")
-    return (scale * mean[..., order]).astype(np.float32), tuple(scale * value for value in given.std[order])
-
-
-def seen_as(architecture: Architecture, given: Preprocessing) -> Data | Photographs:
-    """Tell how a network looks at images, and where they are if nobody says: TFDS's ImageNet or CIFAR-10."""
-    if architecture.family == "cifar":
-        return Data(source="tfds:cifar10")
-    low = max(256, given.size)
-    return Photographs(source="tfds:imagenet2012", size=given.size, test_shorter_side=given.shorter_side,
-                       shorter_side=(low, max(480, low)))
+    return Network(name, architecture, data_of(architecture, preprocessing), classes, model, variables, preprocessing)

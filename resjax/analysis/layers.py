@@ -1,0 +1,86 @@
+"""How large gradients, activations and responses are, layer by layer, in the order in which the layers run."""
+
+import re
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from jax import lax
+
+from resjax.data import Images
+from resjax.models import BatchNorm
+from resjax.models.stacking import is_stage, unstack
+from resjax.network import Classifier, Network, as_classifier
+
+WEIGHTS, NORMS = r"(conv|fc)\d", r"bn\d"
+
+
+def in_order(collection: Any, pattern: str) -> list[Any]:
+    """Line up the layers whose names match: what a collection of variables, or of what they did, holds for each.
+
+    Shortcuts are left out; the last layer comes last where the pattern is that of weights.
+    """
+    network = unstack(collection)
+    modules = [network, *(block for name in sorted(network) if is_stage(name) for block in network[name])]
+    layers = [module[name] for module in modules for name in sorted(module) if re.fullmatch(pattern, name)]
+    return layers + ([network["fc"]] if pattern == WEIGHTS else [])
+
+
+@partial(jax.jit, static_argnums=0)
+def gradient_norms(model: nn.Module, variables: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
+    """Return the norm of the loss's gradient in each layer's weights, `[layers]`, in the order of the layers.
+
+    The loss is the mean cross-entropy of images `[batch, height, width, channels]` with labels `[batch]`, in training
+    mode. Projections and the parameters of batch norm are left out.
+    """
+
+    def loss(params: Any) -> jax.Array:
+        logits, _ = model.apply({**variables, "params": params}, images, train=True, mutable=["batch_stats"])
+        losses: jax.Array = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return losses.mean()
+
+    gradients = in_order(jax.grad(loss)(variables["params"]), WEIGHTS)
+    return jnp.stack([jnp.sqrt(jnp.square(layer["kernel"]).sum()) for layer in gradients])
+
+
+@partial(jax.jit, static_argnums=0)
+def activation_norms(model: nn.Module, variables: Any, images: jax.Array) -> jax.Array:
+    """Return the root mean square of each layer's output, `[layers]`, before batch norm, in training mode."""
+    _, seen = model.apply(variables, images, train=True, mutable=["batch_stats", "intermediates"],
+                          capture_intermediates=lambda module, _: isinstance(module, nn.Conv | nn.Dense))
+    outputs = [layer["__call__"][0] for layer in in_order(seen["intermediates"], WEIGHTS)]
+    return jnp.stack([jnp.sqrt(jnp.square(output).mean()) for output in outputs])
+
+
+def response_deviations(network: Network | Classifier, images: Images, batch_size: int = 100) -> np.ndarray:
+    """Return the standard deviation of every 3x3 layer's response `[layers]`, in the order of the layers.
+
+    A response is what batch norm makes of the layer's output, before the ReLU or the addition (section 4.2); the
+    deviation is over all images, pixels and channels. Projections are not 3x3 layers and are left out. Raises
+    ValueError where `batch_size` does not divide the images: every one counts once.
+    """
+    count = len(images.labels)
+    if count % batch_size:
+        raise ValueError(f"a batch size of {batch_size} does not divide {count} images")
+    model, variables, preprocessing = as_classifier(network)
+    sums, squares = mean_moments(model, count // batch_size, variables, preprocessing, images)
+    return np.sqrt(np.asarray(squares, np.float64) - np.square(np.asarray(sums, np.float64)))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def mean_moments(model: nn.Module, batches: int, variables: Any, preprocessing: Any, images: Images) -> Any:
+    """Average the responses and their squares `[layers]`, over so many equal batches."""
+
+    def moments(batch: Images) -> tuple[jax.Array, jax.Array]:
+        _, seen = model.apply(variables, preprocessing.normalize(batch.pixels), mutable=["intermediates"],
+                              capture_intermediates=lambda module, _: isinstance(module, BatchNorm))
+        responses = [layer["__call__"][0] for layer in in_order(seen["intermediates"], NORMS)]
+        first, second = (jnp.stack([(response**power).mean() for response in responses]) for power in (1, 2))
+        return first, second
+
+    split = jax.tree.map(lambda x: x.reshape(batches, -1, *x.shape[1:]), images)
+    return jax.tree.map(lambda x: x.mean(0), lax.map(moments, split))

@@ -1,0 +1,124 @@
+"""ImageNet's official archives, read where they lie: nothing is unpacked."""
+
+import os
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from io import BytesIO
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from resjax.data.prepared import fingerprint
+from resjax.errors import BadInput
+from resjax.files import cached
+from resjax.progress import shown
+
+TRAIN = "ILSVRC2012_img_train.tar"           # an archive per class, n01440764.tar, each with its JPEGs
+VALIDATION = "ILSVRC2012_img_val.tar"        # 50,000 JPEGs
+DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"      # the classes of the validation images, and 2.5 MB small
+CLASSES = "ILSVRC2012_devkit_t12/data/meta.mat"
+TRUTH = "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt"
+ARCHIVES = {"train": TRAIN, "test": VALIDATION}
+
+
+@dataclass(frozen=True)
+class TarReader:
+    """Reads the bytes of members of an uncompressed archive; every process opens it once."""
+
+    file: Path
+    offsets: np.ndarray
+    lengths: np.ndarray
+
+    def __call__(self, index: int) -> bytes:
+        return os.pread(descriptor(self.file), int(self.lengths[index]), int(self.offsets[index]))
+
+    def sizes(self) -> np.ndarray:
+        return self.lengths
+
+
+@cache
+def descriptor(file: Path) -> int:
+    """Open a file for reading until the process ends."""
+    return os.open(file, os.O_RDONLY)
+
+
+def find_archives(root: Path, splits: Sequence[str]) -> tuple[tuple[str, ...], list[Any]]:
+    """List the images within ImageNet's official archives: the classes; names, labels and reader of the splits."""
+    for name in (*(ARCHIVES[split] for split in splits), DEVKIT):
+        if not (root / name).is_file():
+            raise BadInput(f"{root}: {name} is missing; tars:PATH names a folder that holds ImageNet's archives "
+                           f"{TRAIN} (to train), {VALIDATION} and {DEVKIT}")
+    found = {split: cached(f"imagenet-archive-{split}", fingerprint(root), partial(index_archive, root, split))
+             for split in splits}
+    return tuple(found[splits[0]]["classes"].tolist()), [
+        (index["names"], index["labels"], TarReader(root / ARCHIVES[split], index["offsets"], index["lengths"]),
+         f"{ARCHIVES[split]}, ") for split, index in found.items()]
+
+
+def index_archive(root: Path, split: str) -> dict[str, np.ndarray]:
+    """Find every JPEG of a split: `classes`; and of the images `names`, `labels`, `offsets` and `lengths`."""
+    classes, truth = read_devkit(root / DEVKIT)
+    if split == "train":
+        members = list(training_members(root / TRAIN, classes))
+    else:
+        members = [(truth[number], *member) for number, member in enumerate(validation_members(root, truth))]
+    labels, names, offsets, lengths = zip(*sorted(members), strict=True)
+    return {"classes": np.array(classes), "labels": np.array(labels, np.int32), "names": np.array(names),
+            "offsets": np.array(offsets), "lengths": np.array(lengths)}
+
+
+def training_members(file: Path, classes: tuple[str, ...]) -> Iterator[tuple[int, bytes, int, int]]:
+    """Yield label, name, offset and size of every JPEG in the archives within the archive."""
+    labels = {name: label for label, name in enumerate(classes)}
+    with file.open("rb") as stream:
+        inner = list(members(file, stream, 0))
+        missing = labels.keys() - {Path(name).stem for name, _, _ in inner}
+        if missing:
+            raise BadInput(f"{file}: the archive of the class {min(missing)} is missing")
+        for name, offset, _ in shown(inner, f"indexing {file.name}", len(inner)):
+            label = labels.get(Path(name).stem)
+            if label is None:
+                raise BadInput(f"{file}: {name} is an archive of no class that {DEVKIT} names")
+            for image, start, size in members(file, stream, offset):
+                yield label, image.encode(), start, size
+
+
+def validation_members(root: Path, truth: list[int]) -> list[tuple[bytes, int, int]]:
+    """List name, offset and size of the validation images, by name: in the order of their labels."""
+    file = root / VALIDATION
+    with file.open("rb") as stream:
+        found = sorted((name.encode(), offset, size) for name, offset, size in members(file, stream, 0))
+    if len(found) != len(truth):
+        raise BadInput(f"{file} holds {len(found)} images, but {DEVKIT} labels {len(truth)}")
+    return found
+
+
+def members(file: Path, stream: IO[bytes], offset: int) -> Iterator[tuple[str, int, int]]:
+    """Yield name, offset and size of the files in the archive that begins at `offset`."""
+    stream.seek(offset)
+    try:
+        with tarfile.open(fileobj=stream, mode="r:") as tar:
+            for member in tar:
+                if member.isfile():
+                    yield member.name, member.offset_data, member.size
+    except tarfile.TarError as error:
+        raise BadInput(f"{file}: not a whole archive ({error}, after byte {offset}); get it again") from None
+
+
+def read_devkit(file: Path) -> tuple[tuple[str, ...], list[int]]:
+    """Read the classes (WordNet's ids, sorted, as everyone numbers them) and the labels of the validation images."""
+    try:
+        with tarfile.open(file) as tar:
+            meta, truth = (tar.extractfile(name).read() for name in (CLASSES, TRUTH))  # type: ignore[union-attr]
+    except (tarfile.TarError, KeyError, OSError, EOFError) as error:
+        raise BadInput(f"{file}: not ImageNet's development kit, or damaged ({error}); get it again") from None
+    from scipy.io import loadmat  # here, as it takes every start of resjax 60 ms
+
+    synsets = loadmat(BytesIO(meta), squeeze_me=True)["synsets"]
+    ids = {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in synsets if synset["num_children"] == 0}
+    classes = tuple(sorted(ids.values()))
+    labels = {name: label for label, name in enumerate(classes)}
+    return classes, [labels[ids[int(line)]] for line in truth.split()]

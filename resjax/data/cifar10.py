@@ -1,0 +1,132 @@
+"""CIFAR-10 from its official archive to a prepared TFDS set, without TensorFlow."""
+
+import tarfile
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from resjax.data.prepared import find_prepared, quiet_absl
+from resjax.errors import BadInput
+from resjax.files import digest
+
+URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"  # as TFDS has it
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+SPLITS = {"train": [f"data_batch_{i}.bin" for i in range(1, 6)], "test": ["test_batch.bin"]}
+RECORD = 1 + 3 * 32 * 32  # a label, then the red, green and blue planes
+
+
+def prepare_cifar10(directory: Path, archive: Path | None = None, say: Callable[[str], None] = print) -> Path:
+    """Write `directory/cifar10/VERSION` as TFDS itself reads it, from the archive or else from the network.
+
+    `archive` is the official "CIFAR-10 binary version (suitable for C programs)". Nothing is left half-written.
+    Raises BadInput where the archive is not the official one, or the network or the disk refuses.
+    """
+    try:
+        folder = find_prepared("cifar10", directory)
+    except BadInput:
+        pass
+    else:
+        say(f"{folder} is there already")
+        return folder
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=directory, prefix=".cifar10-") as aside:
+            if archive is None:
+                archive = download(URL, Path(aside) / "cifar-10-binary.tar.gz", say)
+            if not archive.is_file():
+                raise BadInput(f"{archive}: no such file; --archive names cifar-10-binary.tar.gz, from {URL}")
+            found = digest(archive)
+            if found != SHA256:
+                raise BadInput(f"{archive}: this is not the official binary archive, or it is damaged: "
+                               f"its SHA-256 is {found}, the official one's {SHA256}; get it from {URL}")
+            say(f"reading {archive.name}")
+            write_prepared(archive, Path(aside))
+            written = find_prepared("cifar10", Path(aside))
+            (directory / "cifar10").mkdir(exist_ok=True)
+            written.rename(directory / "cifar10" / written.name)
+    except (OSError, RuntimeError) as error:  # array_record raises RuntimeError on a full disk
+        raise BadInput(f"{directory}: cannot prepare CIFAR-10 there: {error}") from None
+    folder = find_prepared("cifar10", directory)
+    say(f"{folder}: 50000 training and 10000 test images")
+    return folder
+
+
+def download(url: str, file: Path, say: Callable[[str], None]) -> Path:
+    """Fetch a file, telling of every tenth part."""
+    try:
+        with urllib.request.urlopen(url, timeout=60) as response, file.open("wb") as out:
+            total = int(response.headers.get("Content-Length") or 0)
+            told = done = 0
+            while block := response.read(1 << 20):
+                out.write(block)
+                done += len(block)
+                if total and done * 10 // total > told:
+                    told = done * 10 // total
+                    say(f"downloaded {done / 1e6:.0f} of {total / 1e6:.0f} MB")
+            if done < total:
+                raise ConnectionError(f"the connection ended after {done} of {total} bytes")
+    except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
+        reason = getattr(error, "reason", error)
+        raise BadInput(f"{url}: {reason}; download it by other means and give it by --archive") from None
+    return file
+
+
+def write_prepared(archive: Path, directory: Path) -> None:
+    """Let TFDS write the set under `directory` from an archive that has been checked."""
+    with quiet_absl():
+        import tensorflow_datasets as tfds
+
+    class Cifar10(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[misc, call-arg]
+        """The features, names and version of TFDS's own cifar10."""
+
+        name = "cifar10"
+        VERSION = tfds.core.Version("3.0.2")
+
+        def _info(self) -> Any:
+            return tfds.core.DatasetInfo(
+                builder=self, supervised_keys=("image", "label"), homepage="https://www.cs.toronto.edu/~kriz/cifar.html",
+                description="CIFAR-10: 50,000 training and 10,000 test images, 32x32, in 10 classes.",
+                features=tfds.features.FeaturesDict({
+                    "id": tfds.features.Text(),
+                    "image": tfds.features.Image(shape=(32, 32, 3)),
+                    "label": tfds.features.ClassLabel(names=CLASSES)}))
+
+        def _split_generators(self, _: Any) -> Any:
+            return {split: self._generate_examples(split) for split in SPLITS}
+
+        def _generate_examples(self, split: str) -> Any:
+            for number, (pixels, label) in enumerate(read_archive(archive, split)):
+                key = f"{split}_{number:05d}"
+                yield key, {"id": key, "image": BytesIO(png(pixels)), "label": label}
+
+    with quiet_absl():
+        Cifar10(data_dir=directory, file_format="array_record").download_and_prepare()
+
+
+def read_archive(archive: Path, split: str) -> Iterator[tuple[np.ndarray, int]]:
+    """Read (pixels `[32, 32, 3]`, label) in the archive's order."""
+    with tarfile.open(archive) as tar:
+        members = {Path(member.name).name: member for member in tar.getmembers()}
+        for name in SPLITS[split]:
+            stream = tar.extractfile(members[name]) if name in members else None
+            content = stream.read() if stream else b""
+            if not content or len(content) % RECORD:
+                raise BadInput(f"{archive}: {name} holds {len(content)} bytes; records of {RECORD} were expected")
+            records = np.frombuffer(content, np.uint8).reshape(-1, RECORD)
+            for record in records:
+                yield record[1:].reshape(3, 32, 32).transpose(1, 2, 0), int(record[0])
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """Encode without loss."""
+    out = BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(out, "png")
+    return out.getvalue()

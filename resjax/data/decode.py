@@ -1,0 +1,132 @@
+"""One encoded image to pixels: the only way in which any part of resjax reads an image, whatever holds it.
+
+Values of more than 8 bits are scaled by the range of their type, floating point from 0 to 1; transparent pixels are
+seen over white; an animation is its first frame; and the picture is turned upright, as EXIF says. The format is told by
+the content. JPEGs of up to 178 million pixels are read, other images of up to 64 million.
+"""
+
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+from resjax.errors import BadInput, check
+
+Image.init()
+# Those that Pillow knows by their first bytes and decodes itself; others start programs, or take anything for an image.
+FORMATS = tuple(Image.OPEN.keys() & {"AVIF", "BMP", "DDS", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG",
+                                     "PPM", "PSD", "QOI", "SGI", "TIFF", "WEBP", "XBM", "XPM"})
+EXTENSIONS = tuple(sorted(ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS))
+MOST_PIXELS_OF_A_JPEG, MOST_PIXELS = 178_000_000, 64_000_000
+UPRIGHT = {1: lambda x: x, 2: lambda x: x[:, ::-1], 3: lambda x: x[::-1, ::-1], 4: lambda x: x[::-1],
+           5: lambda x: x.swapaxes(0, 1), 6: lambda x: x.swapaxes(0, 1)[:, ::-1],
+           7: lambda x: x[::-1, ::-1].swapaxes(0, 1), 8: lambda x: x.swapaxes(0, 1)[::-1]}
+
+
+def decode(encoded: bytes, name: str, channels: int = 3, least: int = 0) -> np.ndarray:
+    """Decode to uint8 RGB, or grey for one channel: `[height, width, channels]`, upright.
+
+    With `least`, a JPEG may come out at 1/2, 1/4 or 1/8 (and what lies between), which its cosine transform does
+    without aliasing; no side is shorter than `least` by it. Raises BadInput, naming the image, where it is truncated,
+    damaged, too large or no image.
+    """
+    try:
+        height, width, space, _ = simplejpeg.decode_jpeg_header(encoded)
+        if space != "CMYK" and height * width <= MOST_PIXELS_OF_A_JPEG:
+            kind = "GRAY" if channels == 1 else "RGB"
+            pixels = simplejpeg.decode_jpeg(encoded, kind, min_height=least or height, min_width=least or width,
+                                            min_factor=2)
+            return np.ascontiguousarray(UPRIGHT[orientation(encoded)](pixels))
+    except ValueError:  # no JPEG; or one with small faults, which Pillow forgives
+        pass
+    with opened(encoded, name) as image:
+        pixels = to_bytes(image, channels)
+        return np.ascontiguousarray(UPRIGHT[orientation_of(image)](pixels.reshape(*pixels.shape[:2], channels)))
+
+
+def dimensions(encoded: bytes, name: str) -> tuple[int, int]:
+    """Read height and width of the upright image from the header. Raises BadInput, naming the image, without one."""
+    try:
+        height, width = simplejpeg.decode_jpeg_header(encoded)[:2]
+        turn = orientation(encoded)
+    except ValueError:
+        with opened(encoded, name) as image:
+            height, width, turn = image.height, image.width, orientation_of(image)
+    return (width, height) if turn >= 5 else (height, width)
+
+
+@contextmanager
+def opened(encoded: bytes, name: str) -> Iterator[Image.Image]:
+    """Open with Pillow; whatever goes wrong while it is open is BadInput that names the image."""
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(BytesIO(encoded), formats=FORMATS) as image:
+            most = MOST_PIXELS_OF_A_JPEG if image.format == "JPEG" else MOST_PIXELS
+            check(image.width * image.height <= most,
+                  f"{name}: {image.width}x{image.height} pixels are too many; at most {most:,} are read")
+            yield image
+    except BadInput:
+        raise
+    except Exception as error:  # a damaged file takes Pillow's decoders to any exception there is
+        raise BadInput(f"{name}: not a whole image ({error}); mend or remove it") from None
+
+
+def to_bytes(image: Image.Image, channels: int) -> np.ndarray:
+    """Bring the pixels of an open image to uint8: grey `[height, width]` or RGB `[height, width, 3]`."""
+    mode = "L" if channels == 1 else "RGB"
+    if image.mode == "F":
+        image = Image.fromarray(np.nan_to_num(255 * np.asarray(image).clip(0, 1)).round().astype(np.uint8))
+    elif image.mode == "I" or image.mode.startswith("I;16"):
+        image = Image.fromarray(upper_byte(image))
+    elif image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        over_white = Image.new("RGB", image.size, "white")
+        over_white.paste(image, mask=image.getchannel("A"))
+        image = over_white
+    return np.array(image.convert(mode), np.uint8)
+
+
+def upper_byte(image: Image.Image) -> np.ndarray:
+    """Scale whole numbers of 16 or 32 bits to 8, by the range of the type that the file keeps them in."""
+    tags = getattr(image, "tag_v2", {})  # of a TIFF; all others that Pillow reads as numbers of 32 bits had 16
+    bits = int(tags.get(258, (16,))[0])
+    values = np.asarray(image)
+    if tags.get(339, (1,))[0] == 2:  # with a sign
+        return (values.clip(0) >> (bits - 9)).astype(np.uint8)
+    return (values.astype(f"u{values.itemsize}", copy=False) >> (bits - 8)).astype(np.uint8)
+
+
+def orientation_of(image: Image.Image) -> int:
+    """Return the orientation of an image that Pillow has opened, but 1 for a TIFF, which Pillow turns by itself."""
+    exif = image.info.get("exif")
+    return tiff_orientation(exif.removeprefix(b"Exif\0\0")) if isinstance(exif, bytes) else 1
+
+
+def orientation(jpeg: bytes) -> int:
+    """Return a JPEG's orientation by EXIF, 1 to 8: how it has to be turned. 1, upright, where nothing valid says it."""
+    place = 2
+    while place + 4 <= len(jpeg) and jpeg[place] == 0xFF and jpeg[place + 1] not in (0xD9, 0xDA):
+        size = 2 + int.from_bytes(jpeg[place + 2:place + 4], "big")
+        if jpeg[place + 1] == 0xE1 and jpeg[place + 4:place + 10] == b"Exif\0\0":
+            return tiff_orientation(jpeg[place + 10:place + size])
+        place += size
+    return 1
+
+
+def tiff_orientation(exif: bytes) -> int:
+    """Find the orientation among the tags of EXIF, whatever the others hold: they are not looked at."""
+    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
+    if order is None or len(exif) < 8:
+        return 1
+    (start,) = struct.unpack_from(f"{order}I", exif, 4)
+    count = struct.unpack_from(f"{order}H", exif, start)[0] if start + 2 <= len(exif) else 0
+    for entry in range(start + 2, min(start + 2 + 12 * count, len(exif) - 11), 12):
+        tag, kind = struct.unpack_from(f"{order}HH", exif, entry)
+        if tag == 0x0112:
+            (turn,) = struct.unpack_from(order + {1: "B", 4: "I"}.get(kind, "H"), exif, entry + 8)
+            return turn if turn in UPRIGHT else 1
+    return 1

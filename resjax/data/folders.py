@@ -1,0 +1,79 @@
+"""Folders of images, one for each class."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from resjax.data.decode import EXTENSIONS
+from resjax.errors import BadInput
+
+
+@dataclass(frozen=True)
+class FileReader:
+    """Reads `root/name`."""
+
+    root: Path
+    names: np.ndarray
+
+    def __call__(self, index: int) -> bytes:
+        return (self.root / os.fsdecode(self.names[index])).read_bytes()
+
+    def sizes(self) -> Any:
+        """Return the sizes of the files; -1 where one cannot be read."""
+        return [file_size(os.path.join(os.fsencode(self.root), name)) for name in self.names]
+
+
+def file_size(path: bytes) -> int:
+    """Return the size of a file, or -1."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1
+
+
+def existing(root: Path) -> Path:
+    """Return a folder. Raises BadInput where it is not there."""
+    if not root.is_dir():
+        raise BadInput(f"{root}: no such folder; folder:PATH names a folder of one folder per class")
+    return root
+
+
+def class_names(root: Path) -> tuple[str, ...]:
+    """Name the classes: the subfolders in alphabetical order, but for hidden ones and what systems leave behind."""
+    names = tuple(sorted(path.name for path in root.iterdir() if path.is_dir() and not is_hidden(path.name)))
+    if len(names) < 2:
+        raise BadInput(f"{root}: {len(names)} class folders; there must be one folder per class, two at least")
+    return names
+
+
+def is_hidden(name: str) -> bool:
+    """Say whether a name is of no file of the user's: `.DS_Store`, `__MACOSX`, `@eaDir`."""
+    return name.startswith((".", "@")) or name == "__MACOSX"
+
+
+def list_classes(root: Path, classes: tuple[str, ...]) -> tuple[Any, str]:
+    """List the images of every class folder, by name: names, labels and reader; and remark on what lies beside them.
+
+    What is named like an image counts as one, also a broken link: nothing is left out in silence.
+    """
+    names: list[str] = []
+    labels: list[int] = []
+    others: list[str] = []
+    for label, folder in enumerate(classes):
+        found = sorted(name for name in os.listdir(root / folder) if not is_hidden(name) and name != "Thumbs.db")
+        files = [name for name in found if name.lower().endswith(EXTENSIONS)]
+        if not files:
+            raise BadInput(f"{root / folder}: the class folder holds no image ({', '.join(EXTENSIONS)})")
+        names += [f"{folder}/{name}" for name in files]
+        labels += [label] * len(files)
+        others += [f"{folder}/{name}" for name in sorted(set(found) - set(files))]
+    encoded = np.array([os.fsencode(name) for name in names])
+    remarks = []
+    if others:
+        remarks.append(f"{root}: not used, as not named like an image: {len(others)} files, such as {others[0]}")
+    if all(name.isdecimal() for name in classes) and sorted(classes, key=int) != list(classes):
+        remarks.append(f"{root}: the classes are in the order of their names as text: {', '.join(classes[:5])} ...")
+    return (encoded, np.array(labels, np.int32), FileReader(root, encoded), f"{root}/"), "; ".join(remarks)

@@ -1,0 +1,128 @@
+"""Labelled images in memory, from any source but archives, and the splits that the paper makes of them."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from resjax.data.decode import decode
+from resjax.data.index import ImageFiles, check_labels, find_images, find_split, held_out, identity
+from resjax.data.prepared import channels_of, data_directory, find_prepared, fingerprint
+from resjax.data.preprocessing import Preprocessing, of_run
+from resjax.errors import BadInput
+from resjax.experiment import Data
+from resjax.files import cached
+
+
+class Images(NamedTuple):
+    """`pixels` uint8 `[images, height, width, channels]`, `labels` int32 `[images]`; NumPy or on the device."""
+
+    pixels: np.ndarray | jax.Array
+    labels: np.ndarray | jax.Array
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The splits of a source. `validation` is empty unless some training images were held out.
+
+    `remark` tells of what lies among the images and is not used.
+    """
+
+    classes: tuple[str, ...]
+    train: Images
+    validation: Images
+    test: Images
+    remark: str = ""
+
+    def identity(self) -> dict[str, Any]:
+        """Tell what the images are, wherever they lie: classes, numbers, and a digest of pixels and labels."""
+        splits = (self.train, self.validation, self.test)
+        parts = [np.ascontiguousarray(array).tobytes() for split in splits for array in split]
+        return identity(self.classes, parts, len(self.train.labels), len(self.test.labels))
+
+
+def load(data: Data) -> Dataset:
+    """Read the source that `data` names into memory.
+
+    Raises BadInput, naming the file or folder, for data that are missing, unreadable or ill-labelled.
+    """
+    if data.source == "digits":
+        return make_dataset(data, tuple("0123456789"), *read_digits())
+    kind, _, name = data.source.partition(":")
+    if kind == "folder":
+        remark, arrays = read_all(data)
+    else:
+        folder = find_prepared(name, data_directory(data.directory))
+        remark, arrays = "", cached(name, fingerprint(folder, data.size, data.resize), lambda: read_all(data)[1])
+    train, test = (Images(arrays[f"{split}_pixels"], arrays[f"{split}_labels"]) for split in ("train", "test"))
+    return make_dataset(data, tuple(arrays["classes"].tolist()), train, test, remark)
+
+
+def load_split(data: Data, split: str, preprocessing: Preprocessing) -> tuple[tuple[str, ...], Images, str]:
+    """Read one split, "train" or "test", as a network sees it, whether or not the other is there: classes, images,
+    remark; see `find_split`.
+    """
+    classes, files, remark = find_split(data, split)
+    return classes, Images(decode_all(files, preprocessing.prepare), files.labels), remark
+
+
+def read_digits() -> tuple[Images, Images]:
+    """Read scikit-learn's 1,797 handwritten digits, 8x8 and grey; every fifth is a test image (360, at random)."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
+    return hold_out(Images(pixels, digits.target.astype(np.int32)), 360)
+
+
+def read_all(data: Data) -> tuple[str, dict[str, np.ndarray]]:
+    """Find and decode both splits: `classes`, `train_pixels`, `train_labels`, `test_pixels`, `test_labels`."""
+    found, channels = find_images(data), channels_of(data)
+    prepare: Callable[[bytes, str], np.ndarray] = partial(decode, channels=channels)
+    if data.size is not None:  # made to be of one size
+        prepare = of_run(data, np.zeros((data.size, data.size, channels))).prepare
+    arrays = {"classes": np.array(found.classes)}
+    for split, files in (("train", found.train), ("test", found.test)):
+        arrays |= {f"{split}_pixels": decode_all(files, prepare), f"{split}_labels": files.labels}
+    return found.remark, arrays
+
+
+def decode_all(files: ImageFiles, prepare: Callable[[bytes, str], np.ndarray]) -> np.ndarray:
+    """Decode images by `prepare(encoded, name)`, all of one size: uint8 `[images, height, width, channels]`."""
+    with ThreadPoolExecutor() as pool:
+        pixels = list(pool.map(lambda index: prepare(files.read(index), files.name(index)), range(len(files.labels))))
+    for index, image in enumerate(pixels):
+        if image.shape != pixels[0].shape:
+            (height, width), (tall, wide) = image.shape[:2], pixels[0].shape[:2]
+            raise BadInput(f"{files.name(index)} is {height}x{width}, others are {tall}x{wide}; set data.size to "
+                           "resize all")
+    return np.stack(pixels)
+
+
+def make_dataset(data: Data, classes: tuple[str, ...], train: Images, test: Images, remark: str = "") -> Dataset:
+    """Check the splits and hold validation images out of `train`. Raises BadInput with the source's name."""
+    for split, images in (("train", train), ("test", test)):
+        check_labels(data.source, split, np.asarray(images.labels), len(classes))
+    if train.pixels.shape[1:] != test.pixels.shape[1:]:
+        raise BadInput(f"{data.source}: training images are {train.pixels.shape[1:]} and test images "
+                       f"{test.pixels.shape[1:]}; set data.size so that they agree")
+    if data.validation_images >= len(train.pixels):
+        raise BadInput(f"data.validation-images is {data.validation_images}, "
+                       f"but {data.source} has only {len(train.pixels)} training images")
+    train, validation = hold_out(train, data.validation_images)
+    return Dataset(classes, train, validation, test, remark)
+
+
+def hold_out(images: Images, count: int) -> tuple[Images, Images]:
+    """Split off `count` images, always the same ones whatever the run's seed; the order of the rest stays."""
+    kept, held = (Images(images.pixels[part], images.labels[part]) for part in held_out(len(images.pixels), count))
+    return kept, held
+
+
+def mean_image(images: Images) -> np.ndarray:
+    """Average the pixels over a split: the per-pixel mean `[height, width, channels]`, float32, of section 3.4."""
+    return np.asarray(np.mean(images.pixels, axis=0, dtype=np.float64)).astype(np.float32)

@@ -1,0 +1,183 @@
+"""Where the images of a set lie: in folders, in ImageNet's official archives, or in a prepared TFDS set.
+
+All images of every source are found here and read by their number, whether they are then kept in memory or streamed.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from resjax.data.archives import find_archives
+from resjax.data.folders import class_names, existing, list_classes
+from resjax.data.prepared import find_records
+from resjax.errors import BadInput
+from resjax.experiment import Data, Photographs
+
+TEST = ("test", "val")  # folders of test images, the first that has class folders
+
+
+class Reader(Protocol):
+    """Reads the i-th encoded image, and tells what it knows of the sizes of all."""
+
+    def __call__(self, index: int, /) -> bytes: ...
+
+    def sizes(self) -> Any: ...
+
+
+class ImageFiles(NamedTuple):
+    """Encoded images: `names` and `labels` (int32) `[images]`, and how to read the i-th, also in another process.
+
+    `place` comes before a name in messages.
+    """
+
+    names: np.ndarray
+    labels: np.ndarray
+    reader: Reader
+    place: str = ""
+
+    def name(self, index: int) -> str:
+        """Name an image in a message."""
+        return self.place + os.fsdecode(self.names[index])
+
+    def read(self, index: int) -> bytes:
+        """Read an encoded image. Raises BadInput, naming it, where it cannot be read."""
+        try:
+            return self.reader(index)
+        except OSError as error:
+            raise BadInput(f"{self.name(index)}: not a whole image ({error.strerror}); mend or remove it") from None
+
+    def fingerprint(self) -> bytes:
+        """Digest names, labels and, where they are known, sizes."""
+        sha = hashlib.sha256(b"\0".join(self.names.tolist()) + self.labels.tobytes())
+        sha.update(np.asarray(self.reader.sizes(), np.int64).tobytes())
+        return sha.digest()
+
+    def part(self, chosen: np.ndarray) -> "ImageFiles":
+        """Return some of the images."""
+        return ImageFiles(self.names[chosen], self.labels[chosen], Chosen(self.reader, chosen), self.place)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Reads some of the images of another reader."""
+
+    reader: Reader
+    numbers: np.ndarray
+
+    def __call__(self, index: int) -> bytes:
+        return self.reader(int(self.numbers[index]))
+
+    def sizes(self) -> Any:
+        return np.asarray(self.reader.sizes())[self.numbers]
+
+
+class ImageSet(NamedTuple):
+    """The splits of a source; ImageNet's validation images are the test, as its test labels are not public.
+
+    `remark` tells of what lies among the images and is not used, and of an order of classes that may surprise.
+    """
+
+    classes: tuple[str, ...]
+    train: ImageFiles
+    test: ImageFiles
+    remark: str = ""
+
+    def identity(self) -> dict[str, Any]:
+        """Tell what the images are, wherever they lie: classes, numbers, and a digest of names, sizes and labels."""
+        return identity(self.classes, [self.train.fingerprint(), self.test.fingerprint()],
+                        len(self.train.labels), len(self.test.labels))
+
+
+def identity(classes: tuple[str, ...], parts: Iterable[bytes], train: int, test: int) -> dict[str, Any]:
+    """Put together what a run remembers of its images."""
+    return {"classes": list(classes), "training images": train, "test images": test,
+            "digest": hashlib.sha256(b"".join(parts)).hexdigest()}
+
+
+def find_images(data: Data | Photographs) -> ImageSet:
+    """Find the training and test images of a source. Raises BadInput, naming the folder or file that is wrong."""
+    kind, _, rest = data.source.partition(":")
+    match kind:
+        case "folder":
+            found = index_folders(Path(rest).expanduser())
+        case "tars":
+            classes, (train, test) = find_archives(Path(rest).expanduser(), ("train", "test"))
+            found = ImageSet(classes, ImageFiles(*train), ImageFiles(*test))
+        case _:
+            classes, (train, test) = find_records(rest, data.directory, ("train", "test"),
+                                                  isinstance(data, Photographs))
+            found = ImageSet(classes, ImageFiles(*train), ImageFiles(*test))
+    for split, files in (("train", found.train), ("test", found.test)):
+        check_labels(data.source, split, files.labels, len(found.classes))
+    return found
+
+
+def find_split(data: Data | Photographs, split: str) -> tuple[tuple[str, ...], ImageFiles, str]:
+    """Find the images of one split, "train" or "test", to evaluate on: classes, images, remark. The other need not be.
+
+    Of `folder:PATH`, PATH/train or PATH/test (or val), else all images of PATH, which is then itself the split. Raises
+    BadInput, naming the folder or file that is wrong.
+    """
+    kind, _, rest = data.source.partition(":")
+    remark = ""
+    if kind == "folder":
+        root = existing(Path(rest).expanduser())
+        inner = [root / name for name in (("train",) if split == "train" else TEST) if (root / name).is_dir()]
+        if not inner and any((root / name).is_dir() for name in ("train", *TEST)):
+            raise BadInput(f"{root}: it holds no folder '{split}'")
+        folder = (inner or [root])[0]
+        classes = class_names(folder)
+        listed, remark = list_classes(folder, classes)
+        files = ImageFiles(*listed)
+    else:
+        find = find_archives(Path(rest).expanduser(), (split,)) if kind == "tars" else find_records(
+            rest, data.directory, (split,), isinstance(data, Photographs))
+        classes, files = find[0], ImageFiles(*find[1][0])
+    check_labels(data.source, split, files.labels, len(classes))
+    return classes, files, remark
+
+
+def check_labels(source: str, split: str, labels: np.ndarray, classes: int) -> None:
+    """Raise BadInput where a split holds no image, or one of no class."""
+    if not len(labels):
+        raise BadInput(f"{source}: the {split} split holds no image")
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if wrong.size:
+        raise BadInput(f"{source}: image {wrong[0]} of the {split} split has label {labels[wrong[0]]}, "
+                       f"and there are {classes} classes: 0 ... {classes - 1}")
+
+
+def index_folders(root: Path) -> ImageSet:
+    """List `root/train/CLASS/image` and `root/test/CLASS/image` (or `val`), by class and then by name.
+
+    Without a folder `train`, the classes lie in `root` itself and a fifth of the images is held out for the test.
+    """
+    train = existing(root) / "train"
+    if not train.is_dir():
+        classes = class_names(root)
+        listed, remark = list_classes(root, classes)
+        files = ImageFiles(*listed)
+        kept, held = held_out(len(files.labels), len(files.labels) // 5)
+        return ImageSet(classes, files.part(kept), files.part(held), remark)
+    test = next((root / name for name in TEST if (root / name).is_dir()), None)
+    if test is None:
+        raise BadInput(f"{root}: beside 'train' there must be a folder 'test' or 'val'")
+    classes = class_names(train)
+    if class_names(test) != classes:
+        odd = ", ".join(sorted(set(classes) ^ set(class_names(test))))
+        raise BadInput(f"{root}: 'train' and '{test.name}' must hold the same classes; only one has: {odd}")
+    (train_files, remark), (test_files, other) = (list_classes(split, classes) for split in (train, test))
+    remarks = "; ".join(filter(None, (remark, other)))
+    return ImageSet(classes, ImageFiles(*train_files), ImageFiles(*test_files), remarks)
+
+
+def held_out(images: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split the numbers of images into those kept and `count` held out, always the same whatever the run's seed."""
+    chosen = np.zeros(images, bool)
+    chosen[np.random.default_rng(0).permutation(images)[:count]] = True
+    return np.flatnonzero(~chosen), np.flatnonzero(chosen)

@@ -1,0 +1,140 @@
+"""How an image becomes what a network sees: sizes, crops, mean and deviation, the same wherever it is looked at."""
+
+import math
+from typing import Any, NamedTuple
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from PIL import Image
+
+from resjax.data.decode import decode
+from resjax.experiment import Data, Photographs, Resize
+
+cv2.setNumThreads(0)  # the images of a batch are decoded side by side, each on one core
+PILLOW = {"pillow-bilinear": Image.Resampling.BILINEAR, "pillow-bicubic": Image.Resampling.BICUBIC}
+
+
+class Box(NamedTuple):
+    """A part of an image, in pixels."""
+
+    top: float
+    left: float
+    height: float
+    width: float
+
+
+def random_box(height: int, width: int, data: Photographs, random: np.random.Generator) -> Box:
+    """Draw the part of an image that becomes a training crop.
+
+    scale: the square that a crop of `size` covers once the shorter side is resized to S, drawn from `shorter_side`.
+    area: a part of 8 to 100 % of the area with an aspect ratio of 3:4 to 4:3, or after ten tries the centre.
+    """
+    if data.crop == "scale":
+        side = data.size * min(height, width) / random.integers(*data.shorter_side, endpoint=True)
+        return Box(random.uniform(0, height - side), random.uniform(0, width - side), side, side)
+    for _ in range(10):
+        area = height * width * random.uniform(0.08, 1)
+        ratio = math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))
+        tall, wide = math.sqrt(area / ratio), math.sqrt(area * ratio)
+        if tall <= height and wide <= width:
+            return Box(random.uniform(0, height - tall), random.uniform(0, width - wide), tall, wide)
+    tall, wide = min(height, width * 4 / 3), min(width, height * 4 / 3)
+    return Box((height - tall) / 2, (width - wide) / 2, tall, wide)
+
+
+def cut(image: np.ndarray, box: Box, size: int) -> np.ndarray:
+    """Resize a part of an image to `[size, size, 3]`."""
+    top, left = round(box.top), round(box.left)
+    part = image[top:top + max(1, round(box.height)), left:left + max(1, round(box.width))]
+    return resize(part, size, size)
+
+
+def resize_shorter_side(image: np.ndarray, side: int, rule: Resize = "area") -> np.ndarray:
+    """Resize so that the shorter side is `side`, at the same aspect ratio; the longer is rounded, or as torchvision has
+    it with Pillow's rules, rounded down.
+    """
+    height, width = (max(side, (round if rule == "area" else int)(side * length / min(image.shape[:2])))
+                     for length in image.shape[:2])
+    return resize(image, height, width, rule)
+
+
+def centre_crop(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Crop the centre."""
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return image[top:top + height, left:left + width]
+
+
+def fit(image: np.ndarray, height: int, width: int, rule: Resize) -> np.ndarray:
+    """Resize the largest part in the centre that has the shape of `height` to `width`; an image of that size stays."""
+    if image.shape[:2] == (height, width):
+        return image
+    scale = min(image.shape[0] / height, image.shape[1] / width)
+    return resize(centre_crop(image, max(1, round(scale * height)), max(1, round(scale * width))), height, width, rule)
+
+
+def resize(image: np.ndarray, height: int, width: int, rule: Resize = "area") -> np.ndarray:
+    """Resize. area: linearly, and averaging over areas where that shrinks, so that nothing is aliased; or as Pillow."""
+    if rule == "area":
+        shrinks = height < image.shape[0] or width < image.shape[1]
+        resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    else:
+        grey = image.shape[2] == 1
+        resized = np.asarray(Image.fromarray(image[..., 0] if grey else image).resize((width, height), PILLOW[rule]))
+    return resized.reshape(height, width, image.shape[2])
+
+
+class Preprocessing(struct.PyTreeNode):
+    """A test image is resized, its centre cropped, and the network sees (pixels - mean) / std, pixels of 0 to 255.
+
+    `mean` is the mean image `[height, width, channels]`, float32, of the size that the network was trained on. `std`
+    has a value for each channel, or none where nothing is divided, as in the paper. `shorter_side` is that of an image
+    before it is cropped; without it the largest part of the network's shape is resized. `resize` is the rule of
+    resizing (`Photographs.resize`).
+    """
+
+    mean: Any
+    std: tuple[float, ...] = struct.field(pytree_node=False, default=())
+    shorter_side: int | None = struct.field(pytree_node=False, default=None)
+    resize: Resize = struct.field(pytree_node=False, default="area")
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Return height, width and channels of what the network was trained on."""
+        height, width, channels = self.mean.shape
+        return height, width, channels
+
+    def without_mean(self) -> "Preprocessing":
+        """Return what processes that only resize and crop need to know."""
+        changed: Preprocessing = self.replace(mean=np.zeros(self.image_shape, np.float32))
+        return changed
+
+    def prepare(self, encoded: bytes, name: str) -> np.ndarray:
+        """Decode, resize and crop: uint8 `[height, width, channels]`. Raises BadInput, naming an unreadable image."""
+        height, width, channels = self.image_shape
+        if self.shorter_side is None:
+            return fit(decode(encoded, name, channels), height, width, self.resize)
+        return centre_crop(self.resized(encoded, name, self.shorter_side), height, width)
+
+    def resized(self, encoded: bytes, name: str, side: int) -> np.ndarray:
+        """Decode, and resize to a shorter side. Raises BadInput, naming the image, where it cannot be read."""
+        least = side if self.resize == "area" else 0  # Pillow's rules begin with all pixels
+        return resize_shorter_side(decode(encoded, name, self.image_shape[2], least), side, self.resize)
+
+    def normalize(self, pixels: Any) -> jax.Array:
+        """Turn `[batch, height, width, channels]` into what the network sees; for another size the mean is resized."""
+        return normalize(pixels, jax.image.resize(self.mean, jnp.shape(pixels)[1:], "linear"), self.std)
+
+
+def normalize(pixels: Any, mean: Any, std: tuple[float, ...] = ()) -> jax.Array:
+    """Subtract the per-pixel mean; the paper divides by nothing, as batch norm makes up for any scale."""
+    centred: jax.Array = jnp.asarray(pixels).astype(jnp.float32) - mean
+    return centred / jnp.array(std) if std else centred
+
+
+def of_run(data: Data | Photographs, mean: Any) -> Preprocessing:
+    """Return the preprocessing of a network that was trained on such images with that mean image."""
+    side = data.test_shorter_side if isinstance(data, Photographs) else None
+    return Preprocessing(mean, data.std, side, data.resize)

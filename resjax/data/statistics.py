@@ -1,0 +1,85 @@
+"""The mean image and the principal components of the colours, over the training set; computed once and kept."""
+
+import hashlib
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from resjax.data.index import ImageFiles
+from resjax.data.preprocessing import of_run
+from resjax.data.stream import planned_batches
+from resjax.errors import BadInput
+from resjax.experiment import Photographs
+from resjax.files import cached
+from resjax.progress import parts, shown
+
+CHUNK = 256  # images that a worker sums up at once
+
+
+class Statistics(NamedTuple):
+    """`mean` `[size, size, 3]`, the per-pixel mean; `colours` `[3, 3]`, in its columns the principal components of the
+    RGB values of all pixels, each as long as the standard deviation along it. float32, for pixels of 0 to 255.
+    """
+
+    mean: np.ndarray
+    colours: np.ndarray
+
+
+class Sums(NamedTuple):
+    """Exact sums over images: pixels `[size, size, 3]`, products of colours `[3, 3]`, their number; who is broken."""
+
+    pixels: np.ndarray
+    products: np.ndarray
+    images: int
+    broken: list[str]
+
+
+def measure_statistics(train: ImageFiles, data: Photographs) -> Statistics:
+    """Return the statistics of the training images' centre crops, from the cache where they are.
+
+    Raises BadInput where more images are unreadable than `data.broken_images`; it names them.
+    """
+    sha = hashlib.sha256(f"{data.source} {data.size} {data.test_shorter_side} {data.resize}".encode())
+    sha.update(np.ascontiguousarray(train.names).tobytes() + train.labels.tobytes())
+    arrays = cached("statistics", sha.hexdigest(), lambda: summarize(train, data)._asdict())
+    return Statistics(**arrays)
+
+
+def summarize(files: ImageFiles, data: Photographs) -> Statistics:
+    """Sum over all images, in integers: the result is the same for any number of workers."""
+    chunks = parts(len(files.labels), CHUNK)
+    total = Sums(np.zeros((data.size, data.size, 3), np.int64), np.zeros((3, 3), np.int64), 0, [])
+    with planned_batches(chunks, partial(sum_up, files, data), data.workers) as sums:
+        for part in shown(sums, "mean image", len(chunks), CHUNK):
+            total = Sums(*(before + new for before, new in zip(total, part, strict=True)))
+            check_broken(total.broken, data.broken_images)
+    pixels = total.images * data.size**2
+    mean = total.pixels.sum((0, 1)) / pixels
+    variances, axes = np.linalg.eigh(total.products / pixels - np.outer(mean, mean))
+    return Statistics((total.pixels / total.images).astype(np.float32),
+                      (axes * np.sqrt(np.maximum(variances, 0))).astype(np.float32))
+
+
+def sum_up(files: ImageFiles, data: Photographs, chunk: range) -> Sums:
+    """Sum over some images."""
+    pixels, products = np.zeros((data.size, data.size, 3), np.int64), np.zeros((3, 3), np.int64)
+    broken: list[str] = []
+    preprocessing = of_run(data, np.zeros(pixels.shape))
+    for index in chunk:
+        try:
+            crop = preprocessing.prepare(files.read(index), files.name(index))
+        except BadInput as error:
+            broken.append(str(error))
+            continue
+        pixels += crop
+        colours = crop.reshape(-1, 3).astype(np.float64)
+        products += (colours.T @ colours).astype(np.int64)  # below 2**53, so exact
+    return Sums(pixels, products, len(chunk) - len(broken), broken)
+
+
+def check_broken(broken: list[str], limit: int) -> None:
+    """Raise BadInput where more images than the limit are unreadable."""
+    if len(broken) > limit:
+        raise BadInput(f"{len(broken)} images are unreadable, and data.broken-images allows {limit}: "
+                       f"{'; '.join(broken)}")

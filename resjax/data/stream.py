@@ -1,0 +1,143 @@
+"""Batches from encoded photographs, made ahead of time by Grain's workers; a batch is a function of (seed, step)."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+import cv2
+import grain
+import jax
+import numpy as np
+from absl import flags
+
+from resjax.data.decode import decode, dimensions
+from resjax.data.index import ImageFiles
+from resjax.data.preprocessing import cut, random_box
+from resjax.errors import BadInput
+from resjax.experiment import Photographs
+
+AHEAD = 2  # batches that each worker keeps ready
+
+
+class HostBatch(NamedTuple):
+    """`pixels` uint8 `[batch, ..., height, width, 3]`, `labels` int32 and `broken` int64 `[batch]`.
+
+    `broken` is the index of an unreadable image, whose place the one after it has taken; -1 for all others.
+    """
+
+    pixels: np.ndarray
+    labels: np.ndarray
+    broken: np.ndarray
+
+
+@contextmanager
+def training_batches(files: ImageFiles, data: Photographs, seeds: Sequence[int], batch_size: int, steps: range,
+                     share: tuple[int, int] = (0, 1)) -> Iterator[Iterator[HostBatch]]:
+    """Open the training batches of `steps`: a fresh permutation every epoch, crops and flips included.
+
+    The first of the two seeds (32 bits) decides the order of the images, the second how they are cropped and mirrored.
+    `batch_size` images make the batch of all processes together, of which this one, by number and count the `share`,
+    gets its own rows: the batch is the same for any number of processes and workers.
+    """
+    process, processes = share
+    images = (grain.MapDataset.range(len(files.labels)).shuffle(seed=seeds[0]).repeat()
+              .random_map(partial(training_example, files, data), seed=seeds[1]))
+    batches = images.batch(batch_size // processes, batch_fn=stack)[process::processes][steps.start:steps.stop]
+    with opened(batches, data.workers) as iterator:
+        yield iterator
+
+
+@contextmanager
+def planned_batches(plan: Sequence[Any], make: Callable[[Any], Any], workers: int | None) -> Iterator[Iterator[Any]]:
+    """Open `make(item)` for every item of a plan, in its order."""
+    with opened(grain.MapDataset.source(plan).map(make), workers) as iterator:
+        yield iterator
+
+
+@contextmanager
+def opened(batches: grain.MapDataset, workers: int | None) -> Iterator[Iterator[Any]]:
+    """Let `workers` processes make the elements, by default one a core, and end them afterwards.
+
+    Where it is 0, or the elements are so few that they are made before a process has begun, threads of this one do.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = cores if workers is None else workers
+    workers = workers if len(batches) > AHEAD * workers else 0
+    if not flags.FLAGS.is_parsed():  # Grain reads absl's flags, which only an absl program parses
+        flags.FLAGS.mark_as_parsed()
+    threads = grain.ReadOptions(num_threads=1 if workers else cores, prefetch_buffer_size=1 if workers else AHEAD)
+    options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=AHEAD)
+    iterator = iter(batches.to_iter_dataset(threads).mp_prefetch(options, worker_init_fn=follow_parent))
+    try:
+        yield map(partial(jax.tree.map, own), iterator)  # which, unlike a generator, keeps no element back
+    finally:
+        iterator.close()
+        time.sleep(0.1)  # for a thread of Grain's that gives back what was fetched and not given out
+
+
+def own(leaf: Any) -> Any:
+    """Copy an array out of the memory that is shared with the workers, which is then free for the next."""
+    if not is_shared(leaf):
+        return leaf
+    copy = np.array(leaf)
+    release(leaf)
+    return copy
+
+
+def is_shared(leaf: Any) -> bool:
+    """Say whether an object is an array in shared memory: Grain does not export their class."""
+    return type(leaf).__name__ == "SharedMemoryArray"
+
+
+def release(array: Any) -> None:
+    """Give shared memory back now. Grain would leave it to a thread as the array is deleted, while Python may be
+    closing it too: one of the two then fails, and the memory stays until the program ends.
+    """
+    array._unlink_on_del = False
+    array.shm.close()
+    array.shm.unlink()
+
+
+def follow_parent(worker: int, workers: int) -> None:
+    """Leave signals that a shell or a cluster sends to all to the training process; end when it ends."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def training_example(files: ImageFiles, data: Photographs, index: int, random: np.random.Generator) -> HostBatch:
+    """Read, crop and mirror one image; where it is unreadable, the next one instead."""
+    broken = -1
+    while True:
+        try:
+            encoded, name = files.read(index), files.name(index)
+            height, width = dimensions(encoded, name)
+            box = random_box(height, width, data, random)
+            least = int(np.ceil(min(height, width) * data.size / min(box.height, box.width)))
+            image = decode(encoded, name, least=least)
+            break
+        except BadInput:
+            broken = index if broken < 0 else broken
+            index = (index + 1) % len(files.labels)
+    scale = len(image) / height
+    pixels = cut(image, box._replace(**{side: value * scale for side, value in box._asdict().items()}), data.size)
+    if data.flip and random.random() < 0.5:
+        pixels = cv2.flip(pixels, 1)
+    return HostBatch(pixels, files.labels[index], np.array(broken))
+
+
+def stack(examples: Sequence[HostBatch]) -> HostBatch:
+    """Put examples together."""
+    return HostBatch(*map(np.stack, zip(*examples, strict=True)))

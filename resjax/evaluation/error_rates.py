@@ -1,0 +1,171 @@
+"""Exact error rates of networks, alone or together, by any protocol: every image counts once."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from resjax.data import Images, find_images, find_split, load, load_split
+from resjax.distributed import batch_sharding, replicated
+from resjax.errors import BadInput, check
+from resjax.evaluation.probabilities import log_probabilities, log_probabilities_of_views
+from resjax.evaluation.views import Protocol, views_of
+from resjax.experiment import Data, Photographs
+from resjax.network import Classifier, Network, as_classifier, imagenet_classes
+from resjax.progress import tell
+
+
+class ErrorRates(NamedTuple):
+    """Top-1 and top-5 errors in percent, the mean cross-entropy, and the images that were counted."""
+
+    top1_error: float
+    top5_error: float
+    loss: float
+    images: int
+
+
+def evaluate(network: Network | Classifier, images: Images, batch_size: int = 128) -> ErrorRates:
+    """Measure the errors on images in memory, seen once each; `batch_size` changes the speed and nothing else."""
+    return error_rates(log_probabilities(as_classifier(network), images, batch_size), np.asarray(images.labels))
+
+
+def error_rates(log_probabilities: np.ndarray, labels: np.ndarray) -> ErrorRates:
+    """Measure the errors of `[images, classes]` against `[images]`.
+
+    An image is right within the first k where fewer than k classes are likelier; of equal ones the earlier is. With
+    fewer than five classes "top 5" is all of them. An image whose probabilities are not numbers is wrong.
+    """
+    images, classes = log_probabilities.shape
+    true = log_probabilities[np.arange(images), labels][:, None]
+    earlier = np.arange(classes) < labels[:, None]
+    likelier = ((log_probabilities > true) | ((log_probabilities == true) & earlier)).sum(1)
+    likelier = np.where(np.isnan(log_probabilities).any(1), max(5, classes), likelier)
+    return ErrorRates(100 * float((likelier >= 1).mean()), 100 * float((likelier >= 5).mean()),
+                      float(-true.astype(np.float64).mean()), images)
+
+
+def ensemble(members: list[np.ndarray]) -> np.ndarray:
+    """Average the softmax outputs of several networks, `[images, classes]` each, as logarithms."""
+    return np.asarray(np.logaddexp.reduce(members) - np.log(len(members)))
+
+
+def measure(networks: Sequence[Network], split: str, protocol: Protocol, batch_size: int, source: str | None = None,
+            directory: Path | None = None) -> ErrorRates:
+    """Measure the errors of one network, or of the mean of several networks' softmax outputs (an ensemble).
+
+    `source` and `directory` say where the images are, if not where the training found them; a `source` may hold that
+    split alone. Classes are matched by their names. Raises BadInput for a split that holds no images, a protocol that
+    they do not allow, or networks of other classes or colours.
+    """
+    first = networks[0]
+    data = replace(first.data, directory=directory or first.data.directory, source=source or first.data.source)
+    for network in networks[1:]:
+        if type(network.data) is not type(first.data):
+            raise BadInput(f"{network.name}, {network.architecture.title()}, looks at other images than {first.name}, "
+                           f"{first.architecture.title()}")
+    if isinstance(data, Photographs):
+        return measure_photographs(networks, data, split, protocol, batch_size)
+    if protocol != "single":
+        raise BadInput(f"views is {protocol!r}; the images of {data.source} are looked at as they are: 'single'")
+    classes, images = load_images(first, data, split)
+    for network in networks:
+        channels, wanted = images.pixels.shape[-1], network.preprocessing.image_shape[-1]
+        if channels != wanted:
+            raise BadInput(f"{data.source} has images of {channels} channels, {network.name} is for {wanted}")
+    places = [class_places(network, classes, data.source) for network in networks]
+    members = [log_probabilities(network.classifier, images, batch_size)[:, place]
+               for network, place in zip(networks, places, strict=True)]
+    return error_rates(ensemble(members), np.asarray(images.labels))
+
+
+def load_images(network: Network, data: Data, split: str) -> tuple[tuple[str, ...], Images]:
+    """Load a split and its classes; of another source than the network's own, brought to its size if they differ.
+
+    Raises BadInput where it holds nothing.
+    """
+    if data.source != network.data.source and data.source != "digits" and split != "validation":
+        classes, images, remark = load_split(data, split, network.preprocessing)
+    else:
+        dataset = load(data)
+        classes, images, remark = dataset.classes, getattr(dataset, split), dataset.remark
+    tell(remark)
+    if not len(images.labels):
+        raise BadInput(f"{network.name} held out no {split} images")
+    return classes, images
+
+
+def measure_photographs(networks: Sequence[Network], data: Photographs, split: str, protocol: Protocol,
+                        batch_size: int) -> ErrorRates:
+    """Measure on photographs, on all devices; each network looks at them as it does."""
+    views = [views_of(protocol, network.preprocessing) for network in networks]
+    if split == "validation":
+        raise BadInput("photographs are not held out for validation; the splits are train and test")
+    if data.source != networks[0].data.source:
+        classes, files, remark = find_split(data, split)
+    else:
+        found = find_images(data)
+        classes, files, remark = found.classes, getattr(found, split), found.remark
+    tell(remark)
+    sharding = batch_sharding(jax.devices())
+    places = [class_places(network, classes, data.source) for network in networks]
+
+    def on_devices(network: Network) -> Classifier:
+        here = jax.device_get((network.variables, network.preprocessing))
+        return Classifier(network.model, *jax.device_put(here, replicated(sharding)))
+
+    seen = [log_probabilities_of_views(on_devices(network), files, view, batch_size, sharding, data.workers)
+            for network, view in zip(networks, views, strict=True)]
+    return error_rates(ensemble([each[:, place] for each, place in zip(seen, places, strict=True)]), files.labels)
+
+
+def class_places(network: Network, classes: tuple[str, ...], source: str) -> np.ndarray:
+    """Find the outputs of a network that stand for the classes of some images, by name: the others are left out.
+
+    A class may be called by any of ImageNet's names for it. Says so where they are not simply all, in their order.
+    Raises BadInput where the network does not know one, or where its own are unnamed and not as many.
+    """
+    if not network.classes:
+        check(len(classes) == network.model.classes, f"{source} has {len(classes)} classes, {network.name} was trained "
+                                                     f"on {network.model.classes}, which nobody has named")
+        return np.arange(len(classes))
+    known = names_of(network.classes)
+    unknown = [name for name in classes if spelled(name) not in known]
+    if unknown:
+        odd = sorted({*unknown, *(set(network.classes) - set(classes) if len(network.classes) < 20 else ())})[:5]
+        raise BadInput(f"{source} has {len(classes)} classes, {network.name} was trained on {network.model.classes}"
+                       f"; only one has: {', '.join(odd)}")
+    places = np.array([known[spelled(name)] for name in classes])
+    if not np.array_equal(places, np.arange(network.model.classes)):
+        tell(f"{source}: its {len(classes)} classes are found by name among the {network.model.classes} of "
+             f"{network.name}; the likeliest of these {len(classes)} counts")
+    return places
+
+
+def names_of(classes: tuple[str, ...]) -> dict[str, int]:
+    """Map every name that stands for one class alone to its place; a class's own name always does."""
+    words: dict[str, set[int]] = {}
+    for place, name in enumerate(classes):
+        for word in imagenet_classes().get(name, "").split(", "):
+            words.setdefault(spelled(word), set()).add(place)
+    alone = {word: places.pop() for word, places in words.items() if len(places) == 1}
+    return alone | {spelled(name): place for place, name in enumerate(classes)}
+
+
+def spelled(name: str) -> str:
+    """Write a class's name in one way, whatever its case, and with spaces for underscores."""
+    return name.casefold().replace("_", " ").strip()
+
+
+def classify(file: Path, network: Network, most: int = 5) -> list[tuple[int, float]]:
+    """Return the likeliest classes of a picture, with their probabilities. Raises BadInput where it cannot be read."""
+    try:
+        encoded = file.read_bytes()
+    except OSError as error:
+        raise BadInput(f"{file}: cannot be read ({error.strerror})") from None
+    pixels = network.preprocessing.prepare(encoded, str(file))
+    (seen,) = log_probabilities(network.classifier, Images(pixels[None], np.zeros(1, np.int32)), 1)
+    best = np.argsort(-seen, kind="stable")[:most]
+    return [(int(label), float(np.exp(seen[label]))) for label in best]

@@ -1,0 +1,126 @@
+"""What a network makes of every test image: log probabilities `[images, classes]`, averaged over views and scales.
+
+Logarithms, as the probability of a class can be less than any float32 above zero. NaN for all classes of an image whose
+logits are not all finite.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax import lax
+from jax.sharding import NamedSharding
+
+from resjax.data import ImageFiles, Images, Preprocessing, dimensions, planned_batches
+from resjax.distributed import replicated
+from resjax.evaluation.views import View, whole
+from resjax.network import Classifier
+from resjax.progress import parts, shown
+
+CHUNK = 256  # images whose headers a worker reads at once
+
+
+def log_probabilities(classifier: Classifier, images: Images, batch_size: int,
+                      sharding: NamedSharding | None = None) -> np.ndarray:
+    """Look once at images in memory, on all devices of `sharding`, each of which holds them: `[images, classes]`."""
+    count, devices = len(images.labels), sharding.mesh.size if sharding else 1
+    size, pixels = devices * -(-min(batch_size, count) // devices), jnp.asarray(images.pixels)
+    batches = [at_places(classifier.model, sharding, classifier.variables, classifier.preprocessing, pixels,
+                         np.minimum(np.arange(start, start + size), count - 1)) for start in range(0, count, size)]
+    return np.concatenate(jax.device_get(batches))[:count]
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def at_places(model: nn.Module, sharding: NamedSharding | None, variables: Any, preprocessing: Preprocessing,
+              pixels: jax.Array, places: jax.Array) -> jax.Array:
+    """Look at some of the images that lie on the device."""
+    places = places if sharding is None else lax.with_sharding_constraint(places, sharding)
+    seen: jax.Array = look(model, sharding, variables, preprocessing, pixels[places][:, None])
+    return seen
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def look(model: nn.Module, sharding: NamedSharding | None, variables: Any, preprocessing: Preprocessing,
+         pixels: jax.Array) -> jax.Array:
+    """Average the softmax outputs of `[batch, views, height, width, channels]` over the views: `[batch, classes]`."""
+    batch, views, *shape = pixels.shape
+    logits: Any = model.apply(variables, preprocessing.normalize(pixels.reshape(batch * views, *shape)))
+    usable = jnp.where(jnp.isfinite(logits).all(-1, keepdims=True), jax.nn.log_softmax(logits), jnp.nan)
+    averaged = jax.nn.logsumexp(usable.reshape(batch, views, -1), 1) - jnp.log(views)
+    return averaged if sharding is None else lax.with_sharding_constraint(averaged, replicated(sharding))
+
+
+class ViewBatch(NamedTuple):
+    """A batch to render: the images (-1 fills it up) and the size of their views."""
+
+    images: np.ndarray
+    height: int
+    width: int
+
+
+def log_probabilities_of_views(classifier: Classifier, files: ImageFiles, views: tuple[View, ...], batch_size: int,
+                               sharding: NamedSharding, workers: int | None) -> np.ndarray:
+    """Average the softmax outputs over the views: float32 `[images, classes]`, on every host.
+
+    At most `batch_size` crops of the mean image's size, or as many pixels, are looked at together; that changes the
+    speed and nothing else. Raises BadInput for an unreadable image: every image counts.
+    """
+    model, variables, preprocessing = classifier
+    height, width, _ = preprocessing.image_shape
+    shapes = read_dimensions(files, workers).tolist() if any(view.size is None for view in views) else []
+    total = np.full((len(files.labels), model.classes), -np.inf, np.float32)
+    for view in views:
+        sizes = [view.size] * len(total) if view.size else [whole(tall, wide, view.side) for tall, wide in shapes]
+        plan = plan_batches(sizes, batch_size * height * width // view.number, sharding.mesh.size)
+        share = [batch._replace(images=np.split(batch.images, jax.process_count())[jax.process_index()])
+                 for batch in plan]
+        with planned_batches(share, partial(render, files, preprocessing.without_mean(), view), workers) as rendered:
+            for batch, part in zip(shown(plan, f"shorter side {view.side}", len(plan)), rendered, strict=True):
+                pixels = jax.make_array_from_process_local_data(sharding, part)
+                seen = np.asarray(look(model, sharding, variables, preprocessing, pixels))
+                real = batch.images >= 0
+                total[batch.images[real]] = np.logaddexp(total[batch.images[real]], seen[real] - np.log(len(views)))
+    return total
+
+
+def read_dimensions(files: ImageFiles, workers: int | None) -> np.ndarray:
+    """Read height and width of every image: `[images, 2]`."""
+    chunks = parts(len(files.labels), CHUNK)
+    with planned_batches(chunks, partial(dimensions_of, files), workers) as found:
+        return np.concatenate(list(shown(found, "sizes of the images", len(chunks), CHUNK)))
+
+
+def dimensions_of(files: ImageFiles, chunk: range) -> np.ndarray:
+    """Read height and width of some images."""
+    return np.array([dimensions(files.read(index), files.name(index)) for index in chunk])
+
+
+def plan_batches(sizes: Sequence[tuple[int, int]], pixels: int, devices: int) -> list[ViewBatch]:
+    """Put images whose views are of one size together, so many pixels at a time, and not more than there are."""
+    groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for index, size in enumerate(sizes):
+        groups[size].append(index)
+    plan = []
+    for (height, width), images in groups.items():
+        fitting = max(1, pixels // (height * width) // devices)
+        count = devices * min(fitting, -(-len(images) // devices))
+        for start in range(0, len(images), count):
+            part = images[start:start + count]
+            plan.append(ViewBatch(np.array(part + [-1] * (count - len(part))), height, width))
+    return plan
+
+
+def render(files: ImageFiles, preprocessing: Preprocessing, view: View, batch: ViewBatch) -> np.ndarray:
+    """Decode the images of a batch and cut their views: uint8 `[batch, views, height, width, channels]`."""
+    channels = preprocessing.image_shape[2]
+    pixels = np.zeros((len(batch.images), view.number, batch.height, batch.width, channels), np.uint8)
+    for views, index in zip(pixels, batch.images, strict=True):
+        if index >= 0:
+            image = preprocessing.resized(files.read(index), files.name(index), view.side)
+            views[:] = view.crop(image, batch.height, batch.width)
+    return pixels

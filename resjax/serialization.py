@@ -1,0 +1,104 @@
+"""Frozen dataclasses such as an experiment: their fields checked, written as JSON and read back, listed by name."""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from resjax.errors import BadInput, check
+
+Value = TypeVar("Value")
+
+
+class Must(NamedTuple):
+    """A condition on a field, in `Annotated`: it must `text`."""
+
+    text: str
+    holds: Callable[[Any], bool]
+
+
+def check_fields(value: Any, prefix: str = "") -> None:
+    """Raise BadInput, naming the field as on the command line, where one is not of its type or breaks its conditions.
+
+    Numbers are finite: a field of type float takes an int too, and neither takes infinity or NaN.
+    """
+    for name, hint in typing.get_type_hints(type(value), include_extras=True).items():
+        check_value(f"{prefix}{name}".replace("_", "-"), getattr(value, name), hint)
+
+
+def check_value(name: str, value: Any, hint: Any) -> None:
+    """Raise BadInput where a value is not what a type hint allows."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        check_value(name, value, arguments[0])
+        for must in arguments[1:]:
+            check(must.holds(value), f"{name} is {value}; it must {must.text}")
+    elif origin is typing.Literal:
+        check(value in arguments, f"{name} is {value!r}; it is one of {', '.join(map(repr, arguments))}")
+    elif origin in (types.UnionType, typing.Union):
+        if value is not None or types.NoneType not in arguments:
+            fitting = [kind for kind in arguments if not isinstance(kind, type) or isinstance(value, kind)]
+            check_value(name, value, fitting[0] if fitting else arguments[0])
+    elif origin is tuple:
+        check(isinstance(value, tuple), f"{name} is {value!r}; it is a list")
+        kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        check(len(kinds) == len(value), f"{name} has {len(value)} values; it has {len(kinds)}")
+        for item, kind in zip(value, kinds, strict=True):
+            check_value(name, item, kind)
+    elif hint is float:
+        check(type(value) in (int, float), f"{name} is {value!r}; it is a number")
+        check(math.isfinite(value), f"{name} is {value}; it is finite")
+    else:
+        check(isinstance(value, hint) and (hint is bool or type(value) is not bool),
+              f"{name} is {value!r}; its type is {hint.__name__}")
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """List a dataclass's values by dotted name, as on the command line."""
+    flat: dict[str, Any] = {}
+    for f in dataclasses.fields(value):
+        item = getattr(value, f.name)
+        flat |= flatten(item, f"{prefix}{f.name}.") if dataclasses.is_dataclass(item) else {prefix + f.name: item}
+    return flat
+
+
+def to_json(value: Any) -> dict[str, Any]:
+    """Turn a dataclass into nested dictionaries that JSON can hold."""
+    return dataclasses.asdict(value, dict_factory=lambda items: {
+        key: str(item) if isinstance(item, Path) else item for key, item in items})
+
+
+def from_json(values: Any, kind: type[Value]) -> Value:
+    """Read back what `to_json` wrote. Raises BadInput where a field is missing, unknown or ill-typed.
+
+    A field that has come since has its default, by which the earlier version worked.
+    """
+    check(isinstance(values, dict), f"{kind.__name__} is {values!r}; it is an object of fields")
+    hints, fields = typing.get_type_hints(kind), dataclasses.fields(kind)  # type: ignore[arg-type]
+    needed = {f.name for f in fields if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING}
+    if wrong := sorted((values.keys() - hints.keys()) | (needed - values.keys())):
+        raise BadInput(f"{kind.__name__}: unknown or missing field: {', '.join(wrong)}")
+    return kind(**{name: convert(value, hints[name]) for name, value in values.items()})
+
+
+def convert(value: Any, hint: Any) -> Any:
+    """Turn what JSON holds into what a field holds, where it is of the right form; its dataclass checks the rest."""
+    arguments = typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return from_json(value, typing.cast(type, hint))
+    if isinstance(hint, types.UnionType):  # X | None, or Data | Photographs, told apart by their fields
+        kinds = [kind for kind in arguments if kind is not types.NoneType]
+        known = (kind for kind in kinds if dataclasses.is_dataclass(kind) and isinstance(value, dict)
+                 and value.keys() <= typing.get_type_hints(kind).keys())
+        return None if value is None else convert(value, next(known, kinds[0]))
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    if hint is float and type(value) is int:
+        return float(value)
+    if typing.get_origin(hint) is tuple and isinstance(value, list | tuple):
+        each = arguments if len(arguments) == len(value) and Ellipsis not in arguments else arguments[:1] * len(value)
+        return tuple(convert(item, kind) for item, kind in zip(value, each, strict=True))
+    return value

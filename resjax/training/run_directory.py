@@ -1,0 +1,116 @@
+"""The folder of a run: claimed by one live process, true to one experiment."""
+
+import fcntl
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from resjax.distributed import is_first
+from resjax.errors import BadInput
+from resjax.experiment import Experiment
+from resjax.files import write_json
+from resjax.serialization import from_json, to_json
+
+
+@contextmanager
+def claimed(run_directory: Path, experiment: Experiment) -> Iterator[None]:
+    """Hold the folder for this process; the system lets go of it however the process ends.
+
+    Raises BadInput where it cannot be written, another process holds it, or it belongs to another experiment. Of many
+    processes that train together, the first holds it for all.
+    """
+    if not is_first():
+        yield
+        return
+    try:
+        run_directory.mkdir(parents=True, exist_ok=True)
+        lock = (run_directory / ".lock").open("a+")
+    except OSError as error:
+        raise BadInput(f"{run_directory}: this run directory cannot be written ({error.strerror}); choose another "
+                       "by --workdir") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise BadInput(f"{run_directory}: process {lock.read().strip() or '(unknown)'} is training there; wait for "
+                           "it, stop it, or choose another --workdir") from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        if (run_directory / "experiment.json").exists():
+            differences = read_experiment(run_directory).differences(experiment)
+            if differences:
+                raise BadInput(f"{run_directory} belongs to another experiment: there {'; '.join(differences)}. "
+                               "Choose another --workdir, or remove that one")
+        yield
+
+
+def read_experiment(run_directory: Path) -> Experiment:
+    """Read the run that a run directory holds. Raises BadInput where there is none."""
+    return read_run(run_directory)[0]
+
+
+def read_run(run_directory: Path) -> tuple[Experiment, tuple[str, ...], tuple[int, ...]]:
+    """Read a run, its classes and the shape of its images. Raises BadInput where there is none."""
+    file = run_directory / "experiment.json"
+    try:
+        content = json.loads(file.read_text())
+        return from_json(content["experiment"], Experiment), tuple(content["classes"]), tuple(content["image"])
+    except (FileNotFoundError, NotADirectoryError):
+        raise BadInput(f"{run_directory}: no run lies there (it has no experiment.json)") from None
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError, BadInput) as error:
+        raise BadInput(f"{file}: not an experiment of this version of resjax ({error})") from None
+
+
+def write_experiment(run_directory: Path, experiment: Experiment, image: Sequence[int], images: dict[str, Any],
+                     devices: Any) -> None:
+    """Write `experiment.json`: the run, the shape of its images, what they are (`identity`), and what it runs on."""
+    if is_first():
+        write_json(run_directory / "experiment.json", {
+            "experiment": to_json(experiment), "classes": images["classes"], "image": image, "images": images,
+            **environment(devices)})
+
+
+def check_images(run_directory: Path, images: dict[str, Any]) -> None:
+    """Raise BadInput, saying what has changed, where the images are not those that a run began with."""
+    file = run_directory / "experiment.json"
+    before = json.loads(file.read_text()).get("images") if file.exists() else None
+    if before is None or before == images:
+        return
+    changed = [f"{key}: {before.get(key)}, here {value}" for key, value in images.items()
+               if key != "digest" and before.get(key) != value]
+    raise BadInput(f"{run_directory}: the images are not those that this run began with: "
+                   + ("; ".join(changed) or "names, sizes or labels have changed")
+                   + ". Put them back, or choose another --workdir")
+
+
+def read_result(run_directory: Path) -> dict[str, Any] | None:
+    """Read a finished run's result; None where it is not finished."""
+    file = run_directory / "result.json"
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def unfinished(run_directory: Path, experiment: Experiment) -> bool:
+    """Say whether there are steps to make: there is no result, or one of a shorter run, which is then removed."""
+    result = read_result(run_directory)
+    if result is not None and result["steps"] < experiment.steps and is_first():
+        (run_directory / "result.json").unlink()
+    return result is None or bool(result["steps"] < experiment.steps)
+
+
+def environment(devices: Any) -> dict[str, Any]:
+    """Tell versions and devices."""
+    packages = ("resjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    return {
+        "versions": {"python": sys.version.split()[0]} | {name: version(name) for name in packages},
+        "devices": {"platform": jax.default_backend(), "kind": devices[0].device_kind, "count": len(devices),
+                    "processes": jax.process_count()},
+    }

@@ -1,0 +1,38 @@
+"""The variants of the paper's networks: shortcuts, strides, and how many blocks each depth has in its stages.
+
+Known without JAX, so that runs are checked and listed at once.
+"""
+
+from typing import Literal
+
+from resjax.errors import BadInput
+
+Option = Literal["plain", "A", "B", "C"]  # of the shortcuts, section 3.3
+StrideIn = Literal["1x1", "3x3"]
+Block = Literal["basic", "bottleneck"]
+
+IMAGENET: dict[int, tuple[Block, tuple[int, ...]]] = {  # Table 1: the blocks of conv2_x ... conv5_x
+    18: ("basic", (2, 2, 2, 2)),
+    34: ("basic", (3, 4, 6, 3)),
+    50: ("bottleneck", (3, 4, 6, 3)),
+    101: ("bottleneck", (3, 4, 23, 3)),
+    152: ("bottleneck", (3, 8, 36, 3)),
+}
+
+
+def imagenet_blocks(depth: int) -> tuple[Block, tuple[int, ...]]:
+    """Return the kind and the numbers of blocks of a network of Table 1. Raises BadInput for another depth."""
+    if depth not in IMAGENET:
+        raise BadInput(f"depth {depth} is not in Table 1: it has {', '.join(map(str, IMAGENET))}")
+    return IMAGENET[depth]
+
+
+def cifar_blocks(depth: int) -> tuple[int, ...]:
+    """Return the numbers of blocks of a network of section 4.2: 6n+2 layers are three stages of n blocks.
+
+    Raises BadInput for another depth.
+    """
+    if depth < 8 or (depth - 2) % 6:
+        n = max(1, (depth - 2) // 6)
+        raise BadInput(f"depth {depth} is not 6n+2: the nearest are {6 * n + 2} and {6 * n + 8}")
+    return ((depth - 2) // 6,) * 3

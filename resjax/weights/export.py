@@ -1,0 +1,156 @@
+"""A network in the form that others load: written aside, whole, and then put in place."""
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+from safetensors.numpy import save
+
+from resjax.errors import BadInput
+from resjax.files import write_json
+from resjax.network import Network, imagenet_classes
+from resjax.variants import IMAGENET
+from resjax.weights.convert import flip_colours, to_tensors
+from resjax.weights.metadata import entry_of, write_metadata
+from resjax.weights.model_card import Measured, model_card
+from resjax.weights.tensor_names import FAMILIES
+
+Form = Literal["torchvision", "huggingface", "keras", "akamaster", "stablehlo"]
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+KERAS_ORDER = ("1_conv", "1_bn", "2_conv", "2_bn", "0_conv", "3_conv", "0_bn", "3_bn")  # of the layers of a block
+
+
+def export(network: Network, to: Form, out: str | Path, errors: Sequence[Measured] = (), recipe: str = "") -> Path:
+    """Write a network into a new folder, in the form that `to` names, with a model card that states errors and recipe.
+
+    torchvision (timm too; and pytorch-cifar-models), huggingface, keras and akamaster (pytorch_resnet_cifar10) load
+    theirs strictly; stablehlo is the whole function from pixels to logits, for any process that has JAX. Raises
+    BadInput where the other side has no such network or the folder is there already, OSError where it cannot be
+    written. Nothing is left half-written.
+    """
+    out = Path(out)
+    if to not in WRITERS:
+        raise BadInput(f"to is {to!r}; it is one of {', '.join(WRITERS)}")
+    check_form(network, to)
+    if out.exists():
+        raise BadInput(f"{out} is there already; name a new folder by --out")
+    out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=f".{out.name}-") as aside:
+        folder = Path(aside) / "new"
+        folder.mkdir()
+        WRITERS[to](network, folder)
+        images = entry_of(network.preprocessing, "BGR" if to == "keras" else "RGB")
+        (folder / "README.md").write_text(model_card(network, to, images, errors, recipe))
+        os.replace(folder, out)
+    return out
+
+
+def check_form(network: Network, to: Form) -> None:
+    """Raise BadInput unless the other side has a network that computes the same."""
+    architecture = network.architecture
+    family, depth, shortcut = architecture.family, architecture.depth, architecture.shortcut
+    wide = depth >= 50
+    v15 = not wide or architecture.stride_in == "3x3"
+    colour = network.preprocessing.image_shape[-1] == 3
+    has = {"torchvision": (colour and shortcut == "B" and (family == "cifar" or v15),
+                           "ResNets with option B for colour images whose bottlenecks stride in the 3x3"),
+           "huggingface": (family == "imagenet" and shortcut == "B", "ResNets of Table 1 with option B"),
+           "keras": (colour and family == "imagenet" and shortcut == "B" and wide and architecture.stride_in == "1x1",
+                     "ResNet-50, 101 and 152 with option B for colour images that stride in the first 1x1"),
+           "akamaster": (colour and family == "cifar" and shortcut == "A",
+                         "ResNets for CIFAR-10 with option A for colour images"),
+           "stablehlo": (True, "")}
+    fits, there = has[to]
+    if not fits:
+        others = [form for form, (right, _) in has.items() if right]
+        raise BadInput(f"{network.name} is {architecture.title()}, and --to {to} has only {there}; this one goes "
+                       f"--to {' or '.join(others)}")
+
+
+def write_safetensors(family: str, network: Network, folder: Path) -> None:
+    """Write `model.safetensors` and what belongs to it."""
+    (folder / "model.safetensors").write_bytes(save(to_tensors(network.variables, FAMILIES[family], network.model)))
+    write_metadata(network, folder)
+
+
+def write_huggingface(network: Network, folder: Path) -> None:
+    """Write what `from_pretrained` reads; an image processor only for a mean of one colour, as it knows no other."""
+    write_safetensors("huggingface", network, folder)
+    architecture = network.architecture
+    kind, blocks = IMAGENET[architecture.depth]
+    names = imagenet_classes()
+    labels = {str(i): names.get(name, name) for i, name in enumerate(network.classes)} or {
+        str(i): f"LABEL_{i}" for i in range(network.model.classes)}
+    write_json(folder / "config.json", {
+        "architectures": ["ResNetForImageClassification"], "model_type": "resnet", "dtype": "float32",
+        "num_channels": network.preprocessing.image_shape[-1], "embedding_size": 64, "depths": blocks,
+        "layer_type": kind, "hidden_act": "relu",
+        "hidden_sizes": [64 * 2**i * (4 if kind == "bottleneck" else 1) for i in range(4)],
+        "downsample_in_first_stage": False, "downsample_in_bottleneck": architecture.stride_in == "1x1",
+        "id2label": labels, "label2id": {name: int(i) for i, name in labels.items()}})
+    images = entry_of(network.preprocessing)
+    if images.mean:
+        write_json(folder / "preprocessor_config.json", {
+            "image_processor_type": "BitImageProcessor", "do_resize": True,
+            "resample": 3 if images.resize == "pillow-bicubic" else 2, "size": {"shortest_edge": images.shorter_side},
+            "do_center_crop": True, "crop_size": {"height": images.size, "width": images.width or images.size},
+            "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "do_convert_rgb": True,
+            "image_mean": [value / 255 for value in images.mean],
+            "image_std": [value / 255 for value in images.std or (1.0,) * len(images.mean)]})
+
+
+def write_keras(network: Network, folder: Path) -> None:
+    """Write `model.h5`, whose layers come in the order in which Keras fills its own; the colours are BGR, as there."""
+    import h5py  # here, as it takes every start of resjax 35 ms
+
+    variables = flip_colours(network.variables)
+    layers: dict[str, list[tuple[str, np.ndarray]]] = {}
+    for name, tensor in to_tensors(variables, FAMILIES["keras"], network.model).items():
+        layer, leaf = name.split("/")
+        layers.setdefault(layer, []).append((f"{layer}/{leaf}:0", tensor))
+    order = ["kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance"]
+    with h5py.File(folder / "model.h5", "w") as file:
+        file.attrs["layer_names"] = np.array(sorted(layers, key=keras_place), "S")
+        for layer, weights in layers.items():
+            weights.sort(key=lambda pair: order.index(pair[0].split("/")[1].removesuffix(":0")))
+            group = file.create_group(layer)
+            group.attrs["weight_names"] = np.array([name for name, _ in weights], "S")
+            for name, tensor in weights:
+                group[name] = tensor
+    write_metadata(network, folder, "BGR")
+
+
+def keras_place(layer: str) -> tuple[int, int, int]:
+    """Tell the place of a layer among Keras's: stage, block and place in the block."""
+    if not layer.startswith("conv") or layer.startswith("conv1_"):
+        return (9, 0, 0) if layer == "predictions" else (1, 0, ("conv1_conv", "conv1_bn").index(layer))
+    stage, block, inner = layer.split("_", 2)
+    return int(stage.removeprefix("conv")), int(block.removeprefix("block")), KERAS_ORDER.index(inner)
+
+
+def write_stablehlo(network: Network, folder: Path) -> None:
+    """Write the function from pixels to logits, for any batch and every platform."""
+    def logits(pixels: jax.Array) -> Any:
+        return network.model.apply(network.variables, network.preprocessing.normalize(pixels))
+
+    (batch,) = jax.export.symbolic_shape("batch")
+    pixels = jax.ShapeDtypeStruct((batch, *network.preprocessing.image_shape), jnp.uint8)
+    exported = jax.export.export(jax.jit(logits), platforms=PLATFORMS)(pixels)
+    (folder / "model.stablehlo").write_bytes(exported.serialize())
+
+
+def torch_writer(family: str) -> Callable[[Network, Path], None]:
+    """Return the writer of a family of PyTorch's."""
+    return lambda network, folder: write_safetensors(family, network, folder)
+
+
+WRITERS: dict[str, Callable[[Network, Path], None]] = {
+    "torchvision": torch_writer("torchvision"), "huggingface": write_huggingface, "keras": write_keras,
+    "akamaster": torch_writer("akamaster"), "stablehlo": write_stablehlo}
+assert set(WRITERS) == set(get_args(Form))

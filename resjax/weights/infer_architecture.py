@@ -1,0 +1,90 @@
+"""Which network some tensors belong to: told by their names and shapes, and asked for where those are silent."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
+from typing import Literal
+
+from resjax.errors import BadInput
+from resjax.experiment import Architecture
+from resjax.variants import IMAGENET, Block, Option, StrideIn
+from resjax.weights.files import Tensors
+from resjax.weights.tensor_names import FAMILIES, Names, module_name
+
+Bare = Literal["plain", "A"]
+
+
+def find_family(tensors: Iterable[str], source: str) -> str:
+    """Tell whose names these are, by the stem's and the last layer's. Raises BadInput where nobody's."""
+    found = set(tensors)
+    for family, names in FAMILIES.items():
+        if {names.stem[0] + names.conv["kernel"], names.head + names.dense["kernel"]} <= found:
+            return family
+    known = "; ".join(f"{names.title}: {names.stem[0]}{names.conv['kernel']} ... {names.head}{names.dense['kernel']}"
+                      for names in FAMILIES.values())
+    raise BadInput(f"{source}: its names are nobody's that we know ({', '.join(sorted(found)[:3])} ...). A ResNet with "
+                   f"its last layer has one of: {known}")
+
+
+def ends(tensors: Tensors, names: Names, source: str) -> tuple[int, int]:
+    """Return the channels of the images and the number of classes. Raises BadInput where a kernel is none."""
+    stem, head = tensors[names.stem[0] + names.conv["kernel"]], tensors[names.head + names.dense["kernel"]]
+    if stem.ndim != 4 or head.ndim != 2:
+        raise BadInput(f"{source}: the first kernel has shape {stem.shape} and the last {head.shape}; a convolution's "
+                       "has four axes and a fully connected layer's two")
+    return stem.transpose(names.conv_axes).shape[2], head.transpose(names.dense_axes).shape[1]
+
+
+def infer_architecture(tensors: Tensors, names: Names, source: str, stride_in: StrideIn | None,
+              shortcut: Bare | None) -> Architecture:
+    """Tell the architecture: family, depth and shortcut by the tensors there are.
+
+    Two things leave no trace in them. `stride_in`: where bottlenecks stride. `shortcut`: whether a net without
+    projections is plain or has option A. Raises BadInput where one is needed and None, and for any other network.
+    """
+    blocks = tuple(count_blocks(tensors, names))
+    bottleneck = place(names, 1, 0, "conv3") in tensors
+    kind: Block = "bottleneck" if bottleneck else "basic"
+    family: Literal["cifar", "imagenet"] = "cifar" if len(blocks) == 3 else "imagenet"
+    depths: dict[tuple[Block, tuple[int, ...]], int] = {table: depth for depth, table in IMAGENET.items()}
+    if family == "cifar" and len(set(blocks)) == 1:
+        depths["basic", blocks] = 6 * blocks[0] + 2
+    if (kind, blocks) not in depths:
+        raise BadInput(f"{source}: {kind} blocks {blocks} are neither a network of Table 1 nor of section 4.2")
+    if bottleneck and stride_in is None:
+        raise BadInput(f"{source}: no tensor tells where the bottlenecks stride: --stride-in 3x3 (v1.5, as torchvision "
+                       "and timm) or --stride-in 1x1 (v1, as the paper)")
+    option = find_shortcut(tensors, names, blocks, bottleneck, source) or shortcut
+    if option is None:
+        raise BadInput(f"{source}: no shortcut has a tensor, which does not tell a plain net from option A: "
+                       "--shortcut plain or --shortcut A")
+    return Architecture(family=family, depth=depths[kind, blocks], shortcut=option,
+                        ghost_batch_size=64 if family == "cifar" else 32,
+                        stride_in=stride_in if bottleneck and stride_in else "1x1")
+
+
+def count_blocks(tensors: Tensors, names: Names) -> Iterator[int]:
+    """Count the blocks of each stage."""
+    stage = 1
+    while place(names, stage, 0, "conv1") in tensors:
+        yield next(block for block in count(1) if place(names, stage, block, "conv1") not in tensors)
+        stage += 1
+
+
+def find_shortcut(tensors: Tensors, names: Names, stages: Sequence[int], bottleneck: bool,
+                  source: str) -> Option | None:
+    """Tell option B from C by where projections are; None where there are none."""
+    all_blocks = {(stage, block) for stage, blocks in enumerate(stages, 1) for block in range(blocks)}
+    changing = {(stage, 0) for stage in range(1 if bottleneck else 2, len(stages) + 1)}
+    projected = {(stage, block) for stage, block in all_blocks if place(names, stage, block, "conv") in tensors}
+    if not projected:
+        return None
+    if projected not in (all_blocks, changing):
+        raise BadInput(f"{source}: its shortcuts project in the blocks {sorted(projected)} (stage, block), which is "
+                       f"neither option B, {sorted(changing)}, nor C, all of them")
+    return "C" if projected == all_blocks else "B"
+
+
+def place(names: Names, stage: int, block: int, module: str) -> str:
+    """Name the kernel of a convolution of a block, or of its shortcut ("conv")."""
+    where = ("shortcut",) if module == "conv" else ()
+    return module_name(names, (f"stage{stage}", block, *where, module)) + names.conv["kernel"]

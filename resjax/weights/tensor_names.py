@@ -1,0 +1,92 @@
+"""How others name the tensors of a ResNet: one table for each family, read in both directions.
+
+Blocks count from 0 and so do `{stage0}` and `{layer0}`; `{stage}`, `{layer}` and `{block1}` count from 1, and
+`{letter}` from a.
+"""
+
+from typing import Any, NamedTuple
+
+Axes = tuple[int, ...]
+
+
+class Names(NamedTuple):
+    """The modules of a network, what each leaf of a module is called, and in which order kernels keep their axes.
+
+    `stem`, `layer` and `shortcut` name a convolution and its batch norm. `conv`, `dense` and `norm` map our leaves to
+    theirs. `conv_axes` and `dense_axes` bring their kernels to `[height, width, in, out]` and `[in, out]`. `epsilon` is
+    what batch norm adds to the variance, and `counter` counts the batches that it has seen, which says nothing here.
+    `around` tells that option A has its zero channels on both sides.
+    """
+
+    title: str
+    stem: tuple[str, str]
+    layer: tuple[str, str]
+    shortcut: tuple[str, str]
+    head: str
+    conv: dict[str, str]
+    norm: dict[str, str]
+    dense: dict[str, str]
+    conv_axes: Axes
+    dense_axes: Axes
+    epsilon: float = 1e-5
+    counter: str = ""
+    around: bool = False
+
+
+TORCH: dict[str, Any] = {
+    "conv": {"kernel": ".weight"},
+    "norm": {"scale": ".weight", "bias": ".bias", "mean": ".running_mean", "var": ".running_var"},
+    "dense": {"kernel": ".weight", "bias": ".bias"},
+    "conv_axes": (2, 3, 1, 0), "dense_axes": (1, 0), "counter": ".num_batches_tracked"}
+
+KERAS: dict[str, Any] = {
+    "conv": {"kernel": "/kernel", "bias": "/bias"},
+    "norm": {"scale": "/gamma", "bias": "/beta", "mean": "/moving_mean", "var": "/moving_variance"},
+    "dense": {"kernel": "/kernel", "bias": "/bias"},
+    "conv_axes": (0, 1, 2, 3), "dense_axes": (0, 1)}
+
+FAMILIES = {
+    "torchvision": Names(  # timm, pytorch-cifar-models, and most of PyTorch
+        "torchvision, timm", ("conv1", "bn1"), ("layer{stage}.{block}.conv{layer}", "layer{stage}.{block}.bn{layer}"),
+        ("layer{stage}.{block}.downsample.0", "layer{stage}.{block}.downsample.1"), "fc", **TORCH),
+    "akamaster": Names(  # github.com/akamaster/pytorch_resnet_cifar10, the much-used nets for CIFAR-10
+        "pytorch_resnet_cifar10", ("conv1", "bn1"),
+        ("layer{stage}.{block}.conv{layer}", "layer{stage}.{block}.bn{layer}"),
+        ("layer{stage}.{block}.shortcut.0", "layer{stage}.{block}.shortcut.1"), "linear", around=True, **TORCH),
+    "huggingface": Names(
+        "Hugging Face transformers",
+        ("resnet.embedder.embedder.convolution", "resnet.embedder.embedder.normalization"),
+        ("resnet.encoder.stages.{stage0}.layers.{block}.layer.{layer0}.convolution",
+         "resnet.encoder.stages.{stage0}.layers.{block}.layer.{layer0}.normalization"),
+        ("resnet.encoder.stages.{stage0}.layers.{block}.shortcut.convolution",
+         "resnet.encoder.stages.{stage0}.layers.{block}.shortcut.normalization"), "classifier.1", **TORCH),
+    "keras": Names(
+        "Keras applications", ("conv1_conv", "conv1_bn"),
+        ("conv{next}_block{block1}_{layer}_conv", "conv{next}_block{block1}_{layer}_bn"),
+        ("conv{next}_block{block1}_0_conv", "conv{next}_block{block1}_0_bn"), "predictions", epsilon=1.001e-5, **KERAS),
+    # The first Keras release of the authors' ResNet-50, under their own Caffe names. Keras then normalised with its
+    # usual epsilon of 1e-3; here it is the authors' own.
+    "keras-2016": Names(
+        "Keras before 2018", ("conv1", "bn_conv1"),
+        ("res{next}{letter}_branch2{layer_letter}", "bn{next}{letter}_branch2{layer_letter}"),
+        ("res{next}{letter}_branch1", "bn{next}{letter}_branch1"), "fc1000", **KERAS),
+}
+
+
+def module_name(names: Names, path: tuple[Any, ...]) -> str:
+    """Name one of our modules: `("conv1",)`, `("stage2", 0, "bn1")` in the first block, `("stage2", 3, "shortcut",
+    "conv")`.
+    """
+    *where, module = path
+    norm = module.startswith("bn")
+    if module == "fc":
+        return names.head
+    if not where:
+        return names.stem[norm]
+    stage, block = int(where[0].removeprefix("stage")), where[1]
+    places = {"stage": stage, "stage0": stage - 1, "next": stage + 1, "block": block, "block1": block + 1,
+              "letter": chr(ord("a") + block)}
+    if "shortcut" in where:
+        return names.shortcut[norm].format(**places)
+    layer = int(module.removeprefix("conv").removeprefix("bn"))
+    return names.layer[norm].format(layer=layer, layer0=layer - 1, layer_letter=" abc"[layer], **places)
