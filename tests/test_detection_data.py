@@ -83,7 +83,7 @@ def test_own_classes(voc):
     ("Annotations/one.xml", lambda text: text.replace("<xmax>60<", "<xmax>much<"), "bndbox/xmax> is no number"),
     ("Annotations/one.xml", lambda text: text.replace("<height>40</height>", ""), "has no <size/height>"),
     ("Annotations/one.xml", lambda text: text.replace("dog", "dragon"), "unknown class 'dragon'; there are: cat, dog"),
-    ("JPEGImages/one.jpg", None, "no such file"),
+    ("JPEGImages/one.jpg", None, "this image cannot be read"),
     ("JPEGImages/one.jpg", lambda text: "no image", "not a whole image"),
 ])
 def test_what_voc_refuses(voc, file, change, message):

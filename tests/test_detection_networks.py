@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from resjax.data import normalize
 from resjax.detection.config import Detection, Detector, Sampling, Scenery
 from resjax.detection.evaluate import detections
 from resjax.detection.initialize import initial_weights, start_from
@@ -24,7 +25,7 @@ SIZE = (91, 122)  # of the image, in a padded one of 96x128
 
 def detector_of(backbone):
     return Detector(backbone=backbone, anchor_sizes=(32.0, 64.0), anchor_ratios=(0.5, 1.0, 2.0), rpn_channels=32,
-                    hidden=48, std=TORCHVISION if backbone == "resnet50" else ())
+                    hidden=48)
 
 
 def start(detection):
@@ -68,14 +69,15 @@ def test_all_outputs_are_those_of_pytorch(backbone, tmp_path):
         network = randomized(torch, torch_detector.ResNetC4((3, 4, 6, 3), 64, 10, "B", True, "1x1"))
         channels, width, pooled = 1024, 2048, 14
     torch.save(network.state_dict(), tmp_path / "weights.pth")
-    detection = Detection(name="x", detector=detector_of(backbone), sampling=RULES,
+    std = TORCHVISION if backbone == "resnet50" else ()
+    detection = Detection(name="x", detector=detector_of(backbone), sampling=RULES, data=Scenery(std=std),
                           initialize_from=str(tmp_path / "weights.pth"))
     model, state = start(detection)
     theirs = torch_detector.FasterRCNN(network, channels, width, CLASSES, 6, 32).eval()
     to_torch(torch, theirs, state.params)
 
     pixels = np.random.default_rng(1).integers(0, 256, (1, 96, 128, 3)).astype(np.float32)
-    images = pixels - np.asarray(state.mean)
+    images = np.array(normalize(pixels, state.mean, std))
     images[:, SIZE[0]:] = images[:, :, SIZE[1]:] = 0
 
     @jax.jit
@@ -86,9 +88,8 @@ def test_all_outputs_are_those_of_pytorch(backbone, tmp_path):
             *jax.tree.map(lambda x: x[None], choose(scores[0], deltas[0]))))
 
     found = ours(state.variables, images)
-    scaled = images / np.array(model.detector.std or 1, np.float32)
     with torch.no_grad():
-        wanted = theirs(torch.from_numpy(scaled.transpose(0, 3, 1, 2).copy()), SIZE, model.detector, RULES, pooled)
+        wanted = theirs(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), SIZE, model.detector, RULES, pooled)
     count = len(wanted[2])
     assert count >= 6
     assert found.regions.valid[0].sum() == count
@@ -109,8 +110,8 @@ def test_padding_and_the_images_beside_it_change_no_detection():
     images = random.integers(0, 255, (2, 64, 96, 3)).astype(np.uint8)
     images[0, 48:] = images[0, :, 64:] = 128
     sizes = jnp.array([[48.0, 64.0], [64.0, 96.0]])
-    both = detections(model, rules, state.variables, state.mean, images, sizes)
-    alone = detections(model, rules, state.variables, state.mean, images[:1], sizes[:1])
+    both = detections(model, run, state.variables, state.mean, images, sizes)
+    alone = detections(model, run, state.variables, state.mean, images[:1], sizes[:1])
     np.testing.assert_allclose(both.boxes[0], alone.boxes[0], atol=1e-3)
     np.testing.assert_allclose(both.scores[0], alone.scores[0], rtol=1e-4)
     boxes = both.boxes[0][both.valid[0]]
@@ -164,19 +165,22 @@ def test_wrong_weights_are_named(tmp_path):
 
 
 @pytest.mark.parametrize(("field", "value", "message"), [
-    ("backbone", "resnet20", "one of vgg16, resnet50"), ("anchor_sizes", (), "one number above 0"),
-    ("std", (1.0,), "three numbers"), ("frozen_stages", -1, "must be >= 0")])
+    ("backbone", "resnet20", "detector.backbone is 'resnet20'; it is one of 'vgg16', 'resnet50'"),
+    ("anchor_sizes", (), "one number or several"), ("anchor_ratios", (0.0,), "must be above 0"),
+    ("frozen_stages", -1, "must be at least 0")])
 def test_wrong_detectors(field, value, message):
     with pytest.raises(BadInput, match=message):
         Detector(**{field: value})
 
 
 def test_wrong_rules_and_data():
-    with pytest.raises(BadInput, match="overlap lies in"):
+    with pytest.raises(BadInput, match="sampling.foreground is 50.0; it must be an overlap"):
         Sampling(foreground=50.0)
     with pytest.raises(BadInput, match="two overlaps that rise"):
         Sampling(background=(0.5, 0.5))
     with pytest.raises(BadInput, match="shorter-side is 700"):
         Scenery(shorter_side=700, longer_side=600)
+    with pytest.raises(BadInput, match="three colours"):
+        Scenery(std=(1.0,))
     with pytest.raises(BadInput, match="batch-size 3 is not a multiple"):
         Detection(name="x", detector=Detector(frozen_batch_norm=False, ghost_batch_size=2), batch_size=3)

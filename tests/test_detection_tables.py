@@ -31,12 +31,13 @@ def test_the_papers_recipes():
                 assert run.detector.backbone == row.title.lower().replace("-", "")
                 assert (run.data.shorter_side, run.data.longer_side) == (600, 1000)
                 assert (run.sampling.test_proposals, run.sampling.rois, run.sampling.anchors) == (300, 128, 256)
-                assert (run.optimizer.peak, run.optimizer.momentum, run.optimizer.weight_decay) == (0.001, 0.9, 5e-4)
+                sgd = run.optimizer
+                assert (sgd.learning_rate, sgd.momentum, sgd.weight_decay) == (0.001, 0.9, 5e-4)
                 assert run.detector.frozen_batch_norm
                 assert len(run.detector.anchor_sizes) * len(run.detector.anchor_ratios) == 9
                 assert run.initialize_from
     coco = known["resnet101_coco"]
-    assert (coco.optimizer.drop_steps, coco.steps, coco.batch_size) == ((240_000,), 320_000, 8)
+    assert (coco.optimizer.decay_steps, coco.steps, coco.batch_size) == ((240_000,), 320_000, 8)
     assert known["resnet101_0712"].data.train == ("VOC2007/trainval", "VOC2012/trainval")
 
 

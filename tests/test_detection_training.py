@@ -55,7 +55,7 @@ def run(squares):
         sampling=Sampling(anchors=32, smallest=4.0, train_candidates=60, train_proposals=20, test_candidates=60,
                           test_proposals=12, rois=8),
         data=Scenery(source=f"voc:{squares}", train=("lying",), test=("test",), shorter_side=48, longer_side=64),
-        optimizer=Optimizer(peak=0.01, drop_steps=(100,), weight_decay=1e-4),
+        optimizer=Optimizer(learning_rate=0.01, decay_steps=(100,), weight_decay=1e-4),
         steps=STEPS, batch_size=8, log_steps=1, evaluate_steps=100, checkpoint_steps=100)
 
 
@@ -148,6 +148,6 @@ def test_detecting_in_pictures(whole, squares, tmp_path, capsys):
     with Image.open(tmp_path / "out" / "4.png") as picture:
         assert picture.size == (64, 48)
     for wrong, message in (((), "at least one image"), ((files[0], files[0]), "same name"),
-                           ((squares / "nothing.jpg",), "no such file")):
+                           ((squares / "nothing.jpg",), "nothing.jpg: this image cannot be read")):
         with pytest.raises(BadInput, match=message):
             detect(folder, wrong, tmp_path / "out")

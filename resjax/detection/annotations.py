@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from resjax.data import decode
 from resjax.errors import BadInput, check
 
 ROUNDING = 1.0  # pixels by which annotators' boxes leave their images, as some sets count from 0 and some from 1
@@ -92,6 +94,15 @@ def class_number(classes: Sequence[str], name: str, where: str) -> int:
     if name not in classes:
         raise BadInput(f"{where}: unknown class {name!r}; there are: {', '.join(classes)}")
     return classes.index(name) + 1
+
+
+def read_image(file: Path) -> np.ndarray:
+    """Read an image file: uint8 RGB `[height, width, 3]`. Raises BadInput where it is missing or not whole."""
+    try:
+        encoded = file.read_bytes()
+    except OSError as error:
+        raise BadInput(f"{file}: this image cannot be read ({error.strerror})") from None
+    return decode(encoded, str(file))
 
 
 def check_pixels(pixels: np.ndarray, record: Annotated) -> np.ndarray:

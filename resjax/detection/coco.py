@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from resjax.data import read_picture
-from resjax.detection.annotations import Annotated, Drawn, check_pixels, class_number
+from resjax.detection.annotations import Annotated, Drawn, check_pixels, class_number, read_image
 from resjax.errors import BadInput, check
 
 FIELDS = {"images": ("id", "file_name", "height", "width"), "annotations": ("image_id", "category_id", "bbox"),
@@ -29,7 +28,7 @@ class COCOImages:
 
     def pixels(self, index: int) -> np.ndarray:
         """Read an image. Raises BadInput where it is missing, not whole, or of another size than stated."""
-        return check_pixels(read_picture(self.files[index], "RGB", None), self.records[index])
+        return check_pixels(read_image(self.files[index]), self.records[index])
 
 
 def read_coco(path: Path, sets: Sequence[str], classes: Sequence[str] = ()) -> COCOImages:

@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from resjax.data import normalize
 from resjax.detection.annotations import AnnotatedImages
 from resjax.detection.average_precision import Found
-from resjax.detection.config import Detection, Sampling, Scenery
+from resjax.detection.config import Detection, Scenery
 from resjax.detection.images import Size, assemble, padded_size, prepare, resized_size
 from resjax.detection.networks import FasterRCNN
 from resjax.detection.proposals import Detections, detect, propose
-from resjax.detection.step import Proposed, anchors_of, centred
+from resjax.detection.step import Proposed, anchors_of
 from resjax.progress import shown
 
 
@@ -29,17 +30,17 @@ class TrainedDetector(NamedTuple):
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def detections(model: FasterRCNN, rules: Sampling, variables: Any, mean: jax.Array, images: jax.Array,
+def detections(model: FasterRCNN, run: Detection, variables: Any, mean: jax.Array, images: jax.Array,
                sizes: jax.Array) -> Detections:
     """Detect in images uint8 `[batch, height, width, 3]`, of which `sizes` `[batch, 2]` are filled."""
-    anchors = anchors_of(model.detector, *images.shape[1:3])
+    anchors, rules = anchors_of(model.detector, *images.shape[1:3]), run.sampling
     propose_one = partial(propose, anchors=anchors, rules=rules, train=False)
 
     def choose(objectness: jax.Array, deltas: jax.Array) -> Proposed:
         return Proposed(*jax.vmap(lambda scores, deltas, size: propose_one(scores, deltas, size=size))(
             objectness, deltas, sizes))
 
-    outputs: Any = model.apply(variables, centred(images, mean), choose)
+    outputs: Any = model.apply(variables, normalize(images, mean, run.data.std), choose)
     return jax.vmap(partial(detect, rules=rules))(outputs.logits, outputs.deltas, outputs.regions.boxes,
                                                   outputs.regions.valid, sizes)
 
@@ -47,7 +48,7 @@ def detections(model: FasterRCNN, rules: Sampling, variables: Any, mean: jax.Arr
 def find_all(trained: TrainedDetector, images: AnnotatedImages, batch_size: int = 1) -> list[Found]:
     """Detect in every image of a set; boxes are in the images' own pixels."""
     found: dict[int, Found] = {}
-    data, rules = trained.detection.data, trained.detection.sampling
+    run, data = trained.detection, trained.detection.data
     rows = list(rows_of(images, data, batch_size))
     with ThreadPoolExecutor() as pool:
         for indices, size in shown(rows, "detects", len(rows), batch_size):
@@ -55,7 +56,7 @@ def find_all(trained: TrainedDetector, images: AnnotatedImages, batch_size: int 
             prepared = list(pool.map(lambda index: prepare(images, index, data), padded))
             most = max(1, max(len(record.boxes) for _, record in prepared))
             batch = assemble(prepared, size, most, trained.mean.reshape(3))
-            all_found = jax.device_get(detections(trained.model, rules, trained.variables, trained.mean, batch.images,
+            all_found = jax.device_get(detections(trained.model, run, trained.variables, trained.mean, batch.images,
                                                   batch.sizes))
             for i, index in enumerate(indices):
                 found[index] = own_pixels(Detections(*(part[i] for part in all_found)), images, index, data)

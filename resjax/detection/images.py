@@ -4,8 +4,9 @@ An image is resized, then padded with the mean colour to the first of a few size
 So a run compiles as many programs as there are such sizes among its images, at most four.
 """
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -22,6 +23,7 @@ from resjax.detection.targets import Objects
 from resjax.detection.voc import read_voc
 from resjax.errors import check
 
+AHEAD = 2  # batches that are made before they are needed
 MULTIPLE = 16  # of which the sides of a batch's images are: the largest stride of a shared map
 Size = tuple[int, int]  # height, width
 
@@ -142,11 +144,16 @@ class Batches:
         size = padded_size(resized_size(self.images.records[indices[0]], self.data), self.data)
         return assemble(prepared, size, self.most, self.ground)
 
-    def steps(self, steps: range) -> Iterator[Batch]:
-        """Make the batches of some steps, one after the other; the images of a batch are read side by side."""
-        with ThreadPoolExecutor() as pool:
+    def steps(self, steps: range) -> Generator[Batch]:
+        """Make the batches of some steps, the next ones ahead; the images of a batch are read side by side."""
+        with ThreadPoolExecutor() as readers, ThreadPoolExecutor(1) as maker:
+            waiting: deque[Future[Batch]] = deque()
             for step in steps:
-                yield self.at(step, pool)
+                waiting.append(maker.submit(self.at, step, readers))
+                if len(waiting) > AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
 
 
 @lru_cache(maxsize=2)

@@ -11,7 +11,7 @@ from resjax.detection.config import RESNETS, Detection
 from resjax.errors import BadInput, check
 from resjax.network import Network
 from resjax.training.restore import load
-from resjax.training.state import TrainState
+from resjax.training.step import TrainState
 from resjax.weights.files import Tensors, read_tensors
 
 MEASURED = 100  # images whose mean colour stands for all
@@ -51,15 +51,15 @@ def mean_colour(images: AnnotatedImages) -> np.ndarray:
 
 def resnet_weights(network: Network, detection: Detection) -> Weights:
     """Divide a classifier: the stages but the last are shared, the last works on regions, its last layer goes."""
-    detector, model = detection.detector, network.model
+    detector, model, std = detection.detector, network.model, network.preprocessing.std
     backbone = RESNETS[detector.backbone]
     same = (model.blocks, model.filters, model.block, model.stem) == (backbone.blocks, backbone.filters, backbone.block,
                                                                       "7x7")
     strides = backbone.block == "basic" or model.stride_in == detector.stride_in
-    if not (same and strides and model.shortcut == "B" and np.allclose(model.std or 1.0, detector.std or 1.0)):
+    if not (same and strides and model.shortcut == "B" and np.allclose(std or 1.0, detection.data.std or 1.0)):
         raise BadInput(f"initialize-from: {detection.initialize_from} holds {network.architecture.title()} with std "
-                       f"{model.std}, and the detector is {detector.backbone} B, strides in the {detector.stride_in}, "
-                       f"with std {detector.std}")
+                       f"{std}, and the detector is {detector.backbone} B, strides in the {detector.stride_in}, with "
+                       f"std {detection.data.std}")
     last = f"stage{len(backbone.blocks)}"
 
     def divide(tree: Any) -> dict[str, Any]:

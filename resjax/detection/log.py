@@ -39,7 +39,7 @@ class LossSums:
 
 
 class DetectionLog(Log):
-    """Writes to a workdir and tells on standard error."""
+    """Writes to a run directory and tells on standard error."""
 
     def describe(self, line: Line) -> str:
         """Put a line of the metrics into words."""

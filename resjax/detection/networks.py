@@ -67,7 +67,8 @@ class LastStage(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool, images: int) -> jax.Array:
         backbone, detector = RESNETS[self.detector.backbone], self.detector
         group = len(x) // images * detector.ghost_batch_size
-        norm = partial(BatchNorm, train=train and not detector.frozen_batch_norm, group=group, momentum=NORM_MOMENTUM)
+        norm = partial(BatchNorm, train=train and not detector.frozen_batch_norm, ghost_batch_size=group,
+                       momentum=NORM_MOMENTUM)
         shortcut = partial(Shortcut, "B", he_conv, norm)
         block: Any = partial(BasicBlock, he_conv, norm, shortcut)
         if backbone.block == "bottleneck":
@@ -96,7 +97,7 @@ class FasterRCNN(nn.Module):
     def setup(self) -> None:
         detector = self.detector
         vgg = detector.backbone == "vgg16"
-        self.shared: Any = VGGConvolutions(16, detector.std) if vgg else shared_stages(detector)
+        self.shared: Any = VGGConvolutions(16) if vgg else shared_stages(detector)
         self.regional: Any = VGGHidden(detector.hidden) if vgg else LastStage(detector)
         self.rpn = RegionProposalNetwork(detector.rpn_channels,
                                          len(detector.anchor_sizes) * len(detector.anchor_ratios))
@@ -140,5 +141,5 @@ def shared_stages(detector: Detector) -> ResNet:
     """Build a residual network without its last stage; its parameters are called as in the whole one."""
     backbone = RESNETS[detector.backbone]
     return ResNet(backbone.blocks[:-1], backbone.filters, classes=1, shortcut="B", block=backbone.block,
-                  stride_in=detector.stride_in, stem="7x7", norm_group=detector.ghost_batch_size,
-                  norm_momentum=NORM_MOMENTUM, fixed_norm=detector.frozen_batch_norm, std=detector.std)
+                  stride_in=detector.stride_in, stem="7x7", ghost_batch_size=detector.ghost_batch_size,
+                  norm_momentum=NORM_MOMENTUM, frozen_batch_norm=detector.frozen_batch_norm)

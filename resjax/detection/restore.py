@@ -8,8 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from resjax.data import read_picture
-from resjax.detection.annotations import Annotated, Drawn
+from resjax.detection.annotations import Annotated, Drawn, read_image
 from resjax.detection.average_precision import Found
 from resjax.detection.evaluate import TrainedDetector, find_all
 from resjax.detection.networks import FasterRCNN
@@ -57,7 +56,7 @@ def find_in(files: tuple[Path, ...], trained: TrainedDetector) -> list[tuple[np.
     Raises BadInput, naming the file, where one is missing or no image.
     """
     with ThreadPoolExecutor() as pool:
-        images = tuple(pool.map(lambda file: read_picture(file, "RGB", None), files))
+        images = tuple(pool.map(read_image, files))
     records = tuple(Drawn(str(file), *image.shape[:2]).record() for file, image in zip(files, images, strict=True))
     pictures = Pictures(trained.classes, records, images)
     return list(zip(images, find_all(trained, pictures), strict=True))

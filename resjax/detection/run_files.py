@@ -8,8 +8,8 @@ from typing import Any
 from resjax.detection.config import Detection
 from resjax.errors import BadInput, check
 from resjax.files import write_json
-from resjax.record import from_json, to_json
-from resjax.training.workdir import environment
+from resjax.serialization import from_json, to_json
+from resjax.training.run_directory import environment
 
 FILE = "detection.json"
 

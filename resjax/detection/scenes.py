@@ -34,7 +34,7 @@ class Scenes:
 def compose_scenes(split: str) -> Scenes:
     """Compose the scenes of a split, "train" or "test", of that split's digits: the same ones every time."""
     digits = load(Data(source="digits"))
-    images, labels = (np.asarray(part) for part in (digits.train if split == "train" else digits.test))
+    images, labels = map(np.asarray, digits.train if split == "train" else digits.test)
     random = np.random.default_rng([17, list(SCENES).index(split)])
     scenes = [compose(random, images, labels, f"{split} scene {number}") for number in range(SCENES[split])]
     return Scenes(digits.classes, tuple(record for _, record in scenes), np.stack([pixels for pixels, _ in scenes]))

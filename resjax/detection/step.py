@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from resjax.data import normalize
 from resjax.detection.anchors import anchor_grid, anchor_shapes
 from resjax.detection.config import Detection, Detector, Sampling
 from resjax.detection.images import Batch
@@ -16,7 +17,7 @@ from resjax.detection.networks import FasterRCNN, Outputs
 from resjax.detection.proposals import propose
 from resjax.detection.targets import AnchorTargets, RegionTargets, anchor_targets, region_targets
 from resjax.training.optimizer import learning_rate, sgd
-from resjax.training.state import TrainState
+from resjax.training.step import TrainState
 
 ANCHOR_BETA = 1 / 9  # where smooth L1 turns straight for anchors, as in the authors' code; 1 for regions
 
@@ -50,11 +51,6 @@ def anchors_of(detector: Detector, height: int, width: int) -> jax.Array:
     return jnp.asarray(anchor_grid(height // detector.stride, width // detector.stride, detector.stride, shapes))
 
 
-def centred(images: jax.Array, mean: jax.Array) -> jax.Array:
-    """Subtract the mean colour `[1, 1, 3]`."""
-    return images.astype(jnp.float32) - mean
-
-
 def losses_of(outputs: Outputs, anchors: AnchorTargets, rules: Sampling) -> Losses:
     """Compute the losses; those of boxes are divided by as many examples as those of classes, as by the authors."""
     regions: RegionTargets = outputs.regions
@@ -72,10 +68,10 @@ def losses_of(outputs: Outputs, anchors: AnchorTargets, rules: Sampling) -> Loss
         100 * wrong.sum() / jnp.maximum(filled.sum(), 1), jnp.float32(0))
 
 
-def train_step(model: FasterRCNN, optimizer: optax.GradientTransformationExtraArgs, rules: Sampling, state: TrainState,
+def train_step(model: FasterRCNN, optimizer: optax.GradientTransformationExtraArgs, run: Detection, state: TrainState,
                batch: Batch) -> tuple[TrainState, Losses]:
     """Update once along the gradient of the four losses together ("approximate joint training", Ren et al. 2016)."""
-    images = jnp.asarray(batch.images)
+    images, rules = jnp.asarray(batch.images), run.sampling
     anchors = anchors_of(model.detector, *images.shape[1:3])
     key = jax.random.fold_in(state.key, state.step)
     anchor_keys, region_keys = (jax.random.split(jax.random.fold_in(key, i), len(images)) for i in range(2))
@@ -91,8 +87,8 @@ def train_step(model: FasterRCNN, optimizer: optax.GradientTransformationExtraAr
 
     def loss(params: Any) -> tuple[jax.Array, tuple[Losses, Any]]:
         outputs, updated = model.apply(
-            {"params": params, "batch_stats": state.batch_stats}, centred(images, state.mean), choose, train=True,
-            mutable=["batch_stats"], rngs={"dropout": jax.random.fold_in(key, 2)})
+            {"params": params, "batch_stats": state.batch_stats}, normalize(images, state.mean, run.data.std), choose,
+            train=True, mutable=["batch_stats"], rngs={"dropout": jax.random.fold_in(key, 2)})
         losses = losses_of(outputs, targets, rules)
         return losses.total, (losses, updated.get("batch_stats", {}))
 

@@ -1,7 +1,7 @@
 """A detector's run, from top to bottom: images, state, steps, average precision, checkpoints, result."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from signal import Signals
@@ -23,16 +23,15 @@ from resjax.detection.log import DetectionLog, LossSums
 from resjax.detection.networks import FasterRCNN
 from resjax.detection.run_files import check_same_run, write_detection
 from resjax.detection.step import draw_onto, optimizer_of, train_step
+from resjax.distributed import batch_sharding, replicated
 from resjax.errors import Diverged, Interrupted, check
 from resjax.files import write_json
 from resjax.interrupt import requested, requests, stop_requests
 from resjax.platform import keep_compiled_programs
-from resjax.processes import batch_sharding, everywhere
 from resjax.training.checkpoint import checkpoints, restore_latest, save
 from resjax.training.log import Stopwatch, rewind_metrics
-from resjax.training.state import TrainState, state_digest
-from resjax.training.streaming import ahead
-from resjax.training.workdir import claimed, environment, read_result
+from resjax.training.run_directory import claimed, environment, read_result
+from resjax.training.step import TrainState, state_digest
 
 
 class Run(NamedTuple):
@@ -47,14 +46,14 @@ class Run(NamedTuple):
     log: DetectionLog
 
 
-def train_detector(detection: Detection, workdir: str | Path,
+def train_detector(detection: Detection, run_directory: str | Path,
                    devices: Sequence[jax.Device] | None = None) -> dict[str, Any]:
     """Train, or go on where the last process stopped; return what `result.json` holds.
 
-    Raises BadInput for wrong data or a workdir that is not this run's, Diverged where the loss is no longer finite,
-    Interrupted after Ctrl-C, SIGTERM or SIGHUP with the state saved, OSError where the disk is full.
+    Raises BadInput for wrong data or a run directory that is not this run's, Diverged where the loss is no longer
+    finite, Interrupted after Ctrl-C, SIGTERM or SIGHUP with the state saved, OSError where the disk is full.
     """
-    devices, folder = devices or jax.devices(), Path(workdir)
+    devices, folder = devices or jax.devices(), Path(run_directory)
     check(detection.batch_size % len(devices) == 0,
           f"batch-size {detection.batch_size} does not divide over {len(devices)} devices")
     keep_compiled_programs()
@@ -88,11 +87,11 @@ def restore_or_draw(run: Run, devices: Sequence[jax.Device], weights: Weights) -
     """Restore a run's newest state, or draw its first, with the weights it starts from."""
     detection, log = run.detection, run.log
     mean = weights.mean
-    first = draw_onto(everywhere(batch_sharding(devices)), run.model, run.optimizer, mean, detection.seed)
+    first = draw_onto(replicated(batch_sharding(devices)), run.model, run.optimizer, mean, detection.seed)
     restored = restore_latest(run.manager, first)
     state, meta = restored or (start_from(weights, first), {"sums": {}})
-    write_detection(log.workdir, detection, run.batches.images.classes, devices)
-    rewind_metrics(log.workdir, int(state.step), detection.steps)
+    write_detection(log.run_directory, detection, run.batches.images.classes, devices)
+    rewind_metrics(log.run_directory, int(state.step), detection.steps)
     if int(state.step):
         log.tell(f"goes on from step {int(state.step)}")
     return state, LossSums(**meta["sums"])
@@ -126,7 +125,7 @@ def make_steps(run: Run, state: TrainState, sums: LossSums,
 def compile_step(run: Run, step: int, state: TrainState, batch: Batch) -> Any:
     """Compile the step for images of one padded size, and tell how long it took; the state stays where it lies."""
     watch = Stopwatch()
-    update = partial(train_step, run.model, run.optimizer, run.detection.sampling)
+    update = partial(train_step, run.model, run.optimizer, run.detection)
     compiled = jax.jit(update, donate_argnums=0, out_shardings=state.step.sharding).lower(state, batch).compile()
     run.log.record({"step": step, "kind": "compile", "seconds": watch.lap()[0]})
     return compiled
@@ -134,10 +133,10 @@ def compile_step(run: Run, step: int, state: TrainState, batch: Batch) -> Any:
 
 @contextmanager
 def placed_batches(run: Run, steps: range, devices: Sequence[jax.Device]) -> Iterator[Iterator[Batch]]:
-    """Open the batches of some steps, on the devices before they are needed."""
+    """Open the batches of some steps, each copied to the devices while they are busy with the step before it."""
     sharding = batch_sharding(devices)
-    with ahead(jax.device_put(batch, sharding) for batch in run.batches.steps(steps)) as placed:
-        yield placed
+    with closing(run.batches.steps(steps)) as batches:
+        yield (jax.device_put(batch, sharding) for batch in batches)
 
 
 def add_losses(run: Run, step: int, sums: LossSums, losses: Any, watch: Stopwatch) -> LossSums:
@@ -145,7 +144,7 @@ def add_losses(run: Run, step: int, sums: LossSums, losses: Any, watch: Stopwatc
     losses = jax.device_get(losses)
     if not np.isfinite(losses.total):
         raise Diverged(f"the loss is {losses.total} at step {step}; the checkpoints before it are kept in "
-                       f"{run.log.workdir}")
+                       f"{run.log.run_directory}")
     sums = sums.plus(losses, *watch.lap())
     line = sums.line(step, float(losses.learning_rate), run.detection.batch_size)
     if step % run.detection.log_steps == 0 or step == run.detection.steps:
@@ -168,8 +167,8 @@ def pause(run: Run, state: TrainState, sums: LossSums, stop: int) -> None:
         if run.manager.latest_step() != step:
             keep(run, state, sums)
             run.manager.wait_until_finished()
-        raise Interrupted(f"{Signals(stop).name}: saved step {step} of {detection.steps} in {run.log.workdir}; the "
-                          "same command goes on from there", stop)
+        raise Interrupted(f"{Signals(stop).name}: saved step {step} of {detection.steps} in {run.log.run_directory}; "
+                          "the same command goes on from there", stop)
     if step % detection.checkpoint_steps == 0:
         keep(run, state, sums)
 

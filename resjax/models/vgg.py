@@ -1,7 +1,6 @@
 """The VGG networks (Simonyan & Zisserman 2015), which the paper compares with in Figure 3 and Tables 7 and 8."""
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from resjax.models.ops import convolve
@@ -13,23 +12,20 @@ HE = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 def halved(x: jax.Array) -> jax.Array:
     """Take the maximum over windows of 2x2: `[batch, height, width, channels]`, without a last odd row or column."""
-    pooled: jax.Array = nn.max_pool(x, (2, 2), (2, 2))  # type: ignore[no-untyped-call]
+    pooled: jax.Array = nn.max_pool(x, (2, 2), (2, 2))
     return pooled
 
 
 class VGGConvolutions(nn.Module):
     """Images `[batch, height, width, channels]` to the last maps at a stride of 16, before the last pooling.
 
-    3x3 convolutions with bias and without batch norm; a 2x2 max pooling between the stages. Images are divided by
-    `std`, channel by channel, for weights made elsewhere.
+    3x3 convolutions with bias and without batch norm; a 2x2 max pooling between the stages.
     """
 
     depth: int = 16
-    std: tuple[float, ...] = ()
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = x / jnp.array(self.std) if self.std else x
         for stage, (layers, filters) in enumerate(zip(STAGES[self.depth], FILTERS, strict=True), 1):
             x = halved(x) if stage > 1 else x
             for layer in range(1, layers + 1):
