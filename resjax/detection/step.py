@@ -137,4 +137,5 @@ def draw_onto(sharding: jax.sharding.Sharding, model: FasterRCNN, optimizer: opt
     params = variables["params"]
     state = TrainState(jnp.int32(0), data_key, jnp.asarray(mean), params, variables.get("batch_stats", {}),
                        optimizer.init(params))
-    return lax.with_sharding_constraint(state, sharding)
+    placed: TrainState = lax.with_sharding_constraint(state, sharding)
+    return placed
