@@ -40,6 +40,8 @@ COMMANDS = {
                        "are classified.", "networks", "predict"),
     "export": Command("Write a network into a new folder as others load it, with a model card that states its measured "
                       "errors.", "networks", "export_network"),
+    "detect": Command("Find objects in picture files; print them, and draw their boxes into copies of the pictures.",
+                      "detection", "detect"),
     "prepare": Command("Get a data set and write it as TFDS reads it.", "machine", "prepare"),
     "doctor": Command("Check this machine: versions, devices, arithmetic, data.", "machine", "doctor"),
     "reproduce": Command("Reproduce a table of the paper: train what is missing, and set ours beside the paper's.",

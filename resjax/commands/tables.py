@@ -28,14 +28,16 @@ def reproduce(
     """Reproduce a table of the paper: train what is missing, and set ours beside the paper's.
 
     Args:
-        table: table1 (counted, not trained), table2 ... table6; or article, the experiments of experiments/article.py.
+        table: table1 (counted, not trained), table2 ... table6, table7, table8 (detection); or article, the experiments
+            of experiments/article.py.
         runs: The folder of all runs; the table is saved there too. The same command goes on after any stop.
         seeds: Runs of each row, with the seeds 0, 1, ...; by default 5 on CIFAR-10, and 1 on ImageNet as in the paper.
         only: Some rows only: resnet20,plain20.
         scale: Shorten the schedule in proportion; such numbers are labelled and never stand as the reproduction.
         shard: Train one part of the runs, such as 2/8, and leave the others to other processes, GPUs or machines.
         experiments: The folder of the experiment files.
-        data: What to read in place of what the experiments say: folder:PATH, tars:PATH or tfds:NAME.
+        data: What to read in place of what the experiments say: folder:PATH, tars:PATH or tfds:NAME; voc:PATH or
+            coco:PATH for detection.
         directory: Where prepared TFDS sets lie; by default RESJAX_DATA, else ~/tensorflow_datasets.
         distributed: Join the processes that SLURM, Open MPI, Kubernetes or a TPU pod has started.
     """
@@ -46,6 +48,9 @@ def reproduce(
         return
     if table == "table1":
         print(paper.table1())
+        return
+    if table in ("table7", "table8"):
+        reproduce_detection(table, runs, seeds or 1, only, experiments, data)
         return
     if distributed:
         join()
@@ -58,6 +63,18 @@ def reproduce(
     file = paper.write_table(wanted, planned, scale, runs, f"resjax reproduce {table} {' '.join(chosen)}")
     if is_first():
         print(f"\n{file.read_text()}\n{file}")
+
+
+def reproduce_detection(name: str, runs: Path, seeds: int, only: str, experiments: Path, data: str | None) -> None:
+    """Reproduce Table 7 or 8, and save it beside the runs."""
+    from resjax.detection import tables
+
+    rows = [row for row in only.split(",") if row]
+    text = tables.reproduce(tables.TABLES[name], experiments, runs, seeds, rows, data)
+    file = runs / name / f"{name}.md"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    print(f"\n{text}\n{file}")
 
 
 def tell(table: str, text: str) -> None:

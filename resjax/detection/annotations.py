@@ -1,0 +1,119 @@
+"""What is annotated of an image, and what can be wrong with it: the same for every layout of data."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from resjax.data import decode
+from resjax.errors import BadInput, check
+
+ROUNDING = 1.0  # pixels by which annotators' boxes leave their images, as some sets count from 0 and some from 1
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """An image's name, size in pixels and objects: boxes float32 `[n, 4]`, classes from 1 on `[n]`.
+
+    `difficult` `[n]` marks objects that need not be found (VOC), `crowd` `[n]` regions with many objects (COCO); the
+    network learns from neither. `areas` `[n]` are COCO's, of the objects' outlines.
+    """
+
+    name: str
+    height: int
+    width: int
+    boxes: np.ndarray
+    labels: np.ndarray
+    difficult: np.ndarray
+    crowd: np.ndarray
+    areas: np.ndarray
+
+
+class AnnotatedImages(Protocol):
+    """A set of annotated images; pixels are read when they are needed."""
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def records(self) -> Sequence[Annotated]: ...
+
+    @property
+    def left_out(self) -> Sequence[str]:
+        """Name the boxes that were left out, and say why."""
+        ...
+
+    def pixels(self, index: int) -> np.ndarray:
+        """Read an image: uint8 RGB `[height, width, 3]`. Raises BadInput where it is missing or not whole."""
+        ...
+
+
+@dataclass
+class Drawn:
+    """The objects of one image while they are read."""
+
+    name: str
+    height: int
+    width: int
+    boxes: list[tuple[float, ...]] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    difficult: list[bool] = field(default_factory=list)
+    crowd: list[bool] = field(default_factory=list)
+    areas: list[float] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    def add(self, box: Sequence[float], label: int, *, difficult: bool = False, crowd: bool = False,
+            area: float | None = None) -> None:
+        """Add an object. One without area is named and left out; BadInput where it lies outside the image."""
+        x1, y1, x2, y2 = box
+        if not (np.isfinite(box).all() and x2 > x1 and y2 > y1):
+            self.left_out.append(f"{self.name}: the box {number(box)} has no area; it is left out")
+            return
+        check(x1 >= -ROUNDING and y1 >= -ROUNDING and x2 <= self.width + ROUNDING and y2 <= self.height + ROUNDING,
+              f"{self.name}: the box {number(box)} lies outside the image of {self.width}x{self.height} pixels "
+              "(width x height)")
+        clipped = (max(x1, 0.0), max(y1, 0.0), min(x2, self.width), min(y2, self.height))
+        self.boxes.append(clipped)
+        self.labels.append(label)
+        self.difficult.append(difficult)
+        self.crowd.append(crowd)
+        self.areas.append((clipped[2] - clipped[0]) * (clipped[3] - clipped[1]) if area is None else area)
+
+    def record(self) -> Annotated:
+        """Freeze what was read."""
+        boxes = np.array(self.boxes, np.float32).reshape(-1, 4)
+        return Annotated(self.name, self.height, self.width, boxes, np.array(self.labels, np.int32),
+                         np.array(self.difficult, bool), np.array(self.crowd, bool),
+                         np.array(self.areas, np.float32))
+
+
+def class_number(classes: Sequence[str], name: str, where: str) -> int:
+    """Return a class's number, from 1 on. Raises BadInput that lists the classes."""
+    if name not in classes:
+        raise BadInput(f"{where}: unknown class {name!r}; there are: {', '.join(classes)}")
+    return classes.index(name) + 1
+
+
+def read_image(file: Path) -> np.ndarray:
+    """Read an image file: uint8 RGB `[height, width, 3]`. Raises BadInput where it is missing or not whole."""
+    try:
+        encoded = file.read_bytes()
+    except OSError as error:
+        raise BadInput(f"{file}: this image cannot be read ({error.strerror})") from None
+    return decode(encoded, str(file))
+
+
+def check_pixels(pixels: np.ndarray, record: Annotated) -> np.ndarray:
+    """Return the pixels. Raises BadInput where the image has another size than its annotation says."""
+    height, width = pixels.shape[:2]
+    check((height, width) == (record.height, record.width),
+          f"{record.name}: the image has {width}x{height} pixels (width x height), and its annotation says "
+          f"{record.width}x{record.height}")
+    return pixels
+
+
+def number(box: Sequence[float]) -> str:
+    """Write a box's numbers."""
+    return "(" + ", ".join(f"{value:g}" for value in box) + ")"

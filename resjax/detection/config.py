@@ -1,0 +1,177 @@
+"""A detection run as a value: the network, its rules, the data and the training; frozen, checked when it is made."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal, NamedTuple
+
+from resjax.errors import check
+from resjax.experiment import Count, Natural, NonNegative, Optimizer, Positive, check_source
+from resjax.serialization import Must, check_fields, flatten
+from resjax.variants import Block, StrideIn
+
+Overlap = Annotated[float, Must("be an overlap, within (0, 1]", lambda x: 0 < x <= 1)]
+SomeNumbers = Annotated[tuple[Positive, ...], Must("be one number or several", len)]
+SomeNames = Annotated[tuple[str, ...], Must("name one set of images or several", len)]
+
+
+class Backbone(NamedTuple):
+    """A residual network by its blocks, of which the last stage works on regions and the others on images."""
+
+    block: Block
+    blocks: tuple[int, ...]
+    filters: int
+
+
+RESNETS = {
+    "resnet50": Backbone("bottleneck", (3, 4, 6, 3), 64),
+    "resnet101": Backbone("bottleneck", (3, 4, 23, 3), 64),
+    "resnet18": Backbone("basic", (2, 2, 2, 2), 64),
+    "small": Backbone("basic", (2, 2, 2), 32),  # stride 8, to train from scratch on a few hundred images
+    "tiny": Backbone("basic", (1, 1, 1), 16)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detector:
+    """Faster R-CNN with a residual network (appendix A of the paper), or with VGG-16 as in Ren et al. 2015."""
+
+    backbone: Literal["vgg16", "resnet50", "resnet101", "resnet18", "small", "tiny"] = "resnet101"
+    """small and tiny are narrower residual networks, with a stride of 8 pixels in place of 16."""
+    anchor_sizes: SomeNumbers = (128.0, 256.0, 512.0)
+    """Square roots of the anchors' areas, in pixels of the resized image."""
+    anchor_ratios: SomeNumbers = (0.5, 1.0, 2.0)
+    """Heights of the anchors over their widths."""
+    pooling: Literal["max", "align"] = "max"
+    """How regions are pooled: max as in the paper, or align, without rounding (He et al. 2017)."""
+    stride_in: StrideIn = "1x1"
+    """Where a bottleneck strides: in its first 1x1 as in the paper, or in its 3x3."""
+    frozen_batch_norm: bool = True
+    """Keep the batch statistics of the pre-trained weights, as appendix A does; without, those of the batch count."""
+    ghost_batch_size: Count = 1
+    """Images that share batch-norm statistics where they are not frozen."""
+    frozen_stages: Natural = 0
+    """Stages, counted from the image on, that keep the weights they start from; with ResNets the first is conv1."""
+    rpn_channels: Count = 512
+    """Channels of the 3x3 convolution before the proposals."""
+    hidden: Count = 4096
+    """Units of VGG-16's two fully connected layers."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "detector.")
+
+    @property
+    def stride(self) -> int:
+        """Count the pixels between two positions of the shared map."""
+        return 16 if self.backbone == "vgg16" else 4 * 2 ** (len(RESNETS[self.backbone].blocks) - 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """Thresholds and counts of Faster R-CNN (Ren et al. 2015): what is proposed, learnt from and detected."""
+
+    anchors: Count = 256
+    """Anchors of an image that a step learns from, at most half of them positive."""
+    anchor_positive: Overlap = 0.7
+    """The overlap with an object from which on an anchor is positive, and below, that under which it is negative."""
+    anchor_negative: Overlap = 0.3
+    suppression: Overlap = 0.7
+    """The overlap above which the better of two proposals suppresses the other."""
+    smallest: NonNegative = 16.0
+    """The shortest side of a proposal, in pixels."""
+    train_candidates: Count = 12_000
+    """Anchors that come to the suppression in training, and below the proposals that it leaves."""
+    train_proposals: Count = 2_000
+    test_candidates: Count = 6_000
+    test_proposals: Count = 300
+    rois: Count = 128
+    """Regions of an image that a step learns from, at most a quarter of them with an object."""
+    foreground: Overlap = 0.5
+    """The overlap from which on a region shows an object."""
+    background: tuple[float, float] = (0.0, 0.5)
+    """The overlaps of background: from 0 as in later versions; the first began at 0.1."""
+    deviations: tuple[Positive, Positive, Positive, Positive] = (0.1, 0.1, 0.2, 0.2)
+    """What the deltas of the detector are divided by, so that they have a variance of about 1."""
+    class_suppression: Overlap = 0.3
+    """The overlap above which the better of two detections of one class suppresses the other."""
+    lowest_score: NonNegative = 0.01
+    detections: Count = 100
+    """Detections of an image at most."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "sampling.")
+        check(self.anchor_negative <= self.anchor_positive,
+              "sampling.anchor-negative is above sampling.anchor-positive")
+        check(0 <= self.background[0] < self.background[1] <= 1,
+              f"sampling.background is {self.background}; it is two overlaps that rise within [0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenery:
+    """Images with boxes: where they come from, and to which size they are brought."""
+
+    source: str = "voc:PATH"
+    """`voc:PATH` (JPEGImages, Annotations, ImageSets; in PATH, or in folders such as VOC2007 in it), `coco:PATH`
+    (annotations/instances_SET.json and the folder SET of images) or `scenes` (composed of the embedded digits)."""
+    train: SomeNames = ("VOC2007/trainval", "VOC2012/trainval")
+    """The sets of images to train on: FOLDER/SET of VOC's layout, or SET where PATH has no such folders."""
+    test: SomeNames = ("VOC2007/test",)
+    """The sets of images to measure on."""
+    classes: tuple[str, ...] = ()
+    """The names of the classes; unset, those of the training images."""
+    shorter_side: Annotated[int, Must("be at least 32", lambda n: n >= 32)] = 600
+    """The shorter side of the resized images, in pixels."""
+    longer_side: Count = 1_000
+    """The most that the longer side may have; where it would have more, the shorter one has less."""
+    std: tuple[Positive, ...] = ()
+    """What each colour is divided by, for weights made elsewhere; the paper divides by nothing."""
+    flip: bool = True
+    """Mirror half of the training images, at random."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "data.")
+        check_source(self.source, "voc:PATH", "coco:PATH", "scenes")
+        check(self.shorter_side <= self.longer_side,
+              f"data.shorter-side is {self.shorter_side}; it is at most data.longer-side {self.longer_side}")
+        check(len(self.std) in (0, 3), f"data.std is {self.std}; it is empty, or a number for each of three colours")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detection:
+    """One training run of a detector, whole: two equal ones give the same bits on the same machine.
+
+    The defaults are those of the paper for VOC 07+12, but for the weights to start from.
+    """
+
+    name: str
+    """What the run is called in its result and in tables."""
+    detector: Detector = field(default_factory=Detector)
+    sampling: Sampling = field(default_factory=Sampling)
+    data: Scenery = field(default_factory=Scenery)
+    optimizer: Optimizer = field(default_factory=lambda: Optimizer(
+        learning_rate=0.001, decay_steps=(80_000,), weight_decay=5e-4))
+    initialize_from: str = ""
+    """Pre-trained weights: a run directory, a file, or OWNER/NAME on the Hugging Face Hub. Unset, all are drawn."""
+    seed: Annotated[int, Must("lie in 0 ... 4294967295", lambda seed: 0 <= seed < 2**32)] = 0
+    """Decides the initial parameters and every batch."""
+    steps: Count = 110_000
+    """Updates of the parameters."""
+    batch_size: Count = 1
+    """Images of a step."""
+    log_steps: Count = 20
+    """Steps between two lines of the log; each is the mean over them."""
+    evaluate_steps: Count = 110_000
+    """Steps between two evaluations of the test images."""
+    checkpoint_steps: Count = 1_000
+    """Steps between two checkpoints; one more is written at the end, and when the run is interrupted."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        check(self.optimizer.backbone_rate == 1,
+              "optimizer.backbone-rate is for classifiers; detector.frozen-stages keeps layers as they are")
+        ghosts = self.detector.ghost_batch_size
+        check(self.detector.frozen_batch_norm or self.batch_size % ghosts == 0,
+              f"batch-size {self.batch_size} is not a multiple of detector.ghost-batch-size {ghosts}")
+
+    def differences(self, other: "Detection") -> list[str]:
+        """Name the fields, with both values, by which the two lead to different results, or to another log."""
+        mine, theirs = flatten(self), flatten(other)
+        return [f"{key}: {mine[key]!r}, here {theirs[key]!r}" for key in mine
+                if key != "checkpoint_steps" and mine[key] != theirs[key]]

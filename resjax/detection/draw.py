@@ -1,0 +1,38 @@
+"""Boxes with classes and scores, drawn into a picture."""
+
+import colorsys
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from resjax.detection.average_precision import Found
+
+
+def draw_boxes(pixels: np.ndarray, found: Found, classes: Sequence[str]) -> Image.Image:
+    """Draw detections into a picture uint8 `[height, width, 3]`, the best on top; every class has its colour."""
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    canvas, width = ImageDraw.Draw(picture), max(1, round(min(picture.size) / 200))
+    for i in np.argsort(found.scores, kind="stable"):
+        label = int(found.labels[i])
+        colour = colour_of(label, len(classes))
+        x1, y1, x2, y2 = (float(side) for side in found.boxes[i])
+        canvas.rectangle((x1, y1, max(x2 - 1, x1), max(y2 - 1, y1)), outline=colour, width=width)
+        text = f"{classes[label - 1]} {found.scores[i]:.2f}"
+        place = (x1 + width, max(y1 - 12, 0))
+        canvas.rectangle(canvas.textbbox(place, text), fill=colour)
+        canvas.text(place, text, fill="black")
+    return picture
+
+
+def colour_of(label: int, classes: int) -> tuple[int, int, int]:
+    """Space the classes' hues evenly."""
+    red, green, blue = colorsys.hsv_to_rgb((label - 1) / max(classes, 1), 0.7, 1.0)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def confident(found: Found, lowest: float) -> Found:
+    """Keep the detections with a score of at least `lowest`, best first."""
+    order = np.argsort(-found.scores, kind="stable")
+    kept = order[found.scores[order] >= lowest]
+    return Found(found.boxes[kept], found.scores[kept], found.labels[kept])

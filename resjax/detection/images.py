@@ -1,0 +1,164 @@
+"""Images of any size to batches of a few sizes: a batch is a function of (seed, step).
+
+An image is resized, then padded with the mean colour to the first of a few sizes that holds it; a batch has one size.
+So a run compiles as many programs as there are such sizes among its images, at most four.
+"""
+
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from resjax.detection.annotations import Annotated, AnnotatedImages
+from resjax.detection.coco import read_coco
+from resjax.detection.config import Scenery
+from resjax.detection.scenes import compose_scenes
+from resjax.detection.targets import Objects
+from resjax.detection.voc import read_voc
+from resjax.errors import check
+
+AHEAD = 2  # batches that are made before they are needed
+MULTIPLE = 16  # of which the sides of a batch's images are: the largest stride of a shared map
+Size = tuple[int, int]  # height, width
+
+
+class Batch(NamedTuple):
+    """Images uint8 `[batch, height, width, 3]`, of which `sizes` `[batch, 2]` are filled; and their objects."""
+
+    images: np.ndarray
+    sizes: np.ndarray
+    objects: Objects
+
+
+def open_annotated(data: Scenery, train: bool, classes: Sequence[str] = ()) -> AnnotatedImages:
+    """Read the annotations of the training or test images. Raises BadInput, naming what is wrong with them."""
+    kind, _, path = data.source.partition(":")
+    sets = data.train if train else data.test
+    if kind == "scenes":
+        return compose_scenes("train" if train else "test")
+    read = read_voc if kind == "voc" else read_coco
+    return read(Path(path).expanduser(), sets, classes or data.classes)
+
+
+def scale_of(record: Annotated, data: Scenery) -> float:
+    """Say what an image's sides are multiplied with."""
+    sides = (record.height, record.width)
+    return min(data.shorter_side / min(sides), data.longer_side / max(sides))
+
+
+def resized_size(record: Annotated, data: Scenery) -> Size:
+    """Compute the size of a resized image."""
+    scale = scale_of(record, data)
+    height, width = (min(max(1, round(side * scale)), data.longer_side) for side in (record.height, record.width))
+    return height, width
+
+
+def padded_sizes(data: Scenery) -> tuple[Size, ...]:
+    """List the sizes of batches: images of up to 4:3 and longer ones, lying and standing; small ones first."""
+    short = up(data.shorter_side)
+    longs = sorted({min(up(data.shorter_side * 4 / 3), up(data.longer_side)), up(data.longer_side)})
+    return tuple(dict.fromkeys(size for long in longs for size in ((short, long), (long, short))))
+
+
+def up(side: float) -> int:
+    """Round up to a side that the network can halve four times."""
+    return -int(-side // MULTIPLE) * MULTIPLE
+
+
+def padded_size(size: Size, data: Scenery) -> Size:
+    """Choose the first size that holds an image."""
+    return next(padded for padded in padded_sizes(data) if size[0] <= padded[0] and size[1] <= padded[1])
+
+
+def prepare(images: AnnotatedImages, index: int, data: Scenery, flip: bool = False) -> tuple[np.ndarray, Annotated]:
+    """Read an image and resize it, with its boxes: area-averaged where it shrinks, bilinear where it grows."""
+    record, pixels = images.records[index], images.pixels(index)
+    height, width = resized_size(record, data)
+    shrinks = height < record.height
+    if (height, width) != pixels.shape[:2]:
+        pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    growth = np.array([width / record.width, height / record.height], np.float32)
+    boxes = record.boxes * np.tile(growth, 2)
+    if flip:
+        pixels, boxes = pixels[:, ::-1], np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0],
+                                                   boxes[:, 3]], 1)
+    return pixels, replace(record, height=height, width=width, boxes=boxes)
+
+
+def assemble(prepared: Sequence[tuple[np.ndarray, Annotated]], padded: Size, most: int, ground: np.ndarray) -> Batch:
+    """Pad images, all of which fit into `padded`, with the colour `ground`, and objects to `most` for each."""
+    count = len(prepared)
+    images = np.broadcast_to(np.round(ground).astype(np.uint8), (count, *padded, 3)).copy()
+    sizes = np.array([(record.height, record.width) for _, record in prepared], np.float32)
+    boxes = np.zeros((count, most, 4), np.float32)
+    labels, valid = np.zeros((count, most), np.int32), np.zeros((count, most), bool)
+    for i, (pixels, record) in enumerate(prepared):
+        images[i, :pixels.shape[0], :pixels.shape[1]] = pixels
+        counts = ~(record.difficult | record.crowd)
+        objects = counts.sum()
+        boxes[i, :objects], labels[i, :objects], valid[i, :objects] = record.boxes[counts], record.labels[counts], True
+    return Batch(images, sizes, Objects(boxes, labels, valid))
+
+
+@dataclass(frozen=True)
+class Batches:
+    """The training batches of a run; `ground` is the colour that images are padded with."""
+
+    images: AnnotatedImages
+    data: Scenery
+    batch_size: int
+    seed: int
+    ground: np.ndarray
+
+    @cached_property
+    def groups(self) -> tuple[np.ndarray, ...]:
+        """Sort the images by the size of their batches; those without any object to learn from are left out."""
+        sizes: dict[Size, list[int]] = {}
+        for index, record in enumerate(self.images.records):
+            if np.any(~(record.difficult | record.crowd)):
+                sizes.setdefault(padded_size(resized_size(record, self.data), self.data), []).append(index)
+        check(bool(sizes), f"{self.data.source}: none of its training images has an object to learn from")
+        return tuple(np.array(sizes[size]) for size in sorted(sizes))
+
+    @cached_property
+    def most(self) -> int:
+        """Count the objects of the image that has the most."""
+        return max(len(record.boxes) for record in self.images.records)
+
+    def rows(self, epoch: int) -> np.ndarray:
+        """Divide an epoch's images into batches `[batches, batch_size]` of one size each; the last repeats some."""
+        return epoch_rows(tuple(map(tuple, self.groups)), self.batch_size, self.seed, epoch)
+
+    def at(self, step: int, pool: ThreadPoolExecutor) -> Batch:
+        """Make the batch of a step."""
+        epoch, row = divmod(step, len(self.rows(0)))
+        indices = self.rows(epoch)[row]
+        flips = np.random.default_rng([self.seed, epoch, row]).random(len(indices)) < 0.5 * self.data.flip
+        prepared = list(pool.map(lambda index, flip: prepare(self.images, index, self.data, flip), indices, flips))
+        size = padded_size(resized_size(self.images.records[indices[0]], self.data), self.data)
+        return assemble(prepared, size, self.most, self.ground)
+
+    def steps(self, steps: range) -> Generator[Batch]:
+        """Make the batches of some steps, the next ones ahead; the images of a batch are read side by side."""
+        with ThreadPoolExecutor() as readers, ThreadPoolExecutor(1) as maker:
+            waiting: deque[Future[Batch]] = deque()
+            for step in steps:
+                waiting.append(maker.submit(self.at, step, readers))
+                if len(waiting) > AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+
+@lru_cache(maxsize=2)
+def epoch_rows(groups: tuple[tuple[int, ...], ...], batch_size: int, seed: int, epoch: int) -> np.ndarray:
+    """Permute every group, cut it into batches, and permute those."""
+    random = np.random.default_rng([seed, epoch])
+    rows = [np.resize(random.permutation(group), (-(-len(group) // batch_size), batch_size)) for group in groups]
+    return random.permutation(np.concatenate(rows))

@@ -1,0 +1,145 @@
+"""Faster R-CNN as pure Flax modules: shared convolutions, region proposal network, and what works on each region.
+
+With a residual network, its stages but the last are shared and the last works on pooled regions ("Networks on Conv
+feature maps"; appendix A of the paper). With VGG-16 its two fully connected layers do.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import jax
+from flax import linen as nn
+
+from resjax.detection.config import RESNETS, Detector
+from resjax.detection.pooling import roi_align, roi_max_pool
+from resjax.models import BasicBlock, BatchNorm, Bottleneck, ResNet, Shortcut, Stage
+from resjax.models.ops import convolve
+from resjax.models.vgg import VGGConvolutions, VGGHidden
+
+NORM_MOMENTUM = 0.97  # the batches of a detector are small: its running statistics are averaged over more of them
+
+
+class Regions(Protocol):
+    """Regions to look at: boxes `[batch, rois, 4]` in pixels, and whatever else is known of them."""
+
+    @property
+    def boxes(self) -> jax.Array: ...
+
+
+Choose = Callable[[jax.Array, jax.Array], Any]  # logits [batch, anchors] and deltas [batch, anchors, 4] to Regions
+
+
+class Outputs(NamedTuple):
+    """What the network says: of anchors `[batch, anchors(, 4)]`, and of the regions that were chosen by it.
+
+    `logits` `[batch, rois, classes + 1]` (0 is background), `deltas` `[batch, rois, classes, 4]`.
+    """
+
+    objectness: jax.Array
+    anchor_deltas: jax.Array
+    regions: Any
+    logits: jax.Array
+    deltas: jax.Array
+
+
+class RegionProposalNetwork(nn.Module):
+    """A 3x3 convolution and two siblings of 1x1: a logit and four deltas for each anchor of each position."""
+
+    channels: int
+    anchors: int
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> tuple[jax.Array, jax.Array]:
+        conv = partial(nn.Conv, kernel_init=nn.initializers.normal(0.01), conv_general_dilated=convolve)
+        x = nn.relu(conv(self.channels, (3, 3), padding=1, name="conv")(features))
+        objectness = conv(self.anchors, (1, 1), padding=0, name="objectness")(x)
+        deltas = conv(4 * self.anchors, (1, 1), padding=0, name="deltas")(x)
+        return objectness.reshape(len(x), -1), deltas.reshape(len(x), -1, 4)
+
+
+class LastStage(nn.Module):
+    """The last stage of a residual network on pooled regions `[n, size, size, channels]`, then the global average."""
+
+    detector: Detector
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool, images: int) -> jax.Array:
+        backbone, detector = RESNETS[self.detector.backbone], self.detector
+        group = len(x) // images * detector.ghost_batch_size
+        norm = partial(BatchNorm, train=train and not detector.frozen_batch_norm, ghost_batch_size=group,
+                       momentum=NORM_MOMENTUM)
+        shortcut = partial(Shortcut, "B", he_conv, norm)
+        block: Any = partial(BasicBlock, he_conv, norm, shortcut)
+        if backbone.block == "bottleneck":
+            block = partial(Bottleneck, he_conv, norm, shortcut, stride_in=detector.stride_in)
+        stage = len(backbone.blocks)
+        x = Stage(block, backbone.blocks[-1], backbone.filters * 2 ** (stage - 1), stride=2, name=f"stage{stage}")(x)
+        return x.mean((1, 2))
+
+
+def he_conv(filters: int, size: int, stride: int = 1, *, name: str) -> nn.Module:
+    """Build a convolution without bias, as those of the residual networks."""
+    he = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+    return nn.Conv(filters, (size, size), stride, padding=size // 2, use_bias=False, kernel_init=he,
+                   conv_general_dilated=convolve, name=name)
+
+
+class FasterRCNN(nn.Module):
+    """Images `[batch, height, width, 3]`, the mean colour subtracted, to `Outputs`; any height and width.
+
+    `choose` makes regions of what the network says of the anchors; no gradient flows through it.
+    """
+
+    detector: Detector
+    classes: int
+
+    def setup(self) -> None:
+        detector = self.detector
+        vgg = detector.backbone == "vgg16"
+        self.shared: Any = VGGConvolutions(16) if vgg else shared_stages(detector)
+        self.regional: Any = VGGHidden(detector.hidden) if vgg else LastStage(detector)
+        self.rpn = RegionProposalNetwork(detector.rpn_channels,
+                                         len(detector.anchor_sizes) * len(detector.anchor_ratios))
+        self.scores = nn.Dense(self.classes + 1, kernel_init=nn.initializers.normal(0.01))
+        self.boxes = nn.Dense(4 * self.classes, kernel_init=nn.initializers.normal(0.001))
+
+    def __call__(self, images: jax.Array, choose: Choose, *, train: bool = False) -> Outputs:
+        features = self.features(images, train=train)
+        objectness, anchor_deltas = self.rpn(features)
+        regions = choose(*jax.lax.stop_gradient((objectness, anchor_deltas)))
+        logits, deltas = self.classify(features, regions.boxes, train=train)
+        return Outputs(objectness, anchor_deltas, regions, logits, deltas)
+
+    def features(self, images: jax.Array, *, train: bool = False) -> jax.Array:
+        """Compute the shared maps `[batch, height / stride, width / stride, channels]`."""
+        if self.detector.backbone == "vgg16":
+            maps: jax.Array = self.shared(images)
+            return maps
+        stages = self.shared(images, train=train, features=True)
+        last: jax.Array = stages[-1]
+        return last
+
+    def classify(self, features: jax.Array, boxes: jax.Array, *, train: bool = False) -> tuple[jax.Array, jax.Array]:
+        """Say what boxes `[batch, rois, 4]` show: logits `[batch, rois, classes + 1]`, deltas `[.., classes, 4]`."""
+        images, rois = boxes.shape[:2]
+        pool = roi_max_pool if self.detector.pooling == "max" else roi_align
+        size, scale = pooled_size(self.detector), 1 / self.detector.stride
+        pooled = jax.vmap(lambda maps, boxes: pool(maps, boxes, size, scale))(features, boxes)
+        x = pooled.reshape(images * rois, size, size, -1)
+        x = (self.regional(x, train=train) if self.detector.backbone == "vgg16" else
+             self.regional(x, train=train, images=images))
+        return self.scores(x).reshape(images, rois, -1), self.boxes(x).reshape(images, rois, self.classes, 4)
+
+
+def pooled_size(detector: Detector) -> int:
+    """Return the side of a pooled region: 7; 14 where conv5_x then halves it; 8 for small maps of a small stride."""
+    return 7 if detector.backbone == "vgg16" else 14 if detector.stride == 16 else 8
+
+
+def shared_stages(detector: Detector) -> ResNet:
+    """Build a residual network without its last stage; its parameters are called as in the whole one."""
+    backbone = RESNETS[detector.backbone]
+    return ResNet(backbone.blocks[:-1], backbone.filters, classes=1, shortcut="B", block=backbone.block,
+                  stride_in=detector.stride_in, stem="7x7", ghost_batch_size=detector.ghost_batch_size,
+                  norm_momentum=NORM_MOMENTUM, frozen_batch_norm=detector.frozen_batch_norm)

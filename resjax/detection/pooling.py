@@ -1,0 +1,145 @@
+"""Pooling of regions of interest: every box of a map to a small map of one size.
+
+Max pooling (Girshick 2015) cuts a box at whole cells of the map. Its bins differ in size, so shapes would too; here
+each bin is the union of up to four windows whose sides are powers of two, and the maxima of all such windows are made
+beforehand. The result is exact, and a bin costs four look-ups however large it is.
+"""
+
+import math
+from functools import partial
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+Pooling = Literal["max", "align"]
+
+
+class Maxima(NamedTuple):
+    """Values, and the cells `row * width + column` that they come from, the first of equals; both of one shape."""
+
+    values: jax.Array
+    cells: jax.Array
+
+
+def larger(a: Maxima, b: Maxima) -> Maxima:
+    """Take the larger values; of equal ones, that of the earlier cell."""
+    second = (b.values > a.values) | ((b.values == a.values) & (b.cells < a.cells))
+    return Maxima(jnp.maximum(a.values, b.values), jnp.where(second, b.cells, a.cells))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def roi_max_pool(features: jax.Array, boxes: jax.Array, size: int, scale: float) -> jax.Array:
+    """Pool boxes `[n, 4]` (pixels of the image) of a map `[height, width, channels]` to `[n, size, size, channels]`.
+
+    A box covers the cells round(x1 scale) ... round(x2 scale), at least one; bin i of its length L the cells
+    floor(i L / size) ... ceil((i + 1) L / size) - 1 from there, as far as they lie on the map; an empty bin is 0. The
+    gradient goes to the first of equal maxima; boxes, which must lie on the map, have none.
+    """
+    return pooled_maxima(features, boxes, size, scale).values
+
+
+def _forward(features: jax.Array, boxes: jax.Array, size: int, scale: float) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    maxima = pooled_maxima(features, boxes, size, scale)
+    return maxima.values, (features, boxes, maxima.cells)
+
+
+def _backward(size: int, scale: float, residuals: tuple[jax.Array, ...],
+              dy: jax.Array) -> tuple[jax.Array, jax.Array]:
+    features, boxes, cells = residuals
+    height, width, channels = features.shape
+    flat = jnp.zeros((height * width, channels), dy.dtype)
+    flat = flat.at[cells, jnp.arange(channels)].add(dy, mode="drop")  # an empty bin's cell lies beyond the last
+    return flat.reshape(features.shape).astype(features.dtype), jnp.zeros_like(boxes)
+
+
+roi_max_pool.defvjp(_forward, _backward)
+
+
+def pooled_maxima(features: jax.Array, boxes: jax.Array, size: int, scale: float) -> Maxima:
+    """Find the maximum of every bin, `[n, size, size, channels]`."""
+    height, width, _ = features.shape
+    (top, bottom), (left, right) = (bins(boxes[:, axis], boxes[:, axis + 2], size, scale, cells)
+                                    for axis, cells in ((1, height), (0, width)))
+    tables = window_maxima(features, levels(height, size), levels(width, size))
+    high, wide = (31 - lax.clz(jnp.maximum(end - start, 1)) for start, end in ((top, bottom), (left, right)))
+    rows, columns = (top, bottom - 2**high), (left, right - 2**wide)  # two windows from either end cover a bin
+    found = None
+    for row in rows:
+        for column in columns:
+            place = (high[:, :, None], wide[:, None, :], jnp.clip(row, 0, height - 1)[:, :, None],
+                     jnp.clip(column, 0, width - 1)[:, None, :])
+            window = jax.tree.map(lambda table, place=place: table[place], tables)
+            found = window if found is None else larger(found, window)
+    assert found is not None
+    empty = ((bottom <= top)[:, :, None] | (right <= left)[:, None, :])[..., None]
+    return Maxima(jnp.where(empty, 0, found.values), jnp.where(empty, height * width, found.cells))
+
+
+def bins(low: jax.Array, high: jax.Array, size: int, scale: float, cells: int) -> tuple[jax.Array, jax.Array]:
+    """Divide the sides `[n]` of boxes into bins; return their first cells and the cells after them `[n, size]`."""
+    start, last = (jnp.floor(side * scale + 0.5).astype(jnp.int32)[:, None] for side in (low, high))
+    length = jnp.maximum(last - start + 1, 1)
+    i = jnp.arange(size)
+    first, after = start + i * length // size, start - (-(i + 1) * length // size)
+    return jnp.clip(first, 0, cells), jnp.clip(after, 0, cells)
+
+
+def levels(cells: int, size: int) -> int:
+    """Count the window sides 1, 2, 4, ... up to that of the largest bin of a box on a map of so many cells."""
+    return int(math.log2(min(cells, -(-(cells + 1) // size) + 1))) + 1
+
+
+def window_maxima(features: jax.Array, high: int, wide: int) -> Maxima:
+    """Find the maxima of all windows of 2^i x 2^j cells, by their first cell: `[high, wide, height, width, channels]`.
+
+    Where a window would leave the map, its maximum is that of the part on it.
+    """
+    height, width, _ = features.shape
+    cells = jnp.asarray(np.arange(height * width, dtype=np.int32).reshape(height, width, 1))
+    rows = [Maxima(features, jnp.broadcast_to(cells, features.shape))]
+    for i in range(high - 1):
+        rows.append(larger(rows[-1], shifted(rows[-1], 2**i, 0)))
+    table = []
+    for row in rows:
+        across = [row]
+        for j in range(wide - 1):
+            across.append(larger(across[-1], shifted(across[-1], 2**j, 1)))
+        table.append(jax.tree.map(lambda *levels: jnp.stack(levels), *across))
+    stacked: Maxima = jax.tree.map(lambda *levels: jnp.stack(levels), *table)
+    return stacked
+
+
+def shifted(maxima: Maxima, by: int, axis: int) -> Maxima:
+    """Look `by` cells further along an axis; beyond the border stands what lies on it."""
+    index = jnp.minimum(jnp.arange(maxima.values.shape[axis]) + by, maxima.values.shape[axis] - 1)
+    return Maxima(*(jnp.take(part, index, axis) for part in maxima))
+
+
+def roi_align(features: jax.Array, boxes: jax.Array, size: int, scale: float, samples: int = 2) -> jax.Array:
+    """Average `samples`^2 points of every bin, each interpolated from its four neighbours, without rounding any box.
+
+    Shapes as in `roi_max_pool` (He et al. 2017, section 3): cell k's value stands at k + 1/2.
+    """
+    height, width, _ = features.shape
+    points = (jnp.arange(size * samples) + 0.5) / (size * samples)
+    y, x = (boxes[:, axis, None] * scale + (boxes[:, axis + 2] - boxes[:, axis])[:, None] * scale * points - 0.5
+            for axis in (1, 0))
+    (row, below, down), (column, beside, across) = neighbours(y, height), neighbours(x, width)
+
+    def at(rows: jax.Array, columns: jax.Array) -> jax.Array:
+        return features[rows[:, :, None], columns[:, None, :]]
+
+    down, across = down[:, :, None, None], across[:, None, :, None]
+    values = ((at(row, column) * (1 - across) + at(row, beside) * across) * (1 - down)
+              + (at(below, column) * (1 - across) + at(below, beside) * across) * down)
+    return values.reshape(len(boxes), size, samples, size, samples, -1).mean((2, 4))
+
+
+def neighbours(position: jax.Array, cells: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return the cells before and after a position, and how far it is from the first to the second, 0 to 1."""
+    position = jnp.clip(position, 0, cells - 1)
+    first = jnp.floor(position).astype(jnp.int32)
+    return first, jnp.minimum(first + 1, cells - 1), position - first

@@ -1,0 +1,62 @@
+"""A trained detector, read back from its folder, and what it sees in a picture."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from resjax.detection.annotations import Annotated, Drawn, read_image
+from resjax.detection.average_precision import Found
+from resjax.detection.evaluate import TrainedDetector, find_all
+from resjax.detection.networks import FasterRCNN
+from resjax.detection.run_files import read_detection
+from resjax.detection.step import draw_onto, optimizer_of
+from resjax.errors import BadInput
+from resjax.training.checkpoint import checkpoints, restore_latest
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Picture files without annotations, as a set."""
+
+    classes: tuple[str, ...]
+    records: tuple[Annotated, ...]
+    images: tuple[np.ndarray, ...]
+    left_out: tuple[str, ...] = ()
+
+    def pixels(self, index: int) -> np.ndarray:
+        """Return a picture."""
+        return self.images[index]
+
+
+def restore_detector(folder: str | Path, device: jax.Device | None = None) -> TrainedDetector:
+    """Restore the newest checkpoint of a run onto one device. Raises BadInput where there is none."""
+    folder = Path(folder)
+    detection, classes = read_detection(folder)
+    model = FasterRCNN(detection.detector, len(classes))
+    place = jax.sharding.SingleDeviceSharding(device or jax.local_devices()[0])
+    shapes = jax.eval_shape(partial(draw_onto, place, model, optimizer_of(detection)),
+                            np.zeros((1, 1, 3), np.float32), detection.seed)
+    restored = None
+    if (folder / "checkpoints").is_dir():
+        with checkpoints(folder, clear=False) as manager:
+            restored = restore_latest(manager, jax.tree.map(lambda x: x.update(sharding=place), shapes))
+    if restored is None:
+        raise BadInput(f"{folder}: no checkpoint yet; its first comes at step {detection.checkpoint_steps}")
+    state, _ = restored
+    return TrainedDetector(detection, classes, model, state.variables, np.asarray(state.mean))
+
+
+def find_in(files: tuple[Path, ...], trained: TrainedDetector) -> list[tuple[np.ndarray, Found]]:
+    """Detect in picture files; return each file's pixels uint8 `[height, width, 3]` and what was found in it.
+
+    Raises BadInput, naming the file, where one is missing or no image.
+    """
+    with ThreadPoolExecutor() as pool:
+        images = tuple(pool.map(read_image, files))
+    records = tuple(Drawn(str(file), *image.shape[:2]).record() for file, image in zip(files, images, strict=True))
+    pictures = Pictures(trained.classes, records, images)
+    return list(zip(images, find_all(trained, pictures), strict=True))

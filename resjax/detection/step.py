@@ -1,0 +1,141 @@
+"""The losses of a detector and one update of its parameters, pure; and its first state."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from resjax.data import normalize
+from resjax.detection.anchors import anchor_grid, anchor_shapes
+from resjax.detection.config import Detection, Detector, Sampling
+from resjax.detection.images import Batch
+from resjax.detection.losses import box_loss, class_loss, objectness_loss
+from resjax.detection.networks import FasterRCNN, Outputs
+from resjax.detection.proposals import propose
+from resjax.detection.targets import AnchorTargets, RegionTargets, anchor_targets, region_targets
+from resjax.training.optimizer import learning_rate, sgd
+from resjax.training.step import TrainState
+
+ANCHOR_BETA = 1 / 9  # where smooth L1 turns straight for anchors, as in the authors' code; 1 for regions
+
+
+class Losses(NamedTuple):
+    """The four losses, means over the images of a batch; the share of wrong regions in percent; the rate."""
+
+    anchor_class: jax.Array
+    anchor_box: jax.Array
+    region_class: jax.Array
+    region_box: jax.Array
+    error: jax.Array
+    learning_rate: jax.Array
+
+    @property
+    def total(self) -> jax.Array:
+        """Add the four losses, of equal weight."""
+        return self.anchor_class + self.anchor_box + self.region_class + self.region_box
+
+
+class Proposed(NamedTuple):
+    """Proposals `[batch, count, 4]`, and which places are filled."""
+
+    boxes: jax.Array
+    valid: jax.Array
+
+
+def anchors_of(detector: Detector, height: int, width: int) -> jax.Array:
+    """Lay the anchors of images of a padded size `[anchors, 4]`."""
+    shapes = anchor_shapes(detector.anchor_sizes, detector.anchor_ratios)
+    return jnp.asarray(anchor_grid(height // detector.stride, width // detector.stride, detector.stride, shapes))
+
+
+def losses_of(outputs: Outputs, anchors: AnchorTargets, rules: Sampling) -> Losses:
+    """Compute the losses; those of boxes are divided by as many examples as those of classes, as by the authors."""
+    regions: RegionTargets = outputs.regions
+    images = len(outputs.objectness)
+    drawn, filled = anchors.sampled.astype(jnp.float32), regions.valid.astype(jnp.float32)
+    sampled, valid = (jnp.maximum(mask.sum(1, keepdims=True), 1) * images for mask in (drawn, filled))
+    named = jnp.maximum(regions.labels - 1, 0)
+    deltas = jnp.take_along_axis(outputs.deltas, named[..., None, None], 2)[:, :, 0]
+    wrong = (outputs.logits.argmax(-1) != regions.labels) * filled
+    return Losses(
+        objectness_loss(outputs.objectness, anchors.positive, drawn / sampled),
+        box_loss(outputs.anchor_deltas, anchors.deltas, anchors.positive / sampled, ANCHOR_BETA),
+        class_loss(outputs.logits, regions.labels, filled / valid),
+        box_loss(deltas, regions.deltas, filled * (regions.labels > 0) / valid, 1.0),
+        100 * wrong.sum() / jnp.maximum(filled.sum(), 1), jnp.float32(0))
+
+
+def train_step(model: FasterRCNN, optimizer: optax.GradientTransformationExtraArgs, run: Detection, state: TrainState,
+               batch: Batch) -> tuple[TrainState, Losses]:
+    """Update once along the gradient of the four losses together ("approximate joint training", Ren et al. 2016)."""
+    images, rules = jnp.asarray(batch.images), run.sampling
+    anchors = anchors_of(model.detector, *images.shape[1:3])
+    key = jax.random.fold_in(state.key, state.step)
+    anchor_keys, region_keys = (jax.random.split(jax.random.fold_in(key, i), len(images)) for i in range(2))
+    targets = jax.vmap(lambda key, objects, size: anchor_targets(key, anchors, objects, size, rules))(
+        anchor_keys, batch.objects, batch.sizes)
+
+    def choose_one(key: jax.Array, objectness: jax.Array, deltas: jax.Array, objects: Any, size: Any) -> RegionTargets:
+        proposals, valid = propose(objectness, deltas, anchors, size, rules, train=True)
+        return region_targets(key, proposals, valid, objects, rules)
+
+    def choose(objectness: jax.Array, deltas: jax.Array) -> RegionTargets:
+        return jax.vmap(choose_one)(region_keys, objectness, deltas, batch.objects, batch.sizes)
+
+    def loss(params: Any) -> tuple[jax.Array, tuple[Losses, Any]]:
+        outputs, updated = model.apply(
+            {"params": params, "batch_stats": state.batch_stats}, normalize(images, state.mean, run.data.std), choose,
+            train=True, mutable=["batch_stats"], rngs={"dropout": jax.random.fold_in(key, 2)})
+        losses = losses_of(outputs, targets, rules)
+        return losses.total, (losses, updated.get("batch_stats", {}))
+
+    gradients, (losses, batch_stats) = jax.grad(loss, has_aux=True)(state.params)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, error=losses.error)
+    state = state.replace(step=state.step + 1, params=optax.apply_updates(state.params, updates),
+                          batch_stats=batch_stats, opt_state=opt_state)
+    return state, losses._replace(learning_rate=learning_rate(opt_state))
+
+
+def optimizer_of(run: Detection) -> optax.GradientTransformationExtraArgs:
+    """Build the optimiser, which leaves frozen stages and frozen batch norm as they are.
+
+    Their gradients are set to zero before, so that the compiler leaves them out, and their decay after.
+    """
+    fixed = optax.masked(optax.set_to_zero(), partial(frozen, run.detector))
+    return optax.with_extra_args_support(optax.chain(fixed, sgd(run.optimizer), fixed))
+
+
+def frozen(detector: Detector, params: Any) -> Any:
+    """Mark the parameters that stay: of the first stages, and offsets and scales of frozen batch norm (appendix A)."""
+
+    def stays(path: tuple[Any, ...], _: Any) -> bool:
+        names = [part.key for part in path]
+        norm = any(name.startswith("bn") for name in names)
+        return (names[0] == "shared" and stage_of(names[1]) <= detector.frozen_stages) or (
+            detector.frozen_batch_norm and norm)
+
+    return jax.tree_util.tree_map_with_path(stays, params)
+
+
+def stage_of(module: str) -> int:
+    """Return a module's stage, counted from the image on: that of ResNet's conv1 is the first, of VGG's conv1_x too."""
+    digits = module.removeprefix("stage").removeprefix("conv").removeprefix("bn").partition("_")[0]
+    return int(digits) + module.startswith("stage")
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def draw_onto(sharding: jax.sharding.Sharding, model: FasterRCNN, optimizer: optax.GradientTransformationExtraArgs,
+              mean: Any, seed: int) -> TrainState:
+    """Draw the first state onto devices; `mean` is the mean colour `[1, 1, 3]`."""
+    model_key, data_key = jax.random.split(jax.random.key(seed))
+    side, ghost = 4 * model.detector.stride, model.detector.ghost_batch_size
+    variables = model.init(model_key, jnp.zeros((ghost, side, side, 3)),
+                           lambda *_: Proposed(jnp.ones((ghost, 1, 4)), jnp.ones((ghost, 1), bool)))
+    params = variables["params"]
+    state = TrainState(jnp.int32(0), data_key, jnp.asarray(mean), params, variables.get("batch_stats", {}),
+                       optimizer.init(params))
+    placed: TrainState = lax.with_sharding_constraint(state, sharding)
+    return placed

@@ -1,0 +1,104 @@
+"""What the network should say: which anchors and regions count, as what, and which of them a step learns from.
+
+All on the device, of one shape whatever the image, and a function of the key. Objects come padded to a fixed number:
+`valid` marks the real ones.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from resjax.detection.boxes import encode, inside, intersection_over_union
+from resjax.detection.config import Sampling
+
+TIE = 1e-6  # anchors that hold an object whole overlap it alike, but for rounding
+
+
+class Objects(NamedTuple):
+    """The objects of an image: boxes `[most, 4]`, classes from 1 on `[most]`, and which places are filled `[most]`."""
+
+    boxes: Any  # NumPy's on the host, JAX's on the device
+    labels: Any
+    valid: Any
+
+
+class AnchorTargets(NamedTuple):
+    """Per anchor: whether it shows an object, which deltas lead to it `[anchors, 4]`, and whether it is sampled."""
+
+    positive: jax.Array
+    deltas: jax.Array
+    sampled: jax.Array
+
+
+class RegionTargets(NamedTuple):
+    """The sampled regions `[rois, 4]`, labels (0: background), deltas `[rois, 4]`, and which places are filled."""
+
+    boxes: jax.Array
+    labels: jax.Array
+    deltas: jax.Array
+    valid: jax.Array
+
+
+def overlaps(boxes: jax.Array, objects: Objects) -> jax.Array:
+    """Compare boxes `[n, 4]` with the real objects: `[n, most]`, -1 for the places that are not filled."""
+    return jnp.where(objects.valid, intersection_over_union(boxes, objects.boxes), -1)
+
+
+def target_boxes(objects: Objects, chosen: jax.Array, fallback: jax.Array) -> jax.Array:
+    """Return the boxes of the chosen objects `[n]`, or `fallback` `[n, 4]` where none is there."""
+    return jnp.where(objects.valid[chosen][:, None], objects.boxes[chosen], fallback)
+
+
+def draw(key: jax.Array, candidates: jax.Array, count: int | jax.Array) -> jax.Array:
+    """Choose `count` of the candidates `[n]` at random, or all where there are fewer: a mask."""
+    order = jnp.argsort(jnp.where(candidates, jax.random.uniform(key, candidates.shape), 2))
+    rank = jnp.zeros(candidates.shape, jnp.int32).at[order].set(jnp.arange(len(candidates), dtype=jnp.int32))
+    return candidates & (rank < count)
+
+
+def anchor_targets(key: jax.Array, anchors: jax.Array, objects: Objects, size: jax.Array,
+                   rules: Sampling) -> AnchorTargets:
+    """Assign anchors `[n, 4]` to the objects of an image of `size` (height, width), and draw those that count.
+
+    Positive: overlap of at least `anchor_positive` with an object, or the largest that any anchor has with it.
+    Negative: below `anchor_negative` with all. Anchors that cross the border do not count (Ren et al. 2015, 3.1).
+    """
+    usable = inside(anchors, size)
+    found = jnp.where(usable[:, None], overlaps(anchors, objects), -1)
+    best = found.max(1)
+    most = found.max(0)
+    closest = jnp.any((found >= most - TIE) & (most > 0), 1)
+    positive = usable & (closest | (best >= rules.anchor_positive))
+    negative = usable & ~positive & (best < rules.anchor_negative)
+    positive_key, negative_key = jax.random.split(key)
+    chosen = draw(positive_key, positive, rules.anchors // 2)
+    others = draw(negative_key, negative, rules.anchors - chosen.sum())
+    deltas = encode(target_boxes(objects, found.argmax(1), anchors), anchors)
+    return AnchorTargets(chosen, deltas, chosen | others)
+
+
+def region_targets(key: jax.Array, proposals: jax.Array, valid: jax.Array, objects: Objects,
+                   rules: Sampling) -> RegionTargets:
+    """Draw `rois` regions from the proposals `[n, 4]` and the objects themselves, and say what each shows.
+
+    At most a quarter shows an object, by an overlap of at least `foreground`; the others are background, with an
+    overlap within `background` [low, high).
+    """
+    boxes = jnp.concatenate([proposals, objects.boxes])
+    usable = jnp.concatenate([valid, objects.valid])
+    found = overlaps(boxes, objects)
+    best, nearest = found.max(1), found.argmax(1)
+    low, high = rules.background
+    positive = usable & (best >= rules.foreground)
+    negative = usable & ~positive & (best < high) & (jnp.maximum(best, 0) >= low)
+    positive_key, negative_key = jax.random.split(key)
+    chosen = draw(positive_key, positive, rules.rois // 4)
+    others = draw(negative_key, negative, rules.rois - chosen.sum())
+    places = jnp.argsort(jnp.where(chosen, 0, jnp.where(others, 1, 2)), stable=True)[:rules.rois]
+    filled = (chosen | others)[places]
+    regions = jnp.where(filled[:, None], boxes[places], jnp.array([0.0, 0, 1, 1]))
+    labels = jnp.where(chosen[places], objects.labels[nearest[places]], 0)
+    deltas = encode(target_boxes(objects, nearest[places], regions), regions)
+    return RegionTargets(regions, labels, jnp.where(chosen[places][:, None], deltas / jnp.array(rules.deviations), 0),
+                         filled)
