@@ -12,29 +12,33 @@ from resjax.network import Network
 from resjax.weights.configs import read_config
 from resjax.weights.convert import flip_colours, to_variables
 from resjax.weights.description import USUAL, Description, Preprocessing, known_classes, read_description
-from resjax.weights.files import READERS, Tensors, read_tensors
+from resjax.weights.files import SUFFIXES, Tensors, read_tensors
+from resjax.weights.foreign import check_kinship
 from resjax.weights.hub import WEIGHTS, fetch, is_repository
 from resjax.weights.names import FAMILIES
 from resjax.weights.recognize import Bare, StrideIn, ends, find_family, recognize
+from resjax.weights.sets import without_wrappers
 
-FILES = (*WEIGHTS, "model.h5")  # of a folder, the first that is there
-WRAPPED = "module."  # what PyTorch's DataParallel puts before every name
+FILES = (*WEIGHTS, "model.keras", "model.weights.h5", "model.h5")  # of a folder, the first that is there
+LARGEST_MEAN = 1 << 26  # bytes, of a mean image
 
 
-def load_weights(target: str | Path, *, stride_in: StrideIn | None = None, shortcut: Bare | None = None) -> Network:
+def load_weights(target: str | Path, *, stride_in: StrideIn | None = None, shortcut: Bare | None = None,
+                 key: str | None = None) -> Network:
     """Load weights that were made elsewhere, or exported here: `target` is a file, a folder, or OWNER/NAME on the
     Hugging Face Hub.
 
-    `stride_in` and `shortcut` say what the tensors cannot, and are only needed where nothing beside them says it.
+    `stride_in` and `shortcut` say what the tensors cannot, and are only needed where nothing beside them says it; `key`
+    chooses one of several sets of weights in a file. Without its last layer a network has 0 classes.
     Raises BadInput for whatever is missing, damaged, unknown or does not fit; then nothing has been loaded.
     """
     for name, value, kind in (("stride_in", stride_in, StrideIn), ("shortcut", shortcut, Bare)):
         check(value in (None, *get_args(kind)), f"{name} is {value!r}; it is one of {get_args(kind)}")
     path = Path(target).expanduser()
-    if not path.exists() and path.suffix not in READERS and is_repository(str(target)):
+    if not path.exists() and path.suffix not in SUFFIXES and is_repository(str(target)):
         path = fetch(str(target))
     file, known = find_weights(path)
-    tensors = unwrapped(read_tensors(file), str(file))
+    tensors = without_wrappers(read_tensors(file, key), str(file))
     return assemble(tensors, known, str(file), known.name or str(target), stride_in, shortcut)
 
 
@@ -46,26 +50,17 @@ def find_weights(path: Path) -> tuple[Path, Description]:
     file = path if not path.is_dir() else next((path / name for name in FILES if (path / name).is_file()), None)
     if file is None or not file.is_file():
         raise BadInput(f"{path}: no run lies there (it has no experiment.json), nor weights: a file "
-                       f"({', '.join(READERS)}), a folder with {' or '.join(FILES)}, or OWNER/NAME on the Hub")
+                       f"({', '.join(SUFFIXES)}), a folder with {' or '.join(FILES)}, or OWNER/NAME on the Hub")
     if file.with_suffix(".json").is_file():
         return file, read_description(file.with_suffix(".json"))
     told = file.name in FILES and (file.parent / "config.json").is_file()
     return file, read_config(file.parent) if told else Description()
 
 
-def unwrapped(tensors: Tensors, source: str) -> Tensors:
-    """Drop DataParallel's prefix from the names. Raises BadInput where two tensors then have one name."""
-    found: dict[str, str] = {}
-    for name in tensors:
-        if (short := name.removeprefix(WRAPPED)) in found:
-            raise BadInput(f"{source}: {found[short]} and {name} are the same tensor, twice")
-        found[short] = name
-    return {short: tensors[name] for short, name in found.items()}
-
-
 def assemble(tensors: Tensors, known: Description, source: str, name: str, stride_in: StrideIn | None,
              shortcut: Bare | None) -> Network:
     """Put a network together from tensors and what is known beside them."""
+    check_kinship(tensors, source)
     family = find_family(tensors, source)
     names = FAMILIES[family]
     if known.architecture is not None:

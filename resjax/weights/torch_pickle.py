@@ -1,0 +1,230 @@
+"""PyTorch's files of tensors, read without PyTorch and without running anything that lies in them.
+
+What is read takes no more memory than the file: a tensor takes no more elements than its storage, a storage no more
+bytes than the file holds of it, members of an archive are not compressed and together no larger than the file, and so
+are the tensors of the set that is asked for.
+"""
+
+import math
+import struct
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import ml_dtypes
+import numpy as np
+
+from resjax.errors import BadInput
+from resjax.weights.plain_pickle import MOST_BYTES, Inert, Name, Reader
+from resjax.weights.sets import choose_set
+
+DTYPES: dict[str, Any] = {
+    "DoubleStorage": np.float64, "FloatStorage": np.float32, "HalfStorage": np.float16,
+    "BFloat16Storage": ml_dtypes.bfloat16, "LongStorage": np.int64, "IntStorage": np.int32, "ShortStorage": np.int16,
+    "CharStorage": np.int8, "ByteStorage": np.uint8, "BoolStorage": np.bool_}
+MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the files before PyTorch 1.6, which are no archives
+MOST_AXES = 8
+LARGEST_DIRECTORY = 1 << 23  # bytes; the 1202-layer net's with momentum and an average takes 2 MiB
+BROKEN = (EOFError, ValueError, TypeError, LookupError, AttributeError, OverflowError, struct.error,
+          zipfile.BadZipFile, NotImplementedError, RuntimeError, MemoryError)
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """The memory of tensors: its number in the file, the type and the count of its elements."""
+
+    key: str
+    dtype: Any
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A view of a storage, in elements."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Count the bytes of the elements."""
+        return math.prod(self.shape) * np.dtype(self.storage.dtype).itemsize
+
+
+Load = Callable[[Storage], np.ndarray]
+
+
+def read_torch(file: Path, key: str | None = None) -> dict[str, np.ndarray]:
+    """Read the tensors of a file that `torch.save` wrote: a state_dict, or a checkpoint that holds one or several.
+
+    `key` chooses one of several. Raises BadInput, naming the file, where it is damaged, holds no state_dict, several
+    and no key chooses, or more than the library's largest network with two copies.
+    """
+    try:
+        with file.open("rb") as stream:
+            content, load = (open_archive if zipfile.is_zipfile(stream) else open_stream)(stream, file)
+            tensors = choose_set(content, Tensor, str(file), key)
+            if sum(tensor.bytes for tensor in tensors.values()) > file.stat().st_size:
+                raise ValueError("its tensors are larger than the file")
+            return read_views(tensors, load)
+    except BadInput:
+        raise
+    except BROKEN as error:
+        raise BadInput(f"{file}: not a whole PyTorch file ({reason(error)}); get it again") from None
+
+
+def reason(error: BaseException) -> str:
+    """Say why in a few words, without control characters of the file's."""
+    text = ascii(str(error) or type(error).__name__)[1:-1]
+    return text if len(text) < 200 else f"{text[:200]} ..."
+
+
+def read_views(tensors: dict[str, Tensor], load: Load) -> dict[str, np.ndarray]:
+    """Read the tensors of a set, every storage once, however many are views of it."""
+    views: dict[Storage, list[str]] = {}
+    for name, tensor in tensors.items():
+        views.setdefault(tensor.storage, []).append(name)
+    found = {}
+    for storage, names in views.items():
+        elements = load(storage)
+        found.update({name: view(tensors[name], elements) for name in names})
+    return {name: found[name] for name in tensors}
+
+
+def rebuild(maker: Name, arguments: tuple[Any, ...]) -> Any:
+    """Tell the tensor that a call of PyTorch's makes, or the size; None for any other call."""
+    if (maker.module, maker.name) == ("torch._tensor", "_rebuild_from_type_v2"):  # a tensor that has attributes
+        maker, _, arguments, *_ = arguments
+    match maker.module, maker.name:
+        case "torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2":
+            storage, offset, shape, strides, *_ = arguments
+            if not isinstance(storage, Storage):
+                return Inert(storage.maker if isinstance(storage, Inert) else str(maker))
+            if max(len(shape), len(strides)) > MOST_AXES or any(type(n) is not int or n >> 62 for n in (offset, *shape, *strides)):
+                raise ValueError("a tensor's place in its storage is no list of sizes")
+            return Tensor(storage, offset, tuple(shape), tuple(strides))
+        case "torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state":
+            return arguments[0]
+        case "torch", "Size":
+            return tuple(arguments[0][:MOST_AXES + 1])
+    return None
+
+
+def find_storage(identity: Any) -> Storage | Inert:
+    """Tell the storage that a persistent id names."""
+    kind, name, key, _, count, *view = identity[:6]
+    if kind != "storage" or any(part is not None for part in view) or not isinstance(name, Name):
+        raise ValueError(f"unknown persistent id {str(kind)[:50]!r}")
+    if type(count) is not int or not isinstance(key, str) or not 0 <= count < 1 << 62:
+        raise ValueError("a storage without a number or a size")
+    return Storage(key, DTYPES[name.name], count) if name.module == "torch" and name.name in DTYPES else Inert(str(name))
+
+
+def open_archive(stream: IO[bytes], file: Path) -> tuple[Any, Load]:
+    """Open a file as PyTorch has written it since 1.6: an archive with one member for each storage."""
+    archive = open_zip(stream, file)
+    members = {member.filename: member for member in archive.infolist()}
+    roots = [name.removesuffix("data.pkl") for name in members if name.endswith("/data.pkl")]
+    if len(roots) != 1:
+        raise ValueError(f"an archive with {len(roots)} members data.pkl")
+    root = roots[0]
+    if f"{root}constants.pkl" in members:
+        raise BadInput(f"{file}: a program of TorchScript, which is code; save the network's state_dict instead")
+    if f"{root}byteorder" in members and archive.read(f"{root}byteorder") != b"little":
+        raise BadInput(f"{file}: it was written on a big-endian machine; save it again on another")
+    if members[f"{root}data.pkl"].file_size > MOST_BYTES:
+        raise BadInput(f"{file}: it holds {members[f'{root}data.pkl'].file_size:,} bytes beside its tensors; save the "
+                       "state_dict alone")
+    content = Reader(archive.read(f"{root}data.pkl"), str(file), rebuild, find_storage).load()
+    return content, lambda storage: elements(archive.read(f"{root}data/{storage.key}"), storage)
+
+
+def open_zip(stream: IO[bytes], file: Path) -> zipfile.ZipFile:
+    """Open an archive whose members are as they are, each there once. Raises BadInput for another, before it is read.
+
+    Members can share their bytes in the file, so that their sizes say more than it holds.
+    """
+    size = file.stat().st_size
+    bounded = Bounded(stream, LARGEST_DIRECTORY)
+    archive = zipfile.ZipFile(bounded)  # type: ignore[arg-type, type-var]  # it reads, seeks and tells, and no more
+    bounded.most = size
+    members = archive.infolist()
+    if len({member.filename for member in members}) < len(members):
+        raise BadInput(f"{file}: a member of the archive is there twice")
+    if any(member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1 for member in members):
+        raise BadInput(f"{file}: its members are compressed or encrypted, as neither PyTorch's nor Keras's are; unpack "
+                       "it and save the weights again")
+    if sum(member.file_size for member in members) > size:
+        raise BadInput(f"{file}: its members are larger than the file")
+    return archive
+
+
+class Bounded:
+    """A stream for `ZipFile` to read the directory from: one that states a large one would take many times its size."""
+
+    def __init__(self, stream: IO[bytes], most: int) -> None:
+        self.stream, self.most = stream, most
+        self.seek, self.tell, self.seekable, self.close = stream.seek, stream.tell, stream.seekable, stream.close
+
+    def read(self, size: int = -1) -> bytes:
+        if size > self.most:
+            raise ValueError("the archive's directory is larger than any network's")
+        return self.stream.read(size if size >= 0 else self.most)
+
+
+def open_stream(stream: IO[bytes], file: Path) -> tuple[Any, Load]:
+    """Open a file as PyTorch wrote it before: pickles one after the other, then the storages."""
+    stream.seek(0)
+    found: dict[str, Storage] = {}
+
+    def listing(identity: Any) -> Storage | Inert:
+        storage = find_storage(identity)
+        return found.setdefault(storage.key, storage) if isinstance(storage, Storage) else storage
+
+    reader = Reader(stream.read(MOST_BYTES), str(file), rebuild, listing)
+    magic, protocol = reader.load(), reader.load()
+    if (magic, protocol) != (MAGIC, PROTOCOL):
+        raise ValueError("it does not begin as one does")
+    reader.load()  # about the machine that wrote it
+    content, keys = reader.load(), reader.load()
+    position, starts = reader.position, {}
+    for key in keys:
+        stream.seek(position)
+        (count,) = struct.unpack("<q", stream.read(8))
+        storage = found[key]
+        if count != storage.count:
+            raise ValueError(f"storage {key} has {count} elements, not {storage.count}")
+        starts[key] = position + 8
+        position += 8 + count * np.dtype(storage.dtype).itemsize
+    if position > file.stat().st_size:
+        raise ValueError("storages are cut off")
+
+    def load(storage: Storage) -> np.ndarray:
+        stream.seek(starts[storage.key])
+        return elements(stream.read(storage.count * np.dtype(storage.dtype).itemsize), storage)
+
+    return content, load
+
+
+def elements(content: bytes, storage: Storage) -> np.ndarray:
+    """Read a storage. Raises ValueError where bytes are missing."""
+    array = np.frombuffer(content, storage.dtype)
+    if len(array) < storage.count:
+        raise ValueError(f"storage {storage.key} is cut off")
+    return array
+
+
+def view(tensor: Tensor, storage: np.ndarray) -> np.ndarray:
+    """Cut a tensor out of its storage. Raises ValueError where it reaches beyond it."""
+    last = tensor.offset + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.strides, strict=True))
+    within = 0 in tensor.shape or max(last + 1, math.prod(tensor.shape)) <= len(storage)
+    if not within:
+        raise ValueError("a tensor reaches beyond its storage")
+    width = storage.itemsize
+    strided = np.lib.stride_tricks.as_strided(storage[tensor.offset:], tensor.shape,
+                                              [stride * width for stride in tensor.strides], writeable=False)
+    return strided.copy()
