@@ -13,7 +13,7 @@ from resjax.data import Images, load, read_picture
 from resjax.errors import BadInput
 from resjax.evaluation import Errors, class_probabilities, errors_of, evaluate, image_probabilities, views_of
 from resjax.experiment import Data, Photographs
-from resjax.network import Network
+from resjax.network import Network, check_last_layer
 from resjax.photographs import centre_crop, decode, find_photographs, resize_shorter_side
 from resjax.processes import batch_sharding, everywhere
 from resjax.record import flatten
@@ -86,6 +86,7 @@ def measure_photographs(networks: Sequence[Network], data: Photographs, split: s
 
 def check_classes(network: Network, classes: tuple[str, ...], source: str) -> None:
     """Raise BadInput unless the images have the classes that the network was trained on; or as many, if unnamed."""
+    check_last_layer(network)
     if len(classes) != network.model.classes or (network.classes and classes != network.classes):
         odd = sorted(set(classes) ^ set(network.classes))[:5] if network.classes else []
         raise BadInput(f"{source} has {len(classes)} classes, {network.name} was trained on {network.model.classes}"
@@ -113,6 +114,7 @@ def recorded(workdir: Path) -> tuple[list[Measured], str]:
 
 def classify(file: Path, network: Network, most: int = 5) -> list[tuple[str, float]]:
     """Name the likeliest classes of a picture, with their probabilities. Raises BadInput where it cannot be read."""
+    check_last_layer(network)
     pixels = look_at(file, network)
     (probabilities,) = image_probabilities(network.model, network.variables, network.mean,
                                            Images(pixels[None], np.zeros(1, np.int32)), 1)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from resjax.data import subtract
+from resjax.errors import check
 from resjax.experiment import Architecture, Data, Photographs
 from resjax.models import ResNet
 
@@ -15,7 +16,8 @@ class Network(NamedTuple):
     """`model.apply(variables, pixels - mean)` are logits, for pixels of 0 to 255 `[batch, height, width, channels]`.
 
     `mean` is the mean image `[height, width, channels]` of the size that it was trained on. `data` tells how it looks
-    at test images, and where they are if nothing else is said. `classes` is empty where nobody told their names.
+    at test images, and where they are if nothing else is said. `classes` is empty where nobody told their names, and
+    `model.classes` is 0 where the last layer is missing: then there are no logits, and `features` and `embed` work.
     """
 
     name: str
@@ -25,6 +27,12 @@ class Network(NamedTuple):
     model: ResNet
     variables: Any
     mean: np.ndarray
+
+
+def check_last_layer(network: Network) -> None:
+    """Raise BadInput for a network that has no last layer, and so no logits."""
+    check(network.model.classes > 0, f"{network.name} has no last layer and tells no classes apart; it gives features, "
+                                     "and fine-tuning (--start) adds a layer")
 
 
 def features(network: Network, pixels: Any) -> tuple[jax.Array, ...]:

@@ -10,7 +10,7 @@ import pytest
 
 from resjax import BadInput
 from resjax.weights.files import read_tensors
-from resjax.weights.pickled import MAGIC, PROTOCOL
+from resjax.weights.torch_pickle import MAGIC, PROTOCOL
 
 
 class Evil:

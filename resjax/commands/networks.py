@@ -22,6 +22,8 @@ class Unsaid:
     """Where the bottlenecks of a file of weights stride: 3x3 (v1.5: torchvision, timm) or 1x1 (v1: the paper)."""
     shortcut: Bare | None = None
     """Whether a file of weights without projections is of a plain net or of one with option A."""
+    key: str | None = None
+    """Which of several sets of weights in a file: the error lists them, such as state_dict, state_dict_ema."""
 
 
 Asked = tyro.conf.OmitArgPrefixes[Unsaid]

@@ -130,8 +130,8 @@ class ResNet(nn.Module):
     With `train=True` batch norm uses the batch's own statistics, over groups of `norm_group` images, and updates the
     collection `batch_stats`; with `fixed_norm` it keeps to those that it has. Images are divided by `std`, channel by
     channel, for weights made elsewhere; the paper does not. They may be of any size: the average over the last maps
-    comes last. With `features=True` the outputs of the stages are returned instead, each
-    `[batch, height, width, channels]`.
+    comes last. With 0 `classes` there is no last layer and that average is returned. With `features=True` the outputs
+    of the stages are returned instead, each `[batch, height, width, channels]`.
     """
 
     blocks: tuple[int, ...]
@@ -180,6 +180,8 @@ class ResNet(nn.Module):
         if features:
             return tuple(outputs)
         x = x.astype(jnp.float32).mean((1, 2))
+        if not self.classes:
+            return x
         he = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
         return nn.Dense(self.classes, kernel_init=he, precision=matmul, name="fc")(x)
 

@@ -13,6 +13,9 @@ from resjax.experiment import Architecture
 from resjax.network import Network
 from resjax.record import from_json
 
+LARGEST_JSON = 1 << 23  # bytes
+LARGEST_SIDE = 4096  # pixels, of an image that a network is to look at
+
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
@@ -42,6 +45,8 @@ class Preprocessing:
         check(0 < self.value_range < math.inf, f"preprocessing.value_range is {self.value_range}; it is above 0")
         check(1 <= self.size <= self.shorter_side,
               f"preprocessing: size {self.size} and shorter_side {self.shorter_side}; the crop is the smaller")
+        check(self.shorter_side <= LARGEST_SIDE,
+              f"preprocessing.shorter_side is {self.shorter_side}; {LARGEST_SIDE} pixels are the most")
 
 
 IMAGENET_COLOURS = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "value_range": 1.0}
@@ -78,6 +83,8 @@ def read_description(file: Path) -> Description:
 def read_json(file: Path) -> dict[str, Any]:
     """Read an object from a JSON file. Raises BadInput."""
     try:
+        if file.stat().st_size > LARGEST_JSON:
+            raise ValueError("it is too large")
         content = json.loads(file.read_text())
     except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{file}: not a readable JSON file ({error})") from None

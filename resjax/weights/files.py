@@ -11,13 +11,14 @@ from safetensors import SafetensorError, safe_open
 from resjax.errors import BadInput
 from resjax.weights.keras_files import is_keras_archive, read_keras, read_keras_archive
 from resjax.weights.sets import shown
-from resjax.weights.torch_pickle import reason, read_torch
+from resjax.weights.torch_pickle import read_torch, reason
 
 Tensors = dict[str, np.ndarray]
 INDEX = ".index.json"  # of a network in several safetensors files
 MOST_TENSORS = 1 << 14  # the 1202-layer net has 7,208
 MOST_ELEMENTS = 1 << 28  # ResNet-152 with 50,000 classes has 160 million
 LARGEST_FILE = 3 * 8 * MOST_ELEMENTS  # float64, with momentum and an average beside the weights
+MOST_SHARDS = 64
 LARGEST_HEADER = 1 << 23  # bytes, of a safetensors file or index; the 1202-layer net's takes 0.7 MiB
 LONGEST_NAME = 200
 STARTS = {b"\x89HDF\r\n\x1a\n": ".h5", b"PK\x03\x04": ".pt", b"\x80": ".pt"}
@@ -102,17 +103,9 @@ def read_safetensors(file: Path) -> Tensors:
 
 def read_index(file: Path) -> Tensors:
     """Read a network that lies in several safetensors files, as its index tells. Raises BadInput where they differ."""
-    try:
-        if file.stat().st_size > LARGEST_HEADER:
-            raise ValueError("it is too large")
-        places = json.loads(file.read_bytes())["weight_map"]
-        shards = sorted(set(places.values()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise BadInput(f"{file}: not a readable index of safetensors files ({reason(error)})") from None
+    places = read_places(file)
     tensors: Tensors = {}
-    for shard in shards:
-        if not isinstance(shard, str) or Path(shard).name != shard or not shard.endswith(".safetensors"):
-            raise BadInput(f"{file}: {shown(shard)} is no safetensors file in the same folder")
+    for shard in sorted(set(places.values())):
         if not (file.parent / shard).is_file():
             raise BadInput(f"{file}: {shown(shard)}, which holds a part of the network, is missing")
         found = read_safetensors(file.parent / shard)
@@ -123,6 +116,23 @@ def read_index(file: Path) -> Tensors:
     if (lost := next((name for name in places if name not in tensors), None)) is not None:
         raise BadInput(f"{file}: {shown(lost)} is not in {shown(places[lost])}")
     return tensors
+
+
+def read_places(file: Path) -> dict[str, str]:
+    """Read which safetensors file in the same folder holds which tensor. Raises BadInput for another index."""
+    try:
+        if file.stat().st_size > LARGEST_HEADER:
+            raise ValueError("it is too large")
+        places = dict(json.loads(file.read_bytes())["weight_map"])
+        shards = set(places.values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BadInput(f"{file}: not a readable index of safetensors files ({reason(error)})") from None
+    for shard in shards:
+        if not isinstance(shard, str) or Path(shard).name != shard or not shard.endswith(".safetensors"):
+            raise BadInput(f"{file}: {shown(shard)} is no safetensors file in the same folder")
+    if len(shards) > MOST_SHARDS:
+        raise BadInput(f"{file}: {len(shards)} files are more than any network of the paper is kept in")
+    return places
 
 
 READERS: Mapping[str, Callable[[Path], Tensors]] = {

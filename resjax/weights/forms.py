@@ -18,7 +18,7 @@ from resjax.errors import BadInput
 from resjax.experiment import Photographs
 from resjax.files import write_json
 from resjax.models.resnet import IMAGENET
-from resjax.network import Network
+from resjax.network import Network, check_last_layer
 from resjax.weights.card import Measured, model_card
 from resjax.weights.convert import flip_colours, to_tensors
 from resjax.weights.description import Preprocessing, imagenet_classes
@@ -57,6 +57,7 @@ def export(network: Network, to: Form, out: str | Path, errors: Sequence[Measure
 
 def check_form(network: Network, to: Form) -> None:
     """Raise BadInput unless the other side has a network that computes the same."""
+    check_last_layer(network)
     architecture = network.architecture
     family, depth, shortcut = architecture.family, architecture.depth, architecture.shortcut
     wide = depth >= 50

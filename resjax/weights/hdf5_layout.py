@@ -1,4 +1,4 @@
-"""Where the weights lie in a Keras file: `python hdf5_layout.py FILE START SIZE` prints it as JSON, and reads no weight.
+"""Where the weights lie in a Keras file: `python hdf5_layout.py FILE START SIZE` prints it in JSON, and reads none.
 
 HDF5's library follows whatever a file states, round in circles too, so it works here in a process of its own, with
 little memory and time; the numbers are then read by `keras_files`, which needs to know only their places. The HDF5
@@ -61,8 +61,8 @@ def limit() -> None:
 
 
 def child(group: Any, path: str) -> Any:
-    """Follow a path through groups that lie in the file itself. Raises Refused for a link, KeyError where none leads."""
-    import h5py
+    """Follow a path through groups in the file itself. Raises Refused for a link, KeyError where it ends."""
+    import h5py  # type: ignore[import-untyped]  # here, so that the rest can be read without it
 
     for part in path.split("/"):
         if not isinstance(group, h5py.Group):
@@ -133,7 +133,8 @@ def saved_layers(group: Any, depth: int = 0) -> Iterator[tuple[str, list[Any]]]:
 
 def weights(opened: Any) -> Iterator[tuple[str, str, list[int], int]]:
     """List every weight: `LAYER/kernel`, `LAYER/gamma` ... What a layer's weights are is told by their order, as by
-    Keras itself."""
+    Keras itself.
+    """
     root = child(opened, "model_weights") if "model_weights" in opened else opened
     if "layer_names" in root.attrs:
         layers = named_layers(root)

@@ -1,5 +1,6 @@
 """Weights from a file, a folder or the Hub to a network that can be evaluated, fine-tuned and exported."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -8,19 +9,19 @@ import numpy as np
 
 from resjax.errors import BadInput, check
 from resjax.experiment import Architecture, Data, Photographs
+from resjax.models import ResNet
 from resjax.network import Network
 from resjax.weights.configs import read_config
 from resjax.weights.convert import flip_colours, to_variables
 from resjax.weights.description import USUAL, Description, Preprocessing, known_classes, read_description
-from resjax.weights.files import SUFFIXES, Tensors, read_tensors
+from resjax.weights.files import INDEX, SUFFIXES, Tensors, read_tensors
 from resjax.weights.foreign import check_kinship
 from resjax.weights.hub import WEIGHTS, fetch, is_repository
-from resjax.weights.names import FAMILIES
-from resjax.weights.recognize import Bare, StrideIn, ends, find_family, recognize
+from resjax.weights.names import FAMILIES, Names
+from resjax.weights.recognize import Bare, StrideIn, ends, find_family, head, recognize
 from resjax.weights.sets import without_wrappers
 
 FILES = (*WEIGHTS, "model.keras", "model.weights.h5", "model.h5")  # of a folder, the first that is there
-LARGEST_MEAN = 1 << 26  # bytes, of a mean image
 
 
 def load_weights(target: str | Path, *, stride_in: StrideIn | None = None, shortcut: Bare | None = None,
@@ -51,10 +52,15 @@ def find_weights(path: Path) -> tuple[Path, Description]:
     if file is None or not file.is_file():
         raise BadInput(f"{path}: no run lies there (it has no experiment.json), nor weights: a file "
                        f"({', '.join(SUFFIXES)}), a folder with {' or '.join(FILES)}, or OWNER/NAME on the Hub")
-    if file.with_suffix(".json").is_file():
-        return file, read_description(file.with_suffix(".json"))
+    if beside(file).is_file():
+        return file, read_description(beside(file))
     told = file.name in FILES and (file.parent / "config.json").is_file()
     return file, read_config(file.parent) if told else Description()
+
+
+def beside(file: Path) -> Path:
+    """Name the file that describes weights: NAME.json for NAME.safetensors, and for its index."""
+    return file.with_name(file.name.removesuffix(INDEX)).with_suffix(".json")
 
 
 def assemble(tensors: Tensors, known: Description, source: str, name: str, stride_in: StrideIn | None,
@@ -75,11 +81,12 @@ def assemble(tensors: Tensors, known: Description, source: str, name: str, strid
     preprocessing = known.preprocessing or USUAL.get((family, architecture.family))
     if preprocessing is None:
         raise BadInput(f"{source}: {names.title} has no such network as {architecture.title()}, so how images are "
-                       f"prepared is not known; say it in {Path(source).with_suffix('.json')}, under \"preprocessing\"")
+                       f"prepared is not known; say it in {beside(Path(source))}, under \"preprocessing\"")
     channels, count = ends(tensors, names, source)
     mean, std = colours(preprocessing, channels, Path(source).parent)
     architecture = replace(architecture, std=std)
     model = architecture.model(count)
+    check_head(tensors, names, model, source)
     variables = to_variables(tensors, names, model, channels, source)
     if preprocessing.channel_order == "BGR":
         variables = flip_colours(variables)
@@ -89,23 +96,42 @@ def assemble(tensors: Tensors, known: Description, source: str, name: str, strid
     return Network(name, architecture, seen_as(architecture, preprocessing), classes, model, variables, mean)
 
 
+def check_head(tensors: Tensors, names: Names, model: ResNet, source: str) -> None:
+    """Raise BadInput unless the last layer takes what the last maps give, before a large one is made room for."""
+    features = model.filters * 2**(len(model.blocks) - 1) * (4 if model.block == "bottleneck" else 1)
+    if (last := tensors.get(head(names))) is not None and last.size != features * model.classes:
+        raise BadInput(f"{source}: {head(names)} has shape {last.shape}, and the last maps have {features} channels")
+
+
 def colours(given: Preprocessing, channels: int, folder: Path) -> tuple[np.ndarray, tuple[float, ...]]:
     """Return the mean image `[size, size, channels]` and the deviations, for pixels of 0 to 255 in RGB."""
     order = slice(None, None, -1 if given.channel_order == "BGR" else 1)
     scale = 255 / given.value_range
     if given.mean_image:
-        try:
-            mean = np.asarray(np.load(folder / given.mean_image, allow_pickle=False), np.float64)
-        except (OSError, ValueError, EOFError, TypeError) as error:
-            raise BadInput(f"{folder / given.mean_image}: not a readable mean image ({error})") from None
-        if not np.isfinite(mean).all():
-            raise BadInput(f"{folder / given.mean_image}: it holds a value that is not finite")
+        mean = read_mean(folder / given.mean_image)
     else:
         mean = np.broadcast_to(np.array(given.mean, np.float64), (given.size, given.size, len(given.mean)))
     if mean.shape != (given.size, given.size, channels) or len(given.std) not in (0, channels):
         raise BadInput(f"{folder}: the mean is of {mean.shape} and std of {len(given.std)} channels, for images of "
                        f"{(given.size, given.size, channels)}")
     return (scale * mean[..., order]).astype(np.float32), tuple(scale * value for value in given.std[order])
+
+
+def read_mean(file: Path) -> np.ndarray:
+    """Read a mean image, which says its size before it is made room for. Raises BadInput."""
+    try:
+        with file.open("rb") as stream:
+            version = np.lib.format.read_magic(stream)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(stream)
+            if dtype.kind not in "biuf" or math.prod(shape) * dtype.itemsize > file.stat().st_size:
+                raise ValueError("it states more than it holds, or other things than numbers")
+        mean = np.asarray(np.load(file, allow_pickle=False), np.float64)
+    except (OSError, ValueError, EOFError, TypeError, MemoryError) as error:
+        raise BadInput(f"{file}: not a readable mean image ({error})") from None
+    if not np.isfinite(mean).all():
+        raise BadInput(f"{file}: it holds a value that is not finite")
+    return mean
 
 
 def seen_as(architecture: Architecture, given: Preprocessing) -> Data | Photographs:

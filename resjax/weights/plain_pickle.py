@@ -21,8 +21,9 @@ MOST_BYTES = 1 << 26  # strings in memory take up to four times this
 MOST_OPCODES = 4_000_000  # the 1202-layer net takes 0.4 million, with momentum and an average 1.0 million
 LONGEST_NUMBER = 255  # digits or bytes: reading more takes more than linear time
 MOST_ARGUMENTS = 8
-ATTACKS = frozenset("os posix nt subprocess pty runpy importlib shutil socket ctypes code commands webbrowser".split())
-ATTACKS_BUILT_IN = frozenset("eval exec execfile compile open file __import__ input breakpoint".split())
+ATTACKS = frozenset({
+    "os", "posix", "nt", "subprocess", "pty", "runpy", "importlib", "shutil", "socket", "ctypes", "code", "commands"})
+BUILT_IN_ATTACKS = frozenset({"eval", "exec", "execfile", "compile", "open", "file", "__import__", "breakpoint"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,7 @@ class Reader:
     def set_items(self, items: list[Any]) -> None:
         """Put keys and values into the dictionary at the top of the stack.
 
-        No key but a string: to hash another can take for ever, and no name of a tensor is one. Optimizers number theirs.
+        No key but a string: to hash another can take for ever, and every tensor has a name. Optimizers count theirs.
         """
         target = self.stack[-1]
         if isinstance(target, dict):
@@ -154,7 +155,7 @@ class Reader:
         """Push a name. Raises BadInput for one that only an attack has a use for."""
         if not isinstance(module, str) or not isinstance(name, str) or len(module) + len(name) > 1000:
             raise TypeError("a name that is none")
-        built_in = module in ("builtins", "__builtin__") and name in ATTACKS_BUILT_IN
+        built_in = module in ("builtins", "__builtin__") and name in BUILT_IN_ATTACKS
         if built_in or module.partition(".")[0] in ATTACKS:
             raise BadInput(f"{self.source}: it asks for {ascii(module)[1:-1]}.{ascii(name)[1:-1]}, which no file of "
                            "weights needs; nothing of it was run, and it is better opened nowhere else either")

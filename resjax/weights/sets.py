@@ -9,17 +9,19 @@ from resjax.weights.plain_pickle import Inert
 
 WRAPPERS = ("module.", "_orig_mod.", "model.")  # DataParallel and averages, torch.compile, Lightning and many scripts
 COUNTERS = frozenset({  # what stands among weights and is none: counts of batches, of updates and of averaged models
-    "n_averaged", "num_updates", "num_batches_tracked", "step", "global_step", "iteration", "epoch", "initted", "decay"})
+    "n_averaged", "num_updates", "num_batches_tracked", "step", "global_step", "iteration", "epoch", "initted",
+    "decay"})
 STEMS = frozenset(names.stem[0] + names.conv["kernel"] for names in FAMILIES.values())
 DEEPEST = 4  # dictionaries within dictionaries
 LISTED = 10
+ALONE = ("embedder.", "encoder.stages.")  # transformers' network without its last layer is not in a `resnet.`
 
 
 def unwrapped(name: str) -> str:
     """Drop what wrappers and compilers put before a name, in any order and number."""
     while (prefix := next(filter(name.startswith, WRAPPERS), None)) is not None:
         name = name[len(prefix):]
-    return name
+    return f"resnet.{name}" if name.startswith(ALONE) else name
 
 
 def choose_set(content: Any, kind: type, source: str, key: str | None) -> dict[str, Any]:
@@ -44,7 +46,8 @@ def choose_set(content: Any, kind: type, source: str, key: str | None) -> dict[s
 
 def find_sets(content: Any, kind: type) -> Iterator[tuple[str, dict[str, Any]]]:
     """List the sets of weights by their path: dictionaries with a tensor and no further dictionary. Each only once,
-    however often the file names it."""
+    however often the file names it.
+    """
     seen: set[int] = set()
     level = [("", content)]
     for _ in range(DEEPEST):

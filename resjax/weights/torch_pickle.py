@@ -52,7 +52,7 @@ class Tensor:
     @property
     def bytes(self) -> int:
         """Count the bytes of the elements."""
-        return math.prod(self.shape) * np.dtype(self.storage.dtype).itemsize
+        return math.prod(self.shape) * int(np.dtype(self.storage.dtype).itemsize)
 
 
 Load = Callable[[Storage], np.ndarray]
@@ -104,7 +104,7 @@ def rebuild(maker: Name, arguments: tuple[Any, ...]) -> Any:
             storage, offset, shape, strides, *_ = arguments
             if not isinstance(storage, Storage):
                 return Inert(storage.maker if isinstance(storage, Inert) else str(maker))
-            if max(len(shape), len(strides)) > MOST_AXES or any(type(n) is not int or n >> 62 for n in (offset, *shape, *strides)):
+            if max(len(shape), len(strides)) > MOST_AXES or not all(map(is_size, (offset, *shape, *strides))):
                 raise ValueError("a tensor's place in its storage is no list of sizes")
             return Tensor(storage, offset, tuple(shape), tuple(strides))
         case "torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state":
@@ -114,14 +114,20 @@ def rebuild(maker: Name, arguments: tuple[Any, ...]) -> Any:
     return None
 
 
+def is_size(value: Any) -> bool:
+    """Say whether a value counts elements; no product of a few of them wraps around, as Python's numbers do not."""
+    return type(value) is int and 0 <= value < 1 << 62
+
+
 def find_storage(identity: Any) -> Storage | Inert:
     """Tell the storage that a persistent id names."""
     kind, name, key, _, count, *view = identity[:6]
     if kind != "storage" or any(part is not None for part in view) or not isinstance(name, Name):
         raise ValueError(f"unknown persistent id {str(kind)[:50]!r}")
-    if type(count) is not int or not isinstance(key, str) or not 0 <= count < 1 << 62:
+    if not is_size(count) or not isinstance(key, str):
         raise ValueError("a storage without a number or a size")
-    return Storage(key, DTYPES[name.name], count) if name.module == "torch" and name.name in DTYPES else Inert(str(name))
+    known = name.module == "torch" and name.name in DTYPES
+    return Storage(key, DTYPES[name.name], count) if known else Inert(str(name))
 
 
 def open_archive(stream: IO[bytes], file: Path) -> tuple[Any, Load]:
@@ -150,7 +156,7 @@ def open_zip(stream: IO[bytes], file: Path) -> zipfile.ZipFile:
     """
     size = file.stat().st_size
     bounded = Bounded(stream, LARGEST_DIRECTORY)
-    archive = zipfile.ZipFile(bounded)  # type: ignore[arg-type, type-var]  # it reads, seeks and tells, and no more
+    archive = zipfile.ZipFile(bounded)
     bounded.most = size
     members = archive.infolist()
     if len({member.filename for member in members}) < len(members):
