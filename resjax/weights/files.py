@@ -79,7 +79,8 @@ def kind_of(file: Path) -> str:
         return ".safetensors"
     for start, kind in STARTS.items():
         if begin.startswith(start):
-            return ".keras" if start[:2] == b"PK" and is_keras_archive(file) else kind
+            keras = start[:2] == b"PK" and (file.suffix == ".keras" or is_keras_archive(file))
+            return ".keras" if keras else kind
     for start, what in OTHERS.items():
         if begin.lower().startswith(start.lower()):
             raise BadInput(f"{file}: {what}")

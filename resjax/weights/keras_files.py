@@ -74,9 +74,9 @@ def look_into(file: Path, start: int, size: int) -> list[tuple[str, str, list[in
     except (subprocess.SubprocessError, ValueError):
         raise BadInput(f"{file}: not a whole Keras file of weights (HDF5 finds no end in it); get it again") from None
     if "refused" in found:
-        raise BadInput(f"{file}: {shown(found['refused'])}")
+        raise BadInput(f"{file}: {shown(found['refused'], 200)}")
     if "damaged" in found:
-        raise BadInput(f"{file}: not a whole Keras file of weights ({shown(found['damaged'])}); get it again")
+        raise BadInput(f"{file}: not a whole Keras file of weights ({shown(found['damaged'], 200)}); get it again")
     weights: list[tuple[str, str, list[int], int]] = found["weights"]
     return weights
 

@@ -18,7 +18,7 @@ from typing import Any
 from resjax.errors import BadInput
 
 MOST_BYTES = 1 << 26  # strings in memory take up to four times this
-MOST_OPCODES = 4_000_000  # the 1202-layer net takes 0.4 million, with momentum and an average 1.0 million
+MOST_OPCODES = 2_000_000  # the 1202-layer net takes 0.4 million, with momentum and an average 1.0 million
 LONGEST_NUMBER = 255  # digits or bytes: reading more takes more than linear time
 MOST_ARGUMENTS = 8
 ATTACKS = frozenset({
@@ -72,7 +72,10 @@ class Reader:
         while (opcode := content[self.position]) != STOP:
             self.position += 1
             self.charge(1)
-            ACTIONS[opcode](self)
+            action = ACTIONS.get(opcode)
+            if action is None:
+                raise ValueError(f"unknown opcode {opcode} at byte {self.position - 1}")
+            action(self)
         self.position += 1
         return self.stack.pop()
 

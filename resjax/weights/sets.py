@@ -106,7 +106,7 @@ def listed(paths: Iterable[str], what: str) -> str:
     return f"{what} {', '.join(map(shown, known[:LISTED])) or 'none'}{more}"
 
 
-def shown(name: object) -> str:
-    """Show a name from a file: no control characters, and not at any length."""
-    text = "".join(letter if letter.isprintable() else "?" for letter in str(name)[:80])
-    return text if len(str(name)) <= 80 else f"{text} ..."
+def shown(name: object, most: int = 80) -> str:
+    """Show a name or a message from a file: no control characters, and not at any length."""
+    text = "".join(letter if letter.isprintable() else "?" for letter in str(name)[:most])
+    return text if len(str(name)) <= most else f"{text} ..."

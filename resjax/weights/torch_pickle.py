@@ -79,7 +79,9 @@ def read_torch(file: Path, key: str | None = None) -> dict[str, np.ndarray]:
 
 def reason(error: BaseException) -> str:
     """Say why in a few words, without control characters of the file's."""
-    text = ascii(str(error) or type(error).__name__)[1:-1]
+    text = ascii(str(error))[1:-1]
+    if " " not in text:  # the key or index alone
+        text = f"{type(error).__name__} {text}".strip()
     return text if len(text) < 200 else f"{text[:200]} ..."
 
 
