@@ -88,7 +88,7 @@ def test_weights_are_fetched_once_and_then_need_no_network(hub, tmp_path):
 
 @pytest.mark.parametrize(("target", "environment", "message"), [
     ("someone/gone", {}, "nor a repository of the Hugging Face Hub"),
-    ("someone/empty", {}, "has neither model.safetensors nor pytorch_model.bin"),
+    ("someone/empty", {}, "has neither model.safetensors nor model.safetensors.index.json nor pytorch_model.bin"),
     ("someone/resnet", {"HF_HUB_OFFLINE": "1"}, "nor in the cache of the Hugging Face Hub, which cannot be reached"),
     ("someone/resnet", {"HF_ENDPOINT": "http://127.0.0.1:9"}, "or name a local file of weights"),
 ])
