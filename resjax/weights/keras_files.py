@@ -36,7 +36,7 @@ def read_keras_archive(file: Path) -> dict[str, np.ndarray]:
             member = archive.getinfo(INSIDE)
             with archive.open(member):
                 start = stream.tell()  # the member's own header is read, and its content is next
-    except (*BROKEN, OSError) as error:
+    except BROKEN as error:
         if isinstance(error, BadInput):
             raise
         raise BadInput(f"{file}: not a whole Keras archive ({reason(error)}); get it again") from None
@@ -86,7 +86,7 @@ def is_keras_archive(file: Path) -> bool:
     try:
         with file.open("rb") as stream:
             return INSIDE in open_zip(stream, file).namelist()
-    except (*BROKEN, OSError):
+    except BROKEN:
         return False
 
 

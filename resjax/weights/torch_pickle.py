@@ -27,7 +27,7 @@ DTYPES: dict[str, Any] = {
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the files before PyTorch 1.6, which are no archives
 MOST_AXES = 8
 LARGEST_DIRECTORY = 1 << 23  # bytes; the 1202-layer net's with momentum and an average takes 2 MiB
-BROKEN = (EOFError, ValueError, TypeError, LookupError, AttributeError, OverflowError, struct.error,
+BROKEN = (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, OverflowError, struct.error,
           zipfile.BadZipFile, NotImplementedError, RuntimeError, MemoryError)
 
 

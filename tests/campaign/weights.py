@@ -175,6 +175,8 @@ def run(cases: Iterator[Case], guard: Guard, folder: Path, seen: Callable[[Outco
 
 def summary(title: str, outcomes: list[Outcome]) -> int:
     """Print counts, and what broke a rule; return how many did."""
+    if not outcomes:
+        return 0
     kinds = collections.Counter(outcome.kind for outcome in outcomes)
     wrong = [(outcome, ", ".join(faults(outcome))) for outcome in outcomes if any(faults(outcome))]
     print(f"{title}: {len(outcomes)}; {', '.join(f'{kind} {count}' for kind, count in sorted(kinds.items()))}; "
@@ -205,7 +207,7 @@ def main() -> int:
         wrong = summary("constructions", run(
             (case for case in hostile_files.constructions() if arguments.only in case[0]), guard, folder, tell))
         mutated = mutations.mutated(honest, random.Random(arguments.seed), arguments.mutations)
-        wrong += summary("mutations", run(mutated, guard, folder, tell)) if arguments.mutations else 0
+        wrong += summary("mutations", run(mutated, guard, folder, tell))
         guard.end()
     return min(wrong, 1)
 
