@@ -7,7 +7,7 @@ import sys
 from itertools import islice
 
 import pytest
-from campaign import hostile_files, hostile_pickles, mutations
+from campaign import hostile_files, hostile_hdf5, hostile_pickles, mutations
 from campaign.weights import Guard, faults, run
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is watched through /proc")
@@ -23,7 +23,7 @@ def chosen():
                 yield f"pickle: {name}", lambda folder, content=content: hostile_files.archive(folder, content)
     yield from islice(hostile_files.archives(), 0, None, 3)
     yield from islice(hostile_files.safetensors(), 0, None, 3)
-    yield from islice(hostile_files.hdf5(), 0, None, 14)
+    yield from islice(hostile_hdf5.hdf5(), 0, None, 14)
 
 
 @pytest.fixture(scope="module")

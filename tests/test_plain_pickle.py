@@ -12,13 +12,14 @@ import pytest
 
 from resjax import BadInput
 from resjax.weights import plain_pickle
-from resjax.weights.plain_pickle import Inert, Name, Reader
+from resjax.weights.plain_pickle import Reader
+from resjax.weights.plain_values import Inert, Name
 
 PLAIN = {
     "none": None, "truth": [True, False], "whole": [0, 1, -1, 255, 256, 65535, 65536, -2**31, 2**31, 2**63, -2**100],
     "real": [0.5, -1e300, float("inf")], "text": ["", "a", "ä€😀", "x" * 300, "y" * 70_000],
-    "tuples": [(), (1,), (1, 2), (1, 2, 3), (1, 2, 3, (4, 5))], "lists": [[], [[1], [2, [3]]]], "nested": {"a": {"b": {"c": {}}}},
-    "shared": [("s", "s")] * 3}
+    "tuples": [(), (1,), (1, 2), (1, 2, 3), (1, 2, 3, (4, 5))], "lists": [[], [[1], [2, [3]]]],
+    "nested": {"a": {"b": {"c": {}}}}, "shared": [("s", "s")] * 3}
 
 
 def read(content):
@@ -48,7 +49,7 @@ def test_ordered_dictionaries_are_dictionaries(protocol):
 @pytest.mark.parametrize("protocol", range(6))
 def test_objects_are_inert(protocol):
     for value in (argparse.Namespace(lr=0.1), datetime.datetime(2026, 1, 1), pathlib.PurePosixPath("/a"), {1}, 1j,
-                  frozenset("ab"), np.float64(91.2), np.arange(3), functools.partial(print, 1), slice(1), np.dtype("f4")):
+                  frozenset("ab"), np.float64(91.2), np.arange(3), functools.partial(print, 1), np.dtype("f4")):
         found = read(pickle.dumps([value, "after"], protocol))
         assert isinstance(found[0], Inert), value
         assert found[1] == "after"

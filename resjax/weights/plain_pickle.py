@@ -12,39 +12,17 @@ or removes. https://docs.python.org/3/library/pickletools.html
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from resjax.errors import BadInput
+from resjax.weights.plain_values import LONGEST_NUMBER, Inert, Name, digits, integer, text
 
 MOST_BYTES = 1 << 26  # strings in memory take up to four times this
 MOST_OPCODES = 2_000_000  # the 1202-layer net takes 0.4 million, with momentum and an average 1.0 million
-LONGEST_NUMBER = 255  # digits or bytes: reading more takes more than linear time
 MOST_ARGUMENTS = 8
 ATTACKS = frozenset({
     "os", "posix", "nt", "subprocess", "pty", "runpy", "importlib", "shutil", "socket", "ctypes", "code", "commands"})
 BUILT_IN_ATTACKS = frozenset({"eval", "exec", "execfile", "compile", "open", "file", "__import__", "breakpoint"})
-
-
-@dataclass(frozen=True, slots=True)
-class Name:
-    """What a pickle names: a class or a function, which is not looked up."""
-
-    module: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
-
-
-class Inert:
-    """Stands for an object that a pickle makes, and holds nothing but whose it is and whether it was a `nn.Module`."""
-
-    __slots__ = ("maker", "network")
-
-    def __init__(self, maker: str) -> None:
-        self.maker = maker
-        self.network = False
 
 
 Rebuild = Callable[[Name, tuple[Any, ...]], Any]
@@ -201,26 +179,6 @@ class Reader:
         target = self.stack[-1]
         if isinstance(target, Inert) and isinstance(state, dict) and "_modules" in state:
             target.network = True
-
-
-def text(content: bytes) -> str:
-    """Decode a string; Python 2 wrote bytes of any kind as one."""
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError:
-        return content.decode("latin-1")
-
-
-def integer(content: bytes) -> int | bool:
-    """Read a whole number in digits, or a truth value as it was written before protocol 2."""
-    return content == b"01" if content in (b"00", b"01") else int(digits(content).removesuffix(b"L"))
-
-
-def digits(content: bytes) -> bytes:
-    """Return the digits of a number. Raises ValueError for too many."""
-    if len(content) > LONGEST_NUMBER:
-        raise ValueError("a number of too many digits")
-    return content
 
 
 def long(reader: Reader, form: struct.Struct) -> int:

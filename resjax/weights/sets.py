@@ -5,7 +5,7 @@ from typing import Any
 
 from resjax.errors import BadInput
 from resjax.weights.names import FAMILIES
-from resjax.weights.plain_pickle import Inert
+from resjax.weights.plain_values import Inert
 
 WRAPPERS = ("module.", "_orig_mod.", "model.")  # DataParallel and averages, torch.compile, Lightning and many scripts
 COUNTERS = frozenset({  # what stands among weights and is none: counts of batches, of updates and of averaged models

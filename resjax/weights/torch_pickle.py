@@ -17,7 +17,8 @@ import ml_dtypes
 import numpy as np
 
 from resjax.errors import BadInput
-from resjax.weights.plain_pickle import MOST_BYTES, Inert, Name, Reader
+from resjax.weights.plain_pickle import MOST_BYTES, Reader
+from resjax.weights.plain_values import Inert, Name
 from resjax.weights.sets import choose_set
 
 DTYPES: dict[str, Any] = {

@@ -117,7 +117,8 @@ def time() -> Iterator[tuple[str, bytes]]:
     yield "parameters in parameters", state(value=b"ctorch._utils\n_rebuild_parameter\nq\x00" + tensor() + b"q\x01"
                                             + b"h\x00h\x01\x85Rq\x01" * 200_000)
     yield "a list in itself", beside(b"]q\x00h\x00a")
-    yield "a dictionary in itself", b"\x80\x02}q\x00(" + text("a") + b"h\x00" + text("state_dict") + state()[2:-1] + b"u."
+    yield "a dictionary in itself", (b"\x80\x02}q\x00(" + text("a") + b"h\x00" + text("state_dict") + state()[2:-1]
+                                     + b"u.")
     yield "arguments that are their list", beside(b"ctorch._tensor\n_rebuild_from_type_v2\nq\x00]q\x01(h\x00Nh\x01eR")
 
 
@@ -135,11 +136,13 @@ def tensors() -> Iterator[tuple[str, bytes]]:
         storage(kind="HalfStorage", count=whole(2 * COUNT))) + b"u."
     for offset in (1 << 61, 1 << 63, -1, COUNT):
         yield f"offset {offset}", state(value=tensor(offset=whole(offset)))
-    for shape, strides in (((1 << 60,) * 4, (0,) * 4), ((1 << 40, 1 << 40, 1 << 40, 1), (1,) * 4), ((64, 3, 3, 3), (1 << 61,) * 4),
-                           ((64, 3, 3, 3), (-27, 9, 3, 1)), ((-64, 3, 3, 3), (27, 9, 3, 1)), ((1 << 62, 0, 1, 1), (1,) * 4),
-                           ((1 << 20, 1, 1, 1), (0, 0, 0, 0)), ((600, 600, 1, 1), (1, 1, 1, 1)), ((1,) * 70, (1,) * 70),
-                           ((64, 3, 3, 3), (1, 1))):
-        yield f"sizes {shape[:4]} strides {strides[:4]}", state(value=tensor(shape=sizes(shape), strides=sizes(strides)))
+    stem, all_one = (64, 3, 3, 3), (1, 1, 1, 1)
+    for shape, strides in (((1 << 60,) * 4, (0,) * 4), ((1 << 40, 1 << 40, 1 << 40, 1), all_one),
+                           (stem, (1 << 61,) * 4), (stem, (-27, 9, 3, 1)), ((-64, 3, 3, 3), (27, 9, 3, 1)),
+                           ((1 << 62, 0, 1, 1), all_one), ((1 << 20, 1, 1, 1), (0, 0, 0, 0)),
+                           ((600, 600, 1, 1), all_one), ((1,) * 70, (1,) * 70), (stem, (1, 1))):
+        value = tensor(shape=sizes(shape), strides=sizes(strides))
+        yield f"sizes {shape[:4]} strides {strides[:4]}", state(value=value)
     yield "sizes of real numbers", state(value=tensor(shape=group(b"G" + bytes(8), *[whole(3)] * 3)))
     yield "sizes of strings", state(value=tensor(shape=text("abcd")))
     yield "sizes of truth values", state(value=tensor(shape=b"(\x88\x88\x88\x88t"))
@@ -158,7 +161,8 @@ def tensors() -> Iterator[tuple[str, bytes]]:
         text(f"s{k}") + b"}(" + text("conv1.weight") + tensor() + b"u" for k in range(30_000)) + b"u."
     yield "sets under names of a million letters", b"\x80\x02}(" + b"".join(
         text(chr(97 + k) * MILLION) + state()[2:-1] for k in range(5)) + b"u."
-    yield "weights 1,000 dictionaries deep", b"\x80\x02" + (b"}" + text("a")) * 1000 + state()[2:-1] + b"s" * 1000 + b"."
+    yield "weights 1,000 dictionaries deep", (b"\x80\x02" + (b"}" + text("a")) * 1000 + state()[2:-1] + b"s" * 1000
+                                              + b".")
 
 
 def code() -> Iterator[tuple[str, bytes]]:
@@ -166,11 +170,12 @@ def code() -> Iterator[tuple[str, bytes]]:
     for name in FORGED:
         module, _, function = name.rpartition(".")
         yield f"call {name}", beside(f"c{module}\n{function}\n".encode() + group(text("touch MARKER")) + b"R")
-    yield "call by two strings", beside(text("timeit") + text("timeit") + b"\x93" + group(text("open('MARKER','w')")) + b"R")
-    yield "instance", beside(b"(" + text("open('MARKER','w')") + b"itimeit\ntimeit\n")
-    yield "object", beside(b"(ctimeit\ntimeit\n" + text("open('MARKER','w')") + b"o")
-    yield "new object", beside(b"ctimeit\nTimer\n" + group(text("open('MARKER','w')")) + b"\x81")
-    yield "new object by names", beside(b"ctimeit\nTimer\n" + group(text("open('MARKER','w')")) + b"}\x92")
+    run = text("open('MARKER','w')")
+    yield "call by two strings", beside(text("timeit") + text("timeit") + b"\x93" + group(run) + b"R")
+    yield "instance", beside(b"(" + run + b"itimeit\ntimeit\n")
+    yield "object", beside(b"(ctimeit\ntimeit\n" + run + b"o")
+    yield "new object", beside(b"ctimeit\nTimer\n" + group(run) + b"\x81")
+    yield "new object by names", beside(b"ctimeit\nTimer\n" + group(run) + b"}\x92")
     yield "state", beside(b"ctimeit\nTimer\n)\x81}(" + text("__class__") + text("x") + b"ub")
     yield "state of a dictionary", state()[:-1] + b"}(" + text("__class__") + b"cposixpath\njoin\nub."
     yield "state of a name", beside(b"ctimeit\nTimer\n}(" + text("timer") + text("x") + b"ub")
@@ -190,7 +195,8 @@ def nonsense() -> Iterator[tuple[str, bytes]]:
     """End too early, or do what no pickle does."""
     yield "nothing", b""
     yield "an end", b"."
-    yield "a whole network", b"\x80\x02cmodels\nResNet\n)\x81}(" + text("_modules") + b"}" + text("_parameters") + b"}ub."
+    modules = text("_modules") + b"}" + text("_parameters") + b"}"
+    yield "a whole network", b"\x80\x02cmodels\nResNet\n)\x81}(" + modules + b"ub."
     for opcode in b"\x85\x86\x87aeustlbRQ01od\x81\x90\x91\x92\x93h\x94\x01\xff":
         yield f"opcode {opcode:#x} alone", b"\x80\x02" + bytes([opcode])
     yield "an item for a number", b"\x80\x02K\x01Na."

@@ -39,7 +39,8 @@ def honest_files(folder: Path) -> list[Path]:
     with zipfile.ZipFile(folder / "new.keras", "w") as archive:
         archive.writestr("config.json", json.dumps({"config": {}}))
         archive.write(folder / "inside", "model.weights.h5")
-    return [folder / name for name in ("resnet.pth", "resnet.pt", "old.th", "resnet.safetensors", "old.h5", "new.keras")]
+    names = ("resnet.pth", "resnet.pt", "old.th", "resnet.safetensors", "old.h5", "new.keras")
+    return [folder / name for name in names]
 
 
 def keras(file: h5py.File, layers: list[str]) -> None:

@@ -2,8 +2,9 @@
 
     python tests/campaign/weights.py [--mutations 10000] [--seed 0] [--only TEXT] [--verbose]
 
-writes every construction of `hostile_files` and so many mutations of whole files, loads each in a process whose
-memory, time and doings are watched, and prints counts; what broke a rule is listed, and then the exit code is 1.
+writes every construction of `hostile_files` and `hostile_hdf5` and so many mutations of whole files, loads each in a
+process whose memory, time and doings are watched, and prints counts; what broke a rule is listed, and then the exit
+code is 1.
 """
 
 import argparse
@@ -22,12 +23,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from campaign import hostile_files, mutations
+from campaign import hostile_files, hostile_hdf5, mutations
 
 MEMORY, SECONDS = 1 << 30, 10.0  # more than what the largest honest file here takes, which is 1 MB
 PATIENCE = 120  # seconds without a word from the process, on a busy machine
 FORBIDDEN = ("os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "os.remove", "os.rename", "os.rmdir",
              "os.mkdir", "pickle.find_class", "socket.connect", "shutil.rmtree", "ctypes.dlopen", "webbrowser.open")
+
+
+def constructions() -> Iterator["Case"]:
+    """List all hostile files."""
+    for kind in (hostile_files.pickles, hostile_files.archives, hostile_files.safetensors, hostile_hdf5.hdf5,
+                 hostile_files.others):
+        yield from kind()
 
 
 class Outcome(NamedTuple):
@@ -44,7 +52,8 @@ class Outcome(NamedTuple):
 def watch(doings: list[str]) -> None:
     """Note whatever this process does that reading a file never needs."""
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if event in FORBIDDEN or (event == "open" and isinstance(arguments[1], str) and set("wax+") & set(arguments[1])):
+        writes = event == "open" and isinstance(arguments[1], str) and set("wax+") & set(arguments[1])
+        if event in FORBIDDEN or writes:
             doings.append(f"{event} {arguments[:2]}")
         if event == "subprocess.Popen" and not str(arguments[1][2]).endswith("hdf5_layout.py"):
             doings.append(f"{event} {arguments[1]}")
@@ -205,7 +214,7 @@ def main() -> int:
         honest = mutations.honest_files(folder)
         guard = Guard(honest)
         wrong = summary("constructions", run(
-            (case for case in hostile_files.constructions() if arguments.only in case[0]), guard, folder, tell))
+            (case for case in constructions() if arguments.only in case[0]), guard, folder, tell))
         mutated = mutations.mutated(honest, random.Random(arguments.seed), arguments.mutations)
         wrong += summary("mutations", run(mutated, guard, folder, tell))
         guard.end()
