@@ -5,6 +5,7 @@ no network of the paper is refused by what it is.
 import json
 import shutil
 
+import jax
 import numpy as np
 import pytest
 from networks import in_parts, random_network, same_network
@@ -39,7 +40,7 @@ def test_headers_of_every_length_are_safetensors(tmp_path):
 
 @pytest.mark.parametrize(("begin", "message"), [
     (b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS; `git lfs pull`"),
-    (b"<!DOCTYPE html>", "a web page; download the file itself"), (b"\x1f\x8b\x08", "compressed by gzip; unpack it first"),
+    (b"<!DOCTYPE html>", "a web page; download the file itself"), (b"\x1f\x8b\x08", "compressed by gzip; unpack it"),
     (bytes(257) + b"ustar\0" + bytes(99), "a tar archive; unpack it first"), (b"\x93NUMPY\x01\0", "a NumPy array"),
     (b"GGUF\x03", "a quantised network"), (b"hello", "neither a file of safetensors nor of PyTorch"),
 ])
@@ -69,7 +70,7 @@ def test_a_network_in_several_files(network, exported, tmp_path):
 
     one, two = sorted(set(places.values()))
     for changes, message in (
-            ({"extra": one}, f"extra is not in {one}"), ({"conv1.weight": "../a.safetensors"}, "no safetensors file in the"),
+            ({"extra": one}, f"extra is not in {one}"), ({"x": "../a.safetensors"}, "no safetensors file in the same"),
             ({"conv1.weight": "gone.safetensors"}, "gone.safetensors, which holds a part of the network, is missing"),
             ({next(iter(places)): two}, f"lies in {one}, and the index does not say so"),
             ({"x": 3}, "3 is no safetensors file"), ({"x": ["a"]}, "not a readable index")):
@@ -92,20 +93,23 @@ def without_head(exported, file, head):
     return file
 
 
-@pytest.mark.parametrize(("family", "form", "head"), [("cifar", "akamaster", "linear"), ("imagenet", "torchvision", "fc"),
-                                                      ("imagenet", "huggingface", "classifier")])
+@pytest.mark.parametrize(("family", "form", "head"), [
+    ("cifar", "akamaster", "linear"), ("cifar", "torchvision", "fc"), ("imagenet", "huggingface", "classifier")])
 def test_a_network_without_its_last_layer_gives_features(family, form, head, tmp_path):
-    whole = random_network(family, 14 if family == "cifar" else 18, "A" if family == "cifar" else "B", size=32)
+    small = family == "cifar"
+    whole = random_network(family, 8 if small else 18, "A" if form == "akamaster" else "B")
     file = without_head(export(whole, form, tmp_path / "out"), tmp_path / "a.safetensors", head)
     network = load(file, shortcut="A")
     assert network.model.classes == 0
-    assert "fc" not in network.variables["params"]
-    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.uint8)
-    known = whole._replace(architecture=network.architecture, mean=network.mean[:32, :32], model=whole.model.clone(
-        std=network.architecture.std))
-    network = network._replace(mean=network.mean[:32, :32])
-    assert np.array_equal(embed(network, pixels), embed(known, pixels))
-    assert all(map(np.array_equal, features(network, pixels), features(known, pixels)))
+    known = {name: part for name, part in whole.variables["params"].items() if name != "fc"}
+    assert jax.tree.all(jax.tree.map(np.array_equal, network.variables["params"], known))
+    if small:
+        pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.uint8)
+        known = whole._replace(mean=network.mean, model=whole.model.clone(std=network.architecture.std))
+        assert np.array_equal(embed(network, pixels), embed(known, pixels))
+        assert np.array_equal(features(network, pixels)[1], features(known, pixels)[1])
+        average = network.model.apply(network.variables, pixels - network.mean)
+        assert np.allclose(average, embed(network, pixels), rtol=1e-5, atol=1e-5)
     with pytest.raises(BadInput, match="has no last layer and tells no classes apart"):
         export(network, "torchvision", tmp_path / "again")
 
@@ -129,7 +133,7 @@ def rename(tensors, old, new):
     (lambda t: {**rename(t, "conv1.weight", "conv1.0.weight"), "conv1.3.weight": np.zeros((1, 1, 3, 3))},
      "a ResNet whose stem is three 3x3 convolutions"),
     (lambda t: {**t, "layer1.0.conv2.weight": np.zeros((16, 4, 3, 3))}, "grouped convolutions"),
-    (lambda t: {**t, "layer1.0.conv2.weight": np.zeros((128, 128, 3, 3)), "layer1.0.conv3.weight": np.zeros((256, 128, 1, 1))},
+    (lambda t: {**t, "layer1.0.conv2.weight": np.zeros((128, 128, 3, 3)), "layer1.0.conv3.weight": t["conv1.weight"]},
      "wider bottlenecks"),
     (lambda t: {**t, "layer1.0.conv2.weight": np.zeros((16, 16, 3, 3), np.int8)}, "a quantised network"),
     (lambda t: {**t, "fc.zero_point": np.zeros(1)}, "a quantised network"),
@@ -141,9 +145,9 @@ def rename(tensors, old, new):
 ])
 def test_other_networks_are_refused_by_what_they_are(change, kind, exported, tmp_path):
     changed = change(load_file(exported / "model.safetensors"))
-    save_file({name: tensor if tensor.dtype == np.int8 else tensor.astype(np.float32) for name, tensor in changed.items()},
-              tmp_path / "a.safetensors")
-    with pytest.raises(BadInput, match=rf"a\.safetensors: {kind}.*, which is no network of the paper|{kind}"):
+    save_file({name: tensor.astype(np.int8 if tensor.dtype == np.int8 else np.float32)
+               for name, tensor in changed.items()}, tmp_path / "a.safetensors")
+    with pytest.raises(BadInput, match=rf"a\.safetensors: .*{kind}.*, which is no network of the paper"):
         load(tmp_path / "a.safetensors")
 
 
@@ -164,6 +168,6 @@ def test_what_lies_beside_weights_is_bounded(exported, tmp_path):
     (folder / "mean.npy").write_bytes(content.replace(b"(32, 32, 3), }", b"(1<<9**9,), } "))
     with pytest.raises(BadInput, match=r"mean\.npy: not a readable mean image"):
         load(folder)
-    (folder / "mean.npy").write_bytes(content.replace(b"(32, 32, 3), }   ", b"(3000000000,), }"))
+    (folder / "mean.npy").write_bytes(content.replace(b"(32, 32, 3), }   ", b"(3000000000,), } "))
     with pytest.raises(BadInput, match=r"mean\.npy: not a readable mean image \(it states more than it holds"):
         load(folder)

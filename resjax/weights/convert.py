@@ -135,8 +135,8 @@ def reorder(variables: Any, model: ResNet, *, back: bool) -> Any:
             for block in collection[f"stage{stage}"].values():
                 permute(block, before if block is collection[f"stage{stage}"]["first"] else order, order, back)
         before = order
-    fc = variables["params"]["fc"]
-    fc["kernel"] = fc["kernel"][turned(before, back)]
+    if (fc := variables["params"].get("fc")) is not None:  # a network without its last layer has none
+        fc["kernel"] = fc["kernel"][turned(before, back)]
     return variables
 
 
