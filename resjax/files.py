@@ -13,6 +13,7 @@ import numpy as np
 from resjax.errors import BadInput, check
 from resjax.platform import cache_directory
 
+LARGEST_JSON = 1 << 23  # bytes
 CACHE_FORMAT = 2  # counts up when what is kept would be computed in another way: older arrays are then built anew
 
 
@@ -36,6 +37,8 @@ def write_text(file: Path, text: str) -> None:
 def read_json(file: Path, *keys: str) -> dict[str, Any]:
     """Read an object from a JSON file. Raises BadInput, naming it, where it is none, or lacks one of `keys`."""
     try:
+        if file.stat().st_size > LARGEST_JSON:
+            raise ValueError("it is too large")
         content = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{file}: not a readable JSON file ({error})") from None

@@ -10,6 +10,7 @@ import numpy as np
 from flax import linen as nn
 
 from resjax.data import Preprocessing
+from resjax.errors import check
 from resjax.experiment import Architecture, Data, Photographs
 from resjax.models import ResNet
 
@@ -25,7 +26,8 @@ class Classifier(NamedTuple):
 class Network(NamedTuple):
     """A network of the paper with its weights, and how images are prepared for it.
 
-    `data` tells where its test images are if nothing else is said. `classes` is empty where nobody told their names.
+    `data` tells where its test images are if nothing else is said. `classes` is empty where nobody told their names,
+    and `model.classes` is 0 where the last layer is missing: then there are no logits; `features` and `embed` work.
     """
 
     name: str
@@ -50,6 +52,12 @@ class Network(NamedTuple):
 def as_classifier(network: Network | Classifier) -> Classifier:
     """Return what it takes to tell images apart."""
     return network.classifier if isinstance(network, Network) else network
+
+
+def check_last_layer(network: Network) -> None:
+    """Raise BadInput for a network that has no last layer, and so no logits."""
+    check(network.model.classes > 0, f"{network.name} has no last layer and tells no classes apart; it gives features, "
+                                     "and fine-tuning (--initialize-from) adds a layer")
 
 
 def features(network: Network, pixels: Any) -> tuple[jax.Array, ...]:

@@ -1,7 +1,10 @@
 """Small networks with random weights, for tests that load and export them."""
 
+import json
+
 import jax
 import numpy as np
+from safetensors.numpy import load_file, save_file
 
 from resjax import Architecture, Data, Network, Photographs
 from resjax.data import Preprocessing
@@ -33,6 +36,19 @@ def random_network(family="cifar", depth=14, shortcut="A", classes=("cat", "dog"
     variables = jax.tree.unflatten(structure, [np.float32(draw(path, leaf)) for path, leaf in leaves])
     preprocessing = Preprocessing(np.broadcast_to(np.float32(mean), (size, size, 3)).copy(), std, side)
     return Network("random", architecture, data, tuple(classes), model, variables, preprocessing)
+
+
+def in_parts(folder):
+    """Put the weights of an exported folder into two files and an index, as transformers does."""
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names, places = list(tensors), {}
+    for number, part in enumerate((names[:9], names[9:]), 1):
+        file = f"model-0000{number}-of-00002.safetensors"
+        save_file({name: tensors[name] for name in part}, folder / file)
+        places.update(dict.fromkeys(part, file))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    return places
 
 
 def same_network(a, b):

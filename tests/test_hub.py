@@ -3,13 +3,14 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from networks import random_network
+from networks import in_parts, random_network
 
 from resjax import BadInput, export, load
 from resjax.weights.hub import is_repository
@@ -19,9 +20,12 @@ COMMIT = "c" * 40
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory):
-    """Serve `someone/resnet` and `someone/empty`; yield the server's address and what was asked of it."""
+    """Serve `someone/resnet`, `someone/sharded` and `someone/empty`; yield the server's address and what was asked."""
     folder = export(random_network(), "akamaster", tmp_path_factory.mktemp("hub") / "resnet")
     (folder / "large.bin").write_bytes(b"0" * 1000)
+    parts = shutil.copytree(folder, folder.with_name("sharded"))
+    (parts / "model-00009-of-00009.safetensors").write_bytes(b"0" * 1000)  # which the index does not name
+    in_parts(parts)
     asked = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -31,7 +35,8 @@ def hub(tmp_path_factory):
         def do_GET(self):
             asked.append(self.path)
             path = self.path.partition("?")[0]
-            files = list(folder.iterdir()) if "/resnet/" in path else []
+            repository = parts if "/sharded/" in path else folder
+            files = [] if "/empty/" in path else list(repository.iterdir())
             if "someone/" not in path or "/gone/" in path:
                 return self.answer(404, b"", {"X-Error-Code": "RepoNotFound"})
             if "/tree/" in path:
@@ -40,7 +45,7 @@ def hub(tmp_path_factory):
             if path.startswith("/api/"):
                 siblings = [{"rfilename": file.name} for file in files]
                 return self.answer(200, json.dumps({"id": "x", "sha": COMMIT, "siblings": siblings}).encode())
-            content = (folder / path.rpartition("/")[2]).read_bytes()
+            content = (repository / path.rpartition("/")[2]).read_bytes()
             etag = f'"{hashlib.sha1(content).hexdigest()}"'
             return self.answer(200, content, {"ETag": etag, "X-Repo-Commit": COMMIT})
 
@@ -86,9 +91,19 @@ def test_weights_are_fetched_once_and_then_need_no_network(hub, tmp_path):
     assert len(asked) == before
 
 
+def test_weights_in_several_files_are_fetched_as_the_index_says(hub, tmp_path):
+    address, asked = hub
+    for environment in ({}, {"HF_HUB_OFFLINE": "1"}):
+        out, code = ask("someone/sharded", tmp_path, address, **environment)
+        assert (code, "ResNet A-14 for CIFAR-10" in out) == (0, True)
+    fetched = {path.rpartition("/")[2] for path in asked if "/sharded/resolve/" in path}
+    assert {"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"} <= fetched
+    assert not {"large.bin", "model-00009-of-00009.safetensors"} & fetched
+
+
 @pytest.mark.parametrize(("target", "environment", "message"), [
     ("someone/gone", {}, "nor a repository of the Hugging Face Hub"),
-    ("someone/empty", {}, "has neither model.safetensors nor pytorch_model.bin"),
+    ("someone/empty", {}, "has neither model.safetensors nor model.safetensors.index.json nor pytorch_model.bin"),
     ("someone/resnet", {"HF_HUB_OFFLINE": "1"}, "nor in the cache of the Hugging Face Hub, which cannot be reached"),
     ("someone/resnet", {"HF_ENDPOINT": "http://127.0.0.1:9"}, "or name a local file of weights"),
 ])

@@ -94,7 +94,11 @@ def test_prefixes_of_parallel_training_are_dropped(prefix, network, exported, tm
     (put("extra.weight", np.zeros(3)), r"our network has no place for extra.weight"),
     (put("module.conv1.weight", np.zeros(3)), "conv1.weight and module.conv1.weight are the same tensor, twice"),
     (put("bn1.bias", np.full(16, np.nan)), "bn1.bias holds a value that is not finite"),
-    (rename("linear.weight", "head.weight"), "its names are nobody's that we know"),
+    (rename("linear.weight", "head.weight"), "our network has no place for head.weight, linear.bias"),
+    (rename("conv1.weight", "stem.weight"), "its names are nobody's that we know"),
+    (put("linear.weight", np.zeros((3, 63))), r"linear.weight has shape \(3, 63\), and the last maps have 64 channels"),
+    (put("linear.weight", np.zeros((0, 64))), r"the last \(0, 64\)"),
+    (put("conv1.weight", np.zeros((1, 2000, 1, 1))), "2,000 channels; 1024 are the most"),
     (put("layer2.0.shortcut.0.weight", np.zeros((32, 16, 1, 1))), r"project in the blocks \[\(2, 0\)\] .* neither "
      r"option B, \[\(2, 0\), \(3, 0\)\], nor C"),
     (lambda t: [t.pop(name) for name in list(t) if name.startswith("layer3.1")], r"basic blocks \(2, 2, 1\) are "),
@@ -110,7 +114,7 @@ def test_what_does_not_fit_is_named_on_both_sides(change, message, exported, tmp
 
 @pytest.mark.parametrize(("name", "content", "message"), [
     ("none.safetensors", None, "no run lies there .* nor weights"),
-    ("weights.npz", b"x", "a file of weights ends in .safetensors, .pt, .pth, .th, .bin, .h5"),
+    ("weights.npz", b"x", "neither a file of safetensors nor of PyTorch, nor HDF5 as Keras writes it"),
     ("weights.safetensors", b"", "not a whole safetensors file"),
     ("weights.safetensors", b"\xff" * 100, "not a whole safetensors file"),
     ("weights.h5", b"x" * 100, "not a whole Keras file"),
@@ -157,7 +161,7 @@ def test_a_name_twice_in_a_safetensors_file(exported, tmp_path):
 
 def test_keras_files_without_names_or_with_strange_layers(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
-        file.create_group("layers")
+        file.create_group("x")
     with pytest.raises(BadInput, match=r"its layers have no names; write it by model.save"):
         load(tmp_path / "a.h5")
     with h5py.File(tmp_path / "b.h5", "w") as file:

@@ -29,6 +29,8 @@ class Unsaid:
     """Whether a file of weights without projections is of a plain net or of one with option A."""
     resize: Resize | None = None
     """How images are resized, if not as the weights' description says: area (ours), or as Pillow does."""
+    key: str | None = None
+    """Which of several sets of weights in a file: the error lists them, such as state_dict, state_dict_ema."""
 
 
 Asked = tyro.conf.OmitArgPrefixes[Unsaid]
@@ -37,7 +39,7 @@ NETWORK = "a run directory, a file of weights, a folder with one, or OWNER/NAME 
 
 def load_as(target: str, unsaid: Unsaid) -> Network:
     """Load a network, with what was said of it."""
-    network = load(target, stride_in=unsaid.stride_in, shortcut=unsaid.shortcut)
+    network = load(target, stride_in=unsaid.stride_in, shortcut=unsaid.shortcut, key=unsaid.key)
     if unsaid.resize is None:
         return network
     return network._replace(data=replace(network.data, resize=unsaid.resize),

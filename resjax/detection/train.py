@@ -91,7 +91,7 @@ def restore_or_draw(run: Run, devices: Sequence[jax.Device], weights: Weights) -
     restored = restore_latest(run.manager, first)
     state, meta = restored or (start_from(weights, first), {"sums": {}})
     write_detection(log.run_directory, detection, run.batches.images.classes, devices)
-    rewind_metrics(log.run_directory, int(state.step), detection.steps)
+    rewind_metrics(log, int(state.step))
     if int(state.step):
         log.tell(f"goes on from step {int(state.step)}")
     return state, LossSums(**meta["sums"])

@@ -14,7 +14,7 @@ from resjax.errors import BadInput, check
 from resjax.evaluation.probabilities import log_probabilities, log_probabilities_of_views
 from resjax.evaluation.views import Protocol, views_of
 from resjax.experiment import Data, Photographs
-from resjax.network import Classifier, Network, as_classifier, imagenet_classes
+from resjax.network import Classifier, Network, as_classifier, check_last_layer, imagenet_classes
 from resjax.progress import tell
 
 
@@ -127,6 +127,7 @@ def class_places(network: Network, classes: tuple[str, ...], source: str) -> np.
     A class may be called by any of ImageNet's names for it. Says so where they are not simply all, in their order.
     Raises BadInput where the network does not know one, or where its own are unnamed and not as many.
     """
+    check_last_layer(network)
     if not network.classes:
         check(len(classes) == network.model.classes, f"{source} has {len(classes)} classes, {network.name} was trained "
                                                      f"on {network.model.classes}, which nobody has named")
@@ -161,6 +162,7 @@ def spelled(name: str) -> str:
 
 def classify(file: Path, network: Network, most: int = 5) -> list[tuple[int, float]]:
     """Return the likeliest classes of a picture, with their probabilities. Raises BadInput where it cannot be read."""
+    check_last_layer(network)
     try:
         encoded = file.read_bytes()
     except OSError as error:

@@ -129,8 +129,8 @@ class ResNet(nn.Module):
     `blocks` counts the blocks of each stage; the filters double from stage to stage, where the maps halve.
     With `train=True` batch norm uses the batch's own statistics, over `ghost_batch_size` images at a time, and updates
     the collection `batch_stats`; with `frozen_batch_norm` it keeps to those that it has. Images may be of any size:
-    the average over the last maps comes last. With `features=True` the outputs of the stages are returned instead,
-    each `[batch, height, width, channels]`.
+    the average over the last maps comes last, and with 0 `classes` it is returned. With `features=True` the outputs of
+    the stages are returned instead, each `[batch, height, width, channels]`.
     """
 
     blocks: tuple[int, ...]
@@ -178,6 +178,8 @@ class ResNet(nn.Module):
         if features:
             return tuple(outputs)
         x = x.astype(jnp.float32).mean((1, 2))
+        if not self.classes:
+            return x
         he = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
         return nn.Dense(self.classes, kernel_init=he, precision=matmul, name="fc")(x)
 

@@ -59,15 +59,19 @@ def restore(run_directory: str | Path, device: jax.Device | None = None) -> Trai
     return Trained(experiment, classes, model, state)
 
 
-def load(target: str | Path, *, stride_in: StrideIn | None = None, shortcut: Bare | None = None) -> Network:
+def load(target: str | Path, *, stride_in: StrideIn | None = None, shortcut: Bare | None = None,
+         key: str | None = None) -> Network:
     """Load a network from a run directory, a file of weights, a folder with one, or OWNER/NAME on the Hugging Face Hub.
 
     `stride_in` ("1x1": v1, "3x3": v1.5) and `shortcut` ("plain", "A") say what tensors cannot tell; the error says
-    when one is needed. Raises BadInput for what is missing, damaged, or no network of the paper.
+    when one is needed. `key` chooses one of several sets of weights in a file, such as an average beside the raw ones.
+    A network without its last layer has 0 classes: for features and fine-tuning. Raises BadInput for what is missing,
+    damaged, or no network of the paper.
     """
     if (run_directory := Path(target).expanduser()).joinpath("experiment.json").is_file():
+        check(key is None, f"{run_directory}: a run has one set of weights, so --key chooses none; leave it out")
         return restore(run_directory).network
-    return load_weights(target, stride_in=stride_in, shortcut=shortcut)
+    return load_weights(target, stride_in=stride_in, shortcut=shortcut, key=key)
 
 
 def needs_weights(experiment: Experiment, run_directory: Path) -> bool:

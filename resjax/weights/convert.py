@@ -126,8 +126,9 @@ def reorder(apart: Any, model: ResNet, *, back: bool) -> None:
             for number, block in enumerate(collection[f"stage{stage + 1}"]):
                 permute(block, order if number else before, order, back)
         before = order
-    kernel = apart["params"]["fc"]["kernel"]
-    kernel[...] = kernel[turned(before, back)]
+    if "fc" in apart["params"]:  # which a network without its last layer lacks
+        kernel = apart["params"]["fc"]["kernel"]
+        kernel[...] = kernel[turned(before, back)]
 
 
 def permute(block: Any, incoming: np.ndarray, outgoing: np.ndarray, back: bool) -> None:

@@ -14,7 +14,7 @@ from safetensors.numpy import save
 
 from resjax.errors import BadInput
 from resjax.files import write_json
-from resjax.network import Network, imagenet_classes
+from resjax.network import Network, check_last_layer, imagenet_classes
 from resjax.variants import IMAGENET
 from resjax.weights.convert import flip_colours, to_tensors
 from resjax.weights.metadata import entry_of, write_metadata
@@ -53,6 +53,7 @@ def export(network: Network, to: Form, out: str | Path, errors: Sequence[Measure
 
 def check_form(network: Network, to: Form) -> None:
     """Raise BadInput unless the other side has a network that computes the same."""
+    check_last_layer(network)
     architecture = network.architecture
     family, depth, shortcut = architecture.family, architecture.depth, architecture.shortcut
     wide = depth >= 50

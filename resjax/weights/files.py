@@ -1,6 +1,7 @@
-"""Files of weights to named arrays, whoever wrote them."""
+"""Files of weights to named arrays, whoever wrote them: told by their content, whatever they are called."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import ml_dtypes
@@ -8,72 +9,134 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from resjax.errors import BadInput
-from resjax.weights.torch_pickle import read_torch
+from resjax.weights.keras_files import is_keras_archive, read_keras, read_keras_archive
+from resjax.weights.sets import shown
+from resjax.weights.torch_pickle import read_torch, reason
 
 Tensors = dict[str, np.ndarray]
-LEAVES = {1: ("kernel",), 2: ("kernel", "bias"), 4: ("gamma", "beta", "moving_mean", "moving_variance")}
+INDEX = ".index.json"  # of a network in several safetensors files
+MOST_TENSORS = 1 << 14  # the 1202-layer net has 7,208
+MOST_ELEMENTS = 1 << 28  # ResNet-152 with 50,000 classes has 160 million
+LARGEST_FILE = 3 * 8 * MOST_ELEMENTS  # float64, with momentum and an average beside the weights
+MOST_SHARDS = 64
+LARGEST_HEADER = 1 << 23  # bytes, of a safetensors file or index; the 1202-layer net's takes 0.7 MiB
+LONGEST_NAME = 200
+STARTS = {b"\x89HDF\r\n\x1a\n": ".h5", b"PK\x03\x04": ".pt", b"\x80": ".pt"}
+OTHERS = {  # what people have in place of weights, and what helps
+    b"version https://git-lfs": "a pointer of Git LFS; `git lfs pull` brings the file itself",
+    b"<": "a web page; download the file itself", b"\x1f\x8b": "compressed by gzip; unpack it first",
+    b"BZh": "compressed by bzip2; unpack it first", b"\xfd7zXZ": "compressed by xz; unpack it first",
+    b"\x93NUMPY": "a NumPy array; weights need names", b"GGUF": "a quantised network (GGUF)"}
 
 
-def read_tensors(file: Path) -> Tensors:
-    """Read every tensor of a file by name: `.safetensors`, `.pt`, `.pth`, `.th`, `.bin` (PyTorch) or `.h5` (Keras).
+def read_tensors(file: Path, key: str | None = None) -> Tensors:
+    """Read every tensor of a file by name: safetensors, or an index of several; PyTorch's; Keras's `.h5`, `.keras`.
 
-    No code in a file is run. Raises BadInput, naming the file, where it is missing, damaged or of another kind.
+    `key` chooses one of several sets of weights in a PyTorch file. No code in a file is run, and reading takes no more
+    memory than the file has bytes. Raises BadInput, naming the file, where it is missing, damaged or of another kind.
     """
-    read = READERS.get(file.suffix.lower())
-    if read is None:
-        raise BadInput(f"{file}: a file of weights ends in {', '.join(READERS)}")
     if not file.is_file():
         raise BadInput(f"{file}: no such file")
-    tensors = read(file)
+    if file.stat().st_size > LARGEST_FILE:
+        raise BadInput(f"{file}: {file.stat().st_size:,} bytes are more than any network of the paper takes")
+    kind = kind_of(file)
+    if key is not None and kind != ".pt":
+        raise BadInput(f"{file}: it holds one set of weights, so --key chooses none; leave it out")
+    tensors = read_torch(file, key) if kind == ".pt" else READERS[kind](file)
     if not tensors:
         raise BadInput(f"{file}: it holds no tensor")
-    odd = next((name for name, tensor in tensors.items() if tensor.dtype.kind not in "biuf"
-                and tensor.dtype != ml_dtypes.bfloat16), None)
-    if odd is not None:
-        raise BadInput(f"{file}: {odd} holds {tensors[odd].dtype}, not numbers that weights are kept in")
+    check_tensors(tensors, file)
     return tensors
+
+
+def check_tensors(tensors: Tensors, file: Path) -> None:
+    """Raise BadInput for more tensors or numbers than the library's largest networks have, odd names and types."""
+    elements = sum(tensor.size for tensor in tensors.values())
+    if len(tensors) > MOST_TENSORS or elements > MOST_ELEMENTS:
+        raise BadInput(f"{file}: {len(tensors):,} tensors of {elements:,} numbers are more than any network of the "
+                       "paper has")
+    for name, tensor in tensors.items():
+        if len(name) > LONGEST_NAME or not name.isprintable():
+            raise BadInput(f"{file}: {shown(name)} is no name of a tensor")
+        if tensor.dtype.kind not in "biuf" and tensor.dtype != ml_dtypes.bfloat16:
+            raise BadInput(f"{file}: {name} holds {tensor.dtype}, not numbers that weights are kept in")
+
+
+def kind_of(file: Path) -> str:
+    """Tell what a file is by how it begins; of one that begins in no way that is known, by its name. Raises BadInput,
+    saying what it is where that can be told, for a file of none of these kinds.
+    """
+    try:
+        with file.open("rb") as stream:
+            begin = stream.read(264)
+    except OSError as error:
+        raise BadInput(f"{file}: cannot be read ({error.strerror})") from None
+    if file.name.endswith(INDEX):
+        return INDEX
+    if begin[257:262] == b"ustar":
+        raise BadInput(f"{file}: a tar archive; unpack it first")
+    if begin[4:9] == b"\0\0\0\0{":  # the length of a header in JSON; its first byte may be anything
+        return ".safetensors"
+    for start, kind in STARTS.items():
+        if begin.startswith(start):
+            keras = start[:2] == b"PK" and (file.suffix == ".keras" or is_keras_archive(file))
+            return ".keras" if keras else kind
+    for start, what in OTHERS.items():
+        if begin.lower().startswith(start.lower()):
+            raise BadInput(f"{file}: {what}")
+    if file.suffix.lower() not in SUFFIXES:
+        raise BadInput(f"{file}: neither a file of safetensors nor of PyTorch, nor HDF5 as Keras writes it")
+    return SUFFIXES[file.suffix.lower()]
 
 
 def read_safetensors(file: Path) -> Tensors:
-    """Read a safetensors file."""
+    """Read a safetensors file. Raises BadInput."""
     try:
+        with file.open("rb") as stream:
+            size = int.from_bytes(stream.read(8), "little")
+        if size > LARGEST_HEADER:
+            raise ValueError(f"a header of {size:,} bytes")
         with safe_open(file, framework="np") as opened:
             return {name: np.asarray(opened.get_tensor(name)) for name in opened.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise BadInput(f"{file}: not a whole safetensors file ({error}); get it again") from None
+    except (SafetensorError, OSError, ValueError, KeyError, AttributeError, TypeError, MemoryError) as error:
+        raise BadInput(f"{file}: not a whole safetensors file ({reason(error)}); get it again") from None
 
 
-def read_keras(file: Path) -> Tensors:
-    """Read the weights of a Keras `.h5` file, by the names of their layers: `LAYER/kernel`, `LAYER/gamma` ...
-
-    What a layer's weights are is told by their order, as Keras itself does.
-    """
-    import h5py  # here, as it takes every start of resjax 35 ms
-
+def read_index(file: Path) -> Tensors:
+    """Read a network that lies in several safetensors files, as its index tells. Raises BadInput where they differ."""
+    places = read_places(file)
     tensors: Tensors = {}
-    try:
-        with h5py.File(file, "r") as opened:
-            root = opened.get("model_weights", opened)
-            if "layer_names" not in root.attrs:
-                raise BadInput(f"{file}: its layers have no names; write it by model.save('NAME.h5')")
-            for layer in map(as_text, root.attrs["layer_names"]):
-                names = [as_text(name) for name in root[layer].attrs["weight_names"]]
-                if len(names) not in (0, *LEAVES):
-                    raise BadInput(f"{file}: {layer} has {len(names)} weights; no layer of a ResNet has so many")
-                for leaf, name in zip(LEAVES.get(len(names), ()), names, strict=True):
-                    tensors[f"{layer}/{leaf}"] = np.asarray(root[layer][name])
-    except BadInput:
-        raise
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-        raise BadInput(f"{file}: not a whole Keras file of weights ({error}); get it again") from None
+    for shard in sorted(set(places.values())):
+        if not (file.parent / shard).is_file():
+            raise BadInput(f"{file}: {shown(shard)}, which holds a part of the network, is missing")
+        found = read_safetensors(file.parent / shard)
+        check_tensors(tensors | found, file)
+        if (odd := next((name for name in found if places.get(name) != shard), None)) is not None:
+            raise BadInput(f"{file}: {shown(odd)} lies in {shown(shard)}, and the index does not say so")
+        tensors |= found
+    if (lost := next((name for name in places if name not in tensors), None)) is not None:
+        raise BadInput(f"{file}: {shown(lost)} is not in {shown(places[lost])}")
     return tensors
 
 
-def as_text(name: bytes | str) -> str:
-    """Decode a name in an HDF5 file."""
-    return name.decode() if isinstance(name, bytes) else name
+def read_places(file: Path) -> dict[str, str]:
+    """Read which safetensors file in the same folder holds which tensor. Raises BadInput for another index."""
+    try:
+        if file.stat().st_size > LARGEST_HEADER:
+            raise ValueError("it is too large")
+        places = dict(json.loads(file.read_bytes())["weight_map"])
+        shards = set(places.values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise BadInput(f"{file}: not a readable index of safetensors files ({reason(error)})") from None
+    for shard in shards:
+        if not isinstance(shard, str) or Path(shard).name != shard or not shard.endswith(".safetensors"):
+            raise BadInput(f"{file}: {shown(shard)} is no safetensors file in the same folder")
+    if len(shards) > MOST_SHARDS:
+        raise BadInput(f"{file}: {len(shards)} files are more than any network of the paper is kept in")
+    return places
 
 
-READERS: dict[str, Callable[[Path], Tensors]] = {
-    ".safetensors": read_safetensors, ".pt": read_torch, ".pth": read_torch, ".th": read_torch, ".bin": read_torch,
-    ".h5": read_keras}
+READERS: Mapping[str, Callable[[Path], Tensors]] = {
+    ".safetensors": read_safetensors, INDEX: read_index, ".h5": read_keras, ".keras": read_keras_archive}
+SUFFIXES = {".safetensors": ".safetensors", ".pt": ".pt", ".pth": ".pt", ".th": ".pt", ".bin": ".pt", ".tar": ".pt",
+            ".ckpt": ".pt", ".h5": ".h5", ".hdf5": ".h5", ".keras": ".keras"}

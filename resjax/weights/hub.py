@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from resjax.errors import BadInput
+from resjax.weights.files import INDEX, read_places
 
-WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # the second only where the first is not there
+WEIGHTS = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin")  # each where those before are missing
 BESIDE = ("model.json", "mean.npy", "config.json", "preprocessor_config.json")
 
 
@@ -20,15 +21,21 @@ def fetch(target: str) -> Path:
     Raises BadInput where there is no such repository, it holds no weights, or the network does not answer and the
     cache does not hold them.
     """
-    import huggingface_hub as hub  # here, as it takes time that other commands need not wait
-    from huggingface_hub import errors
+    from huggingface_hub import errors, snapshot_download  # here, as other commands need not wait for it
+
+    def download(*files: str) -> Path:
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=[*files, *BESIDE]))
 
     name, _, revision = target.partition("@")
     try:
         for weights in WEIGHTS:
-            folder = Path(hub.snapshot_download(name, revision=revision or None, allow_patterns=[weights, *BESIDE]))
+            folder = download(weights)
+            if weights.endswith(INDEX) and (folder / weights).is_file():
+                download(weights, *sorted(set(read_places(folder / weights).values())))
             if (folder / weights).is_file():
                 return folder
+    except BadInput:
+        raise
     except errors.LocalEntryNotFoundError:
         raise BadInput(f"{target}: neither a file or folder here nor in the cache of the Hugging Face Hub, which "
                        "cannot be reached (or HF_HUB_OFFLINE forbids it); fetch it where there is a network, or name "

@@ -11,27 +11,49 @@ from resjax.weights.files import Tensors
 from resjax.weights.tensor_names import FAMILIES, Names, module_name
 
 Bare = Literal["plain", "A"]
+MOST_CHANNELS = 1024  # of an image
 
 
 def find_family(tensors: Iterable[str], source: str) -> str:
-    """Tell whose names these are, by the stem's and the last layer's. Raises BadInput where nobody's."""
+    """Tell whose names these are, by the stem's, and the last layer's or where there is none the first projection's.
+
+    Without both, a net is one of those whose option A has no parameters. Raises BadInput where they are nobody's.
+    """
     found = set(tensors)
-    for family, names in FAMILIES.items():
-        if {names.stem[0] + names.conv["kernel"], names.head + names.dense["kernel"]} <= found:
+    near = [family for family, names in FAMILIES.items() if names.stem[0] + names.conv["kernel"] in found]
+    for family in near:
+        if head(FAMILIES[family]) in found:
             return family
-    known = "; ".join(f"{names.title}: {names.stem[0]}{names.conv['kernel']} ... {names.head}{names.dense['kernel']}"
+    for family in near:
+        if any(place(FAMILIES[family], stage, 0, "conv") in found for stage in (1, 2)):
+            return family
+    bare = [family for family in near if FAMILIES[family].around and place(FAMILIES[family], 1, 0, "conv1") in found]
+    if bare:
+        return bare[0]
+    known = "; ".join(f"{names.title}: {names.stem[0]}{names.conv['kernel']} ... {head(names)}"
                       for names in FAMILIES.values())
-    raise BadInput(f"{source}: its names are nobody's that we know ({', '.join(sorted(found)[:3])} ...). A ResNet with "
-                   f"its last layer has one of: {known}")
+    raise BadInput(f"{source}: its names are nobody's that we know ({', '.join(sorted(found)[:3])} ...). A ResNet has "
+                   f"one of: {known}")
+
+
+def head(names: Names) -> str:
+    """Name the kernel of the last layer."""
+    return names.head + names.dense["kernel"]
 
 
 def ends(tensors: Tensors, names: Names, source: str) -> tuple[int, int]:
-    """Return the channels of the images and the number of classes. Raises BadInput where a kernel is none."""
-    stem, head = tensors[names.stem[0] + names.conv["kernel"]], tensors[names.head + names.dense["kernel"]]
-    if stem.ndim != 4 or head.ndim != 2:
-        raise BadInput(f"{source}: the first kernel has shape {stem.shape} and the last {head.shape}; a convolution's "
-                       "has four axes and a fully connected layer's two")
-    return stem.transpose(names.conv_axes).shape[2], head.transpose(names.dense_axes).shape[1]
+    """Return the channels of the images and the number of classes, 0 where there is no last layer. Raises BadInput
+    where a kernel is none.
+    """
+    stem, last = tensors[names.stem[0] + names.conv["kernel"]], tensors.get(head(names))
+    if stem.ndim != 4 or (last is not None and last.ndim != 2) or 0 in (stem.size, 1 if last is None else last.size):
+        raise BadInput(f"{source}: the first kernel has shape {stem.shape} and the last "
+                       f"{None if last is None else last.shape}; a convolution's has four axes and a fully connected "
+                       "layer's two")
+    channels = stem.transpose(names.conv_axes).shape[2]
+    if channels > MOST_CHANNELS:
+        raise BadInput(f"{source}: its images would have {channels:,} channels; {MOST_CHANNELS} are the most")
+    return channels, 0 if last is None else last.transpose(names.dense_axes).shape[1]
 
 
 def infer_architecture(tensors: Tensors, names: Names, source: str, stride_in: StrideIn | None,

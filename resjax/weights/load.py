@@ -4,33 +4,37 @@ from pathlib import Path
 from typing import get_args
 
 from resjax.errors import BadInput, check
+from resjax.models import ResNet
 from resjax.network import Network
 from resjax.variants import StrideIn
 from resjax.weights.convert import flip_colours, to_variables
-from resjax.weights.files import READERS, Tensors, read_tensors
+from resjax.weights.files import INDEX, SUFFIXES, Tensors, read_tensors
+from resjax.weights.foreign import check_kinship
 from resjax.weights.hub import WEIGHTS, fetch, is_repository
-from resjax.weights.infer_architecture import Bare, ends, find_family, infer_architecture
+from resjax.weights.infer_architecture import Bare, ends, find_family, head, infer_architecture
 from resjax.weights.metadata import USUAL, Metadata, data_of, known_classes, read_config, read_metadata
-from resjax.weights.tensor_names import FAMILIES
+from resjax.weights.sets import without_wrappers
+from resjax.weights.tensor_names import FAMILIES, Names
 
-FILES = (*WEIGHTS, "model.h5")  # of a folder, the first that is there
-WRAPPED = "module."  # what PyTorch's DataParallel puts before every name
+FILES = (*WEIGHTS, "model.keras", "model.weights.h5", "model.h5")  # of a folder, the first that is there
 
 
-def load_weights(target: str | Path, *, stride_in: StrideIn | None = None, shortcut: Bare | None = None) -> Network:
+def load_weights(target: str | Path, *, stride_in: StrideIn | None = None, shortcut: Bare | None = None,
+                 key: str | None = None) -> Network:
     """Load weights that were made elsewhere, or exported here: `target` is a file, a folder, or OWNER/NAME on the
     Hugging Face Hub.
 
-    `stride_in` and `shortcut` say what the tensors cannot, and are only needed where nothing beside them says it.
+    `stride_in` and `shortcut` say what the tensors cannot, and are only needed where nothing beside them says it; `key`
+    chooses one of several sets of weights in a file. Without its last layer a network has 0 classes.
     Raises BadInput for whatever is missing, damaged, unknown or does not fit; then nothing has been loaded.
     """
     for name, value, kind in (("stride_in", stride_in, StrideIn), ("shortcut", shortcut, Bare)):
         check(value in (None, *get_args(kind)), f"{name} is {value!r}; it is one of {get_args(kind)}")
     path = Path(target).expanduser()
-    if not path.exists() and path.suffix not in READERS and is_repository(str(target)):
+    if not path.exists() and path.suffix not in SUFFIXES and is_repository(str(target)):
         path = fetch(str(target))
     file, known = find_weights(path)
-    tensors = unwrapped(read_tensors(file), str(file))
+    tensors = without_wrappers(read_tensors(file, key), str(file))
     return assemble(tensors, known, str(file), known.name or str(target), stride_in, shortcut)
 
 
@@ -42,26 +46,22 @@ def find_weights(path: Path) -> tuple[Path, Metadata]:
     file = path if not path.is_dir() else next((path / name for name in FILES if (path / name).is_file()), None)
     if file is None or not file.is_file():
         raise BadInput(f"{path}: no run lies there (it has no experiment.json), nor weights: a file "
-                       f"({', '.join(READERS)}), a folder with {' or '.join(FILES)}, or OWNER/NAME on the Hub")
-    if file.with_suffix(".json").is_file():
-        return file, read_metadata(file.with_suffix(".json"))
+                       f"({', '.join(SUFFIXES)}), a folder with {' or '.join(FILES)}, or OWNER/NAME on the Hub")
+    if beside(file).is_file():
+        return file, read_metadata(beside(file))
     told = file.name in FILES and (file.parent / "config.json").is_file()
     return file, read_config(file.parent) if told else Metadata()
 
 
-def unwrapped(tensors: Tensors, source: str) -> Tensors:
-    """Drop DataParallel's prefix from the names. Raises BadInput where two tensors then have one name."""
-    found: dict[str, str] = {}
-    for name in tensors:
-        if (short := name.removeprefix(WRAPPED)) in found:
-            raise BadInput(f"{source}: {found[short]} and {name} are the same tensor, twice")
-        found[short] = name
-    return {short: tensors[name] for short, name in found.items()}
+def beside(file: Path) -> Path:
+    """Name the file that describes weights: NAME.json for NAME.safetensors, and for its index."""
+    return file.with_name(file.name.removesuffix(INDEX)).with_suffix(".json")
 
 
 def assemble(tensors: Tensors, known: Metadata, source: str, name: str, stride_in: StrideIn | None,
              shortcut: Bare | None) -> Network:
     """Put a network together from tensors and what is known beside them."""
+    check_kinship(tensors, source)
     family = find_family(tensors, source)
     names = FAMILIES[family]
     if known.architecture is not None:
@@ -76,9 +76,10 @@ def assemble(tensors: Tensors, known: Metadata, source: str, name: str, stride_i
     entry = known.preprocessing or USUAL.get((family, architecture.family))
     if entry is None:
         raise BadInput(f"{source}: {names.title} has no such network as {architecture.title()}, so how images are "
-                       f"prepared is not known; say it in {Path(source).with_suffix('.json')}, under \"preprocessing\"")
+                       f"prepared is not known; say it in {beside(Path(source))}, under \"preprocessing\"")
     channels, count = ends(tensors, names, source)
     preprocessing, model = entry.read(Path(source).parent, channels), architecture.model(count)
+    check_head(tensors, names, model, source)
     variables = to_variables(tensors, names, model, channels, source)
     if entry.channel_order == "BGR":
         variables = flip_colours(variables)
@@ -86,3 +87,10 @@ def assemble(tensors: Tensors, known: Metadata, source: str, name: str, stride_i
     if classes and len(classes) != count:
         raise BadInput(f"{source}: its last layer tells {count} classes apart, and {len(classes)} are named beside it")
     return Network(name, architecture, data_of(architecture, preprocessing), classes, model, variables, preprocessing)
+
+
+def check_head(tensors: Tensors, names: Names, model: ResNet, source: str) -> None:
+    """Raise BadInput unless the last layer takes what the last maps give, before a large one is made room for."""
+    features = model.filters * 2**(len(model.blocks) - 1) * (4 if model.block == "bottleneck" else 1)
+    if (last := tensors.get(head(names))) is not None and last.size != features * model.classes:
+        raise BadInput(f"{source}: {head(names)} has shape {last.shape}, and the last maps have {features} channels")

@@ -3,6 +3,7 @@
 Ours is `model.json`; timm and Hugging Face transformers have their own.
 """
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -69,12 +70,19 @@ class Entry:
 
 
 def read_mean_image(file: Path) -> np.ndarray:
-    """Read a mean image. Raises BadInput, naming the file, where it is none."""
+    """Read a mean image, which says its size before it is made room for. Raises BadInput."""
     try:
+        with file.open("rb") as stream:
+            version = np.lib.format.read_magic(stream)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(stream)
+            if dtype.kind not in "biuf" or math.prod(shape) * dtype.itemsize > file.stat().st_size:
+                raise ValueError("it states more than it holds, or other things than numbers")
         mean = np.asarray(np.load(file, allow_pickle=False), np.float64)
-    except (OSError, ValueError, EOFError, TypeError) as error:
+    except (OSError, ValueError, EOFError, TypeError, MemoryError) as error:
         raise BadInput(f"{file}: not a readable mean image ({error})") from None
-    check(bool(np.isfinite(mean).all()), f"{file}: it holds a value that is not finite")
+    if not np.isfinite(mean).all():
+        raise BadInput(f"{file}: it holds a value that is not finite")
     return mean
 
 

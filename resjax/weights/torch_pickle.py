@@ -1,34 +1,39 @@
 """PyTorch's files of tensors, read without PyTorch and without running anything that lies in them.
 
-A pickle may name functions to call. Here those that rebuild tensors are known, and any other name is refused before
-anything is called. https://docs.python.org/3/library/pickle.html#restricting-globals
+What is read takes no more memory than the file: a tensor takes no more elements than its storage, a storage no more
+bytes than the file holds of it, members of an archive are not compressed and together no larger than the file, and so
+are the tensors of the set that is asked for.
 """
 
 import math
-import pickle
 import struct
 import zipfile
-import zlib
-from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import ml_dtypes
 import numpy as np
 
 from resjax.errors import BadInput
+from resjax.weights.plain_pickle import MOST_BYTES, Reader
+from resjax.weights.plain_values import Inert, Name
+from resjax.weights.sets import choose_set
 
 DTYPES: dict[str, Any] = {
     "DoubleStorage": np.float64, "FloatStorage": np.float32, "HalfStorage": np.float16,
     "BFloat16Storage": ml_dtypes.bfloat16, "LongStorage": np.int64, "IntStorage": np.int32, "ShortStorage": np.int16,
     "CharStorage": np.int8, "ByteStorage": np.uint8, "BoolStorage": np.bool_}
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the files before PyTorch 1.6, which are no archives
-BROKEN = (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError,
-          struct.error, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError, MemoryError)
+MOST_AXES = 8
+LARGEST_DIRECTORY = 1 << 23  # bytes; the 1202-layer net's with momentum and an average takes 2 MiB
+BROKEN = (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, OverflowError, struct.error,
+          zipfile.BadZipFile, NotImplementedError, RuntimeError, MemoryError)
 
 
-class Storage(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Storage:
     """The memory of tensors: its number in the file, the type and the count of its elements."""
 
     key: str
@@ -36,7 +41,8 @@ class Storage(NamedTuple):
     count: int
 
 
-class Tensor(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Tensor:
     """A view of a storage, in elements."""
 
     storage: Storage
@@ -44,123 +50,180 @@ class Tensor(NamedTuple):
     shape: tuple[int, ...]
     strides: tuple[int, ...]
 
-
-class RebuildTensor:
-    """Stands in for what PyTorch calls to make a tensor; a pickle can set no attribute of it."""
-
-    __slots__ = ()
-
-    def __call__(self, storage: Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...],
-                 *_: Any) -> Tensor:
-        return Tensor(storage, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
+    @property
+    def bytes(self) -> int:
+        """Count the bytes of the elements."""
+        return math.prod(self.shape) * int(np.dtype(self.storage.dtype).itemsize)
 
 
-class RebuildParameter:
-    """Stands in for what PyTorch calls to make a parameter."""
-
-    __slots__ = ()
-
-    def __call__(self, data: Tensor, *_: Any) -> Tensor:
-        return data
+Load = Callable[[Storage], np.ndarray]
 
 
-KNOWN: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): OrderedDict, ("torch", "Size"): tuple,
-    ("torch._utils", "_rebuild_tensor"): RebuildTensor(), ("torch._utils", "_rebuild_tensor_v2"): RebuildTensor(),
-    ("torch._utils", "_rebuild_parameter"): RebuildParameter(),
-    **{("torch", name): name for name in DTYPES}}  # a name, which nothing can be called by
+def read_torch(file: Path, key: str | None = None) -> dict[str, np.ndarray]:
+    """Read the tensors of a file that `torch.save` wrote: a state_dict, or a checkpoint that holds one or several.
 
-
-class Unpickler(pickle.Unpickler):
-    """Reads the structure around the tensors; raises BadInput where a pickle names anything else to call."""
-
-    def __init__(self, stream: IO[bytes], file: Path) -> None:
-        super().__init__(stream, encoding="utf-8")
-        self.file = file
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return KNOWN[module, name]
-        except KeyError:
-            raise BadInput(f"{self.file}: it asks for {module}.{name}, which no file of weights needs, so nothing of "
-                           "it was read or run; save the state_dict alone, best as safetensors") from None
-
-    def persistent_load(self, pid: Any) -> Storage:
-        kind, name, key, _, count, *view = pid
-        if kind != "storage" or any(part is not None for part in view):
-            raise pickle.UnpicklingError(f"unknown persistent id {kind!r}")
-        return Storage(str(key), DTYPES[name], int(count))
-
-
-def read_torch(file: Path) -> dict[str, np.ndarray]:
-    """Read the tensors of a `.pt`, `.pth`, `.th` or `.bin` file: a state_dict, or a checkpoint that holds one.
-
-    Raises BadInput, naming the file, where it is damaged, asks for code to be run, or holds no or several state_dicts.
+    `key` chooses one of several. Raises BadInput, naming the file, where it is damaged, holds no state_dict, several
+    and no key chooses, or more than the library's largest network with two copies.
     """
     try:
         with file.open("rb") as stream:
             content, load = (open_archive if zipfile.is_zipfile(stream) else open_stream)(stream, file)
-            tensors = find_state_dict(content, file)
-            return {name: view(tensor, load(tensor.storage)) for name, tensor in tensors.items()}
+            tensors = choose_set(content, Tensor, str(file), key)
+            if sum(tensor.bytes for tensor in tensors.values()) > file.stat().st_size:
+                raise ValueError("its tensors are larger than the file")
+            return read_views(tensors, load)
     except BadInput:
         raise
     except BROKEN as error:
-        raise BadInput(f"{file}: not a whole PyTorch file ({error or type(error).__name__}); get it again") from None
+        raise BadInput(f"{file}: not a whole PyTorch file ({reason(error)}); get it again") from None
 
 
-Opened = tuple[Any, Callable[[Storage], np.ndarray]]
+def reason(error: BaseException) -> str:
+    """Say why in a few words, without control characters of the file's."""
+    text = ascii(str(error))[1:-1]
+    if " " not in text:  # the key or index alone
+        text = f"{type(error).__name__} {text}".strip()
+    return text if len(text) < 200 else f"{text[:200]} ..."
 
 
-def open_archive(stream: IO[bytes], file: Path) -> Opened:
+def read_views(tensors: dict[str, Tensor], load: Load) -> dict[str, np.ndarray]:
+    """Read the tensors of a set, every storage once, however many are views of it."""
+    views: dict[Storage, list[str]] = {}
+    for name, tensor in tensors.items():
+        views.setdefault(tensor.storage, []).append(name)
+    found = {}
+    for storage, names in views.items():
+        elements = load(storage)
+        found.update({name: view(tensors[name], elements) for name in names})
+    return {name: found[name] for name in tensors}
+
+
+def rebuild(maker: Name, arguments: tuple[Any, ...]) -> Any:
+    """Tell the tensor that a call of PyTorch's makes, or the size; None for any other call."""
+    if (maker.module, maker.name) == ("torch._tensor", "_rebuild_from_type_v2"):  # a tensor that has attributes
+        maker, _, arguments, *_ = arguments
+    match maker.module, maker.name:
+        case "torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2":
+            storage, offset, shape, strides, *_ = arguments
+            if not isinstance(storage, Storage):
+                return Inert(storage.maker if isinstance(storage, Inert) else str(maker))
+            if max(len(shape), len(strides)) > MOST_AXES or not all(map(is_size, (offset, *shape, *strides))):
+                raise ValueError("a tensor's place in its storage is no list of sizes")
+            return Tensor(storage, offset, tuple(shape), tuple(strides))
+        case "torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state":
+            return arguments[0]
+        case "torch", "Size":
+            return tuple(arguments[0][:MOST_AXES + 1])
+    return None
+
+
+def is_size(value: Any) -> bool:
+    """Say whether a value counts elements; no product of a few of them wraps around, as Python's numbers do not."""
+    return type(value) is int and 0 <= value < 1 << 62
+
+
+def find_storage(identity: Any) -> Storage | Inert:
+    """Tell the storage that a persistent id names."""
+    kind, name, key, _, count, *view = identity[:6]
+    if kind != "storage" or any(part is not None for part in view) or not isinstance(name, Name):
+        raise ValueError(f"unknown persistent id {str(kind)[:50]!r}")
+    if not is_size(count) or not isinstance(key, str):
+        raise ValueError("a storage without a number or a size")
+    known = name.module == "torch" and name.name in DTYPES
+    return Storage(key, DTYPES[name.name], count) if known else Inert(str(name))
+
+
+def open_archive(stream: IO[bytes], file: Path) -> tuple[Any, Load]:
     """Open a file as PyTorch has written it since 1.6: an archive with one member for each storage."""
-    archive = zipfile.ZipFile(stream)
-    roots = [name.removesuffix("data.pkl") for name in archive.namelist() if name.endswith("/data.pkl")]
+    archive = open_zip(stream, file)
+    members = {member.filename: member for member in archive.infolist()}
+    roots = [name.removesuffix("data.pkl") for name in members if name.endswith("/data.pkl")]
     if len(roots) != 1:
-        raise pickle.UnpicklingError(f"an archive with {len(roots)} members data.pkl")
+        raise ValueError(f"an archive with {len(roots)} members data.pkl")
     root = roots[0]
-    if len(set(archive.namelist())) < len(archive.namelist()):
-        raise BadInput(f"{file}: a member of the archive is there twice")
-    if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") != b"little":
+    if f"{root}constants.pkl" in members:
+        raise BadInput(f"{file}: a program of TorchScript, which is code; save the network's state_dict instead")
+    if f"{root}byteorder" in members and archive.read(f"{root}byteorder") != b"little":
         raise BadInput(f"{file}: it was written on a big-endian machine; save it again on another")
-    with archive.open(f"{root}data.pkl") as pickled:
-        content = Unpickler(pickled, file).load()
+    if members[f"{root}data.pkl"].file_size > MOST_BYTES:
+        raise BadInput(f"{file}: it holds {members[f'{root}data.pkl'].file_size:,} bytes beside its tensors; save the "
+                       "state_dict alone")
+    content = Reader(archive.read(f"{root}data.pkl"), str(file), rebuild, find_storage).load()
+    return content, lambda storage: elements(archive.read(f"{root}data/{storage.key}"), storage)
+
+
+def open_zip(stream: IO[bytes], file: Path) -> zipfile.ZipFile:
+    """Open an archive whose members are as they are, each there once. Raises BadInput for another, before it is read.
+
+    Members can share their bytes in the file, so that their sizes say more than it holds.
+    """
+    size = file.stat().st_size
+    bounded = Bounded(stream, LARGEST_DIRECTORY)
+    archive = zipfile.ZipFile(bounded)
+    bounded.most = size
+    members = archive.infolist()
+    if len({member.filename for member in members}) < len(members):
+        raise BadInput(f"{file}: a member of the archive is there twice")
+    if any(member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1 for member in members):
+        raise BadInput(f"{file}: its members are compressed or encrypted, as neither PyTorch's nor Keras's are; unpack "
+                       "it and save the weights again")
+    if sum(member.file_size for member in members) > size:
+        raise BadInput(f"{file}: its members are larger than the file")
+    return archive
+
+
+class Bounded:
+    """A stream for `ZipFile` to read the directory from: one that states a large one would take many times its size."""
+
+    def __init__(self, stream: IO[bytes], most: int) -> None:
+        self.stream, self.most = stream, most
+        self.seek, self.tell, self.seekable, self.close = stream.seek, stream.tell, stream.seekable, stream.close
+
+    def read(self, size: int = -1) -> bytes:
+        if size > self.most:
+            raise ValueError("the archive's directory is larger than any network's")
+        return self.stream.read(size if size >= 0 else self.most)
+
+
+def open_stream(stream: IO[bytes], file: Path) -> tuple[Any, Load]:
+    """Open a file as PyTorch wrote it before: pickles one after the other, then the storages."""
+    stream.seek(0)
+    found: dict[str, Storage] = {}
+
+    def listing(identity: Any) -> Storage | Inert:
+        storage = find_storage(identity)
+        return found.setdefault(storage.key, storage) if isinstance(storage, Storage) else storage
+
+    reader = Reader(stream.read(MOST_BYTES), str(file), rebuild, listing)
+    magic, protocol = reader.load(), reader.load()
+    if (magic, protocol) != (MAGIC, PROTOCOL):
+        raise ValueError("it does not begin as one does")
+    reader.load()  # about the machine that wrote it
+    content, keys = reader.load(), reader.load()
+    position, starts = reader.position, {}
+    for key in keys:
+        stream.seek(position)
+        (count,) = struct.unpack("<q", stream.read(8))
+        storage = found[key]
+        if count != storage.count:
+            raise ValueError(f"storage {key} has {count} elements, not {storage.count}")
+        starts[key] = position + 8
+        position += 8 + count * np.dtype(storage.dtype).itemsize
+    if position > file.stat().st_size:
+        raise ValueError("storages are cut off")
 
     def load(storage: Storage) -> np.ndarray:
-        return elements(archive.read(f"{root}data/{storage.key}"), storage)
+        stream.seek(starts[storage.key])
+        return elements(stream.read(storage.count * np.dtype(storage.dtype).itemsize), storage)
 
     return content, load
 
 
-def open_stream(stream: IO[bytes], file: Path) -> Opened:
-    """Open a file as PyTorch wrote it before: pickles one after the other, then the storages."""
-    stream.seek(0)
-    magic, protocol = (Unpickler(stream, file).load() for _ in range(2))
-    if (magic, protocol) != (MAGIC, PROTOCOL):
-        raise pickle.UnpicklingError("it does not begin as one does")
-    Unpickler(stream, file).load()  # about the machine that wrote it
-    found: dict[str, Storage] = {}
-
-    class Listing(Unpickler):
-        def persistent_load(self, pid: Any) -> Storage:
-            storage = super().persistent_load(pid)
-            return found.setdefault(storage.key, storage)
-
-    content, keys = Listing(stream, file).load(), Unpickler(stream, file).load()
-    loaded = {}
-    for key in keys:
-        (count,) = struct.unpack("<q", stream.read(8))
-        storage = found[key]
-        if count != storage.count:
-            raise pickle.UnpicklingError(f"storage {key} has {count} elements, not {storage.count}")
-        loaded[key] = elements(stream.read(count * np.dtype(storage.dtype).itemsize), storage)
-    return content, lambda storage: loaded[storage.key]
-
-
 def elements(content: bytes, storage: Storage) -> np.ndarray:
-    """Read a storage. Raises UnpicklingError where bytes are missing."""
+    """Read a storage. Raises ValueError where bytes are missing."""
     array = np.frombuffer(content, storage.dtype)
     if len(array) < storage.count:
-        raise pickle.UnpicklingError(f"storage {storage.key} is cut off")
+        raise ValueError(f"storage {storage.key} is cut off")
     return array
 
 
@@ -168,26 +231,9 @@ def view(tensor: Tensor, storage: np.ndarray) -> np.ndarray:
     """Cut a tensor out of its storage. Raises ValueError where it reaches beyond it."""
     last = tensor.offset + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.strides, strict=True))
     within = 0 in tensor.shape or max(last + 1, math.prod(tensor.shape)) <= len(storage)
-    if min(tensor.offset, *tensor.shape, *tensor.strides, 0) < 0 or not within:
+    if not within:
         raise ValueError("a tensor reaches beyond its storage")
     width = storage.itemsize
     strided = np.lib.stride_tricks.as_strided(storage[tensor.offset:], tensor.shape,
                                               [stride * width for stride in tensor.strides], writeable=False)
     return strided.copy()
-
-
-def find_state_dict(content: Any, file: Path) -> dict[str, Tensor]:
-    """Find the state_dict: the content itself, or the one dictionary of tensors in a checkpoint."""
-    if is_state_dict(content):
-        return content
-    found = [key for key, value in content.items() if is_state_dict(value)] if isinstance(content, dict) else []
-    if len(found) != 1:
-        raise BadInput(f"{file}: it holds {len(found)} dictionaries of tensors"
-                       f"{': ' + ', '.join(map(str, found)) if found else ''}; save one state_dict alone")
-    return content[found[0]]
-
-
-def is_state_dict(value: Any) -> bool:
-    """Say whether a value is a dictionary from names to tensors."""
-    return (isinstance(value, dict) and bool(value) and all(isinstance(name, str) for name in value)
-            and all(isinstance(tensor, Tensor) for tensor in value.values()))

@@ -1,0 +1,92 @@
+"""The weights of Keras's files: `.h5`, `.weights.h5`, and the archive `.keras`."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+
+from resjax.errors import BadInput
+from resjax.weights import hdf5_layout
+from resjax.weights.sets import shown
+from resjax.weights.torch_pickle import BROKEN, open_zip, reason
+
+INSIDE = "model.weights.h5"  # of the archive
+SECONDS = 120  # on a busy machine; the limit of `hdf5_layout` counts its own work only
+
+
+def read_keras(file: Path) -> dict[str, np.ndarray]:
+    """Read the weights of a Keras file, by the names of their layers: `LAYER/kernel`, `LAYER/gamma` ...
+
+    Raises BadInput, naming the file, for one that is damaged, compressed, points elsewhere, or states more than it
+    holds.
+    """
+    return read_weights(file, 0, file.stat().st_size)
+
+
+def read_keras_archive(file: Path) -> dict[str, np.ndarray]:
+    """Read the weights of Keras 3's `.keras`, an archive with an HDF5 file as it is. Raises BadInput."""
+    try:
+        with file.open("rb") as stream:
+            archive = open_zip(stream, file)
+            member = archive.getinfo(INSIDE)
+            with archive.open(member):
+                start = stream.tell()  # the member's own header is read, and its content is next
+    except BROKEN as error:
+        if isinstance(error, BadInput):
+            raise
+        raise BadInput(f"{file}: not a whole Keras archive ({reason(error)}); get it again") from None
+    return read_weights(file, start, member.file_size)
+
+
+def read_weights(file: Path, start: int, size: int) -> dict[str, np.ndarray]:
+    """Read the weights of an HDF5 file that is a part of a file."""
+    tensors: dict[str, np.ndarray] = {}
+    total = 0
+    with file.open("rb") as stream:
+        for name, kind, shape, offset in look_into(file, start, size):
+            dtype = np.dtype(ml_dtypes.bfloat16 if kind == "bfloat16" else kind)
+            length = math.prod(shape) * dtype.itemsize
+            total += length
+            if name in tensors:
+                raise BadInput(f"{file}: {shown(name)} is there twice")
+            if dtype.kind not in "biuf" and kind != "bfloat16":
+                raise BadInput(f"{file}: {shown(name)} holds {shown(dtype)}, not numbers that weights are kept in")
+            if offset < 0 or offset + length > size or total > size:
+                raise BadInput(f"{file}: not a whole Keras file of weights ({shown(name)} is cut off); get it again")
+            stream.seek(start + offset)
+            tensors[name] = np.frombuffer(stream.read(length), dtype).reshape(shape)
+    return tensors
+
+
+def look_into(file: Path, start: int, size: int) -> list[tuple[str, str, list[int], int]]:
+    """List where the weights lie, by a process that a damaged file may end: name, type, shape, offset."""
+    settings = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "HDF5_USE_FILE_LOCKING": "FALSE"}
+    # -P: nothing is imported that lies beside the file, or wherever the command was typed
+    command = [sys.executable, "-P", hdf5_layout.__file__, str(file), str(start), str(size)]
+    try:
+        done = subprocess.run(command, env=os.environ | settings, capture_output=True, timeout=SECONDS, check=True)
+        found = json.loads(done.stdout)
+    except (subprocess.SubprocessError, ValueError):
+        raise BadInput(f"{file}: not a whole Keras file of weights (HDF5 finds no end in it); get it again") from None
+    if "refused" in found:
+        raise BadInput(f"{file}: {shown(found['refused'], 200)}")
+    if "damaged" in found:
+        raise BadInput(f"{file}: not a whole Keras file of weights ({shown(found['damaged'], 200)}); get it again")
+    weights: list[tuple[str, str, list[int], int]] = found["weights"]
+    return weights
+
+
+def is_keras_archive(file: Path) -> bool:
+    """Tell Keras's archive from PyTorch's."""
+    try:
+        with file.open("rb") as stream:
+            return INSIDE in open_zip(stream, file).namelist()
+    except BROKEN:
+        return False
+
+

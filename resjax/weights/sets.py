@@ -1,0 +1,112 @@
+"""Sets of weights in what a training script saved: found, listed where there are several, and chosen by a key."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from resjax.errors import BadInput
+from resjax.weights.tensor_names import FAMILIES
+from resjax.weights.plain_values import Inert
+
+WRAPPERS = ("module.", "_orig_mod.", "model.")  # DataParallel and averages, torch.compile, Lightning and many scripts
+COUNTERS = frozenset({  # what stands among weights and is none: counts of batches, of updates and of averaged models
+    "n_averaged", "num_updates", "num_batches_tracked", "step", "global_step", "iteration", "epoch", "initted",
+    "decay"})
+STEMS = frozenset(names.stem[0] + names.conv["kernel"] for names in FAMILIES.values())
+DEEPEST = 4  # dictionaries within dictionaries
+LISTED = 10
+ALONE = ("embedder.", "encoder.stages.")  # transformers' network without its last layer is not in a `resnet.`
+
+
+def unwrapped(name: str) -> str:
+    """Drop what wrappers and compilers put before a name, in any order and number."""
+    while (prefix := next(filter(name.startswith, WRAPPERS), None)) is not None:
+        name = name[len(prefix):]
+    return f"resnet.{name}" if name.startswith(ALONE) else name
+
+
+def choose_set(content: Any, kind: type, source: str, key: str | None) -> dict[str, Any]:
+    """Find the set of weights in what a file holds: dictionaries from names to tensors, which are of type `kind`.
+
+    Of several, `key` chooses. Raises BadInput where there is none, the key names none, several are there and no key
+    chooses, or what is chosen holds something that is neither a tensor nor a counter.
+    """
+    found = dict(find_sets(content, kind))
+    if key is not None and key not in found:
+        raise BadInput(f"{source}: it holds no set of weights {shown(key)}; {listed(found, 'those that it holds are')}")
+    ours = [path for path, tensors in found.items() if any(unwrapped(name) in STEMS for name in tensors)]
+    nets = [path for path, tensors in found.items() if any(len(getattr(value, "shape", ())) == 4
+                                                          for value in tensors.values())]
+    chosen = [key] if key is not None else ours or nets or list(found)
+    if not chosen:
+        raise BadInput(f"{source}: {nothing(content)}")
+    if len(chosen) > 1:
+        raise BadInput(f"{source}: it holds {len(chosen)} sets of weights; {listed(chosen, 'choose one by --key')}")
+    return {name: value for name, value in found[chosen[0]].items() if is_weight(name, value, kind, source)}
+
+
+def find_sets(content: Any, kind: type) -> Iterator[tuple[str, dict[str, Any]]]:
+    """List the sets of weights by their path: dictionaries with a tensor and no further dictionary. Each only once,
+    however often the file names it.
+    """
+    seen: set[int] = set()
+    level = [("", content)]
+    for _ in range(DEEPEST):
+        inner: list[tuple[str, Any]] = []
+        for path, value in level:
+            if not isinstance(value, dict) or id(value) in seen:
+                continue
+            seen.add(id(value))
+            if any(isinstance(item, dict) for item in value.values()):
+                inner += [(f"{path}.{name}" if path else name, item) for name, item in value.items()
+                          if isinstance(item, dict) and len(path) + len(name) < 200]
+            elif any(isinstance(item, kind) for item in value.values()):
+                yield path, value
+        level = inner
+
+
+def is_weight(name: str, value: Any, kind: type, source: str) -> bool:
+    """Tell a tensor from a counter. Raises BadInput, saying what it is, for anything else."""
+    if isinstance(value, kind):
+        return True
+    if value is None or (isinstance(value, (int, float)) and name in COUNTERS):
+        return False
+    maker = value.maker if isinstance(value, Inert) else type(value).__name__
+    if "rebuild_qtensor" in maker or "packed_params" in name:
+        raise BadInput(f"{source}: {shown(name)} is quantised; only networks of floating-point numbers can be read")
+    raise BadInput(f"{source}: {shown(name)} is no tensor, but {shown(maker)}")
+
+
+def without_wrappers(tensors: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Drop wrappers' prefixes and counters. Raises BadInput where two tensors then have one name."""
+    found: dict[str, str] = {}
+    for name, tensor in tensors.items():
+        if name.rpartition(".")[2] in COUNTERS and tensor.size == 1:
+            continue
+        if (short := unwrapped(name)) in found:
+            raise BadInput(f"{source}: {found[short]} and {name} are the same tensor, twice")
+        found[short] = name
+    return {short: tensors[name] for short, name in found.items()}
+
+
+def nothing(content: Any) -> str:
+    """Say what there is where there are no weights."""
+    objects = content if isinstance(content, dict) else {"": content}
+    for name, value in objects.items():
+        if isinstance(value, Inert) and value.network:
+            return (f"{f'{shown(name)} is ' if name else ''}a whole pickled network, {shown(value.maker)}, which only "
+                    "its own code can open; save its state_dict() instead")
+    keys = ", ".join(map(shown, list(objects)[:LISTED])) if isinstance(content, dict) and content else ""
+    return f"it holds no dictionary of tensors{f', but {keys}' if keys else ''}; save a network's state_dict()"
+
+
+def listed(paths: Iterable[str], what: str) -> str:
+    """List some keys."""
+    known = list(paths)
+    more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
+    return f"{what} {', '.join(map(shown, known[:LISTED])) or 'none'}{more}"
+
+
+def shown(name: object, most: int = 80) -> str:
+    """Show a name or a message from a file: no control characters, and not at any length."""
+    text = "".join(letter if letter.isprintable() else "?" for letter in str(name)[:most])
+    return text if len(str(name)) <= most else f"{text} ..."

@@ -1,0 +1,133 @@
+"""Keras's files, old and new: what Keras wrote is read; what states more than it holds or points elsewhere is not."""
+
+import io
+import os
+import time
+import zipfile
+
+import h5py
+import numpy as np
+import pytest
+
+from resjax import BadInput
+from resjax.weights import hdf5_layout
+from resjax.weights.files import read_tensors
+
+pytestmark = pytest.mark.filterwarnings("default")  # Keras's own
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """Let Keras write a small network, with dropout and an optimizer, in each of its forms; return its arrays too."""
+    os.environ.setdefault("KERAS_BACKEND", "jax")
+    keras = pytest.importorskip("keras", reason="Keras is not installed: pip install -e '.[test]'")
+    folder, layers = tmp_path_factory.mktemp("keras"), keras.layers
+    model = keras.Sequential([
+        layers.Input((8, 8, 3)), layers.Conv2D(4, 3, name="conv1_conv"), layers.BatchNormalization(name="conv1_bn"),
+        layers.Dropout(0.5), layers.Conv2D(4, 3, use_bias=False, name="second"), layers.GlobalAveragePooling2D(),
+        layers.Dense(5, name="predictions")])
+    random = np.random.default_rng(0)
+    for layer in model.layers:
+        layer.set_weights([random.normal(size=weight.shape).astype(weight.dtype) for weight in layer.get_weights()])
+    model.compile("adam", "mse")
+    wanted = {f"{layer.name}/{weight.name}": np.asarray(weight) for layer in model.layers for weight in layer.weights
+              if "seed" not in weight.name}
+    for name in ("a.keras", "a.weights.h5", "a.h5"):
+        (model.save_weights if "weights" in name else model.save)(folder / name)
+    return folder, wanted
+
+
+@pytest.mark.parametrize("name", ["a.keras", "a.weights.h5", "a.h5"])
+def test_what_keras_writes_is_read_bit_for_bit(name, written, tmp_path):
+    folder, wanted = written
+    (tmp_path / "any.name").write_bytes((folder / name).read_bytes())
+    for file in (folder / name, tmp_path / "any.name"):
+        read = read_tensors(file)
+        assert read.keys() == wanted.keys()
+        assert all(np.array_equal(read[key], wanted[key]) and read[key].dtype == np.float32 for key in wanted)
+
+
+def test_an_archive_whose_members_are_compressed_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.keras", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("model.weights.h5", bytes(1000))
+    with pytest.raises(BadInput, match="its members are compressed or encrypted"):
+        read_tensors(tmp_path / "a.keras")
+
+
+def write(file, change, old):
+    with h5py.File(file, "w") as out:
+        out.attrs.update({"layer_names": np.array(["conv1"], "S")} if old else {})
+        layer = out.create_group("conv1" if old else "layers/conv2d/vars")
+        layer.attrs.update({"weight_names": np.array(["0", "1"], "S")} if old else {"name": "conv1"})
+        layer["1"] = np.ones(4, np.float32)
+        change(layer)
+
+
+@pytest.mark.parametrize("old", [True, False])
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda g: g.create_dataset("0", data=np.zeros((9, 9)), compression="gzip"), "kernel is compressed, in pieces or"),
+    (lambda g: g.create_dataset("0", (1 << 20, 1 << 20), "f4", chunks=(1, 1)), "kernel is compressed, in pieces or"),
+    (lambda g: g.create_dataset("0", (4,), "f4", external=[("/etc/passwd", 0, 16)]), "in pieces or in another file"),
+    (lambda g: g.create_dataset("0", (1 << 15, 1 << 15), "f4"), "conv1/kernel was never written"),
+    (lambda g: g.__setitem__("0", h5py.SoftLink(f"{g.name}/1")), "0 is a link to elsewhere"),
+    (lambda g: g.__setitem__("0", h5py.ExternalLink("other.h5", "x")), "0 is a link to elsewhere"),
+    (lambda g: g.create_group("0"), "conv1/kernel is no array"),
+    (lambda g: g.__setitem__("0", np.ones(4, np.complex64)), "conv1/kernel holds complex64"),
+    (lambda g: g.create_virtual_dataset("0", h5py.VirtualLayout((4,), "f4")), "in pieces or in another file"),
+    (lambda g: None, "not a whole Keras file of weights"),
+])
+def test_what_expands_or_points_elsewhere_is_refused(change, message, old, tmp_path):
+    write(tmp_path / "a.h5", change, old)
+    with pytest.raises(BadInput, match=rf"a\.h5: .*{message}"):
+        read_tensors(tmp_path / "a.h5")
+
+
+def test_groups_in_a_circle_and_layers_without_names_are_refused(tmp_path):
+    def circle(layer):
+        layer["0"] = np.ones((3, 3, 3, 4), np.float32)
+        layer.file["layers/conv2d/again"] = layer.file["layers"]
+
+    def nameless(layer):
+        layer["0"] = np.ones((3, 3, 3, 4), np.float32)
+        del layer.attrs["name"]
+
+    for change, message in ((circle, "its groups are more than any network's"), (nameless, "its layers have no names")):
+        write(tmp_path / "a.h5", change, old=False)
+        with pytest.raises(BadInput, match=message):
+            read_tensors(tmp_path / "a.h5")
+
+
+def test_a_file_that_hdf5_follows_without_end_is_given_up(tmp_path, monkeypatch):
+    """A stand-in for the damaged files that do so, 1 in 700: a process that works for ever is ended by its limits."""
+    (tmp_path / "endless.py").write_text(
+        f"import runpy\nlimit = runpy.run_path({hdf5_layout.__file__!r})['limit']\n"
+        "import resource\nlimit()\nresource.setrlimit(resource.RLIMIT_CPU, (1, 1))\nwhile True: pass\n")
+    monkeypatch.setattr(hdf5_layout, "__file__", str(tmp_path / "endless.py"))
+    (tmp_path / "a.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
+    began = time.process_time()
+    with pytest.raises(BadInput, match=r"a\.h5: not a whole Keras file of weights \(HDF5 finds no end in it\)"):
+        read_tensors(tmp_path / "a.h5")
+    assert time.process_time() - began < 1
+
+
+def test_nothing_beside_the_file_is_imported(written, tmp_path, monkeypatch):
+    """The process that looks into a file is a Python of its own, which would import `h5py` from where it starts."""
+    folder, wanted = written
+    (tmp_path / "h5py.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    (tmp_path / "json.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    (tmp_path / "a.h5").write_bytes((folder / "a.h5").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    assert read_tensors(tmp_path / "a.h5").keys() == wanted.keys()
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_part_of_a_file_is_a_file(tmp_path):
+    (tmp_path / "a").write_bytes(bytes(range(100)))
+    window = hdf5_layout.Window(str(tmp_path / "a"), 10, 20)
+    assert window.read() == bytes(range(10, 30))
+    assert window.seek(-5, io.SEEK_END) == 15
+    assert window.read(99) == bytes(range(25, 30))
+    assert window.read(1) == b""
+    window.seek(3)
+    assert (window.read(2), window.tell()) == (bytes([13, 14]), 5)
+    window.stream.close()
