@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from resjax.errors import BadInput
-from resjax.weights.tensor_names import FAMILIES
 from resjax.weights.plain_values import Inert
+from resjax.weights.tensor_names import FAMILIES
 
 WRAPPERS = ("module.", "_orig_mod.", "model.")  # DataParallel and averages, torch.compile, Lightning and many scripts
 COUNTERS = frozenset({  # what stands among weights and is none: counts of batches, of updates and of averaged models
