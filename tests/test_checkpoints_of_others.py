@@ -69,7 +69,7 @@ def test_averages_that_pytorch_makes(net, tmp_path):
 
 
 def test_of_several_sets_one_is_chosen(net, tmp_path, capsys):
-    from resjax.dispatch import execute
+    from resjax.command_line import execute
 
     other = {name: tensor + 1 if tensor.is_floating_point() else tensor for name, tensor in net.state_dict().items()}
     file = tmp_path / "a.pth"

@@ -19,7 +19,7 @@ MOST_TENSORS = 1 << 14  # the 1202-layer net has 7,208
 MOST_ELEMENTS = 1 << 28  # ResNet-152 with 50,000 classes has 160 million
 LARGEST_FILE = 3 * 8 * MOST_ELEMENTS  # float64, with momentum and an average beside the weights
 MOST_SHARDS = 64
-LARGEST_HEADER = 1 << 23  # bytes, of a safetensors file or index; the 1202-layer net's takes 0.7 MiB
+LARGEST_HEADER = 1 << 23  # bytes, of a safetensors file or index; the 1202-layer net's takes 0.67 million
 LONGEST_NAME = 200
 STARTS = {b"\x89HDF\r\n\x1a\n": ".h5", b"PK\x03\x04": ".pt", b"\x80": ".pt"}
 OTHERS = {  # what people have in place of weights, and what helps
@@ -32,8 +32,8 @@ OTHERS = {  # what people have in place of weights, and what helps
 def read_tensors(file: Path, key: str | None = None) -> Tensors:
     """Read every tensor of a file by name: safetensors, or an index of several; PyTorch's; Keras's `.h5`, `.keras`.
 
-    `key` chooses one of several sets of weights in a PyTorch file. No code in a file is run, and reading takes no more
-    memory than the file has bytes. Raises BadInput, naming the file, where it is missing, damaged or of another kind.
+    `key` chooses one of several sets of weights in a PyTorch file. No code in a file is run; memory and time are bounded
+    by the file's size and by what the library's largest networks take. Raises BadInput, naming the file, where it is missing, damaged or of another kind.
     """
     if not file.is_file():
         raise BadInput(f"{file}: no such file")
