@@ -1,8 +1,8 @@
 """PyTorch's files of tensors, read without PyTorch and without running anything that lies in them.
 
 The arrays take no more memory than the file: a tensor takes no more elements than its storage, a storage no more bytes
-than the file holds of it, members of an archive are not compressed and together no larger than the file, and so are the
-tensors of the set that is asked for. Every storage is read once. The structure around them is bounded by `plain_pickle`.
+than the file holds of it, members of an archive are not compressed and together no larger than the file, and so are
+the tensors of the set that is asked for. Every storage is read once. `plain_pickle` bounds the structure around them.
 """
 
 import math
