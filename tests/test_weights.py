@@ -166,7 +166,10 @@ def test_keras_files_without_names_or_with_strange_layers(tmp_path):
         load(tmp_path / "a.h5")
     with h5py.File(tmp_path / "b.h5", "w") as file:
         file.attrs["layer_names"] = np.array(["x"], "S")
-        file.create_group("x").attrs["weight_names"] = np.array(["a", "b", "c"], "S")
+        group = file.create_group("x")
+        group.attrs["weight_names"] = np.array(["a", "b", "c"], "S")
+        for name in "abc":
+            group[name] = np.zeros(1, np.float32)
     with pytest.raises(BadInput, match="x has 3 weights"):
         load(tmp_path / "b.h5")
 
