@@ -65,7 +65,8 @@ def _tpu(bfloat16: float) -> dict[str, float]:
 GPU_LAUNCH = 2e-6
 FLAT = {1: "1x1", 4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
 CUBES = {4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4", 128: "4x4x8", 256: "4x8x8"}
-HOPPER = Cores(capability=(9, 0), count=132, float32_units=128, clock=1.98, l2_bytes=50 * 2**20, shared_bytes=228 * 2**10)
+HOPPER = Cores(capability=(9, 0), count=132, float32_units=128, clock=1.98, l2_bytes=50 * 2**20,
+               shared_bytes=228 * 2**10)
 
 DEVICES: dict[str, Device] = {
     "h100": Device(
@@ -87,7 +88,7 @@ DEVICES: dict[str, Device] = {
         peak=_dense(75, 1100, 2250), link=900 * GIGA, network=50 * GIGA, launch=GPU_LAUNCH,
         cores=Cores(capability=(10, 0), count=148, float32_units=128, clock=1.965, l2_bytes=126 * 2**20,
                     shared_bytes=228 * 2**10),
-        source="NVIDIA HGX B200 datasheet (its figures with sparsity halved); network: DGX B200, 400 Gb/s for each GPU"),
+        source="NVIDIA HGX B200 datasheet (figures with sparsity halved); network: DGX B200, 400 Gb/s for each GPU"),
     "v5e": Device(
         title="TPU v5e", platform="tpu", memory=16 * GIB, bandwidth=819 * GIGA, peak=_tpu(197), link=200 * GIGA,
         network=200 * GIGA, launch=0.0, slices=FLAT, source="docs.cloud.google.com/tpu/docs/v5e"),
@@ -124,7 +125,8 @@ def target_config(device: Device) -> str:
           memory_bandwidth: {device.bandwidth:.0f} device_memory_size: {device.memory} l2_cache_size: {cores.l2_bytes}
           registers_per_core_limit: 65536 registers_per_block_limit: 65536
           cuda_compute_capability {{ major: {major} minor: {minor} {accelerated} }}
-          runtime_version: "12.8.0" compile_time_toolkit_version: "12.8.0" dnn_version: "9.10.0" driver_version: "12.8.0"
+          runtime_version: "12.8.0" compile_time_toolkit_version: "12.8.0" driver_version: "12.8.0"
+          dnn_version: "9.10.0"
         }}
         platform_name: "CUDA"
         dnn_version_info {{ major: 9 minor: 10 patch: 0 }}

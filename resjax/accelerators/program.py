@@ -117,7 +117,12 @@ def bytes_moved(table: dict[str, Instruction], instruction: Instruction, body: d
         return 2 * instruction.bytes
     if instruction.opcode == "dynamic-update-slice":
         return 2 * operands[1].bytes
-    if instruction.opcode.endswith("-start"):  # the result holds the operands too
+    if instruction.opcode == "copy-start":  # its result: what is written, what is read, and a token
+        return instruction.shapes[0].bytes + operands[0].bytes
+    if instruction.opcode == "slice-start":  # its result: what it reads from, what is written, and a token
+        written = instruction.shapes[1]
+        return written.bytes + written._replace(in_memory=operands[0].shapes[0].in_memory).bytes
+    if instruction.opcode.endswith("-start"):
         return 2 * sum(operand.bytes for operand in operands)
     if not body:
         results = [shape for shape in instruction.shapes if not is_workspace(instruction, shape)]

@@ -12,6 +12,7 @@ The gradient of JAX's own max pool is a select-and-scatter, which adds up in any
 deterministic operations are demanded (google/flax#4233); ours is the same every time.
 """
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -127,6 +128,11 @@ def max_pool(x: jax.Array) -> jax.Array:
 
     The gradient goes to the first of equal maxima.
     """
+    return window_maximum(x)
+
+
+def window_maximum(x: jax.Array) -> jax.Array:
+    """Take the maximum by XLA's own operation, with JAX's own gradient."""
     return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
 
 
@@ -136,21 +142,49 @@ def _pool_forward(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]
 
 
 def _pool_backward(residuals: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array]:
-    x, y = residuals
+    return (lax.platform_dependent(*residuals, dy, cpu=partial(pool_gradient, first_by_first), tpu=xla_pool_gradient,
+                                   default=partial(pool_gradient, first_by_place)),)
+
+
+def xla_pool_gradient(x: jax.Array, y: jax.Array, dy: jax.Array) -> jax.Array:
+    """Compute the gradient as JAX derives it, by a select-and-scatter: a TPU does it in one order, and in one pass."""
+    dx: jax.Array = jax.vjp(window_maximum, x)[1](dy)[0]
+    return dx
+
+
+def pool_gradient(first: Any, x: jax.Array, y: jax.Array, dy: jax.Array) -> jax.Array:
+    """Add up what goes to each of the nine places of the windows, always in one order.
+
+    `first(seen, y)` says for each place whether it holds its window's first maximum, where `seen` are the nine places.
+    """
     height, width, rows, columns = *x.shape[1:3], *y.shape[1:3]
     low = jnp.finfo(x.dtype).min
     padded = jnp.pad(x, ((0, 0), (1, 2), (1, 2), (0, 0)), constant_values=low)
+    places = [(i, j) for i in range(3) for j in range(3)]
+    seen = [padded[:, i:i + 2 * rows:2, j:j + 2 * columns:2] for i, j in places]
     dx = jnp.zeros_like(padded)
+    for (i, j), here in zip(places, first(seen, y), strict=True):
+        after = (padded.shape[1] - i - 2 * rows + 1, padded.shape[2] - j - 2 * columns + 1)
+        dx += lax.pad(jnp.where(here, dy, 0), jnp.zeros((), dy.dtype),
+                      ((0, 0, 0), (i, after[0], 1), (j, after[1], 1), (0, 0, 0)))
+    return dx[:, 1:1 + height, 1:1 + width]
+
+
+def first_by_first(seen: list[jax.Array], y: jax.Array) -> Iterator[jax.Array]:
+    """Compare place by place, and leave out the windows that have had theirs."""
     free = jnp.ones(y.shape, bool)
-    for i in range(3):
-        for j in range(3):
-            seen = padded[:, i:i + 2 * rows:2, j:j + 2 * columns:2]
-            first = free & (seen == y)
-            free = free & ~first
-            after = (padded.shape[1] - i - 2 * rows + 1, padded.shape[2] - j - 2 * columns + 1)
-            dx += lax.pad(jnp.where(first, dy, 0), jnp.zeros((), dy.dtype),
-                          ((0, 0, 0), (i, after[0], 1), (j, after[1], 1), (0, 0, 0)))
-    return (dx[:, 1:1 + height, 1:1 + width],)
+    for place in seen:
+        first = free & (place == y)
+        free = free & ~first
+        yield first
+
+
+def first_by_place(seen: list[jax.Array], y: jax.Array) -> Iterator[jax.Array]:
+    """Compare with the number of the first maximum's place: a GPU stores one byte for each window in place of nine."""
+    place = jnp.zeros(y.shape, jnp.uint8)
+    for number in reversed(range(len(seen))):
+        place = jnp.where(seen[number] == y, jnp.uint8(number), place)
+    return (place == number for number in range(len(seen)))
 
 
 max_pool.defvjp(_pool_forward, _pool_backward)

@@ -1,0 +1,177 @@
+"""The programs of a run, compiled for devices that are not here, on a machine that need not have any."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import Sharding
+
+from resjax.accelerators.devices import Device, target_config
+from resjax.data import Batch, Images, Order, epochs_spanned
+from resjax.errors import BadInput
+from resjax.evaluation.evaluate import count_errors
+from resjax.evaluation.scores import softmax_of_views
+from resjax.experiment import Data, Experiment, image_shape
+from resjax.processes import batch_sharding, everywhere
+from resjax.training.in_memory import InMemoryBatch, InMemoryInputs, steps_per_call
+from resjax.training.optimizer import sgd
+from resjax.training.state import TrainState, initial_state
+from resjax.training.step import add_batch_statistics, train_steps
+from resjax.training.streaming import StreamedBatch, StreamedInputs
+
+PLUGINS = {"cuda": (("jax_cuda12_pjrt", "jax_cuda13_pjrt"), "pip install 'jax[cuda12]'"),
+           "tpu": (("libtpu",), "pip install 'jax[tpu]'")}
+HERE = {"JAX_PLATFORMS": "cpu", "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1", "TPU_SKIP_MDS_QUERY": "1",
+        "TF_CPP_MIN_LOG_LEVEL": "3", "TPU_STDERR_LOG_LEVEL": "3", "TPU_MIN_LOG_LEVEL": "3"}
+
+
+class ImageSet(NamedTuple):
+    """How many images a source holds, and of how many classes."""
+
+    train: int
+    test: int
+    classes: int
+
+
+SETS = {"digits": ImageSet(1_437, 360, 10), "tfds:cifar10": ImageSet(50_000, 10_000, 10),
+        "tfds:imagenet2012": ImageSet(1_281_167, 50_000, 1000)}
+
+
+def image_set(data: Any) -> ImageSet:
+    """Return the size of a source; of one whose images nobody has counted, CIFAR-10's or ImageNet's."""
+    return SETS.get(data.source, SETS["tfds:cifar10" if isinstance(data, Data) else "tfds:imagenet2012"])
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A program for one device of those that share the work: its text, and XLA's own count of its memory."""
+
+    text: str
+    steps: int
+    """Steps, or batches, that a call makes."""
+    argument_bytes: int
+    temporary_bytes: int
+    peak_bytes: int
+    """Arguments, results that do not take the place of one, and what lies beside them at the worst moment."""
+    seconds: float
+
+
+class DoesNotFit(Exception):
+    """The compiler found no way to keep a program within the device's memory; the message is its own."""
+
+
+def prepare() -> None:
+    """Let JAX start without devices, whatever the machine has; call it before anything computes."""
+    for name, value in HERE.items():
+        os.environ[name] = value
+
+
+def target_devices(device: Device, count: int, hosts: int = 1) -> list[jax.Device]:
+    """Describe `count` devices on `hosts` machines to compile for.
+
+    Raises BadInput where the plugin is missing, with the command that installs it, or where no such machine is built.
+    """
+    modules, command = PLUGINS[device.platform]
+    if not any(find_spec(module) for module in modules):
+        raise BadInput(f"{device.title}: JAX's compiler for it is not installed here: {command} (it needs no device)")
+    if count % hosts:
+        raise BadInput(f"{count} devices do not divide over {hosts} hosts")
+    if device.platform == "cuda":
+        topology = f"1x{hosts}x{count // hosts}"
+        described = topologies.get_topology_desc(platform="cuda", target_config=target_config(device),
+                                                 topology=topology)
+        return list(described.devices)
+    return slice_of(device, count)
+
+
+def slice_of(device: Device, count: int) -> list[jax.Device]:
+    """Describe a slice of TPUs; one chip is taken out of the smallest slice where that is larger."""
+    sizes = sorted(device.slices)
+    if count != 1 and count not in device.slices:
+        raise BadInput(f"{device.title} comes in slices of {', '.join(map(str, sizes))} chips, not {count}")
+    name = device.title.split()[-1]
+    described = topologies.get_topology_desc(platform="tpu", topology_name=f"{name}:{device.slices[max(4, count)]}")
+    return list(described.devices)[:count]
+
+
+def compile_program(lower: Callable[[], Any], steps: int) -> Compiled:
+    """Lower and compile a program. Raises DoesNotFit where the compiler refuses it for its memory."""
+    start = time.perf_counter()
+    try:
+        compiled = lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" in str(error):
+            raise DoesNotFit(str(error)) from None
+        raise
+    memory = compiled.memory_analysis()
+    beside = memory.output_size_in_bytes - memory.alias_size_in_bytes + memory.temp_size_in_bytes
+    return Compiled(compiled.as_text(), steps, memory.argument_size_in_bytes, memory.temp_size_in_bytes,
+                    memory.argument_size_in_bytes + beside + memory.generated_code_size_in_bytes,
+                    time.perf_counter() - start)
+
+
+def shaped(tree: Any, sharding: Sharding) -> Any:
+    """Give the arrays of a tree by their shapes, on the devices of a sharding."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+
+
+def compile_run(experiment: Experiment, devices: Sequence[jax.Device]) -> Iterator[tuple[str, Compiled]]:
+    """Compile what a run runs, as it runs it: "train", "statistics" where it has that phase, and "evaluate"."""
+    spread = batch_sharding(devices)
+    whole = everywhere(spread)
+    counts = image_set(experiment.data)
+    model, optimizer = experiment.architecture.model(counts.classes), sgd(experiment.optimizer)
+    mean = np.zeros(image_shape(experiment.data), np.float32)
+    state: TrainState = shaped(jax.eval_shape(lambda: initial_state(model, optimizer, mean, 0)), whole)
+    make_batch, inputs, steps = training_inputs(experiment, spread, counts)
+    yield "train", compile_program(
+        lambda: train_steps.lower(model, optimizer, make_batch, steps, state, inputs), steps)
+    if experiment.statistics_steps and not experiment.architecture.fixed_norm:
+        yield "statistics", compile_program(
+            lambda: add_batch_statistics.lower(model, make_batch, steps, state, state.batch_stats, inputs), steps)
+    images = jax.ShapeDtypeStruct((experiment.batch_size, 1, *mean.shape), jnp.uint8, sharding=spread)
+    if isinstance(experiment.data, Data):
+        test = shaped(images_of(counts.test, mean.shape), whole)
+        yield "evaluate", compile_program(
+            lambda: count_errors.lower(model, experiment.batch_size, spread, state.variables, state.mean, test),
+            -(-counts.test // experiment.batch_size))
+    else:
+        yield "evaluate", compile_program(
+            lambda: softmax_of_views.lower(model, spread, state.variables, state.mean, images), 1)
+
+
+def training_inputs(experiment: Experiment, spread: Any, counts: ImageSet) -> tuple[Any, Any, int]:
+    """Return what makes a batch inside the step, what it is made of, and the steps of a call."""
+    data, size, whole = experiment.data, experiment.batch_size, everywhere(spread)
+    if isinstance(data, Data):
+        steps = steps_per_call(experiment, spread.mesh.devices.flat[0].platform)
+        train = counts.train - data.validation_images
+        order = Order(jax.ShapeDtypeStruct((), jnp.int32),
+                      jax.ShapeDtypeStruct((epochs_spanned(steps, size, train) * train,), jnp.int32))
+        inputs = InMemoryInputs(images_of(train, image_shape(data)), order)
+        return InMemoryBatch(size, data.pad, data.flip, spread), shaped(inputs, whole), steps
+    pixels = shaped(Batch(jax.ShapeDtypeStruct((size, *image_shape(data)), jnp.uint8),
+                          jax.ShapeDtypeStruct((size,), jnp.int32)), spread)
+    colours = jax.ShapeDtypeStruct((3, 3), jnp.float32, sharding=whole)
+    return StreamedBatch(data.colour_noise), StreamedInputs(pixels, colours), 1
+
+
+def images_of(count: int, shape: tuple[int, ...]) -> Images:
+    """Describe so many images and their labels."""
+    return Images(jax.ShapeDtypeStruct((count, *shape), jnp.uint8), jax.ShapeDtypeStruct((count,), jnp.int32))  # type: ignore[arg-type]
+
+
+def largest_batch(fits: Callable[[int], bool], unit: int, batch: int) -> int:
+    """Return the largest multiple of `unit` below `batch` that fits, by bisection; 0 where none does."""
+    low, high = 0, -(-batch // unit)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle * unit) else (low, middle)
+    return low * unit
