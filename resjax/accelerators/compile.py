@@ -61,6 +61,8 @@ class Compiled:
     peak_bytes: int
     """Arguments, results that do not take the place of one, and what lies beside them at the worst moment."""
     seconds: float
+    compiler_bytes: float | None = None
+    """What XLA itself counts that a call moves, memories on the chip included; it says so for TPUs only."""
 
 
 class DoesNotFit(Exception):
@@ -114,7 +116,7 @@ def compile_program(lower: Callable[[], Any], steps: int) -> Compiled:
     beside = memory.output_size_in_bytes - memory.alias_size_in_bytes + memory.temp_size_in_bytes
     return Compiled(compiled.as_text(), steps, memory.argument_size_in_bytes, memory.temp_size_in_bytes,
                     memory.argument_size_in_bytes + beside + memory.generated_code_size_in_bytes,
-                    time.perf_counter() - start)
+                    time.perf_counter() - start, (compiled.cost_analysis() or {}).get("bytes accessed"))
 
 
 def shaped(tree: Any, sharding: Sharding) -> Any:

@@ -39,6 +39,8 @@ class Figures:
     temporary_bytes: int
     peak_bytes: int
     compile_seconds: float
+    compiler_bytes: float | None
+    """What XLA itself counts that a call moves, where it does."""
     seconds: float
     """The least that a step takes on the device."""
     limits: dict[str, float]
@@ -68,6 +70,7 @@ def figures(compiled: Compiled, device: Device, precision: str, count: int, host
         steps=steps, kernels=launched, bytes=moved, macs=multiplied, collectives=dict(exchanged(collectives, steps)),
         argument_bytes=compiled.argument_bytes, temporary_bytes=compiled.temporary_bytes,
         peak_bytes=compiled.peak_bytes, compile_seconds=round(compiled.seconds, 1),
+        compiler_bytes=compiled.compiler_bytes,
         seconds=max(busy, limits["exchange"]), limits=limits, parts=dict(parts(kernels, device, peak, steps)))
 
 
