@@ -1,8 +1,10 @@
 """The programs of a run, compiled for devices that are not here, on a machine that need not have any."""
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -26,7 +28,7 @@ from resjax.training.state import TrainState, initial_state
 from resjax.training.step import add_batch_statistics, train_steps
 from resjax.training.streaming import StreamedBatch, StreamedInputs
 
-PLUGINS = {"cuda": (("jax_cuda12_pjrt", "jax_cuda13_pjrt"), "pip install 'jax[cuda12]'"),
+PLUGINS = {"cuda": (("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13"), "pip install 'jax[cuda12]'"),
            "tpu": (("libtpu",), "pip install 'jax[tpu]'")}
 HERE = {"JAX_PLATFORMS": "cpu", "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1", "TPU_SKIP_MDS_QUERY": "1",
         "TF_CPP_MIN_LOG_LEVEL": "3", "TPU_STDERR_LOG_LEVEL": "3", "TPU_MIN_LOG_LEVEL": "3"}
@@ -81,16 +83,33 @@ def target_devices(device: Device, count: int, hosts: int = 1) -> list[jax.Devic
     Raises BadInput where the plugin is missing, with the command that installs it, or where no such machine is built.
     """
     modules, command = PLUGINS[device.platform]
-    if not any(find_spec(module) for module in modules):
+    if not any(find_spec(module) for module in modules if find_spec(module.partition(".")[0])):
         raise BadInput(f"{device.title}: JAX's compiler for it is not installed here: {command} (it needs no device)")
     if count % hosts:
         raise BadInput(f"{count} devices do not divide over {hosts} hosts")
-    if device.platform == "cuda":
-        topology = f"1x{hosts}x{count // hosts}"
-        described = topologies.get_topology_desc(platform="cuda", target_config=target_config(device),
-                                                 topology=topology)
-        return list(described.devices)
-    return slice_of(device, count)
+    with quiet():
+        return gpus(device, count, hosts) if device.platform == "cuda" else slice_of(device, count)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what the plugins print, as they find no device, from standard error; their exceptions are raised."""
+    sys.stderr.flush()
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
+
+
+def gpus(device: Device, count: int, hosts: int) -> list[jax.Device]:
+    """Describe GPUs, as many on each host."""
+    described = topologies.get_topology_desc(platform="cuda", target_config=target_config(device),
+                                             topology=f"1x{hosts}x{count // hosts}")
+    return list(described.devices)
 
 
 def slice_of(device: Device, count: int) -> list[jax.Device]:

@@ -103,14 +103,18 @@ def passed_on(y: jax.Array, dy: jax.Array, scaled: jax.Array, bias: jax.Array) -
     It passes where y = scaled + bias is positive. A GPU asks that of x, which both uses read anyway, each in its own
     words: XLA would take equal ones for one, and store and read again what was passed on.
     """
-    def from_output(y: jax.Array, dy: jax.Array, *_: jax.Array) -> tuple[jax.Array, jax.Array]:
-        passed = materialize(jnp.where(y > 0, dy, 0))
-        return passed, passed
+    return lax.platform_dependent(y, dy, scaled, bias, cpu=seen_in_output, tpu=seen_in_output, default=seen_in_input)
 
-    def from_input(_: jax.Array, dy: jax.Array, scaled: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return jnp.where(bias > -scaled, dy, 0), jnp.where(scaled > -bias, dy, 0)
 
-    return lax.platform_dependent(y, dy, scaled, bias, cpu=from_output, tpu=from_output, default=from_input)
+def seen_in_output(y: jax.Array, dy: jax.Array, *_: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Pass on where the output is positive."""
+    passed = materialize(jnp.where(y > 0, dy, 0))
+    return passed, passed
+
+
+def seen_in_input(_: jax.Array, dy: jax.Array, scaled: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Pass on where the input is such that the output is positive: the sign of a float32 sum is exact."""
+    return jnp.where(bias > -scaled, dy, 0), jnp.where(scaled > -bias, dy, 0)
 
 
 def statistics(x: jax.Array, near: jax.Array | None) -> tuple[jax.Array, jax.Array]:
