@@ -12,7 +12,6 @@ FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after
         "opt-barrier", "domain", "add-dependency", "iota"}  # no kernel, or what the program is made of
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
 SLICES = {"slice", "dynamic-slice", "gather"}
-VIEWS = {"bitcast", "reshape", "convert", "copy", "transpose"}
 REDUCTIONS = {"reduce", "reduce-window", "select-and-scatter"}
 SMALL = 2**18  # bytes: below, a GPU's kernel takes the time of its launch
 
@@ -122,7 +121,7 @@ def bytes_moved(table: dict[str, Instruction], instruction: Instruction, body: d
     if instruction.opcode == "slice-start":  # its result: what it reads from, what is written, and a token
         written = instruction.shapes[1]
         return written.bytes + written._replace(in_memory=operands[0].shapes[0].in_memory).bytes
-    if instruction.opcode.endswith("-start"):
+    if instruction.opcode.endswith("-start") and not body:
         return 2 * sum(operand.bytes for operand in operands)
     if not body:
         results = [shape for shape in instruction.shapes if not is_workspace(instruction, shape)]
@@ -157,12 +156,18 @@ def bytes_written(body: dict[str, Instruction], instruction: Instruction) -> int
     """Count what a fusion writes: of a result that is updated in place, the update."""
     root = next(inner for inner in body.values() if inner.root)
     results = [body[name] for name in root.operands] if root.opcode == "tuple" else [root]
-    while len(results) == 1 and results[0].opcode == "bitcast":
-        results = [body[results[0].operands[0]]]
-    if any(result.opcode == "dynamic-update-slice" for result in results):
-        return sum(body[result.operands[1]].bytes if result.opcode == "dynamic-update-slice" else result.bytes
-                   for result in results)
-    return instruction.bytes
+    origins = [origin(body, result) for result in results]
+    if any(found.opcode == "dynamic-update-slice" for found in origins):
+        return sum(body[found.operands[1]].bytes if found.opcode == "dynamic-update-slice" else result.bytes
+                   for found, result in zip(origins, results, strict=True))
+    return sum(result.bytes for result in results) if instruction.opcode.endswith("-start") else instruction.bytes
+
+
+def origin(body: dict[str, Instruction], instruction: Instruction) -> Instruction:
+    """Follow an array back through the instructions that only see it in another shape."""
+    while instruction.opcode == "bitcast":
+        instruction = body[instruction.operands[0]]
+    return instruction
 
 
 def multiply_adds(table: dict[str, Instruction], instruction: Instruction) -> int:
