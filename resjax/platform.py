@@ -10,10 +10,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 # jaxlib 0.10.2 turned YNNPACK fusion on for the CPU. It makes these convolutions two to six times slower
-# (benchmarks/train_step.py), and some matrix-vector products wrong (jax-ml/jax#39103). Older jaxlibs do not
-# know the flag and abort on it. Tested with 0.10.2; pyproject.toml ends at 0.12.
+# (benchmarks/train_step.py), and some matrix-vector products wrong (jax-ml/jax#39103). Older jaxlibs do not know the
+# flag and abort on it; from 0.12 on fusion is the faster setting, and right by the checks of `resjax doctor`. Tested
+# with 0.10.2 and 0.12.0; pyproject.toml ends at 0.13.
 YNNPACK_OFF = "--xla_cpu_experimental_ynn_fusion_type="
-YNNPACK_SINCE = (0, 10, 2)
+YNNPACK_SINCE, YNNPACK_GOOD = (0, 10, 2), (0, 12)
 # RESJAX_DETERMINISTIC=1: no operation on GPU that adds up in any order (it is refused where there is no other), and no
 # choice of algorithms by their speed, which differs from start to start. The flags are those of jaxlib 0.10 and 0.11.
 DETERMINISTIC = "--xla_gpu_exclude_nondeterministic_ops=true --xla_gpu_autotune_level=0"
@@ -23,7 +24,7 @@ def configure() -> None:
     """Append our flags to the user's XLA_FLAGS, unless the user has set them."""
     jaxlib = tuple(int(part) for part in version("jaxlib").split(".")[:3])
     flags = os.environ.get("XLA_FLAGS", "")
-    ours = YNNPACK_OFF if jaxlib >= YNNPACK_SINCE and YNNPACK_OFF.rstrip("=") not in flags else ""
+    ours = YNNPACK_OFF if YNNPACK_SINCE <= jaxlib < YNNPACK_GOOD and YNNPACK_OFF.rstrip("=") not in flags else ""
     if os.environ.get("RESJAX_DETERMINISTIC") == "1" and DETERMINISTIC not in flags:
         ours = f"{ours} {DETERMINISTIC}"
     if not ours:

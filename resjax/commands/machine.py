@@ -104,12 +104,15 @@ def arithmetic() -> dict[str, float]:
 
     matrix, other = x.reshape(-1, 512), kernel.reshape(512, -1)
     product = jax.jit(lambda a, b: jnp.matmul(a, b, precision="float32"))(matrix, other)
+    rows, square = rng.normal(size=(32_769, 3)).astype(np.float32), kernel[0, 0, :3, :3]
+    norms = jax.jit(jax.vmap(lambda row: jnp.square(jnp.matmul(square, row, precision="float32")).sum()))(rows)
     return {
         "convolution": relative(jax.jit(conv)(x, kernel), reference_convolution(x, kernel)),
         "its gradient by the image": relative(dx, reference_convolution(dy, kernel[::-1, ::-1].swapaxes(2, 3))),
         "its gradient by the kernel": relative(dkernel, reference_kernel_gradient(x, dy)),
         "batch norm": relative(normalized, reference_normalization(shifted, 16)),
         "matrix product": relative(product, matrix.astype(np.float64) @ other.astype(np.float64)),
+        "matrix-vector products": relative(norms, ((rows.astype(np.float64) @ square.T) ** 2).sum(-1)),
     }
 
 

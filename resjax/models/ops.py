@@ -12,6 +12,7 @@ The gradient of JAX's own max pool is a select-and-scatter, which adds up in any
 deterministic operations are demanded (google/flax#4233); ours is the same every time.
 """
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -29,7 +30,8 @@ def materialize(x: jax.Array) -> jax.Array:
     There, XLA would rather compute an element-wise result again inside each of its consumers, a barrier
     notwithstanding; it never does so with a division, which costs nothing beside the memory traffic.
     """
-    return lax.platform_dependent(x, cpu=lambda x: x / (1 + 0 * jnp.clip(x, -1, 1)), default=lambda x: x)
+    stored: jax.Array = lax.platform_dependent(x, cpu=lambda x: x / (1 + 0 * jnp.clip(x, -1, 1)), default=lambda x: x)
+    return stored
 
 
 @jax.custom_vjp
@@ -56,11 +58,12 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, *, pre
 
     `padding` gives pixels before and after, for height and width.
     """
-    return _convolve(x, kernel, tuple(strides), tuple(map(tuple, padding)), precision)
+    convolved: jax.Array = _convolve(x, kernel, tuple(strides), tuple(map(tuple, padding)), precision)
+    return convolved
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
-def _convolve(x, kernel, strides, padding, precision):
+def _convolve(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, precision: Any) -> Any:
     convolution, product = (partial(way, strides=strides, padding=padding, precision=precision)
                             for way in (xla_convolution, pointwise))
     if is_pointwise(kernel, padding):
@@ -68,12 +71,12 @@ def _convolve(x, kernel, strides, padding, precision):
     return convolution(x, kernel)
 
 
-def _convolve_forward(x, kernel, strides, padding, precision):
+def _convolve_forward(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, precision: Any) -> Any:
     return _convolve(x, kernel, strides, padding, precision), (x, kernel)
 
 
-def _convolve_backward(strides, padding, precision, residuals, dy):
-    def gradients(way):
+def _convolve_backward(strides: Any, padding: Any, precision: Any, residuals: Any, dy: jax.Array) -> Any:
+    def gradients(way: Any) -> Any:
         return lambda x, kernel, dy: jax.vjp(partial(way, strides=strides, padding=padding, precision=precision),
                                              x, kernel)[1](dy)
 
@@ -127,7 +130,14 @@ def max_pool(x: jax.Array) -> jax.Array:
 
     The gradient goes to the first of equal maxima.
     """
-    return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+    maximum: jax.Array = window_maximum(x)
+    return maximum
+
+
+def window_maximum(x: jax.Array) -> jax.Array:
+    """Take the maximum by XLA's own operation, with JAX's own gradient."""
+    maximum: jax.Array = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+    return maximum
 
 
 def _pool_forward(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
@@ -136,21 +146,49 @@ def _pool_forward(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]
 
 
 def _pool_backward(residuals: tuple[jax.Array, jax.Array], dy: jax.Array) -> tuple[jax.Array]:
-    x, y = residuals
+    return (lax.platform_dependent(*residuals, dy, cpu=partial(pool_gradient, first_by_first), tpu=xla_pool_gradient,
+                                   default=partial(pool_gradient, first_by_place)),)
+
+
+def xla_pool_gradient(x: jax.Array, y: jax.Array, dy: jax.Array) -> jax.Array:
+    """Compute the gradient as JAX derives it, by a select-and-scatter: a TPU does it in one order, and in one pass."""
+    dx: jax.Array = jax.vjp(window_maximum, x)[1](dy)[0]
+    return dx
+
+
+def pool_gradient(first: Any, x: jax.Array, y: jax.Array, dy: jax.Array) -> jax.Array:
+    """Add up what goes to each of the nine places of the windows, always in one order.
+
+    `first(seen, y)` says for each place whether it holds its window's first maximum, where `seen` are the nine places.
+    """
     height, width, rows, columns = *x.shape[1:3], *y.shape[1:3]
-    low = jnp.finfo(x.dtype).min
+    low = float(jnp.finfo(x.dtype).min)  # type: ignore[no-untyped-call]
     padded = jnp.pad(x, ((0, 0), (1, 2), (1, 2), (0, 0)), constant_values=low)
+    places = [(i, j) for i in range(3) for j in range(3)]
+    seen = [padded[:, i:i + 2 * rows:2, j:j + 2 * columns:2] for i, j in places]
     dx = jnp.zeros_like(padded)
+    for (i, j), here in zip(places, first(seen, y), strict=True):
+        after = (padded.shape[1] - i - 2 * rows + 1, padded.shape[2] - j - 2 * columns + 1)
+        dx += lax.pad(jnp.where(here, dy, 0), jnp.zeros((), dy.dtype),
+                      ((0, 0, 0), (i, after[0], 1), (j, after[1], 1), (0, 0, 0)))
+    return dx[:, 1:1 + height, 1:1 + width]
+
+
+def first_by_first(seen: list[jax.Array], y: jax.Array) -> Iterator[jax.Array]:
+    """Compare place by place, and leave out the windows that have had theirs."""
     free = jnp.ones(y.shape, bool)
-    for i in range(3):
-        for j in range(3):
-            seen = padded[:, i:i + 2 * rows:2, j:j + 2 * columns:2]
-            first = free & (seen == y)
-            free = free & ~first
-            after = (padded.shape[1] - i - 2 * rows + 1, padded.shape[2] - j - 2 * columns + 1)
-            dx += lax.pad(jnp.where(first, dy, 0), jnp.zeros((), dy.dtype),
-                          ((0, 0, 0), (i, after[0], 1), (j, after[1], 1), (0, 0, 0)))
-    return (dx[:, 1:1 + height, 1:1 + width],)
+    for place in seen:
+        first = free & (place == y)
+        free = free & ~first
+        yield first
+
+
+def first_by_place(seen: list[jax.Array], y: jax.Array) -> Iterator[jax.Array]:
+    """Compare with the number of the first maximum's place: a GPU stores one byte for each window in place of nine."""
+    place = jnp.zeros(y.shape, jnp.uint8)
+    for number in reversed(range(len(seen))):
+        place = jnp.where(seen[number] == y, jnp.uint8(number), place)
+    return (place == number for number in range(len(seen)))
 
 
 max_pool.defvjp(_pool_forward, _pool_backward)

@@ -63,7 +63,7 @@ class BasicBlock(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         y = self.conv(self.filters, 3, self.stride, name="conv1")(x)
-        y = relu(self.norm(name="bn1")(y))
+        y = self.norm(name="bn1", rectify=True)(y)
         y = self.conv(self.filters, 3, name="conv2")(y)
         y = self.norm(name="bn2")(y)
         return relu(y + self.shortcut(name="shortcut")(x, self.filters, self.stride))
@@ -86,9 +86,9 @@ class Bottleneck(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         first, second = (self.stride, 1) if self.stride_in == "1x1" else (1, self.stride)
         y = self.conv(self.filters, 1, first, name="conv1")(x)
-        y = relu(self.norm(name="bn1")(y))
+        y = self.norm(name="bn1", rectify=True)(y)
         y = self.conv(self.filters, 3, second, name="conv2")(y)
-        y = relu(self.norm(name="bn2")(y))
+        y = self.norm(name="bn2", rectify=True)(y)
         y = self.conv(4 * self.filters, 1, name="conv3")(y)
         y = self.norm(name="bn3")(y)
         return relu(y + self.shortcut(name="shortcut")(x, 4 * self.filters, self.stride))
@@ -166,9 +166,9 @@ class ResNet(nn.Module):
 
         x = x.astype(dtype)
         if self.stem == "3x3":
-            x = relu(norm(name="bn1")(conv(self.filters, 3, name="conv1")(x)))
+            x = norm(name="bn1", rectify=True)(conv(self.filters, 3, name="conv1")(x))
         else:
-            x = relu(norm(name="bn1")(conv(self.filters, 7, 2, name="conv1")(x)))
+            x = norm(name="bn1", rectify=True)(conv(self.filters, 7, 2, name="conv1")(x))
             x = max_pool(x)
         outputs = []
         for i, blocks in enumerate(self.blocks):

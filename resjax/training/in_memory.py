@@ -115,13 +115,13 @@ def open_in_memory(experiment: Experiment, data: Data, devices: Sequence[jax.Dev
     return InMemory(on_devices, loaded.identity(), mean, batch, sharding, steps_per_call(experiment))
 
 
-def steps_per_call(experiment: Experiment) -> int:
+def steps_per_call(experiment: Experiment, platform: str | None = None) -> int:
     """Count the steps to make in one call, so that calls end where something is logged, measured or saved.
 
     On an accelerator a launch costs as much as a small step; on CPU a call pays for fresh memory, and a few
-    steps are enough.
+    steps are enough. `platform` is this process's unless a program is compiled for another.
     """
-    most = 5 if jax.default_backend() == "cpu" else 100
+    most = 5 if (platform or jax.default_backend()) == "cpu" else 100
     common = math.gcd(experiment.log_steps, experiment.evaluate_steps, experiment.checkpoint_steps)
     return max(count for count in range(1, most + 1) if common % count == 0)
 

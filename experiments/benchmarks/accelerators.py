@@ -1,0 +1,139 @@
+"""What our programs do on an H100 and on a TPU, read from what XLA makes of them, beside stock Flax; without either.
+
+    pip install -e '.[cuda12,tpu]' && python experiments/benchmarks/accelerators.py [--only h100]
+
+Compiles the training step of ResNet-50 (v1.5, bfloat16, batch 256, on a TPU 128), of the same network written with
+Flax's own parts, of ResNet-20, 110 and 1202 (TensorFloat-32, batch 128), and ten-crop evaluation of ResNet-50; writes
+kernels, bytes, multiply-adds, memory, collectives and bounds to experiments/results/accelerators.json, after every
+program: a second start makes those that are missing.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import tyro
+from flax import linen as nn
+from jax.sharding import NamedSharding
+
+from resjax import Architecture, Optimizer
+from resjax.accelerators.compile import compile_program, prepare, shaped, target_devices
+from resjax.accelerators.devices import find_device
+from resjax.accelerators.plan import figures
+from resjax.accelerators.run import installed
+from resjax.data import Batch, Preprocessing
+from resjax.distributed import batch_sharding, replicated
+from resjax.evaluation.probabilities import look
+from resjax.files import write_json
+from resjax.training import initial_state, sgd, train_step
+from resjax.training.step import repeated
+
+RESULTS = Path(__file__).parents[1] / "results" / "accelerators.json"
+LOOP = 100  # steps in a call of the small networks, as training runs
+
+
+class StockBottleneck(nn.Module):
+    """1x1, 3x3 (which strides), 1x1, and a projection where dimensions change, of Flax's own parts."""
+
+    filters: int
+    stride: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        conv = partial(nn.Conv, use_bias=False, dtype=jnp.bfloat16)
+        norm = partial(nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=jnp.bfloat16)
+        y = nn.relu(norm()(conv(self.filters, (1, 1))(x)))
+        y = nn.relu(norm()(conv(self.filters, (3, 3), self.stride, padding=1)(y)))
+        y = norm()(conv(4 * self.filters, (1, 1))(y))
+        if x.shape != y.shape:
+            x = norm()(conv(4 * self.filters, (1, 1), self.stride)(x))
+        return nn.relu(y + x)
+
+
+class StockResNet50(nn.Module):
+    """ResNet-50 v1.5 as Flax's users write it: `nn.Conv`, `nn.BatchNorm`, `nn.relu`, `nn.max_pool`, in bfloat16."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        x = nn.Conv(64, (7, 7), 2, padding=3, use_bias=False, dtype=jnp.bfloat16)(x)
+        x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9, epsilon=1e-5, dtype=jnp.bfloat16)(x))
+        x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        for stage, blocks in enumerate((3, 4, 6, 3)):
+            for block in range(blocks):
+                x = StockBottleneck(64 * 2**stage, 2 if stage and not block else 1)(x, train)
+        return nn.Dense(1000)(x.mean((1, 2)).astype(jnp.float32))
+
+
+class Task(NamedTuple):
+    """A network, the images of a batch and their size, and the steps of a call."""
+
+    model: nn.Module
+    precision: str
+    batch: int
+    size: int
+    steps: int = 1
+
+
+def tasks(batch: int) -> dict[str, Task]:
+    """List what is compiled, by name; `batch` is ResNet-50's."""
+    large = Architecture(family="imagenet", depth=50, shortcut="B", stride_in="3x3", ghost_batch_size=batch,
+                         precision="bfloat16").model(1000)
+    networks = {depth: Architecture(depth=depth, precision="tensorfloat32").model(10) for depth in (20, 110, 1202)}
+    small = {f"resnet{depth}": Task(model, "tensorfloat32", 128, 32, LOOP) for depth, model in networks.items()}
+    return {"resnet50": Task(large, "bfloat16", batch, 224),
+            "stock_resnet50": Task(StockResNet50(), "bfloat16", batch, 224),
+            **small, "resnet50_ten_crop": Task(large, "bfloat16", 25, 224)}
+
+
+def lower(name: str, task: Task, spread: NamedSharding) -> Callable[[], Any]:
+    """Return what lowers a task's program: training steps, or the mean softmax of ten crops."""
+    model, image = task.model, (task.size, task.size, 3)
+    optimizer, whole = sgd(Optimizer()), replicated(spread)
+    state = shaped(jax.eval_shape(lambda: initial_state(model, optimizer, jnp.zeros(image), 0)), whole)
+    if name.endswith("ten_crop"):
+        crops = jax.ShapeDtypeStruct((task.batch, 10, *image), jnp.uint8, sharding=spread)
+        return lambda: look.lower(model, spread, state.variables, Preprocessing(state.mean), crops)
+    batch = shaped(Batch(jax.ShapeDtypeStruct((task.batch, *image), jnp.float32),  # type: ignore[arg-type]
+                         jax.ShapeDtypeStruct((task.batch,), jnp.int32)), spread)  # type: ignore[arg-type]
+
+    def steps(state: Any, batch: Batch) -> Any:
+        return repeated(lambda state, _: train_step(model, optimizer, state, batch), state, task.steps)
+
+    return lambda: jax.jit(steps, donate_argnums=0).lower(state, batch)
+
+
+def main(only: Literal["h100", "v5e"] | None = None, task: str | None = None) -> None:
+    """Compile and read all that is missing.
+
+    Args:
+        only: The device; both by default.
+        task: One of the programs; all by default, but on a TPU ResNet-50 and its peer alone.
+    """
+    prepare()
+    found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    for name in (only,) if only else ("h100", "v5e"):
+        device = find_device(name)
+        listed = tasks(256 if name == "h100" else 128)
+        wanted = [task] if task else list(listed) if name == "h100" else ["resnet50", "stock_resnet50"]
+        for key in wanted:
+            if key in found.get(name, {}):
+                continue
+            work = listed[key]
+            spread = batch_sharding(target_devices(device, 1))
+            compiled = compile_program(lower(key, work, spread), work.steps)
+            read = figures(compiled, device, work.precision, 1, 1)
+            found.setdefault(name, {})[key] = {"batch": work.batch, "precision": work.precision,
+                                               "versions": installed(), **dataclasses.asdict(read)}
+            write_json(RESULTS, found)
+            said = f" (XLA says {read.compiler_bytes / 1e9:.2f})" if read.compiler_bytes else ""
+            print(f"{name} {key}: {read.kernels:.0f} kernels, {read.bytes / 1e9:.2f} GB{said}, "
+                  f"{1e3 * read.seconds:.3f} ms at best, compiled in {read.compile_seconds:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

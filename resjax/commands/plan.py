@@ -1,0 +1,105 @@
+"""The command that plans a run on rented devices before anything is rented."""
+
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from resjax.accelerators import compile as compilers
+from resjax.accelerators.devices import find_device
+from resjax.accelerators.run import plan_run
+from resjax.experiment import Experiment
+from resjax.files import write_json
+
+SAME_KIND: Any = tyro.conf.AvoidSubcommands
+Name = Literal["h100", "h200", "a100", "b200", "v5e", "v5p", "v6e"]
+
+
+@dataclass(frozen=True)
+class PlanArguments:
+    """Every value of the experiment can be overridden, as for training."""
+
+    experiment: Annotated[Experiment, tyro.conf.arg(name="")]
+    on: Name
+    """The device to plan for."""
+    devices: int = 1
+    """How many of them share each batch."""
+    hosts: int = 1
+    """The machines that they are in; a slice of TPUs is as it is built."""
+    json: Path | None = None
+    """A file to write all figures to."""
+
+
+def plan(experiment: Experiment, arguments: Sequence[str], program: str) -> None:
+    """Plan an experiment on devices that are not here: FILE:NAME --on DEVICE [--devices N] [--hosts M]."""
+    compilers.prepare()
+    default = PlanArguments(experiment, tyro.MISSING)
+    asked = tyro.cli(PlanArguments, prog=program, args=arguments, default=default, config=(SAME_KIND,))
+    found = plan_run(asked.experiment, asked.on, asked.devices, asked.hosts)
+    print("\n".join(lines(asked.experiment, asked.on, found)))
+    if asked.json:
+        write_json(asked.json, found)
+
+
+def lines(experiment: Experiment, name: str, found: dict[str, Any]) -> Iterator[str]:
+    """Put a plan into words."""
+    device, programs, train = find_device(name), found["programs"], found["programs"]["train"]
+    yield (f"{found['experiment']} on {found['devices']} x {found['device']}, batch {found['batch_size']}, "
+           f"{found['precision']}; compiled in {found['compile_seconds']:.0f} s")
+    yield "\n" + row("on each device, a step or batch", programs)
+    value: Any
+    for title, value in TABLE.items():
+        yield row(title, [value(program) for program in programs.values()])
+    yield "\n" + row("the training step by kind", ["kernels", "GB", "G multiply-adds", "ms at best"])
+    for kind, part in train["parts"].items():
+        yield row(kind, [f"{part['kernels']:.0f}", f"{part['bytes'] / 1e9:.2f}", f"{part['macs'] / 1e9:.0f}",
+                         f"{1e3 * part['seconds']:.3f}"])
+    yield from exchange(train)
+    yield (f"\nAt best {found['images_per_second']:,.0f} images/s, limited by {found['limit']}; "
+           f"{found['run_hours']:.2f} hours for the run ("
+           + ", ".join(f"{kind} {hours:.2f}" for kind, hours in found["hours"].items())
+           + f"), {found['device_hours']:.1f} device-hours; {100 * found['memory_share']:.0f} % of the memory.")
+    yield from assumptions(experiment, device)
+
+
+TABLE = {
+    "kernels": lambda program: f"{program['kernels']:,.0f}",
+    "bytes moved, GB": lambda program: f"{program['bytes'] / 1e9:.2f}",
+    "multiply-adds, G": lambda program: f"{program['macs'] / 1e9:.0f}",
+    "arguments, MiB": lambda program: f"{program['argument_bytes'] / 2**20:,.0f}",
+    "temporaries, MiB": lambda program: f"{program['temporary_bytes'] / 2**20:,.0f}",
+    "peak, MiB": lambda program: f"{program['peak_bytes'] / 2**20:,.0f}",
+    "at best, ms": lambda program: f"{1e3 * program['seconds']:.3f}",
+    "limited by": lambda program: max(program["limits"], key=lambda name: program["limits"][name]),
+    "compiled in, s": lambda program: f"{program['compile_seconds']:.0f}",
+}
+
+
+def row(title: str, values: Sequence[str] | dict[str, Any]) -> str:
+    """Lay out a line of a table."""
+    return f"{title:34}" + "".join(f"{value:>16}" for value in values)
+
+
+def exchange(train: dict[str, Any]) -> Iterator[str]:
+    """Tell what the devices send each other in a step."""
+    for kind, (times, size) in train["collectives"].items():
+        yield f"{kind}: {times:.0f} a step, {size / 1e6:.2f} MB of arrays"
+    if train["limits"]["exchange"]:
+        yield f"the exchange takes {1e3 * train['limits']['exchange']:.3f} ms at best, beside the rest"
+
+
+def assumptions(experiment: Experiment, device: Any) -> Iterator[str]:
+    """Say what a plan rests on."""
+    counts = compilers.image_set(experiment.data)
+    known = experiment.data.source in compilers.SETS
+    yield f"Sources: {device.source}. Memory and programs are XLA's own; times are bounds, no device was measured."
+    if device.launch:
+        yield f"Assumed: a kernel takes at least {1e6 * device.launch:.0f} us."
+    if not known:
+        yield (f"Assumed: {experiment.data.source} holds {counts.train:,} training and {counts.test:,} test images of "
+               f"{counts.classes} classes.")
+
+

@@ -1,0 +1,289 @@
+"""Programs for H100s and TPUs: read right, planned for, and our arithmetic for them against float64."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from jax import lax
+
+from resjax.accelerators import compile as compilers
+from resjax.accelerators import run
+from resjax.accelerators.compile import Compiled, compile_run, largest_batch, target_devices
+from resjax.accelerators.devices import DEVICES, find_device
+from resjax.accelerators.hlo import parse
+from resjax.accelerators.plan import figures
+from resjax.accelerators.program import read_kernels, valid_pairs
+from resjax.commands.plan import lines
+from resjax.errors import BadInput
+from resjax.models.batch_norm import batch_norm, in_one_pass, near_what_is_known, one_pixel
+from resjax.models.ops import max_pool
+
+AUDIT = Path(__file__).parents[1] / "experiments" / "results" / "accelerators.json"
+LOOP = """
+HloModule step, is_scheduled=true
+
+%sums (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %sum = f32[] add(%a, %b)
+}
+
+%sliced (p0: bf16[64,1024], p1: s32[]) -> bf16[1,1024] {
+  %p0 = bf16[64,1024]{1,0} parameter(0)
+  %p1 = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  ROOT %row = bf16[1,1024]{1,0} dynamic-slice(%p0, %p1, %zero), dynamic_slice_sizes={1,1024}
+}
+
+%updated (q0: f32[64,1024], q1: f32[1,1024], q2: s32[]) -> f32[64,1024] {
+  %q0 = f32[64,1024]{1,0} parameter(0)
+  %q1 = f32[1,1024]{1,0} parameter(1)
+  %q2 = s32[] parameter(2)
+  %none = s32[] constant(0)
+  ROOT %put = f32[64,1024]{1,0} dynamic-update-slice(%q0, %q1, %q2, %none)
+}
+
+%body (state: (s32[], f32[8,8,8,16], bf16[64,1024])) -> (s32[], f32[8,8,8,16], bf16[64,1024]) {
+  %state = (s32[], f32[8,8,8,16]{3,2,1,0}, bf16[64,1024]{1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%state), index=0
+  %x = f32[8,8,8,16]{3,2,1,0} get-tuple-element(%state), index=1
+  %table = bf16[64,1024]{1,0} get-tuple-element(%state), index=2
+  %w = f32[16,3,3,16]{3,2,1,0} constant({...})
+  %conv = (f32[8,8,8,16]{3,2,1,0}, u8[4096]{0}) custom-call(%x, /*index=1*/%w), window={size=3x3 pad=1_1x1_1}, dim_labels=b01f_o01i->b01f, custom_call_target="__cudnn$convForward"
+  %y = f32[8,8,8,16]{3,2,1,0} get-tuple-element(%conv), index=0
+  %row.1 = bf16[1,1024]{1,0} fusion(%table, %i), kind=kLoop, calls=%sliced
+  ROOT %next = (s32[], f32[8,8,8,16]{3,2,1,0}, bf16[64,1024]{1,0}) tuple(%i, %y, %table)
+}
+
+%condition (state.1: (s32[], f32[8,8,8,16], bf16[64,1024])) -> pred[] {
+  %state.1 = (s32[], f32[8,8,8,16]{3,2,1,0}, bf16[64,1024]{1,0}) parameter(0)
+  ROOT %always = pred[] constant(true)
+}
+
+ENTRY %main (m: f32[512,256], n: f32[256,128], log: f32[64,1024], line: f32[1,1024], start: (s32[], f32[8,8,8,16], bf16[64,1024])) -> f32[] {
+  %m = f32[512,256]{1,0} parameter(0)
+  %n = f32[256,128]{1,0:T(8,128)S(1)} parameter(1)
+  %log = f32[64,1024]{1,0} parameter(2)
+  %line = f32[1,1024]{1,0} parameter(3)
+  %start = (s32[], f32[8,8,8,16]{3,2,1,0}, bf16[64,1024]{1,0}) parameter(4)
+  %zero.1 = s32[] constant(0)
+  %product = f32[512,128]{1,0} dot(%m, %n), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  %kept = f32[64,1024]{1,0} fusion(%log, %line, %zero.1), kind=kLoop, calls=%updated
+  %all-reduce.1 = f32[512,256]{1,0} all-reduce(%m), replica_groups={}, to_apply=%sums
+  %loop = (s32[], f32[8,8,8,16]{3,2,1,0}, bf16[64,1024]{1,0}) while(%start), condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"10"}}
+  ROOT %done = f32[] constant(0)
+}
+"""  # noqa: E501
+
+
+def test_kernels_are_read_as_they_run():
+    kernels = {kernel.name: kernel for kernel in read_kernels(LOOP)}
+    assert set(kernels) == {"product", "kept", "all-reduce.1", "conv", "row.1"}
+    assert [kernels[name].times for name in ("product", "conv", "row.1")] == [1, 10, 10]
+    assert kernels["product"].macs == 512 * 128 * 256
+    assert kernels["product"].bytes == 4 * (512 * 256 + 512 * 128)  # n lies on the chip
+    assert kernels["kept"].bytes == 2 * 4096 + 4  # in place: the line read and written, and the index
+    assert kernels["row.1"].bytes == 2 * 2048 + 4  # the slice, not the table
+    assert kernels["all-reduce.1"].sent == 4 * 512 * 256
+    assert kernels["conv"].bytes == 4 * (2 * 8 * 8 * 8 * 16 + 16 * 3 * 3 * 16)  # without the library's workspace
+    real = (8 * 3 - 2) ** 2  # in each direction two of the 24 positions look at padding
+    assert kernels["conv"].macs == 8 * real * 16 * 16
+    assert {name: kernel.kind for name, kernel in kernels.items()} == {
+        "product": "matrix product", "kept": "small", "all-reduce.1": "collective", "conv": "convolution",
+        "row.1": "small"}
+
+
+def test_gradients_of_a_convolution_count_what_it_counts():
+    """cuDNN's are told by the convolution forward; XLA's own by the spread-out image that they convolve."""
+    forward, images, kernel, rows = 2 * 16 * 8, 14, 3, 7
+    pairs = valid_pairs(images, kernel, rows, {"stride": (2,), "pad": (1, 1)})
+    assert pairs == rows * kernel - 1
+    assert valid_pairs(rows, kernel, images, {"pad": (1, 2), "lhs_dilate": (2,)}) == pairs  # by the image
+    assert valid_pairs(images, rows, kernel, {"pad": (1, 0), "rhs_dilate": (2,)}) == pairs  # by the kernel
+    text = """
+ENTRY %main (x: f32[2,14,14,8], dy: f32[2,7,7,16]) -> f32[16,3,3,8] {
+  %x = f32[2,14,14,8]{3,2,1,0} parameter(0)
+  %dy = f32[2,7,7,16]{3,2,1,0} parameter(1)
+  ROOT %dw = (f32[16,3,3,8]{3,2,1,0}, u8[0]{0}) custom-call(%x, %dy), window={size=3x3 stride=2x2 pad=1_1x1_1}, dim_labels=b01f_o01i->b01f, custom_call_target="__cudnn$convBackwardFilter"
+}
+"""  # noqa: E501
+    assert [kernel.macs for kernel in read_kernels(text)] == [forward * pairs**2]
+
+
+def test_what_is_no_program_is_refused():
+    with pytest.raises(ValueError, match="no entry computation"):
+        parse("HloModule nothing")
+    with pytest.raises(ValueError, match="does not say how often its loop loop runs"):
+        read_kernels(LOOP.replace("known_trip_count", "unknown"))
+
+
+def test_a_step_is_bounded_by_what_each_kernel_needs():
+    read = figures(Compiled(LOOP, 10, 1, 2, 3, 0.5), find_device("h100"), "tensorfloat32", 8, 1)
+    assert read.kernels == pytest.approx((2 + 1 + 10 + 10) / 10)
+    assert read.limits["launches"] == pytest.approx(2e-6 * (1 + 1 + 20) / 10)  # all are small
+    assert read.collectives == {"all-reduce": (0.1, 0.1 * 4 * 512 * 256)}
+    assert read.limits["exchange"] == pytest.approx(0.1 * 2 * 7 / 8 * 4 * 512 * 256 / 450e9)
+    slow = figures(Compiled(LOOP, 10, 1, 2, 3, 0.5), find_device("v5e"), "float32", 1, 1)
+    assert slow.limits["memory"] + slow.limits["arithmetic"] == pytest.approx(slow.seconds)
+
+
+def of_platform(name):
+    """Take the branch of another platform, on this one."""
+    return lambda *values, default=None, **branches: branches.get(name, default)(*values)
+
+
+@pytest.mark.parametrize("deviations", [0, 3, 1000])
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_variance_in_one_pass_is_that_of_float64(platform, deviations, monkeypatch):
+    monkeypatch.setattr(lax, "platform_dependent", of_platform(platform))
+    x = np.random.default_rng(0).normal(deviations, 1, (2, 32, 14, 14, 16)).astype(np.float32)
+    mean, var = (in_one_pass(x, one_pixel(x)) if platform == "cuda" else near_what_is_known(x, jnp.zeros(16)))
+    wide = x.astype(np.float64)
+    np.testing.assert_allclose(var, wide.var((1, 2, 3), keepdims=True), rtol=1e-5)
+    np.testing.assert_allclose(mean, wide.mean((1, 2, 3), keepdims=True), rtol=1e-5, atol=1e-5)
+    assert var.dtype == mean.dtype == jnp.float32
+
+
+def test_a_tpu_takes_two_passes_only_where_the_running_mean_is_far():
+    x = np.random.default_rng(0).normal(100, 1, (1, 32, 8, 8, 4)).astype(np.float32)
+    for near in (np.full(4, 99.0, np.float32), np.zeros(4, np.float32)):
+        _, var = jax.jit(near_what_is_known)(x, near)
+        np.testing.assert_allclose(var[0, 0, 0, 0], x.astype(np.float64).var((0, 1, 2, 3)), rtol=1e-5)
+    _, alone = in_one_pass(x, jnp.zeros(4))
+    assert np.abs(alone[0, 0, 0, 0] / x.astype(np.float64).var((0, 1, 2, 3)) - 1).max() > 1e-5  # what it saves us from
+
+
+@pytest.mark.parametrize("rectify", [False, True])
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_gradients_are_those_of_float64_on_every_platform(platform, rectify, monkeypatch):
+    rng = np.random.default_rng(0)
+    x, dy = rng.normal(1, 2, (2, 2, 8, 5, 3, 6))
+    scale, bias = rng.normal(1, 0.3, 6), rng.normal(0, 1, 6)
+
+    def reference(x, scale, bias):
+        mean, var = (part(x, (1, 2, 3), keepdims=True) for part in (jnp.mean, jnp.var))
+        y = (x - mean) / jnp.sqrt(var + 1e-5) * scale + bias
+        return jnp.maximum(y, 0) if rectify else y
+
+    with jax.enable_x64(True):
+        y, pull = jax.vjp(reference, *map(jnp.float64, (x, scale, bias)))
+        wanted = [np.asarray(value) for value in (y, *pull(jnp.float64(dy)))]
+    monkeypatch.setattr(lax, "platform_dependent", of_platform(platform))
+    y, pull, *_ = jax.vjp(lambda *values: batch_norm(*values, 1e-5, jnp.zeros(6), rectify)[0],
+                          *map(jnp.float32, (x, scale, bias)))
+    for found, value in zip((y, *pull(jnp.float32(dy))), wanted, strict=True):
+        np.testing.assert_allclose(found, value, atol=1e-5 * np.abs(value).max())
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_the_max_pools_gradient_is_the_same_on_every_platform(platform, monkeypatch):
+    x = jnp.round(jax.random.normal(jax.random.key(0), (2, 9, 8, 3)))  # with many equal values
+    y, wanted = jax.vjp(lambda x: nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1))), x)
+    dy = jax.random.normal(jax.random.key(1), y.shape)
+    monkeypatch.setattr(lax, "platform_dependent", of_platform(platform))
+    np.testing.assert_allclose(jax.vjp(max_pool, x)[1](dy)[0], wanted(dy)[0], atol=1e-6)
+
+
+def test_the_max_pools_gradient_is_xlas_own_on_a_tpu_only():
+    traced = jax.jit(jax.grad(lambda x: max_pool(x).sum())).trace(jnp.ones((1, 8, 8, 1)))
+    scatters = {name: "select_and_scatter" in traced.lower(lowering_platforms=(name,)).as_text()
+                for name in ("cpu", "cuda", "tpu")}
+    assert scatters == {"cpu": False, "cuda": False, "tpu": True}
+
+
+def test_the_largest_batch_is_found_by_few_trials():
+    tried = []
+
+    def fits(batch):
+        tried.append(batch)
+        return batch <= 200
+
+    assert largest_batch(fits, 32, 1024) == 192
+    assert len(tried) <= math.log2(1024 / 32)
+    assert largest_batch(lambda batch: False, 32, 64) == 0
+
+
+def test_errors_say_what_would_be_right(small, monkeypatch):
+    with pytest.raises(BadInput, match="on is 'h1000'; it is one of h100, h200"):
+        run.plan_run(small(), "h1000")
+    with pytest.raises(BadInput, match="batch-size 32 does not divide over 3 devices; it does over 1, 2, 4"):
+        run.plan_run(small(), "h100", 3)
+    monkeypatch.setattr(compilers, "find_spec", lambda name: None)
+    for name, command in (("h100", r"pip install 'jax\[cuda12\]'"), ("v5e", r"pip install 'jax\[tpu\]'")):
+        with pytest.raises(BadInput, match=command):
+            run.plan_run(small(), name)
+    monkeypatch.setattr(compilers, "find_spec", lambda name: True)
+    with pytest.raises(BadInput, match="TPU v5e comes in slices of 1, 4, 8, 16, 32, 64, 128, 256 chips, not 2"):
+        run.plan_run(small(), "v5e", 2)
+    with pytest.raises(BadInput, match="4 devices do not divide over 3 hosts"):
+        run.plan_run(small(), "h100", 4, 3)
+
+
+@pytest.fixture
+def compiled_here(monkeypatch):
+    """Compile for this machine's CPU in place of devices that may not be described here."""
+    found = []
+    monkeypatch.setattr(run, "target_devices", lambda device, count, hosts: jax.devices()[:count])
+    real = run.compile_run
+    monkeypatch.setattr(run, "compile_run", lambda *given: found.append(given) or real(*given))
+    monkeypatch.setattr(run, "figures", lambda program, *_: figures(replace(program, text=LOOP), *_))
+    return found
+
+
+def test_a_plan_is_made_once_and_told(small, compiled_here):
+    first = run.plan_run(small(), "h100", 2)
+    assert list(first["programs"]) == ["train", "statistics", "evaluate"]
+    assert first == json.loads(json.dumps(first))
+    assert run.plan_run(small(), "h100", 2) == first
+    assert len(compiled_here) == 1
+    assert run.plan_run(small(seed=1, steps=12), "h100", 2)["hours"]["train"] == 2 * first["hours"]["train"]
+    text = "\n".join(lines(small(), "h100", first))
+    assert "small on 2 x NVIDIA H100 SXM, 80 GB, batch 32, float32" in text
+    assert "all-reduce" in text
+    assert "NVIDIA H100 datasheet" in text
+
+
+def test_what_does_not_fit_is_told_with_what_does(small, compiled_here, monkeypatch):
+    monkeypatch.setattr(run, "usable_memory", lambda device: 1000)
+    with pytest.raises(BadInput, match=r"does not fit into the 0 GiB.*nor does a batch of 16, the smallest"):
+        run.plan_run(small(), "h100")
+
+
+@pytest.mark.parametrize(("name", "count"), [("h100", 1), ("h100", 8), ("v5e", 1)])
+def test_the_cifar_step_compiles(name, count, small):
+    """On eight GPUs one sum of the gradients a step, of the parameters' bytes and those of the batch statistics."""
+    try:
+        devices = target_devices(DEVICES[name], count)
+    except BadInput as error:
+        pytest.skip(str(error))
+    experiment = small(batch_size=16 * count)
+    kind, program = next(compile_run(experiment, devices))
+    read = figures(program, DEVICES[name], "float32", count, 1)
+    assert kind == "train"
+    assert read.kernels > 50
+    assert read.macs > 0.9 * 3 * 16 * 742_000  # 12.5 million of 8x8, thrice but for the first layer
+    assert read.argument_bytes + read.temporary_bytes <= read.peak_bytes + 1
+    assert set(read.collectives) <= {"all-reduce"}
+    if count > 1:
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(
+            experiment.architecture.model(10).init, jax.random.key(0), jnp.zeros((1, 8, 8, 1)))["params"]))
+        assert 4 * parameters <= sum(size for _, size in read.collectives.values()) <= 4.2 * parameters
+
+
+def test_the_audit_stays_within_its_bars():
+    """Bytes and kernels of the committed audit against stock Flax in the same run."""
+    if not AUDIT.is_file():
+        pytest.skip(f"{AUDIT.name} is not there: python experiments/benchmarks/accelerators.py makes it")
+    audit = json.loads(AUDIT.read_text())
+    ours, stock = (audit["h100"][name] for name in ("resnet50", "stock_resnet50"))
+    assert ours["bytes"] <= 0.95 * stock["bytes"]
+    assert ours["kernels"] <= stock["kernels"]
+    if "v5e" in audit:
+        ours, stock = (audit["v5e"][name] for name in ("resnet50", "stock_resnet50"))
+        assert ours["compiler_bytes"] <= stock["compiler_bytes"]
