@@ -4,14 +4,18 @@ no network of the paper is refused by what it is.
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 from networks import in_parts, random_network, same_network
+from resjax.training.start import start_from
+from resjax.training.state import draw
 from safetensors.numpy import load_file, save_file
 
-from resjax import BadInput, embed, export, features, load
+from resjax import BadInput, Optimizer, embed, export, features, load
+from resjax.training import sgd
 from resjax.weights.files import read_tensors
 
 
@@ -171,3 +175,15 @@ def test_what_lies_beside_weights_is_bounded(exported, tmp_path):
     (folder / "mean.npy").write_bytes(content.replace(b"(32, 32, 3), }   ", b"(3000000000,), } "))
     with pytest.raises(BadInput, match=r"mean\.npy: not a readable mean image \(it states more than it holds"):
         load(folder)
+
+
+def test_fine_tuning_adds_the_layer_that_a_network_lacks(exported, tmp_path):
+    network = load(without_head(exported, tmp_path / "a.safetensors", "fc"))
+    model = network.architecture.model(10)
+    first = draw(model, sgd(Optimizer()), network.mean, 0)
+    told = []
+    state = start_from(network, first, tuple("abcdefghij"), SimpleNamespace(tell=told.append))
+    assert np.array_equal(state.params["fc"]["kernel"], first.params["fc"]["kernel"])
+    assert np.array_equal(state.params["stage3"]["first"]["conv2"]["kernel"],
+                          network.variables["params"]["stage3"]["first"]["conv2"]["kernel"])
+    assert "the last layer is drawn anew" in told[0]

@@ -33,8 +33,8 @@ def read_tensors(file: Path, key: str | None = None) -> Tensors:
     """Read every tensor of a file by name: safetensors, or an index of several; PyTorch's; Keras's `.h5`, `.keras`.
 
     `key` chooses one of several sets of weights in a PyTorch file. No code in a file is run; memory and time are
-    bounded by the file's size and by what the library's largest networks take. Raises BadInput, naming the file, where
-    it is missing, damaged or of another kind.
+    bounded by its size and by the library's largest networks. Raises BadInput, naming the file, where it is missing,
+    damaged or of another kind.
     """
     if not file.is_file():
         raise BadInput(f"{file}: no such file")

@@ -102,11 +102,20 @@ def place(name: str, weight: Any) -> tuple[str, str, list[int], int]:
     return name, kind, list(weight.shape), offset or 0
 
 
+def leaves_of(layer: str, count: int) -> tuple[str, ...]:
+    """Tell what so many weights of a layer are. Raises Refused where no layer has as many."""
+    if count not in (0, *LEAVES):
+        raise Refused(f"{layer} has {count} weights; no layer of a ResNet has so many")
+    return LEAVES.get(count, ())
+
+
 def named_layers(root: Any) -> Iterator[tuple[str, list[Any]]]:
     """List the layers and their weights of a file by Keras 1 and 2, or by `model.save("NAME.h5")` of Keras 3."""
     for layer in texts(root, "layer_names"):
         group = child(root, layer)
-        yield layer, [child(group, name) for name in texts(group, "weight_names")]
+        names = texts(group, "weight_names")
+        leaves_of(layer, len(names))  # before they are looked for
+        yield layer, [child(group, name) for name in names]
 
 
 def saved_layers(group: Any, depth: int = 0) -> Iterator[tuple[str, list[Any]]]:
@@ -143,9 +152,7 @@ def weights(opened: Any) -> Iterator[tuple[str, str, list[int], int]]:
     else:
         raise Refused("its layers have no names; write it by model.save('NAME.keras')")
     for layer, found in layers:
-        if len(found) not in (0, *LEAVES):
-            raise Refused(f"{layer} has {len(found)} weights; no layer of a ResNet has so many")
-        for leaf, weight in zip(LEAVES.get(len(found), ()), found, strict=True):
+        for leaf, weight in zip(leaves_of(layer, len(found)), found, strict=True):
             yield place(f"{layer}/{leaf}", weight)
 
 

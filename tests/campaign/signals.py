@@ -117,7 +117,7 @@ def campaign(count: int = 100, seed: int = 1, workdir: Path | None = None) -> No
                 while process.poll() is None and (time.monotonic() < until or counts["signals"] >= count):
                     time.sleep(0.01)
                 number = chance.choice((signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
-                asked, begun = process.poll() is None, time.monotonic()
+                asked, begun = listens(process), time.monotonic()  # it may just have ended its work
                 if asked:
                     process.send_signal(number)
                 code = process.wait()
