@@ -35,14 +35,12 @@ def plan_run(experiment: Experiment, name: str, count: int = 1, hosts: int = 1) 
     check(size % count == 0, f"batch-size {size} does not divide over {count} devices; it does over "
           f"{', '.join(str(few) for few in range(1, size + 1) if size % few == 0 and few <= 2 * count)}")
     kept = cache_directory() / "plans" / f"{fingerprint(experiment, name, count, hosts)}.json"
-    if kept.is_file():
-        found: dict[str, Any] = json.loads(kept.read_text())
-        return found
-    devices = target_devices(device, count, hosts)
-    plan = compile_plan(experiment, device, devices, hosts)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    write_json(kept, plan)
-    return plan
+    if not kept.is_file():
+        plan = compile_plan(experiment, device, target_devices(device, count, hosts), hosts)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_json(kept, plan)
+    found: dict[str, Any] = json.loads(kept.read_text())
+    return found
 
 
 def compile_plan(experiment: Experiment, device: Device, devices: Sequence[jax.Device], hosts: int) -> dict[str, Any]:
