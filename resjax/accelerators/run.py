@@ -35,13 +35,11 @@ def plan_run(experiment: Experiment, name: str, count: int = 1, hosts: int = 1) 
     check(size % count == 0, f"batch-size {size} does not divide over {count} devices; it does over "
           f"{', '.join(str(few) for few in range(1, size + 1) if size % few == 0 and few <= 2 * count)}")
     kept = cache_directory() / "plans" / f"{fingerprint(experiment, name, count, hosts)}.json"
-    if kept.is_file():
-        return read_json(kept)
-    devices = target_devices(device, count, hosts)
-    plan = compile_plan(experiment, device, devices, hosts)
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    write_json(kept, plan)
-    return plan
+    if not kept.is_file():
+        plan = compile_plan(experiment, device, target_devices(device, count, hosts), hosts)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_json(kept, plan)
+    return read_json(kept)
 
 
 def compile_plan(experiment: Experiment, device: Device, devices: Sequence[jax.Device], hosts: int) -> dict[str, Any]:
