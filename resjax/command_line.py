@@ -31,7 +31,7 @@ COMMANDS = {
     "train": Command("Train an experiment: FILE:NAME [--workdir W] [--seed S] [overrides].", "runs", "train", True),
     "show": Command("Show an experiment, FILE:NAME: its values, its layers, its parameters and multiply-adds.", "runs",
                     "show", True),
-    "plan": Command("Plan an experiment on GPUs or TPUs that are not here, FILE:NAME --on DEVICE: memory, hours.",
+    "plan": Command("Plan an experiment on devices that are not here: FILE:NAME --on DEVICE [--devices N] [--hosts M].",
                     "plan", "plan", True),
     "mean-image": Command("Compute the mean training image and the principal colours, FILE:NAME, before a training "
                           "needs them.", "runs", "mean_image", True),
