@@ -36,7 +36,8 @@ COMMANDS = {
     "list": Command("List the experiments of a file.", "runs", "list_experiments"),
     "evaluate": Command("Measure the errors of a network, a run's newest checkpoint or anyone's weights, or of several "
                         "together.", "networks", "evaluate_networks"),
-    "predict": Command("Name the likeliest classes of image files.", "networks", "predict"),
+    "predict": Command("Name the likeliest classes of image files. One that cannot be read is named, and the others "
+                       "are classified.", "networks", "predict"),
     "export": Command("Write a network into a new folder as others load it, with a model card that states its measured "
                       "errors.", "networks", "export_network"),
     "detect": Command("Find objects in picture files; print them, and draw their boxes into copies of the pictures.",

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from resjax.errors import BadInput, check
 from resjax.platform import cache_directory
 
 CACHE_FORMAT = 2  # counts up when what is kept would be computed in another way: older arrays are then built anew
@@ -30,6 +31,18 @@ def write_aside(file: Path, write: Callable[[Path], object]) -> None:
 def write_text(file: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     write_aside(file, lambda aside: aside.write_text(text))
+
+
+def read_json(file: Path, *keys: str) -> dict[str, Any]:
+    """Read an object from a JSON file. Raises BadInput, naming it, where it is none, or lacks one of `keys`."""
+    try:
+        content = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadInput(f"{file}: not a readable JSON file ({error})") from None
+    check(isinstance(content, dict), f"{file}: it holds no JSON object")
+    missing = [key for key in keys if key not in content]
+    check(not missing, f"{file}: it says nothing of {', '.join(missing)}")
+    return dict(content)
 
 
 def write_json(file: Path, content: dict[str, Any]) -> None:

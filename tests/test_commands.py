@@ -111,14 +111,14 @@ def test_train_evaluate_predict(small, tmp_path, capsys, one_device):
     out = capsys.readouterr().out
     assert out.startswith(f"{picture}: ")
     assert sum(float(part.split()[-2]) for part in out.strip().split(": ")[1].split(",")) <= 100.5
-    assert str(tmp_path / "none.png") in refuse(capsys, "predict", str(workdir), str(tmp_path / "none.png"))
+    assert "name at least one image file" in refuse(capsys, "predict", str(workdir))
     assert "held out no validation images" in refuse(capsys, "evaluate", str(workdir), "--split", "validation")
 
 
 def test_overrides_reach_the_run(small, tmp_path, one_device):
     overrides = ["--steps", "3", "--optimizer.decay-steps", "1", "2", "--data.no-flip"]
     train_one_of({"small": small()}, ["small", "--workdir", str(tmp_path), *overrides], "file.py")
-    with pytest.raises(BadInput, match="steps: 3, here 6"):
+    with pytest.raises(BadInput, match=r"there optimizer\.decay_steps: \(1, 2\), here \(32000, 48000\)\."):
         train(small(), tmp_path)
 
 

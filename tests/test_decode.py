@@ -2,6 +2,8 @@
 
 import os
 import struct
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 
 import numpy as np
@@ -243,3 +245,12 @@ def test_damaged_files_are_read_or_named():
             refusals.append(str(error))
     assert all(refusal.startswith("damaged: ") for refusal in refusals)
     assert 50 < len(refusals) < 500
+
+
+def test_many_threads_leave_everybodys_warnings_as_they_were():
+    """`warnings.catch_warnings` in threads does not: what the main thread has to say is then lost for good."""
+    odd = KINDS["png palette with a hole"][0]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda index: decode(odd, str(index)), range(400)))
+    with pytest.warns(UserWarning, match="still heard"):
+        warnings.warn("still heard", stacklevel=1)

@@ -108,11 +108,12 @@ def test_wrong_starts_are_refused_before_anything_is_trained(halves, tmp_path):
     for start, message in ((tmp_path / "none", "none: no run lies there"), (tmp_path, "no run lies there")):
         with pytest.raises(BadInput, match=message):
             train(digits(halves, "high", initialize_from=str(start)), tmp_path / "run")
-    for changes, message in (
-            ({"depth": 14}, "initialize-from: .* holds ResNet A-8 for CIFAR-10 .* of high is ResNet A-14 for CIFAR-10"),
-            ({"depth": 8, "std": (1.0, 2.0, 3.0)}, r"with std \(\), and .* with std \(1.0, 2.0, 3.0\)")):
+    for depth, std, message in (
+            (14, (), "initialize-from: .* holds ResNet A-8 for CIFAR-10 .* of high is ResNet A-14 for CIFAR-10"),
+            (8, (1.0, 2.0, 3.0), r"with std \(\), and .* with data.std \(1.0, 2.0, 3.0\)")):
         run = digits(halves, "high", initialize_from=str(out),
-                     architecture=Architecture(ghost_batch_size=16, **changes))
+                     architecture=Architecture(ghost_batch_size=16, depth=depth))
+        run = replace(run, data=replace(run.data, std=std))
         with pytest.raises(BadInput, match=message):
             train(run, tmp_path / "run")
     with pytest.raises(BadInput, match="random is for images of 3 channels, and these have 1"):

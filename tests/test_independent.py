@@ -36,7 +36,8 @@ def relative(ours, theirs):
 def logits(network, pixels):
     import jax
 
-    return jax.jit(network.model.apply)(network.variables, pixels - np.asarray(network.mean)[:1, :1])
+    seen = (pixels - network.mean[:1, :1]) / np.float32(network.preprocessing.std or 1)
+    return jax.jit(network.model.apply)(network.variables, seen)
 
 
 def randomized(torch, model):

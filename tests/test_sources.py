@@ -165,7 +165,7 @@ def cut(file):
 
 
 @pytest.mark.parametrize(("spoil", "message"), [
-    (shutil.rmtree, "{root}: no such folder; data.source folder:PATH names a folder of one folder per class"),
+    (shutil.rmtree, "{root}: no such folder; folder:PATH names a folder of one folder per class"),
     (lambda root: shutil.rmtree(root / "train" / "dog"), "{root}/train: 1 class folders; there must be one folder"),
     (lambda root: shutil.rmtree(root / "train"), "{root}: 1 class folders"),
     (lambda root: shutil.rmtree(root / "test"), "{root}: beside 'train' there must be a folder 'test' or 'val'"),

@@ -220,7 +220,7 @@ def test_what_lies_beside_weights_is_checked(exported, tmp_path):
             ({"preprocessing": preprocessing | {"mean": [], "mean_image": "../mean.npy"}}, "a file in the same folder"),
             ({"preprocessing": preprocessing | {"std": [0, 1, 1]}}, "it must be above 0"),
             ({"preprocessing": preprocessing | {"mean": [float("nan"), 1, 1]}}, "it is finite"),
-            ({"preprocessing": preprocessing | {"value_range": float("inf")}}, "value_range is inf"),
+            ({"preprocessing": preprocessing | {"value_range": float("inf")}}, "value-range is inf"),
             ({"preprocessing": preprocessing | {"mean": [1, 2]}}, r"the mean is of \(32, 32, 2\)"),
             ({"preprocessing": preprocessing | {"size": 64, "shorter_side": 32}}, "the crop is the smaller")):
         with pytest.raises(BadInput, match=message):

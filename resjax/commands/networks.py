@@ -1,6 +1,5 @@
 """Commands on trained networks, wherever their weights come from: measure, use and export them."""
 
-import json
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ import tyro
 from resjax.errors import BadInput
 from resjax.evaluation import Protocol, classify, measure
 from resjax.experiment import Resize
+from resjax.files import read_json
 from resjax.network import Network, class_name
 from resjax.platform import keep_compiled_programs
 from resjax.serialization import flatten
@@ -138,7 +138,7 @@ def recorded(run_directory: Path) -> tuple[list[Measured], str]:
     errors = [Measured(images_of, "single", result["test_top1_error"], result["test_top5_error"],
                        lines[-1]["images"] if lines else None)]
     for file in sorted(run_directory.glob("errors-*.json")):  # by other views, as tables of the paper ask for
-        kept = json.loads(file.read_text())
+        kept = read_json(file, "state_digests", "top1_error", "top5_error", "images")
         if kept["state_digests"] == [result["state_digest"]]:
             views = file.stem.removeprefix("errors-")
             errors.append(Measured(images_of, views, kept["top1_error"], kept["top5_error"], kept["images"]))

@@ -5,6 +5,7 @@ seen over white; an animation is its first frame; and the picture is turned upri
 the content. JPEGs of up to 178 million pixels are read, other images of up to 64 million.
 """
 
+import re
 import struct
 import warnings
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ FORMATS = tuple(Image.OPEN.keys() & {"AVIF", "BMP", "DDS", "DIB", "GIF", "ICO", 
                                      "PPM", "PSD", "QOI", "SGI", "TIFF", "WEBP", "XBM", "XPM"})
 EXTENSIONS = tuple(sorted(ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS))
 MOST_PIXELS_OF_A_JPEG, MOST_PIXELS = 178_000_000, 64_000_000
+PILLOW = re.compile(r"PIL\.")
 UPRIGHT = {1: lambda x: x, 2: lambda x: x[:, ::-1], 3: lambda x: x[::-1, ::-1], 4: lambda x: x[::-1],
            5: lambda x: x.swapaxes(0, 1), 6: lambda x: x.swapaxes(0, 1)[:, ::-1],
            7: lambda x: x[::-1, ::-1].swapaxes(0, 1), 8: lambda x: x.swapaxes(0, 1)[::-1]}
@@ -63,8 +65,9 @@ def dimensions(encoded: bytes, name: str) -> tuple[int, int]:
 @contextmanager
 def opened(encoded: bytes, name: str) -> Iterator[Image.Image]:
     """Open with Pillow; whatever goes wrong while it is open is BadInput that names the image."""
+    ignore_pillows_warnings()
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(BytesIO(encoded), formats=FORMATS) as image:
+        with Image.open(BytesIO(encoded), formats=FORMATS) as image:
             most = MOST_PIXELS_OF_A_JPEG if image.format == "JPEG" else MOST_PIXELS
             check(image.width * image.height <= most,
                   f"{name}: {image.width}x{image.height} pixels are too many; at most {most:,} are read")
@@ -73,6 +76,16 @@ def opened(encoded: bytes, name: str) -> Iterator[Image.Image]:
         raise
     except Exception as error:  # a damaged file takes Pillow's decoders to any exception there is
         raise BadInput(f"{name}: not a whole image ({error}); mend or remove it") from None
+
+
+def ignore_pillows_warnings() -> None:
+    """Say nothing of odd but readable files, and let no filter make an error of them.
+
+    `warnings.catch_warnings` is not for threads: two that leave it in the order in which they came in leave its filters
+    behind. So one filter is put first, where it is not, and concerns Pillow alone.
+    """
+    if warnings.filters[:1] != [("ignore", None, Warning, PILLOW, 0)]:
+        warnings.filterwarnings("ignore", module=PILLOW.pattern)
 
 
 def to_bytes(image: Image.Image, channels: int) -> np.ndarray:

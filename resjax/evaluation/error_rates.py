@@ -71,11 +71,11 @@ def measure(networks: Sequence[Network], split: str, protocol: Protocol, batch_s
     if protocol != "single":
         raise BadInput(f"views is {protocol!r}; the images of {data.source} are looked at as they are: 'single'")
     classes, images = load_images(first, data, split)
+    places = [class_places(network, classes, data.source) for network in networks]
     for network in networks:
         channels, wanted = images.pixels.shape[-1], network.preprocessing.image_shape[-1]
         if channels != wanted:
             raise BadInput(f"{data.source} has images of {channels} channels, {network.name} is for {wanted}")
-    places = [class_places(network, classes, data.source) for network in networks]
     members = [log_probabilities(network.classifier, images, batch_size)[:, place]
                for network, place in zip(networks, places, strict=True)]
     return error_rates(ensemble(members), np.asarray(images.labels))

@@ -1,6 +1,5 @@
 """Figures 6 and 7 of the paper, drawn from runs, each with what the paper claims of it and whether that holds."""
 
-import json
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -15,8 +14,8 @@ from matplotlib.figure import Figure
 from resjax.analysis import response_deviations
 from resjax.data import Images, load
 from resjax.experiment import Data
-from resjax.files import write_aside, write_json
-from resjax.paper.reproduce import Run, scaled_name
+from resjax.files import read_json, write_aside, write_json
+from resjax.paper.reproduce import Run, finished_result, scaled_name
 from resjax.paper.tables import Table
 from resjax.training import read_metrics, read_result, restore
 
@@ -40,7 +39,7 @@ class Drawing(NamedTuple):
 
 def draw(table: Table, runs: Sequence[Run], scale: float, folder: Path) -> list[dict[str, Any]]:
     """Save the table's figures from its finished runs as SVG; return title, file and claims of each."""
-    finished = list({run.row: run for run in reversed(runs) if read_result(run.run_directory)}.values())
+    finished = list({run.row: run for run in reversed(runs) if finished_result(run.run_directory)}.values())
     saved = []
     for name in table.figures if finished else ():
         make = {"figure4": figure4, "figure6": figure6, "figure7": figure7}[name]
@@ -144,7 +143,7 @@ def responses(run: Run) -> np.ndarray:
     """Return the deviations of a finished run's layers, measured once and then kept in its folder."""
     file, result = run.run_directory / "responses.json", read_result(run.run_directory) or {}
     if file.exists():
-        kept = json.loads(file.read_text())
+        kept = read_json(file, "state_digest", "deviations")
         if kept["state_digest"] == result.get("state_digest"):
             return np.array(kept["deviations"])
     trained, data = restore(run.run_directory), run.experiment.data

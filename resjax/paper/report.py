@@ -3,8 +3,8 @@
 And the curves of runs as TensorBoard logs, written without TensorFlow.
 """
 
-import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 
 from resjax.errors import BadInput
-from resjax.files import write_text
+from resjax.files import read_json, write_text
 from resjax.paper.figures import Drawing, save_figure
 from resjax.serialization import flatten
 from resjax.training import read_experiment, read_metrics, read_result
@@ -28,17 +28,15 @@ def write_report(folder: Path, file: Path) -> None:
     Raises BadInput where the folder holds no run.
     """
     run_directories = find_runs(folder)
-    tables = [(found, values) for found in sorted(folder.glob("table*.json"))
-              for values in [json.loads(found.read_text())]]
-    finished = sum(read_result(run_directory) is not None for run_directory in run_directories)
+    finished = sum((run_directory / "result.json").exists() for run_directory in run_directories)
     body = [
         f"<h1>resjax: {escape(folder.resolve().name)}</h1>",
         f"<p>{len(run_directories)} runs, {finished} of them finished. Errors are those of the last iteration.</p>",
-        *(table_section(values, found.parent) for found, values in tables),
+        *(shown_or_named(table_section, table, folder) for table in sorted(folder.glob("table*.json"))),
         "<h2>Runs</h2>",
         "<p class=key>Error in percent over the iterations: <span class=train>training</span>, "
         "<span class=test>test</span>, <span class=validation>validation</span>.</p>",
-        "<div class=runs>", *(run_card(run_directory, folder) for run_directory in run_directories), "</div>"]
+        "<div class=runs>", *(shown_or_named(run_card, run, folder) for run in run_directories), "</div>"]
     whole = page(folder.resolve().name, "\n".join(body))
     file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, whole)
@@ -46,7 +44,17 @@ def write_report(folder: Path, file: Path) -> None:
 
 def page(title: str, body: str) -> str:
     """Put a body of HTML into the page that all reports share."""
-    return PAGE.read_text().replace("TITLE", escape(title)).replace("BODY", body)
+    parts = {"TITLE": escape(title), "BODY": body}
+    return re.sub("TITLE|BODY", lambda found: parts[found[0]], PAGE.read_text())
+
+
+def shown_or_named(make: Callable[[Path, Path], str], path: Path, folder: Path) -> str:
+    """Write a part of the page or, where its files are damaged, what is wrong with them: the other parts are shown."""
+    try:
+        return make(path, folder)
+    except (BadInput, KeyError, TypeError, ValueError, AttributeError, OSError) as error:
+        reason = str(error) if isinstance(error, BadInput) else f"damaged ({type(error).__name__}: {error})"
+        return f"<section><h3>{escape(str(path))}</h3><p class=warning>{escape(reason)}</p></section>"
 
 
 def find_runs(folder: Path) -> list[Path]:
@@ -57,8 +65,9 @@ def find_runs(folder: Path) -> list[Path]:
     return run_directories
 
 
-def table_section(values: dict[str, Any], folder: Path) -> str:
-    """Write a table and its figures as `reproduce` saved them."""
+def table_section(file: Path, folder: Path) -> str:
+    """Write a table and its figures as `reproduce` saved them in a folder."""
+    values = read_json(file, "title", "protocol", "scale", "rows", "figures", "command")
     shortened = values["scale"] != 1
     head = "".join(f"<th>{name}</th>" for name in ("network", "parameters", "paper", "ours", "n", "training", "claim"))
     rows = "\n".join(table_row(row, shortened) for row in values["rows"])
@@ -77,14 +86,14 @@ def table_row(row: dict[str, Any], shortened: bool) -> str:
     label = f" <small>{row['steps']:,} steps</small>" if shortened else ""
     training = sum(row["training_errors"]) / len(row["training_errors"])
     ours = f"<b>{row['mean']:.2f}{spread}</b>{label}"
-    cells = (escape(row["title"]), f"{row['parameters']:,}", row["paper"], ours, str(len(row["errors"])),
+    cells = (escape(row["title"]), f"{row['parameters']:,}", escape(row["paper"]), ours, str(len(row["errors"])),
              f"{training:.2f}{label}", mark(row["holds"], row["verdict"]))
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 
 
 def figure(drawn: dict[str, Any], folder: Path) -> str:
     """Write a figure, its drawing within the page, with its claims."""
-    svg = (folder / drawn["file"]).read_text()
+    svg = (folder / Path(drawn["file"]).name).read_text()
     claims = "".join(f"<li>{mark(holds, claim)}</li>" for claim, holds in drawn["claims"])
     return (f"<h3>{escape(drawn['title'])}</h3><figure>{svg[svg.index('<svg'):]}</figure>"
             f"<ul class=claims>{claims}</ul>")
@@ -100,7 +109,7 @@ def mark(holds: bool | None, text: str) -> str:
 def run_card(run_directory: Path, folder: Path) -> str:
     """Write a run: its result, its curves, its values, and how to repeat it."""
     experiment, result = read_experiment(run_directory), read_result(run_directory)
-    record = json.loads((run_directory / "experiment.json").read_text())
+    record = read_json(run_directory / "experiment.json", "devices", "versions")
     state = (f"test error <b>{result['test_top1_error']:.2f} %</b>, {result['images_per_second']:.0f} images/s, "
              f"{result['train_seconds'] / 60:.1f} min" if result else "not finished")
     machine = {**record["devices"], **record["versions"]}

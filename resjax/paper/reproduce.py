@@ -4,13 +4,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from resjax.analysis import count_macs
 from resjax.errors import BadInput
 from resjax.experiment import Experiment, image_shape
 from resjax.experiment_files import load_experiments, select
 from resjax.paper.tables import TABLES, Row, Table
+from resjax.progress import tell
 from resjax.training import read_result, train
 
 
@@ -68,6 +69,15 @@ def part(runs: Sequence[Run], shard: str) -> Sequence[Run]:
     return runs[int(number) - 1::int(parts)]
 
 
+def finished_result(run_directory: Path) -> dict[str, Any] | None:
+    """Read a run's result; None where it is not finished, or is damaged, which is said: the others are shown."""
+    try:
+        return read_result(run_directory)
+    except BadInput as error:
+        tell(str(error))
+        return None
+
+
 def scaled_name(name: str, scale: float) -> str:
     """Name the folder of an experiment's runs, or the file of a table, by the scale of the schedule."""
     return name if scale == 1 else f"{name}-x{scale:g}"
@@ -100,7 +110,7 @@ def work(experiment: Experiment) -> float:
 
 def train_missing(runs: Sequence[Run], tell: Callable[[str], None]) -> None:
     """Train what is not finished, one run after the other; what was cut off goes on where it was."""
-    missing = [run for run in runs if read_result(run.run_directory) is None]
+    missing = [run for run in runs if not (run.run_directory / "result.json").exists()]
     tell(f"{len(runs)} runs: {len(runs) - len(missing)} are finished, {len(missing)} to train")
     works = [work(run.experiment) for run in missing]
     for number, run in enumerate(missing):

@@ -1,6 +1,5 @@
 """What the runs of a table came to: rows with mean and deviation, beside the paper's numbers and claims."""
 
-import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,9 +7,9 @@ from typing import Any, NamedTuple
 
 from resjax.distributed import is_first
 from resjax.evaluation import Protocol, measure
-from resjax.files import write_json, write_text
+from resjax.files import read_json, write_json, write_text
 from resjax.paper.figures import draw
-from resjax.paper.reproduce import Run, scaled_name
+from resjax.paper.reproduce import Run, finished_result, scaled_name
 from resjax.paper.tables import Row, Table, markdown
 from resjax.training import read_metrics, read_result, restore
 
@@ -47,7 +46,7 @@ def collect(table: Table, runs: Sequence[Run]) -> list[Line]:
     lines = []
     for row in dict.fromkeys(run.row for run in runs):
         of_row = [run for run in runs if run.row == row]
-        finished = {run.run_directory: result for run in of_row if (result := read_result(run.run_directory))}
+        finished = {run.run_directory: result for run in of_row if (result := finished_result(run.run_directory))}
         if not finished or (row.members and len(finished) < len(of_row)):
             continue
         groups = [list(finished)] if row.members else [[run_directory] for run_directory in finished]
@@ -138,7 +137,7 @@ def measured(run_directories: Sequence[Path], views: Protocol) -> dict[str, Any]
     name = "errors" if len(run_directories) == 1 else "ensemble"
     file = run_directories[0] / f"{name}-{views}.json"
     if file.exists():
-        kept = json.loads(file.read_text())
+        kept = read_json(file, "state_digests", "top1_error", "top5_error")
         if kept["state_digests"] == digests:
             return dict(kept)
     errors = measure([restore(run).network for run in run_directories], "test", views, BATCH)

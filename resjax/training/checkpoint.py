@@ -73,13 +73,10 @@ def save(manager: ocp.CheckpointManager, state: TrainState, meta: dict[str, Any]
 def restore_latest(manager: ocp.CheckpointManager, template: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
     """Restore the newest whole checkpoint onto the devices of `template`, with its meta; None if there is none.
 
-    `template` is a state, or its shapes with shardings.
-
     A damaged one is named in a warning and moved aside, and the one before it is used.
     Raises BadInput where the checkpoint is of another architecture.
     """
     directory = Path(manager.directory)
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), template)
     for step in sorted(manager.all_steps(), reverse=True):
         folder = directory / str(step)
         wrong = damage(folder) if is_first() else None
@@ -89,11 +86,43 @@ def restore_latest(manager: ocp.CheckpointManager, template: TrainState) -> tupl
             wait_for_all("set aside")
             manager.reload()
             continue
-        meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
-        check_architecture(meta["shapes"], plain(template), f"{folder}")
-        state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(shapes))).state
-        return state, meta
+        return restore_step(manager, template, step)
     return None
+
+
+def restore_step(manager: ocp.CheckpointManager, template: TrainState, step: int) -> tuple[TrainState, dict[str, Any]]:
+    """Restore a whole checkpoint onto the devices of `template`, a state or its shapes with shardings; and its meta."""
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), template)
+    meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+    check_architecture(meta["shapes"], plain(template), f"{manager.directory}/{step}")
+    return manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(shapes))).state, meta
+
+
+def read_latest(run_directory: Path, template: TrainState, step: int | None) -> TrainState | None:
+    """Restore for reading, which changes nothing: the checkpoint of a step, or the newest whole one; None without one.
+
+    A run that trains meanwhile may take one away as it is read: then the one after it is. Raises BadInput where the one
+    of `step` is damaged or gone.
+    """
+    with checkpoints(run_directory, clear=False) as manager:
+        for _ in range(3):
+            manager.reload()
+            steps = sorted(manager.all_steps(), reverse=True) if step is None else [step]
+            wrong = {number: damage(Path(manager.directory) / str(number)) for number in steps}
+            for number in (number for number in steps if wrong[number] is None):
+                try:
+                    return restore_step(manager, template, number)[0]
+                except BadInput:
+                    raise
+                except Exception as error:  # Orbax raises many kinds where files go away
+                    wrong[number] = f"it went away: {error}"
+            if step is not None:
+                raise BadInput(f"{run_directory}: the checkpoint of step {step}, of which its result.json tells, is "
+                               f"damaged ({wrong[step]}); remove result.json, and the same command goes on from the "
+                               "checkpoint before it")
+            if not steps:
+                return None
+    raise BadInput(f"{run_directory}: every checkpoint is damaged ({'; '.join(f'{n}: {w}' for n, w in wrong.items())})")
 
 
 def set_aside(folder: Path, aside: Path, wrong: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from resjax.distributed import is_first
-from resjax.files import write_aside
+from resjax.files import write_text
 from resjax.training.step import Metrics
 
 Line = dict[str, Any]
@@ -147,23 +147,44 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
 
 
+NUMBERS = {"train": ("loss", "error", "learning_rate", "images_per_second", "data_wait"), "compile": ("seconds",),
+           "validation": ("top1_error", "top5_error", "loss"), "test": ("top1_error", "top5_error", "loss")}
+
+
 def read_metrics(run_directory: str | Path, kind: str | None = None) -> list[Line]:
-    """Read the lines of `metrics.jsonl`: of one kind ("train", "validation", "test", "compile"), or all."""
-    file = Path(run_directory) / "metrics.jsonl"
-    lines = []
-    for text in file.read_text().splitlines() if file.exists() else []:
+    """Read the lines of `metrics.jsonl`: of one kind ("train", "validation", "test", "compile"), or all.
+
+    What is no such line, as the one under way when a process was killed, is left out.
+    """
+    return [line for line in parsed_lines(Path(run_directory)) if line and kind in (None, line["kind"])]
+
+
+def parsed_lines(run_directory: Path) -> list[Line]:
+    """Read all lines; one that is none is empty."""
+    file, lines = run_directory / "metrics.jsonl", []
+    for text in file.read_bytes().splitlines() if file.exists() else []:
         try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:  # the line under way when the process was killed
-            continue
-    return [line for line in lines if kind in (None, line["kind"])]
+            line = json.loads(text)
+        except (ValueError, RecursionError):
+            line = None
+        lines.append(line if is_line(line) else {})
+    return lines
 
 
-def rewind_metrics(run_directory: Path, step: int, steps: int) -> None:
+def is_line(line: Any) -> bool:
+    """Say whether something has all the numbers of a line of the log."""
+    if not isinstance(line, dict) or line.get("kind") not in NUMBERS:
+        return False
+    return all(type(line.get(key)) in (int, float) for key in ("step", *NUMBERS[line["kind"]]))
+
+
+def rewind_metrics(log: Log, step: int) -> None:
     """Drop the lines after `step`, which the restored run writes again, as it does the errors after its last step."""
     if not is_first():
         return
-    kept = [line for line in read_metrics(run_directory)
-            if line["step"] < step or (line["step"] == step and (step < steps or "top1_error" not in line))]
-    text = "".join(json.dumps(line) + "\n" for line in kept)
-    write_aside(run_directory / "metrics.jsonl", lambda aside: aside.write_text(text))
+    lines = parsed_lines(log.run_directory)
+    lost = sum(not line for line in lines[:-1])  # the last may have been under way
+    log.remark(f"metrics.jsonl: {lost} lines cannot be read and are left out" if lost else "")
+    kept = [line for line in lines if line and (line["step"] < step or (
+        line["step"] == step and (step < log.steps or "top1_error" not in line)))]
+    write_text(log.run_directory / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))

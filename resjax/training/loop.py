@@ -88,7 +88,7 @@ def restore_or_initialize(run: Run, devices: Sequence[jax.Device],
     state = first if state is None else state
     step = int(state.step)
     write_experiment(log.run_directory, experiment, images.mean.shape, images.identity(), devices)
-    rewind_metrics(log.run_directory, step, experiment.steps)
+    rewind_metrics(log, step)
     if step:
         log.tell(f"goes on from step {step}")
     return state, RunningMetrics(**meta["window"]), step == experiment.steps and meta.get("averaged", True)

@@ -12,11 +12,11 @@ from resjax.errors import BadInput, check
 from resjax.experiment import Experiment
 from resjax.models import ResNet
 from resjax.network import Network
-from resjax.training.checkpoint import checkpoints, restore_latest
+from resjax.training.checkpoint import read_latest
 from resjax.training.log import Log
 from resjax.training.optimizer import sgd
-from resjax.training.run_directory import read_run
-from resjax.training.step import TrainState, initial_state
+from resjax.training.run_directory import read_result, read_run
+from resjax.training.step import TrainState, initial_state, state_digest
 from resjax.variants import StrideIn
 from resjax.weights import Bare, load_weights
 
@@ -38,19 +38,25 @@ class Trained(NamedTuple):
 
 
 def restore(run_directory: str | Path, device: jax.Device | None = None) -> Trained:
-    """Restore the newest checkpoint of a run onto one device. Raises BadInput where there is none."""
+    """Restore the newest checkpoint of a run onto one device, and of a finished run the one that its result tells of.
+
+    Raises BadInput where there is none, or it is damaged or another. Nothing in the run's folder changes.
+    """
     run_directory = Path(run_directory)
     experiment, classes, image = read_run(run_directory)
     model, optimizer = experiment.architecture.model(len(classes)), sgd(experiment.optimizer)
     shapes = jax.eval_shape(lambda: initial_state(model, optimizer, jnp.zeros(image), experiment.seed))
     place = jax.sharding.SingleDeviceSharding(device or jax.local_devices()[0])
-    restored = None
+    result, state = read_result(run_directory), None
     if (run_directory / "checkpoints").is_dir():
-        with checkpoints(run_directory, clear=False) as manager:
-            restored = restore_latest(manager, jax.tree.map(lambda x: x.update(sharding=place), shapes))
-    if restored is None:
+        template = jax.tree.map(lambda x: x.update(sharding=place), shapes)
+        state = read_latest(run_directory, template, result["steps"] if result else None)
+    if state is None:
         raise BadInput(f"{run_directory}: no checkpoint yet; its first comes at step {experiment.checkpoint_steps}")
-    return Trained(experiment, classes, model, restored[0])
+    check(result is None or state_digest(state) == result["state_digest"],
+          f"{run_directory}: its checkpoint is not the one that result.json tells of; remove result.json, and the same "
+          "command measures it again")
+    return Trained(experiment, classes, model, state)
 
 
 def load(target: str | Path, *, stride_in: StrideIn | None = None, shortcut: Bare | None = None) -> Network:
@@ -76,8 +82,8 @@ def load_weights_for(experiment: Experiment) -> Network:
     network = load(experiment.initialize_from, stride_in=wanted.stride_in, shortcut=shortcut)
     title, found = network.architecture.title(), network.preprocessing.std
     check(title == wanted.title() and len(found) == len(std) and np.allclose(found, std),
-          f"initialize-from: {experiment.initialize_from} holds {title} with std {found}, and {experiment.name} is "
-          f"{wanted.title()} with data.std {std}")
+          f"initialize-from: {experiment.initialize_from} holds {title} with std {found}, and the architecture of "
+          f"{experiment.name} is {wanted.title()} with data.std {std}")
     return network
 
 

@@ -1,7 +1,6 @@
 """The folder of a run: claimed by one live process, true to one experiment."""
 
 import fcntl
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,10 +12,14 @@ from typing import Any
 import jax
 
 from resjax.distributed import is_first
-from resjax.errors import BadInput
+from resjax.errors import BadInput, check
 from resjax.experiment import Experiment
-from resjax.files import write_json
-from resjax.serialization import from_json, to_json
+from resjax.files import read_json, write_json
+from resjax.serialization import check_value, convert, from_json, to_json
+
+RESULT = {"name": str, "seed": int, "steps": int, "parameters": int, "test_top1_error": float, "test_top5_error": float,
+          "train_seconds": float, "images_per_second": float, "state_digest": str}
+ABOUT_IMAGES: dict[str, Any] = {"classes": tuple[str, ...], "image": tuple[int, int, int]}
 
 
 @contextmanager
@@ -61,13 +64,16 @@ def read_experiment(run_directory: Path) -> Experiment:
 def read_run(run_directory: Path) -> tuple[Experiment, tuple[str, ...], tuple[int, ...]]:
     """Read a run, its classes and the shape of its images. Raises BadInput where there is none."""
     file = run_directory / "experiment.json"
+    check(file.exists(), f"{run_directory}: no run lies there (it has no experiment.json)")
+    content = read_json(file, "experiment", "classes", "image")
     try:
-        content = json.loads(file.read_text())
-        return from_json(content["experiment"], Experiment), tuple(content["classes"]), tuple(content["image"])
-    except (FileNotFoundError, NotADirectoryError):
-        raise BadInput(f"{run_directory}: no run lies there (it has no experiment.json)") from None
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError, BadInput) as error:
+        experiment, classes, image = (from_json(content["experiment"], Experiment),
+                                      *(convert(content[key], hint) for key, hint in ABOUT_IMAGES.items()))
+        for key, hint in ABOUT_IMAGES.items():
+            check_value(key, convert(content[key], hint), hint)
+    except BadInput as error:
         raise BadInput(f"{file}: not an experiment of this version of resjax ({error})") from None
+    return experiment, classes, image
 
 
 def write_experiment(run_directory: Path, experiment: Experiment, image: Sequence[int], images: dict[str, Any],
@@ -82,8 +88,8 @@ def write_experiment(run_directory: Path, experiment: Experiment, image: Sequenc
 def check_images(run_directory: Path, images: dict[str, Any]) -> None:
     """Raise BadInput, saying what has changed, where the images are not those that a run began with."""
     file = run_directory / "experiment.json"
-    before = json.loads(file.read_text()).get("images") if file.exists() else None
-    if before is None or before == images:
+    before = read_json(file).get("images") if file.exists() else None
+    if not isinstance(before, dict) or before == images:
         return
     changed = [f"{key}: {before.get(key)}, here {value}" for key, value in images.items()
                if key != "digest" and before.get(key) != value]
@@ -93,9 +99,14 @@ def check_images(run_directory: Path, images: dict[str, Any]) -> None:
 
 
 def read_result(run_directory: Path) -> dict[str, Any] | None:
-    """Read a finished run's result; None where it is not finished."""
+    """Read a finished run's result; None where it is not finished. Raises BadInput where it is damaged."""
     file = run_directory / "result.json"
-    return json.loads(file.read_text()) if file.exists() else None
+    if not file.exists():
+        return None
+    result = read_json(file, *RESULT)
+    for key, kind in RESULT.items():
+        check_value(f"{file}: {key}", result[key], kind)
+    return result
 
 
 def unfinished(run_directory: Path, experiment: Experiment) -> bool:

@@ -6,12 +6,11 @@ from typing import get_args
 from resjax.errors import BadInput, check
 from resjax.network import Network
 from resjax.variants import StrideIn
-from resjax.weights.configs import read_config
 from resjax.weights.convert import flip_colours, to_variables
 from resjax.weights.files import READERS, Tensors, read_tensors
 from resjax.weights.hub import WEIGHTS, fetch, is_repository
 from resjax.weights.infer_architecture import Bare, ends, find_family, infer_architecture
-from resjax.weights.metadata import USUAL, Metadata, data_of, known_classes, read_metadata
+from resjax.weights.metadata import USUAL, Metadata, data_of, known_classes, read_config, read_metadata
 from resjax.weights.tensor_names import FAMILIES
 
 FILES = (*WEIGHTS, "model.h5")  # of a folder, the first that is there

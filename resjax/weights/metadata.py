@@ -1,6 +1,8 @@
-"""What belongs to weights and is no tensor, in the JSON beside them: architecture, classes, preprocessing."""
+"""What belongs to weights and is no tensor, in the JSON beside them: architecture, classes, preprocessing.
 
-import json
+Ours is `model.json`; timm and Hugging Face transformers have their own.
+"""
+
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,10 +12,14 @@ import numpy as np
 from resjax.data import Preprocessing
 from resjax.errors import BadInput, check
 from resjax.experiment import Architecture, Data, Photographs, Positive, Resize
-from resjax.files import write_json
+from resjax.files import digest, read_json, write_json
 from resjax.network import Network, imagenet_classes
 from resjax.serialization import Must, check_fields, from_json
+from resjax.variants import IMAGENET
 
+TIMM = {f"resnet{depth}": depth for depth in IMAGENET}  # its other names are of other networks
+RESIZE = {"bilinear": "pillow-bilinear", "bicubic": "pillow-bicubic", 2: "pillow-bilinear", 3: "pillow-bicubic"}
+HARMLESS = {"in_chans", "num_classes"}  # the tensors tell these too
 ColourOrder = Literal["RGB", "BGR"]
 Side = Annotated[int, Must("lie in 1 ... 4096", lambda side: 1 <= side <= 4096)]
 
@@ -103,37 +109,41 @@ class Metadata:
     architecture: Architecture | None = None
     classes: tuple[str, ...] = ()
     preprocessing: Entry | None = None
+    sha256: tuple[tuple[str, str], ...] = ()
+    """Of the files beside it, by name."""
 
     def __post_init__(self) -> None:
         check_fields(self)
 
+    def check_files(self, folder: Path) -> None:
+        """Raise BadInput where a file beside the description is not the one that it was written with."""
+        for name, found in self.sha256:
+            file = folder / Path(name).name
+            check(file.is_file() and digest(file) == found,
+                  f"{file}: it is not the file that was written with its description (its SHA-256 is another); get "
+                  "both again")
+
 
 def write_metadata(network: Network, folder: Path, order: ColourOrder = "RGB") -> None:
-    """Write `model.json`, which `load_weights` reads, and `mean.npy` where the mean is an image."""
+    """Write `model.json`, which `load_weights` reads, last; and `mean.npy` where the mean is an image."""
     images = entry_of(network.preprocessing, order)
     if images.mean_image:
         np.save(folder / images.mean_image, network.mean[..., ::-1] if order == "BGR" else network.mean)
     layers = {name: getattr(network.architecture, name) for name in ("family", "depth", "shortcut", "stride_in")}
+    beside = [(file.name, digest(file)) for file in sorted(folder.iterdir())]
     write_json(folder / "model.json", {"name": network.name, "architecture": layers, "classes": network.classes,
-                                       "preprocessing": asdict(images)})
+                                       "preprocessing": asdict(images), "sha256": beside})
 
 
 def read_metadata(file: Path) -> Metadata:
     """Read a JSON file such as `export` writes. Raises BadInput, naming it, where it is not one."""
+    content = read_json(file)
     try:
-        return from_json(read_json(file), Metadata)
+        found = from_json(content, Metadata)
     except BadInput as error:
         raise BadInput(f"{file}: {error}") from None
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """Read an object from a JSON file. Raises BadInput."""
-    try:
-        content = json.loads(file.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadInput(f"{file}: not a readable JSON file ({error})") from None
-    check(isinstance(content, dict), f"{file}: it holds no JSON object")
-    return dict(content)
+    found.check_files(file.parent)
+    return found
 
 
 def data_of(architecture: Architecture, images: Preprocessing) -> Data | Photographs:
@@ -153,3 +163,68 @@ def known_classes(names: tuple[str, ...], count: int) -> tuple[str, ...]:
         return names
     alike = sum(bool(set(a.split(", ")) & set(b.split(", "))) for a, b in zip(names, ours, strict=True)) if names else 0
     return ids if not names or alike > 0.95 * count else names  # some lists spell a few names in another way
+
+
+def read_config(folder: Path) -> Metadata:
+    """Read `config.json`, and `preprocessor_config.json` beside it. Raises BadInput for another network than ours."""
+    file = folder / "config.json"
+    config, images = read_json(file), folder / "preprocessor_config.json"
+    try:
+        if "pretrained_cfg" in config:
+            return from_timm(config)
+        if config.get("model_type") == "resnet":
+            return from_transformers(config, read_json(images) if images.is_file() else {})
+    except BadInput as error:
+        raise BadInput(f"{file}: {error}") from None
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError, OverflowError) as error:
+        raise BadInput(f"{file}: not as timm or transformers write it ({type(error).__name__}: {error})") from None
+    kind = config.get("model_type") or config.get("architectures")
+    raise BadInput(f"{file}: it tells of {kind!r}; timm's and transformers' ResNets can be read")
+
+
+def from_timm(config: dict[str, Any]) -> Metadata:
+    """Read timm's: `architecture`, and under `pretrained_cfg` how its images are prepared."""
+    name, images = config["architecture"], config["pretrained_cfg"]
+    changed = {key: value for key, value in (config.get("model_args") or {}).items()
+               if key not in HARMLESS and (key, value) != ("global_pool", "avg")}
+    if name not in TIMM or changed:
+        raise BadInput(f"{name!r}{f' with {changed}' if changed else ''} is no network of the paper; of timm's those "
+                       f"are {', '.join(TIMM)}")
+    size = int(images["input_size"][-1])
+    return from_json({
+        "architecture": {"family": "imagenet", "depth": TIMM[name], "shortcut": "B", "stride_in": "3x3"},
+        "classes": images.get("label_names") or [],
+        "preprocessing": {"mean": images["mean"], "std": images["std"], "value_range": 1.0, "size": size,
+                          "shorter_side": int(size / images.get("crop_pct", 0.875)),
+                          "resize": RESIZE.get(images.get("interpolation"), "area")}}, Metadata)
+
+
+def from_transformers(config: dict[str, Any], images: dict[str, Any]) -> Metadata:
+    """Read transformers': blocks, stride, class names; and how its image processor prepares images."""
+    kind, blocks = config["layer_type"], tuple(config["depths"])
+    depth = next((depth for depth, table in IMAGENET.items() if table == (kind, blocks)), None)
+    if depth is None or config.get("hidden_act", "relu") != "relu" or config.get("downsample_in_first_stage"):
+        raise BadInput(f"{kind} blocks {blocks}, hidden_act {config.get('hidden_act')!r}, downsample_in_first_stage "
+                       f"{config.get('downsample_in_first_stage')}: no network of the paper")
+    labels = {int(number): str(name) for number, name in (config.get("id2label") or {}).items()}
+    if all(name == f"LABEL_{number}" for number, name in labels.items()):  # transformers' own, where nobody named any
+        labels = {}
+    return from_json({
+        "architecture": {"family": "imagenet", "depth": depth, "shortcut": "B",
+                         "stride_in": "1x1" if config.get("downsample_in_bottleneck") else "3x3"},
+        "classes": [labels[number] for number in range(len(labels))],
+        "preprocessing": prepared_images(images) if images else None}, Metadata)
+
+
+def prepared_images(images: dict[str, Any]) -> dict[str, Any]:
+    """Read how an image processor resizes, crops and scales."""
+    def pixels(value: Any) -> int:
+        return int(value if isinstance(value, int) else value.get("shortest_edge") or value["height"])
+
+    edge = pixels(images["size"])
+    crop = pixels(images["crop_size"]) if images.get("do_center_crop") and "crop_size" in images else edge
+    normalized = images.get("do_normalize", True)
+    return {"mean": images["image_mean"] if normalized else [0.0] * 3, "std": images["image_std"] if normalized else [],
+            "value_range": 255 * images.get("rescale_factor", 1 / 255) if images.get("do_rescale", True) else 255.0,
+            "size": crop, "shorter_side": int(edge / images["crop_pct"]) if "crop_pct" in images else edge,
+            "resize": RESIZE.get(images.get("resample"), "area")}
