@@ -43,7 +43,7 @@ class DetectionLog(Log):
 
     def describe(self, line: Line) -> str:
         """Put a line of the metrics into words."""
-        if line["kind"] != "test":
+        if line["kind"] != "detection":
             return super().describe(line)
         classes = "  ".join(f"{name} {value:.1f}" for name, value in line["average_precision"].items()
                             if value is not None)

@@ -30,7 +30,7 @@ def draw_run(folder: Path) -> tuple[Path, Path]:
 
 def draw_curve(folder: Path, file: Path) -> None:
     """Draw the training loss over the steps, and the mean average precision of the test images."""
-    train, test = (read_metrics(folder, kind) for kind in ("train", "test"))
+    train, test = (read_metrics(folder, kind) for kind in ("train", "detection"))
     figure, loss = plt.subplots(figsize=(6, 3.6), layout="constrained")
     loss.plot([line["step"] for line in train], [line["loss"] for line in train], color="grey", linewidth=1)
     loss.set(xlabel="iteration", ylabel="training loss (sum of four)", ylim=(0, None))

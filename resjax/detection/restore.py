@@ -15,7 +15,7 @@ from resjax.detection.networks import FasterRCNN
 from resjax.detection.run_files import read_detection
 from resjax.detection.step import draw_onto, optimizer_of
 from resjax.errors import BadInput
-from resjax.training.checkpoint import checkpoints, restore_latest
+from resjax.training.checkpoint import read_latest
 
 
 @dataclass(frozen=True)
@@ -33,20 +33,21 @@ class Pictures:
 
 
 def restore_detector(folder: str | Path, device: jax.Device | None = None) -> TrainedDetector:
-    """Restore the newest checkpoint of a run onto one device. Raises BadInput where there is none."""
+    """Restore the newest checkpoint of a run onto one device; nothing in its folder changes.
+
+    Raises BadInput where there is none, or all are damaged.
+    """
     folder = Path(folder)
     detection, classes = read_detection(folder)
     model = FasterRCNN(detection.detector, len(classes))
     place = jax.sharding.SingleDeviceSharding(device or jax.local_devices()[0])
     shapes = jax.eval_shape(partial(draw_onto, place, model, optimizer_of(detection)),
                             np.zeros((1, 1, 3), np.float32), detection.seed)
-    restored = None
+    state = None
     if (folder / "checkpoints").is_dir():
-        with checkpoints(folder, clear=False) as manager:
-            restored = restore_latest(manager, jax.tree.map(lambda x: x.update(sharding=place), shapes))
-    if restored is None:
+        state = read_latest(folder, jax.tree.map(lambda x: x.update(sharding=place), shapes), step=None)
+    if state is None:
         raise BadInput(f"{folder}: no checkpoint yet; its first comes at step {detection.checkpoint_steps}")
-    state, _ = restored
     return TrainedDetector(detection, classes, model, state.variables, np.asarray(state.mean))
 
 

@@ -21,7 +21,7 @@ from resjax.detection.images import Batch, Batches, open_annotated
 from resjax.detection.initialize import Weights, initial_weights, start_from
 from resjax.detection.log import DetectionLog, LossSums
 from resjax.detection.networks import FasterRCNN
-from resjax.detection.run_files import check_same_run, write_detection
+from resjax.detection.run_files import check_same_run, read_finished, write_detection
 from resjax.detection.step import draw_onto, optimizer_of, train_step
 from resjax.distributed import batch_sharding, replicated
 from resjax.errors import Diverged, Interrupted, check
@@ -30,7 +30,7 @@ from resjax.interrupt import requested, requests, stop_requests
 from resjax.platform import keep_compiled_programs
 from resjax.training.checkpoint import checkpoints, restore_latest, save
 from resjax.training.log import Stopwatch, rewind_metrics
-from resjax.training.run_directory import claimed, environment, read_result
+from resjax.training.run_directory import claimed, environment
 from resjax.training.step import TrainState, state_digest
 
 
@@ -60,7 +60,7 @@ def train_detector(detection: Detection, run_directory: str | Path,
     log = DetectionLog(folder, f"{detection.name} seed {detection.seed}", detection.steps, detection.batch_size)
     with stop_requests(), claimed(folder, detection):  # type: ignore[arg-type]  # it compares only where both are Experiments
         check_same_run(folder, detection)
-        if result := read_result(folder):
+        if result := read_finished(folder):
             return result
         if detection.data.source.startswith("coco:"):
             check_installed()  # now, and not when the run is over
@@ -185,7 +185,7 @@ def measure(run: Run, state: TrainState) -> dict[str, Any]:
     found = find_all(TrainedDetector(detection, classes, run.model, variables, mean), run.test, detection.batch_size)
     by_area, by_points = (average_precisions(run.test.records, found, len(classes), rule)
                           for rule in ("area", "11-point"))
-    line = {"step": int(state.step), "kind": "test", "mean_average_precision": mean_average_precision(by_area),
+    line = {"step": int(state.step), "kind": "detection", "mean_average_precision": mean_average_precision(by_area),
             "eleven_point": mean_average_precision(by_points),
             "average_precision": {name: None if np.isnan(value) else float(value)
                                   for name, value in zip(classes, by_area, strict=True)}}

@@ -148,7 +148,8 @@ def duration(seconds: float) -> str:
 
 
 NUMBERS = {"train": ("loss", "error", "learning_rate", "images_per_second", "data_wait"), "compile": ("seconds",),
-           "validation": ("top1_error", "top5_error", "loss"), "test": ("top1_error", "top5_error", "loss")}
+           "validation": ("top1_error", "top5_error", "loss"), "test": ("top1_error", "top5_error", "loss"),
+           "detection": ("mean_average_precision", "eleven_point")}
 
 
 def read_metrics(run_directory: str | Path, kind: str | None = None) -> list[Line]:
