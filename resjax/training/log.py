@@ -176,8 +176,7 @@ def is_line(line: Any) -> bool:
     """Say whether something has all the numbers of a line of the log."""
     if not isinstance(line, dict) or line.get("kind") not in NUMBERS:
         return False
-    needed = ("mean_average_precision",) if "mean_average_precision" in line else NUMBERS[line["kind"]]
-    return all(type(line.get(key)) in (int, float) for key in ("step", *needed))
+    return all(type(line.get(key)) in (int, float) for key in ("step", *NUMBERS[line["kind"]]))
 
 
 def rewind_metrics(log: Log, step: int) -> None:
@@ -188,5 +187,5 @@ def rewind_metrics(log: Log, step: int) -> None:
     lost = sum(not line for line in lines[:-1])  # the last may have been under way
     log.remark(f"metrics.jsonl: {lost} lines cannot be read and are left out" if lost else "")
     kept = [line for line in lines if line and (line["step"] < step or (
-        line["step"] == step and (step < log.steps or line["kind"] not in ("validation", "test"))))]
+        line["step"] == step and (step < log.steps or "top1_error" not in line)))]
     write_text(log.run_directory / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
