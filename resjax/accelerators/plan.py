@@ -86,7 +86,7 @@ def exchange_seconds(kernel: Kernel, device: Device, count: int, hosts: int) -> 
     """
     local = count // hosts
     within = 2 * (local - 1) / local * kernel.sent / device.link
-    return within + 2 * (hosts - 1) / hosts * kernel.sent / local / device.network
+    return max(device.launch, within + 2 * (hosts - 1) / hosts * kernel.sent / local / device.network)
 
 
 def totals(kernels: Sequence[Kernel], steps: int) -> tuple[float, float, float]:

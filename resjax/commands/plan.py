@@ -1,7 +1,6 @@
 """The command that plans a run on rented devices before anything is rented."""
 
-
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -50,7 +49,6 @@ def lines(experiment: Experiment, name: str, found: dict[str, Any]) -> Iterator[
     yield (f"{found['experiment']} on {found['devices']} x {found['device']}, batch {found['batch_size']}, "
            f"{found['precision']}; compiled in {found['compile_seconds']:.0f} s")
     yield "\n" + row("on each device, a step or batch", programs)
-    value: Any
     for title, value in TABLE.items():
         yield row(title, [value(program) for program in programs.values()])
     yield "\n" + row("the training step by kind", ["kernels", "GB", "G multiply-adds", "ms at best"])
@@ -65,7 +63,7 @@ def lines(experiment: Experiment, name: str, found: dict[str, Any]) -> Iterator[
     yield from assumptions(experiment, device)
 
 
-TABLE = {
+TABLE: dict[str, Callable[[dict[str, Any]], str]] = {
     "kernels": lambda program: f"{program['kernels']:,.0f}",
     "bytes moved, GB": lambda program: f"{program['bytes'] / 1e9:.2f}",
     "multiply-adds, G": lambda program: f"{program['macs'] / 1e9:.0f}",
