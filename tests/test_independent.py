@@ -67,7 +67,7 @@ def torch():
     return pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[peers]'")
 
 
-@pytest.mark.parametrize(("depth", "stride_in"), [(18, "3x3"), (50, "3x3"), (101, "1x1")])  # all depths: torchvision's
+@pytest.mark.parametrize(("depth", "stride_in"), [(18, "3x3"), (50, "1x1")])  # all depths: torchvision's
 def test_transformers(depth, stride_in, torch, tmp_path):
     transformers = pytest.importorskip("transformers", reason="transformers is not installed: see PyTorch")
     wide = depth >= 50
@@ -125,7 +125,7 @@ def test_torchvision(depth, stride_in, ending, torch, tmp_path):
     assert same_network(resjax.load(out), network)
 
 
-@pytest.mark.parametrize(("depth", "option"), [(20, "A"), (56, "A"), (20, "plain"), (20, "B")])
+@pytest.mark.parametrize(("depth", "option"), [(20, "A"), (20, "plain"), (20, "B")])
 def test_cifar_nets_of_pytorch(depth, option, torch, tmp_path):
     """pytorch_resnet_cifar10 has option A's zero channels on both sides; pytorch-cifar-models has option B."""
     from safetensors.torch import load_file
@@ -153,7 +153,7 @@ def test_cifar_nets_of_pytorch(depth, option, torch, tmp_path):
     assert same_network(resjax.load(out), network)
 
 
-@pytest.mark.parametrize("depth", [50, 152])
+@pytest.mark.parametrize("depth", [50])
 @pytest.mark.filterwarnings("default")  # Keras's own
 def test_keras(depth, monkeypatch, tmp_path):
     if "KERAS_BACKEND" not in os.environ:

@@ -193,10 +193,12 @@ def test_strips_are_told_apart_by_prediction_as_in_training(tmp_path, small, cap
     described = json.loads((tmp_path / "out" / "model.json").read_text())["preprocessing"]
     assert (described["size"], described["width"]) == (16, 48)
     capsys.readouterr()
+    files = [str(tmp_path / "strips" / "test" / name / "000.png") for name in ("left", "right")]
     for network in ("run", "out"):
-        for name in ("left", "right"):
-            execute(["predict", str(tmp_path / network), str(tmp_path / "strips" / "test" / name / "000.png")])
-            assert f"000.png: {name} " in capsys.readouterr().out
+        execute(["predict", str(tmp_path / network), *files])
+        left, right = capsys.readouterr().out.splitlines()
+        assert left.startswith(f"{files[0]}: left ")
+        assert right.startswith(f"{files[1]}: right ")
 
 
 def test_a_small_evaluation_costs_what_it_holds():

@@ -123,13 +123,11 @@ def test_images_in_memory_have_the_same_errors_from_files(tmp_path, small):
     """The digits, once as an array and once as pictures: one evaluation."""
     from PIL import Image
 
-    from resjax.data import load
-    from resjax.training import fit
+    from resjax.data import load, mean_image
 
-    run, dataset = small(steps=20), load(small().data)
-    model = run.architecture.model(10)
-    state, _ = fit(run, model, dataset)
-    classifier = Classifier(model, state.variables, of_run(run.data, state.mean))
+    run, dataset = small(), load(small().data)
+    model, mean = run.architecture.model(10), mean_image(dataset.train)
+    classifier = Classifier(model, jax.jit(model.init)(jax.random.key(0), mean[None]), of_run(run.data, mean))
     images = Images(dataset.test.pixels[:150], dataset.test.labels[:150])
     for number, pixels in enumerate(images.pixels):
         Image.fromarray(pixels[..., 0]).save(tmp_path / f"{number}.png")

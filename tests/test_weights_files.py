@@ -10,12 +10,12 @@ import jax
 import numpy as np
 import pytest
 from networks import in_parts, random_network, same_network
-from resjax.training.start import start_from
-from resjax.training.state import draw
 from safetensors.numpy import load_file, save_file
 
 from resjax import BadInput, Optimizer, embed, export, features, load
 from resjax.training import sgd
+from resjax.training.restore import initialize_from
+from resjax.training.step import initial_state
 from resjax.weights.files import read_tensors
 
 
@@ -180,9 +180,9 @@ def test_what_lies_beside_weights_is_bounded(exported, tmp_path):
 def test_fine_tuning_adds_the_layer_that_a_network_lacks(exported, tmp_path):
     network = load(without_head(exported, tmp_path / "a.safetensors", "fc"))
     model = network.architecture.model(10)
-    first = draw(model, sgd(Optimizer()), network.mean, 0)
+    first = initial_state(model, sgd(Optimizer()), network.mean, 0)
     told = []
-    state = start_from(network, first, tuple("abcdefghij"), SimpleNamespace(tell=told.append))
+    state = initialize_from(network, first, tuple("abcdefghij"), SimpleNamespace(tell=told.append))
     assert np.array_equal(state.params["fc"]["kernel"], first.params["fc"]["kernel"])
     assert np.array_equal(state.params["stage3"]["first"]["conv2"]["kernel"],
                           network.variables["params"]["stage3"]["first"]["conv2"]["kernel"])

@@ -47,7 +47,8 @@ def kernels_of(module: Module, name: str, times: int) -> Iterator[Kernel]:
         if opcode in FREE or opcode.endswith("-done") or opcode.endswith("-update"):
             continue
         if opcode == "while":
-            yield from kernels_of(module, str(instruction.attribute("body")), times * trip_count(instruction))
+            trips = trip_count(module, instruction)
+            yield from kernels_of(module, str(instruction.attribute("body")), times * trips)
         elif opcode == "call":
             yield from kernels_of(module, str(instruction.attribute("to_apply")), times)
         elif opcode == "conditional":
@@ -62,12 +63,19 @@ def total_bytes(kernels: list[Kernel]) -> int:
     return sum(kernel.bytes * kernel.times for kernel in kernels)
 
 
-def trip_count(loop: Instruction) -> int:
-    """Return how often a loop runs. Raises ValueError where the compiler does not say."""
+def trip_count(module: Module, loop: Instruction) -> int:
+    """Return how often a loop runs: as the compiler says, or up to the only number that its condition compares with.
+
+    Raises ValueError where neither tells.
+    """
     found = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)
-    if not found:
+    if found:
+        return int(found.group(1))
+    condition = module.computations.get(loop.attribute("condition") or "", {}).values()
+    numbers = [inner.operands[0] for inner in condition if inner.opcode == "constant" and inner.operands]
+    if len(numbers) != 1 or not numbers[0].isdigit():
         raise ValueError(f"the compiled program does not say how often its loop {loop.name} runs")
-    return int(found.group(1))
+    return int(numbers[0])
 
 
 def branches_of(instruction: Instruction) -> list[str]:

@@ -12,7 +12,6 @@ from flax import linen as nn
 from jax import lax
 
 from resjax.data import Images
-from resjax.models import BatchNorm
 from resjax.models.stacking import is_stage, unstack
 from resjax.network import Classifier, Network, as_classifier
 
@@ -76,9 +75,8 @@ def mean_moments(model: nn.Module, batches: int, variables: Any, preprocessing: 
     """Average the responses and their squares `[layers]`, over so many equal batches."""
 
     def moments(batch: Images) -> tuple[jax.Array, jax.Array]:
-        _, seen = model.apply(variables, preprocessing.normalize(batch.pixels), mutable=["intermediates"],
-                              capture_intermediates=lambda module, _: isinstance(module, BatchNorm))
-        responses = [layer["__call__"][0] for layer in in_order(seen["intermediates"], NORMS)]
+        _, seen = model.apply(variables, preprocessing.normalize(batch.pixels), mutable=["intermediates"])
+        responses = [layer["response"][0] for layer in in_order(seen["intermediates"], NORMS)]
         first, second = (jnp.stack([(response**power).mean() for response in responses]) for power in (1, 2))
         return first, second
 

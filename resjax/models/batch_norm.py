@@ -48,6 +48,7 @@ class BatchNorm(nn.Module):
         running_var = self.variable("batch_stats", "var", jnp.ones, channels)
         if not self.train:
             y = normalize(x, running_mean.value, running_var.value, scale, bias, self.epsilon)
+            self.sow("intermediates", "response", y)  # before the rectifier
             return relu(y) if self.rectify else y
         if len(x) % self.ghost_batch_size:
             raise ValueError(f"a batch of {len(x)} images does not divide into groups of {self.ghost_batch_size}")

@@ -147,7 +147,7 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
 
 
-NUMBERS = {"train": ("loss", "error", "learning_rate", "images_per_second", "data_wait"), "compile": ("seconds",),
+NUMBERS = {"train": ("loss", "error", "learning_rate", "images_per_second"), "compile": ("seconds",),
            "validation": ("top1_error", "top5_error", "loss"), "test": ("top1_error", "top5_error", "loss"),
            "detection": ("mean_average_precision", "eleven_point")}
 
