@@ -50,6 +50,20 @@ class AnnotatedImages(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class AnnotatedFiles:
+    """Annotated images that lie in files of their own, as in VOC's and COCO's layouts."""
+
+    classes: tuple[str, ...]
+    records: tuple[Annotated, ...]
+    files: tuple[Path, ...]
+    left_out: tuple[str, ...] = ()
+
+    def pixels(self, index: int) -> np.ndarray:
+        """Read an image. Raises BadInput where it is missing, not whole, or of another size than stated."""
+        return check_pixels(read_image(self.files[index]), self.records[index])
+
+
 @dataclass
 class Drawn:
     """The objects of one image while they are read."""

@@ -3,13 +3,10 @@
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from resjax.detection.annotations import Annotated, Drawn, check_pixels, class_number, read_image
+from resjax.detection.annotations import AnnotatedFiles, Drawn, class_number
 from resjax.errors import BadInput, check
 
 FIELDS = {"images": ("id", "file_name", "height", "width"), "annotations": ("image_id", "category_id", "bbox"),
@@ -17,21 +14,7 @@ FIELDS = {"images": ("id", "file_name", "height", "width"), "annotations": ("ima
 Entry = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class COCOImages:
-    """Images of some sets of COCO's layout."""
-
-    classes: tuple[str, ...]
-    records: tuple[Annotated, ...]
-    files: tuple[Path, ...]
-    left_out: tuple[str, ...] = ()
-
-    def pixels(self, index: int) -> np.ndarray:
-        """Read an image. Raises BadInput where it is missing, not whole, or of another size than stated."""
-        return check_pixels(read_image(self.files[index]), self.records[index])
-
-
-def read_coco(path: Path, sets: Sequence[str], classes: Sequence[str] = ()) -> COCOImages:
+def read_coco(path: Path, sets: Sequence[str], classes: Sequence[str] = ()) -> AnnotatedFiles:
     """Read the annotations of some sets. Without `classes`, all categories of the first count, by their id.
 
     Raises BadInput, naming file and value, for a missing, broken or empty file, an annotation of no image, a category
@@ -47,7 +30,7 @@ def read_coco(path: Path, sets: Sequence[str], classes: Sequence[str] = ()) -> C
             every.append(drawn)
             files.append(path / name / entry["file_name"])
     left_out = tuple(text for drawn in every for text in drawn.left_out)
-    return COCOImages(known, tuple(drawn.record() for drawn in every), tuple(files), left_out)
+    return AnnotatedFiles(known, tuple(drawn.record() for drawn in every), tuple(files), left_out)
 
 
 def read_json(file: Path) -> dict[str, list[Entry]]:

@@ -1,6 +1,5 @@
 """Tables 7 and 8 as data, and what it takes to reproduce them: train what is missing, set ours beside the paper's."""
 
-import importlib.util
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 from resjax.detection.config import Detection
 from resjax.detection.train import train_detector
 from resjax.errors import BadInput, check
+from resjax.experiment_files import load_file
 
 
 class Row(NamedTuple):
@@ -72,14 +72,7 @@ def reproduce(table: Table, experiments: Path, runs: Path, seeds: int, only: Seq
 
 def load_detections(file: Path) -> dict[str, Detection]:
     """Return the `EXPERIMENTS` of a file of detectors. Raises BadInput where there are none."""
-    if not file.is_file():
-        raise BadInput(f"{file}: no such experiment file")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found = getattr(module, "EXPERIMENTS", None)
+    found = getattr(load_file(file), "EXPERIMENTS", None)
     if not isinstance(found, dict) or not all(isinstance(run, Detection) for run in found.values()):
         raise BadInput(f"{file}: it defines no EXPERIMENTS: dict[str, Detection]")
     return found

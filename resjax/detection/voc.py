@@ -5,33 +5,16 @@ A folder of sets such as VOC2007 may lie in the path; then a set is FOLDER/SET, 
 
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from resjax.detection.annotations import Annotated, Drawn, check_pixels, class_number, read_image
+from resjax.detection.annotations import AnnotatedFiles, Drawn, class_number
 from resjax.errors import BadInput, check
 
 VOC_CLASSES = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
                "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor")
 
 
-@dataclass(frozen=True)
-class VOCImages:
-    """Images of some sets of VOC's layout."""
-
-    classes: tuple[str, ...]
-    records: tuple[Annotated, ...]
-    files: tuple[Path, ...]
-    left_out: tuple[str, ...] = ()
-
-    def pixels(self, index: int) -> np.ndarray:
-        """Read an image. Raises BadInput where it is missing, not whole, or of another size than stated."""
-        return check_pixels(read_image(self.files[index]), self.records[index])
-
-
-def read_voc(path: Path, sets: Sequence[str], classes: Sequence[str] = ()) -> VOCImages:
+def read_voc(path: Path, sets: Sequence[str], classes: Sequence[str] = ()) -> AnnotatedFiles:
     """Read the annotations of some sets. Without `classes`, all those that are annotated count, by the alphabet.
 
     Raises BadInput, naming file and value, for a missing or empty list, a missing or broken annotation, a class that is
@@ -44,7 +27,7 @@ def read_voc(path: Path, sets: Sequence[str], classes: Sequence[str] = ()) -> VO
     drawn = [read_annotation(file, root, known) for file, root in annotations]
     files = tuple(place.parent / "JPEGImages" / f"{place.name}.jpg" for place in listed)
     left_out = tuple(text for image in drawn for text in image.left_out)
-    return VOCImages(known, tuple(image.record() for image in drawn), files, left_out)
+    return AnnotatedFiles(known, tuple(image.record() for image in drawn), files, left_out)
 
 
 def read_list(path: Path, name: str) -> list[str]:
