@@ -11,12 +11,12 @@ from PIL import Image
 
 from resjax.commands.detection import detect
 from resjax.detection import Detection, Detector, Sampling, Scenery, restore_detector, train_detector
-from resjax.detection import train as loop
 from resjax.detection.images import Batches, open_annotated
 from resjax.detection.pictures import draw_run
 from resjax.detection.voc import read_voc
 from resjax.errors import BadInput, Interrupted
 from resjax.experiment import Optimizer
+from resjax.training import loop
 
 STEPS = 6
 
@@ -121,12 +121,12 @@ def test_a_run_is_drawn(whole):
 
 def test_a_folder_belongs_to_one_run(run, whole, tmp_path):
     folder, _ = whole
-    with pytest.raises(BadInput, match="belongs to another run: there seed: 0, here 1"):
+    with pytest.raises(BadInput, match="belongs to another experiment: there seed: 0, here 1"):
         train_detector(replace(run, seed=1), folder)
     (tmp_path / "experiment.json").write_text("{}")
     with pytest.raises(BadInput):
         train_detector(run, tmp_path)
-    with pytest.raises(BadInput, match="no detector lies there"):
+    with pytest.raises(BadInput, match="no run lies there"):
         restore_detector(tmp_path)
     with pytest.raises(BadInput, match="batch-size 8 does not divide over 3 devices"):
         train_detector(run, tmp_path / "three", jax.devices()[:3])

@@ -6,13 +6,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
+
+import numpy as np
 
 from resjax.distributed import is_first
 from resjax.files import write_text
-from resjax.training.step import Metrics
 
 Line = dict[str, Any]
 Item = TypeVar("Item")
@@ -22,31 +23,33 @@ Item = TypeVar("Item")
 class RunningMetrics:
     """Sums since the last line of the log, and the seconds of training since the start of the run.
 
-    Frozen, since a checkpoint is written while the run goes on.
+    A task adds fields for the sums of its own. Frozen, since a checkpoint is written while the run goes on.
     """
 
-    loss: float = 0.0
-    wrong: int = 0
     images: int = 0
     seconds: float = 0.0
     waited: float = 0.0
     total_seconds: float = 0.0
 
-    def plus(self, metrics: Metrics, seconds: float, waited: float) -> "RunningMetrics":
-        """Add the sums `[count]` of a call, the seconds it took, and of them those that the devices waited for data."""
-        loss, wrong, images = (sums.sum().item() for sums in (metrics.loss, metrics.wrong, metrics.images))
-        return RunningMetrics(self.loss + loss, self.wrong + wrong, self.images + images, self.seconds + seconds,
-                              self.waited + waited, self.total_seconds + seconds)
+    def plus(self, found: Any, seconds: float, waited: float) -> Self:
+        """Add the sums of a call, the seconds it took, and of them those that the devices waited for data."""
+        sums = {key: getattr(self, key) + np.sum(value).item() for key, value in found._asdict().items()
+                if key != "learning_rate"}
+        return replace(self, **sums, seconds=self.seconds + seconds, waited=self.waited + waited,
+                       total_seconds=self.total_seconds + seconds)
+
+    def means(self) -> Line:
+        """Divide the sums of the task, once."""
+        raise NotImplementedError
 
     def line(self, step: int, rate: float) -> Line:
-        """Divide, once: the training line of the log. Errors, and the time that devices waited for data, in percent."""
-        return {"step": step, "kind": "train", "loss": self.loss / self.images,
-                "error": 100 * self.wrong / self.images, "learning_rate": rate,
+        """Make the training line of the log; the time that the devices waited for data is in percent."""
+        return {"step": step, "kind": "train", **self.means(), "learning_rate": rate,
                 "images_per_second": self.images / self.seconds, "data_wait": 100 * self.waited / self.seconds}
 
-    def emptied(self) -> "RunningMetrics":
+    def emptied(self) -> Self:
         """Begin the next line."""
-        return RunningMetrics(total_seconds=self.total_seconds)
+        return type(self)(total_seconds=self.total_seconds)
 
 
 class Stopwatch:
@@ -127,6 +130,11 @@ class Log:
                     text += f"  waits for data {line['data_wait']:.0f} % of the time"
             case "compile":
                 text = f"compiled in {line['seconds']:.1f} s"
+            case "detection":
+                classes = "  ".join(f"{name} {value:.1f}" for name, value in line["average_precision"].items()
+                                    if value is not None)
+                text = (f"mAP {line['mean_average_precision']:.2f} % at 0.5 (11 points: {line['eleven_point']:.2f} %)"
+                        f"  {classes}")
             case kind:
                 text = (f"{kind}: top-1 error {line['top1_error']:.2f} %  top-5 error {line['top5_error']:.2f} %  "
                         f"loss {line['loss']:.4f}")
@@ -150,6 +158,7 @@ def duration(seconds: float) -> str:
 NUMBERS = {"train": ("loss", "error", "learning_rate", "images_per_second"), "compile": ("seconds",),
            "validation": ("top1_error", "top5_error", "loss"), "test": ("top1_error", "top5_error", "loss"),
            "detection": ("mean_average_precision", "eleven_point")}
+MEASURED = {"validation", "test", "detection"}  # the kinds of what is measured between steps and at the end
 
 
 def read_metrics(run_directory: str | Path, kind: str | None = None) -> list[Line]:
@@ -180,12 +189,12 @@ def is_line(line: Any) -> bool:
 
 
 def rewind_metrics(log: Log, step: int) -> None:
-    """Drop the lines after `step`, which the restored run writes again, as it does the errors after its last step."""
+    """Drop the lines after `step`, which the restored run writes again, as it measures again after its last step."""
     if not is_first():
         return
     lines = parsed_lines(log.run_directory)
     lost = sum(not line for line in lines[:-1])  # the last may have been under way
     log.remark(f"metrics.jsonl: {lost} lines cannot be read and are left out" if lost else "")
     kept = [line for line in lines if line and (line["step"] < step or (
-        line["step"] == step and (step < log.steps or "top1_error" not in line)))]
+        line["step"] == step and (step < log.steps or line["kind"] not in MEASURED)))]
     write_text(log.run_directory / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
