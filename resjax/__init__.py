@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from resjax.training import load, read_metrics, restore, train
     from resjax.weights import export
 
+__version__ = "0.1.0"
+
 __all__ = ["Architecture", "BadInput", "Classifier", "Data", "Diverged", "Experiment", "Interrupted", "Network",
            "Optimizer", "Photographs", "ResNet", "cifar_resnet", "embed", "evaluate", "export", "features",
            "imagenet_resnet", "load", "load_data", "read_metrics", "restore", "run", "train"]
