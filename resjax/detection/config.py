@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal, NamedTuple
 
 from resjax.errors import check
-from resjax.experiment import Count, Natural, NonNegative, Optimizer, Positive, check_source
+from resjax.experiment import Count, Natural, NonNegative, Optimizer, Positive, check_ghosts, check_source
 from resjax.serialization import Must, check_fields, flatten
 from resjax.variants import Block, StrideIn
 
@@ -167,8 +167,8 @@ class Detection:
         check(self.optimizer.backbone_rate == 1,
               "optimizer.backbone-rate is for classifiers; detector.frozen-stages keeps layers as they are")
         ghosts = self.detector.ghost_batch_size
-        check(self.detector.frozen_batch_norm or self.batch_size % ghosts == 0,
-              f"batch-size {self.batch_size} is not a multiple of detector.ghost-batch-size {ghosts}")
+        if not self.detector.frozen_batch_norm:
+            check_ghosts(self.batch_size, ghosts, "detector.ghost-batch-size")
 
     def differences(self, other: "Detection") -> list[str]:
         """Name the fields, with both values, by which the two lead to different results, or to another log."""

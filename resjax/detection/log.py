@@ -41,11 +41,10 @@ class LossSums:
 class DetectionLog(Log):
     """Writes to a run directory and tells on standard error."""
 
-    def describe(self, line: Line) -> str:
-        """Put a line of the metrics into words."""
+    def parts(self, line: Line) -> tuple[str, ...]:
+        """Put a line of the metrics into words, what matters most first."""
         if line["kind"] != "detection":
-            return super().describe(line)
-        classes = "  ".join(f"{name} {value:.1f}" for name, value in line["average_precision"].items()
-                            if value is not None)
-        return (f"step {line['step']}/{self.steps}  mAP {line['mean_average_precision']:.2f} % at 0.5 "
-                f"(11 points: {line['eleven_point']:.2f} %)  {classes}")
+            return super().parts(line)
+        return (f"step {line['step']}/{self.steps}", f"mAP {line['mean_average_precision']:.2f} % at 0.5",
+                f"(11 points: {line['eleven_point']:.2f} %)",
+                *(f"{name} {value:.1f}" for name, value in line["average_precision"].items() if value is not None))

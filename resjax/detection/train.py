@@ -58,7 +58,7 @@ def train_detector(detection: Detection, run_directory: str | Path,
           f"batch-size {detection.batch_size} does not divide over {len(devices)} devices")
     keep_compiled_programs()
     log = DetectionLog(folder, f"{detection.name} seed {detection.seed}", detection.steps, detection.batch_size)
-    with stop_requests(), claimed(folder, detection):  # type: ignore[arg-type]  # it compares only where both are Experiments
+    with log.doing("loading"), stop_requests(), claimed(folder, detection):  # type: ignore[arg-type]  # it compares only where both are Experiments
         check_same_run(folder, detection)
         if result := read_finished(folder):
             return result
@@ -77,7 +77,8 @@ def train_detector(detection: Detection, run_directory: str | Path,
             with requests(held=True):
                 state, sums = make_steps(run, state, sums, devices)
                 keep(run, state, sums)
-            manager.wait_until_finished()
+            with log.doing("saving"):
+                manager.wait_until_finished()
             result = finish(run, state, sums) | environment(devices)
             write_json(folder / "result.json", result)
             return result
@@ -104,7 +105,8 @@ def make_steps(run: Run, state: TrainState, sums: LossSums,
     The losses of a step are fetched when the next one is under way, so that the devices never wait for the host.
     """
     detection, step, pending, compiled, watch = run.detection, int(state.step), None, {}, Stopwatch()
-    with placed_batches(run, range(step, detection.steps), devices) as batches:
+    remaining = range(step, detection.steps)
+    with placed_batches(run, remaining, devices) as batches, run.log.doing("training", detection.steps):
         for batch in watch.waits(batches):
             if (size := batch.images.shape[1:3]) not in compiled:
                 with watch.stopped():
@@ -126,7 +128,8 @@ def compile_step(run: Run, step: int, state: TrainState, batch: Batch) -> Any:
     """Compile the step for images of one padded size, and tell how long it took; the state stays where it lies."""
     watch = Stopwatch()
     update = partial(train_step, run.model, run.optimizer, run.detection)
-    compiled = jax.jit(update, donate_argnums=0, out_shardings=state.step.sharding).lower(state, batch).compile()
+    with run.log.doing("compiling"):
+        compiled = jax.jit(update, donate_argnums=0, out_shardings=state.step.sharding).lower(state, batch).compile()
     run.log.record({"step": step, "kind": "compile", "seconds": watch.lap()[0]})
     return compiled
 

@@ -21,6 +21,7 @@ from resjax.files import write_json
 from resjax.interrupt import requested, requests, stop_requests
 from resjax.network import Classifier, Network
 from resjax.platform import keep_compiled_programs
+from resjax.progress import advance
 from resjax.training.checkpoint import checkpoints, restore_latest, save
 from resjax.training.images import TrainingImages, open_images
 from resjax.training.log import Log, RunningMetrics, Stopwatch, read_metrics, rewind_metrics
@@ -41,11 +42,10 @@ class Run(NamedTuple):
     log: Log
 
 
-def train(experiment: Experiment, run_directory: str | Path, devices: Sequence[jax.Device] | None = None, *,
-          followed_by: float = 0.0) -> dict[str, Any]:
+def train(experiment: Experiment, run_directory: str | Path,
+          devices: Sequence[jax.Device] | None = None) -> dict[str, Any]:
     """Train, or go on where the last process stopped; return what `result.json` holds.
 
-    `followed_by` is the work of the runs that come after, in units of this one: progress then tells the time for all.
     Raises BadInput for wrong data or a run directory that is not this experiment's, Diverged where the loss is no
     longer finite, Interrupted after Ctrl-C, SIGTERM or SIGHUP with the state saved, OSError where the disk is full.
     """
@@ -53,8 +53,8 @@ def train(experiment: Experiment, run_directory: str | Path, devices: Sequence[j
     check(experiment.batch_size % len(devices) == 0,
           f"batch-size {experiment.batch_size} does not divide over {len(devices)} devices")
     keep_compiled_programs()
-    log = Log(folder, f"{experiment.name} seed {experiment.seed}", experiment.steps, experiment.batch_size, followed_by)
-    with stop_requests(), claimed(folder, experiment):
+    log = Log(folder, f"{experiment.name} seed {experiment.seed}", experiment.steps, experiment.batch_size)
+    with log.doing("loading"), stop_requests(), claimed(folder, experiment):
         if not broadcast_from_first([unfinished(folder, experiment)])[0]:
             return read_result(folder) or {}
         weights = load_weights_for(experiment) if needs_weights(experiment, folder) else None
@@ -69,7 +69,8 @@ def train(experiment: Experiment, run_directory: str | Path, devices: Sequence[j
                     state, metrics = make_steps(run, state, metrics)
                     state = precise_batch_norm(run, state, metrics)
                     keep(run, state, metrics, averaged=True)
-            manager.wait_until_finished()
+            with log.doing("saving"):
+                manager.wait_until_finished()
             result = finish(run, state, metrics) | environment(devices)
             if is_first():
                 write_json(folder / "result.json", result)
@@ -106,7 +107,8 @@ def make_steps(run: Run, state: TrainState, metrics: RunningMetrics) -> tuple[Tr
     if begun and begun % experiment.evaluate_steps == 0 and not evaluated(run, begun):
         with requests(held=False):
             measure(run, state, measured_on_the_way(experiment))
-    with run.images.inputs(data_key(state), range(begun, experiment.steps)) as calls:
+    remaining = range(begun, experiment.steps)
+    with run.images.inputs(data_key(state), remaining) as calls, run.log.doing("training", experiment.steps):
         for count, inputs in watch.waits(calls):
             if count not in compiled:
                 with watch.stopped(), requests(held=step > begun):
@@ -133,7 +135,8 @@ def data_key(state: TrainState) -> jax.Array:
 def compile_steps(run: Run, count: int, state: TrainState, inputs: Any) -> Any:
     """Compile the program of `count` steps, and tell how long it took."""
     watch = Stopwatch()
-    compiled = train_steps.lower(run.model, run.optimizer, run.images.batch, count, state, inputs).compile()
+    with run.log.doing("compiling"):
+        compiled = train_steps.lower(run.model, run.optimizer, run.images.batch, count, state, inputs).compile()
     run.log.record({"step": int(state.step), "kind": "compile", "seconds": watch.lap()[0]})
     return compiled
 
@@ -176,11 +179,12 @@ def precise_batch_norm(run: Run, state: TrainState, metrics: RunningMetrics) -> 
     if not count:
         return state
     sums, step = jax.tree.map(jnp.zeros_like, state.batch_stats), experiment.steps
-    with run.images.inputs(data_key(state), range(step, step + count)) as calls:
+    with run.images.inputs(data_key(state), range(step, step + count)) as calls, run.log.doing("averaging", count):
         for several, inputs in calls:
             here = state.replace(step=jnp.int32(step))
             sums = add_batch_statistics(run.model, run.images.batch, several, here, sums, inputs)
             step += several
+            advance(step - experiment.steps)
             if stop := stop_request(True):
                 save_and_stop(run, state, metrics, stop)
     return state.replace(batch_stats=jax.tree.map(lambda total: total / count, sums))
@@ -223,7 +227,8 @@ def measure(run: Run, state: TrainState, splits: Sequence[str]) -> dict[str, Err
     found = {}
     classifier = Classifier(run.model, state.variables, of_run(run.experiment.data, state.mean))
     for split in splits:
-        errors = run.images.errors(classifier, split)
+        with run.log.doing(f"evaluating, {split}"):
+            errors = run.images.errors(classifier, split)
         if errors is not None:
             found[split] = errors
     for split, errors in found.items():
@@ -233,8 +238,7 @@ def measure(run: Run, state: TrainState, splits: Sequence[str]) -> dict[str, Err
 
 def finish(run: Run, state: TrainState, metrics: RunningMetrics) -> dict[str, Any]:
     """Evaluate the last state and gather what the run came to."""
-    experiment = run.experiment
-    found = measure(run, state, ("validation", "test"))
+    experiment, found = run.experiment, measure(run, state, ("validation", "test"))
     return {
         "name": experiment.name, "seed": experiment.seed, "steps": experiment.steps,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
