@@ -237,15 +237,13 @@ def check_ghosts(batch_size: int, ghosts: int, name: str) -> None:
     """Raise BadInput, with what would fit, unless the images that share statistics divide the batch."""
     if batch_size % ghosts:
         fitting = [size for size in range(1, batch_size + 1) if batch_size % size == 0]
-        nearest = sorted(sorted(fitting, key=lambda size: abs(size - ghosts))[:2])
-        batches = [size for size in (batch_size // ghosts * ghosts, -(-batch_size // ghosts) * ghosts) if size]
-        raise BadInput(f"batch-size {batch_size} is not a multiple of {name} {ghosts}: --{name} "
-                       f"{' or '.join(map(str, nearest))} would fit, or --batch-size {' or '.join(map(str, batches))}")
+        near = " or ".join(map(str, sorted(sorted(fitting, key=lambda size: abs(size - ghosts))[:2])))
+        batches = " or ".join(str(size * ghosts) for size in (batch_size // ghosts, batch_size // ghosts + 1) if size)
+        raise BadInput(f"batch-size {batch_size} is not a multiple of {name} {ghosts}: --{name} {near} would fit, or "
+                       f"--batch-size {batches}")
 
 
 def image_shape(data: Data | Photographs) -> tuple[int, int, int]:
     """Return height, width and channels of what the network sees; of a folder or set without `size`, CIFAR's."""
-    if data.source == "digits":
-        return 8, 8, 1
     size = data.size or 32
-    return size, size, 3
+    return (8, 8, 1) if data.source == "digits" else (size, size, 3)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 from difflib import SequenceMatcher
 from functools import cache
-from os.path import commonprefix
+from itertools import takewhile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -68,7 +68,8 @@ def near(name: str, known: Iterable[str]) -> str:
     """Ask whether the nearest name was meant."""
     def likeness(other: str) -> tuple[float, int]:
         a, b = (re.sub(r"[\W_]", "", each).lower() for each in (name, other))
-        return SequenceMatcher(None, a, b).ratio(), len(commonprefix((a, b)))
+        alike = takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False))
+        return SequenceMatcher(None, a, b).ratio(), len(list(alike))
 
     best = max(known, key=likeness, default="")
     return f"; did you mean {best!r}?" if likeness(best)[0] >= 0.6 else "."

@@ -24,6 +24,7 @@ Item = TypeVar("Item")
 NAMED, AGAIN = 1.5, 30.0  # seconds after which work is named where there is no terminal, and between its later lines
 LONG = 5.0  # seconds of a loop that deserves a line of its own when it is done
 BAR = 10  # columns that a bar takes at least
+SPARE = 4  # columns that a row leaves, for the ^C that a terminal writes there
 
 
 @dataclass(eq=False)
@@ -35,7 +36,7 @@ class Work:
     done: int = 0
     seconds_left: float | None = None
     notes: tuple[str, ...] = ()
-    begun: float = field(default_factory=time.monotonic)
+    begun: float = field(default_factory=lambda: time.monotonic())
 
     def parts(self) -> list[str]:
         """Say how far it has come, what matters most first."""
@@ -52,7 +53,7 @@ class Nets:
     works: Sequence[float]
     number: int = 0
     seconds_left: float | None = None
-    begun: float = field(default_factory=time.monotonic)
+    begun: float = field(default_factory=lambda: time.monotonic())
     before: float | None = None
     """Seconds until the first steps of this net, for loading and compiling: the others are taken to need as many."""
 
@@ -127,7 +128,7 @@ def clear() -> None:
 
 def rows() -> RenderableType:
     """Lay out what is under way, to the width of the terminal."""
-    nets, width, shown = Screen.nets, console().width, []
+    nets, width, shown = Screen.nets, console().width - SPARE, []
     if nets:
         shown.append(row(f"net {nets.number + 1} of {len(nets.works)}", nets.parts(), nets.number / len(nets.works),
                          width))
@@ -139,22 +140,24 @@ def rows() -> RenderableType:
 def row(text: str, parts: Sequence[str], fraction: float | None, columns: int) -> RenderableType:
     """Lay out one line: what it is, a bar where there is room, and of the parts those that fit."""
     bar = 0 if fraction is None else BAR + 2
-    told = fitted(parts, columns - len(text) - 2 - bar) or fitted(parts, columns - len(text) - 2)
+    told = fitted(parts, columns - len(text) - 2 - bar) or fitted(parts, columns - len(text) - 2) or "".join(parts[:1])
     bar = min(columns - len(text) - len(told) - 4, 4 * BAR) if bar else 0
     line = Table.grid(padding=(0, 2, 0, 0))
-    cells: list[Any] = [Text(text, overflow="ellipsis", no_wrap=True)]
+    title = Text(text, no_wrap=True)
+    title.truncate(columns - len(told) - 2, overflow="ellipsis")
+    cells: list[Any] = [title]
     if bar >= BAR:
         cells.append(ProgressBar(total=1, completed=fraction or 0, width=bar))
     line.add_row(*cells, Text(told, no_wrap=True))
     return line
 
 
-def advance(done: int, *notes: str, pace: float | None = None) -> None:
+def advance(done: int, *notes: str, pace: float | None = None, total: int | None = None) -> None:
     """Say how far the innermost work has come, at how many seconds a part, and what there is to note of it."""
     if Screen.silent or not Screen.works:
         return
     work, now = Screen.works[-1], time.monotonic()
-    work.done, work.notes = done, notes
+    work.done, work.notes, work.total = done, notes, work.total if total is None else total
     if pace is not None:
         work.seconds_left = (work.total - done) * pace
     if not on_terminal(sys.stderr) and now - max(Told.at, work.begun) >= AGAIN:

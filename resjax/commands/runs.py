@@ -95,8 +95,8 @@ def list_experiments(file: Annotated[Path | None, tyro.conf.Positional] = None) 
         sources = dict.fromkeys(run.data.source for run in runs.values())
         say(f"{chr(10) * bool(number)}{each.stem}: {', '.join(sources)}")
         say("\n".join(aligned([HEAD, *([name, *row(run)] for name, run in runs.items())], room(None))))
-    say("\nmul-adds: multiply-adds for one image. cost: on 2 CPU cores, roughly, by the multiply-adds of all steps; on a "
-        "GPU or TPU: resjax plan NAME --on h100\nNext: resjax show NAME, resjax train NAME")
+    say("\nmul-adds: multiply-adds for one image. cost: on 2 CPU cores, roughly, by the multiply-adds of all steps; on "
+        "a GPU or TPU: resjax plan NAME --on h100\nNext: resjax show NAME, resjax train NAME")
 
 
 HEAD = ("name", "layers", "params", "mul-adds", "steps", "cost")

@@ -73,7 +73,8 @@ def train_detector(detection: Detection, run_directory: str | Path,
             weights = initial_weights(detection, images)
             batches = Batches(images, detection.data, detection.batch_size, detection.seed, weights.mean.reshape(3))
             run = Run(detection, batches, test, model, optimizer, manager, log)
-            state, sums = restore_or_draw(run, devices, weights)
+            with log.doing("initializing"):
+                state, sums = restore_or_draw(run, devices, weights)
             with requests(held=True):
                 state, sums = make_steps(run, state, sums, devices)
                 keep(run, state, sums)
@@ -105,8 +106,7 @@ def make_steps(run: Run, state: TrainState, sums: LossSums,
     The losses of a step are fetched when the next one is under way, so that the devices never wait for the host.
     """
     detection, step, pending, compiled, watch = run.detection, int(state.step), None, {}, Stopwatch()
-    remaining = range(step, detection.steps)
-    with placed_batches(run, remaining, devices) as batches, run.log.doing("training", detection.steps):
+    with placed_batches(run, range(step, detection.steps), devices) as batches, run.log.training():
         for batch in watch.waits(batches):
             if (size := batch.images.shape[1:3]) not in compiled:
                 with watch.stopped():

@@ -110,6 +110,10 @@ class Log:
         """Show what the run does, such as "compiling", until the end of the block."""
         return working(f"{self.name}  {text}", total)
 
+    def training(self) -> AbstractContextManager[None]:
+        """Show the training, whose lines say how far it is, until the end of the block."""
+        return self.doing("training", self.steps)
+
     def glance(self, line: Line) -> tuple[str, ...]:
         """Show a training line where the last one stood; return how long the run and those after it will take."""
         pace = self.batch_size / line["images_per_second"]

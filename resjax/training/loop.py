@@ -63,7 +63,8 @@ def train(experiment: Experiment, run_directory: str | Path,
         model, optimizer = experiment.architecture.model(len(images.classes)), sgd(experiment.optimizer)
         with checkpoints(folder, clear=True) as manager:
             run = Run(experiment, images, model, optimizer, manager, log)
-            state, metrics, averaged = restore_or_initialize(run, devices, weights)
+            with log.doing("initializing"):
+                state, metrics, averaged = restore_or_initialize(run, devices, weights)
             if not averaged:
                 with requests(held=True):
                     state, metrics = make_steps(run, state, metrics)
@@ -107,8 +108,7 @@ def make_steps(run: Run, state: TrainState, metrics: RunningMetrics) -> tuple[Tr
     if begun and begun % experiment.evaluate_steps == 0 and not evaluated(run, begun):
         with requests(held=False):
             measure(run, state, measured_on_the_way(experiment))
-    remaining = range(begun, experiment.steps)
-    with run.images.inputs(data_key(state), remaining) as calls, run.log.doing("training", experiment.steps):
+    with run.images.inputs(data_key(state), range(begun, experiment.steps)) as calls, run.log.training():
         for count, inputs in watch.waits(calls):
             if count not in compiled:
                 with watch.stopped(), requests(held=step > begun):
