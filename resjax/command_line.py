@@ -13,7 +13,7 @@ from resjax.interrupt import stop_requests
 from resjax.terminal import say, tell
 from resjax.version import __version__
 
-FIRST = f"""resjax {__version__}: plain and residual networks (He et al. 2016) in JAX
+FIRST = f"""resjax {__version__}: the ResNet paper (He et al. 2016) in JAX
 
 First:  resjax quickstart        four nets, minutes, no download
 Then:   resjax list              all experiments

@@ -189,7 +189,7 @@ def one_by_one(items: Sequence[Item], works: Sequence[float]) -> Iterator[Item]:
     """Pass on what is trained one after the other, and show how long all of them take; `works` compare them."""
     with working(f"training {len(items)} nets"):
         for number, item in enumerate(items):
-            Screen.nets = Nets(works, number, Screen.nets and Screen.nets.seconds_left)
+            Screen.nets = Nets(works, number, Screen.nets.seconds_left if Screen.nets else None)
             yield item
         Screen.nets = None
 

@@ -57,7 +57,7 @@ def fetch(target: str) -> Path:
                    f"{' nor '.join(WEIGHTS)}")
 
 
-class Megabytes(tqdm):  # type: ignore[type-arg]
+class Megabytes(tqdm):  # type: ignore[misc]
     """The client's bars, of which the one that counts bytes on the disk is shown as all other work is."""
 
     def __init__(self, *items: Any, **settings: Any) -> None:
