@@ -28,11 +28,11 @@ from resjax.training.run_directory import check_images, write_run
 from resjax.training.step import TrainState
 
 
-def train_detector(detection: Detection, run_directory: str | Path, devices: Sequence[jax.Device] | None = None, *,
-                   followed_by: float = 0.0) -> dict[str, Any]:
+def train_detector(detection: Detection, run_directory: str | Path,
+                   devices: Sequence[jax.Device] | None = None) -> dict[str, Any]:
     """Train, or go on where the last process stopped; return what `result.json` holds. See `resjax.train`."""
-    return loop.train(detection, Path(run_directory), partial(open_faster_rcnn, detection), devices or jax.devices(),
-                      followed_by)
+    return loop.train(detection, Path(run_directory), partial(open_faster_rcnn, detection),
+                      devices or jax.devices())
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from resjax.data import of_run
 from resjax.distributed import batch_sharding, replicated
 from resjax.experiment import Experiment
 from resjax.network import Classifier, Network
+from resjax.progress import advance
 from resjax.training import loop
 from resjax.training.images import TrainingImages, open_images
 from resjax.training.log import Line, Log, RunningMetrics
@@ -26,16 +27,15 @@ from resjax.training.run_directory import check_images, write_run
 from resjax.training.step import TrainState, add_batch_statistics, draw, train_steps
 
 
-def train(experiment: Experiment, run_directory: str | Path, devices: Sequence[jax.Device] | None = None, *,
-          followed_by: float = 0.0) -> dict[str, Any]:
+def train(experiment: Experiment, run_directory: str | Path,
+          devices: Sequence[jax.Device] | None = None) -> dict[str, Any]:
     """Train, or go on where the last process stopped; return what `result.json` holds.
 
-    `followed_by` is the work of the runs that come after, in units of this one: progress then tells the time for all.
     Raises BadInput for wrong data or a run directory that is not this experiment's, Diverged where the loss is no
     longer finite, Interrupted after Ctrl-C, SIGTERM or SIGHUP with the state saved, OSError where the disk is full.
     """
     return loop.train(experiment, Path(run_directory), partial(open_classification, experiment),
-                      devices or jax.devices(), followed_by)
+                      devices or jax.devices())
 
 
 @dataclass(frozen=True)
@@ -97,11 +97,12 @@ class Classification:
         if not count:
             return state
         sums, step = jax.tree.map(jnp.zeros_like, state.batch_stats), experiment.steps
-        with self.inputs(state, range(step, step + count)) as calls:
+        with self.inputs(state, range(step, step + count)) as calls, self.log.doing("averaging", count):
             for several, inputs in calls:
                 here = state.replace(step=jnp.int32(step))
                 sums = add_batch_statistics(self.model, self.images.batch, several, here, sums, inputs)
                 step += several
+                advance(step - experiment.steps)
                 heed()
         averaged: TrainState = state.replace(batch_stats=jax.tree.map(lambda total: total / count, sums))
         return averaged
@@ -110,7 +111,10 @@ class Classification:
         """Measure the errors on the splits that hold images; on the test between steps where the experiment says so."""
         classifier = Classifier(self.model, state.variables, of_run(self.experiment.data, state.mean))
         splits = ("validation", "test") if last or self.experiment.evaluate_test else ("validation",)
-        found = {split: self.images.errors(classifier, split) for split in splits}
+        found = {}
+        for split in splits:
+            with self.log.doing(f"evaluating, {split}"):
+                found[split] = self.images.errors(classifier, split)
         return [{"kind": split, **errors._asdict()} for split, errors in found.items() if errors is not None]
 
     def result(self, lines: list[Line]) -> Line:

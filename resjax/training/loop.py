@@ -72,31 +72,31 @@ class Run(NamedTuple):
 
 
 def train(experiment: Recipe, run_directory: Path, open_task: Callable[[Sequence[jax.Device], Log], Task],
-          devices: Sequence[jax.Device], followed_by: float = 0.0) -> dict[str, Any]:
+          devices: Sequence[jax.Device]) -> dict[str, Any]:
     """Train, or go on where the last process stopped; return what `result.json` holds.
 
-    `followed_by` is the work of the runs that come after, in units of this one: progress then tells the time for all.
     Raises BadInput for wrong data or a run directory that is not this experiment's, Diverged where the loss is no
     longer finite, Interrupted after Ctrl-C, SIGTERM or SIGHUP with the state saved, OSError where the disk is full.
     """
     check(experiment.batch_size % len(devices) == 0,
           f"batch-size {experiment.batch_size} does not divide over {len(devices)} devices")
     keep_compiled_programs()
-    name = f"{experiment.name} seed {experiment.seed}"
-    log = Log(run_directory, name, experiment.steps, experiment.batch_size, followed_by)
-    with stop_requests(), claimed(run_directory, experiment):
+    log = Log(run_directory, f"{experiment.name} seed {experiment.seed}", experiment.steps, experiment.batch_size)
+    with log.doing("loading"), stop_requests(), claimed(run_directory, experiment):
         if not broadcast_from_first([unfinished(run_directory, experiment)])[0]:
             return read_result(run_directory) or {}
         task = open_task(devices, log)
         with checkpoints(run_directory, clear=True) as manager:
             run = Run(experiment, task, manager, log)
-            state, metrics, averaged = restore_or_start(run)
+            with log.doing("initializing"):
+                state, metrics, averaged = restore_or_start(run)
             if not averaged:
                 with requests(held=True):
                     state, metrics = make_steps(run, state, metrics)
                     state = task.average(state, lambda: heed_stop(run, state, metrics))
                     keep(run, state, metrics, averaged=True)
-            manager.wait_until_finished()
+            with log.doing("saving"):
+                manager.wait_until_finished()
             result = finish(run, state, metrics) | environment(devices)
             if is_first():
                 write_json(run_directory / "result.json", result)
@@ -130,7 +130,7 @@ def make_steps(run: Run, state: TrainState, metrics: RunningMetrics) -> tuple[Tr
     if begun and begun % experiment.evaluate_steps == 0 and not measured(run, begun):
         with requests(held=False):
             measure(run, state)
-    with run.task.inputs(state, range(begun, experiment.steps)) as calls:
+    with run.task.inputs(state, range(begun, experiment.steps)) as calls, run.log.training():
         for count, inputs in watch.waits(calls):
             program = (count, *(leaf.shape for leaf in jax.tree.leaves(inputs)))
             if program not in compiled:
@@ -152,7 +152,8 @@ def make_steps(run: Run, state: TrainState, metrics: RunningMetrics) -> tuple[Tr
 def compile_steps(run: Run, step: int, count: int, state: TrainState, inputs: Any) -> Any:
     """Compile the program of `count` steps, and tell how long it took."""
     watch = Stopwatch()
-    compiled = run.task.lower(count, state, inputs).compile()
+    with run.log.doing("compiling"):
+        compiled = run.task.lower(count, state, inputs).compile()
     run.log.record({"step": step, "kind": "compile", "seconds": watch.lap()[0]})
     return compiled
 

@@ -16,6 +16,7 @@ from resjax.errors import BadInput, check
 from resjax.experiment import Experiment
 from resjax.files import read_json, write_json
 from resjax.serialization import check_value, convert, from_json, to_json
+from resjax.version import __version__
 
 RESULT = {"name": str, "seed": int, "steps": int, "parameters": int, "test_top1_error": float, "test_top5_error": float,
           "mean_average_precision": float, "eleven_point": float, "train_seconds": float, "images_per_second": float,
@@ -158,9 +159,10 @@ def unfinished(run_directory: Path, experiment: Recipe) -> bool:
 
 def environment(devices: Any) -> dict[str, Any]:
     """Tell versions and devices."""
-    packages = ("resjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     return {
-        "versions": {"python": sys.version.split()[0]} | {name: version(name) for name in packages},
+        "versions": {"python": sys.version.split()[0], "resjax": __version__} | {
+            name: version(name) for name in packages},
         "devices": {"platform": jax.default_backend(), "kind": devices[0].device_kind, "count": len(devices),
                     "processes": jax.process_count()},
     }
