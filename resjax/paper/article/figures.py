@@ -32,10 +32,10 @@ def published(say: Say) -> str:
     drawn = []
     for title, rows, layers, ticks in (
             ("ImageNet", imagenet, (15, 180), (18, 34, 50, 101, 152)),
-            ("CIFAR-10", cifar, (17, 1500), (20, 32, 56, 110, 1202))):
+            ("CIFAR-10", cifar, (17, 1500), (20, 44, 110, 1202))):
         errors = [row.error for some in rows.values() for row in some]
-        x = Axis(*layers, [(tick, str(tick)) for tick in ticks], say("layers"), log=True)
-        y = linear(int(min(errors)), max(errors), say("error_on").format(where=say(title)))
+        x = Axis(*layers, [(tick, str(tick)) for tick in ticks], say("depth"), log=True)
+        y = linear(int(min(errors)), max(errors), say("top1_error" if title == "ImageNet" else "error_on"))
         drawn.append(panel(title, x, y, [Curve(by_depth(some), kind, marks=True) for kind, some in rows.items()]))
     return panels(drawn, [swatch(kind, say(kind), mark=True) for kind in ("plain", "residual")])
 
@@ -64,13 +64,13 @@ def gradients(values: Mapping[str, Any], say: Say) -> str:
     """Draw the norm of the loss's gradient in every layer's weights."""
     dashes = dict(zip(values["gains"], ("dotted", "", "dashed"), strict=True))
     curves, drawn = values["log_norms"], []
-    lowest, highest = (limit(y for some in curves.values() for ys in some.values() for y in ys) for limit in (min, max))
+    norms = [norm for some in curves.values() for layers in some.values() for norm in layers]
     for stage in ("bare", "normed", "trained"):
         x = linear(0, values["layers"], say("layer"))
-        y = logarithmic(10**lowest * 0.5, 10**highest * 2, say("gradient_norm"))
-        some = [Curve([(layer, 10**norm) for layer, norm in enumerate(norms, 1)],
+        y = logarithmic(10 ** min(norms) * 0.5, 10 ** max(norms) * 2, say("gradient_norm"))
+        some = [Curve([(layer, 10**norm) for layer, norm in enumerate(layers, 1)],
                       f"{net.split('_')[0]} {dashes[int(net.split('_')[1])] if '_' in net else ''}")
-                for net, norms in curves[stage].items()]
+                for net, layers in curves[stage].items()]
         drawn.append(panel(say(stage), x, y, some))
     return panels(drawn, [swatch(f"{kind} {dash}", f"{say(kind)}, {say('gain')} {gain}")
                           for kind in ("plain", "residual") for gain, dash in dashes.items()])
@@ -112,7 +112,7 @@ def dimensions(values: Mapping[str, Any], say: Say) -> str:
                        for i, option in enumerate(options))
         dots = [Curve([(i, loss) for loss in losses[option]], "seed", marks=True, line=False)
                 for i, option in enumerate(options)]
-        errors = "".join(svg_text(LEFT + (RIGHT - LEFT) * x.place(i), BOTTOM + 36,
+        errors = svg_text(0, BOTTOM + 36, say("test_error"), "soft") + "".join(svg_text(LEFT + (RIGHT - LEFT) * x.place(i), BOTTOM + 36,
                                   f"{values[family]['test_error'][option]:.1f} %", "soft middle")
                          for i, option in enumerate(options))
         drawn.append(panel(say(family), x, y, dots, bars + errors))

@@ -1,4 +1,4 @@
-"""What an experiment of the article found, kept in a file, so that pages are written from it without measuring again."""
+"""What an experiment of the article found, kept in a file, so that a page is written from it without measuring again."""
 
 import ast
 import hashlib
@@ -23,16 +23,17 @@ class Found(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What was found, the code that found it, the seconds that took, and versions and devices."""
+    """What was found with how many seeds, the code that found it, the seconds that took, and versions and devices."""
 
     name: str
     found: Found
+    seeds: int
     code: str
     seconds: float
     machine: dict[str, Any]
 
 
-def measured(experiment: Callable[[], Found], folder: Path) -> Measured:
+def measured(experiment: Callable[[], Found], seeds: int, folder: Path) -> Measured:
     """Return what an experiment found: from its file in `folder` where the same code wrote it, else measured now.
 
     The code is the experiment and all that it uses of its own file. Raises BadInput for a damaged file.
@@ -40,22 +41,23 @@ def measured(experiment: Callable[[], Found], folder: Path) -> Measured:
     name, file = experiment.__name__, folder / f"{experiment.__name__}.json"
     fingerprint = hashlib.sha256(code_of(experiment).encode()).hexdigest()
     if file.exists() and read_json(file, "fingerprint")["fingerprint"] == fingerprint:
-        return read_measured(file)
+        return read_measured(file)._replace(code=inspect.getsource(experiment))
     start = time.perf_counter()
     found = experiment()
     machine = environment(jax.devices())
     folder.mkdir(parents=True, exist_ok=True)
     write_json(file, {
-        "fingerprint": fingerprint, "seconds": round(time.perf_counter() - start, 1),
+        "fingerprint": fingerprint, "seeds": seeds, "seconds": round(time.perf_counter() - start, 1),
         "code": inspect.getsource(experiment), "machine": {**machine["devices"], **machine["versions"]},
         "values": as_json(found.values), "claims": as_json(found.claims)})
-    return read_measured(file)._replace(name=name)
+    return read_measured(file)
 
 
 def read_measured(file: Path) -> Measured:
     """Read what was found. Raises BadInput where the file is damaged."""
-    kept = read_json(file, "code", "seconds", "machine", "values", "claims")
-    return Measured(file.stem, Found(kept["values"], kept["claims"]), kept["code"], kept["seconds"], kept["machine"])
+    kept = read_json(file, "code", "seeds", "seconds", "machine", "values", "claims")
+    return Measured(file.stem, Found(kept["values"], kept["claims"]), kept["seeds"], kept["code"], kept["seconds"],
+                    kept["machine"])
 
 
 def as_json(value: Any) -> Any:
