@@ -43,7 +43,7 @@ def linear(low: float, high: float, label: str) -> Axis:
     step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough * 0.8)
     top = low + step * math.ceil((high - low) / step - 1e-9)
     count = round((top - low) / step)
-    return Axis(low, top, [(low + step * i, f"{low + step * i:g}") for i in range(count + 1)], label)
+    return Axis(low, top, [(low + step * i, f"{round(low + step * i, 9):g}") for i in range(count + 1)], label)
 
 
 def logarithmic(low: float, high: float, label: str) -> Axis:

@@ -29,7 +29,7 @@ def contour_panel(title: str, grid: Any, span: float) -> str:
                        for start, stop in zip(ends, ends[1:], strict=False))
         bands.append(f'<path class="band b{band}" d="{path}"/>' if path else "")
     middle = SIDE / 2
-    ticks = "".join(text(22 + SIDE * place, TOP + SIDE + 18, f"{span * (2 * place - 1):g}", "middle")
+    ticks = "".join(text(22 + SIDE * place, TOP + SIDE + 18, f"{span * (2 * place - 1):g}".replace("-", "−"), "middle")
                     for place in (0, 0.25, 0.5, 0.75, 1))
     return (f'<svg class="panel" viewBox="0 0 350 {TOP + SIDE + 28}" role="img" aria-label="{title}">'
             f'{text(22, 14, title, "title")}<g transform="translate(22 {TOP})">{"".join(bands)}'

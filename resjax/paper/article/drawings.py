@@ -37,10 +37,10 @@ def stack(middle: float, title: str, layers: Sequence[str], shortcut: bool) -> s
         parts += [down(middle, bottom, end - 9), plus(middle, end),
                   f'<path class="shortcut" d="M{middle + 5} {TOP - 4}H{right + 12}q12 0 12 12V{end - 12}q0 12 -12 12'
                   f'H{middle + 10}"/>', head(middle + 10, end, "left"), text(right + 30, (TOP + end) / 2, "x", "maths"),
-                  text(left, end + 5, "F(x) + x", "maths"), down(middle, end + 9, end + 34)]
+                  text(middle - 16, end + 5, "F(x) + x", "maths end"), down(middle, end + 9, end + 34)]
     else:
         parts.append(down(middle, bottom, end + 34))
-        parts.append(text(left, end + 5, "F(x)", "maths"))
+        parts.append(text(middle - 16, end + 5, "F(x)", "maths end"))
     return "".join([*parts, text(middle + 8, end + 28, "ReLU", "soft")])
 
 

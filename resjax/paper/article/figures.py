@@ -66,7 +66,8 @@ def gradients(values: Mapping[str, Any], say: Say) -> str:
     curves, drawn = values["log_norms"], []
     norms = [norm for some in curves.values() for layers in some.values() for norm in layers]
     for stage in ("bare", "normed", "trained"):
-        x = linear(0, values["layers"], say("layer"))
+        x = Axis(1, values["layers"], [(layer, str(layer)) for layer in (1, 10, 20, 30, 40) if layer <= values["layers"]],
+                 say("layer"))
         y = logarithmic(10 ** min(norms) * 0.5, 10 ** max(norms) * 2, say("gradient_norm"))
         some = [Curve([(layer, 10**norm) for layer, norm in enumerate(layers, 1)],
                       f"{net.split('_')[0]} {dashes[int(net.split('_')[1])] if '_' in net else ''}")
@@ -128,8 +129,7 @@ def bar(across: float, high: float, style: str) -> str:
 def landscape(values: Mapping[str, Any], say: Say) -> str:
     """Draw the loss around a plain and a residual net as contours, both on the same scale."""
     grids = {kind: some[0] for kind, some in values["grids"].items()}
-    titles = {kind: f"{say(kind)}, {values['layers']} {say('layers')}" for kind in grids}
-    drawn = [contour_panel(titles[kind], grid, values["span"]) for kind, grid in grids.items()]
+    drawn = [contour_panel(say(f"{kind}_net").format(**values), grid, values["span"]) for kind, grid in grids.items()]
     return panels(drawn) + scale_of_losses(say("loss"))
 
 

@@ -41,6 +41,21 @@ class Net(NamedTuple):
         """The number of layers with weights."""
         return sum(box.channels > 0 for box in self.boxes)
 
+    @property
+    def billions(self) -> float:
+        """Multiply-adds, in billions."""
+        return self.macs / 1e9
+
+    @property
+    def millions(self) -> float:
+        """Parameters, in millions."""
+        return self.parameters / 1e6
+
+    @property
+    def of_vgg(self) -> float:
+        """Multiply-adds in percent of VGG-19's."""
+        return 100 * self.macs / networks()[0].macs
+
 
 @cache
 def networks() -> tuple[Net, ...]:
@@ -122,16 +137,16 @@ def column_of(net: Net, left: float, width: float, tops: dict[int, float], say: 
                 cost = (left + width - 20 - bars) * box.macs / most
                 parts.append(f'<rect class="cost" x="{bars:.1f}" y="{y + 4:.1f}" width="{cost:.1f}" height="8"/>')
         parts.append(text(left + box_width / 2, y + 12, box.label if box.channels else say(box.label), "middle"))
-    return "".join(parts) + (arcs(net, places, left + box_width) if net.residual else "")
+    return "".join(parts) + (arcs(net, places, left, left + box_width) if net.residual else "")
 
 
-def arcs(net: Net, places: Sequence[float], right: float) -> str:
+def arcs(net: Net, places: Sequence[float], left: float, right: float) -> str:
     """Draw the shortcuts around every two layers after the first; dashed where dimensions change."""
     layers = [(box, y) for box, y in zip(net.boxes, places, strict=True) if box.channels]
-    drawn = []
+    drawn, middle = [], (left + right) / 2
     for (before, _), (one, start), (_, end) in zip(layers[:-2:2], layers[1:-1:2], layers[2::2], strict=False):
         changes = one.channels != before.channels
         y, low = start - (PITCH - BOX) / 2, end + BOX + (PITCH - BOX) / 2
-        drawn.append(f'<path class="shortcut{" dashed" if changes else ""}" d="M{right - 20:.1f} {y:.1f}H{right + 4:.1f}'
-                     f'q8 0 8 8V{low - 8:.1f}q0 8 -8 8H{right - 20:.1f}"/>')
+        drawn.append(f'<path class="shortcut{" dashed" if changes else ""}" d="M{middle:.1f} {y:.1f}H{right + 4:.1f}'
+                     f'q8 0 8 8V{low - 8:.1f}q0 8 -8 8H{middle:.1f}"/>')
     return "".join(drawn)

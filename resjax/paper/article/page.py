@@ -36,6 +36,7 @@ UNMEASURED: dict[str, Callable[[Callable[[str], str]], str]] = {
     "figure3": lambda say: figure3(say, 350) + figure3(say, 900)}
 WIDE = ("published", "degradation", "gradients", "blocks", "options", "more_layers", "dimensions", "figure3",
         "landscape")  # figures that are wider than the text, where there is room
+FENCE = re.compile(r"<mo>([()\[\]{}‖])</mo>")  # fences of one line, whose size is the same in every font
 INSERT = re.compile(r"<\?(formula|figure|claims|code|source|summary|failures|conclusions) (\w+)\?>")
 
 
@@ -93,8 +94,9 @@ class Article:
 
     def write(self, text: str) -> str:
         """Fill a section's numbers, and put in formulas, figures, claims and code."""
-        return INSERT.sub(lambda found: str(getattr(self, found[1])(found[2])),
-                          filled(text, self.values, self.verdicts))
+        inserted = INSERT.sub(lambda found: str(getattr(self, found[1])(found[2])),
+                              filled(text, self.values, self.verdicts))
+        return FENCE.sub(r'<mo stretchy="false">\1</mo>', inserted)
 
     def formula(self, name: str) -> str:
         """Show a formula of `formulas.html`, by itself."""
@@ -153,7 +155,8 @@ def formula(name: str, say: Callable[[str], str]) -> str:
     """Return a formula in MathML, its words in the language."""
     found = re.search(rf'<math id="{name}" (.*?</math>)', (FOLDER / "formulas.html").read_text("utf-8"), re.DOTALL)
     assert found, name
-    return re.sub(r"<\?word (\w+)\?>", lambda word: escape(say(word[1])), f"<math {found[1]}")
+    parts = f"<math {found[1]}".replace("<?break?>", '</math><math display="block">')  # where a narrow page may break
+    return re.sub(r"<\?word (\w+)\?>", lambda word: escape(say(word[1])), parts)
 
 
 def listing(title: str, source: str) -> str:

@@ -77,7 +77,7 @@ def totals(measurements: Sequence[Measured]) -> dict[str, Any]:
     holds = [held for one in measurements for held in one.found.claims.values()]
     machine = measurements[0].machine
     return {"total": len(holds), "held": sum(holds), "failed": len(holds) - sum(holds), "seeds": measurements[0].seeds,
-            "minutes": sum(one.seconds for one in measurements) / 60, "platform": machine["kind"],
+            "platform": machine["kind"].replace("cpu", "CPU"),
             "jax": machine["jax"], "flax": machine["flax"]}
 
 
