@@ -55,8 +55,8 @@ def degradation(values: Mapping[str, Any], say: Say) -> str:
         y = logarithmic(min(heights) * 0.9, max(heights) * 1.1, say("training_loss"))
         drawn.append(panel(say(family), x, y, [Curve(points, NETS[net]) for net, points in curves.items()]))
     depths = {size: "/".join(str(values[family][size]) for family in FAMILIES) for size in ("shallow", "deep")}
-    names = [swatch(style, f"{say(net.split('_')[0])}, {depths[net.split('_')[1]]} {say('layers')}")
-             for net, style in NETS.items()]
+    names = [swatch(style, say("legend_net").format(kind=say(kind), depth=depths[size]))
+             for net, style in NETS.items() for kind, size in [net.split("_")]]
     return panels(drawn, names)
 
 
@@ -73,7 +73,7 @@ def gradients(values: Mapping[str, Any], say: Say) -> str:
                       f"{net.split('_')[0]} {dashes[int(net.split('_')[1])] if '_' in net else ''}")
                 for net, layers in curves[stage].items()]
         drawn.append(panel(say(stage), x, y, some))
-    return panels(drawn, [swatch(f"{kind} {dash}", f"{say(kind)}, {say('gain')} {gain}")
+    return panels(drawn, [swatch(f"{kind} {dash}", say("legend_gain").format(kind=say(kind), gain=gain))
                           for kind in ("plain", "residual") for gain, dash in dashes.items()])
 
 
