@@ -168,7 +168,8 @@ def more_layers() -> Found:
         for seed in SEEDS:
             state, _ = trained(model, seed)
             larger, variables = with_identity_blocks(model, state.variables, stage, 2, jax.random.key(seed))
-            same &= bool((jax.jit(model.apply)(state.variables, images) == jax.jit(larger.apply)(variables, images)).all())
+            same &= bool((jax.jit(model.apply)(state.variables, images)
+                          == jax.jit(larger.apply)(variables, images)).all())
             for net, which, start in ((model, "before", state.variables), (larger, "after", variables)):
                 begin = state.replace(**start)
                 curves[which].append(fit(recipe(seed, steps=60, learning_rate=0.005), net, digits(), begin)[1])
@@ -231,7 +232,7 @@ def article(workdir: Path = Path("runs/article"), only: int | None = None) -> No
         for number, experiment in enumerate(IN_ORDER, 1):
             if only in (None, number):
                 print(f"experiment {number} of {len(IN_ORDER)}: {experiment.__name__} ...", file=sys.stderr, flush=True)
-                yield measured(experiment, workdir / "measured")
+                yield measured(experiment, len(SEEDS), workdir / "measured")
 
     keep_compiled_programs()
     print(write_article(list(measurements()), workdir, "article" if only is None else f"only{only}"))

@@ -57,7 +57,8 @@ def made_up(start, holds=True, code="def experiment():\n    return 1 < 2\n"):
             "plain_worse", "residual_no_worse", "residual_lower")))),
         "gradients": Found(gradients, claims("vanishes", "explodes", "shortcuts_help", "norm_helps", "plain.even",
                                              "residual.even")),
-        "identity": Found(identity, claims("dense.forward", "dense.backward", "conv.forward", "conv.backward", "decay")),
+        "identity": Found(identity, claims("dense.forward", "dense.backward", "conv.forward", "conv.backward",
+                                           "decay")),
         "more_layers": Found(more_layers, claims("dense.same", "dense.no_worse", "conv.same", "conv.no_worse")),
         "dimensions": Found(dimensions, claims("dense.all_lower", "dense.close", "conv.all_lower", "conv.close")),
         "landscape": Found(landscape, claims("lower", "rounder"))}

@@ -92,14 +92,14 @@ def table_section(file: Path, folder: Path) -> str:
     shortened = values["scale"] != 1
     head = "".join(f"<th>{name}</th>" for name in ("network", "parameters", "paper", "ours", "n", "training", "claim"))
     rows = "\n".join(table_row(row, shortened) for row in values["rows"])
-    warning = (f'<p class="warning">Shortened to {values["scale"]:g} of the paper’s schedule: not the reproduction.</p>'
+    warning = (f'<p class="warning">Shortened to {values["scale"]:g} of the schedule: not the reproduction.</p>'
                if shortened else "")
     figures = "\n".join(figure(drawn, folder) for drawn in values["figures"])
     command = f"{values['command']} --runs {shlex.quote(str(folder.resolve()))}"
     return (f"<h2>{escape(values['title'])}</h2>{warning}"
             f"<p>{escape(values['protocol'])}; mean ± standard deviation over n seeds.</p>"
-            f'<div class="scroll"><table class="paper"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
-            f"{copied(command)}{figures}")
+            f'<div class="scroll"><table class="paper"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+            f"</div>{copied(command)}{figures}")
 
 
 def table_row(row: dict[str, Any], shortened: bool) -> str:

@@ -74,7 +74,7 @@ def row(run: Summary, number: int) -> str:
 
 def number_cell(value: float | None, form: str) -> tuple[str, Any]:
     """Write a number of the table; a dash where there is none."""
-    return ("–", "") if value is None else (f"{value:{form}}", value)
+    return ("-", "") if value is None else (f"{value:{form}}", value)
 
 
 def order(value: Any) -> str:

@@ -9,6 +9,7 @@ from html import escape
 from typing import NamedTuple
 
 WIDTH, HEIGHT = 350, 262
+TIMES = "\N{MULTIPLICATION SIGN}"
 LEFT, RIGHT, TOP, BOTTOM = 42, 344, 44, 220  # of the area with the curves
 
 
@@ -99,7 +100,7 @@ def curve_of(curve: Curve, x: Axis, y: Axis) -> str:
 
 
 def thinned(values: Sequence[float], first: int = 1, points: int = 130) -> list[tuple[float, float]]:
-    """Number values from `first` on and keep so many of them, the last always."""
+    """Count values from `first` on and keep so many of them, the last always."""
     numbered = [(first + i, value) for i, value in enumerate(values)]
     every = -(-len(numbered) // points)
     return [*numbered[:-1:every], numbered[-1]]
@@ -108,5 +109,5 @@ def thinned(values: Sequence[float], first: int = 1, points: int = 130) -> list[
 def swatch(style: str, name: str, mark: bool = False) -> str:
     """Show a style with its name, for a legend in HTML."""
     dot = f'<circle class="{style}" cx="15" cy="6" r="3.2"/>' if mark else ""
-    return (f'<span class="swatch"><svg viewBox="0 0 30 12" aria-hidden="true"><path class="curve {style}" d="M1 6H29"/>'
-            f"{dot}</svg>{escape(name)}</span>")
+    line = f'<path class="curve {style}" d="M1 6H29"/>'
+    return f'<span class="swatch"><svg viewBox="0 0 30 12" aria-hidden="true">{line}{dot}</svg>{escape(name)}</span>'

@@ -1,7 +1,8 @@
 """The loss on a grid as bands between contours, drawn as SVG whose colours follow the page."""
 
 from collections.abc import Sequence
-from typing import Any
+from itertools import pairwise
+from typing import Any, cast
 
 import contourpy
 import numpy as np
@@ -23,13 +24,13 @@ def contour_panel(title: str, grid: Any, span: float) -> str:
     contours = contourpy.contour_generator(at, at, fine, fill_type=contourpy.FillType.OuterOffset)
     edges = (0.0, *LEVELS, np.inf)
     bands = []
-    for band, (low, high) in enumerate(zip(edges, edges[1:], strict=False)):
-        polygons, offsets = contours.filled(low, min(high, 1e30))
+    for band, (low, high) in enumerate(pairwise(edges)):
+        polygons, offsets = cast(Any, contours.filled(low, min(high, 1e30)))
         path = "".join(outline(points[start:stop]) for points, ends in zip(polygons, offsets, strict=True)
-                       for start, stop in zip(ends, ends[1:], strict=False))
+                       for start, stop in pairwise(ends))
         bands.append(f'<path class="band b{band}" d="{path}"/>' if path else "")
     middle = SIDE / 2
-    ticks = "".join(text(22 + SIDE * place, TOP + SIDE + 18, f"{span * (2 * place - 1):g}".replace("-", "−"), "middle")
+    ticks = "".join(text(22 + SIDE * place, TOP + SIDE + 18, signed(span * (2 * place - 1)), "middle")
                     for place in (0, 0.25, 0.5, 0.75, 1))
     return (f'<svg class="panel" viewBox="0 0 350 {TOP + SIDE + 28}" role="img" aria-label="{title}">'
             f'{text(22, 14, title, "title")}<g transform="translate(22 {TOP})">{"".join(bands)}'
@@ -43,10 +44,16 @@ def outline(points: np.ndarray) -> str:
 
 def scale_of_losses(name: str) -> str:
     """Show what loss the bands stand for."""
-    bands = "".join(f'<span><i class="band b{band}"></i>{label}</span>' for band, label in enumerate(band_names(LEVELS)))
+    bands = "".join(f'<span><i class="band b{band}"></i>{label}</span>'
+                    for band, label in enumerate(band_names(LEVELS)))
     return f'<div class="legend losses"><span>{name}</span>{bands}</div>'
 
 
 def band_names(levels: Sequence[float]) -> list[str]:
     """Name the bands by their upper ends, the last by its lower end."""
     return [*(f"<{level:g}".replace("<", "&lt; ") for level in levels), f"≥ {levels[-1]:g}"]
+
+
+def signed(value: float) -> str:
+    """Write a number with a true minus sign."""
+    return f"{value:g}".replace("-", "\N{MINUS SIGN}")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from resjax.paper.article.charts import text
+from resjax.paper.article.charts import TIMES, text
 from resjax.paper.article.figures import panels
 from resjax.paper.article.networks import networks
 
@@ -14,9 +14,10 @@ TOP = 52
 
 def blocks(say: Say) -> str:
     """Draw a plain and a residual block of two layers, a bottleneck and a fully connected block (Figures 2 and 5)."""
-    two = ("3×3, 64", "3×3, 64")
+    two, dense = (f"3{TIMES}3, 64", f"3{TIMES}3, 64"), ("W₁, b₁", "W₂, b₂")
+    three = (f"1{TIMES}1, 64", f"3{TIMES}3, 64", f"1{TIMES}1, 256")
     pairs = (((say("plain_block"), two, False), (say("basic_block"), two, True)),
-             ((say("bottleneck"), ("1×1, 64", "3×3, 64", "1×1, 256"), True), (say("dense_block"), ("W₁, b₁", "W₂, b₂"), True)))
+             ((say("bottleneck"), three, True), (say("dense_block"), dense, True)))
     height = TOP + 3 * STEP + 58
     return panels([
         f'<svg class="panel" viewBox="0 0 350 {height}" role="img" aria-label="{pair[0][0]}; {pair[1][0]}">'
@@ -47,26 +48,27 @@ def stack(middle: float, title: str, layers: Sequence[str], shortcut: bool) -> s
 def options(say: Say) -> str:
     """Draw the shortcuts of options A, B and C with the shapes of ResNet-34, where the paper has them first."""
     boxes = [box for box in networks()[-1].boxes if box.channels]
-    i = next(i for i, box in enumerate(boxes) if 1 < i and box.channels != boxes[i - 1].channels)
+    i = next(i for i, box in enumerate(boxes) if i > 1 and box.channels != boxes[i - 1].channels)
     before, after = boxes[i - 1], boxes[i]
-    wide, narrow = (f"{box.side}×{box.side}, {box.channels}" for box in (before, after))
+    wide, narrow = (f"{box.side}{TIMES}{box.side}, {box.channels}" for box in (before, after))
     stride = before.side // after.side
     added = say("zeros").format(count=after.channels - before.channels)
     return panels([
         option(say("option_A"), (wide, narrow), (boxes[i].label, boxes[i + 1].label),
                (say("every").format(stride=stride), added)),
         option(say("option_B"), (wide, narrow), (boxes[i].label, boxes[i + 1].label),
-               (f"1×1, {after.channels}, /{stride}", "BN")),
-        option(say("option_C"), (wide, wide), (before.label, before.label), (f"1×1, {before.channels}", "BN"))])
+               (f"1{TIMES}1, {after.channels}, /{stride}", "BN")),
+        option(say("option_C"), (wide, wide), (before.label, before.label),
+               (f"1{TIMES}1, {before.channels}", "BN"))])
 
 
 def option(title: str, shapes: tuple[str, str], layers: tuple[str, str], shortcut: tuple[str, str]) -> str:
     """Draw a block from left to right: its layers above, its shortcut below."""
     parts = [text(0, 14, title, "title"), text(0, 78, "x", "maths"), text(0, 134, shapes[0], "soft"),
              text(350, 134, shapes[1], "soft end"), text(350, 78, "y", "maths end")]
-    for y, style, labels in ((50, "", layers), (98, " light", shortcut)):
-        parts += [f'<path class="flow" d="M12 74q8 0 8 {-8 if y < 74 else 8}V{y + (8 if y < 74 else -8)}'
-                  f'q0 {-8 if y < 74 else 8} 8 {-8 if y < 74 else 8}H280q8 0 8 {8 if y < 74 else -8}V{66 if y < 74 else 82}"/>',
+    for y, turn, style, labels in ((50, -8, "", layers), (98, 8, " light", shortcut)):
+        parts += [f'<path class="flow" d="M12 74q8 0 8 {turn}V{y - turn}q0 {turn} 8 {turn}H280q8 0 8 {-turn}'
+                  f'V{74 + turn}"/>',
                   box(34, y - 12, 118, HIGH, labels[0], style), box(166, y - 12, 106, HIGH, labels[1], style)]
     return (f'<svg class="panel" viewBox="0 0 350 142" role="img" aria-label="{title}">{"".join(parts)}{plus(288, 74)}'
             f'<path class="flow" d="M297 74H330"/>{head(332, 74, "right")}</svg>')

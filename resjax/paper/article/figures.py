@@ -3,9 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from resjax.paper.article import charts
 from resjax.paper.article.charts import BOTTOM, LEFT, RIGHT, TOP, Axis, Curve, linear, logarithmic, panel, swatch
-from resjax.paper.article.charts import text as svg_text
-from resjax.paper.article.charts import thinned
 from resjax.paper.article.contours import contour_panel, scale_of_losses
 from resjax.paper.tables import TABLES, Row
 
@@ -49,7 +48,7 @@ def degradation(values: Mapping[str, Any], say: Say) -> str:
     """Draw the training loss over the iterations, of shallow and deep nets."""
     drawn, first = [], values["window"]
     for family in FAMILIES:
-        curves = {net: thinned(values[family]["curves"][net], first) for net in NETS}
+        curves = {net: charts.thinned(values[family]["curves"][net], first) for net in NETS}
         heights = [y for points in curves.values() for _, y in points]
         x = linear(0, max(x for points in curves.values() for x, _ in points), say("iteration"))
         y = logarithmic(min(heights) * 0.9, max(heights) * 1.1, say("training_loss"))
@@ -66,8 +65,8 @@ def gradients(values: Mapping[str, Any], say: Say) -> str:
     curves, drawn = values["log_norms"], []
     norms = [norm for some in curves.values() for layers in some.values() for norm in layers]
     for stage in ("bare", "normed", "trained"):
-        x = Axis(1, values["layers"], [(layer, str(layer)) for layer in (1, 10, 20, 30, 40) if layer <= values["layers"]],
-                 say("layer"))
+        some_layers = [1, *range(10, values["layers"] + 1, 10)]
+        x = Axis(1, values["layers"], [(layer, str(layer)) for layer in some_layers], say("layer"))
         y = logarithmic(10 ** min(norms) * 0.5, 10 ** max(norms) * 2, say("gradient_norm"))
         some = [Curve([(layer, 10**norm) for layer, norm in enumerate(layers, 1)],
                       f"{net.split('_')[0]} {dashes[int(net.split('_')[1])] if '_' in net else ''}")
@@ -107,23 +106,26 @@ def dimensions(values: Mapping[str, Any], say: Say) -> str:
     drawn = []
     for family in FAMILIES:
         losses, options = values[family]["losses"], values["options"]
-        x = Axis(-0.6, 3.6, [(i, say("plain") if option == "plain" else option) for i, option in enumerate(options)], "")
+        names = [say("plain") if option == "plain" else option for option in options]
+        x = Axis(-0.6, 3.6, list(enumerate(names)), "")
         y = linear(0, max(max(some) for some in losses.values()), say("training_loss_linear"))
         bars = "".join(bar(x.place(i), y.place(values[family]["loss"][option]), "plain" if i == 0 else "residual")
                        for i, option in enumerate(options))
         dots = [Curve([(i, loss) for loss in losses[option]], "seed", marks=True, line=False)
                 for i, option in enumerate(options)]
-        errors = svg_text(0, BOTTOM + 36, say("test_error"), "soft") + "".join(svg_text(LEFT + (RIGHT - LEFT) * x.place(i), BOTTOM + 36,
-                                  f"{values[family]['test_error'][option]:.1f} %", "soft middle")
+        errors = "".join(charts.text(LEFT + (RIGHT - LEFT) * x.place(i), BOTTOM + 36,
+                                     f"{values[family]['test_error'][option]:.1f} %", "soft middle")
                          for i, option in enumerate(options))
-        drawn.append(panel(say(family), x, y, dots, bars + errors))
+        title = charts.text(0, BOTTOM + 36, say("test_error"), "soft")
+        drawn.append(panel(say(family), x, y, dots, bars + title + errors))
     return panels(drawn)
 
 
 def bar(across: float, high: float, style: str) -> str:
     """Draw a bar of a chart: where it stands and how high it is, from 0 to 1."""
     middle, height = LEFT + (RIGHT - LEFT) * across, (BOTTOM - TOP) * high
-    return f'<rect class="bar {style}" x="{middle - 22:.1f}" y="{BOTTOM - height:.1f}" width="44" height="{height:.1f}"/>'
+    return (f'<rect class="bar {style}" x="{middle - 22:.1f}" y="{BOTTOM - height:.1f}" width="44" '
+            f'height="{height:.1f}"/>')
 
 
 def landscape(values: Mapping[str, Any], say: Say) -> str:

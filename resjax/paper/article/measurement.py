@@ -1,4 +1,4 @@
-"""What an experiment of the article found, kept in a file, so that a page is written from it without measuring again."""
+"""What an experiment of the article found, kept in a file, so that a page is written from it without measuring."""
 
 import ast
 import hashlib
@@ -38,7 +38,7 @@ def measured(experiment: Callable[[], Found], seeds: int, folder: Path) -> Measu
 
     The code is the experiment and all that it uses of its own file. Raises BadInput for a damaged file.
     """
-    name, file = experiment.__name__, folder / f"{experiment.__name__}.json"
+    file = folder / f"{experiment.__name__}.json"
     fingerprint = hashlib.sha256(code_of(experiment).encode()).hexdigest()
     if file.exists() and read_json(file, "fingerprint")["fingerprint"] == fingerprint:
         return read_measured(file)._replace(code=inspect.getsource(experiment))

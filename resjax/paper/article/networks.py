@@ -12,7 +12,7 @@ from typing import NamedTuple
 from resjax.analysis import Layer, count_macs, count_parameters, list_layers
 from resjax.models import imagenet_resnet
 from resjax.models.vgg import VGG
-from resjax.paper.article.charts import text
+from resjax.paper.article.charts import TIMES, text
 from resjax.paper.tables import IMAGE
 
 PITCH, BOX = 21, 16  # from layer to layer, and the height of one
@@ -75,7 +75,8 @@ def boxes_of(layers: Sequence[Layer]) -> Iterator[Box]:
                 yield Box("pool", layer.output[0] * layer.stride)
             side, channels = layer.output[0], outputs
             stride = f", /{layer.stride}" if layer.stride > 1 else ""
-            yield Box(f"{layer.kernel[0]}×{layer.kernel[1]}, {outputs}{stride}", side, layer.macs, channels)
+            size = f"{layer.kernel[0]}{TIMES}{layer.kernel[1]}"
+            yield Box(f"{size}, {outputs}{stride}", side, layer.macs, channels)
             continue
         seen = math.isqrt(inputs // channels) if side > 1 else side  # of the maps that the first vector is made of
         if seen < side:
@@ -120,10 +121,10 @@ def column_of(net: Net, left: float, width: float, tops: dict[int, float], say: 
     wide = width > 200
     box_width = 112 if wide else 82
     bars, most = left + box_width + 34, max(box.macs for other in networks() for box in other.boxes)
-    places, next_place = [], dict(tops)
+    next_place, places = dict(tops), list[float]()
     parts = [text(left, 14, net.name, "title"),
-             text(left, 32, f"{net.macs / 1e9:.1f}×10⁹{' ' + say('macs') if wide else ''}", "soft"),
-             text(left, 47, f"{net.parameters / 1e6:.1f}×10⁶{' ' + say('parameters') if wide else ''}", "soft")]
+             text(left, 32, f"{net.billions:.1f}{TIMES}10⁹{' ' + say('macs') if wide else ''}", "soft"),
+             text(left, 47, f"{net.millions:.1f}{TIMES}10⁶{' ' + say('parameters') if wide else ''}", "soft")]
     for box in net.boxes:
         y = next_place[box.side]
         next_place[box.side] += PITCH

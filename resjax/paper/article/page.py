@@ -148,7 +148,8 @@ class Article:
 
     def conclusions(self, _: str) -> str:
         """List what follows."""
-        return "<ul>" + "".join(f"<li>{text}</li>" for text, _ in conclusions(self.measurements, self.language)) + "</ul>"
+        drawn = conclusions(self.measurements, self.language)
+        return f"<ul>{''.join(f'<li>{text}</li>' for text, _ in drawn)}</ul>"
 
 
 def formula(name: str, say: Callable[[str], str]) -> str:

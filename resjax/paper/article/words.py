@@ -47,8 +47,9 @@ def sections(language: str) -> dict[str, tuple[str, str]]:
     header, *rest = text.split("<section ")
     found = {"header": ("", header.strip())}
     for part in rest:
-        name, needs, body = re.fullmatch(r'id="(\w+)"(?: needs="(\w+)")?>\n(.*)</section>\s*', part, re.DOTALL).groups()
-        found[name] = (needs or "", body)
+        matched = re.fullmatch(r'id="(\w+)"(?: needs="(\w+)")?>\n(.*)</section>\s*', part, re.DOTALL)
+        assert matched, part[:40]
+        found[matched[1]] = (matched[2] or "", matched[3])
     return found
 
 
