@@ -8,7 +8,9 @@ from resjax.analysis.blocks import (
     without_block,
 )
 from resjax.analysis.counts import Layer, count_macs, count_parameters, list_layers
+from resjax.analysis.landscape import landscape
 from resjax.analysis.layers import activation_norms, gradient_norms, response_deviations
 
-__all__ = ["Layer", "activation_norms", "count_macs", "count_parameters", "gives_back", "gradient_norms", "list_layers",
-           "residual_ratios", "response_deviations", "with_identity_blocks", "with_swapped_blocks", "without_block"]
+__all__ = ["Layer", "activation_norms", "count_macs", "count_parameters", "gives_back", "gradient_norms", "landscape",
+           "list_layers", "residual_ratios", "response_deviations", "with_identity_blocks", "with_swapped_blocks",
+           "without_block"]
