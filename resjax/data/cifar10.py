@@ -1,7 +1,6 @@
 """CIFAR-10 from its official archive to a prepared TFDS set, without TensorFlow."""
 
 import tarfile
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from PIL import Image
 
 from resjax.data.prepared import find_prepared, quiet_absl
 from resjax.errors import BadInput
-from resjax.files import digest
+from resjax.files import digest, folder_aside, remove_leftovers
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"  # as TFDS has it
@@ -29,6 +28,7 @@ def prepare_cifar10(directory: Path, archive: Path | None = None, say: Callable[
     `archive` is the official "CIFAR-10 binary version (suitable for C programs)". Nothing is left half-written.
     Raises BadInput where the archive is not the official one, or the network or the disk refuses.
     """
+    remove_leftovers(directory / "cifar10")
     try:
         folder = find_prepared("cifar10", directory)
     except BadInput:
@@ -38,9 +38,9 @@ def prepare_cifar10(directory: Path, archive: Path | None = None, say: Callable[
         return folder
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=directory, prefix=".cifar10-") as aside:
+        with folder_aside(directory / "cifar10") as aside:
             if archive is None:
-                archive = download(URL, Path(aside) / "cifar-10-binary.tar.gz", say)
+                archive = download(URL, aside / "cifar-10-binary.tar.gz", say)
             if not archive.is_file():
                 raise BadInput(f"{archive}: no such file; --archive names cifar-10-binary.tar.gz, from {URL}")
             found = digest(archive)
@@ -48,8 +48,8 @@ def prepare_cifar10(directory: Path, archive: Path | None = None, say: Callable[
                 raise BadInput(f"{archive}: this is not the official binary archive, or it is damaged: "
                                f"its SHA-256 is {found}, the official one's {SHA256}; get it from {URL}")
             say(f"reading {archive.name}")
-            write_prepared(archive, Path(aside))
-            written = find_prepared("cifar10", Path(aside))
+            write_prepared(archive, aside)
+            written = find_prepared("cifar10", aside)
             (directory / "cifar10").mkdir(exist_ok=True)
             written.rename(directory / "cifar10" / written.name)
     except (OSError, RuntimeError) as error:  # array_record raises RuntimeError on a full disk
