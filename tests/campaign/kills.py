@@ -6,7 +6,7 @@ This process imports everything and starts no thread and no JAX; its children ca
 seven of ten just before a random one of the file operations that they make (a file opened for writing, renamed or
 removed, a folder made or removed), the others at a random moment. The same command is then given again, at most ten
 times, and at last left alone. Its end must be the one of a command that was never killed: the same bits, every line of
-the log once, no file more. The networks have one stage with four filters, as what is tried is files and not arithmetic.
+the log once, no file more. The networks have one block or none, as what is tried is files and not arithmetic.
 The counts are kept in DIR/kills.json, from which the same command goes on, and printed.
 """
 
@@ -45,15 +45,16 @@ from resjax.training.checkpoint import damage
 EXPERIMENTS = """
 from resjax import Architecture, Data, Experiment, Optimizer
 
-def net(name, shortcut):
-    return Experiment(name=name, architecture=Architecture(depth=8, shortcut=shortcut, ghost_batch_size=16),
+def net(name, depth, shortcut, precise):
+    return Experiment(name=name, architecture=Architecture(depth=depth, shortcut=shortcut, ghost_batch_size=16),
                       data=Data(pad=1, flip=False), optimizer=Optimizer(learning_rate=0.05, decay_steps=()), steps=8,
                       batch_size=16, log_steps=2, evaluate_steps=4, evaluate_test=True, checkpoint_steps=2,
-                      precise_batch_norm_steps=2)
+                      precise_batch_norm_steps=precise)
 
-EXPERIMENTS = {"plain20": net("plain20", "plain"), "resnet20": net("resnet20", "A")}
+EXPERIMENTS = {"smallest": net("smallest", 8, "A", 0), "plain20": net("plain20", 14, "plain", 2),
+               "resnet20": net("resnet20", 14, "A", 2)}
 """
-SHARES = {"train": 45, "reproduce": 15, "export": 15, "prepare": 15, "report": 10}  # of the kills, in percent
+SHARES = {"train": 40, "reproduce": 10, "export": 20, "prepare": 15, "report": 15}  # of the kills, in percent
 PATIENCE = 300  # seconds for a command that takes three
 MOST_KILLS = 10  # of one command
 TIMES = {"images_per_second", "data_wait", "train_seconds"}  # differ from run to run
@@ -178,7 +179,7 @@ def scenarios(folder: Path) -> dict[str, Scenario]:
     write_archive(archive)
     cifar10.SHA256 = sha256(archive.read_bytes()).hexdigest()
     models.cifar_resnet = lambda depth, shortcut, classes, **settings: models.ResNet(  # type: ignore[assignment]
-        (1,), 4, classes, shortcut, **settings)
+        (1,) * (depth > 8), 4, classes, shortcut, **settings)
     sklearn.datasets.load_digits()  # SciPy is imported now
     tables = ["--seeds", "1", "--only", "plain20,resnet20", "--experiments", str(folder)]
     source = folder / "source"
@@ -186,7 +187,7 @@ def scenarios(folder: Path) -> dict[str, Scenario]:
         told = run(["reproduce", "table6", *tables, "--runs", str(source)], Death(), folder / "log")
         assert told.code == 0, told.text
     return {
-        "train": Scenario(lambda place: ["train", f"{folder}/cifar10.py:resnet20", "--workdir", f"{place}/run"],
+        "train": Scenario(lambda place: ["train", f"{folder}/cifar10.py:smallest", "--workdir", f"{place}/run"],
                           end_of_runs),
         "reproduce": Scenario(lambda place: ["reproduce", "table6", *tables, "--runs", str(place)], end_of_runs),
         "export": Scenario(lambda place: ["export", f"{source}/resnet20/seed0", "--to", "stablehlo", "--out",
