@@ -1,10 +1,15 @@
 """Files that are whole or not there, and arrays that are kept between runs."""
 
+import fcntl
 import hashlib
 import json
 import os
+import shutil
+import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +24,63 @@ CACHE_FORMAT = 2  # counts up when what is kept would be computed in another way
 
 def write_aside(file: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a new file in the same folder, then put it in place of `file` at once."""
-    aside = file.with_name(f".{file.stem}-{os.getpid()}{file.suffix}")
+    remove_leftovers(file)
+    aside = file.with_name(f".{file.name}.aside-{os.getpid()}{file.suffix}")
     try:
-        write(aside)
-        with aside.open("rb+") as written:
-            os.fsync(written.fileno())
-        os.replace(aside, file)
+        aside.touch()
+        with in_use(aside):
+            write(aside)
+            with aside.open("rb+") as written:
+                os.fsync(written.fileno())
+            os.replace(aside, file)
     finally:
         aside.unlink(missing_ok=True)
 
 
+@contextmanager
+def folder_aside(folder: Path) -> Iterator[Path]:
+    """Give a new folder beside `folder`, removed at the end of the block: what is made whole in it is moved there."""
+    remove_leftovers(folder)
+    beside, prefix = folder.absolute().parent, f".{folder.name}.aside-"
+    with tempfile.TemporaryDirectory(dir=beside, prefix=prefix) as aside, in_use(Path(aside)):
+        yield Path(aside)
+
+
+@contextmanager
+def in_use(path: Path) -> Iterator[None]:
+    """Hold a file or folder until the end of the block, or of the process, however it ends."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        hold(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def hold(descriptor: int) -> bool:
+    """Lock what nobody holds; say whether that was so, and not where the file system knows no locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what processes that were killed while they wrote a file or folder have left beside it."""
+    for left in path.parent.glob(f".{escape(path.name)}.aside-*"):
+        with suppress(OSError):  # another process may be removing it
+            descriptor = os.open(left, os.O_RDONLY)
+            try:
+                if hold(descriptor):
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+            finally:
+                os.close(descriptor)
+
+
 def write_text(file: Path, text: str) -> None:
     """Write a text file whole or not at all."""
-    write_aside(file, lambda aside: aside.write_text(text))
+    write_aside(file, lambda aside: aside.write_text(text, "utf-8"))
 
 
 def read_json(file: Path, *keys: str) -> dict[str, Any]:

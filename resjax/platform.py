@@ -56,4 +56,7 @@ def keep_compiled_programs() -> None:
     import jax  # here, as commands that compute nothing do without
 
     if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
-        jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "programs"))
+        from resjax.compiled_programs import seal_programs
+
+        seal_programs()  # a folder of the user's may be other programs' too, which do not know of seals
+        jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "sealed-programs"))

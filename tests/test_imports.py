@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "resjax"
 # From the ground up: a room knows those before it, and of its own floor nobody but itself. Models and data are apart.
-FLOORS = (("errors", "terminal", "version"), ("interrupt", "platform", "progress", "variants"),
+FLOORS = (("compiled_programs", "errors", "terminal", "version"), ("interrupt", "platform", "progress", "variants"),
           ("files", "serialization"), ("models",), ("experiment",), ("data", "distributed", "formulas"), ("network",),
           ("analysis", "evaluation"), ("weights",), ("training",), ("experiment_files",),
           ("accelerators", "detection", "paper"), ("commands",), ("command_line",), ("__init__", "__main__"))

@@ -1,7 +1,6 @@
 """CIFAR-10 from its official archive to a prepared TFDS set, without TensorFlow."""
 
 import tarfile
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from PIL import Image
 
 from resjax.data.prepared import find_prepared, quiet_absl
 from resjax.errors import BadInput
-from resjax.files import digest
+from resjax.files import digest, folder_aside, remove_leftovers
 from resjax.progress import shown, working
 from resjax.terminal import tell
 
@@ -32,6 +31,7 @@ def prepare_cifar10(directory: Path, archive: Path | None = None) -> Path:
     `archive` is the official "CIFAR-10 binary version (suitable for C programs)". Nothing is left half-written.
     Raises BadInput where the archive is not the official one, or the network or the disk refuses.
     """
+    remove_leftovers(directory / "cifar10")
     try:
         folder = find_prepared("cifar10", directory)
     except BadInput:
@@ -41,9 +41,9 @@ def prepare_cifar10(directory: Path, archive: Path | None = None) -> Path:
         return folder
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=directory, prefix=".cifar10-") as aside:
+        with folder_aside(directory / "cifar10") as aside:
             if archive is None:
-                archive = download(URL, Path(aside) / "cifar-10-binary.tar.gz")
+                archive = download(URL, aside / "cifar-10-binary.tar.gz")
             if not archive.is_file():
                 raise BadInput(f"{archive}: no such file; --archive names cifar-10-binary.tar.gz, from {URL}")
             with working(f"checking {archive.name}"):
@@ -51,8 +51,8 @@ def prepare_cifar10(directory: Path, archive: Path | None = None) -> Path:
             if found != SHA256:
                 raise BadInput(f"{archive}: this is not the official binary archive, or it is damaged: "
                                f"its SHA-256 is {found}, the official one's {SHA256}; get it from {URL}")
-            write_prepared(archive, Path(aside))
-            written = find_prepared("cifar10", Path(aside))
+            write_prepared(archive, aside)
+            written = find_prepared("cifar10", aside)
             (directory / "cifar10").mkdir(exist_ok=True)
             written.rename(directory / "cifar10" / written.name)
     except (OSError, RuntimeError) as error:  # array_record raises RuntimeError on a full disk

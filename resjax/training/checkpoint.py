@@ -29,10 +29,12 @@ SEAL = "digests.json"
 def checkpoints(run_directory: Path, *, clear: bool) -> Iterator[ocp.CheckpointManager]:
     """Open `run_directory/checkpoints`, where the last few are kept; saves under way are awaited at the end.
 
-    `clear` removes, in the background, what a killed process left half-saved. Only the process that trains may, as
-    it may be half-saved just now; and only once, as two removals at a time fail.
+    `clear` removes what a killed process left half-removed and, in the background, half-saved. Only the process that
+    trains may, as it may be half-saved just now; and only once, as two removals at a time fail.
     """
     folder = (run_directory / "checkpoints").absolute()
+    if clear:
+        remove_old(folder)
 
     def seal() -> None:  # a save under way stands in a folder of this name, which is renamed after this
         for unfinished in folder.glob("*.orbax-checkpoint-tmp"):
@@ -46,6 +48,15 @@ def checkpoints(run_directory: Path, *, clear: bool) -> Iterator[ocp.CheckpointM
         manager.wait_until_finished()
     finally:
         manager.close()
+
+
+def remove_old(folder: Path) -> None:
+    """Remove all checkpoints but the last few: a process that was killed as it did so left one that is not whole."""
+    if is_first():
+        steps = sorted(int(found.name) for found in folder.glob("[0-9]*") if found.name.isdecimal())
+        for step in steps[:-KEPT]:
+            shutil.rmtree(folder / str(step), ignore_errors=True)
+    wait_for_all("old checkpoints")
 
 
 def save(manager: ocp.CheckpointManager, state: TrainState, meta: dict[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """A network in the form that others load: written aside, whole, and then put in place."""
 
 import os
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -13,7 +13,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from resjax.errors import BadInput
-from resjax.files import write_json
+from resjax.files import folder_aside, remove_leftovers, write_json
 from resjax.network import Network, check_last_layer, imagenet_classes
 from resjax.variants import IMAGENET
 from resjax.weights.convert import flip_colours, to_tensors
@@ -38,11 +38,12 @@ def export(network: Network, to: Form, out: str | Path, errors: Sequence[Measure
     if to not in WRITERS:
         raise BadInput(f"to is {to!r}; it is one of {', '.join(WRITERS)}")
     check_form(network, to)
+    remove_leftovers(out)
     if out.exists():
         raise BadInput(f"{out} is there already; name a new folder by --out")
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=f".{out.name}-") as aside:
-        folder = Path(aside) / "new"
+    with folder_aside(out) as aside:
+        folder = aside / "new"
         folder.mkdir()
         WRITERS[to](network, folder)
         images = entry_of(network.preprocessing, "BGR" if to == "keras" else "RGB")
@@ -142,8 +143,20 @@ def write_stablehlo(network: Network, folder: Path) -> None:
 
     (batch,) = jax.export.symbolic_shape("batch")
     pixels = jax.ShapeDtypeStruct((batch, *network.preprocessing.image_shape), jnp.uint8)
-    exported = jax.export.export(jax.jit(logits), platforms=PLATFORMS)(pixels)
+    with without_places():
+        exported = jax.export.export(jax.jit(logits), platforms=PLATFORMS)(pixels)
     (folder / "model.stablehlo").write_bytes(exported.serialize())
+
+
+@contextmanager
+def without_places() -> Iterator[None]:
+    """Leave out of a program where on this machine its source lies: the same network gives the same bytes anywhere."""
+    frames = jax.config.jax_traceback_in_locations_limit  # type: ignore[attr-defined]
+    jax.config.update("jax_traceback_in_locations_limit", 0)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_traceback_in_locations_limit", frames)
 
 
 def torch_writer(family: str) -> Callable[[Network, Path], None]:
