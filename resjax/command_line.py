@@ -1,5 +1,6 @@
 """From what was typed to a command, and from what went wrong to a message and an exit code."""
 
+import os
 import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from resjax.version import __version__
 
 FIRST = f"""resjax {__version__}: the ResNet paper (He et al. 2016) in JAX
 
-First:  resjax quickstart        four nets, minutes, no download
+First:  resjax quickstart        four nets, no download
 Then:   resjax list              all experiments
         resjax train resnet20    one of them
         resjax --help            all commands"""
@@ -96,6 +97,9 @@ def guarded(action: Callable[[], Any]) -> int:
         return failed(str(error), 2)
     except Interrupted as error:
         return failed(str(error), 128 + error.signal)
+    except BrokenPipeError:  # whoever reads, as `head` does, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except (Diverged, OSError) as error:
         return failed(str(error), 1)
     except KeyboardInterrupt:

@@ -7,6 +7,7 @@ from functools import cache
 from typing import TextIO
 
 from rich.console import Console
+from rich.file_proxy import FileProxy
 from rich.text import Text
 
 
@@ -55,8 +56,8 @@ def tell(text: str) -> None:
 
 
 def say(text: str) -> None:
-    """Print what a command was asked for."""
-    if on_terminal(sys.stdout):
+    """Print what a command was asked for; rows of progress that are shown meanwhile give way."""
+    if on_terminal(sys.stdout) and not isinstance(sys.stdout, FileProxy):  # which is rich's own, while rows are shown
         Console(file=sys.stdout, highlight=False, force_jupyter=False).print(Text(text, overflow="ignore"), crop=False)
     else:
         print(text, flush=True)
@@ -73,7 +74,7 @@ def say_table(markdown: str) -> None:
             rows.append([cell.strip() for cell in line.strip("|").replace("\\|", "\0").split("|")])
         else:
             if rows:
-                print("\n".join(aligned([row for row in rows if set("".join(row)) - set("-:")], room(sys.stdout))))
+                say("\n".join(aligned([row for row in rows if set("".join(row)) - set("-:")], room(sys.stdout))))
             rows = []
             say(line)
 
@@ -83,7 +84,9 @@ def aligned(rows: Sequence[Sequence[str]], columns: float, numbers_from: int = 1
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     while len(widths) > 1 and sum(widths) + 2 * (len(widths) - 1) > columns:
         widths.pop()
-    return ["  ".join(cell.replace("\0", "|").ljust(width) if place < numbers_from else cell.rjust(width)
+    left_out = len(rows[0]) - len(widths)
+    note = [f"(not all columns fit, without: {', '.join(rows[0][-left_out:])})"] * bool(left_out)
+    return note + ["  ".join(cell.replace("\0", "|").ljust(width) if place < numbers_from else cell.rjust(width)
                       for place, (cell, width) in enumerate(zip(row, widths, strict=False))).rstrip() for row in rows]
 
 

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from resjax import progress, terminal
 from resjax.progress import Nets, Screen, Work, advance, advance_net, clear, one_by_one, rows, shown, working
-from resjax.terminal import aligned, duration, fitted, say_table, tell
+from resjax.terminal import aligned, duration, fitted, say, say_table, tell
 
 
 class Tty(io.StringIO):
@@ -73,6 +73,19 @@ def test_what_is_told_meanwhile_has_lines_of_its_own(screen):
     assert written.endswith("\x1b[2K\x1b[?25h\r")  # nor at the end
     assert Screen.live is None
     assert not Screen.works
+
+
+def test_what_a_command_prints_meanwhile_has_lines_of_its_own(screen, monkeypatch):
+    _, stream = screen(60)
+    monkeypatch.setattr("sys.stdout", stream)  # one terminal, as usual
+    with working("looking at pictures"):
+        Screen.live.refresh()
+        say("seven.png: 7 99.9 %")
+        Screen.live.refresh()
+    say("the end")
+    written = stream.getvalue().replace("\r", "")
+    assert "looking at pictures  0 s\x1b[2Kseven.png: 7 99.9 %\n" in written
+    assert written.endswith("\x1b[2K\x1b[?25hthe end\n")
 
 
 def test_words_of_a_message_stay_whole(screen):
@@ -155,7 +168,8 @@ def test_parts_that_do_not_fit_are_left_out():
 def test_tables_are_aligned_and_fit(monkeypatch, capsys):
     rows = [["net", "error", "n"], ["plain-20", "9.1", "5"], ["a|b", "12.25", "3"]]
     assert aligned(rows, 80) == ["net       error  n", "plain-20    9.1  5", "a|b       12.25  3"]
-    assert aligned(rows, 16) == ["net       error", "plain-20    9.1", "a|b       12.25"]
+    assert aligned(rows, 16) == ["(not all columns fit, without: n)", "net       error", "plain-20    9.1",
+                                 "a|b       12.25"]
     say_table("text\n\n| net | n |\n|---|---|\n| a | 5 |")
     assert capsys.readouterr().out == "text\n\n| net | n |\n|---|---|\n| a | 5 |\n"  # as it is, where nobody watches
     out = Tty()

@@ -56,7 +56,7 @@ def evaluate_networks(
     batch_size: int = 128,
     data: str | None = None,
     directory: Path | None = None,
-    unsaid: Asked = Unsaid(),
+    weights: Asked = Unsaid(),
 ) -> None:
     """Measure the errors of one network or several.
 
@@ -70,14 +70,14 @@ def evaluate_networks(
         batch_size: Images that are looked at together; it changes the speed and nothing else.
         data: What to read, if not what the network was trained on: folder:PATH, tars:PATH or tfds:NAME.
         directory: Where prepared TFDS sets lie, if not where the run found them.
-        unsaid: What a file of weights cannot say.
+        weights: What a file of weights cannot say.
     """
     if batch_size < 1:
         raise BadInput(f"batch-size is {batch_size}; it must be at least 1")
     if not networks:
         raise BadInput(f"name at least one network: {NETWORK}")
     keep_compiled_programs()
-    loaded = [load_as(network, unsaid) for network in networks]
+    loaded = [load_as(network, weights) for network in networks]
     with working(f"evaluating, {split}"):
         errors = measure(loaded, split, views, batch_size, data, directory)
     names = " + ".join(network.name for network in loaded)
@@ -88,7 +88,7 @@ def evaluate_networks(
 def predict(
     network: Annotated[str, tyro.conf.Positional],
     images: Annotated[tuple[Path, ...], tyro.conf.Positional],
-    unsaid: Asked = Unsaid(),
+    weights: Asked = Unsaid(),
 ) -> None:
     """Name the likeliest classes of pictures.
 
@@ -97,12 +97,12 @@ def predict(
     Args:
         network: A run directory, a file of weights, a folder with one, or OWNER/NAME on the Hugging Face Hub.
         images: Image files of any size; the centre is brought to the size that the network was trained on.
-        unsaid: What a file of weights cannot say.
+        weights: What a file of weights cannot say.
     """
     if not images:
         raise BadInput("name at least one image file")
     keep_compiled_programs()
-    loaded = load_as(network, unsaid)
+    loaded = load_as(network, weights)
     unread = False
     for file in shown(images, f"looking at pictures with {loaded.name}", len(images)):
         try:
@@ -120,7 +120,7 @@ def export_network(
     network: Annotated[str, tyro.conf.Positional],
     to: Form,
     out: Path,
-    unsaid: Asked = Unsaid(),
+    weights: Asked = Unsaid(),
 ) -> None:
     """Write a network as others load it.
 
@@ -131,9 +131,9 @@ def export_network(
         to: As whom to name the weights: torchvision (timm and pytorch-cifar-models too), huggingface, keras, akamaster
             (pytorch_resnet_cifar10); or stablehlo, the whole function from pixels to logits for any process with JAX.
         out: The folder, which must not be there yet.
-        unsaid: What a file of weights cannot say.
+        weights: What a file of weights cannot say.
     """
-    loaded = load_as(network, unsaid)
+    loaded = load_as(network, weights)
     with working(f"writing {out}"):
         folder = export(loaded, to, out, *recorded(Path(network)))
     say(f"{folder}: {', '.join(sorted(file.name for file in folder.iterdir()))}")

@@ -105,10 +105,10 @@ HEAD = ("name", "layers", "params", "mul-adds", "steps", "cost")
 def row(run: Any) -> list[str]:
     """Say what a run costs; of a detector, what is known before its images are."""
     if not isinstance(run, Experiment):
-        return [run.detector.backbone, "-", "-", f"{run.steps:,}", "-"]
+        return [run.detector.backbone, "-", "-", short(run.steps), "-"]
     sizes = count(run.architecture, image_shape(run.data), classes_of(run))
     seconds = 3 * sizes.macs * run.steps * run.batch_size / CPU
-    return [f"{run.architecture.depth}", short(sizes.parameters), short(sizes.macs), f"{run.steps:,}", about(seconds)]
+    return [f"{run.architecture.depth}", short(sizes.parameters), short(sizes.macs), short(run.steps), about(seconds)]
 
 
 def classes_of(run: Experiment) -> int:

@@ -27,7 +27,8 @@ class Run(NamedTuple):
 def find_table(name: str) -> Table:
     """Return the table of that name. Raises BadInput that lists those there are."""
     if name not in TABLES:
-        raise BadInput(f"unknown table {name!r}; there are: table1, {', '.join(TABLES)}, article")
+        raise BadInput(f"unknown table {name!r}; there are: table1, {', '.join(TABLES)}, table7, table8, "
+                       "article")
     return TABLES[name]
 
 
