@@ -14,7 +14,7 @@ FLOORS = (("errors",), ("interrupt", "platform", "progress", "variants"), ("file
           ("command_line",), ("__init__", "__main__"))
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted(ROOT.rglob("*.py"))
-INTERFACE = {"evaluate_networks", "reproduce"}  # whose parameters are the flags of a command
+INTERFACE = {"evaluate_networks", "landscape", "reproduce"}  # public: flags of a command, or what a picture is made of
 
 
 def module_of(file: Path) -> str:
