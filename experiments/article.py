@@ -7,7 +7,8 @@ that differ, 6 the landscape of the loss. All on scikit-learn's digits, with thr
 convolutional nets; whether a claim holds is computed from the means over the seeds. `resjax reproduce article` is the
 same. It ends with one page, in English and Chinese, that teaches what the paper says and shows what was measured.
 
-Cost: COST. Result: RESULT (experiments/results/README.md).
+Cost: about 11 minutes of processor time, shared by the cores. Result: 25 of 27 claims hold
+(experiments/results/README.md).
 """
 
 import sys
@@ -106,16 +107,23 @@ def degradation() -> Found:
     return found
 
 
+def with_gain(variables: Any, gain: float) -> Any:
+    """Rescale weights that were drawn with He's variance, 2 / inputs, to gain / inputs; biases are zero."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, w: w * (gain / 2) ** 0.5 if path[-1].key == "kernel" else w, variables)
+
+
 def gradients() -> Found:
     """Gradients of deep plain nets vanish or explode with the scale of the weights; shortcuts and batch norm help."""
     blocks, gains, (images, labels) = 20, (1, 2, 4), probe()  # a gain of 2 is He's variance
     curves: dict[str, dict[str, Any]] = {"bare": {}, "normed": {}, "trained": {}}
     for norm, group in (("bare", None), ("normed", BATCH)):
         for kind, shortcut in KINDS.items():
+            model = mlp(blocks, shortcut, ghost_batch_size=group)
+            init = jax.jit(model.init)
+            drawn = [init(jax.random.key(seed), images) for seed in SEEDS]
             for gain in gains:
-                model = mlp(blocks, shortcut, ghost_batch_size=group, gain=float(gain))
-                init = jax.jit(model.init)
-                norms = [gradient_norms(model, init(jax.random.key(seed), images), images, labels) for seed in SEEDS]
+                norms = [gradient_norms(model, with_gain(one, gain), images, labels) for one in drawn]
                 curves[norm][f"{kind}_{gain}"] = np.log10(norms).mean(0)
     spread = {}
     for kind, shortcut in KINDS.items():

@@ -20,6 +20,10 @@ def made_up(start, holds=True, code="def experiment():\n    return 1 < 2\n"):
     def some(names):
         return {name: number() for name in names}
 
+    def losses():
+        shallow, ratio = number(), 2 + start / 1000
+        return dict(zip(NETS, (shallow, shallow * ratio, number(), shallow * ratio**2), strict=True))
+
     def curve(points, low=0.05):
         return [low + number() / (1 + i) for i in range(points)]
 
@@ -27,7 +31,7 @@ def made_up(start, holds=True, code="def experiment():\n    return 1 < 2\n"):
         return dict.fromkeys(names, holds)
 
     degradation = {"window": next(numbers), **{family: {
-        "shallow": next(numbers), "deep": next(numbers), "loss": some(NETS),
+        "shallow": next(numbers), "deep": next(numbers), "loss": losses(),
         "curves": {net: curve(40) for net in NETS}} for family in ("dense", "conv")}}
     gains = (1, 2, 4)
     both = [f"{kind}_{gain}" for kind in ("plain", "residual") for gain in gains]

@@ -1,7 +1,11 @@
 """The page about a folder of runs: whole, self-contained, true to the runs; and the same curves for TensorBoard."""
 
+import base64
+import hashlib
+import html
 import json
 import re
+import shlex
 import shutil
 import subprocess
 from html.parser import HTMLParser
@@ -12,7 +16,7 @@ import pytest
 from resjax import Architecture, BadInput, Data, Experiment, Optimizer, read_metrics, train
 from resjax.command_line import execute
 from resjax.paper import write_report, write_tensorboard
-from resjax.paper.report import POINTS, polyline
+from resjax.paper.report_runs import POINTS, thinned
 from resjax.training import read_experiment
 
 
@@ -59,17 +63,26 @@ def test_a_page_of_fifty_runs_is_small_and_needs_nothing_else(folder, tmp_path):
     seen = Collector()
     seen.feed(page)
     assert len(page) < 5e6
-    assert seen.tags.count("section") == 50
-    assert not {"script", "link", "iframe", "img", "object"} & set(seen.tags)
+    assert page.count('<section class="run"') == 50
+    assert page.count("<tr data-run=") == 50
+    assert not {"link", "iframe", "img", "object"} & set(seen.tags)
+    scripts = re.findall(r"<script([^>]*)>(.*?)</script>", page, re.DOTALL)
+    assert [attributes.strip() for attributes, _ in scripts] == ['type="application/json" id="data"', ""]
+    allowed = base64.b64encode(hashlib.sha256(scripts[1][1].encode()).digest()).decode()
+    assert f"script-src 'sha256-{allowed}'" in page
+    curves = json.loads(scripts[0][1])
+    assert len(curves) == 50
+    assert curves[1]["curves"]["train"][-1] == [64_000, float(f"{50 / 64_000:.4g}")]
     assert all(reference.startswith("#") for reference in seen.references)
     assert not re.search(r"url\((?!#)|@import", page)
     text = "".join(seen.text)
     result = json.loads((folder / "run0" / "result.json").read_text())
-    assert f"{result['test_top1_error']:.2f} %" in text
+    assert f"<td data-value=\"{result['test_top1_error']}\">{result['test_top1_error']:.2f}</td>" in page
     assert "<script>alert(1)</script>" in text  # as text
     assert "50 runs, 49 of them finished" in text
     assert text.count("not finished") == 1
-    assert "resjax train run0/experiment.json --workdir again" in text
+    run = folder.resolve() / "run0"
+    assert f"resjax train {run / 'experiment.json'} --workdir {run}-again" in text
 
 
 def test_chromium_opens_the_page_without_a_complaint(folder, tmp_path):
@@ -82,7 +95,8 @@ def test_chromium_opens_the_page_without_a_complaint(folder, tmp_path):
          "--disable-background-networking", f"--user-data-dir={tmp_path / 'profile'}", f"file://{tmp_path}/report.html"],
         capture_output=True, text=True, timeout=60, check=True)
     assert "CONSOLE" not in opened.stderr
-    assert opened.stdout.count("<section>") == 50
+    assert opened.stdout.count('<section class="run"') == 50
+    assert opened.stdout.count('class="curve train') == 4  # the script ran
 
 
 def test_a_run_is_repeated_from_its_record(folder, tmp_path):
@@ -90,6 +104,25 @@ def test_a_run_is_repeated_from_its_record(folder, tmp_path):
     one, again = (read_experiment(workdir) for workdir in (folder / "run0", tmp_path / "again"))
     assert one == again
     assert (tmp_path / "again" / "result.json").exists()
+
+
+def test_commands_are_quoted_where_a_folder_needs_it(folder, tmp_path):
+    place = tmp_path / "my runs; and $HOME"
+    shutil.copytree(folder / "run1", place / "run 1")
+    write_report(place, tmp_path / "report.html")
+    command = html.unescape(re.search(r"<code>(.*?)</code>", (tmp_path / "report.html").read_text())[1])
+    assert shlex.split(command) == ["resjax", "train", str(place / "run 1" / "experiment.json"), "--workdir",
+                                    f"{place / 'run 1'}-again"]
+
+
+def test_a_damaged_run_is_named_and_the_others_are_shown(folder, tmp_path):
+    shutil.copytree(folder / "run1", tmp_path / "runs" / "whole")
+    shutil.copytree(folder / "run1", tmp_path / "runs" / "broken")
+    (tmp_path / "runs" / "broken" / "experiment.json").write_text("{")
+    write_report(tmp_path / "runs", tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<tr data-run=") == 1
+    assert "broken/experiment.json: not a readable JSON file" in page
 
 
 def test_a_folder_without_runs_is_refused(tmp_path):
@@ -100,11 +133,11 @@ def test_a_folder_without_runs_is_refused(tmp_path):
 
 def test_a_curve_keeps_its_ends_and_is_thinned():
     points = [(step, 50.0) for step in range(1, 1001)]
-    drawn = [tuple(map(float, pair.split(","))) for pair in polyline(points, 1000, 100.0).split()]
-    assert len(drawn) <= POINTS + 1
-    assert drawn[-1] == (320.0, 55.0)
-    assert all(y == 55.0 for _, y in drawn)
-    assert polyline([(1000, 0.0)], 1000, 100.0) == "320.0,110.0"
+    kept = thinned(points)
+    assert len(kept) <= POINTS + 1
+    assert (kept[0], kept[-1]) == (points[0], points[-1])
+    assert thinned(points[:1]) == points[:1]
+    assert thinned([]) == []
 
 
 def test_tensorboard_logs_hold_every_number(folder, tmp_path):
