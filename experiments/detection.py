@@ -9,11 +9,9 @@ WBC and platelets; github.com/Shenggan/BCCD_Dataset, MIT), trained from scratch.
 from weights of ImageNet: a run of ours, or a file; VGG-16's under torchvision's names.
 """
 
-import sys
 from dataclasses import replace
 
-from resjax.command_line import guarded
-from resjax.commands.detection import train_one_of
+from resjax import run
 from resjax.detection import Detection, Detector, Sampling, Scenery
 from resjax.experiment import Optimizer
 
@@ -56,9 +54,9 @@ def voc(name: str, *, vgg: bool = False) -> Detection:
 
 def coco(name: str, *, vgg: bool = False) -> Detection:
     """Train as appendix A says: 240k steps at 0.001 and 80k at 0.0001, eight images a step."""
-    run = voc(name, vgg=vgg)
-    data = replace(run.data, source="coco:PATH", train=("train2014",), test=("val2014",))
-    return replace(run, data=data, optimizer=replace(run.optimizer, decay_steps=(240_000,)), steps=320_000,
+    base = voc(name, vgg=vgg)
+    data = replace(base.data, source="coco:PATH", train=("train2014",), test=("val2014",))
+    return replace(base, data=data, optimizer=replace(base.optimizer, decay_steps=(240_000,)), steps=320_000,
                    batch_size=8, evaluate_steps=320_000)
 
 
@@ -67,4 +65,4 @@ EXPERIMENTS = {e.name: e for e in [
     coco("resnet101_coco")]}
 
 if __name__ == "__main__":
-    raise SystemExit(guarded(lambda: train_one_of(EXPERIMENTS, sys.argv[1:], "detection.py")))
+    run(EXPERIMENTS)

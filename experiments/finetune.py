@@ -1,14 +1,14 @@
 """Fine-tuning: weights that were trained on other images, with a new last layer, for a few steps.
 
-    python experiments/finetune.py resnet20 --initialize-from runs/resnet20 --data.source folder:PATH
-    python experiments/finetune.py resnet50 --data.source folder:PATH
+    python experiments/finetune.py resnet20_tuned --initialize-from runs/resnet20 --data.source folder:PATH
+    python experiments/finetune.py resnet50_tuned --data.source folder:PATH
 
 `--initialize-from` names any source of weights: a run directory, a file, or OWNER/NAME on the Hugging Face Hub. The
 names that end in `_head` train the last layer alone. `--initialize-from ""` trains from scratch by the same recipe.
 Data: `folder:PATH` with PATH/train/CLASS/* and PATH/test/CLASS/* (or val), or any other source.
-Cost: resnet20's 200 steps take about a minute on 2 CPU cores.
+Cost: resnet20_tuned's 200 steps take about a minute on 2 CPU cores.
 Result: on CIFAR-10's vehicles, 200 steps from a run on its animals leave 25.43 % test error, from scratch 34.30 %
-(experiments/results/README.md). resnet50: none yet; no machine with these weights and a network has run it.
+(experiments/results/README.md). resnet50_tuned: none yet; no machine with these weights and a network has run it.
 """
 
 from dataclasses import replace
@@ -44,9 +44,9 @@ def large(name: str, optimizer: Optimizer) -> Experiment:
 
 
 EXPERIMENTS = {e.name: e for e in [
-    small("resnet20", RESNET20, ALL),
+    small("resnet20_tuned", RESNET20, ALL),
     small("resnet20_head", replace(RESNET20, frozen_batch_norm=True), HEAD),
-    large("resnet50", ALL),
+    large("resnet50_tuned", ALL),
     large("resnet50_head", HEAD),
 ]}
 

@@ -13,11 +13,10 @@ are chosen to show it this soon: it is the paper's effect, not the paper's recip
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
-import tyro
-
-from resjax import Architecture, Data, Experiment, Optimizer, read_metrics, train
-from resjax.command_line import guarded
+from resjax import Architecture, Data, Experiment, Optimizer
+from resjax.command_line import script
+from resjax.progress import one_by_one, working
+from resjax.terminal import say, say_table
 
 SHALLOW, DEEP = 8, 32
 STEPS = 200
@@ -55,6 +54,8 @@ def verdict(curves: dict[str, list[dict[str, Any]]]) -> str:
 
 def draw(curves: dict[str, list[dict[str, Any]]], file: Path) -> None:
     """Draw the training loss over the steps, plain nets left and residual nets right, as Figure 6 does."""
+    import matplotlib.pyplot as plt  # here, as runs are listed without it
+
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
     for axis, kind, title in zip(axes, ("plain", "ResNet"), ("plain nets", "residual nets"), strict=True):
         for depth, style in ((SHALLOW, "--"), (DEEP, "-")):
@@ -70,18 +71,23 @@ def draw(curves: dict[str, list[dict[str, Any]]], file: Path) -> None:
 
 
 def quickstart(workdir: Path = Path("runs/quickstart")) -> None:
-    """Train the four nets, print the table, and save it and the picture.
+    """Train a shallow and a deep net of each kind, in about a minute.
 
     Args:
         workdir: Where the runs, `table.md` and `curves.png` are kept.
     """
-    results = {name: train(experiment, workdir / name) for name, experiment in EXPERIMENTS.items()}
+    with working("loading JAX"):
+        from resjax.training import read_metrics, train
+
+    works = [float(run.architecture.depth) for run in RUNS]  # of the same widths, so by depth
+    results = {run.name: train(run, workdir / run.name) for run in one_by_one(RUNS, works)}
     curves = {name: read_metrics(workdir / name, "train") for name in EXPERIMENTS}
     text = f"{table(results, curves)}\n\n{verdict(curves)}\n"
     (workdir / "table.md").write_text(text)
     draw(curves, workdir / "curves.png")
-    print(f"\n{text}\n{workdir / 'table.md'} and {workdir / 'curves.png'}")
+    say_table(f"\n{text}")
+    say(f"In {workdir}: table.md, curves.png. Next: resjax reproduce article, resjax report {workdir}")
 
 
 if __name__ == "__main__":
-    raise SystemExit(guarded(lambda: tyro.cli(quickstart)))
+    script(quickstart)

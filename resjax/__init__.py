@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from resjax import platform
+from resjax.version import __version__
 
 if TYPE_CHECKING:
     from resjax.command_line import run
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from resjax.weights import export
 
 __all__ = ["Architecture", "BadInput", "Classifier", "Data", "Diverged", "Experiment", "Interrupted", "Network",
-           "Optimizer", "Photographs", "ResNet", "cifar_resnet", "embed", "evaluate", "export", "features",
-           "imagenet_resnet", "load", "load_data", "read_metrics", "restore", "run", "train"]
+           "Optimizer", "Photographs", "ResNet", "__version__", "cifar_resnet", "embed", "evaluate", "export",
+           "features", "imagenet_resnet", "load", "load_data", "read_metrics", "restore", "run", "train"]
 
 HOMES = {  # of the public names, which are imported when they are used
     "data": ("load_data",), "command_line": ("run",), "errors": ("BadInput", "Diverged", "Interrupted"),

@@ -1,89 +1,86 @@
 """From what was typed to a command, and from what went wrong to a message and an exit code."""
 
+import os
+import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
+from resjax import progress
+from resjax.commands import COMMANDS, GROUPS
 from resjax.errors import BadInput, Diverged, Interrupted
 from resjax.interrupt import stop_requests
+from resjax.terminal import say, tell
+from resjax.version import __version__
 
-if TYPE_CHECKING:
-    from resjax.experiment import Experiment
+FIRST = f"""resjax {__version__}: the ResNet paper (He et al. 2016) in JAX
 
-
-class Command(NamedTuple):
-    """What a command does in a line, and the function that does it, imported when it is asked for."""
-
-    summary: str
-    module: str
-    function: str
-    on_experiment: bool = False
-
-    def load(self) -> Callable[..., None]:
-        """Import the function."""
-        function: Callable[..., None] = getattr(import_module(f"resjax.commands.{self.module}"), self.function)
-        return function
-
-
-COMMANDS = {
-    "train": Command("Train an experiment: FILE:NAME [--workdir W] [--seed S] [overrides].", "runs", "train", True),
-    "show": Command("Show an experiment, FILE:NAME: its values, its layers, its parameters and multiply-adds.", "runs",
-                    "show", True),
-    "plan": Command("Plan an experiment on devices that are not here: FILE:NAME --on DEVICE [--devices N] [--hosts M].",
-                    "plan", "plan", True),
-    "mean-image": Command("Compute the mean training image and the principal colours, FILE:NAME, before a training "
-                          "needs them.", "runs", "mean_image", True),
-    "list": Command("List the experiments of a file.", "runs", "list_experiments"),
-    "evaluate": Command("Measure the errors of a network, a run's newest checkpoint or anyone's weights, or of several "
-                        "together.", "networks", "evaluate_networks"),
-    "predict": Command("Name the likeliest classes of image files. One that cannot be read is named, and the others "
-                       "are classified.", "networks", "predict"),
-    "export": Command("Write a network into a new folder as others load it, with a model card that states its measured "
-                      "errors.", "networks", "export_network"),
-    "detect": Command("Find objects in picture files; print them, and draw their boxes into copies of the pictures.",
-                      "detection", "detect"),
-    "prepare": Command("Get a data set and write it as TFDS reads it.", "machine", "prepare"),
-    "doctor": Command("Check this machine: versions, devices, arithmetic, data.", "machine", "doctor"),
-    "reproduce": Command("Reproduce a table of the paper: train what is missing, and set ours beside the paper's.",
-                         "tables", "reproduce"),
-    "report": Command("Write one page of HTML about all runs in a folder; it opens without a network.", "tables",
-                      "report")}
+First:  resjax quickstart        four nets, no download
+Then:   resjax list              all experiments
+        resjax train resnet20    one of them
+        resjax --help            all commands"""
 
 
 def overview() -> str:
-    """Say in a line each what the commands do."""
-    return "resjax COMMAND ... (COMMAND --help tells more)\n" + "\n".join(
-        f"  {name:10} {command.summary}" for name, command in COMMANDS.items())
+    """Say in a line each what the commands do, with an example."""
+    lines = ["resjax COMMAND ...; resjax COMMAND --help tells more"]
+    for title, group in GROUPS.items():
+        lines += ["", title]
+        for name, command in group.items():
+            lines += [f"  {name:12}{command.summary}", f"{'':14}resjax {command.example}"]
+    return "\n".join([*lines, "", "In your shell: eval \"$(resjax completion bash)\""])
 
 
 def execute(arguments: Sequence[str]) -> None:
     """Carry out `COMMAND ...`."""
-    name, *rest = arguments or ["--help"]
-    if name in ("-h", "--help"):
-        print(overview())
+    if not arguments:
+        say(FIRST)
         return
-    if name not in COMMANDS:
-        raise BadInput(f"unknown command {name!r}\n{overview()}")
-    command = COMMANDS[name]
-    if not command.on_experiment:
-        import tyro  # here, as the overview does without
+    name, *rest = arguments
+    if name in ("-h", "--help", "help"):
+        say(overview())
+    elif name in ("-V", "--version"):
+        say(version())
+    elif name not in COMMANDS:
+        from resjax.commands.arguments import nearest
 
-        tyro.cli(command.load(), prog=f"resjax {name}", args=rest)
+        raise BadInput(f"unknown command {name!r}{nearest(name, COMMANDS) or ';'} resjax --help lists all")
+    elif COMMANDS[name].on_experiment:
+        on_experiment(name, rest)
+    else:
+        function = COMMANDS[name].load()
+        from resjax.commands.arguments import call
+
+        call(function, rest, f"resjax {name}")
+
+
+def version() -> str:
+    """Tell the versions that matter."""
+    from importlib.metadata import version as of
+
+    return f"resjax {__version__}, jax {of('jax')}, flax {of('flax')}, Python {platform.python_version()}"
+
+
+def on_experiment(command: str, arguments: Sequence[str]) -> None:
+    """Carry out a command on an experiment that its first word names."""
+    example = f"such as resjax {COMMANDS[command].example}; resjax list shows the names"
+    if arguments and arguments[0] in ("-h", "--help"):
+        say(f"{COMMANDS[command].summary}\n\nresjax {command} NAME [--flag value ...], {example};\n"
+            f"resjax {command} NAME --help lists the flags. A run of your own is FILE:NAME.")
         return
-    if not rest or rest[0].startswith("-"):
-        raise BadInput(f"resjax {name} FILE:NAME ..., such as experiments/cifar10.py:resnet20")
+    if not arguments or arguments[0].startswith("-"):
+        raise BadInput(f"resjax {command} NAME ..., {example}")
     from resjax import experiment_files
 
-    command.load()(experiment_files.find(rest[0]), rest[1:], f"resjax {name} {rest[0]}")
+    COMMANDS[command].load()(experiment_files.find(arguments[0]), arguments[1:], f"resjax {command} {arguments[0]}")
 
 
-def train_one_of(experiments: Mapping[str, "Experiment"], arguments: Sequence[str], program: str) -> None:
+def train_one_of(experiments: Mapping[str, Any], arguments: Sequence[str], program: str) -> None:
     """Carry out `FILE NAME ...`, for an experiment file that is run as a script."""
-    names = "\n".join(f"  {name}" for name in experiments)
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(f"python {program} NAME [--workdir W] [--seed S] [overrides]; NAME --help tells more.\n{names}")
+        names = "\n".join(f"  {name}" for name in experiments)
+        say(f"python {program} NAME [--workdir W] [--seed S] ...; NAME --help lists the flags\n{names}")
     else:
         from resjax import experiment_files
 
@@ -97,20 +94,40 @@ def guarded(action: Callable[[], Any]) -> int:
         with stop_requests():
             action()
     except BadInput as error:
-        print(f"resjax: {error}", file=sys.stderr)
-        return 2
+        return failed(str(error), 2)
     except Interrupted as error:
-        print(f"resjax: {error}", file=sys.stderr)
-        return 128 + error.signal
-    except (Diverged, OSError) as error:
-        print(f"resjax: {error}", file=sys.stderr)
+        return failed(str(error), 128 + error.signal)
+    except BrokenPipeError:  # whoever reads, as `head` does, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except (Diverged, OSError) as error:
+        return failed(str(error), 1)
     except KeyboardInterrupt:
-        print("resjax: stopped", file=sys.stderr)
-        return 130
+        return failed("stopped", 130)
+    finally:
+        progress.clear()
     return 0
 
 
-def run(experiments: Mapping[str, "Experiment"]) -> None:
+def failed(message: str, code: int) -> int:
+    """Say why, where nothing else is shown any more."""
+    progress.clear()
+    tell(f"resjax: {message}")
+    return code
+
+
+def main() -> None:
+    """Carry out the command that was given, and exit with its code."""
+    sys.exit(guarded(lambda: execute(sys.argv[1:])))
+
+
+def run(experiments: Mapping[str, Any]) -> None:
     """Be the command line of an experiment file: `python FILE NAME [--workdir W] [overrides]`."""
     sys.exit(guarded(lambda: train_one_of(experiments, sys.argv[1:], Path(sys.argv[0]).name)))
+
+
+def script(function: Callable[..., Any]) -> None:
+    """Be the command line of a function: `python FILE [flags]`."""
+    from resjax.commands.arguments import call
+
+    sys.exit(guarded(lambda: call(function, sys.argv[1:], Path(sys.argv[0]).name)))

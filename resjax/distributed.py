@@ -8,6 +8,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from resjax.errors import BadInput
+from resjax.progress import Screen
 
 
 def join() -> None:
@@ -20,6 +21,7 @@ def join() -> None:
     except (RuntimeError, ValueError) as error:
         raise BadInput(f"--distributed: JAX cannot join processes here ({error}); start one per host (or per GPU) with "
                        "srun, mpirun, Kubernetes or on a TPU pod, or leave the flag out") from None
+    Screen.silent = not is_first()
 
 
 def batch_sharding(devices: Sequence[jax.Device]) -> NamedSharding:

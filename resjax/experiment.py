@@ -152,7 +152,9 @@ class Optimizer:
     learning_rate: Positive = 0.1
     """The learning rate after the warm-up and before the first decay."""
     momentum: Annotated[float, Must("lie in [0, 1)", lambda x: 0 <= x < 1)] = 0.9
+    """What each step keeps of the velocity v."""
     weight_decay: NonNegative = 1e-4
+    """Times the parameters themselves, added to their gradients (L2)."""
     weight_decay_scope: Literal["all", "kernels"] = "all"
     """Which parameters decay: all, or only the kernels of the convolutions and of the last layer."""
     decay_steps: tuple[Count, ...] = (32_000, 48_000)
@@ -193,6 +195,7 @@ class Experiment:
     steps: Count = 64_000
     """Updates of the parameters ("iterations" in the paper)."""
     batch_size: Count = 128
+    """Images of a step, on all devices together: a multiple of `architecture.ghost_batch_size`."""
     log_steps: Count = 100
     """Steps between two lines of the log; each is the mean over them."""
     evaluate_steps: Count = 1_000
@@ -213,8 +216,7 @@ class Experiment:
         check(bool(self.initialize_from) or not self.architecture.frozen_batch_norm,
               "architecture.frozen-batch-norm keeps the statistics of the weights that --initialize-from names, and "
               "none are named")
-        check(self.batch_size % ghosts == 0,
-              f"batch-size {self.batch_size} is not a multiple of architecture.ghost-batch-size {ghosts}")
+        check_ghosts(self.batch_size, ghosts, "architecture.ghost-batch-size")
 
     def differences(self, other: "Experiment") -> list[str]:
         """Name the fields, with both values, by which the two lead to different results, or to another log.
@@ -231,9 +233,17 @@ class Experiment:
                 for key in mine | theirs if key not in same and mine.get(key) != theirs.get(key)]
 
 
+def check_ghosts(batch_size: int, ghosts: int, name: str) -> None:
+    """Raise BadInput, with what would fit, unless the images that share statistics divide the batch."""
+    if batch_size % ghosts:
+        fitting = [size for size in range(1, batch_size + 1) if batch_size % size == 0]
+        near = " or ".join(map(str, sorted(sorted(fitting, key=lambda size: abs(size - ghosts))[:2])))
+        batches = " or ".join(str(size * ghosts) for size in (batch_size // ghosts, batch_size // ghosts + 1) if size)
+        raise BadInput(f"batch-size {batch_size} is not a multiple of {name} {ghosts}: --{name} {near} would fit, or "
+                       f"--batch-size {batches}")
+
+
 def image_shape(data: Data | Photographs) -> tuple[int, int, int]:
     """Return height, width and channels of what the network sees; of a folder or set without `size`, CIFAR's."""
-    if data.source == "digits":
-        return 8, 8, 1
     size = data.size or 32
-    return size, size, 3
+    return (8, 8, 1) if data.source == "digits" else (size, size, 3)

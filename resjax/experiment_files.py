@@ -1,19 +1,32 @@
-"""Experiment files: Python files with a dictionary `EXPERIMENTS`, loaded by path."""
+"""Experiment files: Python files with a dictionary `EXPERIMENTS`. Those that come with resjax are found by name."""
 
-import difflib
 import importlib.util
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
+from difflib import SequenceMatcher
+from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-from resjax.errors import BadInput
+from resjax.errors import BadInput, check
 from resjax.experiment import Experiment
+
+SHIPPED = ("quickstart", "cifar10", "imagenet", "finetune", "torchvision_recipe", "detection")  # in this order
+
+
+def folder() -> Path:
+    """Return the folder of the files that come with resjax: in the installed package, or beside it in a checkout."""
+    here = Path(__file__).parent
+    return here / "experiments" if (here / "experiments").is_dir() else here.parent / "experiments"
 
 
 def load_file(file: Path) -> ModuleType:
     """Run an experiment file and return what it defines. Raises BadInput where it is missing."""
     if file.suffix != ".py" or not file.is_file():
-        raise BadInput(f"{file}: no such experiment file; it is a Python file such as experiments/cifar10.py")
+        raise BadInput(f"{file}: no such experiment file; it is a Python file such as experiments/cifar10.py, or the "
+                       f"name of one that comes with resjax: {', '.join(SHIPPED)}")
     spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec is not None
     assert spec.loader is not None
@@ -22,30 +35,68 @@ def load_file(file: Path) -> ModuleType:
     return module
 
 
-def load_experiments(file: Path) -> dict[str, Experiment]:
-    """Return the `EXPERIMENTS` of a file. Raises BadInput where the file or the dictionary is missing."""
-    experiments = getattr(load_file(file), "EXPERIMENTS", None)
-    if not isinstance(experiments, dict) or not all(isinstance(e, Experiment) for e in experiments.values()):
+def load_runs(file: Path) -> dict[str, Any]:
+    """Return the `EXPERIMENTS` of a file, of classifiers or detectors. Raises BadInput where there are none."""
+    runs = getattr(load_file(file), "EXPERIMENTS", None)
+    if not isinstance(runs, dict) or not all(hasattr(run, "differences") for run in runs.values()):
         raise BadInput(f"{file}: it defines no EXPERIMENTS: dict[str, Experiment]")
+    return runs
+
+
+def load_experiments(file: Path) -> dict[str, Experiment]:
+    """Return the `EXPERIMENTS` of a file of classifiers. Raises BadInput where there are none."""
+    experiments = load_runs(file)
+    check(all(isinstance(run, Experiment) for run in experiments.values()), f"{file}: it defines no EXPERIMENTS: "
+                                                                            "dict[str, Experiment]")
     return experiments
 
 
-def select(experiments: Mapping[str, Experiment], name: str) -> Experiment:
-    """Return the experiment of that name. Raises BadInput that lists the names there are."""
-    if name in experiments:
-        return experiments[name]
-    close = difflib.get_close_matches(name, experiments, n=1)
-    meant = f"; did you mean {close[0]!r}?" if close else "."
-    raise BadInput(f"unknown experiment {name!r}{meant} There are: {', '.join(experiments)}")
+@cache
+def names() -> dict[str, list[str]]:
+    """List the names of the runs in each file that comes with resjax."""
+    return {stem: list(load_runs(folder() / f"{stem}.py")) for stem in SHIPPED}
 
 
-def find(target: str) -> Experiment:
-    """Return the experiment that `FILE:NAME` names, or that lies in the `experiment.json` of a run."""
+def select(runs: Mapping[str, Any], name: str) -> Any:
+    """Return the run of that name. Raises BadInput that lists the names there are."""
+    if name in runs:
+        return runs[name]
+    raise BadInput(f"unknown experiment {name!r}{near(name, runs)} There are: {', '.join(runs)}")
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """Ask whether the nearest name was meant."""
+    def likeness(other: str) -> tuple[float, int]:
+        a, b = (re.sub(r"[\W_]", "", each).lower() for each in (name, other))
+        alike = takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False))
+        return SequenceMatcher(None, a, b).ratio(), len(list(alike))
+
+    best = max(known, key=likeness, default="")
+    return f"; did you mean {best!r}?" if likeness(best)[0] >= 0.6 else "."
+
+
+def find(target: str) -> Any:
+    """Return the run that a name says, `NAME`, `FILE:NAME` or the `experiment.json` of a run.
+
+    Names are those of the files that come with resjax, and FILE one of these (cifar10) or any Python file. Raises
+    BadInput where there is no such run, or more than one.
+    """
     if target.endswith("experiment.json"):
         from resjax.training import read_experiment  # here, as `list` does without
 
         return read_experiment(Path(target).parent)
     file, colon, name = target.rpartition(":")
-    if not colon:
-        raise BadInput(f"{target}: write FILE:NAME, such as experiments/cifar10.py:resnet20")
-    return select(load_experiments(Path(file)), name)
+    if colon:
+        return select(load_runs(file_named(file)), name)
+    homes = [stem for stem, those in names().items() if target in those]
+    check(len(homes) <= 1, f"{target} is in several files: write {' or '.join(f'{stem}:{target}' for stem in homes)}")
+    if homes:
+        return load_runs(folder() / f"{homes[0]}.py")[target]
+    known = [name for those in names().values() for name in those]
+    raise BadInput(f"unknown experiment {target!r}{near(target, known)} `resjax list` shows all; one of your own is "
+                   "FILE:NAME, such as mine.py:resnet20")
+
+
+def file_named(file: str) -> Path:
+    """Return the file that comes with resjax under a name, or the path that was given."""
+    return folder() / f"{file}.py" if file in SHIPPED else Path(file)

@@ -48,7 +48,8 @@ def stop_requests() -> Iterator[None]:
 def receive(number: int, frame: Any) -> None:
     """Remember a request, and raise it unless it is held."""
     if Requests.received and number == signal.SIGINT:
-        os.write(2, b"\nresjax: SIGINT, again: ended at once\n")
+        shown = b"\033[?25h" if os.isatty(2) else b""  # the cursor, which rows of progress hide
+        os.write(2, shown + b"\nresjax: SIGINT, again: ended at once\n")
         os._exit(128 + number)
     if not Requests.received:
         Requests.received = signal.Signals(number)

@@ -253,7 +253,7 @@ def test_a_workdir_of_nonsense_is_named(tmp_path):
     with pytest.raises(BadInput, match="no run lies there"):
         read_experiment(tmp_path)
     (tmp_path / "experiment.json").write_text('{"experiment": {"name": 3}, "classes": ["a"], "image": [8, 8, 1]}')
-    with pytest.raises(BadInput, match=r"experiment\.json: not an experiment of this version"):
+    with pytest.raises(BadInput, match=r"experiment\.json: not a run of this version"):
         read_experiment(tmp_path)
 
 

@@ -8,18 +8,23 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+from numpy.lib.stride_tricks import sliding_window_view
+from photographs import WNIDS, write_archives, write_prepared
 from PIL import Image, ImageOps
 
 from resjax import BadInput, Data, Photographs, load_data
 from resjax.data import decode, dimensions, find_images, of_run
 from resjax.data.decode import EXTENSIONS, MOST_PIXELS
 from resjax.data.stream import training_example
+from resjax.evaluation.probabilities import ViewBatch, render
+from resjax.evaluation.views import views_of
 
 RANDOM = np.random.default_rng(0)
-RGB = RANDOM.integers(0, 256, (12, 17, 3)).astype(np.uint8)
-GREY, ALPHA = RGB[..., 0], RANDOM.integers(0, 256, (12, 17)).astype(np.uint8)
+SIDE = 36  # the shorter side of all that are not a row, a column or a pixel
+RGB = RANDOM.integers(0, 256, (SIDE, 51, 3)).astype(np.uint8)
+GREY, ALPHA = RGB[..., 0], RANDOM.integers(0, 256, (SIDE, 51)).astype(np.uint8)
 DEEP = GREY.astype(np.uint16) * 257
-SMOOTH = np.stack(np.meshgrid(np.linspace(10, 240, 40), np.linspace(20, 200, 24)), -1)
+SMOOTH = np.stack(np.meshgrid(np.linspace(10, 240, 60), np.linspace(20, 200, SIDE)), -1)
 SMOOTH = np.concatenate([SMOOTH, SMOOTH[:, ::-1, :1]], -1).astype(np.uint8)
 OVER_WHITE = np.round((RGB * (ALPHA[..., None] / 255)) + 255 - ALPHA[..., None].astype(float)).astype(np.uint8)
 
@@ -71,6 +76,7 @@ hole = np.where((np.asarray(palette) == 3)[..., None], 255, np.asarray(palette.c
 frames = [Image.fromarray(GREY), Image.fromarray(255 - GREY)]
 smooth = Image.fromarray(SMOOTH)
 jpeg_pixels = np.asarray(Image.open(BytesIO(saved(SMOOTH, "jpeg", quality=95))).convert("RGB"))
+jpeg_cmyk = saved(smooth.convert("CMYK"), "jpeg", quality=95)
 odd_tag, huge_tag = (0x100, 11, 1, struct.pack("<f", 36.0)), (0x8769, 4, 1, struct.pack("<I", 2**32 - 1))
 
 KINDS = {  # name: (file, right pixels, tolerance)
@@ -87,16 +93,17 @@ KINDS = {  # name: (file, right pixels, tolerance)
     "png turned": (saved(RGB, "png", exif=exif(turned(6))), upright(RGB, 6), 0),
     "pgm": (saved(GREY, "ppm"), grey(GREY), 0), "ppm": (saved(RGB, "ppm"), RGB, 0),
     "pbm": (saved(Image.fromarray(GREY > 99), "ppm"), grey(255 * (GREY > 99)), 0),
-    "pgm of 16 bits": (b"P5 17 12 65535\n" + DEEP.astype(">u2").tobytes(), grey(GREY), 1),
-    "pgm of 10 bits": (b"P5 17 12 1023\n" + (GREY.astype(int) * 1023 // 255).astype(">u2").tobytes(), grey(GREY), 1),
-    "pfm": (b"Pf\n17 12\n-1.0\n" + (GREY[::-1] / 255).astype("<f4").tobytes(), grey(GREY), 1),
+    "pgm of 16 bits": (b"P5 51 36 65535\n" + DEEP.astype(">u2").tobytes(), grey(GREY), 1),
+    "pgm of 10 bits": (b"P5 51 36 1023\n" + (GREY.astype(int) * 1023 // 255).astype(">u2").tobytes(), grey(GREY), 1),
+    "pfm": (b"Pf\n51 36\n-1.0\n" + (GREY[::-1] / 255).astype("<f4").tobytes(), grey(GREY), 1),
     "tiff": (saved(RGB, "tiff"), RGB, 0), "tiff grey": (saved(GREY, "tiff"), grey(GREY), 0),
     "tiff of 16 bits": (saved(DEEP, "tiff"), grey(GREY), 1),
     "tiff of 16 bits, signed": (tiff((GREY.astype("<i2") * 128), 16, 2), grey(GREY), 1),
     "tiff of 32 bits": (tiff(GREY.astype("<u4") * 0x01010101, 32, 1), grey(GREY), 1),
     "tiff of 32 bits, signed": (tiff(GREY.astype("<i4") * 0x808080, 32, 2), grey(GREY), 1),
     "tiff of floats": (saved((GREY / 255).astype(np.float32), "tiff"), grey(GREY), 1),
-    "tiff of floats that are none": (saved(np.full((3, 4), np.nan, np.float32), "tiff"), np.zeros((3, 4, 3)), 0),
+    "tiff of floats that are none": (saved(np.full((SIDE, 40), np.nan, np.float32), "tiff"),
+                                     np.zeros((SIDE, 40, 3)), 0),
     "tiff cmyk": (saved(Image.fromarray(RGB).convert("CMYK"), "tiff"), RGB, 1),
     "tiff with alpha": (saved(np.dstack([RGB, ALPHA]), "tiff"), OVER_WHITE, 1),
     "tiff, deflated": (saved(RGB, "tiff", compression="tiff_deflate"), RGB, 0),
@@ -110,7 +117,7 @@ KINDS = {  # name: (file, right pixels, tolerance)
     "webp turned": (saved(RGB, "webp", lossless=True, exif=exif(turned(8))), upright(RGB, 8), 0),
     "jpeg": (saved(SMOOTH, "jpeg", quality=95), jpeg_pixels, 3),
     "jpeg grey": (saved(smooth.convert("L"), "jpeg", quality=95), grey(smooth.convert("L")), 3),
-    "jpeg cmyk": (saved(smooth.convert("CMYK"), "jpeg", quality=95), SMOOTH, 6),
+    "jpeg cmyk": (jpeg_cmyk, np.asarray(Image.open(BytesIO(jpeg_cmyk)).convert("RGB")), 3),
     "jpeg, progressive": (saved(SMOOTH, "jpeg", quality=95, progressive=True), jpeg_pixels, 3),
     **{f"jpeg turned {turn}": (saved(SMOOTH, "jpeg", quality=95, exif=exif(turned(turn))),
                                upright(jpeg_pixels, turn), 3) for turn in range(1, 9)},
@@ -178,14 +185,72 @@ def test_training_evaluation_and_prediction_see_the_same(tmp_path, kind):
     assert np.abs(predicted - right.astype(int)).max() <= tolerance
 
 
-@pytest.mark.parametrize("kind", ["png with alpha", "png of 16 bits", "jpeg turned 6", "tiff turned", "png palette"])
-def test_streamed_images_are_the_same(tmp_path, kind):
-    data = Photographs(source=in_a_folder(tmp_path, KINDS[kind][0]), size=32, shorter_side=(32, 32),
-                       test_shorter_side=32, flip=False)
+@pytest.fixture(scope="module")
+def every_kind(tmp_path_factory):
+    """The kinds as ImageNet's images lie: in folders, in archives, and as a prepared TFDS set."""
+    root = tmp_path_factory.mktemp("kinds")
+    for split, name in (("train", "{}_{}.JPEG"), ("val", "ILSVRC2012_val_{1:08}.JPEG")):
+        for label, wnid in enumerate(WNIDS):
+            (root / "folders" / split / wnid).mkdir(parents=True)
+            for number, (encoded, _, _) in enumerate(KINDS.values()):
+                file = root / "folders" / split / wnid / name.format(wnid, number + label * len(KINDS))
+                file.write_bytes(encoded)
+    write_archives(root / "folders", root / "archives")
+    write_prepared(root / "folders", root / "prepared")
+    return {"folders": {"source": f"folder:{root / 'folders'}"}, "archives": {"source": f"tars:{root / 'archives'}"},
+            "prepared": {"source": "tfds:photos", "directory": root / "prepared"}}
+
+
+def kind_of(files, index):
+    """Tell by its name which kind an image is: the number that the name ends in."""
+    return list(KINDS)[int(files.name(index).removesuffix(".JPEG").rpartition("_")[2]) % len(KINDS)]
+
+
+@pytest.mark.parametrize("where", ["folders", "archives", "prepared"])
+def test_streamed_training_sees_right_pixels_of_every_kind(every_kind, where):
+    """A crop as large as the shorter side is a window of the right pixels; of a row, one of its pixels throughout."""
+    data = Photographs(**every_kind[where], size=SIDE, shorter_side=(SIDE, SIDE), test_shorter_side=SIDE, flip=False)
     files = find_images(data).train
-    example = training_example(files, data, 0, np.random.default_rng(0))
-    shown = of_run(data, np.zeros((32, 32, 3))).prepare(files.read(0), files.name(0))
-    assert np.abs(example.pixels.mean((0, 1)) - shown.mean((0, 1))).max() < 25  # another crop of the same image
+    seen = [training_example(files, data, index, np.random.default_rng(index)) for index in range(len(files.labels))]
+    assert {kind_of(files, index) for index in range(len(seen))} == set(KINDS)
+    for index, example in enumerate(seen):
+        _, right, tolerance = KINDS[kind_of(files, index)]
+        side = min(right.shape[:2])
+        windows = sliding_window_view(right.astype(int), (side, side), (0, 1)).transpose(0, 1, 3, 4, 2)
+        distances = np.abs(windows - example.pixels.astype(int)).max((2, 3, 4))
+        assert (example.broken, distances.min() <= tolerance) == (-1, True), kind_of(files, index)
+
+
+@pytest.mark.parametrize("where", ["folders", "archives", "prepared"])
+def test_streamed_evaluation_sees_right_pixels_of_every_kind(every_kind, where):
+    """The centre of the right pixels; a row or a column is resized, as Pillow does it."""
+    data = Photographs(**every_kind[where], size=SIDE, shorter_side=(SIDE, SIDE), test_shorter_side=SIDE)
+    files, preprocessing = find_images(data).test, of_run(data, np.zeros((SIDE, SIDE, 3)))
+    (view,) = views_of("single", preprocessing)
+    order = np.arange(len(files.labels))
+    seen = render(files, preprocessing, view, ViewBatch(order, SIDE, SIDE))[:, 0]
+    assert {kind_of(files, index) for index in order} == set(KINDS)
+    for index, pixels in zip(order, seen, strict=True):
+        _, right, tolerance = KINDS[kind_of(files, index)]
+        height, width = (SIDE * length // min(right.shape[:2]) for length in right.shape[:2])
+        resized = Image.fromarray(right.astype(np.uint8)).resize((width, height), Image.Resampling.BILINEAR)
+        top, left = (height - SIDE) // 2, (width - SIDE) // 2
+        wanted = np.asarray(resized.crop((left, top, left + SIDE, top + SIDE))).astype(int)
+        rounding = int((height, width) != right.shape[:2])
+        assert np.abs(pixels - wanted).max() <= tolerance + rounding, kind_of(files, index)
+
+
+def test_a_prepared_set_in_memory_has_right_pixels_of_every_kind(every_kind):
+    dataset = load_data(Data(**every_kind["prepared"], size=SIDE))
+    files = find_images(Data(**every_kind["prepared"], size=SIDE))
+    for split in ("train", "test"):
+        names = getattr(files, split)
+        for index, pixels in enumerate(getattr(dataset, split).pixels):
+            _, right, tolerance = KINDS[kind_of(names, index)]
+            if min(right.shape[:2]) == SIDE:
+                left, top = (right.shape[1] - SIDE) // 2, (right.shape[0] - SIDE) // 2
+                wanted = right[top:top + SIDE, left:left + SIDE].astype(int)
+                assert np.abs(pixels - wanted).max() <= tolerance, kind_of(names, index)
 
 
 def test_a_strip_is_seen_whole():

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from resjax.commands.detection import train_one_of
+from resjax.command_line import train_one_of
 from resjax.commands.tables import reproduce as command
 from resjax.detection import tables
 from resjax.detection.average_precision import Found
@@ -76,12 +76,12 @@ def test_a_file_of_detectors_as_a_script(tmp_path, monkeypatch, capsys):
     known = tables.load_detections(EXPERIMENTS / "detection.py")
     train_one_of(known, [], "detection.py")
     assert "scenes" in capsys.readouterr().out
-    with pytest.raises(BadInput, match="unknown detector"):
+    with pytest.raises(BadInput, match="unknown experiment 'scene'; did you mean 'scenes'"):
         train_one_of(known, ["scene"], "detection.py")
     seen = []
-    monkeypatch.setattr("resjax.commands.detection.train_detector", lambda run, folder: seen.append((run, folder)) or {
+    monkeypatch.setattr("resjax.detection.train.train_detector", lambda run, folder: seen.append((run, folder)) or {
         "name": run.name, "mean_average_precision": 1.0, "steps": run.steps, "images_per_second": 2.0})
-    monkeypatch.setattr("resjax.commands.detection.draw_run", lambda folder: (folder / "curve.png",))
+    monkeypatch.setattr("resjax.detection.pictures.draw_run", lambda folder: (folder / "curve.png",))
     train_one_of(known, ["bccd", "--workdir", str(tmp_path), "--data.source", "voc:/cells", "--steps", "7",
                          "--detector.pooling", "align"], "detection.py")
     (run, folder), = seen

@@ -231,11 +231,22 @@ def copy(photographs, tmp_path):
     return tmp_path / "copy"
 
 
-def test_an_unreadable_image_is_marked_and_the_next_takes_its_place(copy):
+def link_to_nothing(file):
+    file.unlink()
+    file.symlink_to("gone.JPEG")
+
+
+def folder(file):
+    file.unlink()
+    file.mkdir()
+
+
+@pytest.mark.parametrize("spoil", [lambda file: file.write_bytes(file.read_bytes()[:1000]), link_to_nothing, folder],
+                         ids=["cut", "a link to nothing", "a folder"])
+def test_an_unreadable_image_is_marked_and_the_next_takes_its_place(copy, spoil):
     data = small(copy, flip=False)
     photos = find_images(data)
-    file = Path(photos.train.name(5))
-    file.write_bytes(file.read_bytes()[:1000])
+    spoil(Path(photos.train.name(5)))
     found = batches(data, 3)
     broken = np.concatenate([batch.broken for batch in found])
     assert sorted(broken) == [-1] * 47 + [5]

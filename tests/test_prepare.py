@@ -51,7 +51,7 @@ def archive(tmp_path, monkeypatch):
 
 def test_cifar10_reads_back_by_tfds_and_by_us(tmp_path, archive):
     examples, directory = write_archive(tmp_path / "same.tar.gz"), tmp_path / "data"
-    folder = prepare_cifar10(directory, archive, lambda _: None)
+    folder = prepare_cifar10(directory, archive)
     assert folder == directory / "cifar10" / "3.0.2"
     builder = tfds.builder("cifar10", data_dir=directory)
     found = {record["id"].decode(): record for split in ("train", "test") for record in builder.as_data_source(split)}
@@ -65,20 +65,18 @@ def test_cifar10_reads_back_by_tfds_and_by_us(tmp_path, archive):
         assert sorted((p.tobytes(), label) for p, label in zip(*images, strict=True)) == expected
 
 
-def test_a_second_prepare_says_that_it_is_there(tmp_path, archive):
-    said = []
-    folder = prepare_cifar10(tmp_path / "data", archive, said.append)
+def test_a_second_prepare_says_that_it_is_there(tmp_path, archive, capsys):
+    folder = prepare_cifar10(tmp_path / "data", archive)
     before = sorted((file, file.stat().st_mtime_ns) for file in folder.iterdir())
-    assert prepare_cifar10(tmp_path / "data", tmp_path / "no.tar.gz", said.append) == folder
-    assert said[0] == "reading cifar-10-binary.tar.gz"
-    assert said[-1] == f"{folder} is there already"
+    assert prepare_cifar10(tmp_path / "data", tmp_path / "no.tar.gz") == folder
+    assert capsys.readouterr().err == f"{folder} is there already\n"
     assert sorted((file, file.stat().st_mtime_ns) for file in folder.iterdir()) == before
     assert [file.name for file in (tmp_path / "data").iterdir()] == ["cifar10"]
 
 
 def assert_refused(directory, archive, *messages):
     with pytest.raises(BadInput) as refused:
-        prepare_cifar10(directory, archive, lambda _: None)
+        prepare_cifar10(directory, archive)
     assert all(message in str(refused.value) for message in messages), refused.value
     assert not directory.exists() or list(directory.iterdir()) == []
 
@@ -108,7 +106,7 @@ def test_a_failure_in_the_middle_leaves_nothing(tmp_path, archive, monkeypatch, 
     monkeypatch.setattr(prepare, "png", failing)
     assert_refused(tmp_path / "data", archive, f"{tmp_path}/data: cannot prepare CIFAR-10 there", str(error))
     monkeypatch.setattr(prepare, "png", real)
-    assert prepare_cifar10(tmp_path / "data", archive, lambda _: None).is_dir()
+    assert prepare_cifar10(tmp_path / "data", archive).is_dir()
 
 
 def test_a_directory_that_cannot_be_made_is_refused(tmp_path, archive):
@@ -119,7 +117,7 @@ def test_what_lies_in_the_way_is_named_and_kept(tmp_path, archive):
     other = tmp_path / "data" / "cifar10" / "3.0.2" / "notes"
     other.mkdir(parents=True)
     with pytest.raises(BadInput, match=r"data: cannot prepare CIFAR-10 there: .*not empty.*3\.0\.2"):
-        prepare_cifar10(tmp_path / "data", archive, lambda _: None)
+        prepare_cifar10(tmp_path / "data", archive)
     assert list((tmp_path / "data").rglob("*")) == [other.parent.parent, other.parent, other]
 
 
@@ -131,11 +129,10 @@ def serve(monkeypatch, content, length):
 
 
 def test_cifar10_is_downloaded_where_no_archive_is_given(tmp_path, archive, monkeypatch):
-    content, said = archive.read_bytes(), []
+    content = archive.read_bytes()
     serve(monkeypatch, content, len(content))
-    folder = prepare_cifar10(tmp_path / "data", None, said.append)
+    folder = prepare_cifar10(tmp_path / "data", None)
     assert find_prepared("cifar10", tmp_path / "data") == folder
-    assert said[0] == "downloaded 0 of 0 MB"
     assert [file.name for file in (tmp_path / "data").iterdir()] == ["cifar10"]
 
 

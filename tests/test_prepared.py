@@ -16,6 +16,7 @@ from PIL import Image
 from resjax import BadInput, Data
 from resjax.data import images, load
 from resjax.data.prepared import feature_keys
+from resjax.files import CACHE_FORMAT
 
 CLASSES = ("cat", "dog", "emu")
 
@@ -211,6 +212,19 @@ def test_a_damaged_cache_is_rebuilt(tmp_path, decodes, spoil):
         data = read(tmp_path)
         assert_holds(data.train, train)
         assert_holds(data.test, test)
+    assert len(decodes) == 2
+
+
+def test_what_an_older_version_kept_is_not_read(tmp_path, decodes):
+    """Whole and sealed, under the name that it had before files were read as they are today, and of other pixels."""
+    train, test = numbered(20), numbered(6)
+    write_set(tmp_path, train=train, test=test)
+    read(tmp_path)
+    (file,) = (tmp_path / "cache" / "data").glob("*.npz")
+    for suffix, wrong in ((".npz", file.read_bytes()), (".json", file.with_suffix(".json").read_bytes())):
+        file.with_name(file.name.replace(f"-{CACHE_FORMAT}-", "-")).with_suffix(suffix).write_bytes(wrong)
+        file.with_suffix(suffix).unlink()
+    assert_holds(read(tmp_path).train, train)
     assert len(decodes) == 2
 
 

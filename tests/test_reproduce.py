@@ -20,6 +20,7 @@ from resjax.experiment_files import load_experiments
 from resjax.paper import TABLES, plan
 from resjax.paper.reproduce import part, shortened, train_missing
 from resjax.paper.results import Line, as_markdown, judge
+from resjax.progress import Screen
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 TABLE6 = TABLES["table6"]
@@ -139,11 +140,12 @@ def test_the_parts_of_two_machines_make_the_whole(tmp_path):
 
 def test_seeds_train_one_after_the_other(tmp_path, monkeypatch):
     trained = []
-    monkeypatch.setattr("resjax.paper.reproduce.train", lambda run, workdir, followed_by: trained.append(
-        (run.name, run.seed, followed_by)))
+    monkeypatch.setattr("resjax.paper.reproduce.train", lambda run, workdir: trained.append(
+        (run.name, run.seed, Screen.nets.number, Screen.nets.works)))
     train_missing(plan(TABLE6, EXPERIMENTS, tmp_path, seeds=2, only=["plain20", "resnet20"]), lambda _: None)
     assert [run[:2] for run in trained] == [(name, seed) for seed in (0, 1) for name in ("plain20", "resnet20")]
-    assert [run[2] for run in trained] == pytest.approx([3, 2, 1, 0])
+    assert [run[2] for run in trained] == [0, 1, 2, 3]
+    assert trained[0][3] == pytest.approx([40_551_040 * 64_000 * 128] * 4)  # multiply-adds: the nets take as long
 
 
 def test_a_shortened_schedule_is_in_proportion_and_says_so():

@@ -23,7 +23,7 @@ from resjax import Architecture, BadInput, Diverged, Interrupted, Optimizer, rea
 from resjax.command_line import guarded
 from resjax.data import Batch, Batching, Images, load, mean_image, permute
 from resjax.interrupt import requested, stop_requests
-from resjax.training import initial_state, loop, restore, sgd, state_digest, train_step
+from resjax.training import classification, initial_state, loop, restore, sgd, state_digest, train_step
 from resjax.training.in_memory import InMemoryBatch, InMemoryInputs
 from resjax.training.step import add_batch_statistics, train_steps
 
@@ -170,7 +170,7 @@ def test_last_good_checkpoint_is_named_and_kept(small, tmp_path, monkeypatch):
 
             return type("Lowered", (), {"compile": lambda _: call})()
 
-    monkeypatch.setattr("resjax.training.loop.train_steps", Poisoned())
+    monkeypatch.setattr("resjax.training.classification.train_steps", Poisoned())
     with pytest.raises(Diverged, match="the loss is nan at step 4"):
         train(small(), tmp_path, ONE)
     assert int(restore(tmp_path).state.step) == 2
@@ -236,7 +236,8 @@ def test_the_seeds_of_a_run_are_not_those_of_another(small, tmp_path):
 def signalled(number, name, count):
     """Send this process a signal when a function of the loop is called for the count-th time."""
     calls = iter(range(1, 1000))
-    real = getattr(loop, name)
+    module = loop if hasattr(loop, name) else classification
+    real = getattr(module, name)
 
     def interrupted(*arguments):
         if next(calls) == count:
@@ -244,7 +245,7 @@ def signalled(number, name, count):
         return real(*arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, name, interrupted)
+        patch.setattr(module, name, interrupted)
         yield
 
 

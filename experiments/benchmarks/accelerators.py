@@ -30,8 +30,8 @@ from resjax.data import Batch, Preprocessing
 from resjax.distributed import batch_sharding, replicated
 from resjax.evaluation.probabilities import look
 from resjax.files import write_json
-from resjax.training import initial_state, sgd, train_step
-from resjax.training.step import repeated
+from resjax.training import TrainState, initial_state, sgd
+from resjax.training.step import train_steps
 
 RESULTS = Path(__file__).parents[1] / "results" / "accelerators.json"
 LOOP = 100  # steps in a call of the small networks, as training runs
@@ -101,10 +101,12 @@ def lower(name: str, task: Task, spread: NamedSharding) -> Callable[[], Any]:
     batch = shaped(Batch(jax.ShapeDtypeStruct((task.batch, *image), jnp.float32),  # type: ignore[arg-type]
                          jax.ShapeDtypeStruct((task.batch,), jnp.int32)), spread)  # type: ignore[arg-type]
 
-    def steps(state: Any, batch: Batch) -> Any:
-        return repeated(lambda state, _: train_step(model, optimizer, state, batch), state, task.steps)
+    return lambda: train_steps.lower(model, optimizer, given, task.steps, state, batch)
 
-    return lambda: jax.jit(steps, donate_argnums=0).lower(state, batch)
+
+def given(state: TrainState, batch: Batch) -> Batch:
+    """Learn from the same batch in every step."""
+    return batch
 
 
 def main(only: Literal["h100", "v5e"] | None = None, task: str | None = None) -> None:

@@ -50,10 +50,10 @@ def transfer(workdir: Path = Path("runs/transfer"), steps: int = 1_500) -> None:
     tuned = load_experiments(FILES / "finetune.py")
     animals_run = str(workdir / "animals")
     runs: dict[str, Experiment] = {"animals": first}
-    scratch = replace(tuned["resnet20"], name="scratch", initialize_from="", data=vehicles)
+    scratch = replace(tuned["resnet20_tuned"], name="scratch", initialize_from="", data=vehicles)
     runs["scratch"] = scratch
     runs["scratch, the paper's rate"] = replace(scratch, optimizer=replace(scratch.optimizer, learning_rate=0.1))
-    runs["fine-tuned"] = replace(tuned["resnet20"], initialize_from=animals_run, data=vehicles)
+    runs["fine-tuned"] = replace(tuned["resnet20_tuned"], initialize_from=animals_run, data=vehicles)
     runs["last layer alone"] = replace(tuned["resnet20_head"], initialize_from=animals_run, data=vehicles)
     results = {name: train(run, workdir / name.replace(" ", "-").replace(",", "").replace("'", ""))
                for name, run in runs.items()}

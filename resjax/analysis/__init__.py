@@ -1,8 +1,16 @@
 """What can be measured on a network and its variables: pure functions that return arrays."""
 
-from resjax.analysis.blocks import residual_ratios, with_identity_blocks, with_swapped_blocks, without_block
+from resjax.analysis.blocks import (
+    gives_back,
+    residual_ratios,
+    with_identity_blocks,
+    with_swapped_blocks,
+    without_block,
+)
 from resjax.analysis.counts import Layer, count_macs, count_parameters, list_layers
+from resjax.analysis.landscape import landscape
 from resjax.analysis.layers import activation_norms, gradient_norms, response_deviations
 
-__all__ = ["Layer", "activation_norms", "count_macs", "count_parameters", "gradient_norms", "list_layers",
-           "residual_ratios", "response_deviations", "with_identity_blocks", "with_swapped_blocks", "without_block"]
+__all__ = ["Layer", "activation_norms", "count_macs", "count_parameters", "gives_back", "gradient_norms", "landscape",
+           "list_layers", "residual_ratios", "response_deviations", "with_identity_blocks", "with_swapped_blocks",
+           "without_block"]

@@ -53,6 +53,25 @@ def norm(x: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.square(x).sum())
 
 
+def gives_back(block: nn.Module, shape: tuple[int, ...], last: str, key: jax.Array) -> tuple[bool, bool]:
+    """Set a block's last layer to zero: does it give back its input, and the gradient, to the bit?
+
+    The input `shape` is drawn after a ReLU; the gradient should come back where the input is positive.
+    """
+    keys = jax.random.split(key, 3)
+    x, dy = jax.nn.relu(jax.random.normal(keys[0], shape)), jax.random.normal(keys[2], shape)
+    drawn = jax.jit(block.init)(keys[1], x)
+    zeroed = {**drawn, "params": {**drawn["params"], last: jax.tree.map(jnp.zeros_like, drawn["params"][last])}}
+
+    @jax.jit
+    def forward_and_back(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        y, pull = jax.vjp(lambda x: block.apply(zeroed, x, mutable=["batch_stats"])[0], x)
+        return y, pull(dy)[0]
+
+    y, dx = forward_and_back(x)
+    return bool((y == x).all()), bool((dx == jnp.where(x > 0, dy, 0)).all())
+
+
 def without_block(model: Any, variables: Any, stage: int, index: int) -> tuple[Any, Any]:
     """Take a block out of a network: 0 is the second of a stage, as the first may change dimensions.
 

@@ -17,6 +17,7 @@ class Layer(NamedTuple):
     output: tuple[int, ...]
     repeats: int
     macs: int
+    stride: int = 1
 
 
 def count_parameters(model: nn.Module, image: tuple[int, int, int]) -> int:
@@ -57,5 +58,6 @@ def _multiplications(jaxpr: Any, path: str, repeats: int) -> Iterator[Layer]:
                 yield from _multiplications(getattr(part, "jaxpr", part), name, inner)
         if equation.primitive.name in ("conv_general_dilated", "dot_general"):
             kernel, output = equation.invars[1].aval.shape, equation.outvars[0].aval.shape
+            stride, macs = max(equation.params.get("window_strides", (1,))), math.prod(output) * math.prod(kernel[:-1])
             layer = "/".join(part for part in name.split("/")[1:] if "." not in part)  # without the model, the loop
-            yield Layer(layer, kernel, output[1:], repeats, repeats * math.prod(output) * math.prod(kernel[:-1]))
+            yield Layer(layer, kernel, output[1:], repeats, repeats * macs, stride)

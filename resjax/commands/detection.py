@@ -1,49 +1,43 @@
 """Commands on detectors: train one, and find objects in pictures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from resjax.commands.arguments import parse
 from resjax.detection.config import Detection
-from resjax.detection.draw import confident, draw_boxes
-from resjax.detection.pictures import draw_run
-from resjax.detection.restore import find_in, restore_detector
-from resjax.detection.train import train_detector
-from resjax.errors import BadInput, check
+from resjax.errors import check
 from resjax.platform import keep_compiled_programs
+from resjax.progress import working
+from resjax.terminal import say
 
 
 @dataclass(frozen=True)
 class TrainArguments:
-    """Every value of the run can be overridden; wrong names and types are refused."""
+    """Train a detector, or go on where it was stopped. All values can be changed."""
 
     detection: Annotated[Detection, tyro.conf.arg(name="")]
     workdir: Path
     """Where the run is kept; the same command goes on there from where it was stopped."""
 
 
-def train_one_of(detections: Mapping[str, Detection], arguments: Sequence[str], program: str) -> None:
-    """Carry out `FILE NAME [--workdir W] [overrides]`, for a file of detectors that is run as a script.
+def train_detector(detection: Detection, arguments: Sequence[str], program: str) -> None:
+    """Train a detector, or go on where it was stopped."""
+    asked = parse(TrainArguments, arguments, program, default=TrainArguments(detection, Path("runs") / detection.name))
+    with working("loading JAX"):
+        from resjax.detection import train
+        from resjax.detection.pictures import draw_run
 
-    Raises BadInput that lists the names there are.
-    """
-    names = "\n".join(f"  {name}" for name in detections)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(f"python {program} NAME [--workdir W] [--seed S] [overrides]; NAME --help tells more.\n{names}")
-        return
-    name, *rest = arguments
-    if name not in detections:
-        raise BadInput(f"unknown detector {name!r}. There are: {', '.join(detections)}")
-    default = TrainArguments(detections[name], Path("runs") / name)
-    asked = tyro.cli(TrainArguments, prog=f"{program} {name}", args=rest, default=default)
-    result = train_detector(asked.detection, asked.workdir)
-    pictures = " and ".join(map(str, draw_run(asked.workdir)))
-    print(f"{result['name']}: mean average precision {result['mean_average_precision']:.2f} % at an overlap of 0.5 "
-          f"after {result['steps']} steps, {result['images_per_second']:.1f} images/s, "
-          f"{asked.workdir / 'result.json'}, {pictures}")
+    result = train.train_detector(asked.detection, asked.workdir)
+    with working("drawing"):
+        pictures = draw_run(asked.workdir)
+    say(f"{result['name']}: mean average precision {result['mean_average_precision']:.2f} % at an overlap of 0.5 "
+        f"after {result['steps']:,} steps, {result['images_per_second']:.1f} images/s")
+    say(f"In {asked.workdir}: result.json, {', '.join(picture.name for picture in pictures)}. "
+        f"Next: resjax detect {asked.workdir} IMAGE")
 
 
 def detect(
@@ -52,7 +46,9 @@ def detect(
     out: Path = Path("detections"),
     score: float = 0.5,
 ) -> None:
-    """Find objects in picture files; print them, and draw their boxes into copies of the pictures.
+    """Find objects in pictures, and draw them.
+
+    They are printed, and their boxes drawn into copies of the pictures.
 
     Args:
         network: The workdir of a detector's run.
@@ -64,14 +60,18 @@ def detect(
     check(0 <= score <= 1, f"score is {score}; it lies in [0, 1]")
     names = [file.stem for file in images]
     check(len(set(names)) == len(names), "two images have the same name, and their pictures would be one file")
-    keep_compiled_programs()
-    trained = restore_detector(network)
+    with working("loading the detector"):
+        from resjax.detection.draw import confident, draw_boxes
+        from resjax.detection.restore import find_in, restore_detector
+
+        keep_compiled_programs()
+        trained = restore_detector(network)
     out.mkdir(parents=True, exist_ok=True)
     for file, (pixels, everything) in zip(images, find_in(images, trained), strict=True):
         found = confident(everything, score)
         picture = out / f"{file.stem}.png"
         draw_boxes(pixels, found, trained.classes).save(picture)
-        print(f"{file}: {len(found.scores)} objects, {picture}")
+        say(f"{file}: {len(found.scores)} objects, {picture}")
         for (x1, y1, x2, y2), value, label in zip(found.boxes, found.scores, found.labels, strict=True):
             name = trained.classes[label - 1]
-            print(f"  {name:16} {100 * value:5.1f} %  x {x1:.0f} to {x2:.0f}, y {y1:.0f} to {y2:.0f}")
+            say(f"  {name:16} {100 * value:5.1f} %  x {x1:.0f} to {x2:.0f}, y {y1:.0f} to {y2:.0f}")

@@ -13,7 +13,9 @@ from resjax.experiment import Resize
 from resjax.files import read_json
 from resjax.network import Network, class_name
 from resjax.platform import keep_compiled_programs
+from resjax.progress import shown, working
 from resjax.serialization import flatten
+from resjax.terminal import say, tell
 from resjax.training import load, read_experiment, read_metrics, read_result
 from resjax.variants import StrideIn
 from resjax.weights import Bare, Form, Measured, export
@@ -21,7 +23,7 @@ from resjax.weights import Bare, Form, Measured, export
 
 @dataclass(frozen=True)
 class Unsaid:
-    """What tensors cannot say; the error says when it is needed."""
+    """What a file of weights cannot say; the error says when it is needed."""
 
     stride_in: StrideIn | None = None
     """Where the bottlenecks of a file of weights stride: 3x3 (v1.5: torchvision, timm) or 1x1 (v1: the paper)."""
@@ -39,7 +41,8 @@ NETWORK = "a run directory, a file of weights, a folder with one, or OWNER/NAME 
 
 def load_as(target: str, unsaid: Unsaid) -> Network:
     """Load a network, with what was said of it."""
-    network = load(target, stride_in=unsaid.stride_in, shortcut=unsaid.shortcut, key=unsaid.key)
+    with working(f"loading {target}"):
+        network = load(target, stride_in=unsaid.stride_in, shortcut=unsaid.shortcut, key=unsaid.key)
     if unsaid.resize is None:
         return network
     return network._replace(data=replace(network.data, resize=unsaid.resize),
@@ -53,57 +56,62 @@ def evaluate_networks(
     batch_size: int = 128,
     data: str | None = None,
     directory: Path | None = None,
-    unsaid: Asked = Unsaid(),
+    weights: Asked = Unsaid(),
 ) -> None:
-    """Measure the errors of a network, a run's newest checkpoint or anyone's weights, or of several together.
+    """Measure the errors of one network or several.
+
+    Of a run's newest checkpoint, or of anyone's weights; of several together, as an ensemble.
 
     Args:
         networks: A run directory, a file of weights, a folder with one, or OWNER/NAME on the Hugging Face Hub; of
             several, the mean of their softmax outputs is measured (an ensemble).
         split: Which images to measure on.
         views: How photographs are looked at; several views are averaged.
-        batch_size: Images at once; it changes the speed and nothing else.
+        batch_size: Images that are looked at together; it changes the speed and nothing else.
         data: What to read, if not what the network was trained on: folder:PATH, tars:PATH or tfds:NAME.
         directory: Where prepared TFDS sets lie, if not where the run found them.
-        unsaid: What tensors cannot say.
+        weights: What a file of weights cannot say.
     """
     if batch_size < 1:
         raise BadInput(f"batch-size is {batch_size}; it must be at least 1")
     if not networks:
         raise BadInput(f"name at least one network: {NETWORK}")
     keep_compiled_programs()
-    loaded = [load_as(network, unsaid) for network in networks]
-    errors = measure(loaded, split, views, batch_size, data, directory)
+    loaded = [load_as(network, weights) for network in networks]
+    with working(f"evaluating, {split}"):
+        errors = measure(loaded, split, views, batch_size, data, directory)
     names = " + ".join(network.name for network in loaded)
-    print(f"{names}, {split}{'' if views == 'single' else f', {views}'}: top-1 error {errors.top1_error:.2f} %, "
+    say(f"{names}, {split}{'' if views == 'single' else f', {views}'}: top-1 error {errors.top1_error:.2f} %, "
           f"top-5 error {errors.top5_error:.2f} %, loss {errors.loss:.4f}, {errors.images} images")
 
 
 def predict(
     network: Annotated[str, tyro.conf.Positional],
     images: Annotated[tuple[Path, ...], tyro.conf.Positional],
-    unsaid: Asked = Unsaid(),
+    weights: Asked = Unsaid(),
 ) -> None:
-    """Name the likeliest classes of image files. One that cannot be read is named, and the others are classified.
+    """Name the likeliest classes of pictures.
+
+    One that cannot be read is named, and the others are classified.
 
     Args:
         network: A run directory, a file of weights, a folder with one, or OWNER/NAME on the Hugging Face Hub.
         images: Image files of any size; the centre is brought to the size that the network was trained on.
-        unsaid: What tensors cannot say.
+        weights: What a file of weights cannot say.
     """
     if not images:
         raise BadInput("name at least one image file")
     keep_compiled_programs()
-    loaded = load_as(network, unsaid)
+    loaded = load_as(network, weights)
     unread = False
-    for file in images:
+    for file in shown(images, f"looking at pictures with {loaded.name}", len(images)):
         try:
             ranked = classify(file, loaded)
         except BadInput as error:
             unread = True
-            print(f"resjax: {error}", file=sys.stderr)
+            tell(f"resjax: {error}")
             continue
-        print(f"{file}: {', '.join(f'{class_name(loaded, label)} {100 * part:.1f} %' for label, part in ranked)}")
+        say(f"{file}: {', '.join(f'{class_name(loaded, label)} {100 * part:.1f} %' for label, part in ranked)}")
     if unread:
         sys.exit(1)
 
@@ -112,20 +120,23 @@ def export_network(
     network: Annotated[str, tyro.conf.Positional],
     to: Form,
     out: Path,
-    unsaid: Asked = Unsaid(),
+    weights: Asked = Unsaid(),
 ) -> None:
-    """Write a network into a new folder as others load it, with a model card that states its measured errors.
+    """Write a network as others load it.
+
+    Into a new folder, with a model card that states its measured errors.
 
     Args:
         network: A run directory, a file of weights, a folder with one, or OWNER/NAME on the Hugging Face Hub.
         to: As whom to name the weights: torchvision (timm and pytorch-cifar-models too), huggingface, keras, akamaster
             (pytorch_resnet_cifar10); or stablehlo, the whole function from pixels to logits for any process with JAX.
         out: The folder, which must not be there yet.
-        unsaid: What tensors cannot say.
+        weights: What a file of weights cannot say.
     """
-    loaded = load_as(network, unsaid)
-    folder = export(loaded, to, out, *recorded(Path(network)))
-    print(f"{folder}: {', '.join(sorted(file.name for file in folder.iterdir()))}")
+    loaded = load_as(network, weights)
+    with working(f"writing {out}"):
+        folder = export(loaded, to, out, *recorded(Path(network)))
+    say(f"{folder}: {', '.join(sorted(file.name for file in folder.iterdir()))}")
 
 
 def recorded(run_directory: Path) -> tuple[list[Measured], str]:

@@ -10,16 +10,20 @@ import tyro
 from resjax.accelerators import compile as compilers
 from resjax.accelerators.devices import find_device
 from resjax.accelerators.run import plan_run
+from resjax.commands.arguments import parse
+from resjax.commands.runs import SAME_KIND
+from resjax.errors import check
 from resjax.experiment import Experiment
 from resjax.files import write_json
+from resjax.progress import working
+from resjax.terminal import say
 
-SAME_KIND: Any = tyro.conf.AvoidSubcommands
 Name = Literal["h100", "h200", "a100", "b200", "v5e", "v5p", "v6e"]
 
 
 @dataclass(frozen=True)
 class PlanArguments:
-    """Every value of the experiment can be overridden, as for training."""
+    """Plan a run on devices that are not here. All values can be changed, as for training."""
 
     experiment: Annotated[Experiment, tyro.conf.arg(name="")]
     on: Name
@@ -33,12 +37,14 @@ class PlanArguments:
 
 
 def plan(experiment: Experiment, arguments: Sequence[str], program: str) -> None:
-    """Plan an experiment on devices that are not here: FILE:NAME --on DEVICE [--devices N] [--hosts M]."""
+    """Plan a run on devices that are not here."""
+    check(isinstance(experiment, Experiment), f"{experiment.name} trains a detector, and only classifiers are planned")
     compilers.prepare()
     default = PlanArguments(experiment, tyro.MISSING)
-    asked = tyro.cli(PlanArguments, prog=program, args=arguments, default=default, config=(SAME_KIND,))
-    found = plan_run(asked.experiment, asked.on, asked.devices, asked.hosts)
-    print("\n".join(lines(asked.experiment, asked.on, found)))
+    asked = parse(PlanArguments, arguments, program, default=default, config=(SAME_KIND,))
+    with working(f"compiling for {asked.devices} x {asked.on}"):
+        found = plan_run(asked.experiment, asked.on, asked.devices, asked.hosts)
+    say("\n".join(lines(asked.experiment, asked.on, found)))
     if asked.json:
         write_json(asked.json, found)
 

@@ -3,7 +3,8 @@
 import tarfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from PIL import Image
 from resjax.data.prepared import find_prepared, quiet_absl
 from resjax.errors import BadInput
 from resjax.files import digest, folder_aside, remove_leftovers
+from resjax.progress import shown, working
+from resjax.terminal import tell
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"  # as TFDS has it
@@ -22,7 +25,7 @@ SPLITS = {"train": [f"data_batch_{i}.bin" for i in range(1, 6)], "test": ["test_
 RECORD = 1 + 3 * 32 * 32  # a label, then the red, green and blue planes
 
 
-def prepare_cifar10(directory: Path, archive: Path | None = None, say: Callable[[str], None] = print) -> Path:
+def prepare_cifar10(directory: Path, archive: Path | None = None) -> Path:
     """Write `directory/cifar10/VERSION` as TFDS itself reads it, from the archive or else from the network.
 
     `archive` is the official "CIFAR-10 binary version (suitable for C programs)". Nothing is left half-written.
@@ -34,45 +37,39 @@ def prepare_cifar10(directory: Path, archive: Path | None = None, say: Callable[
     except BadInput:
         pass
     else:
-        say(f"{folder} is there already")
+        tell(f"{folder} is there already")
         return folder
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with folder_aside(directory / "cifar10") as aside:
             if archive is None:
-                archive = download(URL, aside / "cifar-10-binary.tar.gz", say)
+                archive = download(URL, aside / "cifar-10-binary.tar.gz")
             if not archive.is_file():
                 raise BadInput(f"{archive}: no such file; --archive names cifar-10-binary.tar.gz, from {URL}")
-            found = digest(archive)
+            with working(f"checking {archive.name}"):
+                found = digest(archive)
             if found != SHA256:
                 raise BadInput(f"{archive}: this is not the official binary archive, or it is damaged: "
                                f"its SHA-256 is {found}, the official one's {SHA256}; get it from {URL}")
-            say(f"reading {archive.name}")
             write_prepared(archive, aside)
             written = find_prepared("cifar10", aside)
             (directory / "cifar10").mkdir(exist_ok=True)
             written.rename(directory / "cifar10" / written.name)
     except (OSError, RuntimeError) as error:  # array_record raises RuntimeError on a full disk
         raise BadInput(f"{directory}: cannot prepare CIFAR-10 there: {error}") from None
-    folder = find_prepared("cifar10", directory)
-    say(f"{folder}: 50000 training and 10000 test images")
-    return folder
+    return find_prepared("cifar10", directory)
 
 
-def download(url: str, file: Path, say: Callable[[str], None]) -> Path:
-    """Fetch a file, telling of every tenth part."""
+def download(url: str, file: Path) -> Path:
+    """Fetch a file."""
     try:
         with urllib.request.urlopen(url, timeout=60) as response, file.open("wb") as out:
             total = int(response.headers.get("Content-Length") or 0)
-            told = done = 0
-            while block := response.read(1 << 20):
+            blocks = iter(partial(response.read, 1 << 20), b"")
+            for block in shown(blocks, f"downloading {file.name}, MB", -(-total // (1 << 20))):
                 out.write(block)
-                done += len(block)
-                if total and done * 10 // total > told:
-                    told = done * 10 // total
-                    say(f"downloaded {done / 1e6:.0f} of {total / 1e6:.0f} MB")
-            if done < total:
-                raise ConnectionError(f"the connection ended after {done} of {total} bytes")
+            if out.tell() < total:
+                raise ConnectionError(f"the connection ended after {out.tell()} of {total} bytes")
     except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
         reason = getattr(error, "reason", error)
         raise BadInput(f"{url}: {reason}; download it by other means and give it by --archive") from None
@@ -103,11 +100,13 @@ def write_prepared(archive: Path, directory: Path) -> None:
             return {split: self._generate_examples(split) for split in SPLITS}
 
         def _generate_examples(self, split: str) -> Any:
-            for number, (pixels, label) in enumerate(read_archive(archive, split)):
+            records = shown(read_archive(archive, split), f"writing {split}", 10_000 * len(SPLITS[split]))
+            for number, (pixels, label) in enumerate(records):
                 key = f"{split}_{number:05d}"
                 yield key, {"id": key, "image": BytesIO(png(pixels)), "label": label}
 
-    with quiet_absl():
+    with quiet_absl(), working("writing CIFAR-10"):
+        tfds.disable_progress_bar()  # ours tells
         Cifar10(data_dir=directory, file_format="array_record").download_and_prepare()
 
 

@@ -1,11 +1,27 @@
 """Faster R-CNN with residual networks (section 4.3 and appendix A of the paper): Tables 7 and 8."""
 
-from resjax.detection.average_precision import Found, average_precisions, mean_average_precision
-from resjax.detection.config import Detection, Detector, Sampling, Scenery
-from resjax.detection.evaluate import TrainedDetector, find_all
-from resjax.detection.networks import FasterRCNN
-from resjax.detection.restore import restore_detector
-from resjax.detection.train import train_detector
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from resjax.detection.average_precision import Found, average_precisions, mean_average_precision
+    from resjax.detection.config import Detection, Detector, Sampling, Scenery
+    from resjax.detection.evaluate import TrainedDetector, find_all
+    from resjax.detection.networks import FasterRCNN
+    from resjax.detection.restore import restore_detector
+    from resjax.detection.train import train_detector
 
 __all__ = ["Detection", "Detector", "FasterRCNN", "Found", "Sampling", "Scenery", "TrainedDetector",
            "average_precisions", "find_all", "mean_average_precision", "restore_detector", "train_detector"]
+
+HOMES = {  # imported when they are used, so that runs are listed at once
+    "average_precision": ("Found", "average_precisions", "mean_average_precision"),
+    "config": ("Detection", "Detector", "Sampling", "Scenery"), "evaluate": ("TrainedDetector", "find_all"),
+    "networks": ("FasterRCNN",), "restore": ("restore_detector",), "train": ("train_detector",)}
+
+
+def __getattr__(name: str) -> Any:
+    home = next((home for home, names in HOMES.items() if name in names), None)
+    if home is None:
+        raise AttributeError(f"module 'resjax.detection' has no attribute {name!r}")
+    return getattr(import_module(f"resjax.detection.{home}"), name)

@@ -1,13 +1,15 @@
 """What is annotated of an image, and what can be wrong with it: the same for every layout of data."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from resjax.data import decode
+from resjax.data.index import identity
 from resjax.errors import BadInput, check
 
 ROUNDING = 1.0  # pixels by which annotators' boxes leave their images, as some sets count from 0 and some from 1
@@ -126,6 +128,21 @@ def check_pixels(pixels: np.ndarray, record: Annotated) -> np.ndarray:
           f"{record.name}: the image has {width}x{height} pixels (width x height), and its annotation says "
           f"{record.width}x{record.height}")
     return pixels
+
+
+def identity_of(train: AnnotatedImages, test: AnnotatedImages) -> dict[str, Any]:
+    """Tell what a run's images are, wherever they lie: classes, numbers, and a digest of names, sizes and objects."""
+    return identity(train.classes, map(fingerprint, (train, test)), len(train.records), len(test.records))
+
+
+def fingerprint(images: AnnotatedImages) -> bytes:
+    """Digest what is annotated."""
+    sha = hashlib.sha256()
+    for record in images.records:
+        sha.update(f"{Path(record.name).name} {record.height} {record.width}".encode())
+        for array in (record.boxes, record.labels, record.difficult, record.crowd):
+            sha.update(array.tobytes())
+    return sha.digest()
 
 
 def number(box: Sequence[float]) -> str:

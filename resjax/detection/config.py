@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal, NamedTuple
 
 from resjax.errors import check
-from resjax.experiment import Count, Natural, NonNegative, Optimizer, Positive, check_source
+from resjax.experiment import Count, Natural, NonNegative, Optimizer, Positive, check_ghosts, check_source
 from resjax.serialization import Must, check_fields, flatten
 from resjax.variants import Block, StrideIn
 
@@ -70,17 +70,21 @@ class Sampling:
     anchors: Count = 256
     """Anchors of an image that a step learns from, at most half of them positive."""
     anchor_positive: Overlap = 0.7
-    """The overlap with an object from which on an anchor is positive, and below, that under which it is negative."""
+    """The overlap with an object from which on an anchor is positive."""
     anchor_negative: Overlap = 0.3
+    """The overlap with every object under which an anchor is background."""
     suppression: Overlap = 0.7
     """The overlap above which the better of two proposals suppresses the other."""
     smallest: NonNegative = 16.0
     """The shortest side of a proposal, in pixels."""
     train_candidates: Count = 12_000
-    """Anchors that come to the suppression in training, and below the proposals that it leaves."""
+    """Anchors of an image, the best, that come to the suppression in training."""
     train_proposals: Count = 2_000
+    """Proposals of an image that the suppression leaves in training, at most."""
     test_candidates: Count = 6_000
+    """Anchors of an image, the best, that come to the suppression in testing."""
     test_proposals: Count = 300
+    """Proposals of an image that the suppression leaves in testing, at most."""
     rois: Count = 128
     """Regions of an image that a step learns from, at most a quarter of them with an object."""
     foreground: Overlap = 0.5
@@ -92,6 +96,7 @@ class Sampling:
     class_suppression: Overlap = 0.3
     """The overlap above which the better of two detections of one class suppresses the other."""
     lowest_score: NonNegative = 0.01
+    """The lowest score of a detection that counts, 0 to 1."""
     detections: Count = 100
     """Detections of an image at most."""
 
@@ -167,8 +172,8 @@ class Detection:
         check(self.optimizer.backbone_rate == 1,
               "optimizer.backbone-rate is for classifiers; detector.frozen-stages keeps layers as they are")
         ghosts = self.detector.ghost_batch_size
-        check(self.detector.frozen_batch_norm or self.batch_size % ghosts == 0,
-              f"batch-size {self.batch_size} is not a multiple of detector.ghost-batch-size {ghosts}")
+        if not self.detector.frozen_batch_norm:
+            check_ghosts(self.batch_size, ghosts, "detector.ghost-batch-size")
 
     def differences(self, other: "Detection") -> list[str]:
         """Name the fields, with both values, by which the two lead to different results, or to another log."""

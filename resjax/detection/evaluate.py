@@ -51,7 +51,7 @@ def find_all(trained: TrainedDetector, images: AnnotatedImages, batch_size: int 
     run, data = trained.detection, trained.detection.data
     rows = list(rows_of(images, data, batch_size))
     with ThreadPoolExecutor() as pool:
-        for indices, size in shown(rows, "detects", len(rows), batch_size):
+        for indices, size in shown(rows, "detecting", len(rows), batch_size):
             padded = [*indices, *[indices[-1]] * (batch_size - len(indices))]  # one shape for the last batch too
             prepared = list(pool.map(lambda index: prepare(images, index, data), padded))
             most = max(1, max(len(record.boxes) for _, record in prepared))

@@ -135,21 +135,22 @@ class Batches:
         """Divide an epoch's images into batches `[batches, batch_size]` of one size each; the last repeats some."""
         return epoch_rows(tuple(map(tuple, self.groups)), self.batch_size, self.seed, epoch)
 
-    def at(self, step: int, pool: ThreadPoolExecutor) -> Batch:
-        """Make the batch of a step."""
+    def at(self, step: int, pool: ThreadPoolExecutor, process: int = 0, processes: int = 1) -> Batch:
+        """Make the batch of a step, or of it the part that is this process's own."""
         epoch, row = divmod(step, len(self.rows(0)))
         indices = self.rows(epoch)[row]
         flips = np.random.default_rng([self.seed, epoch, row]).random(len(indices)) < 0.5 * self.data.flip
+        indices, flips = (np.split(array, processes)[process] for array in (indices, flips))
         prepared = list(pool.map(lambda index, flip: prepare(self.images, index, self.data, flip), indices, flips))
         size = padded_size(resized_size(self.images.records[indices[0]], self.data), self.data)
         return assemble(prepared, size, self.most, self.ground)
 
-    def steps(self, steps: range) -> Generator[Batch]:
+    def steps(self, steps: range, process: int = 0, processes: int = 1) -> Generator[Batch]:
         """Make the batches of some steps, the next ones ahead; the images of a batch are read side by side."""
         with ThreadPoolExecutor() as readers, ThreadPoolExecutor(1) as maker:
             waiting: deque[Future[Batch]] = deque()
             for step in steps:
-                waiting.append(maker.submit(self.at, step, readers))
+                waiting.append(maker.submit(self.at, step, readers, process, processes))
                 if len(waiting) > AHEAD:
                     yield waiting.popleft().result()
             while waiting:

@@ -10,12 +10,12 @@ import numpy as np
 
 from resjax.detection.annotations import Annotated, Drawn, read_image
 from resjax.detection.average_precision import Found
+from resjax.detection.config import Detection
 from resjax.detection.evaluate import TrainedDetector, find_all
 from resjax.detection.networks import FasterRCNN
-from resjax.detection.run_files import read_detection
 from resjax.detection.step import draw_onto, optimizer_of
-from resjax.errors import BadInput
-from resjax.training.checkpoint import read_latest
+from resjax.training.restore import restore_state
+from resjax.training.run_directory import read_described
 
 
 @dataclass(frozen=True)
@@ -33,21 +33,16 @@ class Pictures:
 
 
 def restore_detector(folder: str | Path, device: jax.Device | None = None) -> TrainedDetector:
-    """Restore the newest checkpoint of a run onto one device; nothing in its folder changes.
+    """Restore the newest checkpoint of a run onto one device, and of a finished run the one that its result tells of.
 
-    Raises BadInput where there is none, or all are damaged.
+    Raises BadInput where there is none, or it is damaged or another. Nothing in the run's folder changes.
     """
     folder = Path(folder)
-    detection, classes = read_detection(folder)
+    detection, (classes,) = read_described(folder, Detection, {"classes": tuple[str, ...]})
     model = FasterRCNN(detection.detector, len(classes))
     place = jax.sharding.SingleDeviceSharding(device or jax.local_devices()[0])
-    shapes = jax.eval_shape(partial(draw_onto, place, model, optimizer_of(detection)),
-                            np.zeros((1, 1, 3), np.float32), detection.seed)
-    state = None
-    if (folder / "checkpoints").is_dir():
-        state = read_latest(folder, jax.tree.map(lambda x: x.update(sharding=place), shapes), step=None)
-    if state is None:
-        raise BadInput(f"{folder}: no checkpoint yet; its first comes at step {detection.checkpoint_steps}")
+    draw = partial(draw_onto, place, model, optimizer_of(detection), np.zeros((1, 1, 3), np.float32))
+    state = restore_state(folder, detection, jax.eval_shape(draw, detection.seed), place)
     return TrainedDetector(detection, classes, model, state.variables, np.asarray(state.mean))
 
 

@@ -22,18 +22,22 @@ from resjax.training.step import TrainState
 ANCHOR_BETA = 1 / 9  # where smooth L1 turns straight for anchors, as in the authors' code; 1 for regions
 
 
+LOSSES = ("anchor_class", "anchor_box", "region_class", "region_box")
+
+
 class Losses(NamedTuple):
-    """The four losses, means over the images of a batch; the share of wrong regions in percent; the rate."""
+    """The four losses and the share of wrong regions in percent, summed over `images`; the rate of the update."""
 
     anchor_class: jax.Array
     anchor_box: jax.Array
     region_class: jax.Array
     region_box: jax.Array
     error: jax.Array
+    images: jax.Array
     learning_rate: jax.Array
 
     @property
-    def total(self) -> jax.Array:
+    def loss(self) -> jax.Array:
         """Add the four losses, of equal weight."""
         return self.anchor_class + self.anchor_box + self.region_class + self.region_box
 
@@ -52,7 +56,10 @@ def anchors_of(detector: Detector, height: int, width: int) -> jax.Array:
 
 
 def losses_of(outputs: Outputs, anchors: AnchorTargets, rules: Sampling) -> Losses:
-    """Compute the losses; those of boxes are divided by as many examples as those of classes, as by the authors."""
+    """Compute the losses of one image, the mean over the batch.
+
+    Those of boxes are divided by as many examples as those of classes, as by the authors.
+    """
     regions: RegionTargets = outputs.regions
     images = len(outputs.objectness)
     drawn, filled = anchors.sampled.astype(jnp.float32), regions.valid.astype(jnp.float32)
@@ -65,7 +72,7 @@ def losses_of(outputs: Outputs, anchors: AnchorTargets, rules: Sampling) -> Loss
         box_loss(outputs.anchor_deltas, anchors.deltas, anchors.positive / sampled, ANCHOR_BETA),
         class_loss(outputs.logits, regions.labels, filled / valid),
         box_loss(deltas, regions.deltas, filled * (regions.labels > 0) / valid, 1.0),
-        100 * wrong.sum() / jnp.maximum(filled.sum(), 1), jnp.float32(0))
+        100 * wrong.sum() / jnp.maximum(filled.sum(), 1), jnp.int32(1), jnp.float32(0))
 
 
 def train_step(model: FasterRCNN, optimizer: optax.GradientTransformationExtraArgs, run: Detection, state: TrainState,
@@ -90,13 +97,14 @@ def train_step(model: FasterRCNN, optimizer: optax.GradientTransformationExtraAr
             {"params": params, "batch_stats": state.batch_stats}, normalize(images, state.mean, run.data.std), choose,
             train=True, mutable=["batch_stats"], rngs={"dropout": jax.random.fold_in(key, 2)})
         losses = losses_of(outputs, targets, rules)
-        return losses.total, (losses, updated.get("batch_stats", {}))
+        return losses.loss, (losses, updated.get("batch_stats", {}))
 
     gradients, (losses, batch_stats) = jax.grad(loss, has_aux=True)(state.params)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, error=losses.error)
     state = state.replace(step=state.step + 1, params=optax.apply_updates(state.params, updates),
                           batch_stats=batch_stats, opt_state=opt_state)
-    return state, losses._replace(learning_rate=learning_rate(opt_state))
+    sums: Losses = jax.tree.map(lambda mean: len(images) * mean, losses)
+    return state, sums._replace(learning_rate=learning_rate(opt_state))
 
 
 def optimizer_of(run: Detection) -> optax.GradientTransformationExtraArgs:

@@ -1,207 +1,134 @@
-"""A detector's run, from top to bottom: images, state, steps, average precision, checkpoints, result."""
+"""Training a detector: what the loop is told of networks, annotated images and average precision."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from signal import Signals
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 import optax
-from orbax.checkpoint import CheckpointManager
+from jax.sharding import NamedSharding
 
-from resjax.detection.annotations import AnnotatedImages
+from resjax.detection.annotations import AnnotatedImages, identity_of
 from resjax.detection.average_precision import average_precisions, mean_average_precision
 from resjax.detection.coco_metric import check_installed, coco_precision
 from resjax.detection.config import Detection
 from resjax.detection.evaluate import TrainedDetector, find_all
 from resjax.detection.images import Batch, Batches, open_annotated
 from resjax.detection.initialize import Weights, initial_weights, start_from
-from resjax.detection.log import DetectionLog, LossSums
 from resjax.detection.networks import FasterRCNN
-from resjax.detection.run_files import check_same_run, read_finished, write_detection
-from resjax.detection.step import draw_onto, optimizer_of, train_step
+from resjax.detection.step import LOSSES, draw_onto, optimizer_of, train_step
 from resjax.distributed import batch_sharding, replicated
-from resjax.errors import Diverged, Interrupted, check
-from resjax.files import write_json
-from resjax.interrupt import requested, requests, stop_requests
-from resjax.platform import keep_compiled_programs
-from resjax.training.checkpoint import checkpoints, restore_latest, save
-from resjax.training.log import Stopwatch, rewind_metrics
-from resjax.training.run_directory import claimed, environment
-from resjax.training.step import TrainState, state_digest
+from resjax.training import loop
+from resjax.training.log import Line, Log, RunningMetrics
+from resjax.training.run_directory import check_images, write_run
+from resjax.training.step import TrainState
 
 
-class Run(NamedTuple):
-    """What does not change while a detector trains."""
+def train_detector(detection: Detection, run_directory: str | Path,
+                   devices: Sequence[jax.Device] | None = None) -> dict[str, Any]:
+    """Train, or go on where the last process stopped; return what `result.json` holds. See `resjax.train`."""
+    return loop.train(detection, Path(run_directory), partial(open_faster_rcnn, detection),
+                      devices or jax.devices())
+
+
+@dataclass(frozen=True)
+class RunningLosses(RunningMetrics):
+    """Sums over images of the losses, and of the shares of wrong regions, since the last line of the log."""
+
+    anchor_class: float = 0.0
+    anchor_box: float = 0.0
+    region_class: float = 0.0
+    region_box: float = 0.0
+    error: float = 0.0
+
+    def means(self) -> Line:
+        """Divide by the images; the loss is the sum of the four."""
+        means = {name: getattr(self, name) / self.images for name in (*LOSSES, "error")}
+        return {"loss": sum(means[name] for name in LOSSES), **means}
+
+
+@dataclass(frozen=True)
+class DetectionTask:
+    """A detector that learns from annotated images, and is measured on others."""
 
     detection: Detection
     batches: Batches
     test: AnnotatedImages
     model: FasterRCNN
     optimizer: optax.GradientTransformationExtraArgs
-    manager: CheckpointManager
-    log: DetectionLog
+    weights: Weights
+    sharding: NamedSharding
+    log: Log
 
+    metrics = RunningLosses
 
-def train_detector(detection: Detection, run_directory: str | Path,
-                   devices: Sequence[jax.Device] | None = None) -> dict[str, Any]:
-    """Train, or go on where the last process stopped; return what `result.json` holds.
+    def first(self) -> TrainState:
+        """Draw the first state onto the devices."""
+        mean, seed = self.weights.mean, self.detection.seed
+        first: TrainState = draw_onto(replicated(self.sharding), self.model, self.optimizer, mean, seed)
+        return first
 
-    Raises BadInput for wrong data or a run directory that is not this run's, Diverged where the loss is no longer
-    finite, Interrupted after Ctrl-C, SIGTERM or SIGHUP with the state saved, OSError where the disk is full.
-    """
-    devices, folder = devices or jax.devices(), Path(run_directory)
-    check(detection.batch_size % len(devices) == 0,
-          f"batch-size {detection.batch_size} does not divide over {len(devices)} devices")
-    keep_compiled_programs()
-    log = DetectionLog(folder, f"{detection.name} seed {detection.seed}", detection.steps, detection.batch_size)
-    with stop_requests(), claimed(folder, detection):  # type: ignore[arg-type]  # it compares only where both are Experiments
-        check_same_run(folder, detection)
-        if result := read_finished(folder):
-            return result
+    def start(self, first: TrainState) -> TrainState:
+        """Put the weights that the run starts from into its first state."""
+        return start_from(self.weights, first)
+
+    def describe(self) -> None:
+        """Write `detection.json`."""
+        images, devices = identity_of(self.batches.images, self.test), list(self.sharding.mesh.devices.flat)
+        write_run(self.log.run_directory, self.detection, {"classes": images["classes"], "images": images}, devices)
+
+    @contextmanager
+    def inputs(self, state: TrainState, steps: range) -> Iterator[Iterator[tuple[int, Batch]]]:
+        """Open the batches of some steps, each copied to the devices while they are busy with the step before it."""
+        place = partial(jax.make_array_from_process_local_data, self.sharding)
+        with closing(self.batches.steps(steps, jax.process_index(), jax.process_count())) as batches:
+            yield ((1, jax.tree.map(place, batch)) for batch in batches)
+
+    def lower(self, count: int, state: TrainState, inputs: Any) -> Any:
+        """Lower the step for images of one padded size; the state stays where it lies."""
+        update = partial(train_step, self.model, self.optimizer, self.detection)
+        return jax.jit(update, donate_argnums=0, out_shardings=state.step.sharding).lower(state, inputs)
+
+    def average(self, state: TrainState, heed: Callable[[], None]) -> TrainState:
+        """Return the state as it is: its batch norm is frozen, or keeps moving averages over many small batches."""
+        return state
+
+    def measure(self, state: TrainState, last: bool) -> list[Line]:
+        """Measure the average precision on the test images: by area, by 11 points, and on COCO's as COCO does."""
+        detection, classes = self.detection, self.test.classes
+        variables, mean = jax.device_get((state.variables, state.mean))
+        found = find_all(TrainedDetector(detection, classes, self.model, variables, mean), self.test,
+                         detection.batch_size)
+        by_area, by_points = (average_precisions(self.test.records, found, len(classes), rule)
+                              for rule in ("area", "11-point"))
+        line = {"kind": "detection", "mean_average_precision": mean_average_precision(by_area),
+                "eleven_point": mean_average_precision(by_points),
+                "average_precision": {name: None if np.isnan(value) else float(value)
+                                      for name, value in zip(classes, by_area, strict=True)}}
         if detection.data.source.startswith("coco:"):
-            check_installed()  # now, and not when the run is over
-        images = open_annotated(detection.data, train=True)
-        test = open_annotated(detection.data, train=False, classes=images.classes)
-        for text in (*images.left_out, *test.left_out):
-            log.tell(text)
-        model, optimizer = FasterRCNN(detection.detector, len(images.classes)), optimizer_of(detection)
-        with checkpoints(folder, clear=True) as manager:
-            weights = initial_weights(detection, images)
-            batches = Batches(images, detection.data, detection.batch_size, detection.seed, weights.mean.reshape(3))
-            run = Run(detection, batches, test, model, optimizer, manager, log)
-            state, sums = restore_or_draw(run, devices, weights)
-            with requests(held=True):
-                state, sums = make_steps(run, state, sums, devices)
-                keep(run, state, sums)
-            manager.wait_until_finished()
-            result = finish(run, state, sums) | environment(devices)
-            write_json(folder / "result.json", result)
-            return result
+            measured = coco_precision(self.test.records, found, classes)._asdict()
+            line |= {f"coco_{key}": None if np.isnan(value) else value for key, value in measured.items()}
+        return [line]
+
+    def result(self, lines: list[Line]) -> Line:
+        """Return the average precisions."""
+        return {key: value for line in lines for key, value in line.items() if key not in ("step", "kind")}
 
 
-def restore_or_draw(run: Run, devices: Sequence[jax.Device], weights: Weights) -> tuple[TrainState, LossSums]:
-    """Restore a run's newest state, or draw its first, with the weights it starts from."""
-    detection, log = run.detection, run.log
-    mean = weights.mean
-    first = draw_onto(replicated(batch_sharding(devices)), run.model, run.optimizer, mean, detection.seed)
-    restored = restore_latest(run.manager, first)
-    state, meta = restored or (start_from(weights, first), {"sums": {}})
-    write_detection(log.run_directory, detection, run.batches.images.classes, devices)
-    rewind_metrics(log, int(state.step))
-    if int(state.step):
-        log.tell(f"goes on from step {int(state.step)}")
-    return state, LossSums(**meta["sums"])
-
-
-def make_steps(run: Run, state: TrainState, sums: LossSums,
-               devices: Sequence[jax.Device]) -> tuple[TrainState, LossSums]:
-    """Make the steps that are left; log, measure, save and stop on the way.
-
-    The losses of a step are fetched when the next one is under way, so that the devices never wait for the host.
-    """
-    detection, step, pending, compiled, watch = run.detection, int(state.step), None, {}, Stopwatch()
-    with placed_batches(run, range(step, detection.steps), devices) as batches:
-        for batch in watch.waits(batches):
-            if (size := batch.images.shape[1:3]) not in compiled:
-                with watch.stopped():
-                    compiled[size] = compile_step(run, step, state, batch)
-            state, losses = compiled[size](state, batch)
-            if pending is not None:
-                sums = add_losses(run, step, sums, pending, watch)
-            step, pending = step + 1, losses
-            stop = requested()
-            if stop or any(step % steps == 0 for steps in (detection.evaluate_steps, detection.checkpoint_steps)):
-                sums, pending = add_losses(run, step, sums, pending, watch), None
-                if step < detection.steps:
-                    with watch.stopped():
-                        pause(run, state, sums, stop)
-    return state, sums if pending is None else add_losses(run, step, sums, pending, watch)
-
-
-def compile_step(run: Run, step: int, state: TrainState, batch: Batch) -> Any:
-    """Compile the step for images of one padded size, and tell how long it took; the state stays where it lies."""
-    watch = Stopwatch()
-    update = partial(train_step, run.model, run.optimizer, run.detection)
-    compiled = jax.jit(update, donate_argnums=0, out_shardings=state.step.sharding).lower(state, batch).compile()
-    run.log.record({"step": step, "kind": "compile", "seconds": watch.lap()[0]})
-    return compiled
-
-
-@contextmanager
-def placed_batches(run: Run, steps: range, devices: Sequence[jax.Device]) -> Iterator[Iterator[Batch]]:
-    """Open the batches of some steps, each copied to the devices while they are busy with the step before it."""
-    sharding = batch_sharding(devices)
-    with closing(run.batches.steps(steps)) as batches:
-        yield (jax.device_put(batch, sharding) for batch in batches)
-
-
-def add_losses(run: Run, step: int, sums: LossSums, losses: Any, watch: Stopwatch) -> LossSums:
-    """Add the losses of the step that ended at `step`, and tell them. Raises Diverged where they are not finite."""
-    losses = jax.device_get(losses)
-    if not np.isfinite(losses.total):
-        raise Diverged(f"the loss is {losses.total} at step {step}; the checkpoints before it are kept in "
-                       f"{run.log.run_directory}")
-    sums = sums.plus(losses, *watch.lap())
-    line = sums.line(step, float(losses.learning_rate), run.detection.batch_size)
-    if step % run.detection.log_steps == 0 or step == run.detection.steps:
-        run.log.record(line)
-        return sums.emptied()
-    run.log.glance(line)
-    return sums
-
-
-def pause(run: Run, state: TrainState, sums: LossSums, stop: int) -> None:
-    """Measure and save between two steps where it is time to. Raises Interrupted where somebody asked to stop."""
-    detection, step = run.detection, int(state.step)
-    if step % detection.evaluate_steps == 0 and not stop:
-        try:
-            with requests(held=False):
-                measure(run, state)
-        except Interrupted as request:
-            stop = request.signal
-    if stop:
-        if run.manager.latest_step() != step:
-            keep(run, state, sums)
-            run.manager.wait_until_finished()
-        raise Interrupted(f"{Signals(stop).name}: saved step {step} of {detection.steps} in {run.log.run_directory}; "
-                          "the same command goes on from there", stop)
-    if step % detection.checkpoint_steps == 0:
-        keep(run, state, sums)
-
-
-def keep(run: Run, state: TrainState, sums: LossSums) -> None:
-    """Begin to save the state and what belongs to it."""
-    save(run.manager, state, {"sums": vars(sums)})
-
-
-def measure(run: Run, state: TrainState) -> dict[str, Any]:
-    """Measure the average precision on the test images, record and return it: by area, and by 11 points."""
-    classes, detection = run.test.classes, run.detection
-    variables, mean = jax.device_get((state.variables, state.mean))
-    found = find_all(TrainedDetector(detection, classes, run.model, variables, mean), run.test, detection.batch_size)
-    by_area, by_points = (average_precisions(run.test.records, found, len(classes), rule)
-                          for rule in ("area", "11-point"))
-    line = {"step": int(state.step), "kind": "detection", "mean_average_precision": mean_average_precision(by_area),
-            "eleven_point": mean_average_precision(by_points),
-            "average_precision": {name: None if np.isnan(value) else float(value)
-                                  for name, value in zip(classes, by_area, strict=True)}}
+def open_faster_rcnn(detection: Detection, devices: Sequence[jax.Device], log: Log) -> DetectionTask:
+    """Open a run's images, and load the weights that it starts from. Raises BadInput for what is wrong with them."""
     if detection.data.source.startswith("coco:"):
-        measured = coco_precision(run.test.records, found, classes)._asdict()
-        line |= {f"coco_{key}": None if np.isnan(value) else value for key, value in measured.items()}
-    run.log.record(line)
-    return line
-
-
-def finish(run: Run, state: TrainState, sums: LossSums) -> dict[str, Any]:
-    """Measure the last state and gather what the run came to."""
-    detection = run.detection
-    measured = {key: value for key, value in measure(run, state).items() if key not in ("step", "kind")}
-    return {"name": detection.name, "seed": detection.seed, "steps": detection.steps,
-            "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)), **measured,
-            "train_seconds": sums.total_seconds,
-            "images_per_second": detection.steps * detection.batch_size / max(sums.total_seconds, 1e-9),
-            "state_digest": state_digest(state)}
+        check_installed()  # now, and not when the run is over
+    images = open_annotated(detection.data, train=True)
+    test = open_annotated(detection.data, train=False, classes=images.classes)
+    for text in (*images.left_out, *test.left_out):
+        log.tell(text)
+    check_images(log.run_directory, detection, identity_of(images, test))
+    weights = initial_weights(detection, images)
+    batches = Batches(images, detection.data, detection.batch_size, detection.seed, weights.mean.reshape(3))
+    return DetectionTask(detection, batches, test, FasterRCNN(detection.detector, len(images.classes)),
+                         optimizer_of(detection), weights, batch_sharding(devices), log)

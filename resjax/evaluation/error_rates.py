@@ -15,7 +15,7 @@ from resjax.evaluation.probabilities import log_probabilities, log_probabilities
 from resjax.evaluation.views import Protocol, views_of
 from resjax.experiment import Data, Photographs
 from resjax.network import Classifier, Network, as_classifier, check_last_layer, imagenet_classes
-from resjax.progress import tell
+from resjax.terminal import tell
 
 
 class ErrorRates(NamedTuple):

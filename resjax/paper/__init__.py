@@ -1,10 +1,11 @@
 """The paper's tables and figures, and what it takes to reproduce them."""
 
 from resjax.paper.figures import Drawing, Verdict
-from resjax.paper.report import write_findings, write_report, write_tensorboard
+from resjax.paper.report import write_report
 from resjax.paper.reproduce import Run, find_table, part, plan, read_from, train_missing
 from resjax.paper.results import write_table
 from resjax.paper.tables import TABLES, Table, table1
+from resjax.paper.tensorboard import write_tensorboard
 
 __all__ = ["TABLES", "Drawing", "Run", "Table", "Verdict", "find_table", "part", "plan", "read_from", "table1",
-           "train_missing", "write_findings", "write_report", "write_table", "write_tensorboard"]
+           "train_missing", "write_report", "write_table", "write_tensorboard"]

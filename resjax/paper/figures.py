@@ -96,7 +96,7 @@ def figure6(runs: Sequence[Run]) -> Drawing:
         axis.set(title=title, xlabel="iteration")
         finish(axis)
     axes[0].set(ylabel="error (%)", ylim=(0, None))  # last, as one side may be empty and both share the axis
-    figure.suptitle("test error (black, bold) and training error (blue, thin)", fontsize="medium")
+    figure.suptitle("test error (bold) and training error (thin)", fontsize="medium")
     last = {run.row.title: curve(run, "train").errors[-1] for run in runs}
     claimed = [*pairwise(plain), *pairwise(residual[::-1]), *same_depth(residual, plain)]
     return Drawing("Figure 6: errors over the iterations", figure, tuple(

@@ -11,7 +11,8 @@ from resjax.errors import BadInput
 from resjax.experiment import Experiment, image_shape
 from resjax.experiment_files import load_experiments, select
 from resjax.paper.tables import TABLES, Row, Table
-from resjax.progress import tell
+from resjax.progress import one_by_one
+from resjax.terminal import tell
 from resjax.training import read_result, train
 
 
@@ -26,7 +27,8 @@ class Run(NamedTuple):
 def find_table(name: str) -> Table:
     """Return the table of that name. Raises BadInput that lists those there are."""
     if name not in TABLES:
-        raise BadInput(f"unknown table {name!r}; there are: table1, {', '.join(TABLES)}, article")
+        raise BadInput(f"unknown table {name!r}; there are: table1, {', '.join(TABLES)}, table7, table8, "
+                       "article")
     return TABLES[name]
 
 
@@ -112,7 +114,5 @@ def train_missing(runs: Sequence[Run], tell: Callable[[str], None]) -> None:
     """Train what is not finished, one run after the other; what was cut off goes on where it was."""
     missing = [run for run in runs if not (run.run_directory / "result.json").exists()]
     tell(f"{len(runs)} runs: {len(runs) - len(missing)} are finished, {len(missing)} to train")
-    works = [work(run.experiment) for run in missing]
-    for number, run in enumerate(missing):
-        tell(f"{number + 1} of {len(missing)}: {run.run_directory}")
-        train(run.experiment, run.run_directory, followed_by=sum(works[number + 1:]) / works[number])
+    for run in one_by_one(missing, [work(run.experiment) for run in missing]):
+        train(run.experiment, run.run_directory)

@@ -198,5 +198,6 @@ def count(depth: int, option: Option, stride_in: StrideIn) -> list[str]:
 
 
 def markdown(rows: list[list[str]]) -> str:
-    """Write a table; its first row is the head."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]])
+    """Write a table; its first row is the head. A bar within a cell is written so that it ends none."""
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [cells[0], ["---"] * len(cells[0]), *cells[1:]])

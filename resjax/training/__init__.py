@@ -1,8 +1,8 @@
 """Training: state, step, loop, optimiser, checkpoints."""
 
+from resjax.training.classification import train
 from resjax.training.in_memory import fit
 from resjax.training.log import read_metrics
-from resjax.training.loop import train
 from resjax.training.optimizer import sgd
 from resjax.training.restore import Trained, load, restore
 from resjax.training.run_directory import read_experiment, read_result

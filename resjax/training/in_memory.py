@@ -108,7 +108,7 @@ class InMemory:
 def open_in_memory(experiment: Experiment, data: Data, devices: Sequence[jax.Device], log: Log) -> InMemory:
     """Load the images and put them onto every device. Raises BadInput where they are missing or wrong."""
     loaded, sharding = load(data), batch_sharding(devices)
-    log.remark(loaded.remark)
+    log.tell(loaded.remark)
     train, validation, test = jax.device_put((loaded.train, loaded.validation, loaded.test), replicated(sharding))
     batch = InMemoryBatch(Batching(experiment.batch_size, data.pad, data.flip), data.std, sharding)
     on_devices, mean = Dataset(loaded.classes, train, validation, test), mean_image(loaded.train)

@@ -2,17 +2,19 @@
 
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
+
+import numpy as np
 
 from resjax.distributed import is_first
 from resjax.files import write_text
-from resjax.training.step import Metrics
+from resjax.progress import advance_net, working
+from resjax.terminal import duration, fitted, room, tell
 
 Line = dict[str, Any]
 Item = TypeVar("Item")
@@ -22,31 +24,33 @@ Item = TypeVar("Item")
 class RunningMetrics:
     """Sums since the last line of the log, and the seconds of training since the start of the run.
 
-    Frozen, since a checkpoint is written while the run goes on.
+    A task adds fields for the sums of its own. Frozen, since a checkpoint is written while the run goes on.
     """
 
-    loss: float = 0.0
-    wrong: int = 0
     images: int = 0
     seconds: float = 0.0
     waited: float = 0.0
     total_seconds: float = 0.0
 
-    def plus(self, metrics: Metrics, seconds: float, waited: float) -> "RunningMetrics":
-        """Add the sums `[count]` of a call, the seconds it took, and of them those that the devices waited for data."""
-        loss, wrong, images = (sums.sum().item() for sums in (metrics.loss, metrics.wrong, metrics.images))
-        return RunningMetrics(self.loss + loss, self.wrong + wrong, self.images + images, self.seconds + seconds,
-                              self.waited + waited, self.total_seconds + seconds)
+    def plus(self, found: Any, seconds: float, waited: float) -> Self:
+        """Add the sums of a call, the seconds it took, and of them those that the devices waited for data."""
+        sums = {key: getattr(self, key) + np.sum(value).item() for key, value in found._asdict().items()
+                if key != "learning_rate"}
+        return replace(self, **sums, seconds=self.seconds + seconds, waited=self.waited + waited,
+                       total_seconds=self.total_seconds + seconds)
+
+    def means(self) -> Line:
+        """Divide the sums of the task, once."""
+        raise NotImplementedError
 
     def line(self, step: int, rate: float) -> Line:
-        """Divide, once: the training line of the log. Errors, and the time that devices waited for data, in percent."""
-        return {"step": step, "kind": "train", "loss": self.loss / self.images,
-                "error": 100 * self.wrong / self.images, "learning_rate": rate,
+        """Make the training line of the log; the time that the devices waited for data is in percent."""
+        return {"step": step, "kind": "train", **self.means(), "learning_rate": rate,
                 "images_per_second": self.images / self.seconds, "data_wait": 100 * self.waited / self.seconds}
 
-    def emptied(self) -> "RunningMetrics":
+    def emptied(self) -> Self:
         """Begin the next line."""
-        return RunningMetrics(total_seconds=self.total_seconds)
+        return type(self)(total_seconds=self.total_seconds)
 
 
 class Stopwatch:
@@ -81,16 +85,12 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class Log:
-    """Writes to a run directory and tells on standard error, for a run of so many steps.
-
-    `followed_by` is the work that comes after this run, in units of this run.
-    """
+    """Writes to a run directory and tells on standard error, for a run of so many steps."""
 
     run_directory: Path
     name: str
     steps: int
     batch_size: int
-    followed_by: float = 0.0
 
     def record(self, line: Line) -> None:
         """Append a line to `metrics.jsonl`, on disk before this returns, and tell it. OSError: the disk is full."""
@@ -99,57 +99,54 @@ class Log:
                 file.write(json.dumps(line) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
-        self.tell(self.describe(line))
+        left = self.glance(line) if line["kind"] == "train" else ()
+        columns = room()
+        parts = self.parts(line) if columns < float("inf") else (*self.parts(line), *left)
+        self.tell(fitted(parts, columns - len(self.name) - 2))
 
     def tell(self, text: str, any_process: bool = False) -> None:
-        """Print a line that stays: from the first of many processes, or from any."""
-        if is_first() or any_process:
-            start = "\r\033[K" if sys.stderr.isatty() else ""
-            print(f"{start}{self.name}  {text}", file=sys.stderr, flush=True)
+        """Tell a line that stays, where there is something to say: from the first of many processes, or from any."""
+        if text and (is_first() or any_process):
+            tell(f"{self.name}  {text}")
 
-    def remark(self, text: str) -> None:
-        """Print a line where there is something to say."""
-        if text:
-            self.tell(text)
+    def doing(self, text: str, total: int = 0) -> AbstractContextManager[None]:
+        """Show what the run does, such as "compiling", until the end of the block."""
+        return working(f"{self.name}  {text}", total)
 
-    def glance(self, line: Line) -> None:
-        """Show a line that the next one overwrites, on a terminal only."""
-        if is_first() and sys.stderr.isatty():
-            print(f"\r\033[K{self.name}  {self.describe(line)}", end="", file=sys.stderr, flush=True)
+    def training(self) -> AbstractContextManager[None]:
+        """Show the training, whose lines say how far it is, until the end of the block."""
+        return self.doing("training", self.steps)
 
-    def describe(self, line: Line) -> str:
-        """Put a line of the metrics into words."""
+    def glance(self, line: Line) -> tuple[str, ...]:
+        """Show a training line where the last one stood; return how long the run and those after it will take."""
+        pace = self.batch_size / line["images_per_second"]
+        for_all = advance_net(line["step"], *self.parts(line)[1:], pace=pace)
+        return f"{duration((self.steps - line['step']) * pace)} left", *[f"({for_all})"] * bool(for_all)
+
+    def parts(self, line: Line) -> tuple[str, ...]:
+        """Put a line of the metrics into words, what matters most first."""
+        step = f"step {line['step']}/{self.steps}"
         match line["kind"]:
             case "train":
-                text = (f"loss {line['loss']:.4f}  error {line['error']:.2f} %  rate {line['learning_rate']:g}  "
-                        f"{line['images_per_second']:.0f} images/s  {self.left(line)} left")
-                if line["data_wait"] >= 1:
-                    text += f"  waits for data {line['data_wait']:.0f} % of the time"
+                waits = [f"waits for data {line['data_wait']:.0f} % of the time"] * (line["data_wait"] >= 1)
+                return (step, f"loss {line['loss']:.4f}", f"error {line['error']:.2f} %", *waits,
+                        f"rate {line['learning_rate']:g}", f"{line['images_per_second']:.0f} images/s")
             case "compile":
-                text = f"compiled in {line['seconds']:.1f} s"
+                return step, f"compiled in {line['seconds']:.1f} s"
+            case "detection":
+                return (step, f"mAP {line['mean_average_precision']:.2f} % at 0.5",
+                        f"(11 points: {line['eleven_point']:.2f} %)",
+                        *(f"{name} {value:.1f}" for name, value in line["average_precision"].items()
+                          if value is not None))
             case kind:
-                text = (f"{kind}: top-1 error {line['top1_error']:.2f} %  top-5 error {line['top5_error']:.2f} %  "
-                        f"loss {line['loss']:.4f}")
-        return f"step {line['step']}/{self.steps}  {text}"
-
-    def left(self, line: Line) -> str:
-        """Say how long the run will still train at the rate of this line, and the runs after it with it."""
-        seconds_a_step = self.batch_size / line["images_per_second"]
-        left = (self.steps - line["step"]) * seconds_a_step
-        overall = left + self.followed_by * self.steps * seconds_a_step
-        return duration(left) if not self.followed_by else f"{duration(left)} (all runs: {duration(overall)})"
-
-
-def duration(seconds: float) -> str:
-    """Write seconds as a person would: "2 h 05 min", "3 min 20 s", "8 s"."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+                return (step, f"{kind}: top-1 error {line['top1_error']:.2f} %",
+                        f"top-5 error {line['top5_error']:.2f} %", f"loss {line['loss']:.4f}")
 
 
 NUMBERS = {"train": ("loss", "error", "learning_rate", "images_per_second"), "compile": ("seconds",),
            "validation": ("top1_error", "top5_error", "loss"), "test": ("top1_error", "top5_error", "loss"),
            "detection": ("mean_average_precision", "eleven_point")}
+MEASURED = {"validation", "test", "detection"}  # the kinds of what is measured between steps and at the end
 
 
 def read_metrics(run_directory: str | Path, kind: str | None = None) -> list[Line]:
@@ -180,12 +177,12 @@ def is_line(line: Any) -> bool:
 
 
 def rewind_metrics(log: Log, step: int) -> None:
-    """Drop the lines after `step`, which the restored run writes again, as it does the errors after its last step."""
+    """Drop the lines after `step`, which the restored run writes again, as it measures again after its last step."""
     if not is_first():
         return
     lines = parsed_lines(log.run_directory)
     lost = sum(not line for line in lines[:-1])  # the last may have been under way
-    log.remark(f"metrics.jsonl: {lost} lines cannot be read and are left out" if lost else "")
+    log.tell(f"metrics.jsonl: {lost} lines cannot be read and are left out" if lost else "")
     kept = [line for line in lines if line and (line["step"] < step or (
-        line["step"] == step and (step < log.steps or "top1_error" not in line)))]
+        line["step"] == step and (step < log.steps or line["kind"] not in MEASURED)))]
     write_text(log.run_directory / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))

@@ -1,101 +1,125 @@
-"""A whole run, from top to bottom: images, state, steps, errors, checkpoints, result."""
+"""A whole run, from top to bottom: folder, task, state, steps, measurements, checkpoints, result."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from signal import Signals
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
-from flax import linen as nn
 from orbax.checkpoint import CheckpointManager
 
-from resjax.data import of_run
-from resjax.distributed import batch_sharding, broadcast_from_first, is_first, largest, replicated, wait_for_all
+from resjax.distributed import broadcast_from_first, is_first, largest, wait_for_all
 from resjax.errors import Diverged, Interrupted, check
-from resjax.evaluation import ErrorRates
-from resjax.experiment import Experiment
 from resjax.files import write_json
 from resjax.interrupt import requested, requests, stop_requests
-from resjax.network import Classifier, Network
 from resjax.platform import keep_compiled_programs
 from resjax.training.checkpoint import checkpoints, restore_latest, save
-from resjax.training.images import TrainingImages, open_images
-from resjax.training.log import Log, RunningMetrics, Stopwatch, read_metrics, rewind_metrics
-from resjax.training.optimizer import sgd
-from resjax.training.restore import initialize_from, load_weights_for, needs_weights
-from resjax.training.run_directory import check_images, claimed, environment, read_result, unfinished, write_experiment
-from resjax.training.step import Metrics, TrainState, add_batch_statistics, draw, state_digest, train_steps
+from resjax.training.log import MEASURED, Line, Log, RunningMetrics, Stopwatch, read_metrics, rewind_metrics
+from resjax.training.run_directory import Recipe, claimed, environment, read_result, unfinished
+from resjax.training.step import TrainState, state_digest
+
+
+class Task(Protocol):
+    """What a run learns, and from which images: all that the loop does not know of it."""
+
+    @property
+    def metrics(self) -> type[RunningMetrics]:
+        """Return what sums up the metrics of the steps between two lines of the log."""
+        ...
+
+    def first(self) -> TrainState:
+        """Draw the first state onto the devices."""
+        ...
+
+    def start(self, first: TrainState) -> TrainState:
+        """Put the weights that the run starts from, if any, into its first state."""
+        ...
+
+    def describe(self) -> None:
+        """Write into the run directory what the run is."""
+        ...
+
+    def inputs(self, state: TrainState, steps: range) -> AbstractContextManager[Iterator[tuple[int, Any]]]:
+        """Open the calls that make up `steps`: for each the number of steps that it makes, and its inputs."""
+        ...
+
+    def lower(self, count: int, state: TrainState, inputs: Any) -> Any:
+        """Lower the program of `count` steps: (state, inputs) to the state after them and their metrics."""
+        ...
+
+    def average(self, state: TrainState, heed: Callable[[], None]) -> TrainState:
+        """Return what is kept of the last state. Calls `heed`, which may raise Interrupted, between its steps."""
+        ...
+
+    def measure(self, state: TrainState, last: bool) -> list[Line]:
+        """Measure the state on images that it does not learn from: the lines of the log, without their step."""
+        ...
+
+    def result(self, lines: list[Line]) -> Line:
+        """Return what `result.json` holds of the last measurement."""
+        ...
 
 
 class Run(NamedTuple):
     """What does not change while a run trains."""
 
-    experiment: Experiment
-    images: TrainingImages
-    model: nn.Module
-    optimizer: optax.GradientTransformationExtraArgs
+    experiment: Recipe
+    task: Task
     manager: CheckpointManager
     log: Log
 
 
-def train(experiment: Experiment, run_directory: str | Path, devices: Sequence[jax.Device] | None = None, *,
-          followed_by: float = 0.0) -> dict[str, Any]:
+def train(experiment: Recipe, run_directory: Path, open_task: Callable[[Sequence[jax.Device], Log], Task],
+          devices: Sequence[jax.Device]) -> dict[str, Any]:
     """Train, or go on where the last process stopped; return what `result.json` holds.
 
-    `followed_by` is the work of the runs that come after, in units of this one: progress then tells the time for all.
     Raises BadInput for wrong data or a run directory that is not this experiment's, Diverged where the loss is no
     longer finite, Interrupted after Ctrl-C, SIGTERM or SIGHUP with the state saved, OSError where the disk is full.
     """
-    devices, folder = devices or jax.devices(), Path(run_directory)
     check(experiment.batch_size % len(devices) == 0,
           f"batch-size {experiment.batch_size} does not divide over {len(devices)} devices")
     keep_compiled_programs()
-    log = Log(folder, f"{experiment.name} seed {experiment.seed}", experiment.steps, experiment.batch_size, followed_by)
-    with stop_requests(), claimed(folder, experiment):
-        if not broadcast_from_first([unfinished(folder, experiment)])[0]:
-            return read_result(folder) or {}
-        weights = load_weights_for(experiment) if needs_weights(experiment, folder) else None
-        images = open_images(experiment, devices, log)
-        check_images(folder, images.identity())
-        model, optimizer = experiment.architecture.model(len(images.classes)), sgd(experiment.optimizer)
-        with checkpoints(folder, clear=True) as manager:
-            run = Run(experiment, images, model, optimizer, manager, log)
-            state, metrics, averaged = restore_or_initialize(run, devices, weights)
+    log = Log(run_directory, f"{experiment.name} seed {experiment.seed}", experiment.steps, experiment.batch_size)
+    with log.doing("loading"), stop_requests(), claimed(run_directory, experiment):
+        if not broadcast_from_first([unfinished(run_directory, experiment)])[0]:
+            return read_result(run_directory) or {}
+        task = open_task(devices, log)
+        with checkpoints(run_directory, clear=True) as manager:
+            run = Run(experiment, task, manager, log)
+            with log.doing("initializing"):
+                state, metrics, averaged = restore_or_start(run)
             if not averaged:
                 with requests(held=True):
                     state, metrics = make_steps(run, state, metrics)
-                    state = precise_batch_norm(run, state, metrics)
+                    state = task.average(state, lambda: heed_stop(run, state, metrics))
                     keep(run, state, metrics, averaged=True)
-            manager.wait_until_finished()
+            with log.doing("saving"):
+                manager.wait_until_finished()
             result = finish(run, state, metrics) | environment(devices)
             if is_first():
-                write_json(folder / "result.json", result)
+                write_json(run_directory / "result.json", result)
             wait_for_all("result")
             return result
 
 
-def restore_or_initialize(run: Run, devices: Sequence[jax.Device],
-                          weights: Network | None) -> tuple[TrainState, RunningMetrics, bool]:
+def restore_or_start(run: Run) -> tuple[TrainState, RunningMetrics, bool]:
     """Restore a run's newest state, or draw its first, with the weights it starts from; say whether it is the last."""
-    experiment, images, log = run.experiment, run.images, run.log
-    first = draw(replicated(batch_sharding(devices)), run.model, run.optimizer, images.mean, experiment.seed)
-    state, meta = restore_latest(run.manager, first) or (None, {"window": {}})
-    if state is None and experiment.initialize_from:  # also where the checkpoints that there were are all damaged
-        state = initialize_from(weights or load_weights_for(experiment), first, images.classes, log)
-    state = first if state is None else state
+    first = run.task.first()
+    state, meta = restore_latest(run.manager, first) or (None, {})
+    state = run.task.start(first) if state is None else state  # also where the checkpoints are all damaged
     step = int(state.step)
-    write_experiment(log.run_directory, experiment, images.mean.shape, images.identity(), devices)
-    rewind_metrics(log, step)
+    run.task.describe()
+    rewind_metrics(run.log, step)
     if step:
-        log.tell(f"goes on from step {step}")
-    return state, RunningMetrics(**meta["window"]), step == experiment.steps and meta.get("averaged", True)
+        run.log.tell(f"goes on from step {step}")
+    averaged = step == run.experiment.steps and meta.get("averaged", True)
+    return state, run.task.metrics(**meta.get("window", {})), averaged
 
 
 def make_steps(run: Run, state: TrainState, metrics: RunningMetrics) -> tuple[TrainState, RunningMetrics]:
-    """Make the steps that are left; log, evaluate, save and stop on the way.
+    """Make the steps that are left; log, measure, save and stop on the way.
 
     The metrics of a call are fetched when the next one is under way, so that the devices never wait for the host.
     """
@@ -103,15 +127,16 @@ def make_steps(run: Run, state: TrainState, metrics: RunningMetrics) -> tuple[Tr
     step, pending, compiled, watch = begun, None, {}, Stopwatch()
     if begun == experiment.steps:
         return state, metrics
-    if begun and begun % experiment.evaluate_steps == 0 and not evaluated(run, begun):
+    if begun and begun % experiment.evaluate_steps == 0 and not measured(run, begun):
         with requests(held=False):
-            measure(run, state, measured_on_the_way(experiment))
-    with run.images.inputs(data_key(state), range(begun, experiment.steps)) as calls:
+            measure(run, state)
+    with run.task.inputs(state, range(begun, experiment.steps)) as calls, run.log.training():
         for count, inputs in watch.waits(calls):
-            if count not in compiled:
+            program = (count, *(leaf.shape for leaf in jax.tree.leaves(inputs)))
+            if program not in compiled:
                 with watch.stopped(), requests(held=step > begun):
-                    compiled[count] = compile_steps(run, count, state, inputs)
-            state, found = compiled[count](state, inputs)
+                    compiled[program] = compile_steps(run, step, count, state, inputs)
+            state, found = compiled[program](state, inputs)
             if pending is not None:
                 metrics = add_metrics(run, step, metrics, pending, watch)
             step, pending = step + count, found
@@ -124,29 +149,25 @@ def make_steps(run: Run, state: TrainState, metrics: RunningMetrics) -> tuple[Tr
     return state, metrics if pending is None else add_metrics(run, step, metrics, pending, watch)
 
 
-def data_key(state: TrainState) -> jax.Array:
-    """Copy the key of the data, as the state's own is donated with it."""
-    copied: jax.Array = jax.random.wrap_key_data(jnp.copy(jax.random.key_data(state.key)))
-    return copied
-
-
-def compile_steps(run: Run, count: int, state: TrainState, inputs: Any) -> Any:
+def compile_steps(run: Run, step: int, count: int, state: TrainState, inputs: Any) -> Any:
     """Compile the program of `count` steps, and tell how long it took."""
     watch = Stopwatch()
-    compiled = train_steps.lower(run.model, run.optimizer, run.images.batch, count, state, inputs).compile()
-    run.log.record({"step": int(state.step), "kind": "compile", "seconds": watch.lap()[0]})
+    with run.log.doing("compiling"):
+        compiled = run.task.lower(count, state, inputs).compile()
+    run.log.record({"step": step, "kind": "compile", "seconds": watch.lap()[0]})
     return compiled
 
 
-def add_metrics(run: Run, step: int, metrics: RunningMetrics, found: Metrics, watch: Stopwatch) -> RunningMetrics:
+def add_metrics(run: Run, step: int, metrics: RunningMetrics, found: Any, watch: Stopwatch) -> RunningMetrics:
     """Add what the call that ended at `step` has found, and tell it. Raises Diverged for a loss that is not finite."""
     found = jax.device_get(found)
-    wrong = np.flatnonzero(~np.isfinite(found.loss))
+    losses = np.atleast_1d(found.loss)
+    wrong = np.flatnonzero(~np.isfinite(losses))
     if wrong.size:
-        raise Diverged(f"the loss is {found.loss[wrong[0]]} at step {step - len(found.loss) + 1 + wrong[0]}; "
+        raise Diverged(f"the loss is {losses[wrong[0]]} at step {step - len(losses) + 1 + wrong[0]}; "
                        f"the checkpoints before it are kept in {run.log.run_directory}")
     metrics = metrics.plus(found, *watch.lap())
-    line = metrics.line(step, float(found.learning_rate[-1]))
+    line = metrics.line(step, float(np.ravel(found.learning_rate)[-1]))
     if step % run.experiment.log_steps == 0 or step == run.experiment.steps:
         run.log.record(line)
         return metrics.emptied()
@@ -155,35 +176,18 @@ def add_metrics(run: Run, step: int, metrics: RunningMetrics, found: Metrics, wa
 
 
 def pause(run: Run, state: TrainState, metrics: RunningMetrics, stop: int) -> None:
-    """Evaluate and save between two steps where it is time to. Raises Interrupted where somebody asked to stop."""
+    """Measure and save between two steps where it is time to. Raises Interrupted where somebody asked to stop."""
     experiment, step = run.experiment, int(state.step)
     if step % experiment.evaluate_steps == 0 and not stop:
         try:
             with requests(held=False):
-                measure(run, state, measured_on_the_way(experiment))
+                measure(run, state)
         except Interrupted as request:  # the run that goes on from here measures again
             stop = request.signal
     if stop:
         save_and_stop(run, state, metrics, stop)
     if step % experiment.checkpoint_steps == 0:
         keep(run, state, metrics)
-
-
-def precise_batch_norm(run: Run, state: TrainState, metrics: RunningMetrics) -> TrainState:
-    """Put the averages over the next `precise_batch_norm_steps` batches in place of the moving ones (section 3.4)."""
-    experiment = run.experiment
-    count = 0 if experiment.architecture.frozen_batch_norm else experiment.precise_batch_norm_steps
-    if not count:
-        return state
-    sums, step = jax.tree.map(jnp.zeros_like, state.batch_stats), experiment.steps
-    with run.images.inputs(data_key(state), range(step, step + count)) as calls:
-        for several, inputs in calls:
-            here = state.replace(step=jnp.int32(step))
-            sums = add_batch_statistics(run.model, run.images.batch, several, here, sums, inputs)
-            step += several
-            if stop := stop_request(True):
-                save_and_stop(run, state, metrics, stop)
-    return state.replace(batch_stats=jax.tree.map(lambda total: total / count, sums))
 
 
 def stop_request(now: bool) -> int:
@@ -193,9 +197,10 @@ def stop_request(now: bool) -> int:
     return largest(requested()) if now else 0
 
 
-def keep(run: Run, state: TrainState, metrics: RunningMetrics, averaged: bool = False) -> None:
-    """Begin to save the state and what belongs to it."""
-    save(run.manager, state, {"window": vars(metrics), "averaged": averaged})
+def heed_stop(run: Run, state: TrainState, metrics: RunningMetrics) -> None:
+    """Save the state and raise Interrupted, where somebody asked to stop."""
+    if stop := stop_request(True):
+        save_and_stop(run, state, metrics, stop)
 
 
 def save_and_stop(run: Run, state: TrainState, metrics: RunningMetrics, stop: int) -> None:
@@ -208,38 +213,31 @@ def save_and_stop(run: Run, state: TrainState, metrics: RunningMetrics, stop: in
                       "the same command goes on from there", stop)
 
 
-def measured_on_the_way(experiment: Experiment) -> tuple[str, ...]:
-    """Name the splits to evaluate between steps."""
-    return ("validation", "test") if experiment.evaluate_test else ("validation",)
+def keep(run: Run, state: TrainState, metrics: RunningMetrics, averaged: bool = False) -> None:
+    """Begin to save the state and what belongs to it."""
+    save(run.manager, state, {"window": vars(metrics), "averaged": averaged})
 
 
-def evaluated(run: Run, step: int) -> bool:
-    """Say whether the log holds the errors of a step: a run that was stopped while it measured them does so now."""
-    return any(line["step"] == step and "top1_error" in line for line in read_metrics(run.log.run_directory))
+def measured(run: Run, step: int) -> bool:
+    """Say whether the log holds what was measured at a step: a run that was stopped meanwhile measures it now."""
+    return any(line["step"] == step and line["kind"] in MEASURED for line in read_metrics(run.log.run_directory))
 
 
-def measure(run: Run, state: TrainState, splits: Sequence[str]) -> dict[str, ErrorRates]:
-    """Measure, then record and return the errors on the splits that hold images: the log gets all of them or none."""
-    found = {}
-    classifier = Classifier(run.model, state.variables, of_run(run.experiment.data, state.mean))
-    for split in splits:
-        errors = run.images.errors(classifier, split)
-        if errors is not None:
-            found[split] = errors
-    for split, errors in found.items():
-        run.log.record({"step": int(state.step), "kind": split, **errors._asdict()})
-    return found
+def measure(run: Run, state: TrainState, last: bool = False) -> list[Line]:
+    """Measure, then record and return it: the log gets all of the lines or none."""
+    lines = [{"step": int(state.step), **line} for line in run.task.measure(state, last)]
+    for line in lines:
+        run.log.record(line)
+    return lines
 
 
 def finish(run: Run, state: TrainState, metrics: RunningMetrics) -> dict[str, Any]:
-    """Evaluate the last state and gather what the run came to."""
+    """Measure the last state and gather what the run came to."""
     experiment = run.experiment
-    found = measure(run, state, ("validation", "test"))
     return {
         "name": experiment.name, "seed": experiment.seed, "steps": experiment.steps,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
-        **{f"{split}_{key}": getattr(value, key) for split, value in found.items()
-           for key in ("top1_error", "top5_error")},
+        **run.task.result(measure(run, state, last=True)),
         "train_seconds": metrics.total_seconds,
         "images_per_second": experiment.steps * experiment.batch_size / metrics.total_seconds,
         "state_digest": state_digest(state),

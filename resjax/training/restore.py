@@ -1,7 +1,7 @@
 """A trained network, read back from its run directory; any network, wherever its weights are; and training from it."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from resjax.network import Network
 from resjax.training.checkpoint import read_latest
 from resjax.training.log import Log
 from resjax.training.optimizer import sgd
-from resjax.training.run_directory import read_result, read_run
+from resjax.training.run_directory import Recipe, read_result, read_run
 from resjax.training.step import TrainState, initial_state, state_digest
 from resjax.variants import StrideIn
 from resjax.weights import Bare, load_weights
@@ -47,6 +47,11 @@ def restore(run_directory: str | Path, device: jax.Device | None = None) -> Trai
     model, optimizer = experiment.architecture.model(len(classes)), sgd(experiment.optimizer)
     shapes = jax.eval_shape(lambda: initial_state(model, optimizer, jnp.zeros(image), experiment.seed))
     place = jax.sharding.SingleDeviceSharding(device or jax.local_devices()[0])
+    return Trained(experiment, classes, model, restore_state(run_directory, experiment, shapes, place))
+
+
+def restore_state(run_directory: Path, experiment: Recipe, shapes: Any, place: jax.sharding.Sharding) -> TrainState:
+    """Restore the newest state of a run, and of a finished run the one that its result tells of. See `restore`."""
     result, state = read_result(run_directory), None
     if (run_directory / "checkpoints").is_dir():
         template = jax.tree.map(lambda x: x.update(sharding=place), shapes)
@@ -56,7 +61,7 @@ def restore(run_directory: str | Path, device: jax.Device | None = None) -> Trai
     check(result is None or state_digest(state) == result["state_digest"],
           f"{run_directory}: its checkpoint is not the one that result.json tells of; remove result.json, and the same "
           "command measures it again")
-    return Trained(experiment, classes, model, state)
+    return state
 
 
 def load(target: str | Path, *, stride_in: StrideIn | None = None, shortcut: Bare | None = None,

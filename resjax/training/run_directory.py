@@ -3,11 +3,11 @@
 import fcntl
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import jax
 
@@ -16,14 +16,38 @@ from resjax.errors import BadInput, check
 from resjax.experiment import Experiment
 from resjax.files import read_json, write_json
 from resjax.serialization import check_value, convert, from_json, to_json
+from resjax.version import __version__
 
 RESULT = {"name": str, "seed": int, "steps": int, "parameters": int, "test_top1_error": float, "test_top5_error": float,
-          "train_seconds": float, "images_per_second": float, "state_digest": str}
+          "mean_average_precision": float, "eleven_point": float, "train_seconds": float, "images_per_second": float,
+          "state_digest": str}
 ABOUT_IMAGES: dict[str, Any] = {"classes": tuple[str, ...], "image": tuple[int, int, int]}
+KINDS = ("experiment", "detection")  # of runs: each is described in KIND.json, by the value of a class of that name
+Value = TypeVar("Value")
+
+
+class Recipe(Protocol):
+    """What all kinds of runs have: see `Experiment`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def log_steps(self) -> int: ...
+    @property
+    def evaluate_steps(self) -> int: ...
+    @property
+    def checkpoint_steps(self) -> int: ...
+    def differences(self, other: Any, /) -> list[str]: ...
 
 
 @contextmanager
-def claimed(run_directory: Path, experiment: Experiment) -> Iterator[None]:
+def claimed(run_directory: Path, experiment: Recipe) -> Iterator[None]:
     """Hold the folder for this process; the system lets go of it however the process ends.
 
     Raises BadInput where it cannot be written, another process holds it, or it belongs to another experiment. Of many
@@ -48,12 +72,25 @@ def claimed(run_directory: Path, experiment: Experiment) -> Iterator[None]:
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
-        if (run_directory / "experiment.json").exists():
-            differences = read_experiment(run_directory).differences(experiment)
-            if differences:
-                raise BadInput(f"{run_directory} belongs to another experiment: there {'; '.join(differences)}. "
-                               "Choose another --workdir, or remove that one")
+        check_same_run(run_directory, experiment)
         yield
+
+
+def check_same_run(run_directory: Path, experiment: Recipe) -> None:
+    """Raise BadInput where a folder holds a run of another kind, or another experiment's."""
+    for kind in KINDS:
+        if (run_directory / f"{kind}.json").exists():
+            check(kind == kind_of(type(experiment)),
+                  f"{run_directory} holds the run of a {'classifier' if kind == 'experiment' else 'detector'}; choose "
+                  "another --workdir")
+            differences = read_described(run_directory, type(experiment), {})[0].differences(experiment)
+            check(not differences, f"{run_directory} belongs to another experiment: there {'; '.join(differences)}. "
+                                   "Choose another --workdir, or remove that one")
+
+
+def kind_of(kind: type) -> str:
+    """Say how a class of runs is called in a run directory."""
+    return kind.__name__.lower()
 
 
 def read_experiment(run_directory: Path) -> Experiment:
@@ -63,31 +100,34 @@ def read_experiment(run_directory: Path) -> Experiment:
 
 def read_run(run_directory: Path) -> tuple[Experiment, tuple[str, ...], tuple[int, ...]]:
     """Read a run, its classes and the shape of its images. Raises BadInput where there is none."""
-    file = run_directory / "experiment.json"
-    check(file.exists(), f"{run_directory}: no run lies there (it has no experiment.json)")
-    content = read_json(file, "experiment", "classes", "image")
-    try:
-        experiment, classes, image = (from_json(content["experiment"], Experiment),
-                                      *(convert(content[key], hint) for key, hint in ABOUT_IMAGES.items()))
-        for key, hint in ABOUT_IMAGES.items():
-            check_value(key, convert(content[key], hint), hint)
-    except BadInput as error:
-        raise BadInput(f"{file}: not an experiment of this version of resjax ({error})") from None
+    experiment, (classes, image) = read_described(run_directory, Experiment, ABOUT_IMAGES)
     return experiment, classes, image
 
 
-def write_experiment(run_directory: Path, experiment: Experiment, image: Sequence[int], images: dict[str, Any],
-                     devices: Any) -> None:
-    """Write `experiment.json`: the run, the shape of its images, what they are (`identity`), and what it runs on."""
+def read_described(run_directory: Path, kind: type[Value], about: dict[str, Any]) -> tuple[Value, list[Any]]:
+    """Read a run of a kind, and what else is told of it, by names and types. Raises BadInput where there is none."""
+    file = run_directory / f"{kind_of(kind)}.json"
+    check(file.exists(), f"{run_directory}: no run lies there (it has no {file.name})")
+    content = read_json(file, kind_of(kind), *about)
+    try:
+        values = [convert(content[key], hint) for key, hint in about.items()]
+        for (key, hint), value in zip(about.items(), values, strict=True):
+            check_value(key, value, hint)
+        return from_json(content[kind_of(kind)], kind), values
+    except BadInput as error:
+        raise BadInput(f"{file}: not a run of this version of resjax ({error})") from None
+
+
+def write_run(run_directory: Path, experiment: Recipe, about: dict[str, Any], devices: Any) -> None:
+    """Write what a run is, what is to be told of its images, and what it runs on."""
     if is_first():
-        write_json(run_directory / "experiment.json", {
-            "experiment": to_json(experiment), "classes": images["classes"], "image": image, "images": images,
-            **environment(devices)})
+        kind = kind_of(type(experiment))
+        write_json(run_directory / f"{kind}.json", {kind: to_json(experiment), **about, **environment(devices)})
 
 
-def check_images(run_directory: Path, images: dict[str, Any]) -> None:
+def check_images(run_directory: Path, experiment: Recipe, images: dict[str, Any]) -> None:
     """Raise BadInput, saying what has changed, where the images are not those that a run began with."""
-    file = run_directory / "experiment.json"
+    file = run_directory / f"{kind_of(type(experiment))}.json"
     before = read_json(file).get("images") if file.exists() else None
     if not isinstance(before, dict) or before == images:
         return
@@ -109,7 +149,7 @@ def read_result(run_directory: Path) -> dict[str, Any] | None:
     return result
 
 
-def unfinished(run_directory: Path, experiment: Experiment) -> bool:
+def unfinished(run_directory: Path, experiment: Recipe) -> bool:
     """Say whether there are steps to make: there is no result, or one of a shorter run, which is then removed."""
     result = read_result(run_directory)
     if result is not None and result["steps"] < experiment.steps and is_first():
@@ -119,9 +159,10 @@ def unfinished(run_directory: Path, experiment: Experiment) -> bool:
 
 def environment(devices: Any) -> dict[str, Any]:
     """Tell versions and devices."""
-    packages = ("resjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     return {
-        "versions": {"python": sys.version.split()[0]} | {name: version(name) for name in packages},
+        "versions": {"python": sys.version.split()[0], "resjax": __version__} | {
+            name: version(name) for name in packages},
         "devices": {"platform": jax.default_backend(), "kind": devices[0].device_kind, "count": len(devices),
                     "processes": jax.process_count()},
     }

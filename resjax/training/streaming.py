@@ -118,7 +118,7 @@ class Streaming:
 def open_streaming(experiment: Experiment, data: Photographs, devices: Sequence[jax.Device], log: Log) -> Streaming:
     """Find the photographs; the first process measures their statistics, and the others hear of them."""
     found = find_images(data)
-    log.remark(found.remark)
+    log.tell(found.remark)
     measured = (measure_statistics(found.train, data) if is_first() else
                 Statistics(np.zeros((data.size, data.size, 3), np.float32), np.zeros((3, 3), np.float32)))
     return Streaming(data, found, Statistics(*map(broadcast_from_first, measured)),

@@ -1,8 +1,12 @@
-"""The Hugging Face Hub: the files of a repository, through its own client's cache, progress and offline mode."""
+"""The Hugging Face Hub: the files of a repository, through its own client's cache and offline mode."""
 
 from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
 
 from resjax.errors import BadInput
+from resjax.progress import advance, working
 from resjax.weights.files import INDEX, read_places
 
 WEIGHTS = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin")  # each where those before are missing
@@ -24,7 +28,9 @@ def fetch(target: str) -> Path:
     from huggingface_hub import errors, snapshot_download  # here, as other commands need not wait for it
 
     def download(*files: str) -> Path:
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=[*files, *BESIDE]))
+        with working(f"downloading {target}, MB"):
+            return Path(snapshot_download(name, revision=revision or None, allow_patterns=[*files, *BESIDE],
+                                          tqdm_class=Megabytes))
 
     name, _, revision = target.partition("@")
     try:
@@ -49,3 +55,17 @@ def fetch(target: str) -> Path:
                        ) from None
     raise BadInput(f"{target}: the repository, or without a network what the cache holds of it, has neither "
                    f"{' nor '.join(WEIGHTS)}")
+
+
+class Megabytes(tqdm):  # type: ignore[misc]
+    """The client's bars, of which the one that counts bytes on the disk is shown as all other work is."""
+
+    def __init__(self, *items: Any, **settings: Any) -> None:
+        super().__init__(*items, **{**settings, "disable": True})
+        self.counts = str(settings.get("desc")).startswith("Reconstruct")
+
+    def update(self, n: float | None = 1) -> None:
+        """Count more bytes."""
+        self.n += n or 0
+        if self.counts:
+            advance(int(self.n) // 10**6, total=int(self.total or 0) // 10**6)

@@ -262,7 +262,7 @@ def campaign(count: int = 1000, seed: int = 0, workdir: Path | None = None, only
         wholes[name] = ended, known[name].end(place)
         counts.setdefault(name, Counter())
     while (total := sum(each["kills"] for each in counts.values())) < count:
-        chance = random.Random(f"{seed} {[*counts.values()]}")
+        chance = random.Random(f"{seed} {total} {sum(each['commands'] for each in counts.values())}")
         name = min(names, key=lambda name: counts[name]["kills"] / SHARES[name])
         found = chain(known[name], folder / f"{name}-cut", wholes[name][0], chance, counts[name])
         counts[name]["commands"] += 1

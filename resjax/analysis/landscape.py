@@ -1,0 +1,72 @@
+"""The loss around a network: Li, Xu, Taylor, Studer and Goldstein (2018), "Visualizing the Loss Landscape of Neural
+Nets" (arXiv 1712.09913), sections 3 and 4.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from jax import lax
+
+from resjax.errors import check
+from resjax.models.stacking import REST
+
+
+def landscape(model: nn.Module, variables: Any, pixels: Any, labels: Any, key: jax.Array, span: float = 1.0,
+              points: int = 25) -> np.ndarray:
+    """Return the loss L(w + a d + b e), `[points, points]`, for a and b (rows and columns) from -`span` to `span`.
+
+    d and e are random directions, normalised filter by filter (`filter_normalized`); with an odd number of points the
+    network itself is in the middle. L is the mean cross-entropy of `pixels` `[batch, height, width, channels]`, given
+    as the network takes them (normalised), with `labels` `[batch]`; batch norm keeps its running statistics. Raises
+    BadInput for a span that is not above 0 or fewer than two points.
+    """
+    check(span > 0, f"span is {span}; it must be above 0")
+    check(points >= 2, f"points is {points}; a landscape has at least 2 along each direction")
+    steps = jnp.linspace(-span, span, points)
+    return np.asarray(losses_on_grid(model, variables, jnp.asarray(pixels), jnp.asarray(labels), key, steps))
+
+
+@partial(jax.jit, static_argnums=0)
+def losses_on_grid(model: nn.Module, variables: Any, pixels: jax.Array, labels: jax.Array, key: jax.Array,
+                   steps: jax.Array) -> jax.Array:
+    """Compute the loss at every pair of `steps` `[points]` along two directions, one point after the other."""
+    params = variables["params"]
+    one, other = (filter_normalized(params, key) for key in jax.random.split(key))
+
+    def loss(point: tuple[jax.Array, jax.Array]) -> jax.Array:
+        a, b = point
+        moved = jax.tree.map(lambda w, d, e: w + a * d + b * e, params, one, other)
+        logits = model.apply({**variables, "params": moved}, pixels)
+        losses: jax.Array = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return losses.mean()
+
+    rows, columns = jnp.meshgrid(steps, steps, indexing="ij")
+    losses: jax.Array = lax.map(loss, (rows.ravel(), columns.ravel()))
+    return losses.reshape(rows.shape)
+
+
+def filter_normalized(params: Any, key: jax.Array) -> Any:
+    """Draw a direction whose every filter is as long as the network's: d := d / ||d|| ||w||, d from a normal
+    distribution.
+
+    A filter is all weights that one output of a convolution or of a fully connected layer sees. Biases and the
+    parameters of batch norm are not moved: there the direction is 0.
+    """
+    leaves, structure = jax.tree_util.tree_flatten_with_path(params)
+    keys = jax.random.split(key, len(leaves))
+
+    def draw(path: tuple[Any, ...], w: jax.Array, key: jax.Array) -> jax.Array:
+        stacked = any(part == jax.tree_util.DictKey(REST) for part in path)  # a leading axis of blocks
+        inputs = tuple(range(stacked, w.ndim - 1))
+        if not inputs:
+            return jnp.zeros_like(w)
+        d = jax.random.normal(key, w.shape, w.dtype)
+        norms = (jnp.sqrt(jnp.square(x).sum(inputs, keepdims=True)) for x in (w, d))
+        return d * (next(norms) / next(norms))
+
+    return jax.tree.unflatten(structure, [draw(path, w, key) for (path, w), key in zip(leaves, keys, strict=True)])

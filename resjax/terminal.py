@@ -1,0 +1,97 @@
+"""Lines for whoever watches: whole words on a terminal, whole lines in files, pipes and notebooks."""
+
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import TextIO
+
+from rich.console import Console
+from rich.file_proxy import FileProxy
+from rich.text import Text
+
+
+@cache
+def console() -> Console:
+    """Return standard error as rich sees it."""
+    return Console(stderr=True, highlight=False, force_jupyter=False)
+
+
+def on_terminal(stream: TextIO) -> bool:
+    """Say whether a stream is a terminal that can renew lines."""
+    return stream.isatty() and not console().is_dumb_terminal
+
+
+def room(stream: TextIO | None = None) -> float:
+    """Return the columns of a line on a stream, by default standard error: no end of them where it is no terminal."""
+    return console().width if on_terminal(stream or sys.stderr) else float("inf")
+
+
+def fitted(parts: Iterable[str], columns: float) -> str:
+    """Join parts as long as they fit, two spaces apart."""
+    text = ""
+    for part in parts:
+        longer = f"{text}  {part}" if text else part
+        if len(longer) > columns:
+            break
+        text = longer
+    return text
+
+
+class Told:
+    """When the last line was told."""
+
+    at = 0.0
+
+
+def tell(text: str) -> None:
+    """Say a line that stays, on standard error, where there is something to say."""
+    if not text:
+        return
+    Told.at = time.monotonic()
+    if on_terminal(sys.stderr):
+        console().print(Text(text, overflow="ignore"), crop=False)
+    else:
+        print(text, file=sys.stderr, flush=True)
+
+
+def say(text: str) -> None:
+    """Print what a command was asked for; rows of progress that are shown meanwhile give way."""
+    if on_terminal(sys.stdout) and not isinstance(sys.stdout, FileProxy):  # which is rich's own, while rows are shown
+        Console(file=sys.stdout, highlight=False, force_jupyter=False).print(Text(text, overflow="ignore"), crop=False)
+    else:
+        print(text, flush=True)
+
+
+def say_table(markdown: str) -> None:
+    """Print text in Markdown; on a terminal its tables are aligned, and columns that do not fit are left out."""
+    if not on_terminal(sys.stdout):
+        print(markdown, flush=True)
+        return
+    rows: list[list[str]] = []
+    for line in [*markdown.splitlines(), ""]:
+        if line.startswith("|"):
+            rows.append([cell.strip() for cell in line.strip("|").replace("\\|", "\0").split("|")])
+        else:
+            if rows:
+                say("\n".join(aligned([row for row in rows if set("".join(row)) - set("-:")], room(sys.stdout))))
+            rows = []
+            say(line)
+
+
+def aligned(rows: Sequence[Sequence[str]], columns: float, numbers_from: int = 1) -> list[str]:
+    """Align the cells of a table, numbers to the right; of its columns, the first ones that fit are left."""
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    while len(widths) > 1 and sum(widths) + 2 * (len(widths) - 1) > columns:
+        widths.pop()
+    left_out = len(rows[0]) - len(widths)
+    note = [f"(not all columns fit, without: {', '.join(rows[0][-left_out:])})"] * bool(left_out)
+    return note + ["  ".join(cell.replace("\0", "|").ljust(width) if place < numbers_from else cell.rjust(width)
+                      for place, (cell, width) in enumerate(zip(row, widths, strict=False))).rstrip() for row in rows]
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as a person would: "2 h 05 min", "3 min 20 s", "8 s"."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"

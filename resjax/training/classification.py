@@ -1,0 +1,131 @@
+"""Training a classifier: what the loop is told of networks, images and errors."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jax.sharding import NamedSharding
+
+from resjax.data import of_run
+from resjax.distributed import batch_sharding, replicated
+from resjax.experiment import Experiment
+from resjax.network import Classifier, Network
+from resjax.progress import advance
+from resjax.training import loop
+from resjax.training.images import TrainingImages, open_images
+from resjax.training.log import Line, Log, RunningMetrics
+from resjax.training.optimizer import sgd
+from resjax.training.restore import initialize_from, load_weights_for, needs_weights
+from resjax.training.run_directory import check_images, write_run
+from resjax.training.step import TrainState, add_batch_statistics, draw, train_steps
+
+
+def train(experiment: Experiment, run_directory: str | Path,
+          devices: Sequence[jax.Device] | None = None) -> dict[str, Any]:
+    """Train, or go on where the last process stopped; return what `result.json` holds.
+
+    Raises BadInput for wrong data or a run directory that is not this experiment's, Diverged where the loss is no
+    longer finite, Interrupted after Ctrl-C, SIGTERM or SIGHUP with the state saved, OSError where the disk is full.
+    """
+    return loop.train(experiment, Path(run_directory), partial(open_classification, experiment),
+                      devices or jax.devices())
+
+
+@dataclass(frozen=True)
+class RunningErrors(RunningMetrics):
+    """Sums of the losses and the wrong predictions since the last line of the log."""
+
+    loss: float = 0.0
+    wrong: int = 0
+
+    def means(self) -> Line:
+        """Divide by the images: the mean cross-entropy, and the error in percent."""
+        return {"loss": self.loss / self.images, "error": 100 * self.wrong / self.images}
+
+
+@dataclass(frozen=True)
+class Classification:
+    """A classifier that learns from an experiment's images; `weights` are those to start from, where it needs them."""
+
+    experiment: Experiment
+    images: TrainingImages
+    model: nn.Module
+    optimizer: optax.GradientTransformationExtraArgs
+    weights: Network | None
+    sharding: NamedSharding
+    log: Log
+
+    metrics = RunningErrors
+
+    def first(self) -> TrainState:
+        """Draw the first state onto the devices."""
+        mean, seed = self.images.mean, self.experiment.seed
+        first: TrainState = draw(replicated(self.sharding), self.model, self.optimizer, mean, seed)
+        return first
+
+    def start(self, first: TrainState) -> TrainState:
+        """Put the weights that the run starts from, if any, into its first state."""
+        if not self.experiment.initialize_from:
+            return first
+        return initialize_from(self.weights or load_weights_for(self.experiment), first, self.images.classes, self.log)
+
+    def describe(self) -> None:
+        """Write `experiment.json`."""
+        images, devices = self.images.identity(), list(self.sharding.mesh.devices.flat)
+        about = {"classes": images["classes"], "image": self.images.mean.shape, "images": images}
+        write_run(self.log.run_directory, self.experiment, about, devices)
+
+    def inputs(self, state: TrainState, steps: range) -> AbstractContextManager[Iterator[tuple[int, Any]]]:
+        """Open the batches of `steps`; the key of the data is copied, as the state's own is donated with it."""
+        return self.images.inputs(jax.random.wrap_key_data(jnp.copy(jax.random.key_data(state.key))), steps)
+
+    def lower(self, count: int, state: TrainState, inputs: Any) -> Any:
+        """Lower the program of `count` steps."""
+        return train_steps.lower(self.model, self.optimizer, self.images.batch, count, state, inputs)
+
+    def average(self, state: TrainState, heed: Callable[[], None]) -> TrainState:
+        """Put averages over the next `precise_batch_norm_steps` batches in place of the moving ones (section 3.4)."""
+        experiment = self.experiment
+        count = 0 if experiment.architecture.frozen_batch_norm else experiment.precise_batch_norm_steps
+        if not count:
+            return state
+        sums, step = jax.tree.map(jnp.zeros_like, state.batch_stats), experiment.steps
+        with self.inputs(state, range(step, step + count)) as calls, self.log.doing("averaging", count):
+            for several, inputs in calls:
+                here = state.replace(step=jnp.int32(step))
+                sums = add_batch_statistics(self.model, self.images.batch, several, here, sums, inputs)
+                step += several
+                advance(step - experiment.steps)
+                heed()
+        averaged: TrainState = state.replace(batch_stats=jax.tree.map(lambda total: total / count, sums))
+        return averaged
+
+    def measure(self, state: TrainState, last: bool) -> list[Line]:
+        """Measure the errors on the splits that hold images; on the test between steps where the experiment says so."""
+        classifier = Classifier(self.model, state.variables, of_run(self.experiment.data, state.mean))
+        splits = ("validation", "test") if last or self.experiment.evaluate_test else ("validation",)
+        found = {}
+        for split in splits:
+            with self.log.doing(f"evaluating, {split}"):
+                found[split] = self.images.errors(classifier, split)
+        return [{"kind": split, **errors._asdict()} for split, errors in found.items() if errors is not None]
+
+    def result(self, lines: list[Line]) -> Line:
+        """Return the errors of every split."""
+        return {f"{line['kind']}_{key}": line[key] for line in lines for key in ("top1_error", "top5_error")}
+
+
+def open_classification(experiment: Experiment, devices: Sequence[jax.Device], log: Log) -> Classification:
+    """Open the images of an experiment, and load the weights that it starts from. Raises BadInput for what is wrong."""
+    weights = load_weights_for(experiment) if needs_weights(experiment, log.run_directory) else None
+    images = open_images(experiment, devices, log)
+    check_images(log.run_directory, experiment, images.identity())
+    return Classification(experiment, images, experiment.architecture.model(len(images.classes)),
+                          sgd(experiment.optimizer), weights, batch_sharding(devices), log)
