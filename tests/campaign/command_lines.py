@@ -2,8 +2,8 @@
 
     python tests/campaign/command_lines.py [--count 1000] [--seed 0] [--verbose]
 
-Commands, their own flags and those of others, and values good and bad: files of every kind, missing, damaged, unreadable
-and devices, FIFOs, users and folders that are not there, overlong names, control characters, numbers of every size.
+Commands, their own flags and those of others, and values good and bad: files of every kind, missing, damaged and
+unreadable ones, devices, FIFOs, users and folders that are not there, overlong names, control characters, numbers of every size.
 Everything runs in one process, whose trainings are of a few steps. Counts are printed; what broke a rule is listed, and
 then the exit code is 1.
 """
@@ -38,11 +38,11 @@ COMMON = ["--help", "--seed", "--steps", "--workdir", "--out", "--data", "--dire
           "--initialize-from", "--name", "--log-steps", "--checkpoint-steps", "--precise-batch-norm-steps",
           "--experiments", "--score", "--resize", "--evaluate-test", "--data.flip", "--tensorboard", "--json", "--on",
           "--devices", "--distributed"]
-WORDS = ["", " ", "1", "0", "-1", "8", "1e400", "nan", "inf", "-inf", "2147483648", "9" * 30, "1/2", "0/0", "²", "١",
+WORDS = ["", " ", "1", "0", "-1", "8", "1e400", "nan", "inf", "-inf", "2147483648", "9" * 30, "1/2", "0/0", "²",
          "True", "None", "digits", "train", "test", "single", "ten-crop", "torchvision", "stablehlo", "akamaster",
          "table1", "table6", "table7", "table9", "article", "resnet20", "A", "plain", "3x3", "pillow-bicubic",
-         "\x1b[31mred\x1b[0m", "\x00", "a\nb", "\r", "\u202ereversed", "\ud800", "x" * 300, "/" + "y/" * 3000, "é" * 200,
-         "../" * 40, "*", "$(touch marker)", "; touch marker", "%s%n", "{}", "OWNER/NAME", "a/b/c", "h100", "v5e",
+         "\x1b[31mred\x1b[0m", "\x01", "a\nb", "\r", "\u202ereversed", "\udcff", "x" * 300,
+         "/" + "y/" * 3000, "é" * 200,         "../" * 40, "*", "$(touch marker)", "; touch marker", "%s%n", "{}", "OWNER/NAME", "a/b/c", "h100", "v5e",
          "folder:", "tars:", "tfds:", "folder:nowhere", "tfds:cifar10", "tfds:../x", "voc:", ":", "file:", ":name"]
 
 
@@ -105,7 +105,7 @@ def faults(outcome: Outcome, seconds: float) -> list[str]:
     lines = [line for line in told.splitlines() if line.startswith("resjax: ")]
     if outcome.code not in (0, 1, 2):
         broken.append(f"exit code {outcome.code}")
-    if any(ord(character) < 32 and character != "\n" or 0x7f <= ord(character) < 0xa0 for line in lines
+    if any((ord(character) < 32 and character != "\n") or 0x7f <= ord(character) < 0xa0 for line in lines
            for character in line) or any(len(line) > 3000 for line in lines):
         broken.append("control characters or length")
     return broken
@@ -163,7 +163,8 @@ def tried(chance: random.Random, count: int, folder: Path, verbose: bool = False
         counts.update(broken)
         wrong += bool(broken)
         if broken or verbose:
-            print(f"{', '.join(broken) or 'right'}: {seconds:.1f} s {line!r:.600}\n   {outcome.told[-1200:]!r}", flush=True)
+            print(f"{', '.join(broken) or 'right'}: {seconds:.1f} s {line!s:.600}\n   {outcome.told[-1200:]!r}",
+                  flush=True)
         shutil.rmtree(folder / "runs", ignore_errors=True)
     return dict(counts), wrong
 

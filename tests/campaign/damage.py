@@ -2,8 +2,8 @@
 
     python tests/campaign/damage.py [--only TEXT] [--workdir DIR] [--verbose]
 
-Each file in turn is emptied, cut to half, appended to, deleted, replaced by a folder, made unreadable, or has a bit of a
-byte turned, early, in the middle and late. Then every command that reads the folder is given, on a fresh copy. It must
+Each file in turn is emptied, cut to half, appended to, deleted, replaced by a folder, made unreadable, or has a bit
+of a byte turned, early, in the middle and late. Then every command that reads the folder is given, on a fresh copy. It must
 find what it finds in the undamaged folder, or end with one clear line; a change of a file that has a digest must never
 give other numbers. Counts are printed; what broke a rule is listed, and then the exit code is 1. Everything runs in one
 process, from which root's power to read what has no permission is taken first (Linux).
@@ -67,6 +67,9 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "flipped early": flip(0.1), "flipped in the middle": flip(0.5), "flipped late": flip(0.9)}
 
 
+SAID = ("damaged", "readable", "no JSON object", "not an experiment", "cannot", "says nothing of")
+
+
 class Outcome(NamedTuple):
     """What a command came to: its exit code, what it found and printed, and what it told on standard error."""
 
@@ -115,7 +118,7 @@ def judge(outcome: Outcome, whole: Outcome, sealed: bool) -> str:
         return "refused" if len(answers) == 1 and "WARNING" not in outcome.told else "UNCLEAR"
     if outcome.found == whole.found:
         return "right"
-    if any(word in outcome.told or word in str(outcome.found) for word in ("damaged", "readable", "no JSON object", "not an experiment", "cannot")):
+    if any(word in f"{outcome.told} {outcome.found}" for word in SAID):
         return "said"
     return "SILENT" if sealed else "other (no digest)"
 
