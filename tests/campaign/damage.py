@@ -3,10 +3,10 @@
     python tests/campaign/damage.py [--only TEXT] [--workdir DIR] [--verbose]
 
 Each file in turn is emptied, cut to half, appended to, deleted, replaced by a folder, made unreadable, or has a bit
-of a byte turned, early, in the middle and late. Then every command that reads the folder is given, on a fresh copy. It must
-find what it finds in the undamaged folder, or end with one clear line; a change of a file that has a digest must never
-give other numbers. Counts are printed; what broke a rule is listed, and then the exit code is 1. Everything runs in one
-process, from which root's power to read what has no permission is taken first (Linux).
+of a byte turned, early, in the middle and late. Then every command that reads the folder is given, on a fresh copy.
+It must find what it finds in the undamaged folder, or end with one clear line; a change of a file that has a digest
+must never give other numbers. Counts are printed; what broke a rule is listed, and then the exit code is 1.
+Everything runs in one process, from which root's power to read what has no permission is taken first (Linux).
 """
 
 import argparse
