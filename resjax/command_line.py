@@ -22,6 +22,9 @@ Then:   resjax list              all experiments
         resjax --help            all commands"""
 
 
+LONGEST_MESSAGE = 3000  # what comes from files and from what was typed may be of any length
+
+
 def overview() -> str:
     """Say in a line each what the commands do, with an example."""
     lines = ["resjax COMMAND ...; resjax COMMAND --help tells more"]
@@ -112,7 +115,8 @@ def guarded(action: Callable[[], Any]) -> int:
 def failed(message: str, code: int) -> int:
     """Say why, where nothing else is shown any more."""
     progress.clear()
-    tell(f"resjax: {message}")
+    shown = "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in message)
+    tell(f"resjax: {shown if len(shown) <= LONGEST_MESSAGE else f'{shown[:LONGEST_MESSAGE]} ...'}")
     return code
 
 

@@ -7,6 +7,7 @@ from difflib import SequenceMatcher
 from functools import cache
 from itertools import takewhile
 from pathlib import Path
+from traceback import extract_tb
 from types import ModuleType
 from typing import Any
 
@@ -31,7 +32,15 @@ def load_file(file: Path) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BadInput as error:
+        raise BadInput(f"{file}: {error}") from None
+    except SyntaxError as error:
+        raise BadInput(f"{file}, line {error.lineno}: {error.msg}") from None
+    except Exception as error:
+        lines = [frame.lineno for frame in extract_tb(error.__traceback__) if Path(frame.filename) == file]
+        raise BadInput(f"{file}, line {lines[-1] if lines else 1}: {type(error).__name__}: {error}") from None
     return module
 
 

@@ -22,8 +22,26 @@ LARGEST_JSON = 1 << 23  # bytes
 CACHE_FORMAT = 2  # counts up when what is kept would be computed in another way: older arrays are then built anew
 
 
+def expanded(path: str | Path) -> Path:
+    """Put the home folder in place of `~`. Raises BadInput where there is no such user."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise BadInput(f"{path}: there is no such user, or no home folder is known") from None
+
+
+def regular(file: Path) -> Path:
+    """Return what is a file or not there. Raises BadInput for a folder, a device or a FIFO, which may have no end."""
+    check(not file.exists() or file.is_file(), f"{file}: it is no file, but a folder, a device or a FIFO")
+    return file
+
+
 def write_aside(file: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a new file in the same folder, then put it in place of `file` at once."""
+    """Let `write` fill a new file in the same folder, then put it in place of `file` at once.
+
+    Raises BadInput where a folder or a device, which is not to be replaced, has that name.
+    """
+    regular(file)
     remove_leftovers(file)
     aside = file.with_name(f".{file.name}.aside-{os.getpid()}{file.suffix}")
     try:
@@ -86,7 +104,7 @@ def write_text(file: Path, text: str) -> None:
 def read_json(file: Path, *keys: str) -> dict[str, Any]:
     """Read an object from a JSON file. Raises BadInput, naming it, where it is none, or lacks one of `keys`."""
     try:
-        if file.stat().st_size > LARGEST_JSON:
+        if regular(file).stat().st_size > LARGEST_JSON:
             raise ValueError("it is too large")
         content = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:

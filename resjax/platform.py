@@ -9,6 +9,8 @@ import warnings
 from importlib.metadata import version
 from pathlib import Path
 
+from resjax.errors import BadInput
+
 # jaxlib 0.10.2 turned YNNPACK fusion on for the CPU. It makes these convolutions two to six times slower
 # (benchmarks/train_step.py), and some matrix-vector products wrong (jax-ml/jax#39103). Older jaxlibs do not know the
 # flag and abort on it; from 0.12 on fusion is the faster setting, and right by the checks of `resjax doctor`. Tested
@@ -47,8 +49,12 @@ def jax_has_started() -> bool:
 
 def cache_directory() -> Path:
     """Where decoded data and compiled programs are kept between runs: RESJAX_CACHE or the user's cache folder."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get("RESJAX_CACHE") or home / "resjax")
+    if named := os.environ.get("RESJAX_CACHE"):
+        return Path(named)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "resjax"
+    except RuntimeError:
+        raise BadInput("no home folder is known to keep a cache in; RESJAX_CACHE names a folder") from None
 
 
 def keep_compiled_programs() -> None:

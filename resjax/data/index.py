@@ -17,6 +17,7 @@ from resjax.data.folders import class_names, existing, list_classes
 from resjax.data.prepared import find_records
 from resjax.errors import BadInput
 from resjax.experiment import Data, Photographs
+from resjax.files import expanded
 
 TEST = ("test", "val")  # folders of test images, the first that has class folders
 
@@ -104,9 +105,9 @@ def find_images(data: Data | Photographs) -> ImageSet:
     kind, _, rest = data.source.partition(":")
     match kind:
         case "folder":
-            found = index_folders(Path(rest).expanduser())
+            found = index_folders(expanded(rest))
         case "tars":
-            classes, (train, test) = find_archives(Path(rest).expanduser(), ("train", "test"))
+            classes, (train, test) = find_archives(expanded(rest), ("train", "test"))
             found = ImageSet(classes, ImageFiles(*train), ImageFiles(*test))
         case _:
             classes, (train, test) = find_records(rest, data.directory, ("train", "test"),
@@ -126,7 +127,7 @@ def find_split(data: Data | Photographs, split: str) -> tuple[tuple[str, ...], I
     kind, _, rest = data.source.partition(":")
     remark = ""
     if kind == "folder":
-        root = existing(Path(rest).expanduser())
+        root = existing(expanded(rest))
         inner = [root / name for name in (("train",) if split == "train" else TEST) if (root / name).is_dir()]
         if not inner and any((root / name).is_dir() for name in ("train", *TEST)):
             raise BadInput(f"{root}: it holds no folder '{split}'")
@@ -135,7 +136,7 @@ def find_split(data: Data | Photographs, split: str) -> tuple[tuple[str, ...], I
         listed, remark = list_classes(folder, classes)
         files = ImageFiles(*listed)
     else:
-        find = find_archives(Path(rest).expanduser(), (split,)) if kind == "tars" else find_records(
+        find = find_archives(expanded(rest), (split,)) if kind == "tars" else find_records(
             rest, data.directory, (split,), isinstance(data, Photographs))
         classes, files = find[0], ImageFiles(*find[1][0])
     check_labels(data.source, split, files.labels, len(classes))

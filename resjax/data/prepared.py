@@ -16,7 +16,7 @@ import numpy as np
 
 from resjax.errors import BadInput
 from resjax.experiment import Data
-from resjax.files import cached
+from resjax.files import cached, expanded
 from resjax.progress import parts, shown
 
 CHUNK = 1024  # records read at once
@@ -25,7 +25,7 @@ Arrays = dict[str, np.ndarray]
 
 def data_directory(directory: Path | None) -> Path:
     """Where prepared sets lie: the argument, else RESJAX_DATA, else TFDS's own folder."""
-    return Path(directory or os.environ.get("RESJAX_DATA") or "~/tensorflow_datasets").expanduser()
+    return expanded(directory or os.environ.get("RESJAX_DATA") or "~/tensorflow_datasets")
 
 
 def find_prepared(name: str, directory: Path) -> Path:

@@ -11,6 +11,7 @@ import numpy as np
 from resjax.data import decode
 from resjax.data.index import identity
 from resjax.errors import BadInput, check
+from resjax.files import regular
 
 ROUNDING = 1.0  # pixels by which annotators' boxes leave their images, as some sets count from 0 and some from 1
 
@@ -115,7 +116,7 @@ def class_number(classes: Sequence[str], name: str, where: str) -> int:
 def read_image(file: Path) -> np.ndarray:
     """Read an image file: uint8 RGB `[height, width, 3]`. Raises BadInput where it is missing or not whole."""
     try:
-        encoded = file.read_bytes()
+        encoded = regular(file).read_bytes()
     except OSError as error:
         raise BadInput(f"{file}: this image cannot be read ({error.strerror})") from None
     return decode(encoded, str(file))

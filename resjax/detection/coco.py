@@ -8,6 +8,7 @@ from typing import Any
 
 from resjax.detection.annotations import AnnotatedFiles, Drawn, class_number
 from resjax.errors import BadInput, check
+from resjax.files import regular
 
 FIELDS = {"images": ("id", "file_name", "height", "width"), "annotations": ("image_id", "category_id", "bbox"),
           "categories": ("id", "name")}
@@ -36,10 +37,10 @@ def read_coco(path: Path, sets: Sequence[str], classes: Sequence[str] = ()) -> A
 def read_json(file: Path) -> dict[str, list[Entry]]:
     """Read a file of annotations. Raises BadInput where it is missing, or lacks something."""
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(regular(file).read_text())
     except OSError as error:
         raise BadInput(f"{file}: these annotations cannot be read ({error.strerror})") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{file}: not a whole JSON file ({error})") from None
     for part, fields in FIELDS.items():
         entries = content.get(part) if isinstance(content, dict) else None

@@ -9,7 +9,6 @@ from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -22,6 +21,7 @@ from resjax.detection.scenes import compose_scenes
 from resjax.detection.targets import Objects
 from resjax.detection.voc import read_voc
 from resjax.errors import check
+from resjax.files import expanded
 
 AHEAD = 2  # batches that are made before they are needed
 MULTIPLE = 16  # of which the sides of a batch's images are: the largest stride of a shared map
@@ -43,7 +43,7 @@ def open_annotated(data: Scenery, train: bool, classes: Sequence[str] = ()) -> A
     if kind == "scenes":
         return compose_scenes("train" if train else "test")
     read = read_voc if kind == "voc" else read_coco
-    return read(Path(path).expanduser(), sets, classes or data.classes)
+    return read(expanded(path), sets, classes or data.classes)
 
 
 def scale_of(record: Annotated, data: Scenery) -> float:

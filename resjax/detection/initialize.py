@@ -1,6 +1,5 @@
 """The weights that a detector starts from: a classifier's, or none."""
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +8,7 @@ import numpy as np
 from resjax.detection.annotations import AnnotatedImages
 from resjax.detection.config import RESNETS, Detection
 from resjax.errors import BadInput, check
+from resjax.files import expanded
 from resjax.network import Network
 from resjax.training.restore import load
 from resjax.training.step import TrainState
@@ -37,7 +37,7 @@ def initial_weights(detection: Detection, images: AnnotatedImages) -> Weights:
     if not source:
         return Weights(mean_colour(images), {}, {})
     if detector.backbone == "vgg16":
-        return vgg_weights(read_tensors(Path(source).expanduser()), source, detector.hidden)
+        return vgg_weights(read_tensors(expanded(source)), source, detector.hidden)
     return resnet_weights(load(source, stride_in=detector.stride_in, shortcut="A"), detection)
 
 

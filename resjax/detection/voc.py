@@ -9,6 +9,7 @@ from pathlib import Path
 
 from resjax.detection.annotations import AnnotatedFiles, Drawn, class_number
 from resjax.errors import BadInput, check
+from resjax.files import regular
 
 VOC_CLASSES = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
                "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor")
@@ -34,7 +35,7 @@ def read_list(path: Path, name: str) -> list[str]:
     """Read the names of a set's images. Raises BadInput where there is no such list, or nothing in it."""
     file = (path / name).parent / "ImageSets" / "Main" / f"{Path(name).name}.txt"
     try:
-        images = [line.split()[0] for line in file.read_text().splitlines() if line.strip()]
+        images = [line.split()[0] for line in regular(file).read_text(errors="replace").splitlines() if line.strip()]
     except OSError as error:
         raise BadInput(f"{file}: this list of images cannot be read ({error.strerror}); a set is named FOLDER/SET, or "
                        "SET where ImageSets lies in the path itself") from None

@@ -14,6 +14,7 @@ from resjax.errors import BadInput, check
 from resjax.evaluation.probabilities import log_probabilities, log_probabilities_of_views
 from resjax.evaluation.views import Protocol, views_of
 from resjax.experiment import Data, Photographs
+from resjax.files import regular
 from resjax.network import Classifier, Network, as_classifier, check_last_layer, imagenet_classes
 from resjax.terminal import tell
 
@@ -164,7 +165,7 @@ def classify(file: Path, network: Network, most: int = 5) -> list[tuple[int, flo
     """Return the likeliest classes of a picture, with their probabilities. Raises BadInput where it cannot be read."""
     check_last_layer(network)
     try:
-        encoded = file.read_bytes()
+        encoded = regular(file).read_bytes()
     except OSError as error:
         raise BadInput(f"{file}: cannot be read ({error.strerror})") from None
     pixels = network.preprocessing.prepare(encoded, str(file))

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from resjax.analysis import count_macs
-from resjax.errors import BadInput
+from resjax.errors import BadInput, check
 from resjax.experiment import Experiment, image_shape
 from resjax.experiment_files import load_experiments, select
 from resjax.paper.tables import TABLES, Row, Table
 from resjax.progress import one_by_one
 from resjax.terminal import tell
-from resjax.training import read_result, train
+from resjax.training import read_metrics, read_result, train
+from resjax.training.run_directory import RESULT
 
 
 class Run(NamedTuple):
@@ -74,8 +75,14 @@ def part(runs: Sequence[Run], shard: str) -> Sequence[Run]:
 def finished_result(run_directory: Path) -> dict[str, Any] | None:
     """Read a run's result; None where it is not finished, or is damaged, which is said: the others are shown."""
     try:
-        return read_result(run_directory)
-    except BadInput as error:
+        result = read_result(run_directory)
+        if result is not None:
+            missing = sorted(RESULT.keys() - result.keys())
+            check(not missing, f"{run_directory / 'result.json'}: it says nothing of {', '.join(missing)}")
+            check(bool(read_metrics(run_directory, "train")),
+                  f"{run_directory / 'metrics.jsonl'}: no line of the training can be read")
+        return result
+    except (BadInput, OSError) as error:
         tell(str(error))
         return None
 

@@ -5,6 +5,7 @@ its threads fail one by one: hence the seal, and that it is verified before Orba
 """
 
 import json
+import logging
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from resjax.distributed import broadcast_from_first, is_first, wait_for_all
 from resjax.errors import BadInput, Diverged
 from resjax.files import digest
 from resjax.training.step import TrainState, named_leaves
+
+logging.getLogger("absl").addFilter(lambda record: "Metadata file" not in record.getMessage())  # the seal decides
 
 KEPT = 3
 SEAL = "digests.json"

@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from resjax.distributed import is_first
-from resjax.files import write_text
+from resjax.files import regular, write_text
 from resjax.progress import advance_net, working
 from resjax.terminal import duration, fitted, room, tell
 
@@ -160,7 +160,7 @@ def read_metrics(run_directory: str | Path, kind: str | None = None) -> list[Lin
 def parsed_lines(run_directory: Path) -> list[Line]:
     """Read all lines; one that is none is empty."""
     file, lines = run_directory / "metrics.jsonl", []
-    for text in file.read_bytes().splitlines() if file.exists() else []:
+    for text in regular(file).read_bytes().splitlines() if file.exists() else []:
         try:
             line = json.loads(text)
         except (ValueError, RecursionError):

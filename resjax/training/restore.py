@@ -10,6 +10,7 @@ import numpy as np
 from resjax.data import of_run
 from resjax.errors import BadInput, check
 from resjax.experiment import Experiment
+from resjax.files import expanded
 from resjax.models import ResNet
 from resjax.network import Network
 from resjax.training.checkpoint import read_latest
@@ -73,7 +74,7 @@ def load(target: str | Path, *, stride_in: StrideIn | None = None, shortcut: Bar
     A network without its last layer has 0 classes: for features and fine-tuning. Raises BadInput for what is missing,
     damaged, or no network of the paper.
     """
-    if (run_directory := Path(target).expanduser()).joinpath("experiment.json").is_file():
+    if (run_directory := expanded(target)).joinpath("experiment.json").is_file():
         check(key is None, f"{run_directory}: a run has one set of weights, so --key chooses none; leave it out")
         return restore(run_directory).network
     return load_weights(target, stride_in=stride_in, shortcut=shortcut, key=key)

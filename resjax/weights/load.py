@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import get_args
 
 from resjax.errors import BadInput, check
+from resjax.files import expanded
 from resjax.models import ResNet
 from resjax.network import Network
 from resjax.variants import StrideIn
@@ -30,7 +31,7 @@ def load_weights(target: str | Path, *, stride_in: StrideIn | None = None, short
     """
     for name, value, kind in (("stride_in", stride_in, StrideIn), ("shortcut", shortcut, Bare)):
         check(value in (None, *get_args(kind)), f"{name} is {value!r}; it is one of {get_args(kind)}")
-    path = Path(target).expanduser()
+    path = expanded(target)
     if not path.exists() and path.suffix not in SUFFIXES and is_repository(str(target)):
         path = fetch(str(target))
     file, known = find_weights(path)
