@@ -75,7 +75,7 @@ def show(experiment: Experiment, arguments: Sequence[str], program: str) -> None
     experiment = tyro.cli(Experiment, prog=program, args=arguments, default=experiment, config=(SAME_KIND,))
     for key, value in flatten(experiment).items():
         print(f"{key:36} {value}")
-    image, classes = image_shape(experiment.data), 1000 if experiment.architecture.family == "imagenet" else 10
+    image, classes = image_shape(experiment.data), 10 if experiment.architecture.family == "cifar" else 1000
     model = experiment.architecture.model(classes)
     print(f"\n{'layer':28} {'kernel':18} {'output':14} {'times':>5} {'multiply-adds':>15}")
     for layer in list_layers(model, image):

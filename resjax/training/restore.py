@@ -10,7 +10,7 @@ import numpy as np
 from resjax.data import of_run
 from resjax.errors import BadInput, check
 from resjax.experiment import Experiment
-from resjax.models import ResNet
+from resjax.models import VGG, ResNet
 from resjax.network import Network
 from resjax.training.checkpoint import read_latest
 from resjax.training.log import Log
@@ -26,7 +26,7 @@ class Trained(NamedTuple):
 
     experiment: Experiment
     classes: tuple[str, ...]
-    model: ResNet
+    model: ResNet | VGG
     state: TrainState
 
     @property
