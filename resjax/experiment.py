@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from resjax.errors import BadInput, check
 from resjax.serialization import Must, check_fields, flatten
-from resjax.variants import Option, StrideIn, cifar_blocks, imagenet_blocks
+from resjax.variants import Option, StrideIn, cifar_blocks, imagenet_blocks, vgg_stages
 
 if TYPE_CHECKING:
-    from resjax.models import ResNet
+    from resjax.models import VGG, ResNet
 
-FAMILIES = {"cifar": "CIFAR-10", "imagenet": "ImageNet"}
+FAMILIES = {"cifar": "CIFAR-10", "imagenet": "ImageNet", "vgg": "ImageNet"}
+OF_RESNETS = {"stride_in": "1x1", "initialization": "fan_in", "precision": "float32", "frozen_batch_norm": False}
 
 Resize = Literal["area", "pillow-bilinear", "pillow-bicubic"]
 Count = Annotated[int, Must("be at least 1", lambda n: n >= 1), Must("fit in 32 bits", lambda n: n < 2**31)]
@@ -22,12 +23,13 @@ NonNegative = Annotated[float, Must("be at least 0", lambda x: x >= 0)]
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """A network of the paper, plain or with one of the three shortcuts."""
+    """A network of the paper: plain, with one of the three shortcuts, or the VGG that it compares with."""
 
-    family: Literal["cifar", "imagenet"] = "cifar"
-    """cifar: the nets of section 4.2, for small images. imagenet: those of Table 1."""
+    family: Literal["cifar", "imagenet", "vgg"] = "cifar"
+    """cifar: the nets of section 4.2, for small images. imagenet: those of Table 1. vgg: their reference."""
     depth: int = 20
-    """Weighted layers. cifar: 6n+2, that is 8, 14, 20, 26, 32, ... imagenet: 18, 34, 50, 101, 152."""
+    """Weighted layers. cifar: 6n+2, that is 8, 14, 20, 26, 32, ... imagenet: 18, 34, 50, 101, 152. vgg: 16, 19, which
+    have neither shortcuts nor batch norm."""
     shortcut: Option = "A"
     """A: identity, zeros for new channels. B: projection where dimensions change. C: projection everywhere."""
     stride_in: StrideIn = "1x1"
@@ -46,14 +48,19 @@ class Architecture:
     def __post_init__(self) -> None:
         check_fields(self, "architecture.")
         try:
-            cifar_blocks(self.depth) if self.family == "cifar" else imagenet_blocks(self.depth)
+            {"cifar": cifar_blocks, "imagenet": imagenet_blocks, "vgg": vgg_stages}[self.family](self.depth)
         except BadInput as error:
             raise BadInput(f"architecture: {error}") from None
+        for name, usual in OF_RESNETS.items() if self.family == "vgg" else ():
+            check(getattr(self, name) == usual,
+                  f"architecture.{name.replace('_', '-')} is a choice of residual networks; VGG has {usual!r}")
 
-    def model(self, classes: int) -> "ResNet":
+    def model(self, classes: int) -> "ResNet | VGG":
         """Build the network for so many classes."""
-        from resjax.models import cifar_resnet, imagenet_resnet  # here, as runs are listed without JAX
+        from resjax.models import VGG, cifar_resnet, imagenet_resnet  # here, as runs are listed without JAX
 
+        if self.family == "vgg":
+            return VGG(self.depth, classes)
         build = cifar_resnet if self.family == "cifar" else imagenet_resnet
         return build(self.depth, self.shortcut, classes, stride_in=self.stride_in, initialization=self.initialization,
                      ghost_batch_size=self.ghost_batch_size, frozen_batch_norm=self.frozen_batch_norm,
@@ -61,6 +68,8 @@ class Architecture:
 
     def title(self) -> str:
         """Name the network, as far as its weights tell: "ResNet B-50 v1 for ImageNet", "plain-20 for CIFAR-10"."""
+        if self.family == "vgg":
+            return f"VGG-{self.depth} for ImageNet"
         bottleneck = self.family == "imagenet" and self.depth >= 50
         stride = ("v1" if self.stride_in == "1x1" else "v1.5") if bottleneck else ""
         kind = "plain" if self.shortcut == "plain" else f"ResNet {self.shortcut}"

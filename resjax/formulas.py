@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from resjax.experiment import Architecture
-from resjax.variants import cifar_blocks, imagenet_blocks
+from resjax.variants import VGG_STAGES, cifar_blocks, imagenet_blocks
 
 
 class Convolution(NamedTuple):
@@ -29,11 +29,29 @@ class Sizes(NamedTuple):
 
 def count(architecture: Architecture, image: tuple[int, int, int], classes: int) -> Sizes:
     """Count the parameters and, for an image `(height, width, channels)`, the multiply-adds of a network."""
+    if architecture.family == "vgg":
+        return count_vgg(architecture.depth, image, classes)
     layers = list(convolutions(architecture, image))
     kernels = [layer.size**2 * layer.channels * layer.filters for layer in layers]
     last = layers[-1].filters * classes
     return Sizes(sum(kernels) + 2 * sum(layer.filters for layer in layers) + last + classes,
                  sum(kernel * layer.height * layer.width for kernel, layer in zip(kernels, layers, strict=True)) + last)
+
+
+def count_vgg(depth: int, image: tuple[int, int, int], classes: int) -> Sizes:
+    """Count VGG's: convolutions of 3x3, halved after each stage; the last three layers see every window of 7x7."""
+    height, width, channels = image
+    parameters = macs = 0
+    for layers, filters in zip(VGG_STAGES[depth], (64, 128, 256, 512, 512), strict=True):
+        for _ in range(layers):
+            kernel, channels = 9 * channels * filters, filters
+            parameters, macs = parameters + kernel + filters, macs + kernel * height * width
+        height, width = height // 2, width // 2
+    inputs = 7 * 7 * channels
+    for units in (4096, 4096, classes):
+        parameters, macs = parameters + inputs * units + units, macs + inputs * units * (height - 6) * (width - 6)
+        inputs = units
+    return Sizes(parameters, macs)
 
 
 def convolutions(architecture: Architecture, image: tuple[int, int, int]) -> Iterator[Convolution]:

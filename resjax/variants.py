@@ -19,6 +19,15 @@ IMAGENET: dict[int, tuple[Block, tuple[int, ...]]] = {  # Table 1: the blocks of
     152: ("bottleneck", (3, 8, 36, 3)),
 }
 
+VGG_STAGES = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # the convolutions of VGG's stages (Simonyan & Zisserman 2015)
+
+
+def vgg_stages(depth: int) -> tuple[int, ...]:
+    """Return the numbers of convolutions in VGG's stages. Raises BadInput for another depth."""
+    if depth not in VGG_STAGES:
+        raise BadInput(f"depth {depth} is no VGG that the paper compares with: those have 16 and 19 layers")
+    return VGG_STAGES[depth]
+
 
 def imagenet_blocks(depth: int) -> tuple[Block, tuple[int, ...]]:
     """Return the kind and the numbers of blocks of a network of Table 1. Raises BadInput for another depth."""

@@ -20,7 +20,7 @@ def runs():
 
 @pytest.mark.parametrize("run", runs(), ids=lambda run: run.name)
 def test_the_formula_counts_what_the_computation_does(run):
-    image, classes = image_shape(run.data), 1000 if run.architecture.family == "imagenet" else 10
+    image, classes = image_shape(run.data), 10 if run.architecture.family == "cifar" else 1000
     model = run.architecture.model(classes)
     assert count(run.architecture, image, classes) == (count_parameters(model, image), count_macs(model, image))
 
@@ -36,6 +36,8 @@ def test_odd_images_too():
     (Architecture(family="imagenet", depth=50, shortcut="B", stride_in="3x3"), 25_557_032, 4.09e9),
     (Architecture(family="imagenet", depth=152, shortcut="B", stride_in="3x3"), 60_192_808, 11.51e9),
     (Architecture(family="imagenet", depth=34, shortcut="B"), 21_797_672, 3.66e9),
+    (Architecture(family="vgg", depth=16), 138_357_544, 15.47e9),
+    (Architecture(family="vgg", depth=19), 143_667_240, 19.63e9),
 ])
 def test_the_published_sizes(architecture, parameters, macs):
     found = count(architecture, (224, 224, 3), 1000)
