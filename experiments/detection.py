@@ -9,11 +9,9 @@ WBC and platelets; github.com/Shenggan/BCCD_Dataset, MIT), trained from scratch.
 from weights of ImageNet: a run of ours, or a file; VGG-16's under torchvision's names.
 """
 
-import sys
 from dataclasses import replace
 
-from resjax.command_line import guarded
-from resjax.commands.detection import train_one_of
+from resjax.command_line import run
 from resjax.detection import Detection, Detector, Sampling, Scenery
 from resjax.experiment import Optimizer
 
@@ -67,4 +65,4 @@ EXPERIMENTS = {e.name: e for e in [
     coco("resnet101_coco")]}
 
 if __name__ == "__main__":
-    raise SystemExit(guarded(lambda: train_one_of(EXPERIMENTS, sys.argv[1:], "detection.py")))
+    run(EXPERIMENTS)

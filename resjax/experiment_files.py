@@ -5,8 +5,9 @@ import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-from resjax.errors import BadInput
+from resjax.errors import BadInput, check
 from resjax.experiment import Experiment
 
 
@@ -22,15 +23,23 @@ def load_file(file: Path) -> ModuleType:
     return module
 
 
-def load_experiments(file: Path) -> dict[str, Experiment]:
-    """Return the `EXPERIMENTS` of a file. Raises BadInput where the file or the dictionary is missing."""
-    experiments = getattr(load_file(file), "EXPERIMENTS", None)
-    if not isinstance(experiments, dict) or not all(isinstance(e, Experiment) for e in experiments.values()):
+def load_runs(file: Path) -> dict[str, Any]:
+    """Return the `EXPERIMENTS` of a file, of classifiers or detectors. Raises BadInput where there are none."""
+    runs = getattr(load_file(file), "EXPERIMENTS", None)
+    if not isinstance(runs, dict) or not all(hasattr(run, "differences") for run in runs.values()):
         raise BadInput(f"{file}: it defines no EXPERIMENTS: dict[str, Experiment]")
+    return runs
+
+
+def load_experiments(file: Path) -> dict[str, Experiment]:
+    """Return the `EXPERIMENTS` of a file of classifiers. Raises BadInput where there are none."""
+    experiments = load_runs(file)
+    check(all(isinstance(run, Experiment) for run in experiments.values()),
+          f"{file}: it defines no EXPERIMENTS: dict[str, Experiment]")
     return experiments
 
 
-def select(experiments: Mapping[str, Experiment], name: str) -> Experiment:
+def select(experiments: Mapping[str, Any], name: str) -> Any:
     """Return the experiment of that name. Raises BadInput that lists the names there are."""
     if name in experiments:
         return experiments[name]
@@ -39,8 +48,8 @@ def select(experiments: Mapping[str, Experiment], name: str) -> Experiment:
     raise BadInput(f"unknown experiment {name!r}{meant} There are: {', '.join(experiments)}")
 
 
-def find(target: str) -> Experiment:
-    """Return the experiment that `FILE:NAME` names, or that lies in the `experiment.json` of a run."""
+def find(target: str) -> Any:
+    """Return the run that `FILE:NAME` names, of a classifier or a detector, or that a run directory describes."""
     if target.endswith("experiment.json"):
         from resjax.training import read_experiment  # here, as `list` does without
 
@@ -48,4 +57,4 @@ def find(target: str) -> Experiment:
     file, colon, name = target.rpartition(":")
     if not colon:
         raise BadInput(f"{target}: write FILE:NAME, such as experiments/cifar10.py:resnet20")
-    return select(load_experiments(Path(file)), name)
+    return select(load_runs(Path(file)), name)

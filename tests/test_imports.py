@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1] / "resjax"
 # From the ground up: a room knows those before it, and of its own floor nobody but itself. Models and data are apart.
 FLOORS = (("errors",), ("interrupt", "platform", "progress", "variants"), ("files", "serialization"), ("models",),
           ("experiment",), ("data", "distributed"), ("network",), ("analysis", "evaluation"), ("weights",),
-          ("training",), ("experiment_files",), ("accelerators", "detection", "paper"), ("commands",),
+          ("training",), ("experiment_files",), ("accelerators",), ("detection", "paper"), ("commands",),
           ("command_line",), ("__init__", "__main__"))
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted(ROOT.rglob("*.py"))

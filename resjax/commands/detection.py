@@ -1,6 +1,6 @@
 """Commands on detectors: train one, and find objects in pictures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -9,11 +9,11 @@ import tyro
 
 from resjax.detection.config import Detection
 from resjax.detection.draw import confident, draw_boxes
-from resjax.detection.pictures import draw_run
 from resjax.detection.restore import find_in, restore_detector
-from resjax.detection.train import train_detector
-from resjax.errors import BadInput, check
+from resjax.distributed import is_first, join
+from resjax.errors import check
 from resjax.platform import keep_compiled_programs
+from resjax.serialization import flatten
 
 
 @dataclass(frozen=True)
@@ -23,27 +23,41 @@ class TrainArguments:
     detection: Annotated[Detection, tyro.conf.arg(name="")]
     workdir: Path
     """Where the run is kept; the same command goes on there from where it was stopped."""
+    distributed: bool = False
+    """Join the processes that SLURM, Open MPI, Kubernetes or a TPU pod has started, each with this command."""
 
 
-def train_one_of(detections: Mapping[str, Detection], arguments: Sequence[str], program: str) -> None:
-    """Carry out `FILE NAME [--workdir W] [overrides]`, for a file of detectors that is run as a script.
+def train_detector(detection: Detection, arguments: Sequence[str], program: str) -> None:
+    """Train a detector: FILE:NAME [--workdir W] [--seed S] [overrides]."""
+    from resjax.detection import train
+    from resjax.detection.pictures import draw_run
 
-    Raises BadInput that lists the names there are.
-    """
-    names = "\n".join(f"  {name}" for name in detections)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(f"python {program} NAME [--workdir W] [--seed S] [overrides]; NAME --help tells more.\n{names}")
+    default = TrainArguments(detection, Path("runs") / detection.name)
+    asked = tyro.cli(TrainArguments, prog=program, args=arguments, default=default)
+    if asked.distributed:
+        join()
+    result = train.train_detector(asked.detection, asked.workdir)
+    if not is_first():
         return
-    name, *rest = arguments
-    if name not in detections:
-        raise BadInput(f"unknown detector {name!r}. There are: {', '.join(detections)}")
-    default = TrainArguments(detections[name], Path("runs") / name)
-    asked = tyro.cli(TrainArguments, prog=f"{program} {name}", args=rest, default=default)
-    result = train_detector(asked.detection, asked.workdir)
     pictures = " and ".join(map(str, draw_run(asked.workdir)))
     print(f"{result['name']}: mean average precision {result['mean_average_precision']:.2f} % at an overlap of 0.5 "
           f"after {result['steps']} steps, {result['images_per_second']:.1f} images/s, "
           f"{asked.workdir / 'result.json'}, {pictures}")
+
+
+def show_detector(detection: Detection, arguments: Sequence[str], program: str) -> None:
+    """Show a detector's run, FILE:NAME: its values, and the parameters of its parts."""
+    from resjax.detection.plan import parameters_of
+
+    detection = tyro.cli(Detection, prog=program, args=arguments, default=detection)
+    for key, value in flatten(detection).items():
+        print(f"{key:36} {value}")
+    classes, parts = parameters_of(detection)
+    print()
+    for part, count in parts.items():
+        print(f"{part:36} {count:12,} parameters")
+    print(f"\nFor {classes} classes: {sum(parts.values()):,} parameters, {len(detection.detector.anchor_sizes)} x "
+          f"{len(detection.detector.anchor_ratios)} anchors every {detection.detector.stride} pixels")
 
 
 def detect(

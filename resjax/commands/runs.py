@@ -27,8 +27,13 @@ class TrainArguments:
     """Join the processes that SLURM, Open MPI, Kubernetes or a TPU pod has started, each with this command."""
 
 
-def train(experiment: Experiment, arguments: Sequence[str], program: str) -> None:
+def train(experiment: Any, arguments: Sequence[str], program: str) -> None:
     """Train an experiment: FILE:NAME [--workdir W] [--seed S] [overrides]."""
+    if not isinstance(experiment, Experiment):
+        from resjax.commands.detection import train_detector
+
+        train_detector(experiment, arguments, program)
+        return
     from resjax.distributed import is_first, join  # each command imports what it needs, so that `list` is quick
     from resjax.training import train as train_experiment
 
@@ -43,10 +48,12 @@ def train(experiment: Experiment, arguments: Sequence[str], program: str) -> Non
           f"{result['images_per_second']:.0f} images/s, {asked.workdir / 'result.json'}")
 
 
-def mean_image(experiment: Experiment, arguments: Sequence[str], program: str) -> None:
+def mean_image(experiment: Any, arguments: Sequence[str], program: str) -> None:
     """Compute the mean training image and the principal colours, FILE:NAME, before a training needs them."""
     from resjax.data import find_images, measure_statistics
 
+    if not isinstance(experiment, Experiment):
+        raise BadInput(f"{experiment.name} trains a detector, which measures its mean colour itself")
     experiment = tyro.cli(Experiment, prog=program, args=arguments, default=experiment, config=(SAME_KIND,))
     if not isinstance(experiment.data, Photographs):
         raise BadInput(f"{experiment.name} trains on images in memory, whose mean takes no time")
@@ -64,12 +71,19 @@ def list_experiments(file: Annotated[Path, tyro.conf.Positional]) -> None:
     Args:
         file: A Python file such as experiments/cifar10.py.
     """
-    for name, e in experiment_files.load_experiments(file).items():
-        print(f"{name:24} {e.architecture.shortcut}-{e.architecture.depth}, {e.data.source}, {e.steps} steps")
+    for name, run in experiment_files.load_runs(file).items():
+        network = (f"{run.architecture.shortcut}-{run.architecture.depth}" if isinstance(run, Experiment) else
+                   f"Faster R-CNN, {run.detector.backbone}")
+        print(f"{name:24} {network}, {run.data.source}, {run.steps} steps")
 
 
-def show(experiment: Experiment, arguments: Sequence[str], program: str) -> None:
+def show(experiment: Any, arguments: Sequence[str], program: str) -> None:
     """Show an experiment, FILE:NAME: its values, its layers, its parameters and multiply-adds."""
+    if not isinstance(experiment, Experiment):
+        from resjax.commands.detection import show_detector
+
+        show_detector(experiment, arguments, program)
+        return
     from resjax.analysis import count_macs, count_parameters, list_layers
 
     experiment = tyro.cli(Experiment, prog=program, args=arguments, default=experiment, config=(SAME_KIND,))

@@ -53,6 +53,8 @@ class Detector:
     """Channels of the 3x3 convolution before the proposals."""
     hidden: Count = 4096
     """Units of VGG-16's two fully connected layers."""
+    precision: Literal["float32", "tensorfloat32"] = "float32"
+    """What convolutions and fully connected layers compute in, where the device has a choice."""
 
     def __post_init__(self) -> None:
         check_fields(self, "detector.")
