@@ -39,7 +39,8 @@ def train_detector(detection: Detection, arguments: Sequence[str], program: str)
     result = train.train_detector(asked.detection, asked.workdir)
     if not is_first():
         return
-    pictures = " and ".join(map(str, draw_run(asked.workdir)))
+    alone = not asked.distributed  # many processes restore a checkpoint together or not at all
+    pictures = " and ".join(map(str, draw_run(asked.workdir))) if alone else "without pictures"
     print(f"{result['name']}: mean average precision {result['mean_average_precision']:.2f} % at an overlap of 0.5 "
           f"after {result['steps']} steps, {result['images_per_second']:.1f} images/s, "
           f"{asked.workdir / 'result.json'}, {pictures}")
