@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from resjax.accelerators.compile import Compiled, compile_program, shaped
 from resjax.accelerators.plan import Figures
@@ -59,25 +60,28 @@ def compile_detector(detection: Detection, devices: Sequence[jax.Device]) -> Ite
     spread = batch_sharding(devices)
     whole = replicated(spread)
     model, optimizer = FasterRCNN(detection.detector, classes_of(detection)), optimizer_of(detection)
-    draw = partial(draw_onto.__wrapped__, whole, model, optimizer, np.zeros((1, 1, 3), np.float32))
-    state: TrainState = shaped(jax.eval_shape(draw, 0), whole)
+    state: TrainState = shaped(first_state(model, optimizer), whole)
     update = jax.jit(partial(train_step, model, optimizer, detection), donate_argnums=0, out_shardings=whole)
     large, common = sizes_of(detection)
     for size in dict.fromkeys((large, common)):
         batch: Any = shaped(described(detection.batch_size, size), spread)
         name = "" if size == large else f" {size[0]}x{size[1]}"
-        yield f"train{name}", compile_program(lambda batch=batch: update.lower(state, batch), 1, ROUNDS)
-        arguments = (model, detection, state.variables, state.mean, batch.images, batch.sizes)
-        yield f"detect{name}", compile_program(lambda arguments=arguments: detections.lower(*arguments), 1, ROUNDS)
+        yield f"train{name}", compile_program(partial(update.lower, state, batch), 1, ROUNDS)
+        look = partial(detections.lower, model, detection, state.variables, state.mean, batch.images, batch.sizes)
+        yield f"detect{name}", compile_program(look, 1, ROUNDS)
+
+
+def first_state(model: FasterRCNN, optimizer: optax.GradientTransformationExtraArgs) -> Any:
+    """Describe the first state of a run."""
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.eval_shape(lambda: draw_onto(here, model, optimizer, np.zeros((1, 1, 3), np.float32), 0))
 
 
 def parameters_of(detection: Detection) -> tuple[int, dict[str, int]]:
     """Count the classes, and the parameters of each part of the network."""
     model, optimizer = FasterRCNN(detection.detector, classes_of(detection)), optimizer_of(detection)
-    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    state = jax.eval_shape(lambda: draw_onto(place, model, optimizer, np.zeros((1, 1, 3), np.float32), 0))
     return model.classes, {name: sum(leaf.size for leaf in jax.tree.leaves(part))
-                           for name, part in state.params.items()}
+                           for name, part in first_state(model, optimizer).params.items()}
 
 
 def described(count: int, size: Size) -> Any:
