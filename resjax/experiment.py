@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from resjax.errors import BadInput, check
-from resjax.serialization import Must, check_fields, flatten
+from resjax.serialization import Must, check_fields, check_ghosts, flatten
 from resjax.variants import Option, StrideIn, cifar_blocks, imagenet_blocks, vgg_stages
 
 if TYPE_CHECKING:
@@ -240,16 +240,6 @@ class Experiment:
             same.add("data.source")  # what lies there is compared by its content
         return [f"{key}: {mine.get(key)!r}, here {theirs.get(key)!r}"
                 for key in mine | theirs if key not in same and mine.get(key) != theirs.get(key)]
-
-
-def check_ghosts(batch_size: int, ghosts: int, name: str) -> None:
-    """Raise BadInput, with what would fit, unless the images that share statistics divide the batch."""
-    if batch_size % ghosts:
-        fitting = [size for size in range(1, batch_size + 1) if batch_size % size == 0]
-        near = " or ".join(map(str, sorted(sorted(fitting, key=lambda size: abs(size - ghosts))[:2])))
-        batches = " or ".join(str(size * ghosts) for size in (batch_size // ghosts, batch_size // ghosts + 1) if size)
-        raise BadInput(f"batch-size {batch_size} is not a multiple of {name} {ghosts}: --{name} {near} would fit, or "
-                       f"--batch-size {batches}")
 
 
 def image_shape(data: Data | Photographs) -> tuple[int, int, int]:

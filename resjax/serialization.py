@@ -102,3 +102,13 @@ def convert(value: Any, hint: Any) -> Any:
         each = arguments if len(arguments) == len(value) and Ellipsis not in arguments else arguments[:1] * len(value)
         return tuple(convert(item, kind) for item, kind in zip(value, each, strict=True))
     return value
+
+
+def check_ghosts(batch_size: int, ghosts: int, name: str) -> None:
+    """Raise BadInput, with what would fit, unless the images that share statistics divide the batch."""
+    if batch_size % ghosts:
+        fitting = [size for size in range(1, batch_size + 1) if batch_size % size == 0]
+        near = " or ".join(map(str, sorted(sorted(fitting, key=lambda size: abs(size - ghosts))[:2])))
+        batches = " or ".join(str(size * ghosts) for size in (batch_size // ghosts, batch_size // ghosts + 1) if size)
+        raise BadInput(f"batch-size {batch_size} is not a multiple of {name} {ghosts}: --{name} {near} would fit, or "
+                       f"--batch-size {batches}")

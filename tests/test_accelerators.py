@@ -260,7 +260,7 @@ def test_a_plan_is_made_once_and_told(small, compiled):
     assert run.plan_run(small(), "h100", 2) == first
     assert compiled == [32]
     assert run.plan_run(small(seed=1, steps=12), "h100", 2)["hours"]["train"] == 2 * first["hours"]["train"]
-    text = "\n".join(lines(small(), "h100", first))
+    text = "\n".join(lines("h100", first))
     assert "small on 2 x NVIDIA H100 SXM, 80 GB, batch 32, float32" in text
     assert "all-reduce" in text
     assert "NVIDIA H100 datasheet" in text

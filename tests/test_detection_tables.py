@@ -1,16 +1,18 @@
 """Tables 7 and 8 as data, their experiments, and what is printed beside the paper's figures."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from resjax.command_line import train_one_of
+from resjax.command_line import execute, train_one_of
 from resjax.commands.tables import reproduce as command
 from resjax.detection import tables
 from resjax.detection.average_precision import Found
 from resjax.detection.draw import colour_of, confident, draw_boxes
+from resjax.detection.plan import sizes_of, workload_of
 from resjax.errors import BadInput
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -89,6 +91,40 @@ def test_a_file_of_detectors_as_a_script(tmp_path, monkeypatch, capsys):
     assert folder == tmp_path
     assert run == replace(bccd, steps=7, data=replace(bccd.data, source="voc:/cells"),
                           detector=replace(bccd.detector, pooling="align"))
+    execute(["train", f"{EXPERIMENTS / 'detection.py'}:scenes", "--workdir", str(tmp_path), "--seed", "3"])
+    assert seen[1] == (replace(known["scenes"], seed=3), tmp_path)
+
+
+def test_detectors_are_listed_and_shown(capsys):
+    file = str(EXPERIMENTS / "detection.py")
+    execute(["list", file])
+    assert "resnet101_0712           Faster R-CNN, resnet101, voc:PATH, 110000 steps" in capsys.readouterr().out
+    execute(["show", f"{file}:vgg16_0712", "--data.shorter-side", "500"])
+    shown = capsys.readouterr().out
+    assert "data.shorter_side                    500" in shown
+    # 13 convolutions, fc6 and fc7 of VGG-16, the proposals' three layers, and 21 + 80 outputs
+    proposals = 512 * 512 * 9 + 512 + 512 * 9 + 9 + 512 * 36 + 36
+    total = 138_357_544 - (4096 * 1000 + 1000) + proposals + 4097 * (21 + 80)
+    assert f"{total:,} parameters, 3 x 3 anchors every 16 pixels" in shown
+    with pytest.raises(BadInput, match="scenes trains a detector"):
+        execute(["mean-image", f"{file}:scenes"])
+
+
+def test_the_plans_are_those_of_the_papers_sizes():
+    """Compiled for an H100 that is not here, by `resjax plan`: within its memory, and for images of up to 608x1008."""
+    for name, macs in (("resnet101_0712", 536e9), ("vgg16_0712", 494e9)):
+        plan = json.loads((EXPERIMENTS / "results" / "detection" / "plans" / f"{name}_h100.json").read_text())
+        assert list(plan["programs"]) == ["train", "detect", "train 608x800", "detect 608x800"]
+        assert plan["programs"]["train"]["macs"] == pytest.approx(macs, rel=0.01)
+        assert max(program["peak_bytes"] for program in plan["programs"].values()) < 3 * 2**30
+        assert plan["hours"]["train"] == pytest.approx(110_000 * plan["programs"]["train"]["seconds"] / 3600)
+
+
+def test_what_a_plan_asks_of_a_detector():
+    work = workload_of(tables.load_detections(EXPERIMENTS / "detection.py")["resnet101_0712"])
+    assert sizes_of(work.run) == ((608, 1008), (608, 800))
+    assert "4,952 test images" in work.assumptions[0]
+    assert work.precision == "float32"
 
 
 def test_boxes_are_drawn():

@@ -16,7 +16,9 @@ from resjax.detection.pictures import draw_run
 from resjax.detection.voc import read_voc
 from resjax.errors import BadInput, Interrupted
 from resjax.experiment import Optimizer
+from resjax.serialization import to_json
 from resjax.training import loop
+from resjax.training.run_directory import read_result
 
 STEPS = 6
 
@@ -88,6 +90,21 @@ def test_a_stopped_run_comes_to_the_same_bits(run, whole, tmp_path, monkeypatch)
 def test_eight_devices_have_the_losses_of_one(run, whole, tmp_path):
     train_detector(run, tmp_path, jax.devices()[:8])
     np.testing.assert_allclose(losses(tmp_path), losses(whole[0]), atol=1e-5, rtol=1e-5)
+
+
+def test_two_processes_have_the_losses_of_one(run, whole, tmp_path):
+    from test_distributed import two_processes
+
+    file = tmp_path / "squares.py"
+    file.write_text("from resjax.detection import Detection\nfrom resjax.serialization import from_json\n"
+                    f"EXPERIMENTS = {{'squares': from_json({to_json(run)!r}, Detection)}}\n")
+    two_processes(f"{file}:squares", tmp_path)
+    np.testing.assert_allclose(losses(tmp_path / "run"), losses(whole[0]), atol=1e-5, rtol=1e-5)
+    measured = [read_result(folder)["average_precision"] for folder in (tmp_path / "run", whole[0])]
+    assert measured[0] == pytest.approx(measured[1], abs=1)
+    assert restore_detector(tmp_path / "run").detection == run
+    assert "mean average precision" in (tmp_path / "log0").read_text()
+    assert "step" not in (tmp_path / "log1").read_text()  # only the first tells
 
 
 def test_sizes_of_images_compile_once_each(run, whole, tmp_path):

@@ -36,6 +36,11 @@ def train_by_two(experiment, folder):
     source.mkdir()
     (source / "experiment.json").write_text(json.dumps(
         {"experiment": to_json(experiment), "classes": [], "image": [1, 1, 1]}))
+    two_processes(str(source / "experiment.json"), folder)
+
+
+def two_processes(target, folder):
+    """Train what a command line names in two processes, into `folder / "run"`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -46,8 +51,8 @@ def train_by_two(experiment, folder):
     for number in range(2):
         with (folder / f"log{number}").open("w") as log:
             processes.append(subprocess.Popen(
-                [sys.executable, "-m", "resjax", "train", str(source / "experiment.json"), "--workdir",
-                 str(folder / "run"), "--distributed"], stdout=log, stderr=log,
+                [sys.executable, "-m", "resjax", "train", target, "--workdir", str(folder / "run"),
+                 "--distributed"], stdout=log, stderr=log,
                 env=os.environ | slurm | {"SLURM_PROCID": str(number), "SLURM_LOCALID": str(number)}))
     try:
         codes = [process.wait(timeout=300) for process in processes]

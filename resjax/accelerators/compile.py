@@ -63,6 +63,8 @@ class Compiled:
     seconds: float
     compiler_bytes: float | None = None
     """What XLA itself counts that a call moves, memories on the chip included; it says so for TPUs only."""
+    rounds: int | None = None
+    """How often a loop is taken to run that runs as often as its data ask for."""
 
 
 class DoesNotFit(Exception):
@@ -120,7 +122,7 @@ def slice_of(device: Device, count: int) -> list[jax.Device]:
     return list(described.devices)[:count]
 
 
-def compile_program(lower: Callable[[], Any], steps: int) -> Compiled:
+def compile_program(lower: Callable[[], Any], steps: int, rounds: int | None = None) -> Compiled:
     """Lower and compile a program. Raises DoesNotFit where the compiler refuses it for its memory."""
     start = time.perf_counter()
     try:
@@ -133,7 +135,7 @@ def compile_program(lower: Callable[[], Any], steps: int) -> Compiled:
     beside = memory.output_size_in_bytes - memory.alias_size_in_bytes + memory.temp_size_in_bytes
     return Compiled(compiled.as_text(), steps, memory.argument_size_in_bytes, memory.temp_size_in_bytes,
                     memory.argument_size_in_bytes + beside + memory.generated_code_size_in_bytes,
-                    time.perf_counter() - start, (compiled.cost_analysis() or {}).get("bytes accessed"))
+                    time.perf_counter() - start, (compiled.cost_analysis() or {}).get("bytes accessed"), rounds)
 
 
 def shaped(tree: Any, sharding: Sharding) -> Any:

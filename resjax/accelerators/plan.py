@@ -8,6 +8,7 @@ from resjax.accelerators.compile import Compiled, image_set
 from resjax.accelerators.devices import Device
 from resjax.accelerators.program import Kernel, read_kernels
 from resjax.experiment import Experiment
+from resjax.training.run_directory import Recipe
 
 LIMITS = {"memory": "the memory's bandwidth", "arithmetic": "arithmetic", "launches": "the launches of small kernels",
           "exchange": "the exchange between devices"}
@@ -55,8 +56,9 @@ class Figures:
 
 def figures(compiled: Compiled, device: Device, precision: str, count: int, hosts: int) -> Figures:
     """Read a compiled program, for one of `count` devices on `hosts` machines that share the work."""
-    kernels = [kernel for kernel in read_kernels(compiled.text) if kernel.kind != "collective"]
-    collectives = [kernel for kernel in read_kernels(compiled.text) if kernel.kind == "collective"]
+    everything = read_kernels(compiled.text, compiled.rounds)
+    kernels = [kernel for kernel in everything if kernel.kind != "collective"]
+    collectives = [kernel for kernel in everything if kernel.kind == "collective"]
     steps, peak = compiled.steps, device.peak[precision]
     limits = {"memory": 0.0, "arithmetic": 0.0, "launches": 0.0}
     for kernel in kernels:
@@ -136,15 +138,14 @@ def usable_memory(device: Device) -> int:
     return int(device.memory * (JAX_SHARE if device.platform == "cuda" else 1))
 
 
-def summary(experiment: Experiment, device: Device, count: int, hosts: int,
-            programs: dict[str, Figures]) -> dict[str, Any]:
-    """Gather what a plan says beside the figures of its programs."""
-    taken = hours(experiment, programs)
+def summary(run: Recipe, device: Device, count: int, hosts: int, programs: dict[str, Figures],
+            taken: dict[str, float]) -> dict[str, Any]:
+    """Gather what a plan says beside the figures of its programs; `taken` are the hours of the run."""
     train = programs["train"]
     return {
-        "experiment": experiment.name, "device": device.title, "devices": count, "hosts": hosts,
-        "images_per_second": experiment.batch_size / train.seconds, "step_seconds": train.seconds,
-        "limit": train.limit, "hours": taken, "run_hours": sum(taken.values()),
+        "experiment": run.name, "device": device.title, "devices": count, "hosts": hosts,
+        "batch_size": run.batch_size, "images_per_second": run.batch_size / train.seconds,
+        "step_seconds": train.seconds, "limit": train.limit, "hours": taken, "run_hours": sum(taken.values()),
         "device_hours": sum(taken.values()) * count,
         "memory_share": max(program.peak_bytes for program in programs.values()) / device.memory,
         "compile_seconds": sum(program.compile_seconds for program in programs.values())}

@@ -29,17 +29,17 @@ class Kernel(NamedTuple):
     """Bytes of the arrays that a collective sums or moves."""
 
 
-def read_kernels(text: str) -> list[Kernel]:
-    """List the kernels of a compiled program, those of loops as often as they run.
+def read_kernels(text: str, rounds: int | None = None) -> list[Kernel]:
+    """List the kernels of a compiled program, those of loops as often as they run; `rounds`, where that is not known.
 
     Bytes are the operands and results of each kernel in the device's memory; a slice counts as what it reads, an array
     that is updated in place as what is written. Of the branches of a condition the one with the fewest bytes counts.
     """
     module = parse(text)
-    return list(kernels_of(module, module.entry, 1))
+    return list(kernels_of(module, module.entry, 1, rounds))
 
 
-def kernels_of(module: Module, name: str, times: int) -> Iterator[Kernel]:
+def kernels_of(module: Module, name: str, times: int, rounds: int | None) -> Iterator[Kernel]:
     """List the kernels of a computation that runs so many times."""
     table = module.computations[name]
     for instruction in table.values():
@@ -47,12 +47,12 @@ def kernels_of(module: Module, name: str, times: int) -> Iterator[Kernel]:
         if opcode in FREE or opcode.endswith("-done") or opcode.endswith("-update"):
             continue
         if opcode == "while":
-            trips = trip_count(module, instruction)
-            yield from kernels_of(module, str(instruction.attribute("body")), times * trips)
+            trips = trip_count(module, instruction, rounds)
+            yield from kernels_of(module, str(instruction.attribute("body")), times * trips, rounds)
         elif opcode == "call":
-            yield from kernels_of(module, str(instruction.attribute("to_apply")), times)
+            yield from kernels_of(module, str(instruction.attribute("to_apply")), times, rounds)
         elif opcode == "conditional":
-            branches = [list(kernels_of(module, branch, times)) for branch in branches_of(instruction)]
+            branches = [list(kernels_of(module, branch, times, rounds)) for branch in branches_of(instruction)]
             yield from min(branches, key=total_bytes)
         else:
             yield kernel(module, table, instruction, times)
@@ -63,10 +63,10 @@ def total_bytes(kernels: list[Kernel]) -> int:
     return sum(kernel.bytes * kernel.times for kernel in kernels)
 
 
-def trip_count(module: Module, loop: Instruction) -> int:
+def trip_count(module: Module, loop: Instruction, rounds: int | None) -> int:
     """Return how often a loop runs: as the compiler says, or up to the only number that its condition compares with.
 
-    Raises ValueError where neither tells.
+    Where neither tells it is `rounds`; raises ValueError where nobody says how many these are.
     """
     found = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)
     if found:
@@ -74,6 +74,8 @@ def trip_count(module: Module, loop: Instruction) -> int:
     condition = module.computations.get(loop.attribute("condition") or "", {}).values()
     numbers = [inner.operands[0] for inner in condition if inner.opcode == "constant" and inner.operands]
     if len(numbers) != 1 or not numbers[0].isdigit():
+        if rounds is not None:
+            return rounds
         raise ValueError(f"the compiled program does not say how often its loop {loop.name} runs")
     return int(numbers[0])
 

@@ -3,8 +3,8 @@
 import hashlib
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,17 @@ from typing import Any
 import jax
 
 import resjax
-from resjax.accelerators.compile import DoesNotFit, compile_run, largest_batch, target_devices
+from resjax.accelerators.compile import (
+    SETS,
+    Compiled,
+    DoesNotFit,
+    compile_run,
+    image_set,
+    largest_batch,
+    target_devices,
+)
 from resjax.accelerators.devices import GIB, Device, find_device
-from resjax.accelerators.plan import Figures, figures, summary, usable_memory
+from resjax.accelerators.plan import Figures, figures, hours, summary, usable_memory
 from resjax.errors import BadInput, check
 from resjax.experiment import Experiment
 from resjax.files import read_json, write_json
@@ -23,7 +31,38 @@ from resjax.platform import cache_directory
 COMPILERS = ("jax", "jaxlib", "flax", "optax", "jax-cuda12-pjrt", "jax-cuda13-pjrt", "libtpu")
 
 
+@dataclass(frozen=True)
+class Workload:
+    """A run of any kind, as a plan sees it."""
+
+    run: Any
+    """A `Recipe`, which is a dataclass."""
+    precision: str
+    ghost_batch_size: tuple[str, int]
+    """The images that a batch is made of in groups, after the name of the field that says so."""
+    compile: Callable[[Any, Sequence[jax.Device]], Iterator[tuple[str, Compiled]]]
+    """Compiles the programs of such a run for devices, "train" first."""
+    hours: Callable[[dict[str, Figures]], dict[str, float]]
+    assumptions: tuple[str, ...]
+
+
+def workload_of(experiment: Experiment) -> Workload:
+    """See a classifier's run as a plan does."""
+    counts, source = image_set(experiment.data), experiment.data.source
+    assumed = "" if source in SETS else (f"Assumed: {source} holds {counts.train:,} training and {counts.test:,} test "
+                                         f"images of {counts.classes} classes.")
+    architecture = experiment.architecture
+    return Workload(experiment, architecture.precision,
+                    ("architecture.ghost-batch-size", architecture.ghost_batch_size), compile_run,
+                    lambda programs: hours(experiment, programs), tuple(filter(None, [assumed])))
+
+
 def plan_run(experiment: Experiment, name: str, count: int = 1, hosts: int = 1) -> dict[str, Any]:
+    """Plan a classifier's run; see `plan_workload`."""
+    return plan_workload(workload_of(experiment), name, count, hosts)
+
+
+def plan_workload(work: Workload, name: str, count: int = 1, hosts: int = 1) -> dict[str, Any]:
     """Plan a run on `count` devices called `name`, on `hosts` machines: the same run, compiled before or now.
 
     Raises BadInput for a device that is not in the table, a plugin that is missing, devices that do not divide the
@@ -31,58 +70,58 @@ def plan_run(experiment: Experiment, name: str, count: int = 1, hosts: int = 1) 
     """
     device = find_device(name)
     check(count >= 1 and hosts >= 1, f"devices is {count} and hosts {hosts}; both are at least 1")
-    size = experiment.batch_size
+    size = work.run.batch_size
     check(size % count == 0, f"batch-size {size} does not divide over {count} devices; it does over "
           f"{', '.join(str(few) for few in range(1, size + 1) if size % few == 0 and few <= 2 * count)}")
-    kept = cache_directory() / "plans" / f"{fingerprint(experiment, name, count, hosts)}.json"
+    kept = cache_directory() / "plans" / f"{fingerprint(work.run, name, count, hosts)}.json"
     if not kept.is_file():
-        plan = compile_plan(experiment, device, target_devices(device, count, hosts), hosts)
+        plan = compile_plan(work, device, target_devices(device, count, hosts), hosts)
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_json(kept, plan)
     return read_json(kept)
 
 
-def compile_plan(experiment: Experiment, device: Device, devices: Sequence[jax.Device], hosts: int) -> dict[str, Any]:
+def compile_plan(work: Workload, device: Device, devices: Sequence[jax.Device], hosts: int) -> dict[str, Any]:
     """Compile a run's programs and read them. Raises BadInput where they do not fit into the device's memory."""
     found: dict[str, Figures] = {}
     try:
-        for name, program in compile_run(experiment, devices):
-            found[name] = figures(program, device, experiment.architecture.precision, len(devices), hosts)
+        for name, program in work.compile(work.run, devices):
+            found[name] = figures(program, device, work.precision, len(devices), hosts)
             if found[name].peak_bytes > usable_memory(device):
                 raise DoesNotFit(f"it needs {found[name].peak_bytes / GIB:.1f} GiB")
     except DoesNotFit as error:
-        raise BadInput(too_large(experiment, device, devices, str(error))) from None
-    return summary(experiment, device, len(devices), hosts, found) | {
-        "batch_size": experiment.batch_size, "precision": experiment.architecture.precision,
-        "versions": installed(), "programs": {name: asdict(program) for name, program in found.items()}}
+        raise BadInput(too_large(work, device, devices, str(error))) from None
+    return summary(work.run, device, len(devices), hosts, found, work.hours(found)) | {
+        "precision": work.precision, "assumptions": list(work.assumptions), "versions": installed(),
+        "programs": {name: asdict(program) for name, program in found.items()}}
 
 
-def too_large(experiment: Experiment, device: Device, devices: Sequence[jax.Device], reason: str) -> str:
+def too_large(work: Workload, device: Device, devices: Sequence[jax.Device], reason: str) -> str:
     """Say that a run does not fit, and which batch would."""
-    unit = math.lcm(experiment.architecture.ghost_batch_size, len(devices))
+    field, ghosts = work.ghost_batch_size
+    unit = math.lcm(ghosts, len(devices))
 
     def fits(batch: int) -> bool:
         try:
-            _, program = next(compile_run(replace(experiment, batch_size=batch), devices))
+            _, program = next(work.compile(replace(work.run, batch_size=batch), devices))
         except DoesNotFit:
             return False
         return program.peak_bytes <= usable_memory(device)
 
-    largest = largest_batch(fits, unit, experiment.batch_size)
+    largest = largest_batch(fits, unit, work.run.batch_size)
     advice = (f"the largest batch that does is {largest} (--batch-size {largest})" if largest else
-              f"nor does a batch of {unit}, the smallest that {len(devices)} devices and architecture.ghost-batch-size "
-              "allow")
+              f"nor does a batch of {unit}, the smallest that {len(devices)} devices and {field} allow")
     room = f"the {usable_memory(device) / GIB:.0f} GiB that JAX has of each {device.title}"
-    return (f"{experiment.name} with batch-size {experiment.batch_size} does not fit into {room}: "
+    return (f"{work.run.name} with batch-size {work.run.batch_size} does not fit into {room}: "
             f"{reason.splitlines()[0][:200]}; {advice}")
 
 
-def fingerprint(experiment: Experiment, name: str, count: int, hosts: int) -> str:
+def fingerprint(run: Any, name: str, count: int, hosts: int) -> str:
     """Name a plan by all that it follows from: the run, the devices, the compilers and our own code."""
     code = hashlib.sha256()
     for file in sorted(Path(resjax.__file__).parent.rglob("*.py")):
         code.update(file.read_bytes())
-    told = [repr(experiment), name, count, hosts, installed(), code.hexdigest()]
+    told = [repr(run), name, count, hosts, installed(), code.hexdigest()]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:24]
 
 

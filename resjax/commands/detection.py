@@ -12,6 +12,7 @@ from resjax.detection.config import Detection
 from resjax.errors import check
 from resjax.platform import keep_compiled_programs
 from resjax.progress import working
+from resjax.serialization import flatten
 from resjax.terminal import say
 
 
@@ -22,6 +23,8 @@ class TrainArguments:
     detection: Annotated[Detection, tyro.conf.arg(name="")]
     workdir: Path
     """Where the run is kept; the same command goes on there from where it was stopped."""
+    distributed: bool = False
+    """Join the processes that SLURM, Open MPI, Kubernetes or a TPU pod has started, each with this command."""
 
 
 def train_detector(detection: Detection, arguments: Sequence[str], program: str) -> None:
@@ -30,14 +33,33 @@ def train_detector(detection: Detection, arguments: Sequence[str], program: str)
     with working("loading JAX"):
         from resjax.detection import train
         from resjax.detection.pictures import draw_run
+        from resjax.distributed import is_first, join
 
+    if asked.distributed:
+        join()
     result = train.train_detector(asked.detection, asked.workdir)
-    with working("drawing"):
-        pictures = draw_run(asked.workdir)
+    if not is_first():
+        return
+    pictures = []
+    if not asked.distributed:  # many processes restore a checkpoint together or not at all
+        with working("drawing"):
+            pictures = [picture.name for picture in draw_run(asked.workdir)]
     say(f"{result['name']}: mean average precision {result['mean_average_precision']:.2f} % at an overlap of 0.5 "
         f"after {result['steps']:,} steps, {result['images_per_second']:.1f} images/s")
-    say(f"In {asked.workdir}: result.json, {', '.join(picture.name for picture in pictures)}. "
-        f"Next: resjax detect {asked.workdir} IMAGE")
+    say(f"In {asked.workdir}: {', '.join(['result.json', *pictures])}. Next: resjax detect {asked.workdir} IMAGE")
+
+
+def show_detector(detection: Detection, arguments: Sequence[str], program: str) -> None:
+    """Show a detector's run, FILE:NAME: its values, and the parameters of its parts."""
+    from resjax.detection.plan import parameters_of
+
+    detection = parse(Detection, arguments, program, default=detection)
+    say("\n".join(f"{key:36} {value}" for key, value in flatten(detection).items()))
+    with working("tracing the network"):
+        classes, parts = parameters_of(detection)
+    say("\n" + "\n".join(f"{part:36} {count:12,} parameters" for part, count in parts.items()))
+    say(f"\nFor {classes} classes: {sum(parts.values()):,} parameters, {len(detection.detector.anchor_sizes)} x "
+        f"{len(detection.detector.anchor_ratios)} anchors every {detection.detector.stride} pixels")
 
 
 def detect(

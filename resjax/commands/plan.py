@@ -9,10 +9,11 @@ import tyro
 
 from resjax.accelerators import compile as compilers
 from resjax.accelerators.devices import find_device
-from resjax.accelerators.run import plan_run
+from resjax.accelerators.run import Workload, plan_workload, workload_of
 from resjax.commands.arguments import parse
 from resjax.commands.runs import SAME_KIND
-from resjax.errors import check
+from resjax.detection.config import Detection
+from resjax.detection.plan import workload_of as workload_of_detector
 from resjax.experiment import Experiment
 from resjax.files import write_json
 from resjax.progress import working
@@ -21,11 +22,10 @@ from resjax.terminal import say
 Name = Literal["h100", "h200", "a100", "b200", "v5e", "v5p", "v6e"]
 
 
-@dataclass(frozen=True)
-class PlanArguments:
-    """Plan a run on devices that are not here. All values can be changed, as for training."""
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """The devices to plan for; every value of the run can be overridden, as for training."""
 
-    experiment: Annotated[Experiment, tyro.conf.arg(name="")]
     on: Name
     """The device to plan for."""
     devices: int = 1
@@ -36,20 +36,44 @@ class PlanArguments:
     """A file to write all figures to."""
 
 
-def plan(experiment: Experiment, arguments: Sequence[str], program: str) -> None:
+@dataclass(frozen=True, kw_only=True)
+class PlanArguments(Target):
+    """Plan a run on devices that are not here. All values can be changed, as for training."""
+
+    experiment: Annotated[Experiment, tyro.conf.arg(name="")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorArguments(Target):
+    """Plan a run on devices that are not here. All values can be changed, as for training."""
+
+    detection: Annotated[Detection, tyro.conf.arg(name="")]
+
+
+def plan(experiment: Experiment | Detection, arguments: Sequence[str], program: str) -> None:
     """Plan a run on devices that are not here."""
-    check(isinstance(experiment, Experiment), f"{experiment.name} trains a detector, and only classifiers are planned")
     compilers.prepare()
-    default = PlanArguments(experiment, tyro.MISSING)
-    asked = parse(PlanArguments, arguments, program, default=default, config=(SAME_KIND,))
+    asked, work = read_arguments(experiment, arguments, program)
     with working(f"compiling for {asked.devices} x {asked.on}"):
-        found = plan_run(asked.experiment, asked.on, asked.devices, asked.hosts)
-    say("\n".join(lines(asked.experiment, asked.on, found)))
+        found = plan_workload(work, asked.on, asked.devices, asked.hosts)
+    say("\n".join(lines(asked.on, found)))
     if asked.json:
         write_json(asked.json, found)
 
 
-def lines(experiment: Experiment, name: str, found: dict[str, Any]) -> Iterator[str]:
+def read_arguments(experiment: Experiment | Detection, arguments: Sequence[str],
+                   program: str) -> tuple[Target, Workload]:
+    """Read what to plan for, and the run, of a classifier or a detector."""
+    if isinstance(experiment, Experiment):
+        default = PlanArguments(experiment=experiment, on=tyro.MISSING)
+        asked = parse(PlanArguments, arguments, program, default=default, config=(SAME_KIND,))
+        return asked, workload_of(asked.experiment)
+    default_of_detector = DetectorArguments(detection=experiment, on=tyro.MISSING)
+    detector = parse(DetectorArguments, arguments, program, default=default_of_detector)
+    return detector, workload_of_detector(detector.detection)
+
+
+def lines(name: str, found: dict[str, Any]) -> Iterator[str]:
     """Put a plan into words."""
     device, programs, train = find_device(name), found["programs"], found["programs"]["train"]
     yield (f"{found['experiment']} on {found['devices']} x {found['device']}, batch {found['batch_size']}, "
@@ -66,7 +90,10 @@ def lines(experiment: Experiment, name: str, found: dict[str, Any]) -> Iterator[
            f"{found['run_hours']:.2f} hours for the run ("
            + ", ".join(f"{kind} {hours:.2f}" for kind, hours in found["hours"].items())
            + f"), {found['device_hours']:.1f} device-hours; {100 * found['memory_share']:.0f} % of the memory.")
-    yield from assumptions(experiment, device)
+    yield f"Sources: {device.source}. Memory and programs are XLA's own; times are bounds, no device was measured."
+    if device.launch:
+        yield f"Assumed: a kernel takes at least {1e6 * device.launch:.0f} us."
+    yield from found["assumptions"]
 
 
 TABLE: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -93,17 +120,3 @@ def exchange(train: dict[str, Any]) -> Iterator[str]:
         yield f"{kind}: {times:.0f} a step, {size / 1e6:.2f} MB of arrays"
     if train["limits"]["exchange"]:
         yield f"the exchange takes {1e3 * train['limits']['exchange']:.3f} ms at best, beside the rest"
-
-
-def assumptions(experiment: Experiment, device: Any) -> Iterator[str]:
-    """Say what a plan rests on."""
-    counts = compilers.image_set(experiment.data)
-    known = experiment.data.source in compilers.SETS
-    yield f"Sources: {device.source}. Memory and programs are XLA's own; times are bounds, no device was measured."
-    if device.launch:
-        yield f"Assumed: a kernel takes at least {1e6 * device.launch:.0f} us."
-    if not known:
-        yield (f"Assumed: {experiment.data.source} holds {counts.train:,} training and {counts.test:,} test images of "
-               f"{counts.classes} classes.")
-
-

@@ -135,7 +135,9 @@ def about(seconds: float) -> str:
 def show(experiment: Any, arguments: Sequence[str], program: str) -> None:
     """Show a run: values, layers, multiply-adds."""
     if not isinstance(experiment, Experiment):
-        say("\n".join(f"{key:36} {value}" for key, value in flatten(experiment).items()))
+        from resjax.commands.detection import show_detector
+
+        show_detector(experiment, arguments, program)
         return
     experiment = classifier(experiment, arguments, program)
     with working("tracing the network"):

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal, NamedTuple
 
 from resjax.errors import check
-from resjax.experiment import Count, Natural, NonNegative, Optimizer, Positive, check_ghosts, check_source
-from resjax.serialization import Must, check_fields, flatten
+from resjax.experiment import Count, Natural, NonNegative, Optimizer, Positive, check_source
+from resjax.serialization import Must, check_fields, check_ghosts, flatten
 from resjax.variants import Block, StrideIn
 
 Overlap = Annotated[float, Must("be an overlap, within (0, 1]", lambda x: 0 < x <= 1)]
@@ -53,6 +53,8 @@ class Detector:
     """Channels of the 3x3 convolution before the proposals."""
     hidden: Count = 4096
     """Units of VGG-16's two fully connected layers."""
+    precision: Literal["float32", "tensorfloat32"] = "float32"
+    """What convolutions and fully connected layers compute in, where the device has a choice."""
 
     def __post_init__(self) -> None:
         check_fields(self, "detector.")

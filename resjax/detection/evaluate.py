@@ -40,7 +40,8 @@ def detections(model: FasterRCNN, run: Detection, variables: Any, mean: jax.Arra
         return Proposed(*jax.vmap(lambda scores, deltas, size: propose_one(scores, deltas, size=size))(
             objectness, deltas, sizes))
 
-    outputs: Any = model.apply(variables, normalize(images, mean, run.data.std), choose)
+    with jax.default_matmul_precision(run.detector.precision):
+        outputs: Any = model.apply(variables, normalize(images, mean, run.data.std), choose)
     return jax.vmap(partial(detect, rules=rules))(outputs.logits, outputs.deltas, outputs.regions.boxes,
                                                   outputs.regions.valid, sizes)
 

@@ -142,4 +142,5 @@ def shared_stages(detector: Detector) -> ResNet:
     backbone = RESNETS[detector.backbone]
     return ResNet(backbone.blocks[:-1], backbone.filters, classes=1, shortcut="B", block=backbone.block,
                   stride_in=detector.stride_in, stem="7x7", ghost_batch_size=detector.ghost_batch_size,
-                  norm_momentum=NORM_MOMENTUM, frozen_batch_norm=detector.frozen_batch_norm)
+                  norm_momentum=NORM_MOMENTUM, frozen_batch_norm=detector.frozen_batch_norm,
+                  precision=detector.precision)

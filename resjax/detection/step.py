@@ -99,7 +99,8 @@ def train_step(model: FasterRCNN, optimizer: optax.GradientTransformationExtraAr
         losses = losses_of(outputs, targets, rules)
         return losses.loss, (losses, updated.get("batch_stats", {}))
 
-    gradients, (losses, batch_stats) = jax.grad(loss, has_aux=True)(state.params)
+    with jax.default_matmul_precision(run.detector.precision):
+        gradients, (losses, batch_stats) = jax.grad(loss, has_aux=True)(state.params)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, error=losses.error)
     state = state.replace(step=state.step + 1, params=optax.apply_updates(state.params, updates),
                           batch_stats=batch_stats, opt_state=opt_state)

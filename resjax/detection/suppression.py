@@ -25,14 +25,24 @@ def greedy(overlaps: jax.Array, valid: jax.Array) -> jax.Array:
     """Decide for ordered boxes, of which `overlaps` `[n, n]` says who is too close to whom, which are kept.
 
     "i is kept unless an earlier kept one is too close" has one solution. Applying the rule to all boxes at once settles
-    at least one more each time, and all that wait for it: a few rounds, where one by one takes n.
+    at least one more each time, and all that wait for it: a few rounds, where one by one takes n. Every round reads who
+    is too close to whom, so that is stored as bits: of 12,000 boxes 18 MB.
     """
-    earlier = overlaps & jnp.triu(jnp.ones(overlaps.shape, bool), 1)  # [i, j]: i comes before j and is too close
+    place = jnp.arange(len(valid))
+    earlier = as_bits(overlaps & (place[:, None] < place))  # of [i, j]: i comes before j and is too close
 
     def settle(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         kept, _ = carry
-        new = valid & ~jnp.any(earlier & kept[:, None], 0)
+        new = valid & ~jnp.any(earlier & as_bits(kept[:, None]) != 0, 0)
         return new, jnp.any(new != kept)
 
     kept, _ = lax.while_loop(lambda carry: carry[1], settle, (valid, jnp.bool(True)))
     return kept
+
+
+def as_bits(mask: jax.Array) -> jax.Array:
+    """Put 32 rows of a mask `[n, m]` into the bits of one: uint32 `[n / 32, m]`, rounded up."""
+    rows, columns = mask.shape
+    words = jnp.pad(mask, ((0, -rows % 32), (0, 0))).reshape(-1, 32, columns)
+    bits = jnp.uint32(1) << jnp.arange(32, dtype=jnp.uint32)
+    return jnp.where(words, bits[:, None], jnp.uint32(0)).sum(1, dtype=jnp.uint32)
