@@ -104,7 +104,7 @@ def test_two_processes_have_the_losses_of_one(run, whole, tmp_path):
     assert measured[0] == pytest.approx(measured[1], abs=1)
     assert restore_detector(tmp_path / "run").detection == run
     assert "mean average precision" in (tmp_path / "log0").read_text()
-    assert "step" not in (tmp_path / "log1").read_text()  # only the first tells
+    assert "loss" not in (tmp_path / "log1").read_text()  # only the first tells of steps
 
 
 def test_sizes_of_images_compile_once_each(run, whole, tmp_path):
