@@ -62,7 +62,7 @@ def refuse(capsys, *arguments):
     (["train", "resnet20", "--steps"], "Missing value for argument '--steps'"),
     (["evaluate", "--view", "single", "x"], "unknown flag --view; did you mean --views?"),
     (["evaluate", "x", "--views", "double"], "invalid choice 'double'"),
-    (["plan", "scenes", "--on", "h100"], "only classifiers are planned"),
+    (["plan", "scenes", "--on", "h101"], "invalid choice 'h101'"),
     (["mean-image", "scenes"], "mean-image is for classifiers"),
     (["train", "nowhere.py:resnet20"], "nowhere.py: no such experiment file"),
     (["train", f"{CIFAR10}:restnet20"], "unknown experiment 'restnet20'; did you mean 'resnet20'? There are: pl"),
@@ -171,7 +171,7 @@ def test_a_shell_completes_commands_flags_and_their_values(capsys):
         execute(["completion", "bash"])
     out = capsys.readouterr().out
     assert out.startswith("#")
-    assert all(f'"{word}"' in out for word in (*COMMANDS, "--optimizer.learning-rate", "--views", "multi-scale"))
+    assert all(f"'{word}'" in out for word in (*COMMANDS, "--optimizer.learning-rate", "--views", "multi-scale"))
 
 
 def test_list_and_show(capsys):

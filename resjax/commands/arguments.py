@@ -72,9 +72,8 @@ def complaint(told: str, arguments: Sequence[str], flags: Sequence[str]) -> str:
         flag = argument.partition("=")[0].replace("_", "-")
         if re.match("--?[a-z]", flag) and flag not in flags:
             return f"unknown flag {argument.partition('=')[0]}{meant(flag.lstrip('-'), flags)}"
-    content = re.sub("[│╭╮╰╯]", " ", re.split("─{9,}\\s*│\n", told + "\n", maxsplit=2)[0] if "│" in told else told)
-    lines = [line.strip() for line in content.splitlines() if line.strip() and "──" not in line]
-    text = " ".join(lines).replace("Error parsing ", "")
+    blocks = re.split(r"^.*[─-]{9,}.*$", re.sub("[│╭╮╰╯]", " ", told), flags=re.MULTILINE)  # in boxes: title, complaint
+    text = " ".join((blocks[1] if len(blocks) > 1 else told).split()).replace("Error parsing ", "")
     text = re.sub(r"invalid literal for int\(\) with base 10: (.*)", r"\1 is not a whole number", text)
     return re.sub(r"could not convert string to float: (.*)", r"\1 is not a number", text)
 
