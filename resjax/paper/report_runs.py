@@ -51,6 +51,8 @@ def thinned(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
 def network_name(experiment: Experiment) -> str:
     """Name a network as the paper does."""
     shortcut, depth = experiment.architecture.shortcut, experiment.architecture.depth
+    if experiment.architecture.family == "vgg":
+        return f"VGG-{depth}"
     return f"plain-{depth}" if shortcut == "plain" else f"ResNet-{depth} {shortcut}"
 
 
