@@ -6,9 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from campaign.damage import DAMAGES, attempt, cases, judge, try_case
+from campaign.damage import DAMAGES, Outcome, cases, judge, try_case
 from campaign.damage_subjects import weights
-from conftest import flip
 
 from resjax import BadInput, Data, read_metrics, train
 from resjax.command_line import execute, guarded
@@ -167,13 +166,19 @@ def test_an_export_tells_nothing_of_this_machine(small, tmp_path):
     assert b".py" not in content
 
 
-def test_damaged_exports_and_weights(tmp_path):
+def test_damaged_exports_and_weights(tmp_path, capsys):
     """A short form of `tests/campaign/damage.py`."""
     subjects, whole = weights(tmp_path), {}
     chosen = [case for case in cases(subjects) if case.damage != "no permission" and case.command != "export"
               and not case.command.endswith((".h5", ".keras"))]
-    found = {case: try_case(case, subjects, whole, tmp_path) for case in chosen}
+    with capsys.disabled():
+        found = {case: try_case(case, subjects, whole, tmp_path) for case in chosen}
     assert len(found) > 60
     assert {case: outcome for case, (kind, outcome) in found.items() if kind.isupper()} == {}
-    assert judge(attempt(lambda place: flip(place, 0), tmp_path, tmp_path / "log"), next(iter(whole.values())),
-                 False) == "refused"
+
+
+def test_the_judge_sees_what_is_wrong():
+    whole = Outcome(0, [1], "")
+    wrong = {"TRACEBACK": Outcome(99, [], "Traceback ..."), "SILENT": Outcome(0, [2], ""),
+             "UNCLEAR": Outcome(1, [], "something\n"), "refused": Outcome(2, [], "resjax: no\n"), "right": whole}
+    assert [judge(outcome, whole, sealed=True) for outcome in wrong.values()] == list(wrong)
