@@ -11,7 +11,7 @@ from resjax import progress
 from resjax.commands import COMMANDS, GROUPS
 from resjax.errors import BadInput, Diverged, Interrupted
 from resjax.interrupt import stop_requests
-from resjax.terminal import say, tell
+from resjax.terminal import harmless, say, tell
 from resjax.version import __version__
 
 FIRST = f"""resjax {__version__}: the ResNet paper (He et al. 2016) in JAX
@@ -20,9 +20,6 @@ First:  resjax quickstart        four nets, no download
 Then:   resjax list              all experiments
         resjax train resnet20    one of them
         resjax --help            all commands"""
-
-
-LONGEST_MESSAGE = 3000  # what comes from files and from what was typed may be of any length
 
 
 def overview() -> str:
@@ -115,8 +112,7 @@ def guarded(action: Callable[[], Any]) -> int:
 def failed(message: str, code: int) -> int:
     """Say why, where nothing else is shown any more."""
     progress.clear()
-    shown = "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in message)
-    tell(f"resjax: {shown if len(shown) <= LONGEST_MESSAGE else f'{shown[:LONGEST_MESSAGE]} ...'}")
+    tell(f"resjax: {harmless(message)}")
     return code
 
 

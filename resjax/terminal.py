@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.file_proxy import FileProxy
 from rich.text import Text
 
+LONGEST_MESSAGE = 3000
+
 
 @cache
 def console() -> Console:
@@ -42,6 +44,12 @@ class Told:
     """When the last line was told."""
 
     at = 0.0
+
+
+def harmless(text: str) -> str:
+    """Put what came from files or from the command line so that a terminal only shows it, and at a bounded length."""
+    shown = "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text[:LONGEST_MESSAGE])
+    return shown if len(text) <= LONGEST_MESSAGE else f"{shown} ..."
 
 
 def tell(text: str) -> None:

@@ -64,7 +64,8 @@ def test_a_run_that_is_not_finished_is_read_at_its_newest_whole_checkpoint(run):
     (run / "result.json").unlink()
     flip(largest(run / "checkpoints" / "6"), 100)
     before = content(run)
-    assert restore(run).state.step == 4
+    with pytest.warns(UserWarning, match=r"checkpoint of step 6 is damaged \(.*\); the one of step 4 is read"):
+        assert restore(run).state.step == 4
     assert content(run) == before
     for step in (2, 4):
         flip(largest(run / "checkpoints" / str(step)), 100)

@@ -15,7 +15,7 @@ from resjax.network import Network, class_name
 from resjax.platform import keep_compiled_programs
 from resjax.progress import shown, working
 from resjax.serialization import flatten
-from resjax.terminal import say, tell
+from resjax.terminal import harmless, say, tell
 from resjax.training import load, read_experiment, read_metrics, read_result
 from resjax.variants import StrideIn
 from resjax.weights import Bare, Form, Measured, export
@@ -109,9 +109,10 @@ def predict(
             ranked = classify(file, loaded)
         except BadInput as error:
             unread = True
-            tell(f"resjax: {error}")
+            tell(f"resjax: {harmless(str(error))}")
             continue
-        say(f"{file}: {', '.join(f'{class_name(loaded, label)} {100 * part:.1f} %' for label, part in ranked)}")
+        named = ", ".join(f"{class_name(loaded, label)} {100 * part:.1f} %" for label, part in ranked)
+        say(harmless(f"{file}: {named}"))
     if unread:
         sys.exit(1)
 

@@ -125,7 +125,9 @@ def read_latest(run_directory: Path, template: TrainState, step: int | None) -> 
             wrong = {number: damage(Path(manager.directory) / str(number)) for number in steps}
             for number in (number for number in steps if wrong[number] is None):
                 try:
-                    return restore_step(manager, template, number)[0]
+                    state = restore_step(manager, template, number)[0]
+                    tell_damaged(run_directory, number, wrong)
+                    return state
                 except BadInput:
                     raise
                 except Exception as error:  # Orbax raises many kinds where files go away
@@ -137,6 +139,14 @@ def read_latest(run_directory: Path, template: TrainState, step: int | None) -> 
             if not steps:
                 return None
     raise BadInput(f"{run_directory}: every checkpoint is damaged ({'; '.join(f'{n}: {w}' for n, w in wrong.items())})")
+
+
+def tell_damaged(run_directory: Path, step: int, wrong: dict[int, str | None]) -> None:
+    """Warn that the checkpoint of a step is read where a newer one is damaged."""
+    for number, reason in wrong.items():
+        if number > step and reason:
+            warnings.warn(f"{run_directory}: the checkpoint of step {number} is damaged ({reason}); the one of step "
+                          f"{step} is read", stacklevel=4)
 
 
 def set_aside(folder: Path, aside: Path, wrong: str) -> None:
