@@ -12,19 +12,20 @@ if TYPE_CHECKING:
     from resjax.errors import BadInput, Diverged, Interrupted
     from resjax.evaluation import evaluate
     from resjax.experiment import Architecture, Data, Experiment, Optimizer, Photographs
-    from resjax.models import ResNet, cifar_resnet, imagenet_resnet
+    from resjax.models import VGG, ResNet, cifar_resnet, imagenet_resnet
     from resjax.network import Classifier, Network, embed, features
     from resjax.training import load, read_metrics, restore, train
     from resjax.weights import export
 
-__all__ = ["Architecture", "BadInput", "Classifier", "Data", "Diverged", "Experiment", "Interrupted", "Network",
+__all__ = ["VGG", "Architecture", "BadInput", "Classifier", "Data", "Diverged", "Experiment", "Interrupted", "Network",
            "Optimizer", "Photographs", "ResNet", "__version__", "cifar_resnet", "embed", "evaluate", "export",
            "features", "imagenet_resnet", "load", "load_data", "read_metrics", "restore", "run", "train"]
 
 HOMES = {  # of the public names, which are imported when they are used
     "data": ("load_data",), "command_line": ("run",), "errors": ("BadInput", "Diverged", "Interrupted"),
     "evaluation": ("evaluate",), "experiment": ("Architecture", "Data", "Experiment", "Optimizer", "Photographs"),
-    "models": ("ResNet", "cifar_resnet", "imagenet_resnet"), "network": ("Classifier", "Network", "embed", "features"),
+    "models": ("VGG", "ResNet", "cifar_resnet", "imagenet_resnet"),
+    "network": ("Classifier", "Network", "embed", "features"),
     "training": ("load", "read_metrics", "restore", "train"), "weights": ("export",)}
 
 platform.configure()  # before anything starts JAX

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from resjax.errors import BadInput, check
 from resjax.serialization import Must, check_fields, flatten
-from resjax.variants import Option, StrideIn, cifar_blocks, imagenet_blocks
+from resjax.variants import Option, StrideIn, check_depth, network_title
 
 if TYPE_CHECKING:
-    from resjax.models import ResNet
+    from resjax.models import VGG, ResNet
 
-FAMILIES = {"cifar": "CIFAR-10", "imagenet": "ImageNet"}
 
 Resize = Literal["area", "pillow-bilinear", "pillow-bicubic"]
 Count = Annotated[int, Must("be at least 1", lambda n: n >= 1), Must("fit in 32 bits", lambda n: n < 2**31)]
@@ -22,12 +21,13 @@ NonNegative = Annotated[float, Must("be at least 0", lambda x: x >= 0)]
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """A network of the paper, plain or with one of the three shortcuts."""
+    """A network of the paper: plain, with one of the three shortcuts, or the VGG that it compares with."""
 
-    family: Literal["cifar", "imagenet"] = "cifar"
-    """cifar: the nets of section 4.2, for small images. imagenet: those of Table 1."""
+    family: Literal["cifar", "imagenet", "vgg"] = "cifar"
+    """cifar: the nets of section 4.2, for small images. imagenet: those of Table 1. vgg: their reference."""
     depth: int = 20
-    """Weighted layers. cifar: 6n+2, that is 8, 14, 20, 26, 32, ... imagenet: 18, 34, 50, 101, 152."""
+    """Weighted layers. cifar: 6n+2, that is 8, 14, 20, 26, 32, ... imagenet: 18, 34, 50, 101, 152. vgg: 16, 19, which
+    have neither shortcuts nor batch norm."""
     shortcut: Option = "A"
     """A: identity, zeros for new channels. B: projection where dimensions change. C: projection everywhere."""
     stride_in: StrideIn = "1x1"
@@ -45,15 +45,14 @@ class Architecture:
 
     def __post_init__(self) -> None:
         check_fields(self, "architecture.")
-        try:
-            cifar_blocks(self.depth) if self.family == "cifar" else imagenet_blocks(self.depth)
-        except BadInput as error:
-            raise BadInput(f"architecture: {error}") from None
+        check_depth(self.family, self.depth)
 
-    def model(self, classes: int) -> "ResNet":
+    def model(self, classes: int) -> "ResNet | VGG":
         """Build the network for so many classes."""
-        from resjax.models import cifar_resnet, imagenet_resnet  # here, as runs are listed without JAX
+        from resjax.models import VGG, cifar_resnet, imagenet_resnet  # here, as runs are listed without JAX
 
+        if self.family == "vgg":
+            return VGG(self.depth, classes)
         build = cifar_resnet if self.family == "cifar" else imagenet_resnet
         return build(self.depth, self.shortcut, classes, stride_in=self.stride_in, initialization=self.initialization,
                      ghost_batch_size=self.ghost_batch_size, frozen_batch_norm=self.frozen_batch_norm,
@@ -61,10 +60,7 @@ class Architecture:
 
     def title(self) -> str:
         """Name the network, as far as its weights tell: "ResNet B-50 v1 for ImageNet", "plain-20 for CIFAR-10"."""
-        bottleneck = self.family == "imagenet" and self.depth >= 50
-        stride = ("v1" if self.stride_in == "1x1" else "v1.5") if bottleneck else ""
-        kind = "plain" if self.shortcut == "plain" else f"ResNet {self.shortcut}"
-        return " ".join(filter(None, (f"{kind}-{self.depth}", stride, f"for {FAMILIES[self.family]}")))
+        return network_title(self.family, self.depth, self.shortcut, self.stride_in)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,6 +212,8 @@ class Experiment:
         check(bool(self.initialize_from) or not self.architecture.frozen_batch_norm,
               "architecture.frozen-batch-norm keeps the statistics of the weights that --initialize-from names, and "
               "none are named")
+        check(self.architecture.family != "vgg", "architecture.family is 'vgg', whose weights are evaluated and "
+                                                 "exported here, not trained; it is 'cifar' or 'imagenet'")
         check_ghosts(self.batch_size, ghosts, "architecture.ghost-batch-size")
 
     def differences(self, other: "Experiment") -> list[str]:

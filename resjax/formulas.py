@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from resjax.experiment import Architecture
-from resjax.variants import cifar_blocks, imagenet_blocks
+from resjax.variants import VGG_FILTERS, cifar_blocks, imagenet_blocks, vgg_stages
 
 
 class Convolution(NamedTuple):
@@ -29,11 +29,31 @@ class Sizes(NamedTuple):
 
 def count(architecture: Architecture, image: tuple[int, int, int], classes: int) -> Sizes:
     """Count the parameters and, for an image `(height, width, channels)`, the multiply-adds of a network."""
+    if architecture.family == "vgg":
+        return count_vgg(architecture.depth, image, classes)
     layers = list(convolutions(architecture, image))
     kernels = [layer.size**2 * layer.channels * layer.filters for layer in layers]
     last = layers[-1].filters * classes
     return Sizes(sum(kernels) + 2 * sum(layer.filters for layer in layers) + last + classes,
                  sum(kernel * layer.height * layer.width for kernel, layer in zip(kernels, layers, strict=True)) + last)
+
+
+def count_vgg(depth: int, image: tuple[int, int, int], classes: int) -> Sizes:
+    """Count VGG: 3x3 convolutions and three fully connected layers, which see every 7x7 window; all with biases."""
+    height, width, inside = image
+    parameters = macs = 0
+    for layers, filters in zip(vgg_stages(depth), VGG_FILTERS, strict=True):
+        for _ in range(layers):
+            parameters += 9 * inside * filters + filters
+            macs += 9 * inside * filters * height * width
+            inside = filters
+        height, width = height // 2, width // 2
+    windows, inside = max(0, height - 6) * max(0, width - 6), 49 * inside
+    for units in (4096, 4096, classes):
+        parameters += inside * units + units
+        macs += inside * units * windows
+        inside = units
+    return Sizes(parameters, macs)
 
 
 def convolutions(architecture: Architecture, image: tuple[int, int, int]) -> Iterator[Convolution]:

@@ -12,7 +12,7 @@ from flax import linen as nn
 from resjax.data import Preprocessing
 from resjax.errors import check
 from resjax.experiment import Architecture, Data, Photographs
-from resjax.models import ResNet
+from resjax.models import VGG, ResNet
 
 
 class Classifier(NamedTuple):
@@ -34,7 +34,7 @@ class Network(NamedTuple):
     architecture: Architecture
     data: Data | Photographs
     classes: tuple[str, ...]
-    model: ResNet
+    model: ResNet | VGG
     variables: Any
     preprocessing: Preprocessing
 
@@ -61,7 +61,7 @@ def check_last_layer(network: Network) -> None:
 
 
 def features(network: Network, pixels: Any) -> tuple[jax.Array, ...]:
-    """Compute the outputs of the stages, C2 to C5 on ImageNet: each `[batch, height, width, channels]`.
+    """Compute the outputs of the stages, C2 to C5 on ImageNet: each `[batch, height, width, channels]`; VGG has five.
 
     `pixels` are RGB of 0 to 255, `[batch, height, width, channels]`; where they are of another size than the mean image
     it is resized to theirs.
@@ -71,8 +71,12 @@ def features(network: Network, pixels: Any) -> tuple[jax.Array, ...]:
 
 
 def embed(network: Network, pixels: Any) -> jax.Array:
-    """Compute what the last layer sees: the average over the last maps, `[batch, channels]`. See `features`."""
-    return features(network, pixels)[-1].astype(jnp.float32).mean((1, 2))
+    """Compute what the last layer sees, `[batch, channels]`: the average over the last maps; VGG's hidden layer.
+
+    `pixels` are as for `features`.
+    """
+    seen: Any = network.model.clone(classes=0).apply(network.variables, network.preprocessing.normalize(pixels))
+    return jnp.asarray(seen)
 
 
 @cache

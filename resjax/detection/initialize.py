@@ -9,6 +9,7 @@ from resjax.detection.annotations import AnnotatedImages
 from resjax.detection.config import RESNETS, Detection
 from resjax.errors import BadInput, check
 from resjax.files import expanded
+from resjax.models import ResNet
 from resjax.network import Network
 from resjax.training.restore import load
 from resjax.training.step import TrainState
@@ -53,9 +54,9 @@ def resnet_weights(network: Network, detection: Detection) -> Weights:
     """Divide a classifier: the stages but the last are shared, the last works on regions, its last layer goes."""
     detector, model, std = detection.detector, network.model, network.preprocessing.std
     backbone = RESNETS[detector.backbone]
-    same = (model.blocks, model.filters, model.block, model.stem) == (backbone.blocks, backbone.filters, backbone.block,
-                                                                      "7x7")
-    strides = backbone.block == "basic" or model.stride_in == detector.stride_in
+    same = isinstance(model, ResNet) and (model.blocks, model.filters, model.block, model.stem) == (
+        backbone.blocks, backbone.filters, backbone.block, "7x7")
+    strides = backbone.block == "basic" or not same or model.stride_in == detector.stride_in
     if not (same and strides and model.shortcut == "B" and np.allclose(std or 1.0, detection.data.std or 1.0)):
         raise BadInput(f"initialize-from: {detection.initialize_from} holds {network.architecture.title()} with std "
                        f"{std}, and the detector is {detector.backbone} B, strides in the {detector.stride_in}, with "

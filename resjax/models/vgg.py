@@ -1,12 +1,16 @@
-"""The VGG networks (Simonyan & Zisserman 2015), which the paper compares with in Figure 3 and Tables 7 and 8."""
+"""The VGG networks (Simonyan & Zisserman 2015), which the paper compares with in Figure 3 and Tables 3, 4, 7 and 8."""
+
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
 
+from resjax.errors import check
 from resjax.models.ops import convolve
+from resjax.variants import VGG_FILTERS, VGG_STAGES
 
-STAGES = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
-FILTERS = (64, 128, 256, 512, 512)
+SIDE = 7  # of the maps that the fully connected layers see
 HE = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
@@ -16,23 +20,34 @@ def halved(x: jax.Array) -> jax.Array:
     return pooled
 
 
+def windows(x: jax.Array) -> jax.Array:
+    """Take every window of 7x7 from maps `[batch, height, width, channels]`: `[batch, windows, 7, 7, channels]`."""
+    rows, columns = (jnp.arange(length - SIDE + 1)[:, None] + jnp.arange(SIDE) for length in x.shape[1:3])
+    taken = x[:, rows[:, None, :, None], columns[None, :, None, :]]
+    return taken.reshape(len(x), -1, SIDE, SIDE, x.shape[-1])
+
+
 class VGGConvolutions(nn.Module):
     """Images `[batch, height, width, channels]` to the last maps at a stride of 16, before the last pooling.
 
-    3x3 convolutions with bias and without batch norm; a 2x2 max pooling between the stages.
+    3x3 convolutions with bias and without batch norm; a 2x2 max pooling between the stages. With `features=True` the
+    outputs of all stages are returned.
     """
 
     depth: int = 16
+    filters: tuple[int, ...] = VGG_FILTERS
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        for stage, (layers, filters) in enumerate(zip(STAGES[self.depth], FILTERS, strict=True), 1):
+    def __call__(self, x: jax.Array, *, features: bool = False) -> Any:
+        outputs = []
+        for stage, (layers, filters) in enumerate(zip(VGG_STAGES[self.depth], self.filters, strict=True), 1):
             x = halved(x) if stage > 1 else x
             for layer in range(1, layers + 1):
                 conv = nn.Conv(filters, (3, 3), padding=1, kernel_init=HE, conv_general_dilated=convolve,
                                name=f"conv{stage}_{layer}")
                 x = nn.relu(conv(x))
-        return x
+            outputs.append(x)
+        return tuple(outputs) if features else x
 
 
 class VGGHidden(nn.Module):
@@ -50,16 +65,33 @@ class VGGHidden(nn.Module):
 
 
 class VGG(nn.Module):
-    """Images `[batch, 224, 224, channels]` to logits `[batch, classes]`; `depth` is 16 or 19. Dropout in training."""
+    """Images `[batch, height, width, channels]`, 224x224 or larger, to logits `[batch, classes]`; `depth` is 16 or 19.
+
+    Dropout in training. A larger image is looked at as in section 3.2 of the VGG paper, fully convolutional: the fully
+    connected layers see every window of 7x7 of the last maps, and their class scores are averaged. With 0 `classes` the
+    last hidden layer is returned, with `features=True` the outputs of the five stages, before pooling. Raises BadInput,
+    a ValueError, for a smaller image.
+    """
 
     depth: int = 16
     classes: int = 1000
+    filters: tuple[int, ...] = VGG_FILTERS
+    units: int = 4096
 
     def setup(self) -> None:
-        self.convolutions = VGGConvolutions(self.depth)
-        self.hidden = VGGHidden()
-        self.fc8 = nn.Dense(self.classes, kernel_init=HE)
+        self.convolutions = VGGConvolutions(self.depth, self.filters)
+        self.hidden = VGGHidden(self.units)
+        if self.classes:
+            self.fc = nn.Dense(self.classes, kernel_init=HE)
 
-    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
-        logits: jax.Array = self.fc8(self.hidden(halved(self.convolutions(x)), train=train))
-        return logits
+    def __call__(self, x: jax.Array, *, train: bool = False, features: bool = False) -> Any:
+        if features:
+            return self.convolutions(x, features=True)
+        height, width = x.shape[1:3]
+        check(min(height, width) >= 32 * SIDE, f"images of {height}x{width} are too small for VGG-{self.depth}: its "
+                                               f"fully connected layers take at least {32 * SIDE}x{32 * SIDE}")
+        seen = windows(halved(self.convolutions(x)))
+        batch, positions = seen.shape[:2]
+        hidden = self.hidden(seen.reshape(batch * positions, *seen.shape[2:]), train=train)
+        scores = self.fc(hidden) if self.classes else hidden
+        return scores.reshape(batch, positions, -1).mean(1)

@@ -11,7 +11,7 @@ from resjax.data import of_run
 from resjax.errors import BadInput, check
 from resjax.experiment import Experiment
 from resjax.files import expanded
-from resjax.models import ResNet
+from resjax.models import VGG, ResNet
 from resjax.network import Network
 from resjax.training.checkpoint import read_latest
 from resjax.training.log import Log
@@ -27,7 +27,7 @@ class Trained(NamedTuple):
 
     experiment: Experiment
     classes: tuple[str, ...]
-    model: ResNet
+    model: ResNet | VGG
     state: TrainState
 
     @property

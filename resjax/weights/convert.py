@@ -149,5 +149,6 @@ def turned(order: np.ndarray, back: bool) -> np.ndarray:
 def flip_colours(variables: Any) -> Any:
     """Turn a network for BGR images into one for RGB, or back: the first kernel `[height, width, colours, filters]`."""
     params = variables["params"]
-    stem = {"kernel": params["conv1"]["kernel"][:, :, ::-1]}
-    return {**variables, "params": {**params, "conv1": stem}}
+    name, place = ("conv1", params) if "conv1" in params else ("conv1_1", params["convolutions"])
+    place = {**place, name: {**place[name], "kernel": place[name]["kernel"][:, :, ::-1]}}
+    return {**variables, "params": place if name == "conv1" else {**params, "convolutions": place}}

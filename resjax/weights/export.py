@@ -14,12 +14,15 @@ from safetensors.numpy import save
 
 from resjax.errors import BadInput
 from resjax.files import folder_aside, remove_leftovers, write_json
+from resjax.models import VGG
 from resjax.network import Network, check_last_layer, imagenet_classes
 from resjax.variants import IMAGENET
 from resjax.weights.convert import flip_colours, to_tensors
+from resjax.weights.files import Tensors
 from resjax.weights.metadata import entry_of, write_metadata
 from resjax.weights.model_card import Measured, model_card
 from resjax.weights.tensor_names import FAMILIES
+from resjax.weights.vgg import to_vgg_tensors
 
 Form = Literal["torchvision", "huggingface", "keras", "akamaster", "stablehlo"]
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -59,12 +62,14 @@ def check_form(network: Network, to: Form) -> None:
     family, depth, shortcut = architecture.family, architecture.depth, architecture.shortcut
     wide = depth >= 50
     v15 = not wide or architecture.stride_in == "3x3"
-    colour = network.preprocessing.image_shape[-1] == 3
-    has = {"torchvision": (colour and shortcut == "B" and (family == "cifar" or v15),
-                           "ResNets with option B for colour images whose bottlenecks stride in the 3x3"),
+    colour, vgg = network.preprocessing.image_shape[-1] == 3, family == "vgg"
+    shortcut = "plain" if vgg else shortcut
+    has = {"torchvision": (colour and (vgg or (shortcut == "B" and (family == "cifar" or v15))),
+                           "VGG, and ResNets with option B for colour images whose bottlenecks stride in the 3x3"),
            "huggingface": (family == "imagenet" and shortcut == "B", "ResNets of Table 1 with option B"),
-           "keras": (colour and family == "imagenet" and shortcut == "B" and wide and architecture.stride_in == "1x1",
-                     "ResNet-50, 101 and 152 with option B for colour images that stride in the first 1x1"),
+           "keras": (colour and (vgg or (family == "imagenet" and shortcut == "B" and wide
+                                         and architecture.stride_in == "1x1")),
+                     "VGG, and ResNet-50, 101 and 152 with option B for colour images that stride in the first 1x1"),
            "akamaster": (colour and family == "cifar" and shortcut == "A",
                          "ResNets for CIFAR-10 with option A for colour images"),
            "stablehlo": (True, "")}
@@ -75,9 +80,16 @@ def check_form(network: Network, to: Form) -> None:
                        f"--to {' or '.join(others)}")
 
 
+def named(network: Network, family: str, variables: Any) -> Tensors:
+    """Name variables of a network as a family does."""
+    if isinstance(network.model, VGG):
+        return to_vgg_tensors(variables, "keras" if family == "keras" else "torchvision", network.model)
+    return to_tensors(variables, FAMILIES[family], network.model)
+
+
 def write_safetensors(family: str, network: Network, folder: Path) -> None:
     """Write `model.safetensors` and what belongs to it."""
-    (folder / "model.safetensors").write_bytes(save(to_tensors(network.variables, FAMILIES[family], network.model)))
+    (folder / "model.safetensors").write_bytes(save(named(network, family, network.variables)))
     write_metadata(network, folder)
 
 
@@ -113,12 +125,13 @@ def write_keras(network: Network, folder: Path) -> None:
 
     variables = flip_colours(network.variables)
     layers: dict[str, list[tuple[str, np.ndarray]]] = {}
-    for name, tensor in to_tensors(variables, FAMILIES["keras"], network.model).items():
+    for name, tensor in named(network, "keras", variables).items():
         layer, leaf = name.split("/")
         layers.setdefault(layer, []).append((f"{layer}/{leaf}:0", tensor))
     order = ["kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance"]
     with h5py.File(folder / "model.h5", "w") as file:
-        file.attrs["layer_names"] = np.array(sorted(layers, key=keras_place), "S")
+        ordered = list(layers) if isinstance(network.model, VGG) else sorted(layers, key=keras_place)
+        file.attrs["layer_names"] = np.array(ordered, "S")
         for layer, weights in layers.items():
             weights.sort(key=lambda pair: order.index(pair[0].split("/")[1].removesuffix(":0")))
             group = file.create_group(layer)

@@ -1,11 +1,14 @@
 """Weights from a file, a folder or the Hub to a network that can be evaluated, fine-tuned and exported."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import Any, NamedTuple, get_args
 
 from resjax.errors import BadInput, check
+from resjax.experiment import Architecture
 from resjax.files import expanded
-from resjax.models import ResNet
+from resjax.models import VGG, ResNet
 from resjax.network import Network
 from resjax.variants import StrideIn
 from resjax.weights.convert import flip_colours, to_variables
@@ -16,6 +19,7 @@ from resjax.weights.infer_architecture import Bare, ends, find_family, head, inf
 from resjax.weights.metadata import USUAL, Metadata, data_of, known_classes, read_config, read_metadata
 from resjax.weights.sets import without_wrappers
 from resjax.weights.tensor_names import FAMILIES, Names
+from resjax.weights.vgg import Family, describe_vgg, find_vgg, to_vgg_variables
 
 FILES = (*WEIGHTS, "model.keras", "model.weights.h5", "model.h5")  # of a folder, the first that is there
 
@@ -59,35 +63,65 @@ def beside(file: Path) -> Path:
     return file.with_name(file.name.removesuffix(INDEX)).with_suffix(".json")
 
 
+class Recognised(NamedTuple):
+    """A network that tensors belong to: whose names they have, for images of how many channels, and what fills it."""
+
+    family: str
+    architecture: Architecture
+    model: ResNet | VGG
+    channels: int
+    fill: Callable[[], Any]
+
+
 def assemble(tensors: Tensors, known: Metadata, source: str, name: str, stride_in: StrideIn | None,
              shortcut: Bare | None) -> Network:
     """Put a network together from tensors and what is known beside them."""
-    check_kinship(tensors, source)
-    family = find_family(tensors, source)
-    names = FAMILIES[family]
-    if known.architecture is not None:
-        stride_in = known.architecture.stride_in
-        shortcut = "plain" if known.architecture.shortcut == "plain" else "A"
-    elif family.startswith("keras"):
-        stride_in = "1x1"  # as the authors' nets, which Keras's ResNet50, 101 and 152 are
-    architecture = infer_architecture(tensors, names, source, stride_in, shortcut)
+    vgg = find_vgg(tensors)
+    found = (recognise_vgg(tensors, *vgg, source) if vgg else
+             recognise_resnet(tensors, known.architecture, source, stride_in, shortcut))
+    architecture, count = found.architecture, found.model.classes
     if known.architecture is not None and architecture.title() != known.architecture.title():
         raise BadInput(f"{source}: it holds {architecture.title()}, and what lies beside it tells of "
                        f"{known.architecture.title()}")
-    entry = known.preprocessing or USUAL.get((family, architecture.family))
+    entry = known.preprocessing or USUAL.get((found.family, architecture.family))
     if entry is None:
-        raise BadInput(f"{source}: {names.title} has no such network as {architecture.title()}, so how images are "
-                       f"prepared is not known; say it in {beside(Path(source))}, under \"preprocessing\"")
-    channels, count = ends(tensors, names, source)
-    preprocessing, model = entry.read(Path(source).parent, channels), architecture.model(count)
-    check_head(tensors, names, model, source)
-    variables = to_variables(tensors, names, model, channels, source)
+        raise BadInput(f"{source}: {FAMILIES[found.family].title} has no such network as {architecture.title()}, so "
+                       f"how images are prepared is not known; say it in {beside(Path(source))}, under "
+                       "\"preprocessing\"")
+    preprocessing, variables = entry.read(Path(source).parent, found.channels), found.fill()
     if entry.channel_order == "BGR":
         variables = flip_colours(variables)
     classes = known_classes(known.classes, count)
     if classes and len(classes) != count:
         raise BadInput(f"{source}: its last layer tells {count} classes apart, and {len(classes)} are named beside it")
-    return Network(name, architecture, data_of(architecture, preprocessing), classes, model, variables, preprocessing)
+    return Network(name, architecture, data_of(architecture, preprocessing), classes, found.model, variables,
+                   preprocessing)
+
+
+def recognise_vgg(tensors: Tensors, family: Family, depth: int, source: str) -> Recognised:
+    """Tell VGG by its tensors."""
+    architecture, model, channels = describe_vgg(tensors, family, depth, source)
+    return Recognised(family, architecture, model, channels, partial(to_vgg_variables, tensors, family, model, source))
+
+
+def recognise_resnet(tensors: Tensors, known: Architecture | None, source: str, stride_in: StrideIn | None,
+                     shortcut: Bare | None) -> Recognised:
+    """Tell a plain or residual network by its tensors, and by what is known beside them or said."""
+    check_kinship(tensors, source)
+    family = find_family(tensors, source)
+    names = FAMILIES[family]
+    if known is not None:
+        stride_in = known.stride_in
+        shortcut = "plain" if known.shortcut == "plain" else "A"
+    elif family.startswith("keras"):
+        stride_in = "1x1"  # as the authors' nets, which Keras's ResNet50, 101 and 152 are
+    architecture = infer_architecture(tensors, names, source, stride_in, shortcut)
+    channels, count = ends(tensors, names, source)
+    model = architecture.model(count)
+    assert isinstance(model, ResNet)
+    check_head(tensors, names, model, source)
+    return Recognised(family, architecture, model, channels,
+                      partial(to_variables, tensors, names, model, channels, source))
 
 
 def check_head(tensors: Tensors, names: Names, model: ResNet, source: str) -> None:

@@ -104,6 +104,8 @@ USUAL = {  # what each family does to its images, where nothing beside the weigh
     ("huggingface", "imagenet"): Entry(**IMAGENET_COLOURS, shorter_side=256, resize="pillow-bilinear"),
     ("keras", "imagenet"): CAFFE,
     ("keras-2016", "imagenet"): CAFFE,
+    ("torchvision", "vgg"): Entry(**IMAGENET_COLOURS, shorter_side=256, resize="pillow-bilinear"),
+    ("keras", "vgg"): CAFFE,
     ("torchvision", "cifar"): Entry(**CIFAR10_COLOURS, size=32),  # as chenyaofo/pytorch-cifar-models
     ("akamaster", "cifar"): Entry(**IMAGENET_COLOURS, size=32),
 }

@@ -5,6 +5,7 @@ from importlib.metadata import version
 from typing import NamedTuple
 
 from resjax.analysis import count_macs, count_parameters
+from resjax.models import VGG
 from resjax.network import Network
 from resjax.weights.metadata import Entry
 
@@ -36,6 +37,17 @@ from safetensors.torch import load_file
 model = CifarResNet(BasicBlock, [{blocks}] * 3, num_classes={classes})
 model.load_state_dict(load_file("model.safetensors"))
 ```""",
+    "torchvision-vgg": """```python
+import torchvision
+from safetensors.torch import load_file
+model = torchvision.models.vgg{depth}(num_classes={classes})
+model.load_state_dict(load_file("model.safetensors"))
+```""",
+    "keras-vgg": """```python
+import keras
+model = keras.applications.VGG{depth}(weights=None, classes={classes})
+model.load_weights("model.h5")
+```""",
     "stablehlo": """```python
 from jax import export  # nothing but jax and flatbuffers is needed
 logits = export.deserialize(open("model.stablehlo", "rb").read()).call(pixels)
@@ -60,8 +72,9 @@ def model_card(network: Network, to: str, images: Entry, errors: Sequence[Measur
     """Write the card; without errors it says that none were measured."""
     shape = height, width, channels = network.preprocessing.image_shape
     values = {"depth": network.architecture.depth, "classes": network.model.classes, "height": height, "width": width,
-              "channels": channels, "blocks": network.model.blocks[0]}
-    use = "torchvision-cifar" if to == "torchvision" and network.architecture.family == "cifar" else to
+              "channels": channels, "blocks": "" if isinstance(network.model, VGG) else network.model.blocks[0]}
+    own = f"{to}-{network.architecture.family}"
+    use = own if own in USE else to
     parts = [
         f"# {network.name}",
         f"{network.architecture.title()}, {network.model.classes} classes: "

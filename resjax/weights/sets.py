@@ -5,13 +5,13 @@ from typing import Any
 
 from resjax.errors import BadInput
 from resjax.weights.plain_values import Inert
-from resjax.weights.tensor_names import FAMILIES
+from resjax.weights.tensor_names import FAMILIES, VGG_STEMS
 
 WRAPPERS = ("module.", "_orig_mod.", "model.")  # DataParallel and averages, torch.compile, Lightning and many scripts
 COUNTERS = frozenset({  # what stands among weights and is none: counts of batches, of updates and of averaged models
     "n_averaged", "num_updates", "num_batches_tracked", "step", "global_step", "iteration", "epoch", "initted",
     "decay"})
-STEMS = frozenset(names.stem[0] + names.conv["kernel"] for names in FAMILIES.values())
+STEMS = frozenset({*(names.stem[0] + names.conv["kernel"] for names in FAMILIES.values()), *VGG_STEMS.values()})
 DEEPEST = 4  # dictionaries within dictionaries
 LISTED = 10
 ALONE = ("embedder.", "encoder.stages.")  # transformers' network without its last layer is not in a `resnet.`

@@ -71,6 +71,7 @@ FAMILIES = {
         ("res{next}{letter}_branch2{layer_letter}", "bn{next}{letter}_branch2{layer_letter}"),
         ("res{next}{letter}_branch1", "bn{next}{letter}_branch1"), "fc1000", **KERAS),
 }
+VGG_STEMS = {"torchvision": "features.0.weight", "keras": "block1_conv1/kernel"}  # more of VGG's in `weights/vgg.py`
 
 
 def module_name(names: Names, path: tuple[Any, ...]) -> str:
