@@ -4,14 +4,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from resjax.errors import BadInput, check
+from resjax.errors import check
 from resjax.serialization import Must, check_fields, check_ghosts, flatten
-from resjax.variants import Option, StrideIn, cifar_blocks, imagenet_blocks, vgg_stages
+from resjax.variants import Option, StrideIn, check_depth, network_title
 
 if TYPE_CHECKING:
     from resjax.models import VGG, ResNet
 
-FAMILIES = {"cifar": "CIFAR-10", "imagenet": "ImageNet", "vgg": "ImageNet"}
 OF_RESNETS = {"stride_in": "1x1", "initialization": "fan_in", "precision": "float32", "frozen_batch_norm": False}
 
 Resize = Literal["area", "pillow-bilinear", "pillow-bicubic"]
@@ -47,10 +46,7 @@ class Architecture:
 
     def __post_init__(self) -> None:
         check_fields(self, "architecture.")
-        try:
-            {"cifar": cifar_blocks, "imagenet": imagenet_blocks, "vgg": vgg_stages}[self.family](self.depth)
-        except BadInput as error:
-            raise BadInput(f"architecture: {error}") from None
+        check_depth(self.family, self.depth)
         for name, usual in OF_RESNETS.items() if self.family == "vgg" else ():
             check(getattr(self, name) == usual,
                   f"architecture.{name.replace('_', '-')} is a choice of residual networks; VGG has {usual!r}")
@@ -68,12 +64,7 @@ class Architecture:
 
     def title(self) -> str:
         """Name the network, as far as its weights tell: "ResNet B-50 v1 for ImageNet", "plain-20 for CIFAR-10"."""
-        if self.family == "vgg":
-            return f"VGG-{self.depth} for ImageNet"
-        bottleneck = self.family == "imagenet" and self.depth >= 50
-        stride = ("v1" if self.stride_in == "1x1" else "v1.5") if bottleneck else ""
-        kind = "plain" if self.shortcut == "plain" else f"ResNet {self.shortcut}"
-        return " ".join(filter(None, (f"{kind}-{self.depth}", stride, f"for {FAMILIES[self.family]}")))
+        return network_title(self.family, self.depth, self.shortcut, self.stride_in)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,6 +216,8 @@ class Experiment:
         check(bool(self.initialize_from) or not self.architecture.frozen_batch_norm,
               "architecture.frozen-batch-norm keeps the statistics of the weights that --initialize-from names, and "
               "none are named")
+        check(self.architecture.family != "vgg", "architecture.family is 'vgg', whose weights are evaluated and "
+                                                 "exported here, not trained; it is 'cifar' or 'imagenet'")
         check_ghosts(self.batch_size, ghosts, "architecture.ghost-batch-size")
 
     def differences(self, other: "Experiment") -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from resjax.experiment import Architecture
-from resjax.variants import VGG_STAGES, cifar_blocks, imagenet_blocks
+from resjax.variants import VGG_FILTERS, cifar_blocks, imagenet_blocks, vgg_stages
 
 
 class Convolution(NamedTuple):
@@ -39,18 +39,20 @@ def count(architecture: Architecture, image: tuple[int, int, int], classes: int)
 
 
 def count_vgg(depth: int, image: tuple[int, int, int], classes: int) -> Sizes:
-    """Count VGG's: convolutions of 3x3, halved after each stage; the last three layers see every window of 7x7."""
-    height, width, channels = image
+    """Count VGG: 3x3 convolutions and three fully connected layers, which see every 7x7 window; all with biases."""
+    height, width, inside = image
     parameters = macs = 0
-    for layers, filters in zip(VGG_STAGES[depth], (64, 128, 256, 512, 512), strict=True):
+    for layers, filters in zip(vgg_stages(depth), VGG_FILTERS, strict=True):
         for _ in range(layers):
-            kernel, channels = 9 * channels * filters, filters
-            parameters, macs = parameters + kernel + filters, macs + kernel * height * width
+            parameters += 9 * inside * filters + filters
+            macs += 9 * inside * filters * height * width
+            inside = filters
         height, width = height // 2, width // 2
-    inputs = 7 * 7 * channels
+    windows, inside = max(0, height - 6) * max(0, width - 6), 49 * inside
     for units in (4096, 4096, classes):
-        parameters, macs = parameters + inputs * units + units, macs + inputs * units * (height - 6) * (width - 6)
-        inputs = units
+        parameters += inside * units + units
+        macs += inside * units * windows
+        inside = units
     return Sizes(parameters, macs)
 
 

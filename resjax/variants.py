@@ -20,6 +20,7 @@ IMAGENET: dict[int, tuple[Block, tuple[int, ...]]] = {  # Table 1: the blocks of
 }
 
 VGG_STAGES = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # the convolutions of VGG's stages (Simonyan & Zisserman 2015)
+VGG_FILTERS = (64, 128, 256, 512, 512)
 
 
 def vgg_stages(depth: int) -> tuple[int, ...]:
@@ -45,3 +46,20 @@ def cifar_blocks(depth: int) -> tuple[int, ...]:
         n = max(1, (depth - 2) // 6)
         raise BadInput(f"depth {depth} is not 6n+2: the nearest are {6 * n + 2} and {6 * n + 8}")
     return ((depth - 2) // 6,) * 3
+
+
+def check_depth(family: str, depth: int) -> None:
+    """Raise BadInput unless a family of networks has that depth."""
+    try:
+        {"cifar": cifar_blocks, "imagenet": imagenet_blocks, "vgg": vgg_stages}[family](depth)
+    except BadInput as error:
+        raise BadInput(f"architecture: {error}") from None
+
+
+def network_title(family: str, depth: int, shortcut: Option, stride_in: StrideIn) -> str:
+    """Name a network, as far as its weights tell: "ResNet B-50 v1 for ImageNet", "plain-20 for CIFAR-10"."""
+    if family == "vgg":
+        return f"VGG-{depth} for ImageNet"
+    stride = {"1x1": "v1", "3x3": "v1.5"}[stride_in] if family == "imagenet" and depth >= 50 else ""
+    kind = "plain" if shortcut == "plain" else f"ResNet {shortcut}"
+    return " ".join(filter(None, (f"{kind}-{depth}", stride, f"for {'CIFAR-10' if family == 'cifar' else 'ImageNet'}")))

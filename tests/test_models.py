@@ -136,3 +136,9 @@ def test_bfloat16_computes_narrow_and_keeps_wide():
     exact, _ = in_training(model.clone(precision="float32"))(variables, x)
     assert {leaf.dtype for leaf in jax.tree.leaves((variables, updated, logits))} == {jnp.dtype("float32")}
     assert 1e-4 < np.abs(logits - exact).max() / np.abs(exact).max() < 0.1
+
+
+def test_a_width_is_an_argument():
+    variables = jax.eval_shape(cifar_resnet(8, filters=32).init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    assert variables["params"]["conv1"]["kernel"].shape == (3, 3, 3, 32)
+    assert variables["params"]["fc"]["kernel"].shape == (128, 10)

@@ -11,10 +11,11 @@ from safetensors.numpy import load_file, save_file
 from test_independent import randomized, relative, torch_logits
 
 import resjax
-from resjax import VGG, Architecture, BadInput, Experiment
+from resjax import VGG, Architecture, BadInput, Experiment, formulas
 from resjax.analysis import count_macs, count_parameters, list_layers
 from resjax.evaluation import views_of
 from resjax.evaluation.probabilities import look
+from resjax.variants import VGG_STAGES
 from resjax.weights.files import read_tensors
 from resjax.weights.vgg import layers
 
@@ -28,6 +29,7 @@ def test_counts(depth, parameters, macs, convolutions):
     """The paper counts 15.3 and 19.6 billion; PyTorch's own counters say 15.47 and 19.63."""
     model = Architecture(family="vgg", depth=depth).model(1000)
     assert count_parameters(model, IMAGE) == parameters
+    assert formulas.count(Architecture(family="vgg", depth=depth), IMAGE, 1000) == (parameters, macs)
     found = list_layers(model, IMAGE)
     assert sum(layer.macs for layer in found) == macs == count_macs(model, IMAGE)
     assert [layer.name for layer in found][-4:] == [f"convolutions/conv5_{convolutions // 4}", "hidden/fc6",
@@ -105,7 +107,7 @@ def test_logits_are_those_of_keras(depth, monkeypatch, tmp_path):
     def build():
         """Build Keras's VGG of another width: its layers, by its names, in its order."""
         x = image = keras.Input(IMAGE)
-        for stage, (count, width) in enumerate(zip(resjax.variants.VGG_STAGES[depth], FILTERS, strict=True), 1):
+        for stage, (count, width) in enumerate(zip(VGG_STAGES[depth], FILTERS, strict=True), 1):
             for layer in range(1, count + 1):
                 name = f"block{stage}_conv{layer}"
                 x = keras.layers.Conv2D(width, 3, activation="relu", padding="same", name=name)(x)
@@ -179,9 +181,8 @@ def test_without_its_last_layer_it_embeds(tmp_path):
     assert resjax.embed(network, PIXELS[:1]).shape == (1, HIDDEN)
 
 
-def test_an_architecture_says_what_vgg_has_not():
-    for changes, message in (({"depth": 20}, "depth 20 is no VGG"), ({"stride_in": "3x3"}, "VGG has '1x1'"),
-                             ({"precision": "bfloat16"}, "architecture.precision is a choice of residual networks")):
-        with pytest.raises(BadInput, match=message):
-            Architecture(**{"family": "vgg", "depth": 16, **changes})
-    assert Experiment(name="x", architecture=Architecture(family="vgg", depth=16)).architecture.depth == 16
+def test_vgg_is_a_reference_and_not_trained():
+    with pytest.raises(BadInput, match="depth 20 is no VGG that the paper compares with: those have 16 and 19 layers"):
+        Architecture(family="vgg", depth=20)
+    with pytest.raises(BadInput, match=r"architecture\.family is 'vgg', whose weights are evaluated and exported"):
+        Experiment(name="x", architecture=Architecture(family="vgg", depth=16))

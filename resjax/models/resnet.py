@@ -187,11 +187,11 @@ class ResNet(nn.Module):
 def cifar_resnet(depth: int, shortcut: Option = "A", classes: int = 10, **settings: Any) -> ResNet:
     """Build a network of section 4.2: `depth` = 6n+2 layers on maps of 32, 16 and 8 with 16, 32 and 64 filters.
 
-    `shortcut` is "A", "B", "C" or "plain"; `settings` are fields of `ResNet`.
+    `shortcut` is "A", "B", "C" or "plain"; `settings` are fields of `ResNet`: with `filters=32` it is twice as wide.
     Raises BadInput, a ValueError, for another depth or shortcut.
     """
     check_shortcut(shortcut)
-    return ResNet(cifar_blocks(depth), filters=16, classes=classes, shortcut=shortcut, **settings)
+    return ResNet(cifar_blocks(depth), classes=classes, shortcut=shortcut, **{"filters": 16, **settings})
 
 
 def imagenet_resnet(depth: int, shortcut: Option = "B", classes: int = 1000, **settings: Any) -> ResNet:
@@ -201,8 +201,8 @@ def imagenet_resnet(depth: int, shortcut: Option = "B", classes: int = 1000, **s
     """
     check_shortcut(shortcut)
     block, blocks = imagenet_blocks(depth)
-    return ResNet(blocks, filters=64, classes=classes, shortcut=shortcut, block=block, stem="7x7",
-                  **{"ghost_batch_size": 32, **settings})
+    return ResNet(blocks, classes=classes, shortcut=shortcut, block=block, stem="7x7",
+                  **{"filters": 64, "ghost_batch_size": 32, **settings})
 
 
 def check_shortcut(shortcut: str) -> None:

@@ -8,9 +8,8 @@ from flax import linen as nn
 
 from resjax.errors import check
 from resjax.models.ops import convolve
-from resjax.variants import VGG_STAGES
+from resjax.variants import VGG_FILTERS, VGG_STAGES
 
-FILTERS = (64, 128, 256, 512, 512)
 SIDE = 7  # of the maps that the fully connected layers see
 HE = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
@@ -36,7 +35,7 @@ class VGGConvolutions(nn.Module):
     """
 
     depth: int = 16
-    filters: tuple[int, ...] = FILTERS
+    filters: tuple[int, ...] = VGG_FILTERS
 
     @nn.compact
     def __call__(self, x: jax.Array, *, features: bool = False) -> Any:
@@ -76,7 +75,7 @@ class VGG(nn.Module):
 
     depth: int = 16
     classes: int = 1000
-    filters: tuple[int, ...] = FILTERS
+    filters: tuple[int, ...] = VGG_FILTERS
     units: int = 4096
 
     def setup(self) -> None:

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from resjax.analysis import Layer, count_macs, count_parameters, list_layers
 from resjax.evaluation import Protocol
-from resjax.models import imagenet_resnet
+from resjax.models import VGG, imagenet_resnet
 from resjax.models.stacking import FIRST
 from resjax.variants import Option, StrideIn
 
@@ -147,6 +147,7 @@ TABLES = {table.name: table for table in (TABLE2, TABLE3, TABLE4, TABLE5, TABLE6
 
 IMAGE = (224, 224, 3)
 FLOPS = {18: "1.8e9", 34: "3.6e9", 50: "3.8e9", 101: "7.6e9", 152: "11.3e9"}  # multiply-adds, as the paper prints them
+VGG_FLOPS = {16: "15.3e9", 19: "19.6e9"}
 OPTIONS: dict[int, tuple[Option, ...]] = {
     18: ("plain", "A", "B", "C"), 34: ("plain", "A", "B", "C"), 50: ("B",), 101: ("B",), 152: ("B",)}
 
@@ -158,7 +159,8 @@ def table1() -> str:
               *([*place, *(column[place] for column in columns)] for place in columns[0])]
     counts = [["network", "parameters", "multiply-adds", "paper"],
               *(count(depth, option, "1x1") for depth in FLOPS for option in OPTIONS[depth]),
-              *(count(depth, "B", "3x3") for depth in (50, 101, 152))]
+              *(count(depth, "B", "3x3") for depth in (50, 101, 152)),
+              *(count_vgg(depth) for depth in VGG_FLOPS)]
     return f"{markdown(layers)}\n\n{markdown(counts)}\n"
 
 
@@ -195,6 +197,12 @@ def count(depth: int, option: Option, stride_in: StrideIn) -> list[str]:
         name += " v1" if stride_in == "1x1" else " v1.5 (stride in the 3x3)"
     return [name, f"{count_parameters(model, IMAGE):,}", f"{count_macs(model, IMAGE):,}",
             FLOPS[depth] if stride_in == "1x1" else ""]
+
+
+def count_vgg(depth: int) -> list[str]:
+    """Count a VGG, which the paper compares with (section 3.3), beside the paper's figure."""
+    model = VGG(depth)
+    return [f"VGG-{depth}", f"{count_parameters(model, IMAGE):,}", f"{count_macs(model, IMAGE):,}", VGG_FLOPS[depth]]
 
 
 def markdown(rows: list[list[str]]) -> str:
