@@ -40,6 +40,8 @@ def read_list(path: Path, name: str) -> list[str]:
         raise BadInput(f"{file}: this list of images cannot be read ({error.strerror}); a set is named FOLDER/SET, or "
                        "SET where ImageSets lies in the path itself") from None
     check(bool(images), f"{file}: this list names no images")
+    odd = next((image for image in images if not image.isprintable()), None)
+    check(odd is None, f"{file}: {odd!r} is no name of an image")
     return images
 
 

@@ -239,6 +239,6 @@ def finish(run: Run, state: TrainState, metrics: RunningMetrics) -> dict[str, An
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         **run.task.result(measure(run, state, last=True)),
         "train_seconds": metrics.total_seconds,
-        "images_per_second": experiment.steps * experiment.batch_size / metrics.total_seconds,
+        "images_per_second": experiment.steps * experiment.batch_size / max(metrics.total_seconds, 1e-9),
         "state_digest": state_digest(state),
     }
