@@ -98,7 +98,7 @@ def test_a_file_of_detectors_as_a_script(tmp_path, monkeypatch, capsys):
 def test_detectors_are_listed_and_shown(capsys):
     file = str(EXPERIMENTS / "detection.py")
     execute(["list", file])
-    assert "resnet101_0712           Faster R-CNN, resnet101, voc:PATH, 110000 steps" in capsys.readouterr().out
+    assert "\nresnet101_0712  resnet101       -         -  110 k     -\n" in capsys.readouterr().out
     execute(["show", f"{file}:vgg16_0712", "--data.shorter-side", "500"])
     shown = capsys.readouterr().out
     assert "data.shorter_side                    500" in shown
