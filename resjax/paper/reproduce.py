@@ -122,5 +122,6 @@ def train_missing(runs: Sequence[Run], tell: Callable[[str], None]) -> None:
     """Train what is not finished, one run after the other; what was cut off goes on where it was."""
     missing = [run for run in runs if not (run.run_directory / "result.json").exists()]
     tell(f"{len(runs)} runs: {len(runs) - len(missing)} are finished, {len(missing)} to train")
-    for run in one_by_one(missing, [work(run.experiment) for run in missing]):
+    for number, run in enumerate(one_by_one(missing, [work(run.experiment) for run in missing]), 1):
+        tell(f"{number} of {len(missing)}: {run.run_directory}")
         train(run.experiment, run.run_directory)
