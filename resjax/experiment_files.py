@@ -61,9 +61,9 @@ def load_experiments(file: Path) -> dict[str, Experiment]:
 
 
 @cache
-def names() -> dict[str, list[str]]:
-    """List the names of the runs in each file that comes with resjax."""
-    return {stem: list(load_runs(folder() / f"{stem}.py")) for stem in SHIPPED}
+def names() -> dict[str, dict[str, Any]]:
+    """Load the runs of each file that comes with resjax, by their names."""
+    return {stem: load_runs(folder() / f"{stem}.py") for stem in SHIPPED}
 
 
 def select(runs: Mapping[str, Any], name: str) -> Any:
@@ -100,7 +100,7 @@ def find(target: str) -> Any:
     homes = [stem for stem, those in names().items() if target in those]
     check(len(homes) <= 1, f"{target} is in several files: write {' or '.join(f'{stem}:{target}' for stem in homes)}")
     if homes:
-        return load_runs(folder() / f"{homes[0]}.py")[target]
+        return names()[homes[0]][target]
     known = [name for those in names().values() for name in those]
     raise BadInput(f"unknown experiment {target!r}{near(target, known)} `resjax list` shows all; one of your own is "
                    "FILE:NAME, such as mine.py:resnet20")

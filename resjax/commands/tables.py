@@ -6,6 +6,7 @@ from typing import Annotated
 import tyro
 
 from resjax import experiment_files
+from resjax.files import write_text
 from resjax.progress import working
 from resjax.terminal import say, say_table, tell
 
@@ -89,7 +90,7 @@ def reproduce_detection(name: str, runs: Path, seeds: int, only: str, experiment
     text = tables.reproduce(tables.TABLES[name], experiments, runs, seeds, rows, data)
     file = runs / name / f"{name}.md"
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(text)
+    write_text(file, text)
     say_table(f"\n{text}")
     say(f"In {file}. Next: resjax report {runs}")
 

@@ -14,10 +14,9 @@ from resjax.network import Network
 from resjax.training.restore import load
 from resjax.training.step import TrainState
 from resjax.weights.files import Tensors, read_tensors
+from resjax.weights.vgg import layers, read_layer
 
 MEASURED = 100  # images whose mean colour stands for all
-VGG_FEATURES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)  # torchvision's numbers of VGG-16's convolutions
-VGG_LAYERS = ("1_1", "1_2", "2_1", "2_2", "3_1", "3_2", "3_3", "4_1", "4_2", "4_3", "5_1", "5_2", "5_3")
 IMAGENET_MEAN = (123.675, 116.28, 103.53)  # what torchvision's VGG-16 is used to, in RGB of 0 to 255
 
 
@@ -73,22 +72,18 @@ def resnet_weights(network: Network, detection: Detection) -> Weights:
 
 def vgg_weights(tensors: Tensors, source: str, hidden: int) -> Weights:
     """Read VGG-16 under torchvision's names. Raises BadInput where a tensor is missing or of another shape."""
-
-    def layer(name: str, axes: tuple[int, ...]) -> dict[str, np.ndarray]:
-        missing = [part for part in ("weight", "bias") if f"{name}.{part}" not in tensors]
-        check(not missing, f"initialize-from: {source} has no {name}.{''.join(missing[:1])}; VGG-16 is read under "
+    params: dict[str, dict[str, Any]] = {"convolutions": {}, "hidden": {}}
+    for layer in layers("torchvision", 16, last=False):
+        missing = [name for name in (layer.kernel, layer.bias) if name not in tensors]
+        check(not missing, f"initialize-from: {source} has no {''.join(missing[:1])}; VGG-16 is read under "
                            "torchvision's names")
-        return {"kernel": np.transpose(np.asarray(tensors[f"{name}.weight"]), axes),
-                "bias": np.asarray(tensors[f"{name}.bias"])}
-
-    shared = {f"conv{place}": layer(f"features.{number}", (2, 3, 1, 0))
-              for place, number in zip(VGG_LAYERS, VGG_FEATURES, strict=True)}
-    first, second = layer("classifier.0", (1, 0)), layer("classifier.3", (1, 0))
-    check(first["kernel"].shape == (512 * 7 * 7, hidden),
-          f"initialize-from: classifier.0.weight of {source} is of {first['kernel'].shape[::-1]}, not {hidden, 25088}")
-    channels_last = first["kernel"].reshape(512, 7, 7, hidden).transpose(1, 2, 0, 3).reshape(-1, hidden)
+        if layer.path[-1] == "fc6":
+            shape = tensors[layer.kernel].shape
+            check(shape == (hidden, 25088), f"initialize-from: {layer.kernel} of {source} is of {shape}, not "
+                                            f"{hidden, 25088}")
+        params[layer.path[0]][layer.path[1]] = read_layer(tensors, "torchvision", layer)
     mean = np.array(IMAGENET_MEAN, np.float32).reshape(1, 1, 3)
-    return Weights(mean, {"shared": shared, "regional": {"fc6": first | {"kernel": channels_last}, "fc7": second}}, {})
+    return Weights(mean, {"shared": params["convolutions"], "regional": params["hidden"]}, {})
 
 
 def start_from(weights: Weights, first: TrainState) -> TrainState:

@@ -58,6 +58,7 @@ class DetectionTask:
     detection: Detection
     batches: Batches
     test: AnnotatedImages
+    identity: dict[str, Any]
     model: FasterRCNN
     optimizer: optax.GradientTransformationExtraArgs
     weights: Weights
@@ -78,8 +79,8 @@ class DetectionTask:
 
     def describe(self) -> None:
         """Write `detection.json`."""
-        images, devices = identity_of(self.batches.images, self.test), list(self.sharding.mesh.devices.flat)
-        write_run(self.log.run_directory, self.detection, {"classes": images["classes"], "images": images}, devices)
+        about = {"classes": self.identity["classes"], "images": self.identity}
+        write_run(self.log.run_directory, self.detection, about, list(self.sharding.mesh.devices.flat))
 
     @contextmanager
     def inputs(self, state: TrainState, steps: range) -> Iterator[Iterator[tuple[int, Batch]]]:
@@ -127,8 +128,9 @@ def open_faster_rcnn(detection: Detection, devices: Sequence[jax.Device], log: L
     test = open_annotated(detection.data, train=False, classes=images.classes)
     for text in (*images.left_out, *test.left_out):
         log.tell(text)
-    check_images(log.run_directory, detection, identity_of(images, test))
+    identity = identity_of(images, test)
+    check_images(log.run_directory, detection, identity)
     weights = initial_weights(detection, images)
     batches = Batches(images, detection.data, detection.batch_size, detection.seed, weights.mean.reshape(3))
-    return DetectionTask(detection, batches, test, FasterRCNN(detection.detector, len(images.classes)),
+    return DetectionTask(detection, batches, test, identity, FasterRCNN(detection.detector, len(images.classes)),
                          optimizer_of(detection), weights, batch_sharding(devices), log)

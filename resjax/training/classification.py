@@ -56,6 +56,7 @@ class Classification:
 
     experiment: Experiment
     images: TrainingImages
+    identity: dict[str, Any]
     model: nn.Module
     optimizer: optax.GradientTransformationExtraArgs
     weights: Network | None
@@ -78,9 +79,8 @@ class Classification:
 
     def describe(self) -> None:
         """Write `experiment.json`."""
-        images, devices = self.images.identity(), list(self.sharding.mesh.devices.flat)
-        about = {"classes": images["classes"], "image": self.images.mean.shape, "images": images}
-        write_run(self.log.run_directory, self.experiment, about, devices)
+        about = {"classes": self.identity["classes"], "image": self.images.mean.shape, "images": self.identity}
+        write_run(self.log.run_directory, self.experiment, about, list(self.sharding.mesh.devices.flat))
 
     def inputs(self, state: TrainState, steps: range) -> AbstractContextManager[Iterator[tuple[int, Any]]]:
         """Open the batches of `steps`; the key of the data is copied, as the state's own is donated with it."""
@@ -126,6 +126,7 @@ def open_classification(experiment: Experiment, devices: Sequence[jax.Device], l
     """Open the images of an experiment, and load the weights that it starts from. Raises BadInput for what is wrong."""
     weights = load_weights_for(experiment) if needs_weights(experiment, log.run_directory) else None
     images = open_images(experiment, devices, log)
-    check_images(log.run_directory, experiment, images.identity())
-    return Classification(experiment, images, experiment.architecture.model(len(images.classes)),
+    identity = images.identity()  # once, as that asks for the size of every file
+    check_images(log.run_directory, experiment, identity)
+    return Classification(experiment, images, identity, experiment.architecture.model(len(images.classes)),
                           sgd(experiment.optimizer), weights, batch_sharding(devices), log)

@@ -98,20 +98,25 @@ def to_vgg_variables(tensors: Tensors, family: Family, model: VGG, source: str) 
     params: dict[str, Any] = {}
     unused = set(tensors)
     for layer in layers(family, model.depth, bool(model.classes)):
-        kernel, bias = (tensors[name].astype(np.float32) for name in (layer.kernel, layer.bias))
-        for name, value in ((layer.kernel, kernel), (layer.bias, bias)):
-            check(bool(np.isfinite(value).all()), f"{source}: {name} holds a value that is not finite")
-        kernel = kernel.transpose(AXES[family][kernel.ndim == 2])
-        if layer.path[-1] == "fc6" and family == "torchvision":
-            kernel = kernel.reshape(-1, SIDE, SIDE, model.units).transpose(1, 2, 0, 3).reshape(kernel.shape)
+        for name in (layer.kernel, layer.bias):
+            check(bool(np.isfinite(tensors[name]).all()), f"{source}: {name} holds a value that is not finite")
         place = params
         for part in layer.path[:-1]:
             place = place.setdefault(part, {})
-        place[layer.path[-1]] = {"kernel": np.ascontiguousarray(kernel), "bias": bias}
+        place[layer.path[-1]] = read_layer(tensors, family, layer)
         unused -= {layer.kernel, layer.bias}
     if unused:
         raise BadInput(f"{source}: our VGG-{model.depth} has no place for {', '.join(sorted(unused)[:5])}")
     return {"params": params}
+
+
+def read_layer(tensors: Tensors, family: Family, layer: Layer) -> dict[str, np.ndarray]:
+    """Return a layer's kernel and bias, float32, with their axes in our order."""
+    kernel, bias = (np.asarray(tensors[name], np.float32) for name in (layer.kernel, layer.bias))
+    kernel = kernel.transpose(AXES[family][kernel.ndim == 2])
+    if layer.path[-1] == "fc6" and family == "torchvision":
+        kernel = kernel.reshape(-1, SIDE, SIDE, kernel.shape[-1]).transpose(1, 2, 0, 3).reshape(kernel.shape)
+    return {"kernel": np.ascontiguousarray(kernel), "bias": bias}
 
 
 def to_vgg_tensors(variables: Any, family: Family, model: VGG) -> Tensors:

@@ -1,7 +1,5 @@
 """The article as one page in two languages, made of the text, the figures and what was measured; needs no network."""
 
-import base64
-import hashlib
 import re
 from collections.abc import Callable, Sequence
 from html import escape
@@ -28,6 +26,7 @@ from resjax.paper.article.words import (
     speaker,
     statements,
 )
+from resjax.paper.report import digest
 from resjax.paper.tables import markdown
 
 SOURCES: dict[str, Any] = {"BasicBlock": BasicBlock, "Shortcut": Shortcut, "gives_back": gives_back}
@@ -62,11 +61,6 @@ def page(measurements: Sequence[Measured]) -> str:
     return Template((FOLDER / "page.html").read_text("utf-8")).substitute(
         style=style, script=script, style_digest=digest(style), script_digest=digest(script), **titles,
         articles="\n".join(Article(measurements, language).html() for language in LANGUAGES))
-
-
-def digest(content: str) -> str:
-    """Name a text as a content security policy does."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
 
 
 class Article:
