@@ -23,7 +23,7 @@ from resjax.evaluation.probabilities import at_places, look
 from resjax.experiment import Data, Experiment, image_shape
 from resjax.training.in_memory import InMemoryBatch, InMemoryInputs, steps_per_call
 from resjax.training.optimizer import sgd
-from resjax.training.step import TrainState, add_batch_statistics, initial_state, train_steps
+from resjax.training.step import TrainState, add_batch_statistics, initial_state, steps_for
 from resjax.training.streaming import StreamedBatch, StreamedInputs
 
 PLUGINS = {"cuda": (("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13"), "pip install 'jax[cuda12]'"),
@@ -153,8 +153,9 @@ def compile_run(experiment: Experiment, devices: Sequence[jax.Device]) -> Iterat
     state: TrainState = shaped(jax.eval_shape(lambda: initial_state(model, optimizer, mean, 0)), whole)
     preprocessing = of_run(experiment.data, state.mean)
     make_batch, inputs, steps = training_inputs(experiment, spread, counts)
+    step = steps_for(devices[0].platform)
     yield "train", compile_program(
-        lambda: train_steps.lower(model, optimizer, make_batch, steps, state, inputs), steps)
+        lambda: step.lower(model, optimizer, make_batch, steps, state, inputs), steps)
     if experiment.precise_batch_norm_steps and not experiment.architecture.frozen_batch_norm:
         yield "statistics", compile_program(
             lambda: add_batch_statistics.lower(model, make_batch, steps, state, state.batch_stats, inputs), steps)

@@ -24,7 +24,7 @@ from resjax.training.log import Line, Log, RunningMetrics
 from resjax.training.optimizer import sgd
 from resjax.training.restore import initialize_from, load_weights_for, needs_weights
 from resjax.training.run_directory import check_images, write_run
-from resjax.training.step import TrainState, add_batch_statistics, draw, train_steps
+from resjax.training.step import TrainState, add_batch_statistics, draw, steps_for
 
 
 def train(experiment: Experiment, run_directory: str | Path,
@@ -88,7 +88,8 @@ class Classification:
 
     def lower(self, count: int, state: TrainState, inputs: Any) -> Any:
         """Lower the program of `count` steps."""
-        return train_steps.lower(self.model, self.optimizer, self.images.batch, count, state, inputs)
+        steps = steps_for(self.sharding.mesh.devices.flat[0].platform)
+        return steps.lower(self.model, self.optimizer, self.images.batch, count, state, inputs)
 
     def average(self, state: TrainState, heed: Callable[[], None]) -> TrainState:
         """Put averages over the next `precise_batch_norm_steps` batches in place of the moving ones (section 3.4)."""

@@ -89,10 +89,20 @@ def train_step(model: nn.Module, optimizer: optax.GradientTransformationExtraArg
 @partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=4)
 def train_steps(model: nn.Module, optimizer: optax.GradientTransformationExtraArgs, make_batch: MakeBatch, count: int,
                 state: TrainState, inputs: Any) -> tuple[TrainState, Metrics]:
-    """Make `count` steps in one call; the metrics come with a leading axis `[count]`.
+    """Make `count` steps in one call; the metrics come with a leading axis `[count]`."""
 
-    From one step to the next the many small arrays of a state, batch norm's, go as a few long ones: an accelerator
-    updates each of those in one kernel.
+    def step(state: TrainState, _: None) -> tuple[TrainState, Metrics]:
+        return train_step(model, optimizer, state, make_batch(state, inputs))
+
+    return repeated(step, state, count)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=4)
+def packed_train_steps(model: nn.Module, optimizer: optax.GradientTransformationExtraArgs, make_batch: MakeBatch,
+                       count: int, state: TrainState, inputs: Any) -> tuple[TrainState, Metrics]:
+    """Make the same steps for an accelerator, which updates in one kernel what lies in one array.
+
+    From one step to the next the many small arrays of a state, batch norm's, go as a few long ones.
     """
 
     def step(carry: TrainState, _: None) -> tuple[TrainState, Metrics]:
@@ -102,6 +112,11 @@ def train_steps(model: nn.Module, optimizer: optax.GradientTransformationExtraAr
 
     packed, metrics = repeated(step, pack(state), count)
     return unpack(packed, state), metrics
+
+
+def steps_for(platform: str) -> Any:
+    """Return the form of the steps that suits a platform: on CPU nothing is won, and sums would round differently."""
+    return train_steps if platform == "cpu" else packed_train_steps
 
 
 def pack(state: TrainState) -> TrainState:
