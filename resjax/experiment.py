@@ -188,8 +188,9 @@ class Experiment:
     data: Data | Photographs = field(default_factory=Data)
     optimizer: Optimizer = field(default_factory=Optimizer)
     initialize_from: str = ""
-    """Weights to initialize from, for fine-tuning: a run directory, a file, or OWNER/NAME on the Hugging Face Hub.
-    Their mean image stays; the last layer is drawn anew where there are other classes."""
+    """Weights to initialize from, for fine-tuning: a run directory, a file, OWNER/NAME on the Hugging Face Hub, or
+    resnet20, which comes with resjax. Their mean image stays; where there are other classes the last layer is drawn
+    anew."""
     seed: Annotated[int, Must("lie in 0 ... 4294967295", lambda seed: 0 <= seed < 2**32)] = 0
     """Decides the initial parameters and every batch."""
     steps: Count = 64_000

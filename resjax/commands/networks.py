@@ -36,7 +36,8 @@ class Unsaid:
 
 
 Asked = tyro.conf.OmitArgPrefixes[Unsaid]
-NETWORK = "a run directory, a file of weights, a folder with one, or OWNER/NAME on the Hugging Face Hub"
+NETWORK = ("a run directory, weights (a file, or a folder with one), OWNER/NAME on the Hugging Face Hub, or resnet20, "
+           "which comes with resjax")
 
 
 def load_as(target: str, unsaid: Unsaid) -> Network:
@@ -63,8 +64,8 @@ def evaluate_networks(
     Of a run's newest checkpoint, or of anyone's weights; of several together, as an ensemble.
 
     Args:
-        networks: A run directory, a file of weights, a folder with one, or OWNER/NAME on the Hugging Face Hub; of
-            several, the mean of their softmax outputs is measured (an ensemble).
+        networks: A run directory, weights (a file, or a folder with one), OWNER/NAME on the Hugging Face Hub, or
+            resnet20, which comes with resjax; of several, the mean of their softmax outputs is measured (an ensemble).
         split: Which images to measure on.
         views: How photographs are looked at; several views are averaged.
         batch_size: Images that are looked at together; it changes the speed and nothing else.
@@ -95,7 +96,8 @@ def predict(
     One that cannot be read is named, and the others are classified.
 
     Args:
-        network: A run directory, a file of weights, a folder with one, or OWNER/NAME on the Hugging Face Hub.
+        network: A run directory, weights (a file, or a folder with one), OWNER/NAME on the Hugging Face Hub, or
+            resnet20, which comes with resjax.
         images: Image files of any size; the centre is brought to the size that the network was trained on.
         weights: What a file of weights cannot say.
     """
@@ -128,7 +130,8 @@ def export_network(
     Into a new folder, with a model card that states its measured errors.
 
     Args:
-        network: A run directory, a file of weights, a folder with one, or OWNER/NAME on the Hugging Face Hub.
+        network: A run directory, weights (a file, or a folder with one), OWNER/NAME on the Hugging Face Hub, or
+            resnet20, which comes with resjax.
         to: As whom to name the weights: torchvision (timm and pytorch-cifar-models too), huggingface, keras, akamaster
             (pytorch_resnet_cifar10); or stablehlo, the whole function from pixels to logits for any process with JAX.
         out: The folder, which must not be there yet.

@@ -67,7 +67,8 @@ def restore_state(run_directory: Path, experiment: Recipe, shapes: Any, place: j
 
 def load(target: str | Path, *, stride_in: StrideIn | None = None, shortcut: Bare | None = None,
          key: str | None = None) -> Network:
-    """Load a network from a run directory, a file of weights, a folder with one, or OWNER/NAME on the Hugging Face Hub.
+    """Load a network: from a run directory, from weights (a file, or a folder with one), by the name of one that comes
+    with resjax ("resnet20"), or by OWNER/NAME on the Hugging Face Hub.
 
     `stride_in` ("1x1": v1, "3x3": v1.5) and `shortcut` ("plain", "A") say what tensors cannot tell; the error says
     when one is needed. `key` chooses one of several sets of weights in a file, such as an average beside the raw ones.

@@ -1,4 +1,4 @@
-"""Weights from a file, a folder or the Hub to a network that can be evaluated, fine-tuned and exported."""
+"""Weights from a file, a folder, the package or the Hub to a network that can be evaluated, fine-tuned and exported."""
 
 from collections.abc import Callable
 from functools import partial
@@ -19,6 +19,7 @@ from resjax.weights.infer_architecture import Bare, ends, find_family, head, inf
 from resjax.weights.metadata import USUAL, Metadata, data_of, known_classes, read_config, read_metadata
 from resjax.weights.sets import without_wrappers
 from resjax.weights.tensor_names import FAMILIES, Names
+from resjax.weights.trained import find_trained, trained
 from resjax.weights.vgg import Family, describe_vgg, find_vgg, to_vgg_variables
 
 FILES = (*WEIGHTS, "model.keras", "model.weights.h5", "model.h5")  # of a folder, the first that is there
@@ -26,8 +27,8 @@ FILES = (*WEIGHTS, "model.keras", "model.weights.h5", "model.h5")  # of a folder
 
 def load_weights(target: str | Path, *, stride_in: StrideIn | None = None, shortcut: Bare | None = None,
                  key: str | None = None) -> Network:
-    """Load weights that were made elsewhere, or exported here: `target` is a file, a folder, or OWNER/NAME on the
-    Hugging Face Hub.
+    """Load weights: `target` is a file or a folder of anyone's, the name of a network that comes with resjax
+    (resnet20), or OWNER/NAME on the Hugging Face Hub.
 
     `stride_in` and `shortcut` say what the tensors cannot, and are only needed where nothing beside them says it; `key`
     chooses one of several sets of weights in a file. Without its last layer a network has 0 classes.
@@ -36,6 +37,8 @@ def load_weights(target: str | Path, *, stride_in: StrideIn | None = None, short
     for name, value, kind in (("stride_in", stride_in, StrideIn), ("shortcut", shortcut, Bare)):
         check(value in (None, *get_args(kind)), f"{name} is {value!r}; it is one of {get_args(kind)}")
     path = expanded(target)
+    if not path.exists():
+        path = find_trained(str(target)) or path
     if not path.exists() and path.suffix not in SUFFIXES and is_repository(str(target)):
         path = fetch(str(target))
     file, known = find_weights(path)
@@ -51,7 +54,8 @@ def find_weights(path: Path) -> tuple[Path, Metadata]:
     file = path if not path.is_dir() else next((path / name for name in FILES if (path / name).is_file()), None)
     if file is None or not file.is_file():
         raise BadInput(f"{path}: no run lies there (it has no experiment.json), nor weights: a file "
-                       f"({', '.join(SUFFIXES)}), a folder with {' or '.join(FILES)}, or OWNER/NAME on the Hub")
+                       f"({', '.join(SUFFIXES)}), a folder with {' or '.join(FILES)}, a network that comes with "
+                       f"resjax ({', '.join(trained())}), or OWNER/NAME on the Hub")
     if beside(file).is_file():
         return file, read_metadata(beside(file))
     told = file.name in FILES and (file.parent / "config.json").is_file()
