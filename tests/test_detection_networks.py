@@ -10,6 +10,7 @@ import pytest
 from resjax.data import normalize
 from resjax.detection.config import Detection, Detector, Sampling, Scenery
 from resjax.detection.evaluate import detections
+from resjax.detection.images import Level
 from resjax.detection.initialize import initial_weights, start_from
 from resjax.detection.networks import FasterRCNN
 from resjax.detection.proposals import propose
@@ -84,7 +85,7 @@ def test_all_outputs_are_those_of_pytorch(backbone, tmp_path):
     def ours(variables, images):
         anchors = anchors_of(model.detector, 96, 128)
         choose = partial(propose, anchors=anchors, size=jnp.array(SIZE), rules=RULES, train=False)
-        return model.apply(variables, images, lambda scores, deltas: Proposed(
+        return model.apply(variables, images, jnp.array([SIZE]), lambda scores, deltas: Proposed(
             *jax.tree.map(lambda x: x[None], choose(scores[0], deltas[0]))))
 
     found = ours(state.variables, images)
@@ -110,8 +111,8 @@ def test_padding_and_the_images_beside_it_change_no_detection():
     images = random.integers(0, 255, (2, 64, 96, 3)).astype(np.uint8)
     images[0, 48:] = images[0, :, 64:] = 128
     sizes = jnp.array([[48.0, 64.0], [64.0, 96.0]])
-    both = detections(model, run, state.variables, state.mean, images, sizes)
-    alone = detections(model, run, state.variables, state.mean, images[:1], sizes[:1])
+    both = detections(model, run, state.variables, state.mean, (Level(images, sizes),))
+    alone = detections(model, run, state.variables, state.mean, (Level(images[:1], sizes[:1]),))
     np.testing.assert_allclose(both.boxes[0], alone.boxes[0], atol=1e-3)
     np.testing.assert_allclose(both.scores[0], alone.scores[0], rtol=1e-4)
     boxes = both.boxes[0][both.valid[0]]

@@ -14,7 +14,7 @@ from resjax.accelerators.plan import Figures
 from resjax.accelerators.run import Workload
 from resjax.detection.config import Detection
 from resjax.detection.evaluate import detections
-from resjax.detection.images import Batch, Size, padded_sizes
+from resjax.detection.images import Batch, Level, Size, padded_sizes, scaled_size
 from resjax.detection.networks import FasterRCNN
 from resjax.detection.step import draw_onto, optimizer_of, train_step
 from resjax.detection.targets import Objects
@@ -67,7 +67,8 @@ def compile_detector(detection: Detection, devices: Sequence[jax.Device]) -> Ite
         batch: Any = shaped(described(detection.batch_size, size), spread)
         name = "" if size == large else f" {size[0]}x{size[1]}"
         yield f"train{name}", compile_program(partial(update.lower, state, batch), 1, ROUNDS)
-        look = partial(detections.lower, model, detection, state.variables, state.mean, batch.images, batch.sizes)
+        pyramid: Any = shaped(described_pyramid(detection, size), spread)
+        look = partial(detections.lower, model, detection, state.variables, state.mean, pyramid)
         yield f"detect{name}", compile_program(look, 1, ROUNDS)
 
 
@@ -91,6 +92,13 @@ def described(count: int, size: Size) -> Any:
 
     objects = Objects(array(jnp.float32, MOST, 4), array(jnp.int32, MOST), array(jnp.bool_, MOST))
     return Batch(array(jnp.uint8, *size, 3), array(jnp.float32, 2), objects)
+
+
+def described_pyramid(detection: Detection, size: Size) -> Any:
+    """Describe a batch to detect in, of a padded size, at all the scales of testing."""
+    count = detection.batch_size
+    return tuple(Level(jax.ShapeDtypeStruct((count, *scaled_size(size, scale), 3), jnp.uint8),
+                       jax.ShapeDtypeStruct((count, 2), jnp.float32)) for scale in detection.pyramid)
 
 
 def hours(detection: Detection, images: int, programs: dict[str, Figures]) -> dict[str, float]:

@@ -32,6 +32,11 @@ class Pictures:
         return self.images[index]
 
 
+def read_detection(folder: Path) -> Detection:
+    """Read the run that a folder holds. Raises BadInput where there is none."""
+    return read_described(folder, Detection, {})[0]
+
+
 def restore_detector(folder: str | Path, device: jax.Device | None = None) -> TrainedDetector:
     """Restore the newest checkpoint of a run onto one device, and of a finished run the one that its result tells of.
 

@@ -94,8 +94,8 @@ def train_step(model: FasterRCNN, optimizer: optax.GradientTransformationExtraAr
 
     def loss(params: Any) -> tuple[jax.Array, tuple[Losses, Any]]:
         outputs, updated = model.apply(
-            {"params": params, "batch_stats": state.batch_stats}, normalize(images, state.mean, run.data.std), choose,
-            train=True, mutable=["batch_stats"], rngs={"dropout": jax.random.fold_in(key, 2)})
+            {"params": params, "batch_stats": state.batch_stats}, normalize(images, state.mean, run.data.std),
+            batch.sizes, choose, train=True, mutable=["batch_stats"], rngs={"dropout": jax.random.fold_in(key, 2)})
         losses = losses_of(outputs, targets, rules)
         return losses.loss, (losses, updated.get("batch_stats", {}))
 
@@ -141,7 +141,7 @@ def draw_onto(sharding: jax.sharding.Sharding, model: FasterRCNN, optimizer: opt
     """Draw the first state onto devices; `mean` is the mean colour `[1, 1, 3]`."""
     model_key, data_key = jax.random.split(jax.random.key(seed))
     side, ghost = 4 * model.detector.stride, model.detector.ghost_batch_size
-    variables = model.init(model_key, jnp.zeros((ghost, side, side, 3)),
+    variables = model.init(model_key, jnp.zeros((ghost, side, side, 3)), jnp.full((ghost, 2), side, jnp.float32),
                            lambda *_: Proposed(jnp.ones((ghost, 1, 4)), jnp.ones((ghost, 1), bool)))
     params = variables["params"]
     state = TrainState(jnp.int32(0), data_key, jnp.asarray(mean), params, variables.get("batch_stats", {}),

@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import optax
 from jax.sharding import NamedSharding
 
 from resjax.detection.annotations import AnnotatedImages, identity_of
-from resjax.detection.average_precision import average_precisions, mean_average_precision
-from resjax.detection.coco_metric import check_installed, coco_precision
+from resjax.detection.coco_metric import check_installed
 from resjax.detection.config import Detection
-from resjax.detection.evaluate import TrainedDetector, find_all
+from resjax.detection.evaluate import TrainedDetector, measure
 from resjax.detection.images import Batch, Batches, open_annotated
 from resjax.detection.initialize import Weights, initial_weights, start_from
 from resjax.detection.networks import FasterRCNN
@@ -99,21 +97,10 @@ class DetectionTask:
         return state
 
     def measure(self, state: TrainState, last: bool) -> list[Line]:
-        """Measure the average precision on the test images: by area, by 11 points, and on COCO's as COCO does."""
-        detection, classes = self.detection, self.test.classes
+        """Measure the average precision on the test images."""
         variables, mean = jax.device_get((state.variables, state.mean))
-        found = find_all(TrainedDetector(detection, classes, self.model, variables, mean), self.test,
-                         detection.batch_size)
-        by_area, by_points = (average_precisions(self.test.records, found, len(classes), rule)
-                              for rule in ("area", "11-point"))
-        line = {"kind": "detection", "mean_average_precision": mean_average_precision(by_area),
-                "eleven_point": mean_average_precision(by_points),
-                "average_precision": {name: None if np.isnan(value) else float(value)
-                                      for name, value in zip(classes, by_area, strict=True)}}
-        if detection.data.source.startswith("coco:"):
-            measured = coco_precision(self.test.records, found, classes)._asdict()
-            line |= {f"coco_{key}": None if np.isnan(value) else value for key, value in measured.items()}
-        return [line]
+        trained = TrainedDetector(self.detection, self.test.classes, self.model, variables, mean)
+        return [{"kind": "detection", **measure(trained, self.test, self.detection.batch_size)}]
 
     def result(self, lines: list[Line]) -> Line:
         """Return the average precisions."""
