@@ -1,15 +1,20 @@
 """Appendix B: voting, refinement, context and scales, one by one and together, against NumPy; all of Table 9."""
 
 
+import json
+from dataclasses import replace
+
 import detection_references as reference
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from test_detection_parts import random_boxes
 
+from resjax.commands.tables import reproduce
 from resjax.data import normalize
-from resjax.detection import Detection, Detector, Sampling, Scenery, improvements
+from resjax.detection import Detection, Detector, Sampling, Scenery, improvements, scenes, tables
 from resjax.detection.annotations import Drawn
 from resjax.detection.config import Inference
 from resjax.detection.evaluate import TrainedDetector, detections, find_all
@@ -25,6 +30,7 @@ from resjax.detection.improvements import (
 from resjax.detection.networks import FasterRCNN
 from resjax.detection.proposals import Predictions, detect
 from resjax.detection.restore import Pictures
+from resjax.detection.scenes import SIDE, compose_scenes
 from resjax.detection.step import draw_onto, optimizer_of
 from resjax.errors import BadInput
 
@@ -200,3 +206,68 @@ def test_wrong_scales():
     with pytest.raises(BadInput, match=r"one of them is data\.shorter-side 600"):
         Detection(name="x", inference=Inference(scales=(400, 800)))
     assert Detection(name="x", inference=Inference(scales=(300, 600))).pyramid == (0.5, 1.0)
+
+
+RUNS = """
+from resjax.detection import Detection, Detector, Inference, Sampling, Scenery
+from resjax.experiment import Optimizer
+
+EXPERIMENTS = {"resnet101_coco_context": Detection(
+    name="tiny", detector=Detector(backbone="tiny", anchor_sizes=(24.0,), anchor_ratios=(1.0,), rpn_channels=8,
+                                   pooling="align", global_context=True),
+    inference=Inference(box_refinement=True),
+    sampling=Sampling(anchors=16, smallest=4.0, train_candidates=30, train_proposals=10, test_candidates=30,
+                      test_proposals=8, rois=8, detections=10),
+    data=Scenery(source="coco:PATH", train=("train",), test=("val",), shorter_side=64, longer_side=64, flip=False),
+    optimizer=Optimizer(learning_rate=0.001, decay_steps=(100,)), steps=2, batch_size=1, log_steps=1,
+    evaluate_steps=2)}
+"""
+
+
+def write_coco(root):
+    """Write the scenes of each split in COCO's layout."""
+    (root / "annotations").mkdir(parents=True)
+    for split, name in (("train", "train"), ("test", "val")):
+        (root / name).mkdir()
+        digits = compose_scenes(split)
+        objects = [{"image_id": i, "bbox": [x, y, right - x, below - y], "category_id": int(label), "iscrowd": 0,
+                    "area": (right - x) * (below - y)}
+                   for i, record in enumerate(digits.records)
+                   for (x, y, right, below), label in zip(record.boxes.tolist(), record.labels, strict=True)]
+        for i, pixels in enumerate(digits.images):
+            Image.fromarray(pixels).save(root / name / f"{i}.png")
+        (root / "annotations" / f"instances_{name}.json").write_text(json.dumps({
+            "images": [{"id": i, "file_name": f"{i}.png", "height": SIDE, "width": SIDE}
+                       for i in range(len(digits.images))],
+            "categories": [{"id": i + 1, "name": name} for i, name in enumerate(digits.classes)],
+            "annotations": [{"id": i, **each} for i, each in enumerate(objects)]}))
+
+
+@pytest.mark.usefixtures("one_device")
+@pytest.mark.parametrize("source", ["scenes", "coco"])
+def test_table_9_of_three_scenes(source, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(scenes, "SCENES", {"train": 3, "test": 3})
+    measures, scales = {"mAP": "mean_average_precision", "by points": "eleven_point"}, (48, 64)
+    if source == "coco":
+        pytest.importorskip("pycocotools", reason="pycocotools is not installed")
+        write_coco(tmp_path / "coco")
+        source, measures = f"coco:{tmp_path / 'coco'}", tables.TABLE9.measures
+    rows = [row._replace(inference=replace(row.inference, scales=row.inference.scales and scales))
+            for row in tables.TABLE9.rows]
+    monkeypatch.setitem(tables.TABLES, "table9", tables.TABLE9._replace(rows=rows, measures=measures))
+    (tmp_path / "detection.py").write_text(RUNS)
+    again = {"only": "resnet101_coco_context", "data": source, "runs": tmp_path / "runs",
+             "experiments": tmp_path}
+    reproduce("table9", **again)
+    text = (tmp_path / "runs" / "table9" / "table9.md").read_text()
+    assert text in capsys.readouterr().out
+    for row, file in {"+ global context": "result", "+ multi-scale testing": "result_refined_48_64"}.items():
+        found = json.loads((tmp_path / "runs" / "resnet101_coco_context" / "seed0" / f"{file}.json").read_text())
+        paper = next(each.published for each in rows if each.title == row)
+        cells = [f"{value:.1f}" for pair in zip(paper, (found[key] for key in measures.values()), strict=True)
+                 for value in pair]
+        assert f"| {row} | train 2014, val 2014 | {' | '.join(cells)} | 1 |" in text
+    assert "| + box refinement | train 2014, val 2014 | 49.9 | - | 29.9 | - | 0 |" in text
+    monkeypatch.setattr(tables, "measure", None)  # nothing is measured again
+    reproduce("table9", **again)
+    assert (tmp_path / "runs" / "table9" / "table9.md").read_text() == text
