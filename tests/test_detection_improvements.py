@@ -31,7 +31,7 @@ from resjax.detection.networks import FasterRCNN
 from resjax.detection.proposals import Predictions, detect
 from resjax.detection.restore import Pictures
 from resjax.detection.scenes import SIDE, compose_scenes
-from resjax.detection.step import draw_onto, optimizer_of
+from resjax.detection.step import draw_onto
 from resjax.errors import BadInput
 
 CLASSES = 3
@@ -106,7 +106,7 @@ def detector_of(inference, context):
     model, random = FasterRCNN(run.detector, CLASSES), np.random.default_rng(0)
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     mean = np.full((1, 1, 3), 128, np.float32)
-    shapes = jax.eval_shape(lambda: draw_onto(place, model, optimizer_of(run), mean, 0))  # compiling it takes long
+    shapes = jax.eval_shape(lambda: draw_onto(place, run, CLASSES, mean, 0))  # compiling it takes long
 
     def draw(path, leaf):
         names, inside = jax.tree_util.keystr(path), np.prod(leaf.shape[:-1])

@@ -13,8 +13,9 @@ from resjax.detection.evaluate import detections
 from resjax.detection.images import Level
 from resjax.detection.initialize import initial_weights, start_from
 from resjax.detection.networks import FasterRCNN
+from resjax.detection.phases import JOINT
 from resjax.detection.proposals import propose
-from resjax.detection.step import Proposed, anchors_of, draw_onto, frozen, optimizer_of, stage_of
+from resjax.detection.step import Proposed, anchors_of, draw_onto, frozen, stage_of
 from resjax.errors import BadInput
 from resjax.models.vgg import VGG
 
@@ -31,10 +32,10 @@ def detector_of(backbone):
 
 def start(detection):
     """Make the first state of a run with the weights that it names, and heads that say something."""
-    model, optimizer = FasterRCNN(detection.detector, CLASSES), optimizer_of(detection)
+    model = FasterRCNN(detection.detector, CLASSES)
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     weights = initial_weights(detection, None)
-    shapes = jax.eval_shape(lambda: draw_onto(place, model, optimizer, weights.mean, 0))  # compiling it takes long
+    shapes = jax.eval_shape(lambda: draw_onto(place, detection, CLASSES, weights.mean, 0))  # compiling it takes long
     blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes.replace(key=None))
     state = start_from(weights, blank.replace(mean=weights.mean))
     random = np.random.default_rng(0)
@@ -106,7 +107,7 @@ def test_padding_and_the_images_beside_it_change_no_detection():
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     run = Detection(name="x", detector=detector, sampling=rules)
     model = FasterRCNN(detector, 3)
-    state = draw_onto(place, model, optimizer_of(run), np.full((1, 1, 3), 128, np.float32), 0)
+    state = draw_onto(place, run, 3, np.full((1, 1, 3), 128, np.float32), 0)
     random = np.random.default_rng(0)
     images = random.integers(0, 255, (2, 64, 96, 3)).astype(np.uint8)
     images[0, 48:] = images[0, :, 64:] = 128
@@ -144,9 +145,9 @@ def test_what_is_shared(backbone, stride, convolutions):
 def test_what_stays_as_it_is():
     detector = Detector(backbone="resnet18", frozen_stages=2)
     shapes = jax.eval_shape(lambda: draw_onto(
-        jax.sharding.SingleDeviceSharding(jax.devices()[0]), FasterRCNN(detector, 3),
-        optimizer_of(Detection(name="x", detector=detector)), np.zeros((1, 1, 3), np.float32), 0))
-    stays = frozen(detector, shapes.params)
+        jax.sharding.SingleDeviceSharding(jax.devices()[0]), Detection(name="x", detector=detector), 3,
+        np.zeros((1, 1, 3), np.float32), 0))
+    stays = frozen(detector, JOINT[0], shapes.params)
     assert all(jax.tree.leaves([stays["shared"][name] for name in ("conv1", "bn1", "stage1")]))
     block = stays["shared"]["stage2"]["first"]
     assert (block["conv1"]["kernel"], block["bn1"]["scale"], block["shortcut"]["bn"]["bias"]) == (False, True, True)

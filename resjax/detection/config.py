@@ -171,6 +171,9 @@ class Detection:
     data: Scenery = field(default_factory=Scenery)
     optimizer: Optimizer = field(default_factory=lambda: Optimizer(
         learning_rate=0.001, decay_steps=(80_000,), weight_decay=5e-4))
+    training: Literal["joint", "alternating"] = "joint"
+    """joint: proposals and detections at once; or alternating, the four steps of Ren et al. 2015, each a quarter of
+    `steps`, in which the learning rate begins anew."""
     initialize_from: str = ""
     """Pre-trained weights: a run directory, a file, or OWNER/NAME on the Hugging Face Hub. Unset, all are drawn."""
     seed: Annotated[int, Must("lie in 0 ... 4294967295", lambda seed: 0 <= seed < 2**32)] = 0
@@ -190,6 +193,10 @@ class Detection:
         check_fields(self)
         check(self.optimizer.backbone_rate == 1,
               "optimizer.backbone-rate is for classifiers; detector.frozen-stages keeps layers as they are")
+        if self.training == "alternating":
+            check(self.steps % 4 == 0, f"steps is {self.steps}; alternating training has four parts, all equally long")
+            check(self.detector.frozen_batch_norm, "alternating training keeps layers as they are: it needs "
+                                                   "detector.frozen-batch-norm")
         sides, side = self.inference.scales, self.data.shorter_side
         check(not sides or side in sides, f"inference.scales are {sides}; one of them is data.shorter-side {side}, at "
                                           "which regions are proposed")

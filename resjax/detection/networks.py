@@ -116,6 +116,11 @@ class FasterRCNN(nn.Module):
         logits, deltas = self.classify(lambda boxes: [pool(boxes)], regions.boxes, sizes, train=train)
         return Outputs(objectness, anchor_deltas, regions, logits, deltas)
 
+    def propose(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Say of the anchors what `Outputs` holds of them, and nothing else."""
+        said: tuple[jax.Array, jax.Array] = self.rpn(self.features(images))
+        return said
+
     def features(self, images: jax.Array, *, train: bool = False) -> jax.Array:
         """Compute the shared maps `[batch, height / stride, width / stride, channels]`."""
         if self.detector.backbone == "vgg16":
