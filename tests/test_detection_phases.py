@@ -2,6 +2,7 @@
 
 import signal
 from dataclasses import replace
+from functools import cache, partial
 
 import jax
 import numpy as np
@@ -44,6 +45,12 @@ def batch():
     return next(Batches(images, RUN.data, 1, 0, MEAN.reshape(3)).steps(range(1)))
 
 
+@cache
+def update_of(phase):
+    """Compile the step of a phase, once for all tests."""
+    return jax.jit(partial(train_step, FasterRCNN(RUN.detector, 10), optimizer_of(RUN, phase), RUN))
+
+
 def moved(before, after):
     """Name the parts of the parameters that have changed."""
     return {name for name in before if any(
@@ -59,28 +66,29 @@ def test_phases_are_quarters():
 
 def test_each_phase_moves_its_parts_by_the_proposals_of_its_network(first):
     """Ren et al. 2015, 3.2: RPN; another net, by its proposals; RPN on the fixed layers of that; its head."""
-    model, example, key = FasterRCNN(RUN.detector, 10), batch(), jax.random.key(0)
-    sources = []
+    example, key, sources = batch(), jax.random.key(0), []
     for number, phase in enumerate(ALTERNATING):
         state = first.replace(step=np.int32(2 * number), key=key)
-        update = jax.jit(lambda state, phase=phase: train_step(model, optimizer_of(RUN, phase), RUN, state,
-                                                               Lesson(example, phase)))
-        after, losses = update(state)
+        update, lesson = update_of(phase), Lesson(example, phase)
+        after, losses = update(state, lesson)
         assert moved(first.params, after.params) == set(phase.moves)
         assert {name for name, value in losses._asdict().items() if "_" in name and value != 0} == {
             *phase.losses, "learning_rate"}
         if "region_class" in phase.losses:
             turned = jax.tree.map(lambda leaf: -leaf, first.params["rpn"])  # proposes what was worst
             for name, part in (("rpn", turned), (PROPOSER, {**first.params[PROPOSER], "rpn": turned})):
-                _, found = update(state.replace(params={**first.params, name: part}))
+                _, found = update(state.replace(params={**first.params, name: part}), lesson)
                 sources += [name] * (float(found.region_class) != float(losses.region_class))
     assert sources == [PROPOSER, "rpn"]
 
 
 def test_the_optimiser_begins_anew_with_each_phase(first):
-    phase, example = ALTERNATING[2], batch()
-    model, state = FasterRCNN(RUN.detector, 10), first.replace(step=np.int32(4), key=jax.random.key(0))
-    update = jax.jit(lambda state: train_step(model, optimizer_of(RUN, phase), RUN, state, Lesson(example, phase))[0])
+    lesson = Lesson(batch(), ALTERNATING[2])
+    state = first.replace(step=np.int32(4), key=jax.random.key(0))
+
+    def update(state):
+        return update_of(ALTERNATING[2])(jax.device_get(state.replace(key=None)).replace(key=state.key), lesson)[0]
+
     stale = jax.tree.map(lambda leaf: np.full_like(leaf, 7), state.opt_state)
     fresh, old = update(state), update(state.replace(opt_state=stale))
     assert moved(fresh.params, old.params) == set()
