@@ -41,8 +41,9 @@ class Losses(NamedTuple):
         return self.anchor_class + self.anchor_box + self.region_class + self.region_box
 
     def only(self, names: Sequence[str]) -> "Losses":
-        """Set the other losses to zero: what nobody asks for is not computed."""
-        return self._replace(**{name: jnp.float32(0) for name in LOSSES if name not in names})
+        """Set the other losses to zero, and the share of wrong regions with theirs: they are not computed then."""
+        others = [name for name in LOSSES if name not in names] + ["error"] * ("region_class" not in names)
+        return self._replace(**dict.fromkeys(others, jnp.float32(0)))
 
 
 class Proposed(NamedTuple):
