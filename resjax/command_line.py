@@ -71,9 +71,19 @@ def on_experiment(command: str, arguments: Sequence[str]) -> None:
         return
     if not arguments or arguments[0].startswith("-"):
         raise BadInput(f"resjax {command} NAME ..., {example}")
+    target, *rest = arguments
+    COMMANDS[command].load()(run_named(target), rest, f"resjax {command} {target}")
+
+
+def run_named(target: str) -> Any:
+    """Return the run that a name says, see `experiment_files.find`, or the `detection.json` of a detector's run."""
+    if Path(target).name == "detection.json":  # known here, as detectors lie above the files of experiments
+        from resjax.detection.restore import read_detection
+
+        return read_detection(Path(target).parent)
     from resjax import experiment_files
 
-    COMMANDS[command].load()(experiment_files.find(arguments[0]), arguments[1:], f"resjax {command} {arguments[0]}")
+    return experiment_files.find(target)
 
 
 def train_one_of(experiments: Mapping[str, Any], arguments: Sequence[str], program: str) -> None:

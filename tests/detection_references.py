@@ -1,6 +1,7 @@
 """The parts of Faster R-CNN once more, in NumPy and one by one, as plainly as can be."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 
@@ -38,6 +39,33 @@ def suppress(boxes, scores, threshold):
         if scores[i] > -math.inf and all(overlap(boxes[i], boxes[j]) <= threshold for j in kept):
             kept.append(i)
     return kept
+
+
+def vote(box, boxes, scores):
+    """Average what overlaps a box by half of both or more, each by its score."""
+    total, mean = 0.0, np.zeros(4)
+    for other, score in zip(boxes, scores, strict=True):
+        if overlap(box, other) >= 0.5:
+            total, mean = total + score, mean + score * np.asarray(other, float)
+    return mean / total if total else np.asarray(box, float)
+
+
+def two_scales(box, scales, side=224):
+    """Of all neighbouring pairs, the one whose two sides are closest to that of a square of `side`."""
+    own = math.sqrt(area(box))
+    away = [abs(own * a - side) + abs(own * b - side) for a, b in pairwise(scales)]
+    return int(np.argmin(away))
+
+
+def detect(boxes, scores, rules, voting):
+    """[n, classes, 4] and [n, classes] to the best (score, class, box), class after class."""
+    found = []
+    for c in range(boxes.shape[1]):
+        counted = np.where(scores[:, c] > rules.lowest_score, scores[:, c], -np.inf)
+        for i in suppress(boxes[:, c], counted, rules.class_suppression):
+            box = vote(boxes[i, c], boxes[:, c], scores[:, c]) if voting else boxes[i, c]
+            found.append((scores[i, c], c + 1, box))
+    return sorted(found, key=lambda each: -each[0])[:rules.detections]
 
 
 def anchors(height, width, stride, sizes, ratios):

@@ -10,10 +10,12 @@ import pytest
 from resjax.data import normalize
 from resjax.detection.config import Detection, Detector, Sampling, Scenery
 from resjax.detection.evaluate import detections
+from resjax.detection.images import Level
 from resjax.detection.initialize import initial_weights, start_from
 from resjax.detection.networks import FasterRCNN
+from resjax.detection.phases import JOINT
 from resjax.detection.proposals import propose
-from resjax.detection.step import Proposed, anchors_of, draw_onto, frozen, optimizer_of, stage_of
+from resjax.detection.step import Proposed, anchors_of, draw_onto, frozen, stage_of
 from resjax.errors import BadInput
 from resjax.models.vgg import VGG
 
@@ -30,10 +32,10 @@ def detector_of(backbone):
 
 def start(detection):
     """Make the first state of a run with the weights that it names, and heads that say something."""
-    model, optimizer = FasterRCNN(detection.detector, CLASSES), optimizer_of(detection)
+    model = FasterRCNN(detection.detector, CLASSES)
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     weights = initial_weights(detection, None)
-    shapes = jax.eval_shape(lambda: draw_onto(place, model, optimizer, weights.mean, 0))  # compiling it takes long
+    shapes = jax.eval_shape(lambda: draw_onto(place, detection, CLASSES, weights.mean, 0))  # compiling it takes long
     blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes.replace(key=None))
     state = start_from(weights, blank.replace(mean=weights.mean))
     random = np.random.default_rng(0)
@@ -84,7 +86,7 @@ def test_all_outputs_are_those_of_pytorch(backbone, tmp_path):
     def ours(variables, images):
         anchors = anchors_of(model.detector, 96, 128)
         choose = partial(propose, anchors=anchors, size=jnp.array(SIZE), rules=RULES, train=False)
-        return model.apply(variables, images, lambda scores, deltas: Proposed(
+        return model.apply(variables, images, jnp.array([SIZE]), lambda scores, deltas: Proposed(
             *jax.tree.map(lambda x: x[None], choose(scores[0], deltas[0]))))
 
     found = ours(state.variables, images)
@@ -105,13 +107,13 @@ def test_padding_and_the_images_beside_it_change_no_detection():
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     run = Detection(name="x", detector=detector, sampling=rules)
     model = FasterRCNN(detector, 3)
-    state = draw_onto(place, model, optimizer_of(run), np.full((1, 1, 3), 128, np.float32), 0)
+    state = draw_onto(place, run, 3, np.full((1, 1, 3), 128, np.float32), 0)
     random = np.random.default_rng(0)
     images = random.integers(0, 255, (2, 64, 96, 3)).astype(np.uint8)
     images[0, 48:] = images[0, :, 64:] = 128
     sizes = jnp.array([[48.0, 64.0], [64.0, 96.0]])
-    both = detections(model, run, state.variables, state.mean, images, sizes)
-    alone = detections(model, run, state.variables, state.mean, images[:1], sizes[:1])
+    both = detections(model, run, state.variables, state.mean, (Level(images, sizes),))
+    alone = detections(model, run, state.variables, state.mean, (Level(images[:1], sizes[:1]),))
     np.testing.assert_allclose(both.boxes[0], alone.boxes[0], atol=1e-3)
     np.testing.assert_allclose(both.scores[0], alone.scores[0], rtol=1e-4)
     boxes = both.boxes[0][both.valid[0]]
@@ -143,9 +145,9 @@ def test_what_is_shared(backbone, stride, convolutions):
 def test_what_stays_as_it_is():
     detector = Detector(backbone="resnet18", frozen_stages=2)
     shapes = jax.eval_shape(lambda: draw_onto(
-        jax.sharding.SingleDeviceSharding(jax.devices()[0]), FasterRCNN(detector, 3),
-        optimizer_of(Detection(name="x", detector=detector)), np.zeros((1, 1, 3), np.float32), 0))
-    stays = frozen(detector, shapes.params)
+        jax.sharding.SingleDeviceSharding(jax.devices()[0]), Detection(name="x", detector=detector), 3,
+        np.zeros((1, 1, 3), np.float32), 0))
+    stays = frozen(detector, JOINT[0], shapes.params)
     assert all(jax.tree.leaves([stays["shared"][name] for name in ("conv1", "bn1", "stage1")]))
     block = stays["shared"]["stage2"]["first"]
     assert (block["conv1"]["kernel"], block["bn1"]["scale"], block["shortcut"]["bn"]["bias"]) == (False, True, True)

@@ -1,4 +1,4 @@
-"""Tables 7 and 8 as data, their experiments, and what is printed beside the paper's figures."""
+"""Tables 7 to 9 as data, their experiments, and what is printed beside the paper's figures."""
 
 import json
 from dataclasses import replace
@@ -9,7 +9,7 @@ import pytest
 
 from resjax.command_line import execute, train_one_of
 from resjax.commands.tables import reproduce as command
-from resjax.detection import tables
+from resjax.detection import Inference, tables
 from resjax.detection.average_precision import Found
 from resjax.detection.draw import colour_of, confident, draw_boxes
 from resjax.detection.plan import sizes_of, workload_of
@@ -21,7 +21,12 @@ EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 def test_the_papers_figures():
     rows = [(row.title, row.published) for table in tables.TABLES.values() for row in table.rows]
     assert rows == [("VGG-16", (73.2,)), ("ResNet-101", (76.4,)), ("VGG-16", (70.4,)), ("ResNet-101", (73.8,)),
-                    ("VGG-16", (41.5, 21.2)), ("ResNet-101", (48.4, 27.2))]
+                    ("VGG-16", (41.5, 21.2)), ("ResNet-101", (48.4, 27.2)),
+                    ("VGG-16", (41.5, 21.2)), ("ResNet-101", (48.4, 27.2)), ("+ box refinement", (49.9, 29.9)),
+                    ("+ global context", (51.1, 30.0)), ("+ multi-scale testing", (53.8, 32.5))]
+    how = [(row.experiment, row.inference.box_refinement, row.inference.scales) for row in tables.TABLE9.rows[2:]]
+    assert how == [("resnet101_coco", True, ()), ("resnet101_coco_context", True, ()),
+                   ("resnet101_coco_context", True, (200, 400, 600, 800, 1000))]
 
 
 def test_the_papers_recipes():
@@ -30,7 +35,10 @@ def test_the_papers_recipes():
         for row in table.rows:
             if row.experiment:
                 run = known[row.experiment]
-                assert run.detector.backbone == row.title.lower().replace("-", "")
+                assert run.detector.backbone == ("vgg16" if row.title == "VGG-16" else "resnet101")
+                assert run.detector.global_context == (row.title in ("+ global context", "+ multi-scale testing"))
+                assert run.inference == Inference(box_refinement=run.detector.global_context)
+                assert not row.inference.scales or run.data.shorter_side in row.inference.scales
                 assert (run.data.shorter_side, run.data.longer_side) == (600, 1000)
                 assert (run.sampling.test_proposals, run.sampling.rois, run.sampling.anchors) == (300, 128, 256)
                 sgd = run.optimizer
@@ -98,7 +106,8 @@ def test_a_file_of_detectors_as_a_script(tmp_path, monkeypatch, capsys):
 def test_detectors_are_listed_and_shown(capsys):
     file = str(EXPERIMENTS / "detection.py")
     execute(["list", file])
-    assert "\nresnet101_0712  resnet101       -         -  110 k     -\n" in capsys.readouterr().out
+    listed = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["resnet101_0712", "resnet101", "-", "-", "110", "k", "-"] in listed
     execute(["show", f"{file}:vgg16_0712", "--data.shorter-side", "500"])
     shown = capsys.readouterr().out
     assert "data.shorter_side                    500" in shown

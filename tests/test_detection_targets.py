@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from resjax.detection.config import Sampling
-from resjax.detection.proposals import detect, propose
+from resjax.detection.proposals import detect, predict, propose
 from resjax.detection.targets import Objects, anchor_targets, draw, region_targets
 
 RULES = Sampling(anchors=40, rois=24)
@@ -130,7 +130,8 @@ def test_detections_are_those_of_one_by_one():
     proposals[:, 2:] = proposals[:, :2] + random.uniform(10, 40, (30, 2))
     logits, deltas = random.normal(0, 2, (30, 4)), random.normal(0, 1, (30, 3, 4))
     valid = np.arange(30) < 27
-    found = jax.jit(partial(detect, rules=replace(RULES, detections=15)))(
+    rules = replace(RULES, detections=15)
+    found = jax.jit(lambda *said: detect(predict(*said, rules), rules))(
         jnp.float32(logits), jnp.float32(deltas), proposals, valid, SIZE)
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     wanted = []

@@ -1,6 +1,7 @@
 """A detector's run: the same bits after a stop, on any number of devices; its folder; what it sees in a picture."""
 
 import json
+import shutil
 import signal
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from resjax.command_line import execute
 from resjax.commands.detection import detect
 from resjax.detection import Detection, Detector, Sampling, Scenery, restore_detector, train_detector
 from resjax.detection.images import Batches, open_annotated
@@ -126,6 +128,20 @@ def test_the_result(run, whole):
     assert 0 <= result["mean_average_precision"] <= 100
     assert set(result["average_precision"]) == {"green", "red"}
     assert result["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(trained.variables["params"]))
+
+
+@pytest.mark.usefixtures("one_device")
+def test_a_run_goes_on_by_its_own_description(run, whole, tmp_path, capsys):
+    folder, result = whole
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "result.json").unlink()  # it was cut off before its end
+    execute(["train", str(copy / "detection.json"), "--workdir", str(copy)])
+    assert "squares: mean average precision" in capsys.readouterr().out
+    assert read_result(copy)["state_digest"] == result["state_digest"]
+    execute(["show", str(copy / "detection.json")])
+    assert "sampling.rois                        8" in capsys.readouterr().out
+    with pytest.raises(BadInput, match="no run lies there"):
+        execute(["train", str(tmp_path / "detection.json")])
 
 
 def test_a_run_is_drawn(whole):

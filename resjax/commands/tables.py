@@ -40,8 +40,8 @@ def reproduce(
     What is finished is read, and what was stopped goes on.
 
     Args:
-        table: table1 (counted, not trained), table2 ... table6, table7, table8 (detection); or article, the experiments
-            of experiments/article.py.
+        table: table1 (counted, not trained), table2 ... table6, table7 ... table9 (detection); or article, the
+            experiments of experiments/article.py.
         runs: The folder of all runs; the table is saved there too. The same command goes on after any stop.
         seeds: Runs of each row, with the seeds 0, 1, ...; by default 5 on CIFAR-10, and 1 on ImageNet as in the paper.
         only: Some rows only: resnet20,plain20.
@@ -64,7 +64,7 @@ def reproduce(
     if table == "table1":
         say_table(paper.table1())
         return
-    if table in ("table7", "table8"):
+    if table in ("table7", "table8", "table9"):
         reproduce_detection(table, runs, seeds or 1, only, experiments, data)
         return
     if distributed:
@@ -83,7 +83,7 @@ def reproduce(
 
 
 def reproduce_detection(name: str, runs: Path, seeds: int, only: str, experiments: Path, data: str | None) -> None:
-    """Reproduce Table 7 or 8, and save it beside the runs."""
+    """Reproduce Table 7, 8 or 9, and save it beside the runs."""
     from resjax.detection import tables
 
     rows = [row for row in only.split(",") if row]

@@ -53,6 +53,8 @@ class Detector:
     """Channels of the 3x3 convolution before the proposals."""
     hidden: Count = 4096
     """Units of VGG-16's two fully connected layers."""
+    global_context: bool = False
+    """Join the features of the whole image to those of each region (appendix B)."""
     precision: Literal["float32", "tensorfloat32"] = "float32"
     """What convolutions and fully connected layers compute in, where the device has a choice."""
 
@@ -141,6 +143,20 @@ class Scenery:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Inference:
+    """How a trained detector looks at an image; the defaults are the baseline of Table 9."""
+
+    box_refinement: bool = False
+    """Look at every region again where its box was moved to, unite what is said of both, and let boxes vote."""
+    scales: Annotated[tuple[Count, ...], Must("be empty, or rise from one side to the last",
+                                              lambda sides: len(sides) != 1 and list(sides) == sorted(set(sides)))] = ()
+    """The shorter sides of multi-scale testing, in pixels; unset, `data.shorter-side` is the only one."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "inference.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Detection:
     """One training run of a detector, whole: two equal ones give the same bits on the same machine.
 
@@ -151,9 +167,13 @@ class Detection:
     """What the run is called in its result and in tables."""
     detector: Detector = field(default_factory=Detector)
     sampling: Sampling = field(default_factory=Sampling)
+    inference: Inference = field(default_factory=Inference)
     data: Scenery = field(default_factory=Scenery)
     optimizer: Optimizer = field(default_factory=lambda: Optimizer(
         learning_rate=0.001, decay_steps=(80_000,), weight_decay=5e-4))
+    training: Literal["joint", "alternating"] = "joint"
+    """joint: proposals and detections at once; or alternating, the four steps of Ren et al. 2015, each a quarter of
+    `steps`, in which the learning rate begins anew."""
     initialize_from: str = ""
     """Pre-trained weights: a run directory, a file, or OWNER/NAME on the Hugging Face Hub. Unset, all are drawn."""
     seed: Annotated[int, Must("lie in 0 ... 4294967295", lambda seed: 0 <= seed < 2**32)] = 0
@@ -173,9 +193,21 @@ class Detection:
         check_fields(self)
         check(self.optimizer.backbone_rate == 1,
               "optimizer.backbone-rate is for classifiers; detector.frozen-stages keeps layers as they are")
+        if self.training == "alternating":
+            check(self.steps % 4 == 0, f"steps is {self.steps}; alternating training has four parts, all equally long")
+            check(self.detector.frozen_batch_norm, "alternating training keeps layers as they are: it needs "
+                                                   "detector.frozen-batch-norm")
+        sides, side = self.inference.scales, self.data.shorter_side
+        check(not sides or side in sides, f"inference.scales are {sides}; one of them is data.shorter-side {side}, at "
+                                          "which regions are proposed")
         ghosts = self.detector.ghost_batch_size
         if not self.detector.frozen_batch_norm:
             check_ghosts(self.batch_size, ghosts, "detector.ghost-batch-size")
+
+    @property
+    def pyramid(self) -> tuple[float, ...]:
+        """List the scales at which an image is tested, relative to `data.shorter_side`."""
+        return tuple(side / self.data.shorter_side for side in self.inference.scales) or (1.0,)
 
     def differences(self, other: "Detection") -> list[str]:
         """Name the fields, with both values, by which the two lead to different results, or to another log."""

@@ -6,21 +6,24 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from resjax.data import normalize
 from resjax.detection.annotations import AnnotatedImages
-from resjax.detection.average_precision import Found
+from resjax.detection.average_precision import Found, average_precisions, mean_average_precision
+from resjax.detection.coco_metric import coco_precision
 from resjax.detection.config import Detection, Scenery
-from resjax.detection.images import Size, assemble, padded_size, prepare, resized_size
-from resjax.detection.networks import FasterRCNN
-from resjax.detection.proposals import Detections, detect, propose
+from resjax.detection.images import Level, Size, pad, padded_size, prepare, resized_size, scaled_size
+from resjax.detection.improvements import pool_two_scales, regressed_boxes, unite, vote_all
+from resjax.detection.networks import FasterRCNN, Pool, pool_regions
+from resjax.detection.proposals import Detections, Predictions, detect, predict, propose
 from resjax.detection.step import Proposed, anchors_of
 from resjax.progress import shown
 
 
 class TrainedDetector(NamedTuple):
-    """A detector as a value: `model.apply(variables, images - mean, choose)` are its `Outputs`."""
+    """A detector as a value: `model.apply(variables, images - mean, sizes, choose)` are its `Outputs`."""
 
     detection: Detection
     classes: tuple[str, ...]
@@ -30,20 +33,46 @@ class TrainedDetector(NamedTuple):
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def detections(model: FasterRCNN, run: Detection, variables: Any, mean: jax.Array, images: jax.Array,
-               sizes: jax.Array) -> Detections:
-    """Detect in images uint8 `[batch, height, width, 3]`, of which `sizes` `[batch, 2]` are filled."""
-    anchors, rules = anchors_of(model.detector, *images.shape[1:3]), run.sampling
-    propose_one = partial(propose, anchors=anchors, rules=rules, train=False)
-
-    def choose(objectness: jax.Array, deltas: jax.Array) -> Proposed:
-        return Proposed(*jax.vmap(lambda scores, deltas, size: propose_one(scores, deltas, size=size))(
-            objectness, deltas, sizes))
-
+def detections(model: FasterRCNN, run: Detection, variables: Any, mean: jax.Array,
+               pyramid: tuple[Level, ...]) -> Detections:
+    """Detect in images at the scales of `run.pyramid`, of which 1 is that of regions and detections."""
+    network, rules, base = model.bind(variables), run.sampling, run.pyramid.index(1.0)
     with jax.default_matmul_precision(run.detector.precision):
-        outputs: Any = model.apply(variables, normalize(images, mean, run.data.std), choose)
-    return jax.vmap(partial(detect, rules=rules))(outputs.logits, outputs.deltas, outputs.regions.boxes,
-                                                  outputs.regions.valid, sizes)
+        maps = [network.features(normalize(level.images, mean, run.data.std)) for level in pyramid]
+        sizes, pool = pyramid[base].sizes, pool_of(run, pyramid, maps)
+        proposals = propose_all(run, *network.rpn(maps[base]), pyramid[base])
+
+        def look(boxes: jax.Array) -> Predictions:
+            said = network.classify(pool, boxes, sizes)
+            return jax.vmap(partial(predict, rules=rules))(*said, boxes, proposals.valid, sizes)
+
+        predictions = look(proposals.boxes)
+        if run.inference.box_refinement:
+            predictions = unite(predictions, look(regressed_boxes(predictions)))
+    found = jax.vmap(partial(detect, rules=rules))(predictions)
+    return jax.vmap(vote_all)(found, predictions) if run.inference.box_refinement else found
+
+
+def propose_all(run: Detection, objectness: jax.Array, deltas: jax.Array, level: Level) -> Proposed:
+    """Propose regions in each image of a batch, as in testing."""
+    anchors = anchors_of(run.detector, *level.images.shape[1:3])
+
+    def propose_one(scores: jax.Array, deltas: jax.Array, size: jax.Array) -> Proposed:
+        return Proposed(*propose(scores, deltas, anchors, size, run.sampling, train=False))
+
+    return jax.vmap(propose_one)(objectness, deltas, level.sizes)
+
+
+def pool_of(run: Detection, pyramid: Sequence[Level], maps: Sequence[jax.Array]) -> Pool:
+    """Return what pools boxes of the base scale from the maps of a pyramid: from its only level, or from two."""
+    sizes = pyramid[run.pyramid.index(1.0)].sizes
+
+    def pool_level(features: jax.Array, level: Level, boxes: jax.Array) -> jax.Array:
+        growth = jnp.tile((level.sizes / sizes)[:, None, ::-1], 2)  # (height, width) to that of (x1, y1, x2, y2)
+        return pool_regions(run.detector, features, boxes * growth)
+
+    pools = [partial(pool_level, *each) for each in zip(maps, pyramid, strict=True)]
+    return partial(pool_two_scales, pools, run.pyramid) if len(pools) > 1 else lambda boxes: [pools[0](boxes)]
 
 
 def find_all(trained: TrainedDetector, images: AnnotatedImages, batch_size: int = 1) -> list[Found]:
@@ -54,11 +83,10 @@ def find_all(trained: TrainedDetector, images: AnnotatedImages, batch_size: int 
     with ThreadPoolExecutor() as pool:
         for indices, size in shown(rows, "detecting", len(rows), batch_size):
             padded = [*indices, *[indices[-1]] * (batch_size - len(indices))]  # one shape for the last batch too
-            prepared = list(pool.map(lambda index: prepare(images, index, data), padded))
-            most = max(1, max(len(record.boxes) for _, record in prepared))
-            batch = assemble(prepared, size, most, trained.mean.reshape(3))
-            all_found = jax.device_get(detections(trained.model, run, trained.variables, trained.mean, batch.images,
-                                                  batch.sizes))
+            pyramid = tuple(
+                pad(list(pool.map(partial(prepare, images, data=data, scale=scale), padded)), scaled_size(size, scale),
+                    trained.mean.reshape(3)) for scale in run.pyramid)
+            all_found = jax.device_get(detections(trained.model, run, trained.variables, trained.mean, pyramid))
             for i, index in enumerate(indices):
                 found[index] = own_pixels(Detections(*(part[i] for part in all_found)), images, index, data)
     return [found[index] for index in range(len(images.records))]
@@ -82,3 +110,18 @@ def own_pixels(detected: Detections, images: AnnotatedImages, index: int, data: 
     valid = np.asarray(detected.valid)
     return Found(np.asarray(detected.boxes)[valid] * growth, np.asarray(detected.scores)[valid],
                  np.asarray(detected.labels)[valid])
+
+
+def measure(trained: TrainedDetector, images: AnnotatedImages, batch_size: int = 1) -> dict[str, Any]:
+    """Measure the average precision in percent: by area, by 11 points, and on COCO's images as COCO does."""
+    classes, found = trained.classes, find_all(trained, images, batch_size)
+    by_area, by_points = (average_precisions(images.records, found, len(classes), rule)
+                          for rule in ("area", "11-point"))
+    measured = {"mean_average_precision": mean_average_precision(by_area),
+                "eleven_point": mean_average_precision(by_points),
+                "average_precision": {name: None if np.isnan(value) else float(value)
+                                      for name, value in zip(classes, by_area, strict=True)}}
+    if trained.detection.data.source.startswith("coco:"):
+        of_coco = coco_precision(images.records, found, classes)._asdict()
+        measured |= {f"coco_{key}": None if np.isnan(value) else value for key, value in of_coco.items()}
+    return measured

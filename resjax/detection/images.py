@@ -9,7 +9,7 @@ from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -26,6 +26,13 @@ from resjax.files import expanded
 AHEAD = 2  # batches that are made before they are needed
 MULTIPLE = 16  # of which the sides of a batch's images are: the largest stride of a shared map
 Size = tuple[int, int]  # height, width
+
+
+class Level(NamedTuple):
+    """Images uint8 `[batch, height, width, 3]` at one scale, of which `sizes` `[batch, 2]` are filled."""
+
+    images: Any  # NumPy's on the host, JAX's on the device
+    sizes: Any
 
 
 class Batch(NamedTuple):
@@ -52,10 +59,11 @@ def scale_of(record: Annotated, data: Scenery) -> float:
     return min(data.shorter_side / min(sides), data.longer_side / max(sides))
 
 
-def resized_size(record: Annotated, data: Scenery) -> Size:
-    """Compute the size of a resized image."""
-    scale = scale_of(record, data)
-    height, width = (min(max(1, round(side * scale)), data.longer_side) for side in (record.height, record.width))
+def resized_size(record: Annotated, data: Scenery, scale: float = 1.0) -> Size:
+    """Compute the size of a resized image; `scale` is that of multi-scale testing, relative to `data.shorter_side`."""
+    growth = scale_of(record, data)
+    sides = (min(max(1, round(side * growth)), data.longer_side) for side in (record.height, record.width))
+    height, width = (max(1, round(side * scale)) for side in sides)
     return height, width
 
 
@@ -76,10 +84,16 @@ def padded_size(size: Size, data: Scenery) -> Size:
     return next(padded for padded in padded_sizes(data) if size[0] <= padded[0] and size[1] <= padded[1])
 
 
-def prepare(images: AnnotatedImages, index: int, data: Scenery, flip: bool = False) -> tuple[np.ndarray, Annotated]:
+def scaled_size(padded: Size, scale: float) -> Size:
+    """Compute the padded size at another scale: it holds what `padded` holds, resized to it."""
+    return up(padded[0] * scale), up(padded[1] * scale)
+
+
+def prepare(images: AnnotatedImages, index: int, data: Scenery, flip: bool = False,
+            scale: float = 1.0) -> tuple[np.ndarray, Annotated]:
     """Read an image and resize it, with its boxes: area-averaged where it shrinks, bilinear where it grows."""
     record, pixels = images.records[index], images.pixels(index)
-    height, width = resized_size(record, data)
+    height, width = resized_size(record, data, scale)
     shrinks = height < record.height
     if (height, width) != pixels.shape[:2]:
         pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
@@ -91,19 +105,24 @@ def prepare(images: AnnotatedImages, index: int, data: Scenery, flip: bool = Fal
     return pixels, replace(record, height=height, width=width, boxes=boxes)
 
 
+def pad(prepared: Sequence[tuple[np.ndarray, Annotated]], padded: Size, ground: np.ndarray) -> Level:
+    """Pad images, all of which fit into `padded`, with the colour `ground`."""
+    images = np.broadcast_to(np.round(ground).astype(np.uint8), (len(prepared), *padded, 3)).copy()
+    for i, (pixels, _) in enumerate(prepared):
+        images[i, :pixels.shape[0], :pixels.shape[1]] = pixels
+    return Level(images, np.array([(record.height, record.width) for _, record in prepared], np.float32))
+
+
 def assemble(prepared: Sequence[tuple[np.ndarray, Annotated]], padded: Size, most: int, ground: np.ndarray) -> Batch:
     """Pad images, all of which fit into `padded`, with the colour `ground`, and objects to `most` for each."""
     count = len(prepared)
-    images = np.broadcast_to(np.round(ground).astype(np.uint8), (count, *padded, 3)).copy()
-    sizes = np.array([(record.height, record.width) for _, record in prepared], np.float32)
     boxes = np.zeros((count, most, 4), np.float32)
     labels, valid = np.zeros((count, most), np.int32), np.zeros((count, most), bool)
-    for i, (pixels, record) in enumerate(prepared):
-        images[i, :pixels.shape[0], :pixels.shape[1]] = pixels
+    for i, (_, record) in enumerate(prepared):
         counts = ~(record.difficult | record.crowd)
         objects = counts.sum()
         boxes[i, :objects], labels[i, :objects], valid[i, :objects] = record.boxes[counts], record.labels[counts], True
-    return Batch(images, sizes, Objects(boxes, labels, valid))
+    return Batch(*pad(prepared, padded, ground), Objects(boxes, labels, valid))
 
 
 @dataclass(frozen=True)

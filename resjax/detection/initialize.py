@@ -7,6 +7,7 @@ import numpy as np
 
 from resjax.detection.annotations import AnnotatedImages
 from resjax.detection.config import RESNETS, Detection
+from resjax.detection.phases import PROPOSER
 from resjax.errors import BadInput, check
 from resjax.files import expanded
 from resjax.models import ResNet
@@ -96,6 +97,10 @@ def start_from(weights: Weights, first: TrainState) -> TrainState:
         placed: jax.Array = jax.device_put(np.array(jax.device_get(new), old.dtype), old.sharding)
         return placed
 
-    started: TrainState = first.replace(params=merge(weights.params, first.params),
+    params = merge(weights.params, first.params)
+    if PROPOSER in params:  # the network that proposes starts from the same convolutions
+        own = {name: leaves for name, leaves in weights.params.items() if name == "shared"}
+        params[PROPOSER] = merge(own, first.params[PROPOSER])
+    started: TrainState = first.replace(params=params,
                                         batch_stats=merge(weights.batch_stats, first.batch_stats))
     return started

@@ -4,6 +4,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+PROPOSAL_LOSSES, REGION_LOSSES = ("anchor_class", "anchor_box"), ("region_class", "region_box")
+LOSSES = PROPOSAL_LOSSES + REGION_LOSSES
+
 
 def smooth_l1(difference: jax.Array, beta: float) -> jax.Array:
     """d^2 / (2 beta) where |d| < beta, else |d| - beta / 2 (Girshick 2015, equation 3, where beta is 1)."""

@@ -4,7 +4,7 @@ With a residual network, its stages but the last are shared and the last works o
 feature maps"; appendix A of the paper). With VGG-16 its two fully connected layers do.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -12,6 +12,7 @@ import jax
 from flax import linen as nn
 
 from resjax.detection.config import RESNETS, Detector
+from resjax.detection.improvements import join_context, maxout, with_whole_image
 from resjax.detection.pooling import roi_align, roi_max_pool
 from resjax.models import BasicBlock, BatchNorm, Bottleneck, ResNet, Shortcut, Stage
 from resjax.models.ops import convolve
@@ -28,6 +29,8 @@ class Regions(Protocol):
 
 
 Choose = Callable[[jax.Array, jax.Array], Any]  # logits [batch, anchors] and deltas [batch, anchors, 4] to Regions
+# Boxes [batch, n, 4] to their pooled maps [batch, n, size, size, channels]: from one scale, or from each of two.
+Pool = Callable[[jax.Array], Sequence[jax.Array]]
 
 
 class Outputs(NamedTuple):
@@ -88,6 +91,7 @@ def he_conv(filters: int, size: int, stride: int = 1, *, name: str) -> nn.Module
 class FasterRCNN(nn.Module):
     """Images `[batch, height, width, 3]`, the mean colour subtracted, to `Outputs`; any height and width.
 
+    `sizes` `[batch, 2]` (height, width) says how much of each is no padding.
     `choose` makes regions of what the network says of the anchors; no gradient flows through it.
     """
 
@@ -104,12 +108,18 @@ class FasterRCNN(nn.Module):
         self.scores = nn.Dense(self.classes + 1, kernel_init=nn.initializers.normal(0.01))
         self.boxes = nn.Dense(4 * self.classes, kernel_init=nn.initializers.normal(0.001))
 
-    def __call__(self, images: jax.Array, choose: Choose, *, train: bool = False) -> Outputs:
+    def __call__(self, images: jax.Array, sizes: jax.Array, choose: Choose, *, train: bool = False) -> Outputs:
         features = self.features(images, train=train)
         objectness, anchor_deltas = self.rpn(features)
         regions = choose(*jax.lax.stop_gradient((objectness, anchor_deltas)))
-        logits, deltas = self.classify(features, regions.boxes, train=train)
+        pool = partial(pool_regions, self.detector, features)
+        logits, deltas = self.classify(lambda boxes: [pool(boxes)], regions.boxes, sizes, train=train)
         return Outputs(objectness, anchor_deltas, regions, logits, deltas)
+
+    def propose(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Say of the anchors what `Outputs` holds of them, and nothing else."""
+        said: tuple[jax.Array, jax.Array] = self.rpn(self.features(images))
+        return said
 
     def features(self, images: jax.Array, *, train: bool = False) -> jax.Array:
         """Compute the shared maps `[batch, height / stride, width / stride, channels]`."""
@@ -120,16 +130,29 @@ class FasterRCNN(nn.Module):
         last: jax.Array = stages[-1]
         return last
 
-    def classify(self, features: jax.Array, boxes: jax.Array, *, train: bool = False) -> tuple[jax.Array, jax.Array]:
+    def classify(self, pool: Pool, boxes: jax.Array, sizes: jax.Array, *,
+                 train: bool = False) -> tuple[jax.Array, jax.Array]:
         """Say what boxes `[batch, rois, 4]` show: logits `[batch, rois, classes + 1]`, deltas `[.., classes, 4]`."""
-        images, rois = boxes.shape[:2]
-        pool = roi_max_pool if self.detector.pooling == "max" else roi_align
-        size, scale = pooled_size(self.detector), 1 / self.detector.stride
-        pooled = jax.vmap(lambda maps, boxes: pool(maps, boxes, size, scale))(features, boxes)
-        x = pooled.reshape(images * rois, size, size, -1)
-        x = (self.regional(x, train=train) if self.detector.backbone == "vgg16" else
-             self.regional(x, train=train, images=images))
-        return self.scores(x).reshape(images, rois, -1), self.boxes(x).reshape(images, rois, self.classes, 4)
+        context = self.detector.global_context
+        x = maxout([self.describe(maps, train=train) for maps in pool(
+            with_whole_image(boxes, sizes) if context else boxes)])
+        x = join_context(x) if context else x
+        return self.scores(x), self.boxes(x).reshape(*boxes.shape[:2], self.classes, 4)
+
+    def describe(self, pooled: jax.Array, *, train: bool) -> jax.Array:
+        """Turn pooled maps `[batch, n, size, size, channels]` into features `[batch, n, channels]`."""
+        images, regions = pooled.shape[:2]
+        x = pooled.reshape(images * regions, *pooled.shape[2:])
+        features: jax.Array = (self.regional(x, train=train) if self.detector.backbone == "vgg16" else
+                               self.regional(x, train=train, images=images))
+        return features.reshape(images, regions, -1)
+
+
+def pool_regions(detector: Detector, features: jax.Array, boxes: jax.Array) -> jax.Array:
+    """Pool boxes `[batch, n, 4]` (pixels of the images) of the shared maps: `[batch, n, size, size, channels]`."""
+    pool = roi_max_pool if detector.pooling == "max" else roi_align
+    size, scale = pooled_size(detector), 1 / detector.stride
+    return jax.vmap(lambda maps, boxes: pool(maps, boxes, size, scale))(features, boxes)
 
 
 def pooled_size(detector: Detector) -> int:

@@ -7,15 +7,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from resjax.accelerators.compile import Compiled, compile_program, shaped
 from resjax.accelerators.plan import Figures
 from resjax.accelerators.run import Workload
 from resjax.detection.config import Detection
 from resjax.detection.evaluate import detections
-from resjax.detection.images import Batch, Size, padded_sizes
+from resjax.detection.images import Batch, Level, Size, padded_sizes, scaled_size
 from resjax.detection.networks import FasterRCNN
+from resjax.detection.phases import PROPOSER, Lesson, phases_of
 from resjax.detection.step import draw_onto, optimizer_of, train_step
 from resjax.detection.targets import Objects
 from resjax.distributed import batch_sharding, replicated
@@ -59,29 +59,30 @@ def compile_detector(detection: Detection, devices: Sequence[jax.Device]) -> Ite
     """
     spread = batch_sharding(devices)
     whole = replicated(spread)
-    model, optimizer = FasterRCNN(detection.detector, classes_of(detection)), optimizer_of(detection)
-    state: TrainState = shaped(first_state(model, optimizer), whole)
-    update = jax.jit(partial(train_step, model, optimizer, detection), donate_argnums=0, out_shardings=whole)
+    model, phase = FasterRCNN(detection.detector, classes_of(detection)), phases_of(detection)[:2][-1]  # the longest
+    state: TrainState = shaped(first_state(detection), whole)
+    update = jax.jit(partial(train_step, model, optimizer_of(detection, phase), detection), donate_argnums=0,
+                     out_shardings=whole)
     large, common = sizes_of(detection)
     for size in dict.fromkeys((large, common)):
         batch: Any = shaped(described(detection.batch_size, size), spread)
         name = "" if size == large else f" {size[0]}x{size[1]}"
-        yield f"train{name}", compile_program(partial(update.lower, state, batch), 1, ROUNDS)
-        look = partial(detections.lower, model, detection, state.variables, state.mean, batch.images, batch.sizes)
+        yield f"train{name}", compile_program(partial(update.lower, state, Lesson(batch, phase)), 1, ROUNDS)
+        pyramid: Any = shaped(described_pyramid(detection, size), spread)
+        look = partial(detections.lower, model, detection, state.variables, state.mean, pyramid)
         yield f"detect{name}", compile_program(look, 1, ROUNDS)
 
 
-def first_state(model: FasterRCNN, optimizer: optax.GradientTransformationExtraArgs) -> Any:
+def first_state(detection: Detection) -> Any:
     """Describe the first state of a run."""
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.eval_shape(lambda: draw_onto(here, model, optimizer, np.zeros((1, 1, 3), np.float32), 0))
+    return jax.eval_shape(lambda: draw_onto(here, detection, classes_of(detection), np.zeros((1, 1, 3), np.float32), 0))
 
 
 def parameters_of(detection: Detection) -> tuple[int, dict[str, int]]:
     """Count the classes, and the parameters of each part of the network."""
-    model, optimizer = FasterRCNN(detection.detector, classes_of(detection)), optimizer_of(detection)
-    return model.classes, {name: sum(leaf.size for leaf in jax.tree.leaves(part))
-                           for name, part in first_state(model, optimizer).params.items()}
+    return classes_of(detection), {name: sum(leaf.size for leaf in jax.tree.leaves(part))
+                                   for name, part in first_state(detection).params.items() if name != PROPOSER}
 
 
 def described(count: int, size: Size) -> Any:
@@ -91,6 +92,13 @@ def described(count: int, size: Size) -> Any:
 
     objects = Objects(array(jnp.float32, MOST, 4), array(jnp.int32, MOST), array(jnp.bool_, MOST))
     return Batch(array(jnp.uint8, *size, 3), array(jnp.float32, 2), objects)
+
+
+def described_pyramid(detection: Detection, size: Size) -> Any:
+    """Describe a batch to detect in, of a padded size, at all the scales of testing."""
+    count = detection.batch_size
+    return tuple(Level(jax.ShapeDtypeStruct((count, *scaled_size(size, scale), 3), jnp.uint8),
+                       jax.ShapeDtypeStruct((count, 2), jnp.float32)) for scale in detection.pyramid)
 
 
 def hours(detection: Detection, images: int, programs: dict[str, Figures]) -> dict[str, float]:

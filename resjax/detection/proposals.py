@@ -1,4 +1,4 @@
-"""From what the network says of anchors to proposals, and of proposals to detections."""
+"""From what the network says of anchors to proposals, of regions to predictions, and of those to detections."""
 
 from typing import NamedTuple
 
@@ -9,6 +9,13 @@ from jax import lax
 from resjax.detection.boxes import clip, decode
 from resjax.detection.config import Sampling
 from resjax.detection.suppression import suppress
+
+
+class Predictions(NamedTuple):
+    """What is said of regions: a box `[n, classes, 4]` in pixels and a score, 0 to 1, `[n, classes]` for each class."""
+
+    boxes: jax.Array
+    scores: jax.Array
 
 
 class Detections(NamedTuple):
@@ -36,16 +43,23 @@ def propose(objectness: jax.Array, deltas: jax.Array, anchors: jax.Array, size: 
     return jnp.where(valid[:, None], boxes[kept], jnp.array([0.0, 0, 1, 1])), valid
 
 
-def detect(logits: jax.Array, deltas: jax.Array, proposals: jax.Array, valid: jax.Array, size: jax.Array,
-           rules: Sampling) -> Detections:
-    """Turn what is said of proposals `[n, 4]` into detections in an image of `size` (height, width).
+def predict(logits: jax.Array, deltas: jax.Array, regions: jax.Array, valid: jax.Array, size: jax.Array,
+            rules: Sampling) -> Predictions:
+    """Turn logits `[n, classes + 1]` and deltas `[n, classes, 4]` of regions `[n, 4]` into boxes and scores.
 
-    `logits` `[n, classes + 1]`, `deltas` `[n, classes, 4]`. Every class has its own boxes and its own suppression; the
-    best `detections` of all are returned.
+    Boxes are cut off at the borders of an image of `size` (height, width); the scores of empty places are 0.
     """
-    scores = jax.nn.softmax(logits)[:, 1:]
-    boxes = clip(decode(deltas * jnp.array(rules.deviations), proposals[:, None]), size)
-    scores = jnp.where(valid[:, None] & (scores > rules.lowest_score), scores, -jnp.inf)
+    boxes = clip(decode(deltas * jnp.array(rules.deviations), regions[:, None]), size)
+    return Predictions(boxes, jnp.where(valid[:, None], jax.nn.softmax(logits)[:, 1:], 0))
+
+
+def detect(predictions: Predictions, rules: Sampling) -> Detections:
+    """Choose the detections among the predictions: every class has its own boxes and its own suppression.
+
+    The best `detections` of all classes are returned.
+    """
+    boxes, scores = predictions
+    scores = jnp.where(scores > rules.lowest_score, scores, -jnp.inf)
 
     def one_class(boxes: jax.Array, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
         kept, filled = suppress(boxes, scores, rules.class_suppression, len(boxes))
@@ -53,5 +67,5 @@ def detect(logits: jax.Array, deltas: jax.Array, proposals: jax.Array, valid: ja
 
     kept_boxes, kept_scores = jax.vmap(one_class, in_axes=(1, 1))(boxes, scores)
     best, places = lax.top_k(kept_scores.reshape(-1), min(rules.detections, kept_scores.size))
-    labels = 1 + places // len(proposals)
+    labels = 1 + places // len(boxes)
     return Detections(kept_boxes.reshape(-1, 4)[places], best, labels, best > -jnp.inf)

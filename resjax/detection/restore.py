@@ -13,7 +13,7 @@ from resjax.detection.average_precision import Found
 from resjax.detection.config import Detection
 from resjax.detection.evaluate import TrainedDetector, find_all
 from resjax.detection.networks import FasterRCNN
-from resjax.detection.step import draw_onto, optimizer_of
+from resjax.detection.step import draw_onto
 from resjax.training.restore import restore_state
 from resjax.training.run_directory import read_described
 
@@ -32,6 +32,11 @@ class Pictures:
         return self.images[index]
 
 
+def read_detection(folder: Path) -> Detection:
+    """Read the run that a folder holds. Raises BadInput where there is none."""
+    return read_described(folder, Detection, {})[0]
+
+
 def restore_detector(folder: str | Path, device: jax.Device | None = None) -> TrainedDetector:
     """Restore the newest checkpoint of a run onto one device, and of a finished run the one that its result tells of.
 
@@ -41,7 +46,7 @@ def restore_detector(folder: str | Path, device: jax.Device | None = None) -> Tr
     detection, (classes,) = read_described(folder, Detection, {"classes": tuple[str, ...]})
     model = FasterRCNN(detection.detector, len(classes))
     place = jax.sharding.SingleDeviceSharding(device or jax.local_devices()[0])
-    draw = partial(draw_onto, place, model, optimizer_of(detection), np.zeros((1, 1, 3), np.float32))
+    draw = partial(draw_onto, place, detection, len(classes), np.zeros((1, 1, 3), np.float32))
     state = restore_state(folder, detection, jax.eval_shape(draw, detection.seed), place)
     return TrainedDetector(detection, classes, model, state.variables, np.asarray(state.mean))
 

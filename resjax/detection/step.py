@@ -1,5 +1,6 @@
 """The losses of a detector and one update of its parameters, pure; and its first state."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,17 +13,15 @@ from resjax.data import normalize
 from resjax.detection.anchors import anchor_grid, anchor_shapes
 from resjax.detection.config import Detection, Detector, Sampling
 from resjax.detection.images import Batch
-from resjax.detection.losses import box_loss, class_loss, objectness_loss
-from resjax.detection.networks import FasterRCNN, Outputs
+from resjax.detection.losses import LOSSES, box_loss, class_loss, objectness_loss
+from resjax.detection.networks import Choose, FasterRCNN, Outputs
+from resjax.detection.phases import PROPOSER, Lesson, Phase, networks_of, phases_of
 from resjax.detection.proposals import propose
 from resjax.detection.targets import AnchorTargets, RegionTargets, anchor_targets, region_targets
 from resjax.training.optimizer import learning_rate, sgd
 from resjax.training.step import TrainState
 
 ANCHOR_BETA = 1 / 9  # where smooth L1 turns straight for anchors, as in the authors' code; 1 for regions
-
-
-LOSSES = ("anchor_class", "anchor_box", "region_class", "region_box")
 
 
 class Losses(NamedTuple):
@@ -40,6 +39,11 @@ class Losses(NamedTuple):
     def loss(self) -> jax.Array:
         """Add the four losses, of equal weight."""
         return self.anchor_class + self.anchor_box + self.region_class + self.region_box
+
+    def only(self, names: Sequence[str]) -> "Losses":
+        """Set the other losses to zero, and the share of wrong regions with theirs: they are not computed then."""
+        others = [name for name in LOSSES if name not in names] + ["error"] * ("region_class" not in names)
+        return self._replace(**dict.fromkeys(others, jnp.float32(0)))
 
 
 class Proposed(NamedTuple):
@@ -76,12 +80,42 @@ def losses_of(outputs: Outputs, anchors: AnchorTargets, rules: Sampling) -> Loss
 
 
 def train_step(model: FasterRCNN, optimizer: optax.GradientTransformationExtraArgs, run: Detection, state: TrainState,
-               batch: Batch) -> tuple[TrainState, Losses]:
-    """Update once along the gradient of the four losses together ("approximate joint training", Ren et al. 2016)."""
-    images, rules = jnp.asarray(batch.images), run.sampling
-    anchors = anchors_of(model.detector, *images.shape[1:3])
+               lesson: Lesson) -> tuple[TrainState, Losses]:
+    """Update once along the gradient of the losses that count, of equal weight.
+
+    All four together are "approximate joint training" (Ren et al. 2016).
+    """
+    batch, phase = lesson.batch, lesson.phase
+    images = normalize(jnp.asarray(batch.images), state.mean, run.data.std)
     key = jax.random.fold_in(state.key, state.step)
-    anchor_keys, region_keys = (jax.random.split(jax.random.fold_in(key, i), len(images)) for i in range(2))
+    targets, choose = examples(run, key, batch)
+
+    def loss(params: Any) -> tuple[jax.Array, tuple[Losses, Any]]:
+        learning, proposing = ({"params": each, "batch_stats": state.batch_stats}
+                               for each in networks_of(params, phase))
+        others: Any = None
+        if learning["params"] is not proposing["params"]:
+            others = choose(*lax.stop_gradient(model.apply(proposing, images, method="propose")))
+        outputs, updated = model.apply(
+            learning, images, batch.sizes, choose if others is None else lambda *_: others, train=True,
+            mutable=["batch_stats"], rngs={"dropout": jax.random.fold_in(key, 2)})
+        losses = losses_of(outputs, targets, run.sampling).only(phase.losses)
+        return losses.loss, (losses, updated.get("batch_stats", {}))
+
+    with jax.default_matmul_precision(run.detector.precision):
+        gradients, (losses, batch_stats) = jax.grad(loss, has_aux=True)(state.params)
+    updates, opt_state = optimizer.update(gradients, begun(optimizer, run, state), state.params, error=losses.error)
+    state = state.replace(step=state.step + 1, params=optax.apply_updates(state.params, updates),
+                          batch_stats=batch_stats, opt_state=opt_state)
+    sums: Losses = jax.tree.map(lambda mean: len(images) * mean, losses)
+    return state, sums._replace(learning_rate=learning_rate(opt_state))
+
+
+def examples(run: Detection, key: jax.Array, batch: Batch) -> tuple[AnchorTargets, Choose]:
+    """Draw the anchors that count, with what they should say, and return what draws the regions that do."""
+    count, rules = len(batch.images), run.sampling
+    anchors = anchors_of(run.detector, *batch.images.shape[1:3])
+    anchor_keys, region_keys = (jax.random.split(jax.random.fold_in(key, i), count) for i in range(2))
     targets = jax.vmap(lambda key, objects, size: anchor_targets(key, anchors, objects, size, rules))(
         anchor_keys, batch.objects, batch.sizes)
 
@@ -92,36 +126,37 @@ def train_step(model: FasterRCNN, optimizer: optax.GradientTransformationExtraAr
     def choose(objectness: jax.Array, deltas: jax.Array) -> RegionTargets:
         return jax.vmap(choose_one)(region_keys, objectness, deltas, batch.objects, batch.sizes)
 
-    def loss(params: Any) -> tuple[jax.Array, tuple[Losses, Any]]:
-        outputs, updated = model.apply(
-            {"params": params, "batch_stats": state.batch_stats}, normalize(images, state.mean, run.data.std), choose,
-            train=True, mutable=["batch_stats"], rngs={"dropout": jax.random.fold_in(key, 2)})
-        losses = losses_of(outputs, targets, rules)
-        return losses.loss, (losses, updated.get("batch_stats", {}))
-
-    with jax.default_matmul_precision(run.detector.precision):
-        gradients, (losses, batch_stats) = jax.grad(loss, has_aux=True)(state.params)
-    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, error=losses.error)
-    state = state.replace(step=state.step + 1, params=optax.apply_updates(state.params, updates),
-                          batch_stats=batch_stats, opt_state=opt_state)
-    sums: Losses = jax.tree.map(lambda mean: len(images) * mean, losses)
-    return state, sums._replace(learning_rate=learning_rate(opt_state))
+    return targets, choose
 
 
-def optimizer_of(run: Detection) -> optax.GradientTransformationExtraArgs:
-    """Build the optimiser, which leaves frozen stages and frozen batch norm as they are.
+def begun(optimizer: optax.GradientTransformationExtraArgs, run: Detection, state: TrainState) -> Any:
+    """Return the optimiser's state: with each phase of several, its velocities and its rate begin anew."""
+    count = len(phases_of(run))
+    if count == 1:
+        return state.opt_state
+    begins = state.step % (run.steps // count) == 0
+    return jax.tree.map(partial(jnp.where, begins), optimizer.init(state.params), state.opt_state)
 
-    Their gradients are set to zero before, so that the compiler leaves them out, and their decay after.
+
+def optimizer_of(run: Detection, phase: Phase) -> optax.GradientTransformationExtraArgs:
+    """Build the optimiser, which moves the parts of a phase, but for frozen stages and frozen batch norm.
+
+    The gradients of the others are set to zero before, so that the compiler leaves them out, and their decay after.
     """
-    fixed = optax.masked(optax.set_to_zero(), partial(frozen, run.detector))
+    fixed = optax.masked(optax.set_to_zero(), partial(frozen, run.detector, phase))
     return optax.with_extra_args_support(optax.chain(fixed, sgd(run.optimizer), fixed))
 
 
-def frozen(detector: Detector, params: Any) -> Any:
-    """Mark the parameters that stay: of the first stages, and offsets and scales of frozen batch norm (appendix A)."""
+def frozen(detector: Detector, phase: Phase, params: Any) -> Any:
+    """Mark the parameters that stay: of parts that do not move, of the first stages, and offsets and scales of frozen
+    batch norm (appendix A).
+    """
 
     def stays(path: tuple[Any, ...], _: Any) -> bool:
         names = [part.key for part in path]
+        if names[0] not in phase.moves:
+            return True
+        names = names[names[0] == PROPOSER:]  # which is a network with the same names inside
         norm = any(name.startswith("bn") for name in names)
         return (names[0] == "shared" and stage_of(names[1]) <= detector.frozen_stages) or (
             detector.frozen_batch_norm and norm)
@@ -136,15 +171,17 @@ def stage_of(module: str) -> int:
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def draw_onto(sharding: jax.sharding.Sharding, model: FasterRCNN, optimizer: optax.GradientTransformationExtraArgs,
-              mean: Any, seed: int) -> TrainState:
+def draw_onto(sharding: jax.sharding.Sharding, run: Detection, classes: int, mean: Any, seed: int) -> TrainState:
     """Draw the first state onto devices; `mean` is the mean colour `[1, 1, 3]`."""
+    model, phases = FasterRCNN(run.detector, classes), phases_of(run)
     model_key, data_key = jax.random.split(jax.random.key(seed))
     side, ghost = 4 * model.detector.stride, model.detector.ghost_batch_size
-    variables = model.init(model_key, jnp.zeros((ghost, side, side, 3)),
+    variables = model.init(model_key, jnp.zeros((ghost, side, side, 3)), jnp.full((ghost, 2), side, jnp.float32),
                            lambda *_: Proposed(jnp.ones((ghost, 1, 4)), jnp.ones((ghost, 1), bool)))
-    params = variables["params"]
+    params = dict(variables["params"])
+    if any(phase.of_proposer for phase in phases):
+        params[PROPOSER] = {name: params[name] for name in ("shared", "rpn")}
     state = TrainState(jnp.int32(0), data_key, jnp.asarray(mean), params, variables.get("batch_stats", {}),
-                       optimizer.init(params))
+                       optimizer_of(run, phases[0]).init(params))
     placed: TrainState = lax.with_sharding_constraint(state, sharding)
     return placed

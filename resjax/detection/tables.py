@@ -1,4 +1,4 @@
-"""Tables 7 and 8 as data, and what it takes to reproduce them: train what is missing, set ours beside the paper's."""
+"""Tables 7 to 9 as data, and what it takes to reproduce them: train what is missing, set ours beside the paper's."""
 
 import statistics
 from collections.abc import Sequence
@@ -6,22 +6,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from resjax.detection.config import Detection
+from resjax.detection.config import Detection, Inference
+from resjax.detection.evaluate import measure
+from resjax.detection.images import open_annotated
+from resjax.detection.restore import restore_detector
 from resjax.detection.train import train_detector
 from resjax.errors import BadInput, check
 from resjax.experiment_files import load_file
+from resjax.files import read_json, write_json
+from resjax.serialization import to_json
 
 
 class Row(NamedTuple):
     """A detector and its published figures in percent, one for each of its table's measures.
 
-    `experiment` is empty where nobody can train or measure it at home.
+    `experiment` is empty where nobody can train or measure it at home; `inference` is how it is tested.
     """
 
     title: str
     training: str
     experiment: str
     published: tuple[float, ...]
+    inference: Inference = Inference()
 
 
 class Table(NamedTuple):
@@ -47,27 +53,67 @@ TABLE8 = Table(
         Row("VGG-16", "train 2014, val 2014", "vgg16_coco", (41.5, 21.2)),
         Row("ResNet-101", "train 2014, val 2014", "resnet101_coco", (48.4, 27.2)),
     ), "mAP in percent on COCO's validation images, by pycocotools.")
-TABLES = {table.name: table for table in (TABLE7, TABLE8)}
+REFINED = Inference(box_refinement=True)
+MULTI_SCALE = Inference(box_refinement=True, scales=(200, 400, 600, 800, 1000))
+TABLE9 = Table(
+    "table9", "Table 9: COCO, improvements of the detector", TABLE8.measures, (
+        Row("VGG-16", "train 2014, val 2014", "vgg16_coco", (41.5, 21.2)),
+        Row("ResNet-101", "train 2014, val 2014", "resnet101_coco", (48.4, 27.2)),
+        Row("+ box refinement", "train 2014, val 2014", "resnet101_coco", (49.9, 29.9), REFINED),
+        Row("+ global context", "train 2014, val 2014", "resnet101_coco_context", (51.1, 30.0), REFINED),
+        Row("+ multi-scale testing", "train 2014, val 2014", "resnet101_coco_context", (53.8, 32.5), MULTI_SCALE),
+    ), "mAP in percent on COCO's validation images, by pycocotools. Each row has what the rows above it have; box "
+       "refinement and multi-scale testing are the same network, tested otherwise.")
+TABLES = {table.name: table for table in (TABLE7, TABLE8, TABLE9)}
 
 
 def reproduce(table: Table, experiments: Path, runs: Path, seeds: int, only: Sequence[str] = (),
               source: str | None = None) -> str:
-    """Train a table's detectors where they are not finished, and return the table in Markdown.
+    """Train and test a table's detectors where that is not done, and return the table in Markdown.
 
-    `only` names some rows, and `source` what to read in place of what the experiments say. Raises BadInput for a row
-    that does not exist, or a wrong number.
+    `only` names some experiments, and `source` what to read in place of what they say. Raises BadInput for one that the
+    table does not have, or a wrong number.
     """
     check(seeds >= 1, f"seeds is {seeds}; it must be at least 1")
     known = load_detections(experiments / "detection.py")
-    names = [row.experiment for row in table.rows if row.experiment]
+    names = list(dict.fromkeys(row.experiment for row in table.rows if row.experiment))
     for name in only:
         check(name in names, f"{table.name} has no row {name!r}; there are: {', '.join(names)}")
-    results: dict[str, list[dict[str, Any]]] = {}
-    for name in (name for name in names if not only or name in only):
-        chosen = known[name] if source is None else replace(known[name], data=replace(known[name].data, source=source))
-        results[name] = [train_detector(replace(chosen, seed=seed), runs / name / f"seed{seed}")
-                         for seed in range(seeds)]
-    return markdown(table, results)
+
+    def results(row: Row) -> list[dict[str, Any]]:
+        if not row.experiment or (only and row.experiment not in only):
+            return []
+        run = known[row.experiment]
+        run = run if source is None else replace(run, data=replace(run.data, source=source))
+        return [result_of(replace(run, seed=seed), runs / row.experiment / f"seed{seed}", row.inference)
+                for seed in range(seeds)]
+
+    return markdown(table, [results(row) for row in table.rows])
+
+
+def result_of(run: Detection, folder: Path, inference: Inference) -> dict[str, Any]:
+    """Train a detector and measure it as `inference` says, each where that is not done; return what was measured.
+
+    What is measured beside the run's own result is kept in its folder, in `result_INFERENCE.json`.
+    """
+    trained = train_detector(run, folder)
+    if inference == run.inference:
+        return trained
+    file = folder / f"result_{title_of(inference)}.json"
+    if file.exists() and (kept := read_json(file, "state_digest"))["state_digest"] == trained["state_digest"]:
+        return kept
+    detector = restore_detector(folder)
+    detector = detector._replace(detection=replace(run, inference=inference))
+    test = open_annotated(run.data, train=False, classes=detector.classes)
+    measured = {"inference": to_json(inference), "state_digest": trained["state_digest"],
+                **measure(detector, test, run.batch_size)}
+    write_json(file, measured)
+    return measured
+
+
+def title_of(inference: Inference) -> str:
+    """Name a way of testing: baseline, refined, or refined_200_400 with its scales."""
+    return "_".join(["refined" if inference.box_refinement else "baseline", *map(str, inference.scales)])
 
 
 def load_detections(file: Path) -> dict[str, Detection]:
@@ -78,13 +124,12 @@ def load_detections(file: Path) -> dict[str, Detection]:
     return found
 
 
-def markdown(table: Table, results: dict[str, list[dict[str, Any]]]) -> str:
-    """Set measured figures beside the paper's: mean and, of several seeds, standard deviation."""
+def markdown(table: Table, results: Sequence[list[dict[str, Any]]]) -> str:
+    """Set each row's results beside the paper's figures: mean and, of several seeds, standard deviation."""
     columns = [f"{part} {measure}" for measure in table.measures for part in ("paper:", "ours:")]
     lines = [f"# {table.title}", "", table.note, "", "| network | trained on | " + " | ".join([*columns, "n"]) + " |",
              "|" + "---|" * (len(columns) + 3)]
-    for row in table.rows:
-        runs = results.get(row.experiment, [])
+    for row, runs in zip(table.rows, results, strict=True):
         cells = [cell for paper, field in zip(row.published, table.measures.values(), strict=True)
                  for cell in (f"{paper:.1f}", summary([run[field] for run in runs]))]
         lines.append(f"| {row.title} | {row.training} | " + " | ".join([*cells, str(len(runs))]) + " |")

@@ -8,19 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-import optax
 from jax.sharding import NamedSharding
 
 from resjax.detection.annotations import AnnotatedImages, identity_of
-from resjax.detection.average_precision import average_precisions, mean_average_precision
-from resjax.detection.coco_metric import check_installed, coco_precision
+from resjax.detection.coco_metric import check_installed
 from resjax.detection.config import Detection
-from resjax.detection.evaluate import TrainedDetector, find_all
-from resjax.detection.images import Batch, Batches, open_annotated
+from resjax.detection.evaluate import TrainedDetector, measure
+from resjax.detection.images import Batches, open_annotated
 from resjax.detection.initialize import Weights, initial_weights, start_from
+from resjax.detection.losses import LOSSES
 from resjax.detection.networks import FasterRCNN
-from resjax.detection.step import LOSSES, draw_onto, optimizer_of, train_step
+from resjax.detection.phases import PROPOSER, Lesson, phase_at
+from resjax.detection.step import draw_onto, optimizer_of, train_step
 from resjax.distributed import batch_sharding, replicated
 from resjax.training import loop
 from resjax.training.log import Line, Log, RunningMetrics
@@ -60,7 +59,6 @@ class DetectionTask:
     test: AnnotatedImages
     identity: dict[str, Any]
     model: FasterRCNN
-    optimizer: optax.GradientTransformationExtraArgs
     weights: Weights
     sharding: NamedSharding
     log: Log
@@ -70,7 +68,7 @@ class DetectionTask:
     def first(self) -> TrainState:
         """Draw the first state onto the devices."""
         mean, seed = self.weights.mean, self.detection.seed
-        first: TrainState = draw_onto(replicated(self.sharding), self.model, self.optimizer, mean, seed)
+        first: TrainState = draw_onto(replicated(self.sharding), self.detection, self.model.classes, mean, seed)
         return first
 
     def start(self, first: TrainState) -> TrainState:
@@ -83,15 +81,18 @@ class DetectionTask:
         write_run(self.log.run_directory, self.detection, about, list(self.sharding.mesh.devices.flat))
 
     @contextmanager
-    def inputs(self, state: TrainState, steps: range) -> Iterator[Iterator[tuple[int, Batch]]]:
+    def inputs(self, state: TrainState, steps: range) -> Iterator[Iterator[tuple[int, Lesson]]]:
         """Open the batches of some steps, each copied to the devices while they are busy with the step before it."""
+        run = self.detection
         place = partial(jax.make_array_from_process_local_data, self.sharding)
         with closing(self.batches.steps(steps, jax.process_index(), jax.process_count())) as batches:
-            yield ((1, jax.tree.map(place, batch)) for batch in batches)
+            yield ((1, Lesson(jax.tree.map(place, batch), phase_at(run, step)))
+                   for step, batch in zip(steps, batches, strict=True))
 
     def lower(self, count: int, state: TrainState, inputs: Any) -> Any:
-        """Lower the step for images of one padded size; the state stays where it lies."""
-        update = partial(train_step, self.model, self.optimizer, self.detection)
+        """Lower the step of one phase for images of one padded size; the state stays where it lies."""
+        optimizer = optimizer_of(self.detection, inputs.phase)
+        update = partial(train_step, self.model, optimizer, self.detection)
         return jax.jit(update, donate_argnums=0, out_shardings=state.step.sharding).lower(state, inputs)
 
     def average(self, state: TrainState, heed: Callable[[], None]) -> TrainState:
@@ -99,25 +100,17 @@ class DetectionTask:
         return state
 
     def measure(self, state: TrainState, last: bool) -> list[Line]:
-        """Measure the average precision on the test images: by area, by 11 points, and on COCO's as COCO does."""
-        detection, classes = self.detection, self.test.classes
+        """Measure the average precision on the test images."""
         variables, mean = jax.device_get((state.variables, state.mean))
-        found = find_all(TrainedDetector(detection, classes, self.model, variables, mean), self.test,
-                         detection.batch_size)
-        by_area, by_points = (average_precisions(self.test.records, found, len(classes), rule)
-                              for rule in ("area", "11-point"))
-        line = {"kind": "detection", "mean_average_precision": mean_average_precision(by_area),
-                "eleven_point": mean_average_precision(by_points),
-                "average_precision": {name: None if np.isnan(value) else float(value)
-                                      for name, value in zip(classes, by_area, strict=True)}}
-        if detection.data.source.startswith("coco:"):
-            measured = coco_precision(self.test.records, found, classes)._asdict()
-            line |= {f"coco_{key}": None if np.isnan(value) else value for key, value in measured.items()}
-        return [line]
+        trained = TrainedDetector(self.detection, self.test.classes, self.model, variables, mean)
+        return [{"kind": "detection", **measure(trained, self.test, self.detection.batch_size)}]
 
     def result(self, lines: list[Line]) -> Line:
-        """Return the average precisions."""
-        return {key: value for line in lines for key, value in line.items() if key not in ("step", "kind")}
+        """Return the average precisions, and how many parameters the detector has, without what only trains it."""
+        params = jax.eval_shape(self.first).params
+        parts = [part for name, part in params.items() if name != PROPOSER]
+        return {"parameters": sum(leaf.size for leaf in jax.tree.leaves(parts)),
+                **{key: value for line in lines for key, value in line.items() if key not in ("step", "kind")}}
 
 
 def open_faster_rcnn(detection: Detection, devices: Sequence[jax.Device], log: Log) -> DetectionTask:
@@ -133,4 +126,4 @@ def open_faster_rcnn(detection: Detection, devices: Sequence[jax.Device], log: L
     weights = initial_weights(detection, images)
     batches = Batches(images, detection.data, detection.batch_size, detection.seed, weights.mean.reshape(3))
     return DetectionTask(detection, batches, test, identity, FasterRCNN(detection.detector, len(images.classes)),
-                         optimizer_of(detection), weights, batch_sharding(devices), log)
+                         weights, batch_sharding(devices), log)

@@ -132,7 +132,7 @@ def make_steps(run: Run, state: TrainState, metrics: RunningMetrics) -> tuple[Tr
             measure(run, state)
     with run.task.inputs(state, range(begun, experiment.steps)) as calls, run.log.training():
         for count, inputs in watch.waits(calls):
-            program = (count, *(leaf.shape for leaf in jax.tree.leaves(inputs)))
+            program = (count, jax.tree.structure(inputs), *(leaf.shape for leaf in jax.tree.leaves(inputs)))
             if program not in compiled:
                 with watch.stopped(), requests(held=step > begun):
                     compiled[program] = compile_steps(run, step, count, state, inputs)

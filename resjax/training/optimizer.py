@@ -60,10 +60,6 @@ def scale_by_rate(settings: Optimizer) -> optax.GradientTransformationExtraArgs:
     Warm-up is over once `warmup_steps` updates were made and the smoothed training error has been below
     `warmup_error`; section 4.2 waits for 80 % with 110 layers ("about 400 iterations").
     """
-    decays = range(len(settings.decay_steps) + 1)
-    rates = jnp.array([settings.learning_rate / 10**decay for decay in decays], jnp.float32)
-    decay_steps = jnp.array(settings.decay_steps, jnp.int32)
-
     plateau = plateau_rule(settings)
 
     def init(_: Any) -> RateState:
@@ -71,6 +67,9 @@ def scale_by_rate(settings: Optimizer) -> optax.GradientTransformationExtraArgs:
         return RateState(jnp.int32(0), jnp.float32(100), jnp.bool(False), jnp.float32(0), found)
 
     def update(updates: Any, state: RateState, params: Any = None, *, error: jax.Array) -> tuple[Any, RateState]:
+        decays = range(len(settings.decay_steps) + 1)
+        rates = jnp.array([settings.learning_rate / 10**decay for decay in decays], jnp.float32)
+        decay_steps = jnp.array(settings.decay_steps, jnp.int32)
         smoothed = SMOOTHING * state.error + (1 - SMOOTHING) * error
         low = jnp.bool(settings.warmup_error == 100) | (smoothed < settings.warmup_error)
         warm = state.warm | (low & (state.count >= settings.warmup_steps))
