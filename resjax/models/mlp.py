@@ -11,6 +11,7 @@ from flax import linen as nn
 from resjax.models.batch_norm import BatchNorm
 from resjax.models.ops import relu
 from resjax.models.resnet import Shortcut, Stage
+from resjax.serialization import shortly
 from resjax.variants import Option
 
 
@@ -58,6 +59,8 @@ class ResidualMLP(nn.Module):
     gain: float = 2.0
     norm_momentum: float = 0.9
     unroll: int = 8
+
+    __repr__ = shortly
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:

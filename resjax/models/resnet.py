@@ -15,6 +15,7 @@ from resjax.errors import check
 from resjax.models.batch_norm import BatchNorm
 from resjax.models.ops import convolve, max_pool, relu
 from resjax.models.stacking import FIRST, REST
+from resjax.serialization import shortly
 from resjax.variants import Block, Option, StrideIn, cifar_blocks, imagenet_blocks
 
 
@@ -51,7 +52,10 @@ def append_zero_channels(x: jax.Array, filters: int) -> jax.Array:
     return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, filters - x.shape[-1])])
 
 
-def convolution(filters: int, size: int, stride: int = 1, *, name: str, initialization: str = "fan_in",
+Side = Literal["fan_in", "fan_out"]
+
+
+def convolution(filters: int, size: int, stride: int = 1, *, name: str, initialization: Side = "fan_in",
                 dtype: Any = None, precision: Any = None) -> nn.Module:
     """Build a convolution without bias that keeps the size of the maps, divided by `stride`; He's initialisation."""
     he = nn.initializers.variance_scaling(2.0, initialization, "normal")
@@ -153,12 +157,14 @@ class ResNet(nn.Module):
     block: Block = "basic"
     stride_in: StrideIn = "1x1"
     stem: Literal["3x3", "7x7"] = "3x3"
-    initialization: Literal["fan_in", "fan_out"] = "fan_in"
-    ghost_batch_size: int = 64
+    initialization: Side = "fan_in"
+    ghost_batch_size: int | None = 64
     norm_momentum: float = 0.9
     frozen_batch_norm: bool = False
     unroll: int = 8
     precision: Precision = "float32"
+
+    __repr__ = shortly
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False, features: bool = False) -> Any:
