@@ -56,11 +56,14 @@ Side = Literal["fan_in", "fan_out"]
 
 
 def convolution(filters: int, size: int, stride: int = 1, *, name: str, initialization: Side = "fan_in",
-                dtype: Any = None, precision: Any = None) -> nn.Module:
-    """Build a convolution without bias that keeps the size of the maps, divided by `stride`; He's initialisation."""
+                **computed: Any) -> nn.Module:
+    """Build a convolution without bias that keeps the size of the maps, divided by `stride`; He's initialisation.
+
+    `computed` are the fields `dtype` and `precision` of `nn.Conv`.
+    """
     he = nn.initializers.variance_scaling(2.0, initialization, "normal")
-    return nn.Conv(filters, (size, size), stride, padding=size // 2, use_bias=False, kernel_init=he, dtype=dtype,
-                   precision=precision, conv_general_dilated=convolve, name=name)
+    return nn.Conv(filters, (size, size), stride, padding=size // 2, use_bias=False, kernel_init=he,
+                   conv_general_dilated=convolve, name=name, **computed)
 
 
 class BasicBlock(nn.Module):

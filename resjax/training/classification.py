@@ -95,7 +95,7 @@ class Classification:
     def describe(self) -> None:
         """Write `experiment.json`."""
         about = {"classes": self.identity["classes"], "image": self.images.mean.shape, "images": self.identity}
-        if given := self.own.told(jax.eval_shape(self.first)):
+        if given := self.own.told(None if self.own.optimizer is None else jax.eval_shape(self.first)):
             about["given"] = given
         write_run(self.log.run_directory, self.experiment, about, list(self.sharding.mesh.devices.flat))
 

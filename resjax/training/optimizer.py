@@ -96,6 +96,7 @@ def learning_rate(opt_state: Any) -> jax.Array:
     Those that `optax.inject_hyperparams` makes keep theirs.
     """
     found = [value for key in ("rate", "learning_rate")
-             for _, value in optax.tree_utils.tree_get_all_with_path(opt_state, key) if jnp.ndim(value) == 0]
+             for _, value in optax.tree_utils.tree_get_all_with_path(opt_state, key)
+             if isinstance(value, jax.Array) and value.ndim == 0]
     rate: jax.Array = jnp.float32(found[0] if found else jnp.nan)
     return rate
