@@ -41,10 +41,11 @@ def train(experiment: Recipe, run_directory: Path, open_task: Callable[[Sequence
           f"batch-size {experiment.batch_size} does not divide over {len(devices)} devices")
     keep_compiled_programs()
     log = Log(run_directory, f"{experiment.name} seed {experiment.seed}", experiment.steps, experiment.batch_size)
-    with log.doing("loading"), stop_requests(), claimed(run_directory, experiment):
-        if not broadcast_from_first([unfinished(run_directory, experiment)])[0]:
-            return read_result(run_directory) or {}
-        task = open_task(devices, log)
+    with stop_requests(), claimed(run_directory, experiment):
+        with log.doing("loading"):
+            if not broadcast_from_first([unfinished(run_directory, experiment)])[0]:
+                return read_result(run_directory) or {}
+            task = open_task(devices, log)
         with checkpoints(run_directory, clear=True) as manager:
             run = Run(experiment, task, manager, log)
             with log.doing("initializing"):
@@ -183,7 +184,8 @@ def save_and_stop(run: Run, state: TrainState, metrics: RunningMetrics, stop: in
 
 def keep(run: Run, state: TrainState, metrics: RunningMetrics, averaged: bool = False) -> None:
     """Begin to save the state and what belongs to it."""
-    save(run.manager, state, {"window": vars(metrics), "averaged": averaged})
+    with run.log.doing("saving"):
+        save(run.manager, state, {"window": vars(metrics), "averaged": averaged})
 
 
 def measured(run: Run, step: int) -> bool:
