@@ -28,7 +28,7 @@ from resjax.analysis.curvature import bends_down
 from resjax.analysis.landscape import landscape as losses_around
 from resjax.command_line import guarded
 from resjax.data import Dataset, Preprocessing, mean_image, normalize
-from resjax.models import BasicBlock, BatchNorm, DenseBlock, ResidualMLP, Shortcut
+from resjax.models import BasicBlock, BatchNorm, DenseBlock, ResidualMLP
 from resjax.network import Classifier
 from resjax.paper.article import Found, Measured, measured, write_article
 from resjax.platform import keep_compiled_programs
@@ -148,12 +148,9 @@ def gradients() -> Found:
 
 def identity() -> Found:
     """Show that a block whose last layer is zero is the identity, and that weight decay moves blocks towards it."""
-    shortcut, conv3x3 = partial(Shortcut, "A", None, None), partial(nn.Conv, kernel_size=(3, 3), use_bias=False)
-    blocks = {
-        "dense": (DenseBlock(nn.Dense, lambda name: lambda z: z, shortcut, 64), (BATCH, 64), "fc2"),
-        "conv": (BasicBlock(lambda filters, *_, name: conv3x3(filters, name=name),
-                            partial(BatchNorm, train=True, ghost_batch_size=BATCH), shortcut, 16),
-                 (BATCH, 8, 8, 16), "bn2")}
+    batch_norm = partial(BatchNorm, train=True, ghost_batch_size=BATCH)
+    blocks = {"dense": (DenseBlock(64), (BATCH, 64), "fc2"),
+              "conv": (BasicBlock(16, norm=batch_norm), (BATCH, 8, 8, 16), "bn2")}
     claims = {}
     for family, (block, shape, last) in blocks.items():
         forward, backward = zip(*(gives_back(block, shape, last, jax.random.key(seed)) for seed in SEEDS), strict=True)

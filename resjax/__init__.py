@@ -8,25 +8,28 @@ from resjax.version import __version__
 
 if TYPE_CHECKING:
     from resjax.command_line import run
+    from resjax.data import Dataset, dataset
     from resjax.data import load as load_data
     from resjax.errors import BadInput, Diverged, Interrupted
     from resjax.evaluation import evaluate
     from resjax.experiment import Architecture, Data, Experiment, Optimizer, Photographs
-    from resjax.models import VGG, ResNet, cifar_resnet, imagenet_resnet
+    from resjax.models import VGG, BasicBlock, BatchNorm, Bottleneck, ResNet, cifar_resnet, imagenet_resnet
     from resjax.network import Classifier, Network, embed, features
-    from resjax.training import load, read_metrics, restore, train
+    from resjax.training import Result, load, read_metrics, restore, runs, train
     from resjax.weights import export
 
-__all__ = ["VGG", "Architecture", "BadInput", "Classifier", "Data", "Diverged", "Experiment", "Interrupted", "Network",
-           "Optimizer", "Photographs", "ResNet", "__version__", "cifar_resnet", "embed", "evaluate", "export",
-           "features", "imagenet_resnet", "load", "load_data", "read_metrics", "restore", "run", "train"]
+__all__ = ["VGG", "Architecture", "BadInput", "BasicBlock", "BatchNorm", "Bottleneck", "Classifier", "Data", "Dataset",
+           "Diverged", "Experiment", "Interrupted", "Network", "Optimizer", "Photographs", "ResNet", "Result",
+           "__version__", "cifar_resnet", "dataset", "embed", "evaluate", "export", "features", "imagenet_resnet",
+           "load", "load_data", "read_metrics", "restore", "run", "runs", "train"]
 
 HOMES = {  # of the public names, which are imported when they are used
-    "data": ("load_data",), "command_line": ("run",), "errors": ("BadInput", "Diverged", "Interrupted"),
+    "data": ("Dataset", "dataset", "load_data"), "command_line": ("run",),
+    "errors": ("BadInput", "Diverged", "Interrupted"),
     "evaluation": ("evaluate",), "experiment": ("Architecture", "Data", "Experiment", "Optimizer", "Photographs"),
-    "models": ("VGG", "ResNet", "cifar_resnet", "imagenet_resnet"),
+    "models": ("VGG", "BasicBlock", "BatchNorm", "Bottleneck", "ResNet", "cifar_resnet", "imagenet_resnet"),
     "network": ("Classifier", "Network", "embed", "features"),
-    "training": ("load", "read_metrics", "restore", "train"), "weights": ("export",)}
+    "training": ("Result", "load", "read_metrics", "restore", "runs", "train"), "weights": ("export",)}
 
 platform.configure()  # before anything starts JAX
 

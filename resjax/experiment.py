@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from resjax.errors import check
-from resjax.serialization import Must, check_fields, check_ghosts, flatten
+from resjax.serialization import Must, check_fields, check_ghosts, check_source, flatten, shortly
 from resjax.variants import Option, StrideIn, check_depth, network_title
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ class Architecture:
     frozen_batch_norm: bool = False
     """Train with the batch statistics of the weights that one starts from, as appendix A of the paper does."""
 
+    __repr__ = shortly
+
     def __post_init__(self) -> None:
         check_fields(self, "architecture.")
         check_depth(self.family, self.depth)
@@ -72,7 +74,8 @@ class Data:
     """Small images of one size, in memory; where they come from, and how section 4.2 changes them for training."""
 
     source: str = "digits"
-    """`digits`, `tfds:NAME` (a prepared TFDS set) or `folder:PATH` (one folder per class)."""
+    """`digits`, `tfds:NAME` (a prepared TFDS set) or `folder:PATH` (one folder per class). `arrays` are those of
+    `resjax.train(..., data=...)`."""
     directory: Path | None = None
     """Where prepared TFDS sets lie; by default RESJAX_DATA, else TFDS's own ~/tensorflow_datasets."""
     size: Count | None = None
@@ -89,9 +92,12 @@ class Data:
     flip: bool = True
     """Mirror half of the training images, at random."""
 
+    __repr__ = shortly
+
     def __post_init__(self) -> None:
         check_fields(self, "data.")
-        check_source(self.source, "digits", "tfds:NAME", "folder:PATH")
+        if self.source != "arrays":
+            check_source(self.source, "digits", "tfds:NAME", "folder:PATH")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +133,8 @@ class Photographs:
     broken_images: Natural = 10
     """Training images that may be unreadable; each is named, and another takes its place. One more stops the run."""
 
+    __repr__ = shortly
+
     def __post_init__(self) -> None:
         check_fields(self, "data.")
         check_source(self.source, "folder:PATH", "tars:PATH", "tfds:NAME")
@@ -134,15 +142,6 @@ class Photographs:
               f"data.shorter-side is {self.shorter_side}; it is two sides that rise, from data.size {self.size} on")
         check(self.test_shorter_side >= self.size,
               f"data.test-shorter-side is {self.test_shorter_side}; it is at least data.size {self.size}")
-
-
-def check_source(source: str, *forms: str) -> None:
-    """Raise BadInput unless a source is of one of the forms `KIND` or `KIND:WHAT`."""
-    kind, _, what = source.partition(":")
-    form = next((form for form in forms if form.partition(":")[0] == kind), None)
-    check(form is not None, f"data.source is {source!r}; it is {', '.join(map(repr, forms[:-1]))} or {forms[-1]!r}")
-    check((":" in (form or "")) == bool(what),
-          f"data.source is {source!r}; write what to read after the colon: {form!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,6 +170,8 @@ class Optimizer:
     backbone_rate: NonNegative = 1.0
     """For fine-tuning, times the learning rate for all but the last layer. 0 leaves the parameters of those layers as
     they are, and with `architecture.frozen_batch_norm` their statistics too."""
+
+    __repr__ = shortly
 
     def __post_init__(self) -> None:
         check_fields(self, "optimizer.")
@@ -209,10 +210,12 @@ class Experiment:
     """Training batches after the last step over which the batch-norm statistics are averaged, as the authors did, to
     replace the moving averages; 0 keeps those."""
 
+    __repr__ = shortly
+
     def __post_init__(self) -> None:
         check_fields(self)
         channels, ghosts = image_shape(self.data)[-1], self.architecture.ghost_batch_size
-        check(len(self.data.std) in (0, channels),
+        check(len(self.data.std) in (0, channels) or self.data.source == "arrays",
               f"data.std has {len(self.data.std)} values, and images of {channels} channels")
         check(bool(self.initialize_from) or not self.architecture.frozen_batch_norm,
               "architecture.frozen-batch-norm keeps the statistics of the weights that --initialize-from names, and "

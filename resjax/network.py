@@ -12,7 +12,7 @@ from flax import linen as nn
 from resjax.data import Preprocessing
 from resjax.errors import check
 from resjax.experiment import Architecture, Data, Photographs
-from resjax.models import VGG, ResNet
+from resjax.serialization import shortly
 
 
 class Classifier(NamedTuple):
@@ -22,21 +22,38 @@ class Classifier(NamedTuple):
     variables: Any
     preprocessing: Preprocessing
 
+    def __repr__(self) -> str:
+        return f"Classifier({shortly(self.model)}, {counted(self.variables['params'])}, {self.preprocessing})"
+
 
 class Network(NamedTuple):
-    """A network of the paper with its weights, and how images are prepared for it.
+    """A network with its weights, and how images are prepared for it.
 
-    `data` tells where its test images are if nothing else is said. `classes` is empty where nobody told their names,
-    and `model.classes` is 0 where the last layer is missing: then there are no logits; `features` and `embed` work.
+    `architecture` is None where the network is none of the paper's, but one's own. `data` tells where its test images
+    are if nothing else is said. `classes` is empty where nobody told their names,
+    and `outputs` is 0 where the last layer is missing: then there are no logits; `features` and `embed` work.
     """
 
     name: str
-    architecture: Architecture
+    architecture: Architecture | None
     data: Data | Photographs
     classes: tuple[str, ...]
-    model: ResNet | VGG
+    model: Any
     variables: Any
     preprocessing: Preprocessing
+
+    def __repr__(self) -> str:
+        return f"Network({self.name!r}: {self.title}, {counted(self.variables['params'])}, {self.preprocessing})"
+
+    @property
+    def title(self) -> str:
+        """Name the network as the paper does, or one's own by its fields."""
+        return self.architecture.title() if self.architecture else shortly(self.model)
+
+    @property
+    def outputs(self) -> int:
+        """The number of classes that it tells apart: 0 without its last layer."""
+        return int(getattr(self.model, "classes", len(self.classes)))
 
     @property
     def classifier(self) -> Classifier:
@@ -49,6 +66,11 @@ class Network(NamedTuple):
         return np.asarray(self.preprocessing.mean)
 
 
+def counted(params: Any) -> str:
+    """Say how many parameters there are."""
+    return f"{sum(leaf.size for leaf in jax.tree.leaves(params)):,} parameters"
+
+
 def as_classifier(network: Network | Classifier) -> Classifier:
     """Return what it takes to tell images apart."""
     return network.classifier if isinstance(network, Network) else network
@@ -56,7 +78,7 @@ def as_classifier(network: Network | Classifier) -> Classifier:
 
 def check_last_layer(network: Network) -> None:
     """Raise BadInput for a network that has no last layer, and so no logits."""
-    check(network.model.classes > 0, f"{network.name} has no last layer and tells no classes apart; it gives features, "
+    check(network.outputs > 0, f"{network.name} has no last layer and tells no classes apart; it gives features, "
                                      "and fine-tuning (--initialize-from) adds a layer")
 
 

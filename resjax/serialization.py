@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import types
 import typing
 from collections.abc import Callable
@@ -104,6 +105,17 @@ def convert(value: Any, hint: Any) -> Any:
     return value
 
 
+def shortly(value: Any) -> str:
+    """Write a dataclass, or a module of Flax, in one line: its name, and the fields that are not as by default."""
+    told = []
+    for f in dataclasses.fields(value):
+        usual = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+        item = getattr(value, f.name)
+        if f.init and f.repr and (usual is dataclasses.MISSING or (item is not usual and item != usual)):
+            told.append(f"{f.name}={getattr(item, '__qualname__', None) or re.sub(' at 0x[0-9a-f]+', '', repr(item))}")
+    return f"{type(value).__name__}({', '.join(told)})"
+
+
 def check_ghosts(batch_size: int, ghosts: int, name: str) -> None:
     """Raise BadInput, with what would fit, unless the images that share statistics divide the batch."""
     if batch_size % ghosts:
@@ -112,3 +124,12 @@ def check_ghosts(batch_size: int, ghosts: int, name: str) -> None:
         batches = " or ".join(str(size * ghosts) for size in (batch_size // ghosts, batch_size // ghosts + 1) if size)
         raise BadInput(f"batch-size {batch_size} is not a multiple of {name} {ghosts}: --{name} {near} would fit, or "
                        f"--batch-size {batches}")
+
+
+def check_source(source: str, *forms: str) -> None:
+    """Raise BadInput unless a source is of one of the forms `KIND` or `KIND:WHAT`."""
+    kind, _, what = source.partition(":")
+    form = next((form for form in forms if form.partition(":")[0] == kind), None)
+    check(form is not None, f"data.source is {source!r}; it is {', '.join(map(repr, forms[:-1]))} or {forms[-1]!r}")
+    check((":" in (form or "")) == bool(what),
+          f"data.source is {source!r}; write what to read after the colon: {form!r}")

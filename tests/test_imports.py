@@ -14,7 +14,7 @@ FLOORS = (("compiled_programs", "errors", "terminal", "version"), ("interrupt", 
           ("detection", "paper"), ("commands",), ("command_line",), ("__init__", "__main__"))
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted(ROOT.rglob("*.py"))
-INTERFACE = {"evaluate_networks", "landscape", "reproduce"}  # public: flags of a command, or what a picture is made of
+INTERFACE = {"evaluate_networks", "landscape", "reproduce", "train"}  # public: flags, or what is one's own
 
 
 def module_of(file: Path) -> str:

@@ -66,7 +66,7 @@ def test_near_the_origin_of_a_linear_network_it_is_a_quadratic(linear):
                          ids=["convolutional", "fully connected"])
 def test_every_filter_of_a_direction_is_as_long_as_the_networks(model):
     params = jax.device_get(jax.jit(model.init)(KEY, jnp.zeros((1, 4, 4, 1)))["params"])
-    direction = jax.jit(filter_normalized)(params, KEY)
+    direction = filter_normalized(params, KEY)
     kernels = 0
     for (path, w), (_, d) in zip(*map(jax.tree_util.tree_leaves_with_path, (params, direction)), strict=True):
         names, d = [key.key for key in path], np.float64(d)

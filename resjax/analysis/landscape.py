@@ -27,16 +27,19 @@ def landscape(model: nn.Module, variables: Any, pixels: Any, labels: Any, key: j
     """
     check(span > 0, f"span is {span}; it must be above 0")
     check(points >= 2, f"points is {points}; a landscape has at least 2 along each direction")
+    directions = [filter_normalized(variables["params"], key) for key in jax.random.split(key)]
     steps = jnp.linspace(-span, span, points)
-    return np.asarray(losses_on_grid(model, variables, jnp.asarray(pixels), jnp.asarray(labels), key, steps))
+    return np.asarray(losses_on_grid(model, variables, directions, jnp.asarray(pixels), jnp.asarray(labels), steps))
 
 
 @partial(jax.jit, static_argnums=0)
-def losses_on_grid(model: nn.Module, variables: Any, pixels: jax.Array, labels: jax.Array, key: jax.Array,
+def losses_on_grid(model: nn.Module, variables: Any, directions: Any, pixels: jax.Array, labels: jax.Array,
                    steps: jax.Array) -> jax.Array:
-    """Compute the loss at every pair of `steps` `[points]` along two directions, one point after the other."""
-    params = variables["params"]
-    one, other = (filter_normalized(params, key) for key in jax.random.split(key))
+    """Compute the loss at every pair of `steps` `[points]` along two directions, one point after the other.
+
+    The directions are drawn before: within the program that would take as long to compile as all the rest.
+    """
+    params, (one, other) = variables["params"], directions
 
     def loss(point: tuple[jax.Array, jax.Array]) -> jax.Array:
         a, b = point
@@ -55,18 +58,18 @@ def filter_normalized(params: Any, key: jax.Array) -> Any:
     distribution.
 
     A filter is all weights that one output of a convolution or of a fully connected layer sees. Biases and the
-    parameters of batch norm are not moved: there the direction is 0.
+    parameters of batch norm are not moved: there the direction is 0. NumPy, in float32.
     """
     leaves, structure = jax.tree_util.tree_flatten_with_path(params)
     keys = jax.random.split(key, len(leaves))
 
-    def draw(path: tuple[Any, ...], w: jax.Array, key: jax.Array) -> jax.Array:
+    def draw(path: tuple[Any, ...], w: Any, key: jax.Array) -> np.ndarray:
         stacked = any(part == jax.tree_util.DictKey(REST) for part in path)  # a leading axis of blocks
-        inputs = tuple(range(stacked, w.ndim - 1))
+        inputs, w = tuple(range(stacked, w.ndim - 1)), np.asarray(w)
         if not inputs:
-            return jnp.zeros_like(w)
-        d = jax.random.normal(key, w.shape, w.dtype)
-        norms = (jnp.sqrt(jnp.square(x).sum(inputs, keepdims=True)) for x in (w, d))
-        return d * (next(norms) / next(norms))
+            return np.zeros_like(w)
+        d = np.asarray(jax.random.normal(key, w.shape, w.dtype))
+        norms = (np.sqrt(np.square(x).sum(inputs, keepdims=True)) for x in (w, d))
+        return np.asarray(d * (next(norms) / next(norms)))
 
     return jax.tree.unflatten(structure, [draw(path, w, key) for (path, w), key in zip(leaves, keys, strict=True)])

@@ -12,7 +12,7 @@ from resjax.data.batches import (
 )
 from resjax.data.cifar10 import prepare_cifar10
 from resjax.data.decode import decode, dimensions
-from resjax.data.images import Dataset, Images, load, load_split, mean_image
+from resjax.data.images import Dataset, Images, dataset, load, load_split, mean_image, with_validation
 from resjax.data.index import ImageFiles, ImageSet, find_images, find_split
 from resjax.data.preprocessing import (
     Preprocessing,
@@ -28,6 +28,6 @@ from resjax.data.stream import HostBatch, planned_batches, training_batches
 
 __all__ = ["Batch", "Batching", "Dataset", "HostBatch", "ImageFiles", "ImageSet", "Images", "Permutation",
            "Preprocessing", "Statistics", "add_colour_noise", "augment", "batch_at", "centre_crop", "check_broken",
-           "cut", "decode", "dimensions", "epochs_spanned", "find_images", "find_split", "load", "load_split",
-           "mean_image", "measure_statistics", "normalize", "of_run", "permute", "planned_batches", "prepare_cifar10",
-           "random_box", "resize_shorter_side", "training_batches"]
+           "cut", "dataset", "decode", "dimensions", "epochs_spanned", "find_images", "find_split", "load",
+           "load_split", "mean_image", "measure_statistics", "normalize", "of_run", "permute", "planned_batches",
+           "prepare_cifar10", "random_box", "resize_shorter_side", "training_batches", "with_validation"]

@@ -1,8 +1,8 @@
 """Labelled images in memory, from any source but archives, and the splits that the paper makes of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,7 +13,7 @@ from resjax.data.decode import decode
 from resjax.data.index import ImageFiles, check_labels, find_images, find_split, held_out, identity
 from resjax.data.prepared import channels_of, data_directory, find_prepared, fingerprint
 from resjax.data.preprocessing import Preprocessing, of_run
-from resjax.errors import BadInput
+from resjax.errors import BadInput, check
 from resjax.experiment import Data
 from resjax.files import cached
 
@@ -23,6 +23,9 @@ class Images(NamedTuple):
 
     pixels: np.ndarray | jax.Array
     labels: np.ndarray | jax.Array
+
+    def __repr__(self) -> str:
+        return f"Images({len(self.labels):,} of {'x'.join(map(str, self.pixels.shape[1:]))})"
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,10 @@ class Dataset:
     test: Images
     remark: str = ""
 
+    def __repr__(self) -> str:
+        return (f"Dataset({len(self.classes)} classes, train={self.train}, validation={self.validation}, "
+                f"test={self.test})")
+
     def identity(self) -> dict[str, Any]:
         """Tell what the images are, wherever they lie: classes, numbers, and a digest of pixels and labels."""
         splits = (self.train, self.validation, self.test)
@@ -50,6 +57,8 @@ def load(data: Data) -> Dataset:
 
     Raises BadInput, naming the file or folder, for data that are missing, unreadable or ill-labelled.
     """
+    check(data.source != "arrays", "data.source is 'arrays': the images of this run are given in Python, "
+                                   "resjax.train(..., data=resjax.dataset(...))")
     if data.source == "digits":
         return make_dataset(data, tuple("0123456789"), *read_digits())
     kind, _, name = data.source.partition(":")
@@ -110,11 +119,52 @@ def make_dataset(data: Data, classes: tuple[str, ...], train: Images, test: Imag
     if train.pixels.shape[1:] != test.pixels.shape[1:]:
         raise BadInput(f"{data.source}: training images are {train.pixels.shape[1:]} and test images "
                        f"{test.pixels.shape[1:]}; set data.size so that they agree")
-    if data.validation_images >= len(train.pixels):
-        raise BadInput(f"data.validation-images is {data.validation_images}, "
-                       f"but {data.source} has only {len(train.pixels)} training images")
-    train, validation = hold_out(train, data.validation_images)
-    return Dataset(classes, train, validation, test, remark)
+    return with_validation(data, Dataset(classes, train, none_of(train), test, remark))
+
+
+def with_validation(data: Data, dataset: Dataset) -> Dataset:
+    """Hold `data.validation_images` out of the training images. Raises BadInput where there are not as many."""
+    images = len(dataset.train.labels)
+    check(data.validation_images < images, f"data.validation-images is {data.validation_images}, but {data.source} has "
+                                           f"only {images} training images")
+    if not data.validation_images:
+        return dataset
+    train, validation = hold_out(dataset.train, data.validation_images)
+    return replace(dataset, train=train, validation=validation)
+
+
+def dataset(train: tuple[Any, Any], test: tuple[Any, Any] | None = None, classes: Sequence[str] = ()) -> Dataset:
+    """Make a data set of one's own arrays, for `resjax.train(..., data=...)`.
+
+    `train` and `test` are pairs of pixels, uint8 `[images, height, width]` or `[..., channels]`, and labels `[images]`,
+    whole numbers from 0 on, which `classes` may name. Without `test` nothing is measured at the end. Raises BadInput,
+    naming the array, for arrays of another form.
+    """
+    learned = images_of("train", *train)
+    seen = images_of("test", *test) if test else none_of(learned)
+    names = tuple(classes) or tuple(map(str, range(max((int(part.labels.max()) for part in (learned, seen)
+                                                        if len(part.labels)), default=0) + 1)))
+    for split, images in (("train", learned), *((("test", seen),) if test else ())):
+        check_labels("data", split, np.asarray(images.labels), len(names))
+    check(learned.pixels.shape[1:] == seen.pixels.shape[1:],
+          f"data: training images are {learned.pixels.shape[1:]} and test images {seen.pixels.shape[1:]}")
+    return Dataset(names, learned, none_of(learned), seen)
+
+
+def images_of(split: str, pixels: Any, labels: Any) -> Images:
+    """Check a pair of arrays. Raises BadInput where they are no images with their labels."""
+    pixels, labels = np.asarray(pixels), np.asarray(labels)
+    check(pixels.dtype == np.uint8 and pixels.ndim in (3, 4),
+          f"data, {split}: pixels are {pixels.dtype} {list(pixels.shape)}; they are uint8, 0 to 255, [images, height, "
+          "width] or [images, height, width, channels]")
+    check(labels.shape == pixels.shape[:1] and np.issubdtype(labels.dtype, np.integer),
+          f"data, {split}: labels are {labels.dtype} {list(labels.shape)}; they are whole numbers [{len(pixels)}]")
+    return Images(pixels[..., None] if pixels.ndim == 3 else pixels, labels.astype(np.int32))
+
+
+def none_of(images: Images) -> Images:
+    """Return no images of the same size."""
+    return Images(images.pixels[:0], images.labels[:0])
 
 
 def hold_out(images: Images, count: int) -> tuple[Images, Images]:

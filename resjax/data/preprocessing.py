@@ -100,6 +100,9 @@ class Preprocessing(struct.PyTreeNode):
     shorter_side: int | None = struct.field(pytree_node=False, default=None)
     resize: Resize = struct.field(pytree_node=False, default="area")
 
+    def __repr__(self) -> str:
+        return f"images of {'x'.join(map(str, np.shape(self.mean)))}"
+
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Return height, width and channels of what the network was trained on."""

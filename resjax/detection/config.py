@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal, NamedTuple
 
 from resjax.errors import check
-from resjax.experiment import Count, Natural, NonNegative, Optimizer, Positive, check_source
-from resjax.serialization import Must, check_fields, check_ghosts, flatten
+from resjax.experiment import Count, Natural, NonNegative, Optimizer, Positive
+from resjax.serialization import Must, check_fields, check_ghosts, check_source, flatten
 from resjax.variants import Block, StrideIn
 
 Overlap = Annotated[float, Must("be an overlap, within (0, 1]", lambda x: 0 < x <= 1)]

@@ -58,7 +58,7 @@ def resnet_weights(network: Network, detection: Detection) -> Weights:
         backbone.blocks, backbone.filters, backbone.block, "7x7")
     strides = backbone.block == "basic" or not same or model.stride_in == detector.stride_in
     if not (same and strides and model.shortcut == "B" and np.allclose(std or 1.0, detection.data.std or 1.0)):
-        raise BadInput(f"initialize-from: {detection.initialize_from} holds {network.architecture.title()} with std "
+        raise BadInput(f"initialize-from: {detection.initialize_from} holds {network.title} with std "
                        f"{std}, and the detector is {detector.backbone} B, strides in the {detector.stride_in}, with "
                        f"std {detection.data.std}")
     last = f"stage{len(backbone.blocks)}"

@@ -14,7 +14,7 @@ from flax import linen as nn
 from resjax.detection.config import RESNETS, Detector
 from resjax.detection.improvements import join_context, maxout, with_whole_image
 from resjax.detection.pooling import roi_align, roi_max_pool
-from resjax.models import BasicBlock, BatchNorm, Bottleneck, ResNet, Shortcut, Stage
+from resjax.models import BasicBlock, BatchNorm, Bottleneck, ResNet, Stage
 from resjax.models.ops import convolve
 from resjax.models.vgg import VGGConvolutions, VGGHidden
 
@@ -72,20 +72,12 @@ class LastStage(nn.Module):
         group = len(x) // images * detector.ghost_batch_size
         norm = partial(BatchNorm, train=train and not detector.frozen_batch_norm, ghost_batch_size=group,
                        momentum=NORM_MOMENTUM)
-        shortcut = partial(Shortcut, "B", he_conv, norm)
-        block: Any = partial(BasicBlock, he_conv, norm, shortcut)
+        block: Any = partial(BasicBlock, shortcut="B", norm=norm)
         if backbone.block == "bottleneck":
-            block = partial(Bottleneck, he_conv, norm, shortcut, stride_in=detector.stride_in)
+            block = partial(Bottleneck, stride_in=detector.stride_in, norm=norm)
         stage = len(backbone.blocks)
         x = Stage(block, backbone.blocks[-1], backbone.filters * 2 ** (stage - 1), stride=2, name=f"stage{stage}")(x)
         return x.mean((1, 2))
-
-
-def he_conv(filters: int, size: int, stride: int = 1, *, name: str) -> nn.Module:
-    """Build a convolution without bias, as those of the residual networks."""
-    he = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
-    return nn.Conv(filters, (size, size), stride, padding=size // 2, use_bias=False, kernel_init=he,
-                   conv_general_dilated=convolve, name=name)
 
 
 class FasterRCNN(nn.Module):

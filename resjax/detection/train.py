@@ -64,6 +64,7 @@ class DetectionTask:
     log: Log
 
     metrics = RunningLosses
+    watch = None
 
     def first(self) -> TrainState:
         """Draw the first state onto the devices."""

@@ -65,8 +65,8 @@ def measure(networks: Sequence[Network], split: str, protocol: Protocol, batch_s
     data = replace(first.data, directory=directory or first.data.directory, source=source or first.data.source)
     for network in networks[1:]:
         if type(network.data) is not type(first.data):
-            raise BadInput(f"{network.name}, {network.architecture.title()}, looks at other images than {first.name}, "
-                           f"{first.architecture.title()}")
+            raise BadInput(f"{network.name}, {network.title}, looks at other images than {first.name}, "
+                           f"{first.title}")
     if isinstance(data, Photographs):
         return measure_photographs(networks, data, split, protocol, batch_size)
     if protocol != "single":
@@ -130,18 +130,18 @@ def class_places(network: Network, classes: tuple[str, ...], source: str) -> np.
     """
     check_last_layer(network)
     if not network.classes:
-        check(len(classes) == network.model.classes, f"{source} has {len(classes)} classes, {network.name} was trained "
-                                                     f"on {network.model.classes}, which nobody has named")
+        check(len(classes) == network.outputs, f"{source} has {len(classes)} classes, {network.name} was trained "
+                                                     f"on {network.outputs}, which nobody has named")
         return np.arange(len(classes))
     known = names_of(network.classes)
     unknown = [name for name in classes if spelled(name) not in known]
     if unknown:
         odd = sorted({*unknown, *(set(network.classes) - set(classes) if len(network.classes) < 20 else ())})[:5]
-        raise BadInput(f"{source} has {len(classes)} classes, {network.name} was trained on {network.model.classes}"
+        raise BadInput(f"{source} has {len(classes)} classes, {network.name} was trained on {network.outputs}"
                        f"; only one has: {', '.join(odd)}")
     places = np.array([known[spelled(name)] for name in classes])
-    if not np.array_equal(places, np.arange(network.model.classes)):
-        tell(f"{source}: its {len(classes)} classes are found by name among the {network.model.classes} of "
+    if not np.array_equal(places, np.arange(network.outputs)):
+        tell(f"{source}: its {len(classes)} classes are found by name among the {network.outputs} of "
              f"{network.name}; the likeliest of these {len(classes)} counts")
     return places
 

@@ -28,13 +28,14 @@ class BatchNorm(nn.Module):
     """y = scale (x - mean) / sqrt(var + epsilon) + bias, for `[batch, height, width, channels]`.
 
     In training, mean and (biased) variance are those of each `ghost_batch_size` consecutive images; their
-    average over these groups moves the running statistics: new = momentum old + (1 - momentum) batch.
+    average over these groups moves the running statistics: new = momentum old + (1 - momentum) batch. Without a
+    `ghost_batch_size` the whole batch is one group.
     With `rectify` the result is max(y, 0). Statistics are float32 whatever the type of x. Raises ValueError where
     the ghost batch size does not divide the batch.
     """
 
     train: bool
-    ghost_batch_size: int = 64
+    ghost_batch_size: int | None = None
     momentum: float = 0.9
     epsilon: float = 1e-5
     rectify: bool = False
@@ -50,9 +51,10 @@ class BatchNorm(nn.Module):
             y = normalize(x, running_mean.value, running_var.value, scale, bias, self.epsilon)
             self.sow("intermediates", "response", y)  # before the rectifier
             return relu(y) if self.rectify else y
-        if len(x) % self.ghost_batch_size:
-            raise ValueError(f"a batch of {len(x)} images does not divide into groups of {self.ghost_batch_size}")
-        groups = x.reshape(-1, self.ghost_batch_size, *x.shape[1:])
+        size = self.ghost_batch_size or len(x)
+        if len(x) % size:
+            raise ValueError(f"a batch of {len(x)} images does not divide into groups of {size}")
+        groups = x.reshape(-1, size, *x.shape[1:])
         y, mean, var = batch_norm(groups, scale, bias, self.epsilon, running_mean.value, self.rectify)
         if not self.is_initializing():
             for running, batch in ((running_mean, mean), (running_var, var)):

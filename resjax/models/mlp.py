@@ -11,7 +11,13 @@ from flax import linen as nn
 from resjax.models.batch_norm import BatchNorm
 from resjax.models.ops import relu
 from resjax.models.resnet import Shortcut, Stage
+from resjax.serialization import shortly
 from resjax.variants import Option
+
+
+def without(*, name: str) -> Callable[[jax.Array], jax.Array]:
+    """Stand where batch norm could: nothing happens there."""
+    return lambda z: z
 
 
 class DenseBlock(nn.Module):
@@ -20,17 +26,21 @@ class DenseBlock(nn.Module):
     With widths that differ the shortcut is Ws a[l], or a[l] padded with zeros.
     """
 
-    dense: Callable[..., Any]
-    norm: Callable[..., Any]
-    shortcut: Callable[..., Any]
     filters: int
     stride: int = 1
+    shortcut: Option = "A"
+    dense: Callable[..., Any] = nn.Dense
+    norm: Callable[..., Any] = without
 
     @nn.compact
     def __call__(self, a: jax.Array) -> jax.Array:
+        def projection(filters: int, size: int, stride: int, *, name: str) -> Any:
+            return self.dense(filters, use_bias=False, name=name)
+
         z = self.norm(name="bn1")(self.dense(self.filters, name="fc1")(a))
         z = self.norm(name="bn2")(self.dense(self.filters, name="fc2")(relu(z)))
-        return relu(z + self.shortcut(name="shortcut")(a, self.filters, self.stride))
+        shortcut = Shortcut(self.shortcut, projection, self.norm, name="shortcut")
+        return relu(z + shortcut(a, self.filters, self.stride))
 
 
 class ResidualMLP(nn.Module):
@@ -50,20 +60,17 @@ class ResidualMLP(nn.Module):
     norm_momentum: float = 0.9
     unroll: int = 8
 
+    __repr__ = shortly
+
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
         draw = nn.initializers.variance_scaling(self.gain, "fan_in", "normal")
         dense = partial(nn.Dense, kernel_init=draw)
 
-        def norm(*, name: str) -> Any:
-            if self.ghost_batch_size is None:
-                return lambda z: z
-            return BatchNorm(train, self.ghost_batch_size, self.norm_momentum, name=name)
-
-        def projection(filters: int, size: int, stride: int, *, name: str) -> nn.Module:
-            return dense(filters, use_bias=False, name=name)
-
-        block = partial(DenseBlock, dense, norm, partial(Shortcut, self.shortcut, projection, norm))
+        norm: Any = without
+        if self.ghost_batch_size is not None:
+            norm = partial(BatchNorm, train, self.ghost_batch_size, self.norm_momentum)
+        block = partial(DenseBlock, shortcut=self.shortcut, dense=dense, norm=norm)
         a = x.astype(jnp.float32).reshape(len(x), 1, 1, -1)  # as one pixel, so that batch norm and shortcut are shared
         a = relu(norm(name="bn1")(dense(self.widths[0], name="fc1")(a)))
         for i, (blocks, width) in enumerate(zip(self.blocks, self.widths, strict=True)):

@@ -15,6 +15,7 @@ from resjax.errors import check
 from resjax.models.batch_norm import BatchNorm
 from resjax.models.ops import convolve, max_pool, relu
 from resjax.models.stacking import FIRST, REST
+from resjax.serialization import shortly
 from resjax.variants import Block, Option, StrideIn, cifar_blocks, imagenet_blocks
 
 
@@ -51,47 +52,66 @@ def append_zero_channels(x: jax.Array, filters: int) -> jax.Array:
     return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, filters - x.shape[-1])])
 
 
-class BasicBlock(nn.Module):
-    """F is two 3x3 convolutions; the first strides. `filters` channels come out."""
+Side = Literal["fan_in", "fan_out"]
 
-    conv: Callable[..., Any]
-    norm: Callable[..., Any]
-    shortcut: Callable[..., Any]
+
+def convolution(filters: int, size: int, stride: int = 1, *, name: str, initialization: Side = "fan_in",
+                **computed: Any) -> nn.Module:
+    """Build a convolution without bias that keeps the size of the maps, divided by `stride`; He's initialisation.
+
+    `computed` are the fields `dtype` and `precision` of `nn.Conv`.
+    """
+    he = nn.initializers.variance_scaling(2.0, initialization, "normal")
+    return nn.Conv(filters, (size, size), stride, padding=size // 2, use_bias=False, kernel_init=he,
+                   conv_general_dilated=convolve, name=name, **computed)
+
+
+class BasicBlock(nn.Module):
+    """F is two 3x3 convolutions; the first strides. `filters` channels come out.
+
+    On its own, `BasicBlock(filters=16)(x, train=train)`; in a network `conv` and `norm` come as that wants them.
+    """
+
     filters: int
     stride: int = 1
+    shortcut: Option = "A"
+    conv: Callable[..., Any] = convolution
+    norm: Callable[..., Any] | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        norm = self.norm or partial(BatchNorm, train=train)
         y = self.conv(self.filters, 3, self.stride, name="conv1")(x)
-        y = self.norm(name="bn1", rectify=True)(y)
+        y = norm(name="bn1", rectify=True)(y)
         y = self.conv(self.filters, 3, name="conv2")(y)
-        y = self.norm(name="bn2")(y)
-        return relu(y + self.shortcut(name="shortcut")(x, self.filters, self.stride))
+        y = norm(name="bn2")(y)
+        return relu(y + Shortcut(self.shortcut, self.conv, norm, name="shortcut")(x, self.filters, self.stride))
 
 
 class Bottleneck(nn.Module):
-    """F is 1x1, 3x3, 1x1: `filters` channels inside and four times as many out.
+    """F is 1x1, 3x3, 1x1: `filters` channels inside and four times as many out. See `BasicBlock`.
 
     The paper strides in the first 1x1 ("v1"); most later code strides in the 3x3 ("v1.5").
     """
 
-    conv: Callable[..., Any]
-    norm: Callable[..., Any]
-    shortcut: Callable[..., Any]
     filters: int
     stride: int = 1
+    shortcut: Option = "B"
     stride_in: StrideIn = "1x1"
+    conv: Callable[..., Any] = convolution
+    norm: Callable[..., Any] | None = None
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
+        norm = self.norm or partial(BatchNorm, train=train)
         first, second = (self.stride, 1) if self.stride_in == "1x1" else (1, self.stride)
         y = self.conv(self.filters, 1, first, name="conv1")(x)
-        y = self.norm(name="bn1", rectify=True)(y)
+        y = norm(name="bn1", rectify=True)(y)
         y = self.conv(self.filters, 3, second, name="conv2")(y)
-        y = self.norm(name="bn2", rectify=True)(y)
+        y = norm(name="bn2", rectify=True)(y)
         y = self.conv(4 * self.filters, 1, name="conv3")(y)
-        y = self.norm(name="bn3")(y)
-        return relu(y + self.shortcut(name="shortcut")(x, 4 * self.filters, self.stride))
+        y = norm(name="bn3")(y)
+        return relu(y + Shortcut(self.shortcut, self.conv, norm, name="shortcut")(x, 4 * self.filters, self.stride))
 
 
 Precision = Literal["float32", "tensorfloat32", "bfloat16"]
@@ -140,29 +160,26 @@ class ResNet(nn.Module):
     block: Block = "basic"
     stride_in: StrideIn = "1x1"
     stem: Literal["3x3", "7x7"] = "3x3"
-    initialization: Literal["fan_in", "fan_out"] = "fan_in"
-    ghost_batch_size: int = 64
+    initialization: Side = "fan_in"
+    ghost_batch_size: int | None = 64
     norm_momentum: float = 0.9
     frozen_batch_norm: bool = False
     unroll: int = 8
     precision: Precision = "float32"
+
+    __repr__ = shortly
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False, features: bool = False) -> Any:
         dtype = jnp.bfloat16 if self.precision == "bfloat16" else jnp.float32
         matmul = None if self.precision == "bfloat16" else self.precision
 
-        def conv(filters: int, size: int, stride: int = 1, *, name: str) -> nn.Module:
-            he = nn.initializers.variance_scaling(2.0, self.initialization, "normal")
-            return nn.Conv(filters, (size, size), stride, padding=size // 2, use_bias=False, kernel_init=he,
-                           dtype=dtype, precision=matmul, conv_general_dilated=convolve, name=name)
-
+        conv = partial(convolution, initialization=self.initialization, dtype=dtype, precision=matmul)
         norm = partial(BatchNorm, train=train and not self.frozen_batch_norm, ghost_batch_size=self.ghost_batch_size,
                        momentum=self.norm_momentum)
-        shortcut = partial(Shortcut, self.shortcut, conv, norm)
-        block: Any = partial(BasicBlock, conv, norm, shortcut)
+        block: Any = partial(BasicBlock, shortcut=self.shortcut, conv=conv, norm=norm)
         if self.block == "bottleneck":
-            block = partial(Bottleneck, conv, norm, shortcut, stride_in=self.stride_in)
+            block = partial(Bottleneck, shortcut=self.shortcut, stride_in=self.stride_in, conv=conv, norm=norm)
 
         x = x.astype(dtype)
         if self.stem == "3x3":

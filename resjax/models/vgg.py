@@ -8,6 +8,7 @@ from flax import linen as nn
 
 from resjax.errors import check
 from resjax.models.ops import convolve
+from resjax.serialization import shortly
 from resjax.variants import VGG_FILTERS, VGG_STAGES
 
 SIDE = 7  # of the maps that the fully connected layers see
@@ -77,6 +78,8 @@ class VGG(nn.Module):
     classes: int = 1000
     filters: tuple[int, ...] = VGG_FILTERS
     units: int = 4096
+
+    __repr__ = shortly
 
     def setup(self) -> None:
         self.convolutions = VGGConvolutions(self.depth, self.filters)

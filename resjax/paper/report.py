@@ -16,6 +16,7 @@ from typing import Any
 from resjax.errors import BadInput
 from resjax.files import read_json, write_text
 from resjax.paper.report_runs import COLUMNS, Summary, chart_data, copied, details, row, summarize
+from resjax.training import find_runs
 
 ASSETS = Path(__file__).parent
 DAMAGE = (BadInput, KeyError, TypeError, ValueError, AttributeError, OSError)
@@ -76,14 +77,6 @@ def named(path: Path, error: Exception) -> str:
     """Say what is wrong with a file or a run."""
     reason = str(error) if isinstance(error, BadInput) else f"damaged ({type(error).__name__}: {error})"
     return f'<section><h3>{escape(str(path))}</h3><p class="warning">{escape(reason)}</p></section>'
-
-
-def find_runs(folder: Path) -> list[Path]:
-    """List the run directories in a folder. Raises BadInput where there is none."""
-    run_directories = sorted(found.parent for found in folder.rglob("experiment.json"))
-    if not run_directories:
-        raise BadInput(f"{folder}: no run lies there (no folder in it has an experiment.json)")
-    return run_directories
 
 
 def table_section(file: Path, folder: Path) -> str:

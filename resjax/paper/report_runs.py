@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from resjax.experiment import Experiment
 from resjax.files import read_json
 from resjax.serialization import flatten
-from resjax.training import read_experiment, read_metrics, read_result
+from resjax.training import read_experiment, read_given, read_metrics, read_result
 
 POINTS = 150  # of a curve: more than a line of this width can show
 KINDS = {"train": "error", "validation": "top1_error", "test": "top1_error"}
@@ -35,7 +35,7 @@ def summarize(run_directory: Path, folder: Path) -> Summary:
     curves = {kind: thinned([(line["step"], line[key]) for line in lines if line["kind"] == kind])
               for kind, key in KINDS.items()}
     place = run_directory.relative_to(folder) if run_directory != folder else Path(run_directory.resolve().name)
-    values = {**flatten(experiment), **record["devices"], **record["versions"]}
+    values = {**(read_given(run_directory) or {}), **flatten(experiment), **record["devices"], **record["versions"]}
     return Summary(str(place), run_directory, experiment, result, {kind: some for kind, some in curves.items() if some},
                    {key: value for key, value in values.items() if key != "data.directory"})
 
@@ -61,7 +61,8 @@ def row(run: Summary, number: int) -> str:
     result = run.result or {}
     training = run.curves.get("train", [(0, None)])[-1][1]
     cells: list[tuple[str, Any]] = [
-        (network_name(run.experiment), (run.experiment.architecture.depth, run.experiment.architecture.shortcut)),
+        (run.values.get("model") or network_name(run.experiment),
+         (run.experiment.architecture.depth, run.experiment.architecture.shortcut)),
         (f"{run.experiment.steps:,}", run.experiment.steps), number_cell(training, ".2f"),
         number_cell(result.get("test_top1_error"), ".2f"), number_cell(result.get("parameters"), ",d"),
         number_cell(result.get("images_per_second"), ",.0f"),

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from resjax.errors import BadInput
-from resjax.paper.report import find_runs
-from resjax.training import read_metrics
+from resjax.training import find_runs, read_metrics
 
 
 def write_tensorboard(folder: Path, out: Path) -> None:

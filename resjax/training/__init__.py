@@ -1,12 +1,13 @@
 """Training: state, step, loop, optimiser, checkpoints."""
 
-from resjax.training.classification import train
+from resjax.training.classification import Result, train
 from resjax.training.in_memory import fit
 from resjax.training.log import read_metrics
 from resjax.training.optimizer import sgd
+from resjax.training.records import find_runs, runs
 from resjax.training.restore import Trained, load, restore
-from resjax.training.run_directory import read_experiment, read_result
+from resjax.training.run_directory import read_experiment, read_given, read_result
 from resjax.training.step import TrainState, initial_state, state_digest, train_step
 
-__all__ = ["TrainState", "Trained", "fit", "initial_state", "load", "read_experiment", "read_metrics", "read_result",
-           "restore", "sgd", "state_digest", "train", "train_step"]
+__all__ = ["Result", "TrainState", "Trained", "find_runs", "fit", "initial_state", "load", "read_experiment",
+           "read_given", "read_metrics", "read_result", "restore", "runs", "sgd", "state_digest", "train", "train_step"]

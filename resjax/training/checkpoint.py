@@ -4,6 +4,7 @@ The only module that knows Orbax. It has no checksum (a flipped byte restores in
 its threads fail one by one: hence the seal, and that it is verified before Orbax reads anything.
 """
 
+import dataclasses
 import json
 import logging
 import shutil
@@ -105,11 +106,21 @@ def restore_latest(manager: ocp.CheckpointManager, template: TrainState) -> tupl
 
 
 def restore_step(manager: ocp.CheckpointManager, template: TrainState, step: int) -> tuple[TrainState, dict[str, Any]]:
-    """Restore a whole checkpoint onto the devices of `template`, a state or its shapes with shardings; and its meta."""
+    """Restore a whole checkpoint onto the devices of `template`, a state or its shapes with shardings; and its meta.
+
+    Where the template has no state of an optimizer, none is restored.
+    """
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), template)
     meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
-    check_architecture(meta["shapes"], plain(template), f"{manager.directory}/{step}")
-    return manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(shapes))).state, meta
+    saved = {name: shape for name, shape in meta["shapes"].items()
+             if template.opt_state is not None or not name.startswith(".opt_state")}
+    check_architecture(saved, plain(template), f"{manager.directory}/{step}")
+    if template.opt_state is not None:
+        return manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(shapes))).state, meta
+    parts = {f.name: getattr(shapes, f.name) for f in dataclasses.fields(shapes) if f.name != "opt_state"}
+    found = manager.restore(step, args=ocp.args.Composite(state=ocp.args.PyTreeRestore(
+        parts, restore_args=ocp.checkpoint_utils.construct_restore_args(parts), partial_restore=True))).state
+    return template.replace(**found), meta
 
 
 def read_latest(run_directory: Path, template: TrainState, step: int | None) -> TrainState | None:

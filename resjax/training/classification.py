@@ -13,7 +13,7 @@ import optax
 from flax import linen as nn
 from jax.sharding import NamedSharding
 
-from resjax.data import of_run
+from resjax.data import Dataset, of_run
 from resjax.distributed import batch_sharding, replicated
 from resjax.experiment import Experiment
 from resjax.network import Classifier, Network
@@ -21,21 +21,35 @@ from resjax.progress import advance
 from resjax.training import loop
 from resjax.training.images import TrainingImages, open_images
 from resjax.training.log import Line, Log, RunningMetrics
-from resjax.training.optimizer import sgd
+from resjax.training.own import NOTHING, Callback, Own, network_of, prepared
 from resjax.training.restore import initialize_from, load_weights_for, needs_weights
 from resjax.training.run_directory import check_images, write_run
 from resjax.training.step import TrainState, add_batch_statistics, draw, steps_for
 
 
-def train(experiment: Experiment, run_directory: str | Path,
-          devices: Sequence[jax.Device] | None = None) -> dict[str, Any]:
+class Result(dict[str, Any]):
+    """What `result.json` holds, by name."""
+
+    def __repr__(self) -> str:
+        error = f"test error {self['test_top1_error']:.2f} %, " * ("test_top1_error" in self)
+        return (f"Result({self['name']!r}, seed {self['seed']}: {error}{self['steps']:,} steps, "
+                f"{self['parameters']:,} parameters, {self['train_seconds']:.0f} s)")
+
+
+def train(experiment: Experiment, run_directory: str | Path, devices: Sequence[jax.Device] | None = None, *,
+          model: nn.Module | None = None, data: Dataset | None = None,
+          optimizer: optax.GradientTransformation | None = None, callback: Callback | None = None) -> Result:
     """Train, or go on where the last process stopped; return what `result.json` holds.
 
-    Raises BadInput for wrong data or a run directory that is not this experiment's, Diverged where the loss is no
-    longer finite, Interrupted after Ctrl-C, SIGTERM or SIGHUP with the state saved, OSError where the disk is full.
+    In place of the experiment's can stand a `model` of one's own, which takes images and `train`, `data` of one's own
+    arrays (`resjax.dataset`), and any `optimizer` of optax; whoever goes on with the run gives them again. `callback`
+    gets each training line of the log and the network of then; numbers that it returns are logged too. Raises
+    BadInput for wrong data or a run directory that is not this experiment's, Diverged where the loss is no longer
+    finite, Interrupted after Ctrl-C, SIGTERM or SIGHUP with the state saved, OSError where the disk is full.
     """
-    return loop.train(experiment, Path(run_directory), partial(open_classification, experiment),
-                      devices or jax.devices())
+    experiment, own = prepared(experiment, Path(run_directory), Own(model, data, optimizer, callback))
+    return Result(loop.train(experiment, Path(run_directory), partial(open_classification, experiment, own=own),
+                             devices or jax.devices()))
 
 
 @dataclass(frozen=True)
@@ -55,6 +69,7 @@ class Classification:
     """A classifier that learns from an experiment's images; `weights` are those to start from, where it needs them."""
 
     experiment: Experiment
+    own: Own
     images: TrainingImages
     identity: dict[str, Any]
     model: nn.Module
@@ -80,6 +95,8 @@ class Classification:
     def describe(self) -> None:
         """Write `experiment.json`."""
         about = {"classes": self.identity["classes"], "image": self.images.mean.shape, "images": self.identity}
+        if given := self.own.told(None if self.own.optimizer is None else jax.eval_shape(self.first)):
+            about["given"] = given
         write_run(self.log.run_directory, self.experiment, about, list(self.sharding.mesh.devices.flat))
 
     def inputs(self, state: TrainState, steps: range) -> AbstractContextManager[Iterator[tuple[int, Any]]]:
@@ -95,7 +112,7 @@ class Classification:
         """Put averages over the next `precise_batch_norm_steps` batches in place of the moving ones (section 3.4)."""
         experiment = self.experiment
         count = 0 if experiment.architecture.frozen_batch_norm else experiment.precise_batch_norm_steps
-        if not count:
+        if not count or not state.batch_stats or not hasattr(self.model, "norm_momentum"):
             return state
         sums, step = jax.tree.map(jnp.zeros_like, state.batch_stats), experiment.steps
         with self.inputs(state, range(step, step + count)) as calls, self.log.doing("averaging", count):
@@ -118,16 +135,32 @@ class Classification:
                 found[split] = self.images.errors(classifier, split)
         return [{"kind": split, **errors._asdict()} for split, errors in found.items() if errors is not None]
 
+    @property
+    def watch(self) -> Callable[[Line, TrainState], Line | None] | None:
+        """Call the callback with a line of the log and the network of then; its arrays are copied, as steps reuse them.
+
+        What it returns are numbers for a line of their own.
+        """
+        if (callback := self.own.callback) is None:
+            return None
+
+        def called(line: Line, state: TrainState) -> Line | None:
+            network = network_of(self.experiment, self.images.classes, self.model, jax.tree.map(jnp.copy, state))
+            return {key: float(value) for key, value in (callback(line, network) or {}).items()} or None
+
+        return called
+
     def result(self, lines: list[Line]) -> Line:
         """Return the errors of every split."""
         return {f"{line['kind']}_{key}": line[key] for line in lines for key in ("top1_error", "top5_error")}
 
 
-def open_classification(experiment: Experiment, devices: Sequence[jax.Device], log: Log) -> Classification:
+def open_classification(experiment: Experiment, devices: Sequence[jax.Device], log: Log,
+                        own: Own = NOTHING) -> Classification:
     """Open the images of an experiment, and load the weights that it starts from. Raises BadInput for what is wrong."""
     weights = load_weights_for(experiment) if needs_weights(experiment, log.run_directory) else None
-    images = open_images(experiment, devices, log)
+    images = open_images(experiment, devices, log, own.data)
     identity = images.identity()  # once, as that asks for the size of every file
     check_images(log.run_directory, experiment, identity)
-    return Classification(experiment, images, identity, experiment.architecture.model(len(images.classes)),
-                          sgd(experiment.optimizer), weights, batch_sharding(devices), log)
+    return Classification(experiment, own, images, identity, own.model_for(experiment, len(images.classes)),
+                          own.optimizer_for(experiment), weights, batch_sharding(devices), log)

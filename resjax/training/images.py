@@ -7,10 +7,11 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from resjax.data import Dataset, load
 from resjax.evaluation import ErrorRates
 from resjax.experiment import Experiment, Photographs
 from resjax.network import Classifier
-from resjax.training.in_memory import open_in_memory
+from resjax.training.in_memory import in_memory
 from resjax.training.log import Log
 from resjax.training.streaming import open_streaming
 
@@ -42,8 +43,11 @@ class TrainingImages(Protocol):
         ...
 
 
-def open_images(experiment: Experiment, devices: Sequence[jax.Device], log: Log) -> TrainingImages:
-    """Open the images of an experiment. Raises BadInput, naming the folder or file, where they are wrong."""
+def open_images(experiment: Experiment, devices: Sequence[jax.Device], log: Log,
+                given: Dataset | None = None) -> TrainingImages:
+    """Open the images of an experiment, or those given. Raises BadInput, naming the folder or file that is wrong."""
     if isinstance(experiment.data, Photographs):
         return open_streaming(experiment, experiment.data, devices, log)
-    return open_in_memory(experiment, experiment.data, devices, log)
+    dataset = given or load(experiment.data)
+    log.tell(dataset.remark)
+    return in_memory(experiment, dataset, devices)

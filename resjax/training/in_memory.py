@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +22,6 @@ from resjax.data import (
     Preprocessing,
     batch_at,
     epochs_spanned,
-    load,
     mean_image,
     permute,
 )
@@ -30,7 +29,6 @@ from resjax.distributed import batch_sharding, replicated
 from resjax.evaluation import ErrorRates, error_rates, log_probabilities
 from resjax.experiment import Data, Experiment
 from resjax.network import Classifier
-from resjax.training.log import Log
 from resjax.training.optimizer import sgd
 from resjax.training.step import TrainState, draw, train_steps
 
@@ -105,14 +103,14 @@ class InMemory:
         return error_rates(seen, np.asarray(images.labels))
 
 
-def open_in_memory(experiment: Experiment, data: Data, devices: Sequence[jax.Device], log: Log) -> InMemory:
-    """Load the images and put them onto every device. Raises BadInput where they are missing or wrong."""
-    loaded, sharding = load(data), batch_sharding(devices)
-    log.tell(loaded.remark)
-    train, validation, test = jax.device_put((loaded.train, loaded.validation, loaded.test), replicated(sharding))
+def in_memory(experiment: Experiment, dataset: Dataset, devices: Sequence[jax.Device]) -> InMemory:
+    """Put images onto every device, for the batches that an experiment asks for."""
+    data, sharding = experiment.data, batch_sharding(devices)
+    assert isinstance(data, Data)
+    train, validation, test = jax.device_put((dataset.train, dataset.validation, dataset.test), replicated(sharding))
     batch = InMemoryBatch(Batching(experiment.batch_size, data.pad, data.flip), data.std, sharding)
-    on_devices, mean = Dataset(loaded.classes, train, validation, test), mean_image(loaded.train)
-    return InMemory(on_devices, loaded.identity(), mean, batch, sharding, steps_per_call(experiment))
+    on_devices, mean = Dataset(dataset.classes, train, validation, test), mean_image(dataset.train)
+    return InMemory(on_devices, dataset.identity(), mean, batch, sharding, steps_per_call(experiment))
 
 
 def steps_per_call(experiment: Experiment, platform: str | None = None) -> int:
@@ -128,20 +126,16 @@ def steps_per_call(experiment: Experiment, platform: str | None = None) -> int:
 
 def fit(experiment: Experiment, model: nn.Module, dataset: Dataset,
         begin: TrainState | None = None) -> tuple[TrainState, np.ndarray]:
-    """Train any network by an experiment's recipe, on one device, with nothing on disk: the last state, and the losses
-    `[steps]`.
+    """Make all the steps of a run of any network in one call, on one device: the last state, and the losses `[steps]`.
 
-    The network is `model`, whatever `experiment.architecture` says. It begins at its first state or, with its own
-    schedule anew, at `begin`, of which only parameters and batch statistics count.
+    For studies of many small nets: nothing is on disk, and the statistics of batch norm stay moving averages. It begins
+    at its first state or, with its own schedule anew, at `begin`, of which only parameters and batch statistics count.
     """
-    data, images = experiment.data, len(dataset.train.labels)
-    optimizer, device = sgd(experiment.optimizer), jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    assert isinstance(data, Data)
-    state = draw(device, model, optimizer, mean_image(dataset.train), experiment.seed)
+    steps, optimizer = experiment.steps, sgd(experiment.optimizer)
+    images = replace(in_memory(experiment, dataset, jax.devices()[:1]), stride=steps)
+    state = draw(replicated(images.sharding), model, optimizer, images.mean, experiment.seed)
     if begin is not None:  # copies, as what is trained is donated
         state = state.replace(**jax.tree.map(jnp.copy, begin.variables))
-    permutation = permutation_of(state.key, 0, epochs_spanned(experiment.steps, experiment.batch_size, images), images)
-    batch = InMemoryBatch(Batching(experiment.batch_size, data.pad, data.flip), data.std, device)
-    inputs = InMemoryInputs(dataset.train, permutation)
-    state, metrics = train_steps(model, optimizer, batch, experiment.steps, state, inputs)
+    ((_, inputs),) = images.calls(state.key, range(steps))
+    state, metrics = train_steps(model, optimizer, images.batch, steps, state, inputs)
     return state, np.asarray(metrics.loss / metrics.images)

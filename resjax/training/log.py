@@ -1,6 +1,7 @@
 """What a run tells while it goes on: `metrics.jsonl`, and lines for whoever watches."""
 
 import json
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -44,8 +45,12 @@ class RunningMetrics:
         raise NotImplementedError
 
     def line(self, step: int, rate: float) -> Line:
-        """Make the training line of the log; the time that the devices waited for data is in percent."""
-        return {"step": step, "kind": "train", **self.means(), "learning_rate": rate,
+        """Make the training line of the log; the time that the devices waited for data is in percent.
+
+        A rate of NaN is one that nobody knows, and is left out.
+        """
+        told = {} if math.isnan(rate) else {"learning_rate": rate}
+        return {"step": step, "kind": "train", **self.means(), **told,
                 "images_per_second": self.images / self.seconds, "data_wait": 100 * self.waited / self.seconds}
 
     def emptied(self) -> Self:
@@ -129,8 +134,9 @@ class Log:
         match line["kind"]:
             case "train":
                 waits = [f"waits for data {line['data_wait']:.0f} % of the time"] * (line["data_wait"] >= 1)
-                return (step, f"loss {line['loss']:.4f}", f"error {line['error']:.2f} %", *waits,
-                        f"rate {line['learning_rate']:g}", f"{line['images_per_second']:.0f} images/s")
+                rate = [f"rate {line['learning_rate']:g}"] if "learning_rate" in line else []
+                return (step, f"loss {line['loss']:.4f}", f"error {line['error']:.2f} %", *waits, *rate,
+                        f"{line['images_per_second']:.0f} images/s")
             case "compile":
                 return step, f"compiled in {line['seconds']:.1f} s"
             case "detection":
@@ -138,19 +144,21 @@ class Log:
                         f"(11 points: {line['eleven_point']:.2f} %)",
                         *(f"{name} {value:.1f}" for name, value in line["average_precision"].items()
                           if value is not None))
+            case "own":
+                return step, *(f"{name} {value:.4g}" for name, value in line.items() if name not in ("step", "kind"))
             case kind:
                 return (step, f"{kind}: top-1 error {line['top1_error']:.2f} %",
                         f"top-5 error {line['top5_error']:.2f} %", f"loss {line['loss']:.4f}")
 
 
-NUMBERS = {"train": ("loss", "error", "learning_rate", "images_per_second"), "compile": ("seconds",),
+NUMBERS = {"train": ("loss", "error", "images_per_second"), "compile": ("seconds",), "own": (),
            "validation": ("top1_error", "top5_error", "loss"), "test": ("top1_error", "top5_error", "loss"),
            "detection": ("mean_average_precision", "eleven_point")}
 MEASURED = {"validation", "test", "detection"}  # the kinds of what is measured between steps and at the end
 
 
 def read_metrics(run_directory: str | Path, kind: str | None = None) -> list[Line]:
-    """Read the lines of `metrics.jsonl`: of one kind ("train", "validation", "test", "compile"), or all.
+    """Read the lines of `metrics.jsonl`: of one kind ("train", "validation", "test", "own"), or all.
 
     What is no such line, as the one under way when a process was killed, is left out.
     """

@@ -1,10 +1,9 @@
 """A whole run, from top to bottom: folder, task, state, steps, measurements, checkpoints, result."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from signal import Signals
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -19,47 +18,7 @@ from resjax.training.checkpoint import checkpoints, restore_latest, save
 from resjax.training.log import MEASURED, Line, Log, RunningMetrics, Stopwatch, read_metrics, rewind_metrics
 from resjax.training.run_directory import Recipe, claimed, environment, read_result, unfinished
 from resjax.training.step import TrainState, state_digest
-
-
-class Task(Protocol):
-    """What a run learns, and from which images: all that the loop does not know of it."""
-
-    @property
-    def metrics(self) -> type[RunningMetrics]:
-        """Return what sums up the metrics of the steps between two lines of the log."""
-        ...
-
-    def first(self) -> TrainState:
-        """Draw the first state onto the devices."""
-        ...
-
-    def start(self, first: TrainState) -> TrainState:
-        """Put the weights that the run starts from, if any, into its first state."""
-        ...
-
-    def describe(self) -> None:
-        """Write into the run directory what the run is."""
-        ...
-
-    def inputs(self, state: TrainState, steps: range) -> AbstractContextManager[Iterator[tuple[int, Any]]]:
-        """Open the calls that make up `steps`: for each the number of steps that it makes, and its inputs."""
-        ...
-
-    def lower(self, count: int, state: TrainState, inputs: Any) -> Any:
-        """Lower the program of `count` steps: (state, inputs) to the state after them and their metrics."""
-        ...
-
-    def average(self, state: TrainState, heed: Callable[[], None]) -> TrainState:
-        """Return what is kept of the last state. Calls `heed`, which may raise Interrupted, between its steps."""
-        ...
-
-    def measure(self, state: TrainState, last: bool) -> list[Line]:
-        """Measure the state on images that it does not learn from: the lines of the log, without their step."""
-        ...
-
-    def result(self, lines: list[Line]) -> Line:
-        """Return what `result.json` holds of the last measurement."""
-        ...
+from resjax.training.task import Task
 
 
 class Run(NamedTuple):
@@ -82,10 +41,11 @@ def train(experiment: Recipe, run_directory: Path, open_task: Callable[[Sequence
           f"batch-size {experiment.batch_size} does not divide over {len(devices)} devices")
     keep_compiled_programs()
     log = Log(run_directory, f"{experiment.name} seed {experiment.seed}", experiment.steps, experiment.batch_size)
-    with log.doing("loading"), stop_requests(), claimed(run_directory, experiment):
-        if not broadcast_from_first([unfinished(run_directory, experiment)])[0]:
-            return read_result(run_directory) or {}
-        task = open_task(devices, log)
+    with stop_requests(), claimed(run_directory, experiment):
+        with log.doing("loading"):
+            if not broadcast_from_first([unfinished(run_directory, experiment)])[0]:
+                return read_result(run_directory) or {}
+            task = open_task(devices, log)
         with checkpoints(run_directory, clear=True) as manager:
             run = Run(experiment, task, manager, log)
             with log.doing("initializing"):
@@ -125,6 +85,7 @@ def make_steps(run: Run, state: TrainState, metrics: RunningMetrics) -> tuple[Tr
     """
     experiment, begun = run.experiment, int(state.step)
     step, pending, compiled, watch = begun, None, {}, Stopwatch()
+    pauses = [experiment.evaluate_steps, experiment.checkpoint_steps] + [experiment.log_steps] * bool(run.task.watch)
     if begun == experiment.steps:
         return state, metrics
     if begun and begun % experiment.evaluate_steps == 0 and not measured(run, begun):
@@ -138,15 +99,15 @@ def make_steps(run: Run, state: TrainState, metrics: RunningMetrics) -> tuple[Tr
                     compiled[program] = compile_steps(run, step, count, state, inputs)
             state, found = compiled[program](state, inputs)
             if pending is not None:
-                metrics = add_metrics(run, step, metrics, pending, watch)
+                metrics = add_metrics(run, step, metrics, pending, watch, None)
             step, pending = step + count, found
             stop = stop_request(step % experiment.log_steps == 0)
-            if stop or any(step % steps == 0 for steps in (experiment.evaluate_steps, experiment.checkpoint_steps)):
-                metrics, pending = add_metrics(run, step, metrics, pending, watch), None
+            if stop or any(step % steps == 0 for steps in pauses):
+                metrics, pending = add_metrics(run, step, metrics, pending, watch, state), None
                 if step < experiment.steps:
                     with watch.stopped():
                         pause(run, state, metrics, stop)
-    return state, metrics if pending is None else add_metrics(run, step, metrics, pending, watch)
+    return state, metrics if pending is None else add_metrics(run, step, metrics, pending, watch, state)
 
 
 def compile_steps(run: Run, step: int, count: int, state: TrainState, inputs: Any) -> Any:
@@ -158,8 +119,12 @@ def compile_steps(run: Run, step: int, count: int, state: TrainState, inputs: An
     return compiled
 
 
-def add_metrics(run: Run, step: int, metrics: RunningMetrics, found: Any, watch: Stopwatch) -> RunningMetrics:
-    """Add what the call that ended at `step` has found, and tell it. Raises Diverged for a loss that is not finite."""
+def add_metrics(run: Run, step: int, metrics: RunningMetrics, found: Any, watch: Stopwatch,
+                state: TrainState | None) -> RunningMetrics:
+    """Add what the call that ended at `step` has found, and tell it. Raises Diverged for a loss that is not finite.
+
+    The `state` is that of `step`, or None where the next call has it already.
+    """
     found = jax.device_get(found)
     losses = np.atleast_1d(found.loss)
     wrong = np.flatnonzero(~np.isfinite(losses))
@@ -170,6 +135,10 @@ def add_metrics(run: Run, step: int, metrics: RunningMetrics, found: Any, watch:
     line = metrics.line(step, float(np.ravel(found.learning_rate)[-1]))
     if step % run.experiment.log_steps == 0 or step == run.experiment.steps:
         run.log.record(line)
+        if state is not None and run.task.watch:
+            with watch.stopped():
+                if told := run.task.watch(line, state):
+                    run.log.record({"step": step, "kind": "own", **told})
         return metrics.emptied()
     run.log.glance(line)
     return metrics
@@ -215,7 +184,8 @@ def save_and_stop(run: Run, state: TrainState, metrics: RunningMetrics, stop: in
 
 def keep(run: Run, state: TrainState, metrics: RunningMetrics, averaged: bool = False) -> None:
     """Begin to save the state and what belongs to it."""
-    save(run.manager, state, {"window": vars(metrics), "averaged": averaged})
+    with run.log.doing("saving"):
+        save(run.manager, state, {"window": vars(metrics), "averaged": averaged})
 
 
 def measured(run: Run, step: int) -> bool:

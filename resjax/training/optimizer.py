@@ -90,6 +90,12 @@ def plateau_rule(settings: Optimizer) -> optax.GradientTransformationExtraArgs:
 
 
 def learning_rate(opt_state: Any) -> jax.Array:
-    """Read the rate of the last update."""
-    rate: jax.Array = optax.tree_utils.tree_get(opt_state, "rate")
+    """Read the rate of the last update; NaN where an optimizer of one's own keeps none.
+
+    Those that `optax.inject_hyperparams` makes keep theirs.
+    """
+    found = [value for key in ("rate", "learning_rate")
+             for _, value in optax.tree_utils.tree_get_all_with_path(opt_state, key)
+             if isinstance(value, jax.Array) and value.ndim == 0]
+    rate: jax.Array = jnp.float32(found[0] if found else jnp.nan)
     return rate

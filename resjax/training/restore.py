@@ -7,16 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from resjax.data import of_run
 from resjax.errors import BadInput, check
 from resjax.experiment import Experiment
 from resjax.files import expanded
-from resjax.models import VGG, ResNet
 from resjax.network import Network
 from resjax.training.checkpoint import read_latest
 from resjax.training.log import Log
 from resjax.training.optimizer import sgd
-from resjax.training.run_directory import Recipe, read_result, read_run
+from resjax.training.own import model_of, network_of
+from resjax.training.run_directory import Recipe, read_given, read_result, read_run
 from resjax.training.step import TrainState, initial_state, state_digest
 from resjax.variants import StrideIn
 from resjax.weights import Bare, load_weights
@@ -27,26 +26,30 @@ class Trained(NamedTuple):
 
     experiment: Experiment
     classes: tuple[str, ...]
-    model: ResNet | VGG
+    model: Any
     state: TrainState
+
+    def __repr__(self) -> str:
+        return f"Trained({self.experiment}, {self.state})"
 
     @property
     def network(self) -> Network:
         """Return the network as a value."""
-        run = self.experiment
-        return Network(f"{run.name}, step {self.state.step}", run.architecture, run.data, self.classes, self.model,
-                       self.state.variables, of_run(run.data, np.asarray(self.state.mean)))
+        return network_of(self.experiment, self.classes, self.model, self.state)
 
 
-def restore(run_directory: str | Path, device: jax.Device | None = None) -> Trained:
+def restore(run_directory: str | Path, device: jax.Device | None = None, *, model: Any = None) -> Trained:
     """Restore the newest checkpoint of a run onto one device, and of a finished run the one that its result tells of.
 
-    Raises BadInput where there is none, or it is damaged or another. Nothing in the run's folder changes.
+    A `model` of one's own is given again, unless it is a ResNet; of an optimizer of one's own the state is None. Raises
+    BadInput where there is none, or it is damaged or another. Nothing in the run's folder changes.
     """
     run_directory = Path(run_directory)
     experiment, classes, image = read_run(run_directory)
-    model, optimizer = experiment.architecture.model(len(classes)), sgd(experiment.optimizer)
+    model, optimizer = model_of(run_directory, experiment, len(classes), model), sgd(experiment.optimizer)
     shapes = jax.eval_shape(lambda: initial_state(model, optimizer, jnp.zeros(image), experiment.seed))
+    if "optimizer" in (read_given(run_directory) or {}):
+        shapes = shapes.replace(opt_state=None)
     place = jax.sharding.SingleDeviceSharding(device or jax.local_devices()[0])
     return Trained(experiment, classes, model, restore_state(run_directory, experiment, shapes, place))
 
@@ -59,7 +62,7 @@ def restore_state(run_directory: Path, experiment: Recipe, shapes: Any, place: j
         state = read_latest(run_directory, template, result["steps"] if result else None)
     if state is None:
         raise BadInput(f"{run_directory}: no checkpoint yet; its first comes at step {experiment.checkpoint_steps}")
-    check(result is None or state_digest(state) == result["state_digest"],
+    check(result is None or state.opt_state is None or state_digest(state) == result["state_digest"],
           f"{run_directory}: its checkpoint is not the one that result.json tells of; remove result.json, and the same "
           "command measures it again")
     return state
@@ -91,7 +94,7 @@ def load_weights_for(experiment: Experiment) -> Network:
     wanted, std = experiment.architecture, experiment.data.std
     shortcut: Bare = "plain" if wanted.shortcut == "plain" else "A"
     network = load(experiment.initialize_from, stride_in=wanted.stride_in, shortcut=shortcut)
-    title, found = network.architecture.title(), network.preprocessing.std
+    title, found = network.title, network.preprocessing.std
     check(title == wanted.title() and len(found) == len(std) and np.allclose(found, std),
           f"initialize-from: {experiment.initialize_from} holds {title} with std {found}, and the architecture of "
           f"{experiment.name} is {wanted.title()} with data.std {std}")
@@ -106,7 +109,7 @@ def initialize_from(network: Network, first: TrainState, classes: tuple[str, ...
     colours, wanted = network.preprocessing.image_shape[-1], first.mean.shape[-1]
     check(colours == wanted, f"initialize-from: {network.name} is for images of {colours} channels, and these have "
                              f"{wanted}")
-    same = network.classes == classes or (not network.classes and network.model.classes == len(classes))
+    same = network.classes == classes or (not network.classes and network.outputs == len(classes))
     params = dict(network.variables["params"]) | ({} if same else {"fc": first.params["fc"]})
     mean = np.asarray(jax.image.resize(network.mean, first.mean.shape, "linear"))
     log.tell(f"starts from {network.name}{'' if same else '; the last layer is drawn anew'}")

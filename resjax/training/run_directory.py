@@ -118,6 +118,17 @@ def read_described(run_directory: Path, kind: type[Value], about: dict[str, Any]
         raise BadInput(f"{file}: not a run of this version of resjax ({error})") from None
 
 
+def read_given(run_directory: Path) -> dict[str, str] | None:
+    """Read what of a run was given in Python, "model" and "optimizer", by what is told of it; None without a run."""
+    file = run_directory / "experiment.json"
+    if not file.exists():
+        return None
+    given = read_json(file).get("given", {})
+    check(isinstance(given, dict) and all(isinstance(told, str) for told in given.values()),
+          f"{file}: 'given' is {given!r}; it is an object of texts")
+    return dict(given)
+
+
 def write_run(run_directory: Path, experiment: Recipe, about: dict[str, Any], devices: Any) -> None:
     """Write what a run is, what is to be told of its images, and what it runs on."""
     if is_first():

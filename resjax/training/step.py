@@ -30,6 +30,10 @@ class TrainState(struct.PyTreeNode):
     batch_stats: Any
     opt_state: Any
 
+    def __repr__(self) -> str:
+        parameters = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+        return f"TrainState(step {self.step}, {parameters:,} parameters)"
+
     @property
     def variables(self) -> dict[str, Any]:
         """What `model.apply` takes."""
@@ -73,7 +77,7 @@ def train_step(model: nn.Module, optimizer: optax.GradientTransformationExtraArg
 
     def mean_loss(params: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array, Any]]:
         logits, updated = model.apply({"params": params, "batch_stats": state.batch_stats}, batch.images,
-                                      train=True, mutable=["batch_stats"])
+                                      train=True, mutable=["batch_stats"], rngs=dropout(state))
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
         wrong = logits.argmax(-1) != batch.labels
         return losses.mean(), (losses.sum(), wrong.sum(), updated.get("batch_stats", {}))
@@ -84,6 +88,11 @@ def train_step(model: nn.Module, optimizer: optax.GradientTransformationExtraArg
     state = state.replace(step=state.step + 1, params=optax.apply_updates(state.params, updates),
                           batch_stats=batch_stats, opt_state=opt_state)
     return state, Metrics(loss, wrong, jnp.int32(images), learning_rate(opt_state))
+
+
+def dropout(state: TrainState) -> dict[str, jax.Array]:
+    """Give the key by which a network of one's own may drop units out in the state's step."""
+    return {"dropout": jax.random.fold_in(jax.random.fold_in(state.key, 2), state.step)}
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=4)
@@ -159,8 +168,9 @@ def add_batch_statistics(model: nn.Module, make_batch: MakeBatch, count: int, st
 
     def add(carry: tuple[jax.Array, Any], _: None) -> tuple[tuple[jax.Array, Any], None]:
         step, sums = carry
-        batch = make_batch(state.replace(step=step), inputs)
-        _, updated = exact.apply(state.variables, batch.images, train=True, mutable=["batch_stats"])
+        here = state.replace(step=step)
+        _, updated = exact.apply(state.variables, make_batch(here, inputs).images, train=True, mutable=["batch_stats"],
+                                 rngs=dropout(here))
         return (step + 1, jax.tree.map(jnp.add, sums, updated["batch_stats"])), None
 
     (_, sums), _ = repeated(add, (state.step, sums), count)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save
 
-from resjax.errors import BadInput
+from resjax.errors import BadInput, check
 from resjax.files import folder_aside, remove_leftovers, write_json
 from resjax.models import VGG
 from resjax.network import Network, check_last_layer, imagenet_classes
@@ -59,6 +59,10 @@ def check_form(network: Network, to: Form) -> None:
     """Raise BadInput unless the other side has a network that computes the same."""
     check_last_layer(network)
     architecture = network.architecture
+    if architecture is None:
+        check(to == "stablehlo", f"{network.name} is a network of your own, and --to {to} has none like it; this one "
+                                 "goes --to stablehlo")
+        return
     family, depth, shortcut = architecture.family, architecture.depth, architecture.shortcut
     wide = depth >= 50
     v15 = not wide or architecture.stride_in == "3x3"
@@ -97,10 +101,11 @@ def write_huggingface(network: Network, folder: Path) -> None:
     """Write what `from_pretrained` reads; an image processor only for a mean of one colour, as it knows no other."""
     write_safetensors("huggingface", network, folder)
     architecture = network.architecture
+    assert architecture is not None
     kind, blocks = IMAGENET[architecture.depth]
     names = imagenet_classes()
     labels = {str(i): names.get(name, name) for i, name in enumerate(network.classes)} or {
-        str(i): f"LABEL_{i}" for i in range(network.model.classes)}
+        str(i): f"LABEL_{i}" for i in range(network.outputs)}
     write_json(folder / "config.json", {
         "architectures": ["ResNetForImageClassification"], "model_type": "resnet", "dtype": "float32",
         "num_channels": network.preprocessing.image_shape[-1], "embedding_size": 64, "depths": blocks,

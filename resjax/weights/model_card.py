@@ -5,7 +5,7 @@ from importlib.metadata import version
 from typing import NamedTuple
 
 from resjax.analysis import count_macs, count_parameters
-from resjax.models import VGG
+from resjax.experiment import Architecture
 from resjax.network import Network
 from resjax.weights.metadata import Entry
 
@@ -71,13 +71,14 @@ class Measured(NamedTuple):
 def model_card(network: Network, to: str, images: Entry, errors: Sequence[Measured], recipe: str) -> str:
     """Write the card; without errors it says that none were measured."""
     shape = height, width, channels = network.preprocessing.image_shape
-    values = {"depth": network.architecture.depth, "classes": network.model.classes, "height": height, "width": width,
-              "channels": channels, "blocks": "" if isinstance(network.model, VGG) else network.model.blocks[0]}
-    own = f"{to}-{network.architecture.family}"
+    paper = network.architecture or Architecture()  # one's own goes to stablehlo alone, which does not ask
+    values = {"depth": paper.depth, "classes": network.outputs, "height": height, "width": width,
+              "channels": channels, "blocks": getattr(network.model, "blocks", ("",))[0]}
+    own = f"{to}-{paper.family}"
     use = own if own in USE else to
     parts = [
         f"# {network.name}",
-        f"{network.architecture.title()}, {network.model.classes} classes: "
+        f"{network.title}, {network.outputs} classes: "
         f"{count_parameters(network.model, shape):,} parameters, "
         f"{count_macs(network.model, shape):,} multiply-adds for an image of {height}x{width}.",
         "## Errors", table(errors), "## Use", USE[use].format(**values)]

@@ -1,0 +1,169 @@
+"""One's own network, images, optimizer and callback go through the one loop: the same folder, and exact resume."""
+
+import json
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+
+import resjax
+from resjax import BadInput, BasicBlock, Bottleneck, Data, Interrupted, cifar_resnet, load_data, read_metrics, train
+from resjax.training import restore
+
+ONE = jax.devices()[:1]
+
+
+class Wide(nn.Module):
+    """A network of one's own, with dropout, and with blocks as they come."""
+
+    width: int = 8
+
+    @nn.compact
+    def __call__(self, x, *, train=False):
+        x = BasicBlock(filters=self.width)(x, train=train)
+        x = Bottleneck(filters=2, stride=2)(x, train=train).mean((1, 2))
+        return nn.Dense(10)(nn.Dropout(0.2, deterministic=not train)(x))
+
+
+class Linear(nn.Module):
+    """One fully connected layer."""
+
+    @nn.compact
+    def __call__(self, x, *, train=False):
+        return nn.Dense(10, kernel_init=nn.initializers.zeros)(x.reshape(len(x), -1) / 64)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    data = load_data(Data())
+    return resjax.dataset((data.train.pixels[..., 0], data.train.labels), tuple(data.test), data.classes)
+
+
+@pytest.fixture(scope="module")
+def parts(digits):
+    return {"model": Wide(), "data": digits, "optimizer": optax.adamw(optax.cosine_decay_schedule(3e-3, 6))}
+
+
+def norm(line, network):
+    return {"norm": sum(float(jnp.square(w).sum()) for w in jax.tree.leaves(network.variables["params"]))}
+
+
+@pytest.fixture(scope="module")
+def folder(small, tmp_path_factory, parts, digits):
+    """Four runs: everything of one's own, a narrow ResNet, and twice a linear network by the experiment's optimizer."""
+    root = tmp_path_factory.mktemp("runs")
+    train(small(), root / "a", ONE, **parts, callback=norm)
+    train(small(steps=2), root / "b", ONE, model=cifar_resnet(8, filters=4, ghost_batch_size=None), data=digits,
+          optimizer=optax.sgd(0.1))
+    for seed in (0, 1):
+        train(small(steps=2, seed=seed), root / f"linear{seed}", ONE, model=Linear())
+    return root
+
+
+def test_a_run_with_everything_of_ones_own_is_cut_off_and_goes_on(small, tmp_path, folder, parts):
+    """The same bits and the same log as without a stop: of the network the dropout, of the optimizer the schedule."""
+    def cut(line, network):
+        if line["step"] == 4:
+            raise Interrupted("enough", 2)
+        return norm(line, network)
+
+    with pytest.raises(Interrupted):
+        train(small(), tmp_path, ONE, **parts, callback=cut)
+    assert int(restore(tmp_path, model=Wide()).state.step) == 2
+    resumed = train(small(), tmp_path, ONE, **parts, callback=norm)
+    assert resumed["state_digest"] == json.loads((folder / "a" / "result.json").read_text())["state_digest"]
+    whole, cut_off = ([line for line in read_metrics(place) if line["kind"] != "compile"]
+                      for place in (folder / "a", tmp_path))
+    for lines in (whole, cut_off):
+        assert [(line["kind"], line["step"]) for line in lines] == [
+            (kind, step) for step in (2, 4, 6) for kind in ("train", "own")] + [("test", 6)]
+    assert [line["norm"] for line in whole[1:-1:2]] == [line["norm"] for line in cut_off[1:-1:2]]
+    assert "learning_rate" not in whole[0]  # this optimizer keeps none
+
+
+def test_what_was_given_is_told_and_asked_for_again(small, folder, parts, digits):
+    given = json.loads((folder / "a" / "experiment.json").read_text())["given"]
+    assert given == {"model": "Wide()",
+                     "optimizer": "ScaleByAdam, ScaleBySchedule: given in Python, its values are not kept here"}
+    for changed, message in (({"model": Wide(width=4)}, r"its model is Wide\(\), and here Wide\(width=4\)"),
+                             ({"model": None}, "here the one of its experiment: give model= as it was"),
+                             ({"optimizer": None}, "ScaleByAdam.* give optimizer= as it was"),
+                             ({"data": replace(digits, train=digits.test)}, "training images: 1437, here 360"),
+                             ({"data": None}, "data.source: 'arrays', here 'digits'")):
+        with pytest.raises(BadInput, match=message):
+            train(small(), folder / "a", ONE, **parts | changed)
+    with pytest.raises(BadInput, match=r"given in Python, Wide\(\): give it again, resjax.restore"):
+        resjax.load(folder / "a")
+
+
+def test_a_resnet_of_ones_own_width_is_read_back_without_being_given(folder, digits, tmp_path):
+    network = resjax.load(folder / "b")
+    assert network.model == cifar_resnet(8, filters=4, ghost_batch_size=None)
+    assert network.title == repr(network.model) == (
+        "ResNet(blocks=(1, 1, 1), filters=4, classes=10, ghost_batch_size=None)")
+    result = json.loads((folder / "b" / "result.json").read_text())
+    assert resjax.evaluate(network, digits.test).top1_error == result["test_top1_error"]
+    with pytest.raises(BadInput, match="a network of your own, and --to torchvision has none like it"):
+        resjax.export(network, "torchvision", tmp_path / "out")
+    assert resjax.embed(network, digits.test.pixels[:2]).shape == (2, 16)
+
+
+def test_ones_own_optimizer_makes_the_steps_of_optax(small, tmp_path, digits):
+    """Two steps of Adam, against optax on gradients in closed form: of a linear network and whole sets as batches."""
+    some = resjax.dataset((digits.train.pixels[:32], digits.train.labels[:32]), classes=digits.classes)
+    run = small(steps=2, data=Data(pad=0, flip=False))
+    optimizer = optax.inject_hyperparams(optax.adam)(learning_rate=0.01)
+    result = train(run, tmp_path, ONE, model=Linear(), data=some, optimizer=optimizer)
+    assert "test_top1_error" not in result  # no test images
+    found = restore(tmp_path, model=Linear()).state.params["Dense_0"]["kernel"]
+    x = (np.float64(some.train.pixels) - np.float64(some.train.pixels).mean(0)).reshape(32, -1) / 64
+    kernel, bias, adam = np.zeros((64, 10)), np.zeros(10), optax.adam(0.01)
+    state = adam.init((kernel, bias))
+    for _ in range(2):
+        p = jax.nn.softmax(x @ kernel + bias) - np.eye(10)[some.train.labels]
+        updates, state = adam.update((jnp.asarray(x.T @ p / 32), p.mean(0)), state)
+        kernel, bias = kernel + updates[0], bias + updates[1]
+    np.testing.assert_allclose(found, kernel, atol=2e-4)
+    assert read_metrics(tmp_path, "train")[0]["learning_rate"] == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(("train_images", "message"), [
+    ((np.zeros((4, 8, 8)), np.zeros(4, int)), "train: pixels are float64"),
+    ((np.zeros((4, 8), np.uint8), np.zeros(4, int)), r"train: pixels are uint8 \[4, 8\]"),
+    ((np.zeros((4, 8, 8), np.uint8), np.zeros(3, int)), r"train: labels are int64 \[3\]; they are whole numbers \[4\]"),
+    ((np.zeros((4, 8, 8), np.uint8), np.zeros(4)), "train: labels are float64"),
+    ((np.zeros((4, 8, 8), np.uint8), np.array([0, 1, 2, 3])), "image 2 of the train split has label 2")])
+def test_arrays_of_another_form_are_named(train_images, message):
+    with pytest.raises(BadInput, match=message):
+        resjax.dataset(train_images, classes=("a", "b"))
+
+
+def test_runs_beside_each_other(folder):
+    records = resjax.runs(folder)
+    assert [record["run"] for record in records] == ["a", "b", "linear0", "linear1"]
+    assert [record["seed"] for record in records] == [0, 0, 0, 1]
+    assert [record["network"] for record in records][2:] == ["Linear()", "Linear()"]
+    assert [record["optimizer.learning_rate"] for record in records] == [None, None, 0.05, 0.05]
+    assert [record["optimizer"] is None for record in records] == [False, False, True, True]
+    assert "batch_size" not in records[0]
+    assert [record["step"] for record in records] == [6, 2, 2, 2]
+    assert records[2]["test_top1_error"] == json.loads(
+        (folder / "linear0" / "result.json").read_text())["test_top1_error"]
+    assert len({tuple(record) for record in records}) == 1  # the same keys: a table
+    with pytest.raises(BadInput, match="no run lies there"):
+        resjax.runs(folder / "a" / "checkpoints")
+
+
+def test_what_is_printed_fits_a_screen(small, folder, digits):
+    result = train(small(steps=2), folder / "linear0", ONE, model=Linear())
+    trained = restore(folder / "b")
+    shown = [repr(value) for value in (small(), result, trained, trained.state, trained.network, digits, digits.test,
+                                       trained.network.classifier, cifar_resnet(20, filters=32))]
+    assert max(map(len, shown)) < 400
+    assert not [text for text in shown if "array(" in text or "\n" in text]
+    assert shown[0].startswith("Experiment(name='small', architecture=Architecture(depth=8, ghost_batch_size=16), ")
+    assert shown[-1] == "ResNet(blocks=(3, 3, 3), filters=32, classes=10)"
