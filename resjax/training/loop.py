@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import CheckpointManager
 
+from resjax.data import leave_import
 from resjax.distributed import broadcast_from_first, is_first, largest, wait_for_all
 from resjax.errors import Diverged, Interrupted, check
 from resjax.files import write_json
@@ -78,6 +79,7 @@ def train(experiment: Recipe, run_directory: Path, open_task: Callable[[Sequence
     Raises BadInput for wrong data or a run directory that is not this experiment's, Diverged where the loss is no
     longer finite, Interrupted after Ctrl-C, SIGTERM or SIGHUP with the state saved, OSError where the disk is full.
     """
+    leave_import()
     check(experiment.batch_size % len(devices) == 0,
           f"batch-size {experiment.batch_size} does not divide over {len(devices)} devices")
     keep_compiled_programs()
