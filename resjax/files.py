@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -28,6 +29,16 @@ def expanded(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         raise BadInput(f"{path}: there is no such user, or no home folder is known") from None
+
+
+def file_name(text: str) -> str:
+    """Turn what something is called into the name of a file or folder, which stays in the folder that it is put into.
+
+    A plain name stays as it is; where a sign or the length is changed, a digest tells it from others.
+    """
+    plain = re.sub(r"[^\w .+=,@-]", "-", text)[:60].lstrip(" .-")
+    seal = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return plain if plain == text and plain else f"{plain or 'run'}-{seal}"
 
 
 def regular(file: Path) -> Path:
