@@ -50,28 +50,44 @@ def regular(file: Path) -> Path:
 def write_aside(file: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a new file in the same folder, then put it in place of `file` at once.
 
-    Raises BadInput where a folder or a device, which is not to be replaced, has that name.
+    Raises BadInput where a folder or a device, which is not to be replaced, has that name; OSError, naming the file,
+    where the disk is full or cannot be written.
     """
     regular(file)
     remove_leftovers(file)
     aside = file.with_name(f".{file.name}.aside-{os.getpid()}{file.suffix}")
+    with writing(file):
+        try:
+            aside.touch()
+            with in_use(aside):
+                write(aside)
+                with aside.open("rb+") as written:
+                    os.fsync(written.fileno())
+                os.replace(aside, file)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Let an OSError within the block say, in one line, that this is what cannot be written, and why."""
     try:
-        aside.touch()
-        with in_use(aside):
-            write(aside)
-            with aside.open("rb+") as written:
-                os.fsync(written.fileno())
-            os.replace(aside, file)
-    finally:
-        aside.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.errno is None:  # it says what it is of already
+            raise
+        raise OSError(f"{path}: it cannot be written ({error.strerror})") from None
 
 
 @contextmanager
 def folder_aside(folder: Path) -> Iterator[Path]:
-    """Give a new folder beside `folder`, removed at the end of the block: what is made whole in it is moved there."""
+    """Give a new folder beside `folder`, removed at the end of the block: what is made whole in it is moved there.
+
+    OSError, naming the folder, where the disk is full or cannot be written.
+    """
     remove_leftovers(folder)
     beside, prefix = folder.absolute().parent, f".{folder.name}.aside-"
-    with tempfile.TemporaryDirectory(dir=beside, prefix=prefix) as aside, in_use(Path(aside)):
+    with writing(folder), tempfile.TemporaryDirectory(dir=beside, prefix=prefix) as aside, in_use(Path(aside)):
         yield Path(aside)
 
 

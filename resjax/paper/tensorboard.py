@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from resjax.errors import BadInput
+from resjax.files import writing
 from resjax.paper.report import find_runs
 from resjax.training import read_metrics
 
@@ -20,7 +21,7 @@ def write_tensorboard(folder: Path, out: Path) -> None:
         logs = out / run_directory.relative_to(folder)
         if any(logs.glob("events.*")):
             raise BadInput(f"{logs} holds logs already; choose another folder, or remove them")
-        with SummaryWriter(str(logs)) as writer:
+        with writing(logs), SummaryWriter(str(logs)) as writer:
             for line in read_metrics(run_directory):
                 for key in line.keys() - {"step", "kind"}:
                     writer.add_scalar(f"{line['kind']}/{key}", line[key], line["step"])

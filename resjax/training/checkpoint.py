@@ -6,10 +6,11 @@ its threads fail one by one: hence the seal, and that it is verified before Orba
 
 import json
 import logging
+import re
 import shutil
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,12 @@ import orbax.checkpoint as ocp
 from resjax.distributed import broadcast_from_first, is_first, wait_for_all
 from resjax.errors import BadInput, Diverged
 from resjax.files import digest
+from resjax.serialization import brief
 from resjax.training.step import TrainState, named_leaves
 
-logging.getLogger("absl").addFilter(lambda record: "Metadata file" not in record.getMessage())  # the seal decides
+# Orbax tells in pages what it then raises, and warns of files that are missing, of which the seal decides
+logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname or (
+    record.levelno < logging.ERROR and "Metadata file" not in record.getMessage()))
 
 KEPT = 3
 SEAL = "digests.json"
@@ -48,9 +52,10 @@ def checkpoints(run_directory: Path, *, clear: bool) -> Iterator[ocp.CheckpointM
         async_options=ocp.AsyncOptions(post_finalization_callback=seal)))
     try:
         yield manager
-        manager.wait_until_finished()
+        finish_saves(manager)
     finally:
-        manager.close()
+        with suppress(Exception):  # which was raised already
+            manager.close()
 
 
 def remove_old(folder: Path) -> None:
@@ -75,13 +80,29 @@ def save(manager: ocp.CheckpointManager, state: TrainState, meta: dict[str, Any]
     if broken:
         raise Diverged(f"{broken[0]} is no longer finite after step {step}")
     meta = meta | {"shapes": {name: leaf.shape for name, leaf in leaves}}
-    try:
+    with failures_told(manager):
         if step in manager.all_steps():
             manager.delete(step)
         manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state),
                                                    meta=ocp.args.JsonSave(meta)))
+
+
+def finish_saves(manager: ocp.CheckpointManager) -> None:
+    """Wait until what was saved lies on disk. Raises OSError where that failed."""
+    with failures_told(manager):
+        manager.wait_until_finished()
+
+
+@contextmanager
+def failures_told(manager: ocp.CheckpointManager) -> Iterator[None]:
+    """Turn what Orbax raises, of many kinds and lengths, into an OSError of one line."""
+    try:
+        yield
     except Exception as error:
-        raise OSError(f"{manager.directory}: a checkpoint could not be written: {error}") from error
+        cause = re.search(r"[^:]*(?= \[os_error_code=)", str(error))  # as TensorStore quotes the system
+        why = error.strerror if isinstance(error, OSError) else cause[0].strip() if cause else brief(error)
+        raise OSError(f"{manager.directory}: a checkpoint could not be written ({why}); the same command goes on from "
+                      "the one before it") from None
 
 
 def restore_latest(manager: ocp.CheckpointManager, template: TrainState) -> tuple[TrainState, dict[str, Any]] | None:

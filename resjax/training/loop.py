@@ -16,7 +16,7 @@ from resjax.errors import Diverged, Interrupted, check
 from resjax.files import write_json
 from resjax.interrupt import requested, requests, stop_requests
 from resjax.platform import keep_compiled_programs
-from resjax.training.checkpoint import checkpoints, restore_latest, save
+from resjax.training.checkpoint import checkpoints, finish_saves, restore_latest, save
 from resjax.training.log import MEASURED, Line, Log, RunningMetrics, Stopwatch, read_metrics, rewind_metrics
 from resjax.training.run_directory import Recipe, claimed, environment, read_result, unfinished
 from resjax.training.step import TrainState, state_digest
@@ -98,7 +98,7 @@ def train(experiment: Recipe, run_directory: Path, open_task: Callable[[Sequence
                     state = task.average(state, lambda: heed_stop(run, state, metrics))
                     keep(run, state, metrics, averaged=True)
             with log.doing("saving"):
-                manager.wait_until_finished()
+                finish_saves(manager)
             result = finish(run, state, metrics) | environment(devices)
             if is_first():
                 write_json(run_directory / "result.json", result)
@@ -210,7 +210,7 @@ def save_and_stop(run: Run, state: TrainState, metrics: RunningMetrics, stop: in
     step = int(state.step)
     if run.manager.latest_step() != step:
         keep(run, state, metrics)
-        run.manager.wait_until_finished()
+        finish_saves(run.manager)
     raise Interrupted(f"{Signals(stop).name}: saved step {step} of {run.experiment.steps} in {run.log.run_directory}; "
                       "the same command goes on from there", stop)
 

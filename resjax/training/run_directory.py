@@ -4,10 +4,10 @@ import fcntl
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import jax
 
@@ -55,32 +55,35 @@ def claimed(run_directory: Path, experiment: Recipe) -> Iterator[None]:
     """
     with ExitStack() as held:
         def claim() -> None:
-            held.enter_context(lock(run_directory))
+            held.enter_context(locked(run_directory))
             check_same_run(run_directory, experiment)
 
         told_by_first(claim)
         yield
 
 
-def lock(run_directory: Path) -> IO[str]:
-    """Open and lock a file of the folder. Raises BadInput where that cannot be."""
+@contextmanager
+def locked(run_directory: Path) -> Iterator[None]:
+    """Hold the lock of a folder. Raises BadInput where it cannot be written, or another process holds it."""
+    descriptor = -1
     try:
         run_directory.mkdir(parents=True, exist_ok=True)
-        file = (run_directory / ".lock").open("a+")
+        descriptor = os.open(run_directory / ".lock", os.O_RDWR | os.O_CREAT)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, str(os.getpid()).encode())
     except OSError as error:
-        raise BadInput(f"{run_directory}: this run directory cannot be written ({error.strerror}); choose another "
-                       "by --workdir") from None
+        holder = os.read(descriptor, 20).decode(errors="replace") if isinstance(error, BlockingIOError) else ""
+        with suppress(OSError):
+            os.close(descriptor)
+        why = (f"process {holder or '(unknown)'} is training there; wait for it, stop it, or choose another --workdir"
+               if isinstance(error, BlockingIOError) else
+               f"this run directory cannot be written ({error.strerror}); choose another by --workdir")
+        raise BadInput(f"{run_directory}: {why}") from None
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        with file:
-            file.seek(0)
-            raise BadInput(f"{run_directory}: process {file.read().strip() or '(unknown)'} is training there; wait for "
-                           "it, stop it, or choose another --workdir") from None
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
-    return file
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def check_same_run(run_directory: Path, experiment: Recipe) -> None:
