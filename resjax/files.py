@@ -76,7 +76,8 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno is None:  # it says what it is of already
             raise
-        raise OSError(f"{path}: it cannot be written ({error.strerror})") from None
+        why = error.strerror if error.strerror.isprintable() else os.strerror(error.errno)  # not HDF5's lines
+        raise OSError(f"{path}: it cannot be written ({why})") from None
 
 
 @contextmanager

@@ -8,9 +8,12 @@ import json
 import logging
 import re
 import shutil
+import sys
+import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +27,21 @@ from resjax.files import digest
 from resjax.serialization import brief
 from resjax.training.step import TrainState, named_leaves
 
-# Orbax tells in pages what it then raises, and warns of files that are missing, of which the seal decides
-logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname or (
-    record.levelno < logging.ERROR and "Metadata file" not in record.getMessage()))
-
 KEPT = 3
 SEAL = "digests.json"
+
+def is_news(record: logging.LogRecord) -> bool:
+    """Say whether a line of a library's is to be shown.
+
+    Orbax's threads tell in pages what it raises, too, and of missing files, of which the seal decides.
+    """
+    error = "".join(traceback.format_exception(record.exc_info[1])) if record.exc_info else ""
+    of_orbax = "orbax" in f"{record.pathname} {error}"
+    return not of_orbax or (record.levelno < logging.ERROR and "Metadata file" not in record.getMessage())
+
+
+for library in ("absl", "asyncio"):
+    logging.getLogger(library).addFilter(is_news)
 
 
 @contextmanager
@@ -50,12 +62,20 @@ def checkpoints(run_directory: Path, *, clear: bool) -> Iterator[ocp.CheckpointM
     manager = ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(
         max_to_keep=KEPT, cleanup_tmp_directories=clear,
         async_options=ocp.AsyncOptions(post_finalization_callback=seal)))
+    hook, sys.excepthook = sys.excepthook, partial(unless_stopped, sys.excepthook)
     try:
         yield manager
         finish_saves(manager)
     finally:
         with suppress(Exception):  # which was raised already
             manager.close()
+    sys.excepthook = hook  # not where a save has failed, as its threads may still be at work
+
+
+def unless_stopped(hook: Callable[..., object], kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Show what a thread raises, but where a save has failed and other parts of it find that it is over."""
+    if str(error) != "Event loop is closed":
+        hook(kind, error, trace)
 
 
 def remove_old(folder: Path) -> None:
