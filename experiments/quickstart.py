@@ -15,6 +15,7 @@ from typing import Any
 
 from resjax import Architecture, Data, Experiment, Optimizer
 from resjax.command_line import script
+from resjax.files import write_aside, write_text
 from resjax.progress import one_by_one, working
 from resjax.terminal import say, say_table
 
@@ -66,7 +67,7 @@ def draw(curves: dict[str, list[dict[str, Any]]], file: Path) -> None:
         axis.grid(alpha=0.3)
         axis.legend()
     axes[0].set_ylabel("training loss (cross-entropy)")
-    figure.savefig(file, dpi=150)
+    write_aside(file, lambda aside: figure.savefig(aside, dpi=150))
     plt.close(figure)
 
 
@@ -83,7 +84,7 @@ def quickstart(workdir: Path = Path("runs/quickstart")) -> None:
     results = {run.name: train(run, workdir / run.name) for run in one_by_one(RUNS, works)}
     curves = {name: read_metrics(workdir / name, "train") for name in EXPERIMENTS}
     text = f"{table(results, curves)}\n\n{verdict(curves)}\n"
-    (workdir / "table.md").write_text(text)
+    write_text(workdir / "table.md", text)
     draw(curves, workdir / "curves.png")
     say_table(f"\n{text}")
     say(f"In {workdir}: table.md, curves.png. Next: resjax reproduce article, resjax report {workdir}")

@@ -3,14 +3,16 @@
 import os
 import platform
 import sys
+import time
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from resjax import progress
+from resjax import peers, progress
 from resjax.commands import COMMANDS, GROUPS
-from resjax.errors import BadInput, Diverged, Interrupted
-from resjax.interrupt import stop_requests
+from resjax.errors import BadInput, Diverged, Interrupted, Lost
+from resjax.interrupt import many_processes, stop_requests
 from resjax.terminal import harmless, say, tell
 from resjax.version import __version__
 
@@ -110,19 +112,28 @@ def guarded(action: Callable[[], Any]) -> int:
     except BrokenPipeError:  # whoever reads, as `head` does, has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (Diverged, OSError) as error:
+    except (Diverged, Lost, OSError) as error:
         return failed(str(error), 1)
     except KeyboardInterrupt:
         return failed("stopped", 130)
+    except Exception:
+        if not many_processes():
+            raise
+        return failed(traceback.format_exc(), 1)
     finally:
         progress.clear()
     return 0
 
 
 def failed(message: str, code: int) -> int:
-    """Say why, where nothing else is shown any more."""
+    """Say why, where nothing else is shown any more. Of many processes, this one ends here: the others hear of it."""
+    if many_processes() and code == 1:
+        time.sleep(2 * peers.GRACE)  # where another's death is the cause, the watch says so, and ends this process
+    peers.Here.ending = True
     progress.clear()
     tell(f"resjax: {harmless(message)}")
+    if many_processes():
+        peers.end_at_once(code)
     return code
 
 

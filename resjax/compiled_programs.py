@@ -4,6 +4,7 @@ JAX writes them without one, in place, and never again: a program that is cut of
 start with a warning, and one with a flipped byte may run.
 """
 
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,9 @@ class SealedPrograms:
         return None
 
     def put(self, key: str, program: bytes) -> None:
-        """Keep a program."""
-        self.kept.put(key, sha256(program).digest() + program)
+        """Keep a program; none where the disk is full or cannot be written, of which `resjax doctor` tells."""
+        with suppress(OSError):
+            self.kept.put(key, sha256(program).digest() + program)
 
 
 def seal_programs() -> None:

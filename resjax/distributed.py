@@ -1,12 +1,14 @@
 """Many processes as one: joined by JAX, of one mind in what is decided, and only the first of them writes files."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from resjax import peers
 from resjax.errors import BadInput
 from resjax.progress import Screen
 
@@ -17,11 +19,24 @@ def join() -> None:
     Raises BadInput where there is no such launcher, or the others do not answer.
     """
     try:
-        jax.distributed.initialize()
+        jax.distributed.initialize(heartbeat_timeout_seconds=int(peers.SILENCE))
     except (RuntimeError, ValueError) as error:
         raise BadInput(f"--distributed: JAX cannot join processes here ({error}); start one per host (or per GPU) with "
                        "srun, mpirun, Kubernetes or on a TPU pod, or leave the flag out") from None
     Screen.silent = not is_first()
+    if jax.process_count() > 1:
+        watch_each_other()
+
+
+def watch_each_other() -> None:
+    """Let every process end where another dies: the first listens to all, and all to the first."""
+    from jax._src.distributed import global_state  # the public API does not say where the first process is
+
+    key, count = os.urandom(peers.KEY), jax.process_count()
+    port, gather = peers.listen(key, count) if is_first() else (0, None)
+    port, *numbers = broadcast_from_first([port, *key]).tolist()
+    host = (global_state.coordinator_address or "").rpartition(":")[0]
+    peers.watch(gather or (lambda: peers.come(host, port, bytes(numbers), jax.process_index())), count)
 
 
 def batch_sharding(devices: Sequence[jax.Device]) -> NamedSharding:
@@ -43,6 +58,21 @@ def is_first() -> bool:
 def broadcast_from_first(numbers: np.ndarray | list[int]) -> np.ndarray:
     """Return what the first process passes in; the others pass in the same shape."""
     return np.asarray(multihost_utils.broadcast_one_to_all(np.asarray(numbers)))
+
+
+def told_by_first(action: Callable[[], object]) -> None:
+    """Let the first process do what may be refused. Raises its BadInput in all processes."""
+    message = b""
+    if is_first():
+        try:
+            action()
+        except BadInput as error:
+            message = str(error).encode()
+    if jax.process_count() > 1:
+        (length,) = broadcast_from_first([len(message)])
+        message = bytes(broadcast_from_first(np.frombuffer(message or bytes(length), np.uint8))) if length else b""
+    if message:
+        raise BadInput(message.decode())
 
 
 def largest(number: int) -> int:

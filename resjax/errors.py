@@ -15,6 +15,10 @@ class Diverged(RuntimeError):
     """The loss, or a parameter, is no longer finite; the message names the step. Exit code 1."""
 
 
+class Lost(RuntimeError):
+    """A process that this one needs has died; the message says which, and how to go on. Exit code 1."""
+
+
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, SIGTERM or SIGHUP, with the state saved; the message says how to go on. Exit code 128 + `signal`."""
 

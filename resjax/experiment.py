@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 OF_RESNETS = {"stride_in": "1x1", "initialization": "fan_in", "precision": "float32", "frozen_batch_norm": False}
 
 Resize = Literal["area", "pillow-bilinear", "pillow-bicubic"]
-Count = Annotated[int, Must("be at least 1", lambda n: n >= 1), Must("fit in 32 bits", lambda n: n < 2**31)]
-Natural = Annotated[int, Must("be at least 0", lambda n: n >= 0), Must("fit in 32 bits", lambda n: n < 2**31)]
+In32Bits = Must("fit in 32 bits", lambda n: n < 2**31)
+Count = Annotated[int, Must("be at least 1", lambda n: n >= 1), In32Bits]
+Natural = Annotated[int, Must("be at least 0", lambda n: n >= 0), In32Bits]
 Positive = Annotated[float, Must("be above 0", lambda x: x > 0)]
 NonNegative = Annotated[float, Must("be at least 0", lambda x: x >= 0)]
 
@@ -26,7 +27,7 @@ class Architecture:
 
     family: Literal["cifar", "imagenet", "vgg"] = "cifar"
     """cifar: the nets of section 4.2, for small images. imagenet: those of Table 1. vgg: their reference."""
-    depth: int = 20
+    depth: Count = 20
     """Weighted layers. cifar: 6n+2, that is 8, 14, 20, 26, 32, ... imagenet: 18, 34, 50, 101, 152. vgg: 16, 19, which
     have neither shortcuts nor batch norm."""
     shortcut: Option = "A"
@@ -109,7 +110,7 @@ class Photographs:
     (a prepared TFDS set)."""
     directory: Path | None = None
     """Where prepared TFDS sets lie; by default RESJAX_DATA, else TFDS's own ~/tensorflow_datasets."""
-    size: Annotated[int, Must("be at least 32, as the network halves it five times", lambda n: n >= 32)] = 224
+    size: Annotated[int, Must("be at least 32, as the network halves it five times", lambda n: n >= 32), In32Bits] = 224
     """Height and width of the crops that the network is trained on, in pixels."""
     crop: Literal["scale", "area"] = "scale"
     """scale: the shorter side resized at random within `shorter_side`, then a crop (section 3.4). area: a crop of 8 to
@@ -214,6 +215,8 @@ class Experiment:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        check(self.steps + self.precise_batch_norm_steps < 2**31,
+              "steps and precise-batch-norm-steps together must fit in 32 bits")
         channels, ghosts = image_shape(self.data)[-1], self.architecture.ghost_batch_size
         check(len(self.data.std) in (0, channels) or self.data.source == "arrays",
               f"data.std has {len(self.data.std)} values, and images of {channels} channels")

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -30,6 +31,16 @@ def expanded(path: str | Path) -> Path:
         raise BadInput(f"{path}: there is no such user, or no home folder is known") from None
 
 
+def file_name(text: str) -> str:
+    """Turn what something is called into the name of a file or folder, which stays in the folder that it is put into.
+
+    A plain name stays as it is; where a sign or the length is changed, a digest tells it from others.
+    """
+    plain = re.sub(r"[^\w .+=,@-]", "-", text)[:60].lstrip(" .-")
+    seal = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return plain if plain == text and plain else f"{plain or 'run'}-{seal}"
+
+
 def regular(file: Path) -> Path:
     """Return what is a file or not there. Raises BadInput for a folder, a device or a FIFO, which may have no end."""
     check(not file.exists() or file.is_file(), f"{file}: it is no file, but a folder, a device or a FIFO")
@@ -39,28 +50,45 @@ def regular(file: Path) -> Path:
 def write_aside(file: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a new file in the same folder, then put it in place of `file` at once.
 
-    Raises BadInput where a folder or a device, which is not to be replaced, has that name.
+    Raises BadInput where a folder or a device, which is not to be replaced, has that name; OSError, naming the file,
+    where the disk is full or cannot be written.
     """
     regular(file)
     remove_leftovers(file)
     aside = file.with_name(f".{file.name}.aside-{os.getpid()}{file.suffix}")
+    with writing(file):
+        try:
+            aside.touch()
+            with in_use(aside):
+                write(aside)
+                with aside.open("rb+") as written:
+                    os.fsync(written.fileno())
+                os.replace(aside, file)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Let an OSError within the block say, in one line, that this is what cannot be written, and why."""
     try:
-        aside.touch()
-        with in_use(aside):
-            write(aside)
-            with aside.open("rb+") as written:
-                os.fsync(written.fileno())
-            os.replace(aside, file)
-    finally:
-        aside.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.errno is None:  # it says what it is of already
+            raise
+        why = error.strerror if error.strerror.isprintable() else os.strerror(error.errno)  # not HDF5's lines
+        raise OSError(f"{path}: it cannot be written ({why})") from None
 
 
 @contextmanager
 def folder_aside(folder: Path) -> Iterator[Path]:
-    """Give a new folder beside `folder`, removed at the end of the block: what is made whole in it is moved there."""
+    """Give a new folder beside `folder`, removed at the end of the block: what is made whole in it is moved there.
+
+    OSError, naming the folder, where the disk is full or cannot be written.
+    """
     remove_leftovers(folder)
     beside, prefix = folder.absolute().parent, f".{folder.name}.aside-"
-    with tempfile.TemporaryDirectory(dir=beside, prefix=prefix) as aside, in_use(Path(aside)):
+    with writing(folder), tempfile.TemporaryDirectory(dir=beside, prefix=prefix) as aside, in_use(Path(aside)):
         yield Path(aside)
 
 

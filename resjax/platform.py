@@ -24,6 +24,8 @@ DETERMINISTIC = "--xla_gpu_exclude_nondeterministic_ops=true --xla_gpu_autotune_
 
 def configure() -> None:
     """Append our flags to the user's XLA_FLAGS, unless the user has set them."""
+    if "--distributed" in sys.argv:  # where a process dies, XLA writes pages; what it raises is told as ever
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "4")
     jaxlib = tuple(int(part) for part in version("jaxlib").split(".")[:3])
     flags = os.environ.get("XLA_FLAGS", "")
     ours = YNNPACK_OFF if YNNPACK_SINCE <= jaxlib < YNNPACK_GOOD and YNNPACK_OFF.rstrip("=") not in flags else ""

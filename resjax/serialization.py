@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 from resjax.errors import BadInput, check
 
 Value = TypeVar("Value")
+SMALLEST, LARGEST = 2.0**-126, 2.0**128 - 2.0**104  # of the normal numbers of float32
 
 
 class Must(NamedTuple):
@@ -24,7 +25,7 @@ class Must(NamedTuple):
 def check_fields(value: Any, prefix: str = "") -> None:
     """Raise BadInput, naming the field as on the command line, where one is not of its type or breaks its conditions.
 
-    Numbers are finite: a field of type float takes an int too, and neither takes infinity or NaN.
+    A field of type float takes an int too, and neither infinity, NaN nor what float32 cannot hold.
     """
     for name, hint in typing.get_type_hints(type(value), include_extras=True).items():
         check_value(f"{prefix}{name}".replace("_", "-"), getattr(value, name), hint)
@@ -36,25 +37,37 @@ def check_value(name: str, value: Any, hint: Any) -> None:
     if origin is typing.Annotated:
         check_value(name, value, arguments[0])
         for must in arguments[1:]:
-            check(must.holds(value), f"{name} is {value}; it must {must.text}")
+            check(must.holds(value), f"{name} is {brief(value)}; it must {must.text}")
     elif origin is typing.Literal:
-        check(value in arguments, f"{name} is {value!r}; it is one of {', '.join(map(repr, arguments))}")
+        check(type(value) is str and value in arguments,
+              f"{name} is {brief(value)}; it is one of {', '.join(map(repr, arguments))}")
     elif origin in (types.UnionType, typing.Union):
+        fitting = [kind for kind in arguments if not isinstance(kind, type) or isinstance(value, kind)]
+        check(bool(fitting), f"{name} is {brief(value)}; its type is {' or '.join(k.__name__ for k in arguments)}")
         if value is not None or types.NoneType not in arguments:
-            fitting = [kind for kind in arguments if not isinstance(kind, type) or isinstance(value, kind)]
-            check_value(name, value, fitting[0] if fitting else arguments[0])
+            check_value(name, value, fitting[0])
     elif origin is tuple:
-        check(isinstance(value, tuple), f"{name} is {value!r}; it is a list")
+        check(isinstance(value, tuple), f"{name} is {brief(value)}; it is a list (in Python, a tuple)")
         kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
         check(len(kinds) == len(value), f"{name} has {len(value)} values; it has {len(kinds)}")
         for item, kind in zip(value, kinds, strict=True):
             check_value(name, item, kind)
     elif hint is float:
-        check(type(value) in (int, float), f"{name} is {value!r}; it is a number")
-        check(math.isfinite(value), f"{name} is {value}; it is finite")
+        check(type(value) in (int, float), f"{name} is {brief(value)}; it is a number")
+        check(abs(value) < math.inf, f"{name} is {brief(value)}; it is finite")
+        check(value == 0 or SMALLEST <= abs(value) <= LARGEST, f"{name} is {brief(value)}; float32 cannot hold it")
     else:
         check(isinstance(value, hint) and (hint is bool or type(value) is not bool),
-              f"{name} is {value!r}; its type is {hint.__name__}")
+              f"{name} is {brief(value)}; its type is {hint.__name__}")
+
+
+def brief(value: Any) -> str:
+    """Show a value in a message, whatever it is: a part of it where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        text = "a number of thousands of digits"
+    return text if len(text) <= 200 else f"{text[:200]} ..."
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -77,7 +90,7 @@ def from_json(values: Any, kind: type[Value]) -> Value:
 
     A field that has come since has its default, by which the earlier version worked.
     """
-    check(isinstance(values, dict), f"{kind.__name__} is {values!r}; it is an object of fields")
+    check(isinstance(values, dict), f"{kind.__name__} is {brief(values)}; it is an object of fields")
     hints, fields = typing.get_type_hints(kind), dataclasses.fields(kind)  # type: ignore[arg-type]
     needed = {f.name for f in fields if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING}
     if wrong := sorted((values.keys() - hints.keys()) | (needed - values.keys())):

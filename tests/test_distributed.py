@@ -41,6 +41,17 @@ def train_by_two(experiment, folder):
 
 def two_processes(target, folder):
     """Train what a command line names in two processes, into `folder / "run"`."""
+    processes = start_two(target, folder)
+    try:
+        codes = [process.wait(timeout=300) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert codes == [0, 0], "\n".join((folder / f"log{number}").read_text() for number in range(2))
+
+
+def start_two(target, folder):
+    """Begin to."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -54,12 +65,7 @@ def two_processes(target, folder):
                 [sys.executable, "-m", "resjax", "train", target, "--workdir", str(folder / "run"),
                  "--distributed"], stdout=log, stderr=log,
                 env=os.environ | slurm | {"SLURM_PROCID": str(number), "SLURM_LOCALID": str(number)}))
-    try:
-        codes = [process.wait(timeout=300) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert codes == [0, 0], "\n".join((folder / f"log{number}").read_text() for number in range(2))
+    return processes
 
 
 def losses(workdir):

@@ -42,7 +42,8 @@ def write(folder, photographs, workers=0):
 
 def start(folder, photographs, workers=0):
     command = [sys.executable, str(write(folder, photographs, workers)), "resnet18A", "--workdir", str(folder / "run")]
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1", "RESJAX_CACHE": str(folder / "cache")}
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1", "RESJAX_CACHE": str(folder / "cache"),
+                                "PYTHONWARNINGS": "always:resource_tracker"}  # leaked shared memory is told
     with (folder / "err").open("a") as err:
         return subprocess.Popen(command, stdout=err, stderr=err, env=environment)
 

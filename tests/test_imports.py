@@ -9,9 +9,9 @@ import pytest
 ROOT = Path(__file__).parents[1] / "resjax"
 # From the ground up: a room knows those before it, and of its own floor nobody but itself. Models and data are apart.
 FLOORS = (("compiled_programs", "errors", "terminal", "version"), ("interrupt", "platform", "progress", "variants"),
-          ("files", "serialization"), ("models",), ("experiment",), ("data", "distributed", "formulas"), ("network",),
-          ("analysis", "evaluation"), ("weights",), ("training",), ("experiment_files",), ("accelerators",),
-          ("detection", "paper"), ("commands",), ("command_line",), ("__init__", "__main__"))
+          ("files", "peers", "serialization"), ("models",), ("experiment",), ("data", "distributed", "formulas"),
+          ("network",), ("analysis", "evaluation"), ("weights",), ("training",), ("experiment_files",),
+          ("accelerators",), ("detection", "paper"), ("commands",), ("command_line",), ("__init__", "__main__"))
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted(ROOT.rglob("*.py"))
 INTERFACE = {"evaluate_networks", "landscape", "reproduce", "train"}  # public: flags, or what is one's own

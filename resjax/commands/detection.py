@@ -10,6 +10,7 @@ import tyro
 from resjax.commands.arguments import parse
 from resjax.detection.config import Detection
 from resjax.errors import check
+from resjax.files import file_name, write_aside
 from resjax.platform import keep_compiled_programs
 from resjax.progress import working
 from resjax.serialization import flatten
@@ -29,7 +30,8 @@ class TrainArguments:
 
 def train_detector(detection: Detection, arguments: Sequence[str], program: str) -> None:
     """Train a detector, or go on where it was stopped."""
-    asked = parse(TrainArguments, arguments, program, default=TrainArguments(detection, Path("runs") / detection.name))
+    default = TrainArguments(detection, Path("runs") / file_name(detection.name))
+    asked = parse(TrainArguments, arguments, program, default=default)
     with working("loading JAX"):
         from resjax.detection import train
         from resjax.detection.pictures import draw_run
@@ -92,7 +94,7 @@ def detect(
     for file, (pixels, everything) in zip(images, find_in(images, trained), strict=True):
         found = confident(everything, score)
         picture = out / f"{file.stem}.png"
-        draw_boxes(pixels, found, trained.classes).save(picture)
+        write_aside(picture, draw_boxes(pixels, found, trained.classes).save)
         say(f"{file}: {len(found.scores)} objects, {picture}")
         for (x1, y1, x2, y2), value, label in zip(found.boxes, found.scores, found.labels, strict=True):
             name = trained.classes[label - 1]

@@ -11,6 +11,7 @@ from resjax import experiment_files
 from resjax.commands.arguments import parse
 from resjax.errors import BadInput
 from resjax.experiment import Architecture, Experiment, Photographs, image_shape
+from resjax.files import file_name
 from resjax.formulas import count
 from resjax.progress import working
 from resjax.serialization import flatten
@@ -40,7 +41,7 @@ def train(experiment: Any, arguments: Sequence[str], program: str) -> None:
 
         train_detector(experiment, arguments, program)
         return
-    default = TrainArguments(experiment, Path("runs") / experiment.name)
+    default = TrainArguments(experiment, Path("runs") / file_name(experiment.name))
     asked = parse(TrainArguments, arguments, program, default=default, config=(SAME_KIND,))
     with working("loading JAX"):  # each command imports what it needs, so that `list` is quick
         from resjax.distributed import is_first, join

@@ -24,10 +24,11 @@ from resjax.data.preprocessing import (
     resize_shorter_side,
 )
 from resjax.data.statistics import Statistics, check_broken, measure_statistics
-from resjax.data.stream import HostBatch, planned_batches, training_batches
+from resjax.data.stream import HostBatch, leave_import, planned_batches, training_batches
 
 __all__ = ["Batch", "Batching", "Dataset", "HostBatch", "ImageFiles", "ImageSet", "Images", "Permutation",
            "Preprocessing", "Statistics", "add_colour_noise", "augment", "batch_at", "centre_crop", "check_broken",
-           "cut", "dataset", "decode", "dimensions", "epochs_spanned", "find_images", "find_split", "load",
-           "load_split", "mean_image", "measure_statistics", "normalize", "of_run", "permute", "planned_batches",
-           "prepare_cifar10", "random_box", "resize_shorter_side", "training_batches", "with_validation"]
+           "cut", "dataset", "decode", "dimensions", "epochs_spanned", "find_images", "find_split", "leave_import",
+           "load", "load_split", "mean_image", "measure_statistics", "normalize", "of_run", "permute",
+           "planned_batches", "prepare_cifar10", "random_box", "resize_shorter_side", "training_batches",
+           "with_validation"]

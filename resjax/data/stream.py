@@ -1,12 +1,17 @@
 """Batches from encoded photographs, made ahead of time by Grain's workers; a batch is a function of (seed, step)."""
 
+import multiprocessing
 import os
+import re
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import repeat
+from multiprocessing import resource_tracker
 from typing import Any, NamedTuple
 
 import cv2
@@ -18,10 +23,11 @@ from absl import flags
 from resjax.data.decode import decode, dimensions
 from resjax.data.index import ImageFiles
 from resjax.data.preprocessing import cut, random_box
-from resjax.errors import BadInput
+from resjax.errors import BadInput, Lost
 from resjax.experiment import Photographs
 
 AHEAD = 2  # batches that each worker keeps ready
+UNGUARDED = 75  # the exit code of a worker that found itself in a script that asks for workers as it is imported
 
 
 class HostBatch(NamedTuple):
@@ -65,6 +71,7 @@ def opened(batches: grain.MapDataset, workers: int | None) -> Iterator[Iterator[
 
     Where it is 0, or the elements are so few that they are made before a process has begun, threads of this one do.
     """
+    leave_import()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = cores if workers is None else workers
     workers = workers if len(batches) > AHEAD * workers else 0
@@ -72,12 +79,46 @@ def opened(batches: grain.MapDataset, workers: int | None) -> Iterator[Iterator[
         flags.FLAGS.mark_as_parsed()
     threads = grain.ReadOptions(num_threads=1 if workers else cores, prefetch_buffer_size=1 if workers else AHEAD)
     options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=AHEAD)
+    if workers:
+        start_tracker()
     iterator = iter(batches.to_iter_dataset(threads).mp_prefetch(options, worker_init_fn=follow_parent))
     try:
-        yield map(partial(jax.tree.map, own), iterator)  # which, unlike a generator, keeps no element back
+        yield map(lambda _: jax.tree.map(own, fetched(iterator)), repeat(None))  # unlike a generator, it keeps nothing
     finally:
         iterator.close()
         time.sleep(0.1)  # for a thread of Grain's that gives back what was fetched and not given out
+
+
+def fetched(iterator: Iterator[Any]) -> Any:
+    """Return the next element. Raises Lost where a worker has died, BadInput where it runs the user's whole script."""
+    try:
+        return next(iterator)
+    except RuntimeError as error:
+        code = re.search(r"terminated unexpectedly with exit code (-?\d+)", str(error))  # Grain has no class for it
+        if code is None:
+            raise
+    if int(code[1]) == UNGUARDED:
+        raise BadInput(f"{sys.argv[0]}: each process that decodes images begins by importing this script, and it "
+                       "starts to work at once; put what it does under: if __name__ == \"__main__\":") from None
+    died = f"was ended by {signal.Signals(-int(code[1])).name}" if int(code[1]) < 0 else f"has failed ({code[1]})"
+    often = ", as the system does where memory ends: fewer data.workers need less" * (int(code[1]) == -signal.SIGKILL)
+    raise Lost(f"a process that decodes images {died}{often}. The same command goes on from what is saved") from None
+
+
+def leave_import() -> None:
+    """End a worker that comes here while it imports the user's script: `fetched`, in the process above, says why."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # by which Python itself knows it
+        os._exit(UNGUARDED)
+
+
+def start_tracker() -> None:
+    """Start the process by which Python removes shared memory that a killed worker has left, so that it does not tell.
+
+    Its warnings come after the last line of ours; an option of the user's still lets them through.
+    """
+    sys.warnoptions.insert(0, "ignore:resource_tracker")
+    resource_tracker.ensure_running()
+    sys.warnoptions.pop(0)
 
 
 def own(leaf: Any) -> Any:

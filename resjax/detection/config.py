@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal, NamedTuple
 
 from resjax.errors import check
-from resjax.experiment import Count, Natural, NonNegative, Optimizer, Positive
+from resjax.experiment import Count, In32Bits, Natural, NonNegative, Optimizer, Positive
 from resjax.serialization import Must, check_fields, check_ghosts, check_source, flatten
 from resjax.variants import Block, StrideIn
 
@@ -125,7 +125,7 @@ class Scenery:
     """The sets of images to measure on."""
     classes: tuple[str, ...] = ()
     """The names of the classes; unset, those of the training images."""
-    shorter_side: Annotated[int, Must("be at least 32", lambda n: n >= 32)] = 600
+    shorter_side: Annotated[int, Must("be at least 32", lambda n: n >= 32), In32Bits] = 600
     """The shorter side of the resized images, in pixels."""
     longer_side: Count = 1_000
     """The most that the longer side may have; where it would have more, the shorter one has less."""

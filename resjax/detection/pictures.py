@@ -11,6 +11,7 @@ from resjax.detection.draw import draw_boxes
 from resjax.detection.evaluate import TrainedDetector, find_all
 from resjax.detection.images import open_annotated
 from resjax.detection.restore import Pictures, restore_detector
+from resjax.files import write_aside
 from resjax.training.log import read_metrics
 
 SCORE = 0.5  # the lowest that is drawn
@@ -24,7 +25,7 @@ def draw_run(folder: Path) -> tuple[Path, Path]:
     images = open_annotated(trained.detection.data, train=False, classes=trained.classes)
     files = folder / "curve.png", folder / "detections.png"
     draw_curve(folder, files[0])
-    draw_examples(trained, images).save(files[1])
+    write_aside(files[1], draw_examples(trained, images).save)
     return files
 
 
@@ -38,7 +39,7 @@ def draw_curve(folder: Path, file: Path) -> None:
     precision.plot([line["step"] for line in test], [line["mean_average_precision"] for line in test], "o-",
                    color="black")
     precision.set(ylabel="test mAP at 0.5, in %", ylim=(0, 100))
-    figure.savefig(file, dpi=120)
+    write_aside(file, lambda aside: figure.savefig(aside, dpi=120))
     plt.close(figure)
 
 

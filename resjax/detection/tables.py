@@ -74,7 +74,7 @@ def reproduce(table: Table, experiments: Path, runs: Path, seeds: int, only: Seq
     `only` names some experiments, and `source` what to read in place of what they say. Raises BadInput for one that the
     table does not have, or a wrong number.
     """
-    check(seeds >= 1, f"seeds is {seeds}; it must be at least 1")
+    check(1 <= seeds <= 1_000, f"seeds is {seeds}; it lies in 1 ... 1000")
     known = load_detections(experiments / "detection.py")
     names = list(dict.fromkeys(row.experiment for row in table.rows if row.experiment))
     for name in only:

@@ -16,6 +16,7 @@ from resjax.terminal import tell
 from resjax.training import read_metrics, read_result, train
 
 NEEDED = {"parameters", "train_seconds", "test_top1_error", "test_top5_error", "state_digest"}  # of a result, in tables
+MOST_SEEDS = 1_000  # of a row
 
 
 class Run(NamedTuple):
@@ -42,8 +43,8 @@ def plan(table: Table, experiments: Path, runs: Path, seeds: int, only: Sequence
     runs lie in folders of their own. Every run also measures the test errors along the way that Figure 6 shows. Raises
     BadInput for a row or a file that does not exist, or a wrong number.
     """
-    if seeds < 1:
-        raise BadInput(f"seeds is {seeds}; it must be at least 1")
+    if not 1 <= seeds <= MOST_SEEDS:
+        raise BadInput(f"seeds is {seeds}; it lies in 1 ... {MOST_SEEDS}")
     if not 0 < scale <= 1:
         raise BadInput(f"scale is {scale}; it lies in (0, 1], and 1 is the paper's schedule")
     rows = {row.experiment: row for row in table.rows}

@@ -7,10 +7,14 @@ its threads fail one by one: hence the seal, and that it is verified before Orba
 import dataclasses
 import json
 import logging
+import re
 import shutil
+import sys
+import traceback
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +25,24 @@ import orbax.checkpoint as ocp
 from resjax.distributed import broadcast_from_first, is_first, wait_for_all
 from resjax.errors import BadInput, Diverged
 from resjax.files import digest
+from resjax.serialization import brief
 from resjax.training.step import TrainState, named_leaves
-
-logging.getLogger("absl").addFilter(lambda record: "Metadata file" not in record.getMessage())  # the seal decides
 
 KEPT = 3
 SEAL = "digests.json"
+
+def is_news(record: logging.LogRecord) -> bool:
+    """Say whether a line of a library's is to be shown.
+
+    Orbax's threads tell in pages what it raises, too, and of missing files, of which the seal decides.
+    """
+    error = "".join(traceback.format_exception(record.exc_info[1])) if record.exc_info else ""
+    of_orbax = "orbax" in f"{record.pathname} {error}"
+    return not of_orbax or (record.levelno < logging.ERROR and "Metadata file" not in record.getMessage())
+
+
+for library in ("absl", "asyncio"):
+    logging.getLogger(library).addFilter(is_news)
 
 
 @contextmanager
@@ -47,11 +63,20 @@ def checkpoints(run_directory: Path, *, clear: bool) -> Iterator[ocp.CheckpointM
     manager = ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(
         max_to_keep=KEPT, cleanup_tmp_directories=clear,
         async_options=ocp.AsyncOptions(post_finalization_callback=seal)))
+    hook, sys.excepthook = sys.excepthook, partial(unless_stopped, sys.excepthook)
     try:
         yield manager
-        manager.wait_until_finished()
+        finish_saves(manager)
     finally:
-        manager.close()
+        with suppress(Exception):  # which was raised already
+            manager.close()
+    sys.excepthook = hook  # not where a save has failed, as its threads may still be at work
+
+
+def unless_stopped(hook: Callable[..., object], kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Show what a thread raises, but where a save has failed and other parts of it find that it is over."""
+    if str(error) != "Event loop is closed":
+        hook(kind, error, trace)
 
 
 def remove_old(folder: Path) -> None:
@@ -76,13 +101,29 @@ def save(manager: ocp.CheckpointManager, state: TrainState, meta: dict[str, Any]
     if broken:
         raise Diverged(f"{broken[0]} is no longer finite after step {step}")
     meta = meta | {"shapes": {name: leaf.shape for name, leaf in leaves}}
-    try:
+    with failures_told(manager):
         if step in manager.all_steps():
             manager.delete(step)
         manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state),
                                                    meta=ocp.args.JsonSave(meta)))
+
+
+def finish_saves(manager: ocp.CheckpointManager) -> None:
+    """Wait until what was saved lies on disk. Raises OSError where that failed."""
+    with failures_told(manager):
+        manager.wait_until_finished()
+
+
+@contextmanager
+def failures_told(manager: ocp.CheckpointManager) -> Iterator[None]:
+    """Turn what Orbax raises, of many kinds and lengths, into an OSError of one line."""
+    try:
+        yield
     except Exception as error:
-        raise OSError(f"{manager.directory}: a checkpoint could not be written: {error}") from error
+        cause = re.search(r"[^:]*(?= \[os_error_code=)", str(error))  # as TensorStore quotes the system
+        why = error.strerror if isinstance(error, OSError) else cause[0].strip() if cause else brief(error)
+        raise OSError(f"{manager.directory}: a checkpoint could not be written ({why}); the same command goes on from "
+                      "the one before it") from None
 
 
 def restore_latest(manager: ocp.CheckpointManager, template: TrainState) -> tuple[TrainState, dict[str, Any]] | None:

@@ -13,7 +13,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from resjax.distributed import is_first
-from resjax.files import regular, write_text
+from resjax.files import regular, write_text, writing
 from resjax.progress import advance_net, working
 from resjax.terminal import duration, fitted, room, tell
 
@@ -100,7 +100,8 @@ class Log:
     def record(self, line: Line) -> None:
         """Append a line to `metrics.jsonl`, on disk before this returns, and tell it. OSError: the disk is full."""
         if is_first():
-            with (self.run_directory / "metrics.jsonl").open("a") as file:
+            metrics = self.run_directory / "metrics.jsonl"
+            with writing(metrics), metrics.open("a") as file:
                 file.write(json.dumps(line) + "\n")
                 file.flush()
                 os.fsync(file.fileno())

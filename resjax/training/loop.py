@@ -9,12 +9,13 @@ import jax
 import numpy as np
 from orbax.checkpoint import CheckpointManager
 
+from resjax.data import leave_import
 from resjax.distributed import broadcast_from_first, is_first, largest, wait_for_all
 from resjax.errors import Diverged, Interrupted, check
 from resjax.files import write_json
 from resjax.interrupt import requested, requests, stop_requests
 from resjax.platform import keep_compiled_programs
-from resjax.training.checkpoint import checkpoints, restore_latest, save
+from resjax.training.checkpoint import checkpoints, finish_saves, restore_latest, save
 from resjax.training.log import MEASURED, Line, Log, RunningMetrics, Stopwatch, read_metrics, rewind_metrics
 from resjax.training.run_directory import Recipe, claimed, environment, read_result, unfinished
 from resjax.training.step import TrainState, state_digest
@@ -37,6 +38,7 @@ def train(experiment: Recipe, run_directory: Path, open_task: Callable[[Sequence
     Raises BadInput for wrong data or a run directory that is not this experiment's, Diverged where the loss is no
     longer finite, Interrupted after Ctrl-C, SIGTERM or SIGHUP with the state saved, OSError where the disk is full.
     """
+    leave_import()
     check(experiment.batch_size % len(devices) == 0,
           f"batch-size {experiment.batch_size} does not divide over {len(devices)} devices")
     keep_compiled_programs()
@@ -56,7 +58,7 @@ def train(experiment: Recipe, run_directory: Path, open_task: Callable[[Sequence
                     state = task.average(state, lambda: heed_stop(run, state, metrics))
                     keep(run, state, metrics, averaged=True)
             with log.doing("saving"):
-                manager.wait_until_finished()
+                finish_saves(manager)
             result = finish(run, state, metrics) | environment(devices)
             if is_first():
                 write_json(run_directory / "result.json", result)
@@ -177,7 +179,7 @@ def save_and_stop(run: Run, state: TrainState, metrics: RunningMetrics, stop: in
     step = int(state.step)
     if run.manager.latest_step() != step:
         keep(run, state, metrics)
-        run.manager.wait_until_finished()
+        finish_saves(run.manager)
     raise Interrupted(f"{Signals(stop).name}: saved step {step} of {run.experiment.steps} in {run.log.run_directory}; "
                       "the same command goes on from there", stop)
 

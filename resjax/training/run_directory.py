@@ -4,14 +4,14 @@ import fcntl
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import jax
 
-from resjax.distributed import is_first
+from resjax.distributed import is_first, told_by_first
 from resjax.errors import BadInput, check
 from resjax.experiment import Experiment
 from resjax.files import read_json, write_json
@@ -51,29 +51,39 @@ def claimed(run_directory: Path, experiment: Recipe) -> Iterator[None]:
     """Hold the folder for this process; the system lets go of it however the process ends.
 
     Raises BadInput where it cannot be written, another process holds it, or it belongs to another experiment. Of many
-    processes that train together, the first holds it for all.
+    processes that train together, the first holds it for all, and all are told.
     """
-    if not is_first():
+    with ExitStack() as held:
+        def claim() -> None:
+            held.enter_context(locked(run_directory))
+            check_same_run(run_directory, experiment)
+
+        told_by_first(claim)
         yield
-        return
+
+
+@contextmanager
+def locked(run_directory: Path) -> Iterator[None]:
+    """Hold the lock of a folder. Raises BadInput where it cannot be written, or another process holds it."""
+    descriptor = -1
     try:
         run_directory.mkdir(parents=True, exist_ok=True)
-        lock = (run_directory / ".lock").open("a+")
+        descriptor = os.open(run_directory / ".lock", os.O_RDWR | os.O_CREAT)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, str(os.getpid()).encode())
     except OSError as error:
-        raise BadInput(f"{run_directory}: this run directory cannot be written ({error.strerror}); choose another "
-                       "by --workdir") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise BadInput(f"{run_directory}: process {lock.read().strip() or '(unknown)'} is training there; wait for "
-                           "it, stop it, or choose another --workdir") from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        check_same_run(run_directory, experiment)
+        holder = os.read(descriptor, 20).decode(errors="replace") if isinstance(error, BlockingIOError) else ""
+        with suppress(OSError):
+            os.close(descriptor)
+        why = (f"process {holder or '(unknown)'} is training there; wait for it, stop it, or choose another --workdir"
+               if isinstance(error, BlockingIOError) else
+               f"this run directory cannot be written ({error.strerror}); choose another by --workdir")
+        raise BadInput(f"{run_directory}: {why}") from None
+    try:
         yield
+    finally:
+        os.close(descriptor)
 
 
 def check_same_run(run_directory: Path, experiment: Recipe) -> None:

@@ -5,7 +5,8 @@
 Each file in turn is emptied, cut to half, appended to, deleted, replaced by a folder, made unreadable, or has a bit
 of a byte turned, early, in the middle and late. Then every command that reads the folder is given, on a fresh copy.
 It must find what it finds in the undamaged folder, or end with one clear line; a change of a file that has a digest
-must never give other numbers. Counts are printed; what broke a rule is listed, and then the exit code is 1.
+must never give other numbers. Counts are printed, and kept in DIR/damage.json after every case; what broke a rule is
+listed, and then the exit code is 1.
 Everything runs in one process, from which root's power to read what has no permission is taken first (Linux).
 """
 
@@ -202,6 +203,7 @@ def main() -> int:
             continue
         kind, outcome = try_case(case, subjects, whole, folder)
         counts[case.subject][kind] += 1
+        (folder / "damage.json").write_text(json.dumps(counts))
         if kind.isupper() or arguments.verbose:
             print(f"{kind}: {', '.join(case)}: code {outcome.code}\n    {outcome.told.strip()[-1500:]}", flush=True)
     print(json.dumps(counts))

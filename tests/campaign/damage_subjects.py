@@ -12,11 +12,13 @@ from unittest.mock import patch
 import numpy as np
 from campaign import kills, mutations
 from networks import random_network
+from photographs import write_archives, write_folders, write_prepared
 from PIL import Image
 
 import resjax
-from resjax import models
+from resjax import Photographs, models
 from resjax.command_line import execute
+from resjax.data import find_images, measure_statistics
 from resjax.detection import Detection, Detector, Sampling, Scenery, train_detector
 from resjax.detection.images import open_annotated
 from resjax.weights.files import read_tensors
@@ -176,4 +178,29 @@ def write_pictures(root: Path) -> None:
     (root / "ImageSets/Main/all.txt").write_text("0\n1\n")
 
 
-SUBJECTS = (runs, weights, sets, detectors)
+def photographs(folder: Path) -> dict[str, Subject]:
+    """Photographs in archives and in a prepared set, with what is kept of each: its index, and the mean image."""
+    place, source = folder / "photographs", folder / "jpegs"
+    found = {"find tars": partial(with_cache, command=partial(found_and_measured, "tars:PLACE/tars")),
+             "find tfds": partial(with_cache, command=partial(found_and_measured, "tfds:photos"))}
+    if not place.exists():
+        place.mkdir()
+        write_folders(source, images=4)
+        write_archives(source, place / "tars")
+        write_prepared(source, place / "tfds")
+        for command in found.values():
+            command(place)
+    return {"photographs": Subject(place, found, ("cache/data/",))}
+
+
+def found_and_measured(source: str, place: Path) -> Any:
+    """Find photographs, and measure their mean image."""
+    data = Photographs(source=source.replace("PLACE", str(place)), directory=place / "tfds", size=32, workers=0,
+                       shorter_side=(32, 40), test_shorter_side=32)
+    images = find_images(data)
+    measured = measure_statistics(images.train, data)
+    digests = [sha256(part.tobytes()).hexdigest() for part in measured]
+    return [(files.names.tolist(), files.labels.tolist()) for files in (images.train, images.test)], digests
+
+
+SUBJECTS = (runs, weights, sets, detectors, photographs)
