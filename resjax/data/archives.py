@@ -12,7 +12,7 @@ from typing import IO, Any
 import numpy as np
 
 from resjax.data.prepared import fingerprint
-from resjax.errors import BadInput
+from resjax.errors import BadInput, check
 from resjax.files import cached
 from resjax.progress import shown
 
@@ -91,8 +91,7 @@ def validation_members(root: Path, truth: list[int]) -> list[tuple[bytes, int, i
     file = root / VALIDATION
     with file.open("rb") as stream:
         found = sorted((name.encode(), offset, size) for name, offset, size in members(file, stream, 0))
-    if len(found) != len(truth):
-        raise BadInput(f"{file} holds {len(found)} images, but {DEVKIT} labels {len(truth)}")
+    check(len(found) == len(truth), f"{file} holds {len(found)} images, but {DEVKIT} labels {len(truth)}")
     return found
 
 

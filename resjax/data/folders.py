@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from resjax.data.decode import EXTENSIONS
-from resjax.errors import BadInput
+from resjax.errors import check
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,14 @@ def file_size(path: bytes) -> int:
 
 def existing(root: Path) -> Path:
     """Return a folder. Raises BadInput where it is not there."""
-    if not root.is_dir():
-        raise BadInput(f"{root}: no such folder; folder:PATH names a folder of one folder per class")
+    check(root.is_dir(), f"{root}: no such folder; folder:PATH names a folder of one folder per class")
     return root
 
 
 def class_names(root: Path) -> tuple[str, ...]:
     """Name the classes: the subfolders in alphabetical order, but for hidden ones and what systems leave behind."""
     names = tuple(sorted(path.name for path in root.iterdir() if path.is_dir() and not is_hidden(path.name)))
-    if len(names) < 2:
-        raise BadInput(f"{root}: {len(names)} class folders; there must be one folder per class, two at least")
+    check(len(names) >= 2, f"{root}: {len(names)} class folders; there must be one folder per class, two at least")
     return names
 
 
@@ -65,8 +63,7 @@ def list_classes(root: Path, classes: tuple[str, ...]) -> tuple[Any, str]:
     for label, folder in enumerate(classes):
         found = sorted(name for name in os.listdir(root / folder) if not is_hidden(name) and name != "Thumbs.db")
         files = [name for name in found if name.lower().endswith(EXTENSIONS)]
-        if not files:
-            raise BadInput(f"{root / folder}: the class folder holds no image ({', '.join(EXTENSIONS)})")
+        check(bool(files), f"{root / folder}: the class folder holds no image ({', '.join(EXTENSIONS)})")
         names += [f"{folder}/{name}" for name in files]
         labels += [label] * len(files)
         others += [f"{folder}/{name}" for name in sorted(set(found) - set(files))]

@@ -13,7 +13,7 @@ from resjax.data.decode import decode
 from resjax.data.index import ImageFiles, check_labels, find_images, find_split, held_out, identity
 from resjax.data.prepared import channels_of, data_directory, find_prepared, fingerprint
 from resjax.data.preprocessing import Preprocessing, of_run
-from resjax.errors import BadInput
+from resjax.errors import BadInput, check
 from resjax.experiment import Data
 from resjax.files import cached
 
@@ -110,9 +110,8 @@ def make_dataset(data: Data, classes: tuple[str, ...], train: Images, test: Imag
     if train.pixels.shape[1:] != test.pixels.shape[1:]:
         raise BadInput(f"{data.source}: training images are {train.pixels.shape[1:]} and test images "
                        f"{test.pixels.shape[1:]}; set data.size so that they agree")
-    if data.validation_images >= len(train.pixels):
-        raise BadInput(f"data.validation-images is {data.validation_images}, "
-                       f"but {data.source} has only {len(train.pixels)} training images")
+    check(data.validation_images < len(train.pixels), f"data.validation-images is {data.validation_images}, "
+                                                      f"but {data.source} has only {len(train.pixels)} training images")
     train, validation = hold_out(train, data.validation_images)
     return Dataset(classes, train, validation, test, remark)
 

@@ -15,7 +15,7 @@ import numpy as np
 from resjax.data.archives import find_archives
 from resjax.data.folders import class_names, existing, list_classes
 from resjax.data.prepared import find_records
-from resjax.errors import BadInput
+from resjax.errors import BadInput, check
 from resjax.experiment import Data, Photographs
 from resjax.files import expanded
 
@@ -145,8 +145,7 @@ def find_split(data: Data | Photographs, split: str) -> tuple[tuple[str, ...], I
 
 def check_labels(source: str, split: str, labels: np.ndarray, classes: int) -> None:
     """Raise BadInput where a split holds no image, or one of no class."""
-    if not len(labels):
-        raise BadInput(f"{source}: the {split} split holds no image")
+    check(len(labels) > 0, f"{source}: the {split} split holds no image")
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     if wrong.size:
         raise BadInput(f"{source}: image {wrong[0]} of the {split} split has label {labels[wrong[0]]}, "

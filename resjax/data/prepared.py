@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from resjax.errors import BadInput
+from resjax.errors import BadInput, check
 from resjax.experiment import Data
 from resjax.files import cached, expanded
 from resjax.progress import parts, shown
@@ -109,8 +109,7 @@ def index_prepared(folder: Path, state: str, split: str) -> Arrays:
 def stored_split(folder: Path, state: str, split: str, splits: Any, label: str) -> str:
     """Name a split as it is stored: the test is test or, where that has no labels, as ImageNet's, validation."""
     found = [name for name in (("train",) if split == "train" else ("test", "validation")) if name in splits]
-    if not found:
-        raise BadInput(f"{folder} has the splits {', '.join(splits)}; 'train' and 'test' or 'validation' are needed")
+    check(bool(found), f"{folder} has the splits {', '.join(splits)}; 'train' and 'test' or 'validation' are needed")
     unlabelled = len(found) > 1 and features_of(open_split(folder, state, "test")[0])[label].int64_list.value[0] < 0
     return found[int(unlabelled)]
 

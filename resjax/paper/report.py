@@ -13,7 +13,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from resjax.errors import BadInput
+from resjax.errors import BadInput, check
 from resjax.files import read_json, write_text
 from resjax.paper.report_runs import COLUMNS, Summary, chart_data, copied, details, row, summarize
 
@@ -81,8 +81,7 @@ def named(path: Path, error: Exception) -> str:
 def find_runs(folder: Path) -> list[Path]:
     """List the run directories in a folder. Raises BadInput where there is none."""
     run_directories = sorted(found.parent for found in folder.rglob("experiment.json"))
-    if not run_directories:
-        raise BadInput(f"{folder}: no run lies there (no folder in it has an experiment.json)")
+    check(bool(run_directories), f"{folder}: no run lies there (no folder in it has an experiment.json)")
     return run_directories
 
 

@@ -28,9 +28,7 @@ class Run(NamedTuple):
 
 def find_table(name: str) -> Table:
     """Return the table of that name. Raises BadInput that lists those there are."""
-    if name not in TABLES:
-        raise BadInput(f"unknown table {name!r}; there are: table1, {', '.join(TABLES)}, table7, table8, "
-                       "article")
+    check(name in TABLES, f"unknown table {name!r}; there are: table1, {', '.join(TABLES)}, table7, table8, article")
     return TABLES[name]
 
 
@@ -42,14 +40,11 @@ def plan(table: Table, experiments: Path, runs: Path, seeds: int, only: Sequence
     runs lie in folders of their own. Every run also measures the test errors along the way that Figure 6 shows. Raises
     BadInput for a row or a file that does not exist, or a wrong number.
     """
-    if seeds < 1:
-        raise BadInput(f"seeds is {seeds}; it must be at least 1")
-    if not 0 < scale <= 1:
-        raise BadInput(f"scale is {scale}; it lies in (0, 1], and 1 is the paper's schedule")
+    check(seeds >= 1, f"seeds is {seeds}; it must be at least 1")
+    check(0 < scale <= 1, f"scale is {scale}; it lies in (0, 1], and 1 is the paper's schedule")
     rows = {row.experiment: row for row in table.rows}
     for name in only:
-        if name not in rows:
-            raise BadInput(f"{table.name} has no row {name!r}; there are: {', '.join(rows)}")
+        check(name in rows, f"{table.name} has no row {name!r}; there are: {', '.join(rows)}")
     known = load_experiments(experiments / table.file)
     trained = [(row, *member) for seed in range(seeds) for row in rows.values()
                if not only or row.experiment in only

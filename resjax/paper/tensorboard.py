@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from resjax.errors import BadInput
+from resjax.errors import BadInput, check
 from resjax.paper.report import find_runs
 from resjax.training import read_metrics
 
@@ -18,8 +18,7 @@ def write_tensorboard(folder: Path, out: Path) -> None:
         raise BadInput("TensorBoard logs need tensorboardX: pip install 'resjax[tensorboard]'") from None
     for run_directory in find_runs(folder):
         logs = out / run_directory.relative_to(folder)
-        if any(logs.glob("events.*")):
-            raise BadInput(f"{logs} holds logs already; choose another folder, or remove them")
+        check(not any(logs.glob("events.*")), f"{logs} holds logs already; choose another folder, or remove them")
         with SummaryWriter(str(logs)) as writer:
             for line in read_metrics(run_directory):
                 for key in line.keys() - {"step", "kind"}:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from resjax.errors import BadInput
+from resjax.errors import BadInput, check
 from resjax.models import BatchNorm, ResNet
 from resjax.models.stacking import unstack
 from resjax.weights.files import Tensors
@@ -55,15 +55,13 @@ def to_variables(tensors: Tensors, names: Names, model: ResNet, channels: int, s
     unused = {name for name in tensors if not names.counter or not name.endswith(names.counter)}
     for name, slot in slots(names, apart):
         leaf, where = slot.leaf, slot.place
-        if name not in tensors:
-            raise BadInput(f"{source}: {name} is missing, which {names.title} has for our {where} {leaf.shape}")
+        check(name in tensors, f"{source}: {name} is missing, which {names.title} has for our {where} {leaf.shape}")
         tensor = tensors[name].astype(np.float32)
         if slot.axes and tensor.ndim == len(slot.axes):
             tensor = tensor.transpose(slot.axes)
         if tensor.shape != leaf.shape:
             raise BadInput(f"{source}: {name} has shape {tensors[name].shape}, and our {where} is {leaf.shape}")
-        if not np.isfinite(tensor).all():
-            raise BadInput(f"{source}: {name} holds a value that is not finite")
+        check(bool(np.isfinite(tensor).all()), f"{source}: {name} holds a value that is not finite")
         unused.discard(name)
         if slot.is_leaf("var"):
             tensor = shifted(tensor, names.epsilon - BatchNorm.epsilon)
@@ -71,9 +69,8 @@ def to_variables(tensors: Tensors, names: Names, model: ResNet, channels: int, s
             tensor = tensor - tensors[slot.bias].astype(np.float32)
             unused.discard(slot.bias)
         leaf[...] = tensor
-    if unused:
-        raise BadInput(f"{source}: our network has no place for {', '.join(sorted(unused)[:5])}"
-                       f"{f' and {len(unused) - 5} more' if len(unused) > 5 else ''}")
+    check(not unused, f"{source}: our network has no place for {', '.join(sorted(unused)[:5])}"
+                      f"{f' and {len(unused) - 5} more' if len(unused) > 5 else ''}")
     if names.around and model.shortcut == "A":
         reorder(apart, model, back=False)
     return filled

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save
 
-from resjax.errors import BadInput
+from resjax.errors import BadInput, check
 from resjax.files import folder_aside, remove_leftovers, write_json
 from resjax.models import VGG
 from resjax.network import Network, check_last_layer, imagenet_classes
@@ -38,12 +38,10 @@ def export(network: Network, to: Form, out: str | Path, errors: Sequence[Measure
     written. Nothing is left half-written.
     """
     out = Path(out)
-    if to not in WRITERS:
-        raise BadInput(f"to is {to!r}; it is one of {', '.join(WRITERS)}")
+    check(to in WRITERS, f"to is {to!r}; it is one of {', '.join(WRITERS)}")
     check_form(network, to)
     remove_leftovers(out)
-    if out.exists():
-        raise BadInput(f"{out} is there already; name a new folder by --out")
+    check(not out.exists(), f"{out} is there already; name a new folder by --out")
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
     with folder_aside(out) as aside:
         folder = aside / "new"

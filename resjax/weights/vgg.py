@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from resjax.errors import BadInput, check
+from resjax.errors import check
 from resjax.experiment import Architecture
 from resjax.models import VGG
 from resjax.models.vgg import SIDE
@@ -105,8 +105,7 @@ def to_vgg_variables(tensors: Tensors, family: Family, model: VGG, source: str) 
             place = place.setdefault(part, {})
         place[layer.path[-1]] = read_layer(tensors, family, layer)
         unused -= {layer.kernel, layer.bias}
-    if unused:
-        raise BadInput(f"{source}: our VGG-{model.depth} has no place for {', '.join(sorted(unused)[:5])}")
+    check(not unused, f"{source}: our VGG-{model.depth} has no place for {', '.join(sorted(unused)[:5])}")
     return {"params": params}
 
 
