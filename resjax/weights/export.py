@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -170,12 +171,7 @@ def without_places() -> Iterator[None]:
         jax.config.update("jax_traceback_in_locations_limit", frames)
 
 
-def torch_writer(family: str) -> Callable[[Network, Path], None]:
-    """Return the writer of a family of PyTorch's."""
-    return lambda network, folder: write_safetensors(family, network, folder)
-
-
 WRITERS: dict[str, Callable[[Network, Path], None]] = {
-    "torchvision": torch_writer("torchvision"), "huggingface": write_huggingface, "keras": write_keras,
-    "akamaster": torch_writer("akamaster"), "stablehlo": write_stablehlo}
+    "torchvision": partial(write_safetensors, "torchvision"), "huggingface": write_huggingface, "keras": write_keras,
+    "akamaster": partial(write_safetensors, "akamaster"), "stablehlo": write_stablehlo}
 assert set(WRITERS) == set(get_args(Form))

@@ -22,16 +22,9 @@ MARKS = {  # what a name matches, the first of these that does
 
 def check_kinship(tensors: Mapping[str, np.ndarray], source: str) -> None:
     """Raise BadInput for a network of another kind, saying which."""
-    kind = told_by_names(tensors) or told_by_shapes(tensors)
+    marked = (kind for mark, kind in MARKS.items() if any(re.search(mark, name) for name in tensors))
+    kind = next(marked, "") or told_by_shapes(tensors)
     check(not kind, f"{source}: {kind}, which is no network of the paper")
-
-
-def told_by_names(tensors: Mapping[str, np.ndarray]) -> str:
-    """Tell another kind of network by its names; "" where they tell none."""
-    for mark, kind in MARKS.items():
-        if any(re.search(mark, name) for name in tensors):
-            return kind
-    return ""
 
 
 def told_by_shapes(tensors: Mapping[str, np.ndarray]) -> str:
