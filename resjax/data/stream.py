@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ import numpy as np
 from absl import flags
 
 from resjax.data.decode import decode, dimensions
-from resjax.data.index import ImageFiles
+from resjax.data.image_files import ImageFiles
 from resjax.data.preprocessing import cut, random_box
 from resjax.errors import BadInput
 from resjax.experiment import Photographs
@@ -35,9 +35,8 @@ class HostBatch(NamedTuple):
     broken: np.ndarray
 
 
-@contextmanager
 def training_batches(files: ImageFiles, data: Photographs, seeds: Sequence[int], batch_size: int, steps: range,
-                     share: tuple[int, int] = (0, 1)) -> Iterator[Iterator[HostBatch]]:
+                     share: tuple[int, int] = (0, 1)) -> AbstractContextManager[Iterator[HostBatch]]:
     """Open the training batches of `steps`: a fresh permutation every epoch, crops and flips included.
 
     The first of the two seeds (32 bits) decides the order of the images, the second how they are cropped and mirrored.
@@ -48,15 +47,13 @@ def training_batches(files: ImageFiles, data: Photographs, seeds: Sequence[int],
     images = (grain.MapDataset.range(len(files.labels)).shuffle(seed=seeds[0]).repeat()
               .random_map(partial(training_example, files, data), seed=seeds[1]))
     batches = images.batch(batch_size // processes, batch_fn=stack)[process::processes][steps.start:steps.stop]
-    with opened(batches, data.workers) as iterator:
-        yield iterator
+    return opened(batches, data.workers)
 
 
-@contextmanager
-def planned_batches(plan: Sequence[Any], make: Callable[[Any], Any], workers: int | None) -> Iterator[Iterator[Any]]:
+def planned_batches(plan: Sequence[Any], make: Callable[[Any], Any],
+                    workers: int | None) -> AbstractContextManager[Iterator[Any]]:
     """Open `make(item)` for every item of a plan, in its order."""
-    with opened(grain.MapDataset.source(plan).map(make), workers) as iterator:
-        yield iterator
+    return opened(grain.MapDataset.source(plan).map(make), workers)
 
 
 @contextmanager
@@ -81,26 +78,18 @@ def opened(batches: grain.MapDataset, workers: int | None) -> Iterator[Iterator[
 
 
 def own(leaf: Any) -> Any:
-    """Copy an array out of the memory that is shared with the workers, which is then free for the next."""
-    if not is_shared(leaf):
+    """Copy an array out of the memory that is shared with the workers, which is then free for the next.
+
+    Grain would leave it to a thread to give the memory back as the array is deleted, while Python may be closing it
+    too: one of the two then fails, and the memory stays until the program ends.
+    """
+    if type(leaf).__name__ != "SharedMemoryArray":  # a class that Grain does not export
         return leaf
     copy = np.array(leaf)
-    release(leaf)
+    leaf._unlink_on_del = False
+    leaf.shm.close()
+    leaf.shm.unlink()
     return copy
-
-
-def is_shared(leaf: Any) -> bool:
-    """Say whether an object is an array in shared memory: Grain does not export their class."""
-    return type(leaf).__name__ == "SharedMemoryArray"
-
-
-def release(array: Any) -> None:
-    """Give shared memory back now. Grain would leave it to a thread as the array is deleted, while Python may be
-    closing it too: one of the two then fails, and the memory stays until the program ends.
-    """
-    array._unlink_on_del = False
-    array.shm.close()
-    array.shm.unlink()
 
 
 def follow_parent(worker: int, workers: int) -> None:
