@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from resjax.data.decode import EXTENSIONS
+from resjax.data.image_files import ImageFiles
 from resjax.errors import check
 
 
@@ -52,8 +53,8 @@ def is_hidden(name: str) -> bool:
     return name.startswith((".", "@")) or name == "__MACOSX"
 
 
-def list_classes(root: Path, classes: tuple[str, ...]) -> tuple[Any, str]:
-    """List the images of every class folder, by name: names, labels and reader; and remark on what lies beside them.
+def list_classes(root: Path, classes: tuple[str, ...]) -> tuple[ImageFiles, str]:
+    """List the images of every class folder, by name, and remark on what lies beside them.
 
     What is named like an image counts as one, also a broken link: nothing is left out in silence.
     """
@@ -73,4 +74,5 @@ def list_classes(root: Path, classes: tuple[str, ...]) -> tuple[Any, str]:
         remarks.append(f"{root}: not used, as not named like an image: {len(others)} files, such as {others[0]}")
     if all(name.isdecimal() for name in classes) and sorted(classes, key=int) != list(classes):
         remarks.append(f"{root}: the classes are in the order of their names as text: {', '.join(classes[:5])} ...")
-    return (encoded, np.array(labels, np.int32), FileReader(root, encoded), f"{root}/"), "; ".join(remarks)
+    listed = ImageFiles(encoded, np.array(labels, np.int32), FileReader(root, encoded), f"{root}/")
+    return listed, "; ".join(remarks)

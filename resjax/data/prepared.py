@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from resjax.data.image_files import ImageFiles
 from resjax.errors import BadInput, check
 from resjax.experiment import Data
 from resjax.files import cached, expanded
@@ -73,8 +74,8 @@ class PreparedReader:
 
 
 def find_records(name: str, directory: Path | None, splits: Sequence[str],
-                 by_name: bool) -> tuple[tuple[str, ...], list[Any]]:
-    """List the images of `NAME`, `NAME/CONFIG` or `NAME:VERSION`: the classes; names, labels and reader of the splits.
+                 by_name: bool) -> tuple[tuple[str, ...], list[ImageFiles]]:
+    """List the images of `NAME`, `NAME/CONFIG` or `NAME:VERSION`: the classes, and the images of each split.
 
     They come in the order of the records or, `by_name`, by class and then by name, as from folders and archives; that
     index is kept, as such sets are large.
@@ -87,7 +88,7 @@ def find_records(name: str, directory: Path | None, splits: Sequence[str],
         index = cached(f"index-{name}-{split}", state, build) if by_name else build()
         order = index["order"] if by_name else np.arange(len(index["order"]))
         reader = PreparedReader(folder, state, str(index["split"]), str(index["image"]), order)
-        found.append((index["names"][order], index["labels"][order], reader, f"{folder}:{split}, "))
+        found.append(ImageFiles(index["names"][order], index["labels"][order], reader, f"{folder}:{split}, "))
     return tuple(index["classes"].tolist()), found
 
 

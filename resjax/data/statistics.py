@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from resjax.data.index import ImageFiles
+from resjax.data.image_files import ImageFiles
 from resjax.data.preprocessing import of_run
 from resjax.data.stream import planned_batches
 from resjax.errors import BadInput, check
