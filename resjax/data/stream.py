@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -107,24 +107,27 @@ def follow_parent(worker: int, workers: int) -> None:
 
 
 def training_example(files: ImageFiles, data: Photographs, index: int, random: np.random.Generator) -> HostBatch:
-    """Read, crop and mirror one image; where it is unreadable, the next one instead."""
-    broken = -1
-    while True:
-        try:
+    """Read, crop and mirror one image; where it is unreadable, the next one instead.
+
+    Raises BadInput where more in a row are unreadable than `data.broken_images` allows, as on a drive that is gone.
+    """
+    first, tries = index, data.broken_images + 2  # the one that is too many is named by whoever takes the batch
+    for index in (place % len(files.labels) for place in range(first, first + tries)):
+        with suppress(BadInput):
             encoded, name = files.read(index), files.name(index)
             height, width = dimensions(encoded, name)
             box = random_box(height, width, data, random)
             least = int(np.ceil(min(height, width) * data.size / min(box.height, box.width)))
             image = decode(encoded, name, least=least)
             break
-        except BadInput:
-            broken = index if broken < 0 else broken
-            index = (index + 1) % len(files.labels)
+    else:
+        raise BadInput(f"{files.name(first)} and the images after it are unreadable, {tries} in a row, and "
+                       f"data.broken-images allows {data.broken_images}")
     scale = len(image) / height
     pixels = cut(image, box._replace(**{side: value * scale for side, value in box._asdict().items()}), data.size)
     if data.flip and random.random() < 0.5:
         pixels = cv2.flip(pixels, 1)
-    return HostBatch(pixels, files.labels[index], np.array(broken))
+    return HostBatch(pixels, files.labels[index], np.array(-1 if index == first else first))
 
 
 def stack(examples: Sequence[HostBatch]) -> HostBatch:
