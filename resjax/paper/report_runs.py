@@ -40,12 +40,10 @@ def summarize(run_directory: Path, folder: Path) -> Summary:
                    {key: value for key, value in values.items() if key != "data.directory"})
 
 
-def thinned(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
-    """Keep every n-th of many points, and the last always."""
-    if not points:
-        return []
-    every = -(-len(points) // POINTS)
-    return [*points[:-1:every], points[-1]]
+def thinned(points: Sequence[tuple[int, float]], most: int = POINTS) -> list[tuple[int, float]]:
+    """Keep every n-th of many points, about `most` of them, and the last always."""
+    every = max(1, -(-len(points) // most))
+    return [*points[:-1:every], *points[-1:]]
 
 
 def network_name(experiment: Experiment) -> str:
