@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from resjax.analysis import variable_shapes
 from resjax.errors import BadInput, check
 from resjax.models import BatchNorm, ResNet
 from resjax.models.stacking import unstack
@@ -50,7 +50,8 @@ def to_variables(tensors: Tensors, names: Names, model: ResNet, channels: int, s
     Raises BadInput, naming the source, the tensor and the place in the network, where one of the two lacks the other,
     shapes differ, or a value is not finite.
     """
-    filled = jax.tree.map(lambda leaf: np.empty(leaf.shape, np.float32), variable_shapes(model, channels))
+    shapes = variable_shapes(model, (32, 32, channels))
+    filled = jax.tree.map(lambda leaf: np.empty(leaf.shape, np.float32), shapes)
     apart = blocks_apart(filled)
     unused = {name for name in tensors if not names.counter or not name.endswith(names.counter)}
     for name, slot in slots(names, apart):
@@ -100,11 +101,6 @@ def blocks_apart(variables: Any) -> Any:
 def shifted(variance: np.ndarray, epsilon: float) -> np.ndarray:
     """Add to a variance what another's batch norm adds and ours does not; there and back, its last bit may change."""
     return (variance.astype(np.float64) + epsilon).astype(np.float32)
-
-
-def variable_shapes(model: ResNet, channels: int) -> Any:
-    """Return the shapes of a network's parameters and batch statistics, for images of so many channels."""
-    return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, channels)))
 
 
 def reorder(apart: Any, model: ResNet, *, back: bool) -> None:

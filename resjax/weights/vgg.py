@@ -9,10 +9,10 @@ from itertools import accumulate
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from resjax.analysis import variable_shapes
 from resjax.errors import check
 from resjax.experiment import Architecture
 from resjax.models import VGG
@@ -83,8 +83,7 @@ def describe_vgg(tensors: Tensors, family: Family, depth: int, source: str) -> t
     check_channels(channels, source)
     classes = shapes["fc"][1] if "fc" in shapes else 0
     model = VGG(depth, classes, filters, shapes["fc6"][1])
-    drawn = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32 * SIDE, 32 * SIDE, channels)))
-    wanted = flatten_dict(drawn["params"])
+    wanted = flatten_dict(variable_shapes(model, (32 * SIDE, 32 * SIDE, channels))["params"])
     for layer in table:
         for name, leaf in ((layer.kernel, "kernel"), (layer.bias, "bias")):
             found = shapes[layer.path[-1]] if leaf == "kernel" else tensors[name].shape
