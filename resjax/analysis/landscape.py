@@ -66,8 +66,8 @@ def filter_normalized(params: Any, key: jax.Array) -> Any:
         if not inputs:
             return jnp.zeros_like(w)
         d = jax.random.normal(key, w.shape, w.dtype)
-        norms = (jnp.sqrt(jnp.square(x).sum(inputs, keepdims=True)) for x in (w, d))
-        return d * (next(norms) / next(norms))
+        length, drawn = (jnp.sqrt(jnp.square(x).sum(inputs, keepdims=True)) for x in (w, d))
+        return d * (length / drawn)
 
     return jax.tree.unflatten(structure, [draw(path, w, key) for (path, w), key in zip(leaves, keys, strict=True)])
 

@@ -24,10 +24,6 @@ class Slot(NamedTuple):
     axes: tuple[int, ...] | None
     bias: str | None
 
-    def is_leaf(self, name: str) -> bool:
-        """Say whether the leaf has that name."""
-        return self.place.endswith(f"/{name}")
-
 
 def slots(names: Names, apart: Any) -> Iterator[tuple[str, Slot]]:
     """List every tensor of a network by its name in a family; `apart` are its variables, block by block."""
@@ -64,7 +60,7 @@ def to_variables(tensors: Tensors, names: Names, model: ResNet, channels: int, s
             raise BadInput(f"{source}: {name} has shape {tensors[name].shape}, and our {where} is {leaf.shape}")
         check(bool(np.isfinite(tensor).all()), f"{source}: {name} holds a value that is not finite")
         unused.discard(name)
-        if slot.is_leaf("var"):
+        if slot.place.endswith("/var"):
             tensor = shifted(tensor, names.epsilon - BatchNorm.epsilon)
         if slot.bias in tensors:
             tensor = tensor - tensors[slot.bias].astype(np.float32)
@@ -84,11 +80,11 @@ def to_tensors(variables: Any, names: Names, model: ResNet) -> Tensors:
         reorder(apart, model, back=True)
     tensors: Tensors = {}
     for name, slot in slots(names, apart):
-        value = shifted(slot.leaf, BatchNorm.epsilon - names.epsilon) if slot.is_leaf("var") else slot.leaf
+        value = shifted(slot.leaf, BatchNorm.epsilon - names.epsilon) if slot.place.endswith("/var") else slot.leaf
         tensors[name] = np.ascontiguousarray(value.transpose(np.argsort(slot.axes)) if slot.axes else value)
         if slot.bias:
             tensors[slot.bias] = np.zeros_like(tensors[name])
-        if names.counter and slot.is_leaf("mean"):
+        if names.counter and slot.place.endswith("/mean"):
             tensors[name.removesuffix(names.norm["mean"]) + names.counter] = np.zeros((), np.int64)
     return tensors
 
