@@ -24,7 +24,7 @@ from flax import linen as nn
 
 from resjax import Architecture, BadInput, Data, Experiment, Optimizer, cifar_resnet, evaluate, load_data
 from resjax.analysis import gives_back, gradient_norms, residual_ratios, with_identity_blocks
-from resjax.analysis.curvature import bends_down
+from resjax.analysis.landscape import bends_down
 from resjax.analysis.landscape import landscape as losses_around
 from resjax.command_line import guarded
 from resjax.data import Dataset, Preprocessing, mean_image, normalize

@@ -7,8 +7,8 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from resjax import Architecture, Data, Network, Photographs
+from resjax.analysis import variable_shapes
 from resjax.data import Preprocessing
-from resjax.weights.convert import variable_shapes
 
 
 def random_network(family="cifar", depth=14, shortcut="A", classes=("cat", "dog", "owl"), stride_in="1x1", std=(),
@@ -16,7 +16,7 @@ def random_network(family="cifar", depth=14, shortcut="A", classes=("cat", "dog"
     """Draw weights, and statistics far from their first values."""
     architecture = Architecture(family=family, depth=depth, shortcut=shortcut, stride_in=stride_in)
     model, random = architecture.model(len(classes)), np.random.default_rng(0)
-    leaves, structure = jax.tree_util.tree_flatten_with_path(variable_shapes(model, 3))
+    leaves, structure = jax.tree_util.tree_flatten_with_path(variable_shapes(model, (32, 32, 3)))
 
     def draw(path, leaf):
         match path[-1].key:

@@ -222,20 +222,24 @@ def test_the_largest_batch_is_found_by_few_trials():
     assert largest_batch(lambda batch: False, 32, 64) == 0
 
 
+def plan_run(experiment, *machine):
+    return run.plan_workload(run.workload_of(experiment), *machine)
+
+
 def test_errors_say_what_would_be_right(small, monkeypatch):
     with pytest.raises(BadInput, match="on is 'h1000'; it is one of h100, h200"):
-        run.plan_run(small(), "h1000")
+        plan_run(small(), "h1000")
     with pytest.raises(BadInput, match="batch-size 32 does not divide over 3 devices; it does over 1, 2, 4"):
-        run.plan_run(small(), "h100", 3)
+        plan_run(small(), "h100", 3)
     monkeypatch.setattr(compilers, "find_spec", lambda name: None)
     for name, command in (("h100", r"pip install 'jax\[cuda12\]'"), ("v5e", r"pip install 'jax\[tpu\]'")):
         with pytest.raises(BadInput, match=command):
-            run.plan_run(small(), name)
+            plan_run(small(), name)
     monkeypatch.setattr(compilers, "find_spec", lambda name: True)
     with pytest.raises(BadInput, match="TPU v5e comes in slices of 1, 4, 8, 16, 32, 64, 128, 256 chips, not 2"):
-        run.plan_run(small(), "v5e", 2)
+        plan_run(small(), "v5e", 2)
     with pytest.raises(BadInput, match="4 devices do not divide over 3 hosts"):
-        run.plan_run(small(), "h100", 4, 3)
+        plan_run(small(), "h100", 4, 3)
 
 
 @pytest.fixture
@@ -254,12 +258,12 @@ def compiled(monkeypatch):
 
 
 def test_a_plan_is_made_once_and_told(small, compiled):
-    first = run.plan_run(small(), "h100", 2)
+    first = plan_run(small(), "h100", 2)
     assert list(first["programs"]) == ["train", "statistics", "evaluate"]
     assert first == json.loads(json.dumps(first))
-    assert run.plan_run(small(), "h100", 2) == first
+    assert plan_run(small(), "h100", 2) == first
     assert compiled == [32]
-    assert run.plan_run(small(seed=1, steps=12), "h100", 2)["hours"]["train"] == 2 * first["hours"]["train"]
+    assert plan_run(small(seed=1, steps=12), "h100", 2)["hours"]["train"] == 2 * first["hours"]["train"]
     text = "\n".join(lines("h100", first))
     assert "small on 2 x NVIDIA H100 SXM, 80 GB, batch 32, float32" in text
     assert "all-reduce" in text
@@ -269,11 +273,11 @@ def test_a_plan_is_made_once_and_told(small, compiled):
 def test_what_does_not_fit_is_told_with_what_does(small, compiled, monkeypatch):
     monkeypatch.setattr(run, "usable_memory", lambda device: 40 * 100)
     with pytest.raises(BadInput, match=r"batch-size 256 does not fit into .* the largest batch that does is 96 "):
-        run.plan_run(small(batch_size=256), "h100")
+        plan_run(small(batch_size=256), "h100")
     assert compiled[0] == 256
     monkeypatch.setattr(run, "usable_memory", lambda device: 40)
     with pytest.raises(BadInput, match="nor does a batch of 16, the smallest that 2 devices and"):
-        run.plan_run(small(), "h100", 2)
+        plan_run(small(), "h100", 2)
 
 
 @pytest.mark.parametrize(("name", "count"), [("h100", 1), ("h100", 8), ("v5e", 1)])

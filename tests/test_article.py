@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from resjax import BadInput
-from resjax.analysis.curvature import bends_down
+from resjax.analysis.landscape import bends_down
 from resjax.experiment_files import load_file
 from resjax.models import ResidualMLP
 from resjax.paper.article import Found, measured

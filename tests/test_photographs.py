@@ -1,5 +1,6 @@
 """Photographs: found in three forms, decoded, cropped, and put into batches that are a function of (seed, step)."""
 
+import os
 import shutil
 from contextlib import suppress
 from dataclasses import replace
@@ -253,6 +254,17 @@ def test_an_unreadable_image_is_marked_and_the_next_takes_its_place(copy, spoil)
     with pytest.raises(BadInput, match=f"1 images .* data.broken-images allows 0: {photos.train.name(5)}"):
         measure_statistics(photos.train, replace(data, broken_images=0))
     assert np.isfinite(measure_statistics(photos.train, data).mean).all()
+
+
+def test_a_training_whose_images_are_all_gone_ends(copy):
+    data = small(copy, broken_images=3)
+    photos = find_images(data)
+    for name in photos.train.names:
+        (copy / "folders" / "train" / os.fsdecode(name)).unlink()
+    gone = "|".join(photos.train.name(index) for index in range(len(photos.train.labels)))
+    with pytest.raises(BadInput, match=f"({gone}) and the images after it are unreadable, 5 in a row"), \
+            training_batches(photos.train, data, (1, 2), 16, range(3)) as found:
+        next(found)
 
 
 @pytest.mark.parametrize("damage", [

@@ -18,7 +18,7 @@ from jax.sharding import Sharding
 from resjax.accelerators.devices import Device, target_config
 from resjax.data import Batch, Batching, Images, Permutation, epochs_spanned, of_run
 from resjax.distributed import batch_sharding, replicated
-from resjax.errors import BadInput
+from resjax.errors import BadInput, check
 from resjax.evaluation.probabilities import at_places, look
 from resjax.experiment import Data, Experiment, image_shape
 from resjax.training.in_memory import InMemoryBatch, InMemoryInputs, steps_per_call
@@ -85,8 +85,7 @@ def target_devices(device: Device, count: int, hosts: int = 1) -> list[jax.Devic
     modules, command = PLUGINS[device.platform]
     if not any(find_spec(module) for module in modules if find_spec(module.partition(".")[0])):
         raise BadInput(f"{device.title}: JAX's compiler for it is not installed here: {command} (it needs no device)")
-    if count % hosts:
-        raise BadInput(f"{count} devices do not divide over {hosts} hosts")
+    check(count % hosts == 0, f"{count} devices do not divide over {hosts} hosts")
     with quiet():
         return gpus(device, count, hosts) if device.platform == "cuda" else slice_of(device, count)
 

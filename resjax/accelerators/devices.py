@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from resjax.errors import BadInput
+from resjax.errors import check
 
 TERA, GIGA = 1e12, 1e9
 GIB = 2**30
@@ -103,8 +103,7 @@ DEVICES: dict[str, Device] = {
 
 def find_device(name: str) -> Device:
     """Return a device of the table. Raises BadInput that lists them."""
-    if name not in DEVICES:
-        raise BadInput(f"on is {name!r}; it is one of {', '.join(DEVICES)}")
+    check(name in DEVICES, f"on is {name!r}; it is one of {', '.join(DEVICES)}")
     return DEVICES[name]
 
 

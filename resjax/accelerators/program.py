@@ -90,18 +90,15 @@ def branches_of(instruction: Instruction) -> list[str]:
 
 def kernel(module: Module, table: dict[str, Instruction], instruction: Instruction, times: int) -> Kernel:
     """Read one kernel: an instruction of its own, or the fusion of many."""
-    called = instruction.attribute("calls")
-    body = module.computations.get(called or "", {})
-    opcodes = {inner.opcode for inner in body.values()} | {instruction.opcode.removesuffix("-start")}
-    if "async-start" in {instruction.opcode} and len(body) and called:
-        inner = next(reversed(body.values()))
-        return kernel(module, body, inner, times)
-    sent = instruction.opcode.removesuffix("-start") in COLLECTIVES
+    body = module.computations.get(instruction.attribute("calls") or "", {})
+    if instruction.opcode == "async-start" and body:
+        return kernel(module, body, next(reversed(body.values())), times)
+    opcode = instruction.opcode.removesuffix("-start")
     macs = sum(multiply_adds(body, inner) for inner in body.values()) + multiply_adds(table, instruction)
     moved = bytes_moved(table, instruction, body)
-    kind = kind_of(instruction, opcodes, macs, moved)
-    return Kernel(instruction.name, kind, moved, macs, times, sum(
-        shape.bytes for name in instruction.operands for shape in table[name].shapes) if sent else 0)
+    kind = kind_of(instruction, {opcode, *(inner.opcode for inner in body.values())}, macs, moved)
+    sent = sum(table[name].bytes for name in instruction.operands) if opcode in COLLECTIVES else 0
+    return Kernel(instruction.name, kind, moved, macs, times, sent)
 
 
 def kind_of(instruction: Instruction, opcodes: set[str], macs: int, moved: int) -> str:
@@ -155,9 +152,7 @@ def bytes_read(body: dict[str, Instruction], name: str) -> int:
             total += user.bytes
         elif user.opcode == "bitcast":
             total += bytes_read(body, user.name)
-        elif user.opcode == "dynamic-update-slice" and user.operands[0] == name:
-            total += 0  # updated in place
-        else:
+        elif user.opcode != "dynamic-update-slice" or user.operands[0] != name:  # which updates it in place
             return body[name].bytes
     return total
 

@@ -57,11 +57,6 @@ def workload_of(experiment: Experiment) -> Workload:
                     lambda programs: hours(experiment, programs), tuple(filter(None, [assumed])))
 
 
-def plan_run(experiment: Experiment, name: str, count: int = 1, hosts: int = 1) -> dict[str, Any]:
-    """Plan a classifier's run; see `plan_workload`."""
-    return plan_workload(workload_of(experiment), name, count, hosts)
-
-
 def plan_workload(work: Workload, name: str, count: int = 1, hosts: int = 1) -> dict[str, Any]:
     """Plan a run on `count` devices called `name`, on `hosts` machines: the same run, compiled before or now.
 

@@ -29,9 +29,9 @@ def residual_ratios(model: nn.Module, variables: Any, images: jax.Array) -> jax.
         result, module = function(*arguments, **settings), context.module
         if context.method_name == "__call__":
             if isinstance(module, BLOCKS):
-                module.sow("intermediates", "input", norm(arguments[0]))
+                module.sow("intermediates", "input", jnp.linalg.norm(arguments[0]))
             elif isinstance(module.parent, BLOCKS) and module.name == last_layer(module.parent):
-                module.parent.sow("intermediates", "residual", norm(result))
+                module.parent.sow("intermediates", "residual", jnp.linalg.norm(result))
         return result
 
     with nn.intercept_methods(measure):
@@ -46,11 +46,6 @@ def last_layer(block: nn.Module) -> str:
     if isinstance(block, Bottleneck):
         return "bn3"
     return "fc2" if isinstance(block, DenseBlock) and "bn2" not in block.variables["params"] else "bn2"
-
-
-def norm(x: jax.Array) -> jax.Array:
-    """Return the norm of an array."""
-    return jnp.sqrt(jnp.square(x).sum())
 
 
 def gives_back(block: nn.Module, shape: tuple[int, ...], last: str, key: jax.Array) -> tuple[bool, bool]:

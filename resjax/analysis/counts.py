@@ -22,7 +22,7 @@ class Layer(NamedTuple):
 
 def count_parameters(model: nn.Module, image: tuple[int, int, int]) -> int:
     """Count what training changes: kernels, batch-norm scales and biases, the last layer's bias."""
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(_variables(model, image)["params"]))
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variable_shapes(model, image)["params"]))
 
 
 def count_macs(model: nn.Module, image: tuple[int, int, int]) -> int:
@@ -32,7 +32,7 @@ def count_macs(model: nn.Module, image: tuple[int, int, int]) -> int:
 
 def list_layers(model: nn.Module, image: tuple[int, int, int]) -> list[Layer]:
     """List the layers that multiply, in the order in which they run, for one image `(height, width, channels)`."""
-    traced = jax.make_jaxpr(model.apply)(_variables(model, image), jnp.zeros((1, *image)))
+    traced = jax.make_jaxpr(model.apply)(variable_shapes(model, image), jnp.zeros((1, *image)))
     layers: dict[str, Layer] = {}
     for layer in _multiplications(traced.jaxpr, "", 1):
         if layer.name in layers:  # the blocks of an unrolled stage
@@ -42,7 +42,8 @@ def list_layers(model: nn.Module, image: tuple[int, int, int]) -> list[Layer]:
     return list(layers.values())
 
 
-def _variables(model: nn.Module, image: tuple[int, int, int]) -> Any:
+def variable_shapes(model: nn.Module, image: tuple[int, int, int]) -> Any:
+    """Return the shapes of a network's parameters and batch statistics, for images `(height, width, channels)`."""
     return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *image)))
 
 

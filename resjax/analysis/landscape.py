@@ -69,7 +69,20 @@ def filter_normalized(params: Any, key: jax.Array) -> Any:
         if not inputs:
             return np.zeros_like(w)
         d = np.asarray(jax.random.normal(key, w.shape, w.dtype))
-        norms = (np.sqrt(np.square(x).sum(inputs, keepdims=True)) for x in (w, d))
-        return np.asarray(d * (next(norms) / next(norms)))
+        length, drawn = (np.sqrt(np.square(x).sum(inputs, keepdims=True)) for x in (w, d))
+        return np.asarray(d * (length / drawn))
 
     return jax.tree.unflatten(structure, [draw(path, w, key) for (path, w), key in zip(leaves, keys, strict=True)])
+
+
+def bends_down(grid: np.ndarray) -> np.ndarray:
+    """Say for every inner point of a grid `[rows, columns]` whether the surface bends down there in some direction.
+
+    So it does where the smaller eigenvalue of the matrix of its second differences is negative: `[rows-2, columns-2]`.
+    """
+    middle = grid[1:-1, 1:-1]
+    along = grid[2:, 1:-1] - 2 * middle + grid[:-2, 1:-1]
+    across = grid[1:-1, 2:] - 2 * middle + grid[1:-1, :-2]
+    mixed = (grid[2:, 2:] - grid[2:, :-2] - grid[:-2, 2:] + grid[:-2, :-2]) / 4
+    bent: np.ndarray = (along + across) / 2 - np.hypot((along - across) / 2, mixed) < 0
+    return bent

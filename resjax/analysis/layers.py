@@ -43,7 +43,7 @@ def gradient_norms(model: nn.Module, variables: Any, images: jax.Array, labels: 
         return losses.mean()
 
     gradients = in_order(jax.grad(loss)(variables["params"]), WEIGHTS)
-    return jnp.stack([jnp.sqrt(jnp.square(layer["kernel"]).sum()) for layer in gradients])
+    return jnp.stack([jnp.linalg.norm(layer["kernel"]) for layer in gradients])
 
 
 @partial(jax.jit, static_argnums=0)

@@ -12,8 +12,9 @@ from resjax.data.batches import (
 )
 from resjax.data.cifar10 import prepare_cifar10
 from resjax.data.decode import decode, dimensions
+from resjax.data.image_files import ImageFiles
 from resjax.data.images import Dataset, Images, dataset, load, load_split, mean_image, with_validation
-from resjax.data.index import ImageFiles, ImageSet, find_images, find_split
+from resjax.data.index import ImageSet, find_images, find_split
 from resjax.data.preprocessing import (
     Preprocessing,
     centre_crop,

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
+from resjax.data.image_files import ImageFiles
 from resjax.data.prepared import fingerprint
-from resjax.errors import BadInput
+from resjax.errors import BadInput, check
 from resjax.files import cached
 from resjax.progress import shown
 
@@ -45,8 +46,8 @@ def descriptor(file: Path) -> int:
     return os.open(file, os.O_RDONLY)
 
 
-def find_archives(root: Path, splits: Sequence[str]) -> tuple[tuple[str, ...], list[Any]]:
-    """List the images within ImageNet's official archives: the classes; names, labels and reader of the splits."""
+def find_archives(root: Path, splits: Sequence[str]) -> tuple[tuple[str, ...], list[ImageFiles]]:
+    """List the images within ImageNet's official archives: the classes, and the images of each split."""
     for name in (*(ARCHIVES[split] for split in splits), DEVKIT):
         if not (root / name).is_file():
             raise BadInput(f"{root}: {name} is missing; tars:PATH names a folder that holds ImageNet's archives "
@@ -54,8 +55,9 @@ def find_archives(root: Path, splits: Sequence[str]) -> tuple[tuple[str, ...], l
     found = {split: cached(f"imagenet-archive-{split}", fingerprint(root), partial(index_archive, root, split))
              for split in splits}
     return tuple(found[splits[0]]["classes"].tolist()), [
-        (index["names"], index["labels"], TarReader(root / ARCHIVES[split], index["offsets"], index["lengths"]),
-         f"{ARCHIVES[split]}, ") for split, index in found.items()]
+        ImageFiles(index["names"], index["labels"],
+                   TarReader(root / ARCHIVES[split], index["offsets"], index["lengths"]), f"{ARCHIVES[split]}, ")
+        for split, index in found.items()]
 
 
 def index_archive(root: Path, split: str) -> dict[str, np.ndarray]:
@@ -91,8 +93,7 @@ def validation_members(root: Path, truth: list[int]) -> list[tuple[bytes, int, i
     file = root / VALIDATION
     with file.open("rb") as stream:
         found = sorted((name.encode(), offset, size) for name, offset, size in members(file, stream, 0))
-    if len(found) != len(truth):
-        raise BadInput(f"{file} holds {len(found)} images, but {DEVKIT} labels {len(truth)}")
+    check(len(found) == len(truth), f"{file} holds {len(found)} images, but {DEVKIT} labels {len(truth)}")
     return found
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from resjax.data.prepared import find_prepared, quiet_absl
-from resjax.errors import BadInput
+from resjax.errors import BadInput, check
 from resjax.files import digest, folder_aside, remove_leftovers
 from resjax.progress import shown, working
 from resjax.terminal import tell
@@ -44,13 +44,11 @@ def prepare_cifar10(directory: Path, archive: Path | None = None) -> Path:
         with folder_aside(directory / "cifar10") as aside:
             if archive is None:
                 archive = download(URL, aside / "cifar-10-binary.tar.gz")
-            if not archive.is_file():
-                raise BadInput(f"{archive}: no such file; --archive names cifar-10-binary.tar.gz, from {URL}")
+            check(archive.is_file(), f"{archive}: no such file; --archive names cifar-10-binary.tar.gz, from {URL}")
             with working(f"checking {archive.name}"):
                 found = digest(archive)
-            if found != SHA256:
-                raise BadInput(f"{archive}: this is not the official binary archive, or it is damaged: "
-                               f"its SHA-256 is {found}, the official one's {SHA256}; get it from {URL}")
+            check(found == SHA256, f"{archive}: this is not the official binary archive, or it is damaged: "
+                                   f"its SHA-256 is {found}, the official one's {SHA256}; get it from {URL}")
             write_prepared(archive, aside)
             written = find_prepared("cifar10", aside)
             (directory / "cifar10").mkdir(exist_ok=True)

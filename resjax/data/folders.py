@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from resjax.data.decode import EXTENSIONS
-from resjax.errors import BadInput
+from resjax.data.image_files import ImageFiles
+from resjax.errors import check
 
 
 @dataclass(frozen=True)
@@ -36,16 +37,14 @@ def file_size(path: bytes) -> int:
 
 def existing(root: Path) -> Path:
     """Return a folder. Raises BadInput where it is not there."""
-    if not root.is_dir():
-        raise BadInput(f"{root}: no such folder; folder:PATH names a folder of one folder per class")
+    check(root.is_dir(), f"{root}: no such folder; folder:PATH names a folder of one folder per class")
     return root
 
 
 def class_names(root: Path) -> tuple[str, ...]:
     """Name the classes: the subfolders in alphabetical order, but for hidden ones and what systems leave behind."""
     names = tuple(sorted(path.name for path in root.iterdir() if path.is_dir() and not is_hidden(path.name)))
-    if len(names) < 2:
-        raise BadInput(f"{root}: {len(names)} class folders; there must be one folder per class, two at least")
+    check(len(names) >= 2, f"{root}: {len(names)} class folders; there must be one folder per class, two at least")
     return names
 
 
@@ -54,8 +53,8 @@ def is_hidden(name: str) -> bool:
     return name.startswith((".", "@")) or name == "__MACOSX"
 
 
-def list_classes(root: Path, classes: tuple[str, ...]) -> tuple[Any, str]:
-    """List the images of every class folder, by name: names, labels and reader; and remark on what lies beside them.
+def list_classes(root: Path, classes: tuple[str, ...]) -> tuple[ImageFiles, str]:
+    """List the images of every class folder, by name, and remark on what lies beside them.
 
     What is named like an image counts as one, also a broken link: nothing is left out in silence.
     """
@@ -65,8 +64,7 @@ def list_classes(root: Path, classes: tuple[str, ...]) -> tuple[Any, str]:
     for label, folder in enumerate(classes):
         found = sorted(name for name in os.listdir(root / folder) if not is_hidden(name) and name != "Thumbs.db")
         files = [name for name in found if name.lower().endswith(EXTENSIONS)]
-        if not files:
-            raise BadInput(f"{root / folder}: the class folder holds no image ({', '.join(EXTENSIONS)})")
+        check(bool(files), f"{root / folder}: the class folder holds no image ({', '.join(EXTENSIONS)})")
         names += [f"{folder}/{name}" for name in files]
         labels += [label] * len(files)
         others += [f"{folder}/{name}" for name in sorted(set(found) - set(files))]
@@ -76,4 +74,5 @@ def list_classes(root: Path, classes: tuple[str, ...]) -> tuple[Any, str]:
         remarks.append(f"{root}: not used, as not named like an image: {len(others)} files, such as {others[0]}")
     if all(name.isdecimal() for name in classes) and sorted(classes, key=int) != list(classes):
         remarks.append(f"{root}: the classes are in the order of their names as text: {', '.join(classes[:5])} ...")
-    return (encoded, np.array(labels, np.int32), FileReader(root, encoded), f"{root}/"), "; ".join(remarks)
+    listed = ImageFiles(encoded, np.array(labels, np.int32), FileReader(root, encoded), f"{root}/")
+    return listed, "; ".join(remarks)

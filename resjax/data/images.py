@@ -10,7 +10,8 @@ import jax
 import numpy as np
 
 from resjax.data.decode import decode
-from resjax.data.index import ImageFiles, check_labels, find_images, find_split, held_out, identity
+from resjax.data.image_files import ImageFiles
+from resjax.data.index import check_labels, find_images, find_split, held_out, identity
 from resjax.data.prepared import channels_of, data_directory, find_prepared, fingerprint
 from resjax.data.preprocessing import Preprocessing, of_run
 from resjax.errors import BadInput, check

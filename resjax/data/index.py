@@ -1,80 +1,21 @@
-"""Where the images of a set lie: in folders, in ImageNet's official archives, or in a prepared TFDS set.
-
-All images of every source are found here and read by their number, whether they are then kept in memory or streamed.
-"""
+"""Where the images of a set lie: in folders, in ImageNet's official archives, or in a prepared TFDS set."""
 
 import hashlib
-import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from resjax.data.archives import find_archives
 from resjax.data.folders import class_names, existing, list_classes
+from resjax.data.image_files import ImageFiles
 from resjax.data.prepared import find_records
-from resjax.errors import BadInput
+from resjax.errors import BadInput, check
 from resjax.experiment import Data, Photographs
 from resjax.files import expanded
 
 TEST = ("test", "val")  # folders of test images, the first that has class folders
-
-
-class Reader(Protocol):
-    """Reads the i-th encoded image, and tells what it knows of the sizes of all."""
-
-    def __call__(self, index: int, /) -> bytes: ...
-
-    def sizes(self) -> Any: ...
-
-
-class ImageFiles(NamedTuple):
-    """Encoded images: `names` and `labels` (int32) `[images]`, and how to read the i-th, also in another process.
-
-    `place` comes before a name in messages.
-    """
-
-    names: np.ndarray
-    labels: np.ndarray
-    reader: Reader
-    place: str = ""
-
-    def name(self, index: int) -> str:
-        """Name an image in a message."""
-        return self.place + os.fsdecode(self.names[index])
-
-    def read(self, index: int) -> bytes:
-        """Read an encoded image. Raises BadInput, naming it, where it cannot be read."""
-        try:
-            return self.reader(index)
-        except OSError as error:
-            raise BadInput(f"{self.name(index)}: not a whole image ({error.strerror}); mend or remove it") from None
-
-    def fingerprint(self) -> bytes:
-        """Digest names, labels and, where they are known, sizes."""
-        sha = hashlib.sha256(b"\0".join(self.names.tolist()) + self.labels.tobytes())
-        sha.update(np.asarray(self.reader.sizes(), np.int64).tobytes())
-        return sha.digest()
-
-    def part(self, chosen: np.ndarray) -> "ImageFiles":
-        """Return some of the images."""
-        return ImageFiles(self.names[chosen], self.labels[chosen], Chosen(self.reader, chosen), self.place)
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """Reads some of the images of another reader."""
-
-    reader: Reader
-    numbers: np.ndarray
-
-    def __call__(self, index: int) -> bytes:
-        return self.reader(int(self.numbers[index]))
-
-    def sizes(self) -> Any:
-        return np.asarray(self.reader.sizes())[self.numbers]
 
 
 class ImageSet(NamedTuple):
@@ -103,16 +44,11 @@ def identity(classes: tuple[str, ...], parts: Iterable[bytes], train: int, test:
 def find_images(data: Data | Photographs) -> ImageSet:
     """Find the training and test images of a source. Raises BadInput, naming the folder or file that is wrong."""
     kind, _, rest = data.source.partition(":")
-    match kind:
-        case "folder":
-            found = index_folders(expanded(rest))
-        case "tars":
-            classes, (train, test) = find_archives(expanded(rest), ("train", "test"))
-            found = ImageSet(classes, ImageFiles(*train), ImageFiles(*test))
-        case _:
-            classes, (train, test) = find_records(rest, data.directory, ("train", "test"),
-                                                  isinstance(data, Photographs))
-            found = ImageSet(classes, ImageFiles(*train), ImageFiles(*test))
+    if kind == "folder":
+        found = index_folders(expanded(rest))
+    else:
+        classes, (train, test) = find_stored(data, ("train", "test"))
+        found = ImageSet(classes, train, test)
     for split, files in (("train", found.train), ("test", found.test)):
         check_labels(data.source, split, files.labels, len(found.classes))
     return found
@@ -133,20 +69,24 @@ def find_split(data: Data | Photographs, split: str) -> tuple[tuple[str, ...], I
             raise BadInput(f"{root}: it holds no folder '{split}'")
         folder = (inner or [root])[0]
         classes = class_names(folder)
-        listed, remark = list_classes(folder, classes)
-        files = ImageFiles(*listed)
+        files, remark = list_classes(folder, classes)
     else:
-        find = find_archives(expanded(rest), (split,)) if kind == "tars" else find_records(
-            rest, data.directory, (split,), isinstance(data, Photographs))
-        classes, files = find[0], ImageFiles(*find[1][0])
+        classes, (files,) = find_stored(data, (split,))
     check_labels(data.source, split, files.labels, len(classes))
     return classes, files, remark
 
 
+def find_stored(data: Data | Photographs, splits: Sequence[str]) -> tuple[tuple[str, ...], list[ImageFiles]]:
+    """Find splits in ImageNet's archives or in a prepared set: the classes, and the images of each split."""
+    kind, _, rest = data.source.partition(":")
+    if kind == "tars":
+        return find_archives(expanded(rest), splits)
+    return find_records(rest, data.directory, splits, isinstance(data, Photographs))
+
+
 def check_labels(source: str, split: str, labels: np.ndarray, classes: int) -> None:
     """Raise BadInput where a split holds no image, or one of no class."""
-    if not len(labels):
-        raise BadInput(f"{source}: the {split} split holds no image")
+    check(len(labels) > 0, f"{source}: the {split} split holds no image")
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     if wrong.size:
         raise BadInput(f"{source}: image {wrong[0]} of the {split} split has label {labels[wrong[0]]}, "
@@ -161,8 +101,7 @@ def index_folders(root: Path) -> ImageSet:
     train = existing(root) / "train"
     if not train.is_dir():
         classes = class_names(root)
-        listed, remark = list_classes(root, classes)
-        files = ImageFiles(*listed)
+        files, remark = list_classes(root, classes)
         kept, held = held_out(len(files.labels), len(files.labels) // 5)
         return ImageSet(classes, files.part(kept), files.part(held), remark)
     test = next((root / name for name in TEST if (root / name).is_dir()), None)
@@ -174,7 +113,7 @@ def index_folders(root: Path) -> ImageSet:
         raise BadInput(f"{root}: 'train' and '{test.name}' must hold the same classes; only one has: {odd}")
     (train_files, remark), (test_files, other) = (list_classes(split, classes) for split in (train, test))
     remarks = "; ".join(filter(None, (remark, other)))
-    return ImageSet(classes, ImageFiles(*train_files), ImageFiles(*test_files), remarks)
+    return ImageSet(classes, train_files, test_files, remarks)
 
 
 def held_out(images: int, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from resjax.errors import BadInput
+from resjax.data.image_files import ImageFiles
+from resjax.errors import BadInput, check
 from resjax.experiment import Data
 from resjax.files import cached, expanded
 from resjax.progress import parts, shown
@@ -73,8 +74,8 @@ class PreparedReader:
 
 
 def find_records(name: str, directory: Path | None, splits: Sequence[str],
-                 by_name: bool) -> tuple[tuple[str, ...], list[Any]]:
-    """List the images of `NAME`, `NAME/CONFIG` or `NAME:VERSION`: the classes; names, labels and reader of the splits.
+                 by_name: bool) -> tuple[tuple[str, ...], list[ImageFiles]]:
+    """List the images of `NAME`, `NAME/CONFIG` or `NAME:VERSION`: the classes, and the images of each split.
 
     They come in the order of the records or, `by_name`, by class and then by name, as from folders and archives; that
     index is kept, as such sets are large.
@@ -87,7 +88,7 @@ def find_records(name: str, directory: Path | None, splits: Sequence[str],
         index = cached(f"index-{name}-{split}", state, build) if by_name else build()
         order = index["order"] if by_name else np.arange(len(index["order"]))
         reader = PreparedReader(folder, state, str(index["split"]), str(index["image"]), order)
-        found.append((index["names"][order], index["labels"][order], reader, f"{folder}:{split}, "))
+        found.append(ImageFiles(index["names"][order], index["labels"][order], reader, f"{folder}:{split}, "))
     return tuple(index["classes"].tolist()), found
 
 
@@ -109,8 +110,7 @@ def index_prepared(folder: Path, state: str, split: str) -> Arrays:
 def stored_split(folder: Path, state: str, split: str, splits: Any, label: str) -> str:
     """Name a split as it is stored: the test is test or, where that has no labels, as ImageNet's, validation."""
     found = [name for name in (("train",) if split == "train" else ("test", "validation")) if name in splits]
-    if not found:
-        raise BadInput(f"{folder} has the splits {', '.join(splits)}; 'train' and 'test' or 'validation' are needed")
+    check(bool(found), f"{folder} has the splits {', '.join(splits)}; 'train' and 'test' or 'validation' are needed")
     unlabelled = len(found) > 1 and features_of(open_split(folder, state, "test")[0])[label].int64_list.value[0] < 0
     return found[int(unlabelled)]
 

@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from resjax.data.index import ImageFiles
+from resjax.data.image_files import ImageFiles
 from resjax.data.preprocessing import of_run
 from resjax.data.stream import planned_batches
-from resjax.errors import BadInput
+from resjax.errors import BadInput, check
 from resjax.experiment import Photographs
 from resjax.files import cached
 from resjax.progress import parts, shown
@@ -80,6 +80,5 @@ def sum_up(files: ImageFiles, data: Photographs, chunk: range) -> Sums:
 
 def check_broken(broken: list[str], limit: int) -> None:
     """Raise BadInput where more images than the limit are unreadable."""
-    if len(broken) > limit:
-        raise BadInput(f"{len(broken)} images are unreadable, and data.broken-images allows {limit}: "
-                       f"{'; '.join(broken)}")
+    check(len(broken) <= limit, f"{len(broken)} images are unreadable, and data.broken-images allows {limit}: "
+                                f"{'; '.join(broken)}")

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from itertools import repeat
 from multiprocessing import resource_tracker
@@ -21,7 +21,7 @@ import numpy as np
 from absl import flags
 
 from resjax.data.decode import decode, dimensions
-from resjax.data.index import ImageFiles
+from resjax.data.image_files import ImageFiles
 from resjax.data.preprocessing import cut, random_box
 from resjax.errors import BadInput, Lost
 from resjax.experiment import Photographs
@@ -41,9 +41,8 @@ class HostBatch(NamedTuple):
     broken: np.ndarray
 
 
-@contextmanager
 def training_batches(files: ImageFiles, data: Photographs, seeds: Sequence[int], batch_size: int, steps: range,
-                     share: tuple[int, int] = (0, 1)) -> Iterator[Iterator[HostBatch]]:
+                     share: tuple[int, int] = (0, 1)) -> AbstractContextManager[Iterator[HostBatch]]:
     """Open the training batches of `steps`: a fresh permutation every epoch, crops and flips included.
 
     The first of the two seeds (32 bits) decides the order of the images, the second how they are cropped and mirrored.
@@ -54,15 +53,13 @@ def training_batches(files: ImageFiles, data: Photographs, seeds: Sequence[int],
     images = (grain.MapDataset.range(len(files.labels)).shuffle(seed=seeds[0]).repeat()
               .random_map(partial(training_example, files, data), seed=seeds[1]))
     batches = images.batch(batch_size // processes, batch_fn=stack)[process::processes][steps.start:steps.stop]
-    with opened(batches, data.workers) as iterator:
-        yield iterator
+    return opened(batches, data.workers)
 
 
-@contextmanager
-def planned_batches(plan: Sequence[Any], make: Callable[[Any], Any], workers: int | None) -> Iterator[Iterator[Any]]:
+def planned_batches(plan: Sequence[Any], make: Callable[[Any], Any],
+                    workers: int | None) -> AbstractContextManager[Iterator[Any]]:
     """Open `make(item)` for every item of a plan, in its order."""
-    with opened(grain.MapDataset.source(plan).map(make), workers) as iterator:
-        yield iterator
+    return opened(grain.MapDataset.source(plan).map(make), workers)
 
 
 @contextmanager
@@ -122,26 +119,18 @@ def start_tracker() -> None:
 
 
 def own(leaf: Any) -> Any:
-    """Copy an array out of the memory that is shared with the workers, which is then free for the next."""
-    if not is_shared(leaf):
+    """Copy an array out of the memory that is shared with the workers, which is then free for the next.
+
+    Grain would leave it to a thread to give the memory back as the array is deleted, while Python may be closing it
+    too: one of the two then fails, and the memory stays until the program ends.
+    """
+    if type(leaf).__name__ != "SharedMemoryArray":  # a class that Grain does not export
         return leaf
     copy = np.array(leaf)
-    release(leaf)
+    leaf._unlink_on_del = False
+    leaf.shm.close()
+    leaf.shm.unlink()
     return copy
-
-
-def is_shared(leaf: Any) -> bool:
-    """Say whether an object is an array in shared memory: Grain does not export their class."""
-    return type(leaf).__name__ == "SharedMemoryArray"
-
-
-def release(array: Any) -> None:
-    """Give shared memory back now. Grain would leave it to a thread as the array is deleted, while Python may be
-    closing it too: one of the two then fails, and the memory stays until the program ends.
-    """
-    array._unlink_on_del = False
-    array.shm.close()
-    array.shm.unlink()
 
 
 def follow_parent(worker: int, workers: int) -> None:
@@ -159,24 +148,27 @@ def follow_parent(worker: int, workers: int) -> None:
 
 
 def training_example(files: ImageFiles, data: Photographs, index: int, random: np.random.Generator) -> HostBatch:
-    """Read, crop and mirror one image; where it is unreadable, the next one instead."""
-    broken = -1
-    while True:
-        try:
+    """Read, crop and mirror one image; where it is unreadable, the next one instead.
+
+    Raises BadInput where more in a row are unreadable than `data.broken_images` allows, as on a drive that is gone.
+    """
+    first, tries = index, data.broken_images + 2  # the one that is too many is named by whoever takes the batch
+    for index in (place % len(files.labels) for place in range(first, first + tries)):
+        with suppress(BadInput):
             encoded, name = files.read(index), files.name(index)
             height, width = dimensions(encoded, name)
             box = random_box(height, width, data, random)
             least = int(np.ceil(min(height, width) * data.size / min(box.height, box.width)))
             image = decode(encoded, name, least=least)
             break
-        except BadInput:
-            broken = index if broken < 0 else broken
-            index = (index + 1) % len(files.labels)
+    else:
+        raise BadInput(f"{files.name(first)} and the images after it are unreadable, {tries} in a row, and "
+                       f"data.broken-images allows {data.broken_images}")
     scale = len(image) / height
     pixels = cut(image, box._replace(**{side: value * scale for side, value in box._asdict().items()}), data.size)
     if data.flip and random.random() < 0.5:
         pixels = cv2.flip(pixels, 1)
-    return HostBatch(pixels, files.labels[index], np.array(broken))
+    return HostBatch(pixels, files.labels[index], np.array(-1 if index == first else first))
 
 
 def stack(examples: Sequence[HostBatch]) -> HostBatch:

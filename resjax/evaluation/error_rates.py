@@ -64,9 +64,8 @@ def measure(networks: Sequence[Network], split: str, protocol: Protocol, batch_s
     first = networks[0]
     data = replace(first.data, directory=directory or first.data.directory, source=source or first.data.source)
     for network in networks[1:]:
-        if type(network.data) is not type(first.data):
-            raise BadInput(f"{network.name}, {network.title}, looks at other images than {first.name}, "
-                           f"{first.title}")
+        check(type(network.data) is type(first.data), f"{network.name}, {network.title}, looks at other images than "
+                                                      f"{first.name}, {first.title}")
     if isinstance(data, Photographs):
         return measure_photographs(networks, data, split, protocol, batch_size)
     if protocol != "single":
@@ -75,8 +74,7 @@ def measure(networks: Sequence[Network], split: str, protocol: Protocol, batch_s
     places = [class_places(network, classes, data.source) for network in networks]
     for network in networks:
         channels, wanted = images.pixels.shape[-1], network.preprocessing.image_shape[-1]
-        if channels != wanted:
-            raise BadInput(f"{data.source} has images of {channels} channels, {network.name} is for {wanted}")
+        check(channels == wanted, f"{data.source} has images of {channels} channels, {network.name} is for {wanted}")
     members = [log_probabilities(network.classifier, images, batch_size)[:, place]
                for network, place in zip(networks, places, strict=True)]
     return error_rates(ensemble(members), np.asarray(images.labels))
@@ -93,8 +91,7 @@ def load_images(network: Network, data: Data, split: str) -> tuple[tuple[str, ..
         dataset = load(data)
         classes, images, remark = dataset.classes, getattr(dataset, split), dataset.remark
     tell(remark)
-    if not len(images.labels):
-        raise BadInput(f"{network.name} held out no {split} images")
+    check(len(images.labels) > 0, f"{network.name} held out no {split} images")
     return classes, images
 
 
@@ -102,8 +99,7 @@ def measure_photographs(networks: Sequence[Network], data: Photographs, split: s
                         batch_size: int) -> ErrorRates:
     """Measure on photographs, on all devices; each network looks at them as it does."""
     views = [views_of(protocol, network.preprocessing) for network in networks]
-    if split == "validation":
-        raise BadInput("photographs are not held out for validation; the splits are train and test")
+    check(split != "validation", "photographs are not held out for validation; the splits are train and test")
     if data.source != networks[0].data.source:
         classes, files, remark = find_split(data, split)
     else:

@@ -1,6 +1,6 @@
 """Figures 6 and 7 of the paper, drawn from runs, each with what the paper claims of it and whether that holds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,18 +63,11 @@ def is_plain(run: Run) -> bool:
     return run.experiment.architecture.shortcut == "plain"
 
 
-class Curve(NamedTuple):
-    """A run's errors in percent over its iterations: training, and test where it was measured on the way."""
-
-    steps: list[int]
-    errors: list[float]
-
-
-def curve(run: Run, kind: str) -> Curve:
-    """Read a run's errors: `kind` is "train" or "test"."""
+def curve(run: Run, kind: str) -> tuple[list[int], list[float]]:
+    """Read a run's iterations and its errors in percent at them: `kind` is "train", or "test" where it was measured."""
     lines = read_metrics(run.run_directory, kind)
     key = "error" if kind == "train" else "top1_error"
-    return Curve([line["step"] for line in lines], [line[key] for line in lines])
+    return [line["step"] for line in lines], [line[key] for line in lines]
 
 
 def figure4(runs: Sequence[Run]) -> Drawing:
@@ -97,11 +90,10 @@ def figure6(runs: Sequence[Run]) -> Drawing:
         finish(axis)
     axes[0].set(ylabel="error (%)", ylim=(0, None))  # last, as one side may be empty and both share the axis
     figure.suptitle("test error (bold) and training error (thin)", fontsize="medium")
-    last = {run.row.title: curve(run, "train").errors[-1] for run in runs}
+    last = {run.row.title: curve(run, "train")[1][-1] for run in runs}
     claimed = [*pairwise(plain), *pairwise(residual[::-1]), *same_depth(residual, plain)]
-    return Drawing("Figure 6: errors over the iterations", figure, tuple(
-        Verdict(f"{low} has a lower training error than {high}: {last[low]:.2f} % against {last[high]:.2f} %",
-                last[low] < last[high]) for low, high in titles(claimed)))
+    return Drawing("Figure 6: errors over the iterations", figure, compared(
+        claimed, last, "{} has a lower training error than {}: {:.2f} % against {:.2f} %"))
 
 
 def figure7(runs: Sequence[Run]) -> Drawing:
@@ -124,9 +116,8 @@ def figure7(runs: Sequence[Run]) -> Drawing:
         finish(axis)
     plain, residual = ([run for run in runs if is_plain(run) == kind] for kind in (True, False))
     claimed = [*same_depth(residual, plain), *pairwise(residual[::-1])]
-    return Drawing("Figure 7: standard deviations of the layers' responses", figure, tuple(
-        Verdict(f"{low} responds more weakly than {high}: mean deviation {means[low]:.3f} against {means[high]:.3f}",
-                bool(means[low] < means[high])) for low, high in titles(claimed)))
+    return Drawing("Figure 7: standard deviations of the layers' responses", figure, compared(
+        claimed, means, "{} responds more weakly than {}: mean deviation {:.3f} against {:.3f}"))
 
 
 def same_depth(residual: Sequence[Run], plain: Sequence[Run]) -> list[tuple[Run, Run]]:
@@ -134,9 +125,11 @@ def same_depth(residual: Sequence[Run], plain: Sequence[Run]) -> list[tuple[Run,
     return [(run, other) for run in residual for other in plain if run.row.layers == other.row.layers]
 
 
-def titles(pairs: Sequence[tuple[Run, Run]]) -> list[tuple[str, str]]:
-    """Name the two runs of each pair."""
-    return [(low.row.title, high.row.title) for low, high in pairs]
+def compared(pairs: Sequence[tuple[Run, Run]], values: Mapping[str, float], claim: str) -> list[Verdict]:
+    """Claim of each pair that the value of the first run is the lower one; `claim` is filled with titles and values."""
+    titles = [(low.row.title, high.row.title) for low, high in pairs]
+    return [Verdict(claim.format(low, high, values[low], values[high]), bool(values[low] < values[high]))
+            for low, high in titles]
 
 
 def responses(run: Run) -> np.ndarray:

@@ -40,12 +40,10 @@ def summarize(run_directory: Path, folder: Path) -> Summary:
                    {key: value for key, value in values.items() if key != "data.directory"})
 
 
-def thinned(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
-    """Keep every n-th of many points, and the last always."""
-    if not points:
-        return []
-    every = -(-len(points) // POINTS)
-    return [*points[:-1:every], points[-1]]
+def thinned(points: Sequence[tuple[int, float]], most: int = POINTS) -> list[tuple[int, float]]:
+    """Keep every n-th of many points, about `most` of them, and the last always."""
+    every = max(1, -(-len(points) // most))
+    return [*points[:-1:every], *points[-1:]]
 
 
 def network_name(experiment: Experiment) -> str:
@@ -57,12 +55,12 @@ def network_name(experiment: Experiment) -> str:
 
 
 def row(run: Summary, number: int) -> str:
-    """Write a run's row: a box that shows its curves, and what can be sorted by."""
+    """Write a run's row: a box that shows its curves, and cells with what they are sorted by."""
     result = run.result or {}
     training = run.curves.get("train", [(0, None)])[-1][1]
+    architecture = run.experiment.architecture
     cells: list[tuple[str, Any]] = [
-        (run.values.get("model") or network_name(run.experiment),
-         (run.experiment.architecture.depth, run.experiment.architecture.shortcut)),
+        (run.values.get("model") or network_name(run.experiment), f"{architecture.depth:05d} {architecture.shortcut}"),
         (f"{run.experiment.steps:,}", run.experiment.steps), number_cell(training, ".2f"),
         number_cell(result.get("test_top1_error"), ".2f"), number_cell(result.get("parameters"), ",d"),
         number_cell(result.get("images_per_second"), ",.0f"),
@@ -71,19 +69,13 @@ def row(run: Summary, number: int) -> str:
     words = escape(" ".join([run.place, *(f"{key}={value}" for key, value in run.values.items())]).lower())
     name = (f'<td data-value="{escape(run.place)}"><label><input type="checkbox" value="{number}">'
             f'<i class="line"></i><span>{escape(run.place)}</span></label></td>')
-    rest = "".join(f'<td data-value="{escape(order(value))}">{escape(text)}</td>' for text, value in cells)
+    rest = "".join(f'<td data-value="{escape(str(value))}">{escape(text)}</td>' for text, value in cells)
     return f'<tr data-run="{number}" data-words="{words}">{name}{rest}</tr>'
 
 
 def number_cell(value: float | None, form: str) -> tuple[str, Any]:
     """Write a number of the table; a dash where there is none."""
     return ("-", "") if value is None else (f"{value:{form}}", value)
-
-
-def order(value: Any) -> str:
-    """Write what a cell is sorted by: numbers in full, depth before shortcut."""
-    return " ".join(f"{part:05d}" if isinstance(part, int) else str(part) for part in value) if isinstance(
-        value, tuple) else str(value)
 
 
 def details(run: Summary, number: int) -> str:

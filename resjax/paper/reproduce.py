@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,9 +30,7 @@ class Run(NamedTuple):
 
 def find_table(name: str) -> Table:
     """Return the table of that name. Raises BadInput that lists those there are."""
-    if name not in TABLES:
-        raise BadInput(f"unknown table {name!r}; there are: table1, {', '.join(TABLES)}, table7, table8, "
-                       "article")
+    check(name in TABLES, f"unknown table {name!r}; there are: table1, {', '.join(TABLES)}, table7, table8, article")
     return TABLES[name]
 
 
@@ -43,20 +42,20 @@ def plan(table: Table, experiments: Path, runs: Path, seeds: int, only: Sequence
     runs lie in folders of their own. Every run also measures the test errors along the way that Figure 6 shows. Raises
     BadInput for a row or a file that does not exist, or a wrong number.
     """
-    if not 1 <= seeds <= MOST_SEEDS:
-        raise BadInput(f"seeds is {seeds}; it lies in 1 ... {MOST_SEEDS}")
-    if not 0 < scale <= 1:
-        raise BadInput(f"scale is {scale}; it lies in (0, 1], and 1 is the paper's schedule")
-    rows = {row.experiment: row for row in table.rows}
+    check(1 <= seeds <= MOST_SEEDS, f"seeds is {seeds}; it lies in 1 ... {MOST_SEEDS}")
+    check(0 < scale <= 1, f"scale is {scale}; it lies in (0, 1], and 1 is the paper's schedule")
+    rows = [row.experiment for row in table.rows]
     for name in only:
-        if name not in rows:
-            raise BadInput(f"{table.name} has no row {name!r}; there are: {', '.join(rows)}")
+        check(name in rows, f"{table.name} has no row {name!r}; there are: {', '.join(rows)}")
     known = load_experiments(experiments / table.file)
-    trained = [(row, *member) for seed in range(seeds) for row in rows.values()
-               if not only or row.experiment in only
-               for member in (row.members if seed == 0 else ()) or [(row.experiment, seed)] * (not row.members)]
-    return [Run(row, shortened(replace(select(known, name), seed=seed, evaluate_test=True), scale),
-                runs / scaled_name(name, scale) / f"seed{seed}") for row, name, seed in trained]
+    planned = []
+    for seed, row in product(range(seeds), (row for row in table.rows if not only or row.experiment in only)):
+        if row.members and seed > 0:
+            continue  # an ensemble's members come once
+        for name, number in row.members or [(row.experiment, seed)]:
+            experiment = shortened(replace(select(known, name), seed=number, evaluate_test=True), scale)
+            planned.append(Run(row, experiment, runs / scaled_name(name, scale) / f"seed{number}"))
+    return planned
 
 
 def read_from(runs: Sequence[Run], source: str | None, directory: Path | None) -> list[Run]:

@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
+from operator import gt, lt
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,16 +63,13 @@ def collect(table: Table, runs: Sequence[Run]) -> list[Line]:
 
 def judge(line: Line, lines: Sequence[Line]) -> tuple[bool | None, str]:
     """Say whether the paper's claims of a row hold for the means; None where no row that they name is there."""
-    means = {other.row.experiment: other for other in lines}
-    claims = [claim for claim in line.row.claims if claim.other in means]
-    failed = [f"{claim.relation} {means[claim.other].row.title}" for claim in claims
-              if not (line.mean < means[claim.other].mean if claim.relation == "<" else
-                      line.mean > means[claim.other].mean)]
+    others = {other.row.experiment: other for other in lines}
+    claims = {f"{relation} {others[name].row.title}": (lt if relation == "<" else gt)(line.mean, others[name].mean)
+              for relation, name in line.row.claims if name in others}
+    failed = [claim for claim, holds in claims.items() if not holds]
     if not claims:
         return None, "nothing to compare with"
-    if failed:
-        return False, f"fails: {', '.join(failed)}"
-    return True, "holds: " + ", ".join(f"{claim.relation} {means[claim.other].row.title}" for claim in claims)
+    return not failed, f"fails: {', '.join(failed)}" if failed else f"holds: {', '.join(claims)}"
 
 
 def as_markdown(table: Table, lines: Sequence[Line], scale: float) -> str:

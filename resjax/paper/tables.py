@@ -6,6 +6,8 @@ And Table 1, the architectures for ImageNet, with what they cost, counted from t
 from itertools import groupby
 from typing import Literal, NamedTuple
 
+from flax import linen as nn
+
 from resjax.analysis import Layer, count_macs, count_parameters, list_layers
 from resjax.evaluation import Protocol
 from resjax.models import VGG, imagenet_resnet
@@ -158,9 +160,9 @@ def table1() -> str:
     layers = [["layer", "output", *(f"{depth} layers" for depth in FLOPS)],
               *([*place, *(column[place] for column in columns)] for place in columns[0])]
     counts = [["network", "parameters", "multiply-adds", "paper"],
-              *(count(depth, option, "1x1") for depth in FLOPS for option in OPTIONS[depth]),
-              *(count(depth, "B", "3x3") for depth in (50, 101, 152)),
-              *(count_vgg(depth) for depth in VGG_FLOPS)]
+              *(count_resnet(depth, option, "1x1") for depth in FLOPS for option in OPTIONS[depth]),
+              *(count_resnet(depth, "B", "3x3") for depth in (50, 101, 152)),
+              *(count(f"VGG-{depth}", VGG(depth), flops) for depth, flops in VGG_FLOPS.items())]
     return f"{markdown(layers)}\n\n{markdown(counts)}\n"
 
 
@@ -189,20 +191,17 @@ def describe(layers: list[Layer]) -> dict[tuple[str, str], str]:
     return places
 
 
-def count(depth: int, option: Option, stride_in: StrideIn) -> list[str]:
-    """Count a network, beside the paper's figure, which is of the networks that stride in the first 1x1."""
-    model = imagenet_resnet(depth, option, stride_in=stride_in)
+def count(name: str, model: nn.Module, paper: str) -> list[str]:
+    """Count a network's parameters and multiply-adds, beside the paper's figure."""
+    return [name, f"{count_parameters(model, IMAGE):,}", f"{count_macs(model, IMAGE):,}", paper]
+
+
+def count_resnet(depth: int, option: Option, stride_in: StrideIn) -> list[str]:
+    """Count a network of Table 1, beside the paper's figure, which is of the networks that stride in the first 1x1."""
     name = f"plain-{depth}" if option == "plain" else f"ResNet-{depth} {option}"
     if depth >= 50:
         name += " v1" if stride_in == "1x1" else " v1.5 (stride in the 3x3)"
-    return [name, f"{count_parameters(model, IMAGE):,}", f"{count_macs(model, IMAGE):,}",
-            FLOPS[depth] if stride_in == "1x1" else ""]
-
-
-def count_vgg(depth: int) -> list[str]:
-    """Count a VGG, which the paper compares with (section 3.3), beside the paper's figure."""
-    model = VGG(depth)
-    return [f"VGG-{depth}", f"{count_parameters(model, IMAGE):,}", f"{count_macs(model, IMAGE):,}", VGG_FLOPS[depth]]
+    return count(name, imagenet_resnet(depth, option, stride_in=stride_in), FLOPS[depth] if stride_in == "1x1" else "")
 
 
 def markdown(rows: list[list[str]]) -> str:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from resjax.errors import BadInput
+from resjax.errors import BadInput, check
 from resjax.files import write_aside
 from resjax.training import find_runs, read_metrics
 
@@ -26,8 +26,7 @@ def write_tensorboard(folder: Path, out: Path) -> None:
         raise BadInput("TensorBoard logs need tensorboardX: pip install 'resjax[tensorboard]'") from None
     for run_directory in find_runs(folder):
         logs = out / run_directory.relative_to(folder)
-        if any(logs.glob("events.*")):
-            raise BadInput(f"{logs} holds logs already; choose another folder, or remove them")
+        check(not any(logs.glob("events.*")), f"{logs} holds logs already; choose another folder, or remove them")
         logs.mkdir(parents=True, exist_ok=True)
         file = logs / f"events.out.tfevents.{time.time():.0f}.resjax"
         write_aside(file, partial(write_events, read_metrics(run_directory)))

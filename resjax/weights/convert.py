@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from resjax.errors import BadInput
+from resjax.analysis import variable_shapes
+from resjax.errors import BadInput, check
 from resjax.models import BatchNorm, ResNet
 from resjax.models.stacking import unstack
 from resjax.weights.files import Tensors
@@ -23,10 +23,6 @@ class Slot(NamedTuple):
     place: str
     axes: tuple[int, ...] | None
     bias: str | None
-
-    def is_leaf(self, name: str) -> bool:
-        """Say whether the leaf has that name."""
-        return self.place.endswith(f"/{name}")
 
 
 def slots(names: Names, apart: Any) -> Iterator[tuple[str, Slot]]:
@@ -50,30 +46,28 @@ def to_variables(tensors: Tensors, names: Names, model: ResNet, channels: int, s
     Raises BadInput, naming the source, the tensor and the place in the network, where one of the two lacks the other,
     shapes differ, or a value is not finite.
     """
-    filled = jax.tree.map(lambda leaf: np.empty(leaf.shape, np.float32), variable_shapes(model, channels))
+    shapes = variable_shapes(model, (32, 32, channels))
+    filled = jax.tree.map(lambda leaf: np.empty(leaf.shape, np.float32), shapes)
     apart = blocks_apart(filled)
     unused = {name for name in tensors if not names.counter or not name.endswith(names.counter)}
     for name, slot in slots(names, apart):
         leaf, where = slot.leaf, slot.place
-        if name not in tensors:
-            raise BadInput(f"{source}: {name} is missing, which {names.title} has for our {where} {leaf.shape}")
+        check(name in tensors, f"{source}: {name} is missing, which {names.title} has for our {where} {leaf.shape}")
         tensor = tensors[name].astype(np.float32)
         if slot.axes and tensor.ndim == len(slot.axes):
             tensor = tensor.transpose(slot.axes)
         if tensor.shape != leaf.shape:
             raise BadInput(f"{source}: {name} has shape {tensors[name].shape}, and our {where} is {leaf.shape}")
-        if not np.isfinite(tensor).all():
-            raise BadInput(f"{source}: {name} holds a value that is not finite")
+        check(bool(np.isfinite(tensor).all()), f"{source}: {name} holds a value that is not finite")
         unused.discard(name)
-        if slot.is_leaf("var"):
+        if slot.place.endswith("/var"):
             tensor = shifted(tensor, names.epsilon - BatchNorm.epsilon)
         if slot.bias in tensors:
             tensor = tensor - tensors[slot.bias].astype(np.float32)
             unused.discard(slot.bias)
         leaf[...] = tensor
-    if unused:
-        raise BadInput(f"{source}: our network has no place for {', '.join(sorted(unused)[:5])}"
-                       f"{f' and {len(unused) - 5} more' if len(unused) > 5 else ''}")
+    check(not unused, f"{source}: our network has no place for {', '.join(sorted(unused)[:5])}"
+                      f"{f' and {len(unused) - 5} more' if len(unused) > 5 else ''}")
     if names.around and model.shortcut == "A":
         reorder(apart, model, back=False)
     return filled
@@ -86,11 +80,11 @@ def to_tensors(variables: Any, names: Names, model: ResNet) -> Tensors:
         reorder(apart, model, back=True)
     tensors: Tensors = {}
     for name, slot in slots(names, apart):
-        value = shifted(slot.leaf, BatchNorm.epsilon - names.epsilon) if slot.is_leaf("var") else slot.leaf
+        value = shifted(slot.leaf, BatchNorm.epsilon - names.epsilon) if slot.place.endswith("/var") else slot.leaf
         tensors[name] = np.ascontiguousarray(value.transpose(np.argsort(slot.axes)) if slot.axes else value)
         if slot.bias:
             tensors[slot.bias] = np.zeros_like(tensors[name])
-        if names.counter and slot.is_leaf("mean"):
+        if names.counter and slot.place.endswith("/mean"):
             tensors[name.removesuffix(names.norm["mean"]) + names.counter] = np.zeros((), np.int64)
     return tensors
 
@@ -103,11 +97,6 @@ def blocks_apart(variables: Any) -> Any:
 def shifted(variance: np.ndarray, epsilon: float) -> np.ndarray:
     """Add to a variance what another's batch norm adds and ours does not; there and back, its last bit may change."""
     return (variance.astype(np.float64) + epsilon).astype(np.float32)
-
-
-def variable_shapes(model: ResNet, channels: int) -> Any:
-    """Return the shapes of a network's parameters and batch statistics, for images of so many channels."""
-    return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, channels)))
 
 
 def reorder(apart: Any, model: ResNet, *, back: bool) -> None:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -38,12 +39,10 @@ def export(network: Network, to: Form, out: str | Path, errors: Sequence[Measure
     written. Nothing is left half-written.
     """
     out = Path(out)
-    if to not in WRITERS:
-        raise BadInput(f"to is {to!r}; it is one of {', '.join(WRITERS)}")
+    check(to in WRITERS, f"to is {to!r}; it is one of {', '.join(WRITERS)}")
     check_form(network, to)
     remove_leftovers(out)
-    if out.exists():
-        raise BadInput(f"{out} is there already; name a new folder by --out")
+    check(not out.exists(), f"{out} is there already; name a new folder by --out")
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
     with folder_aside(out) as aside:
         folder = aside / "new"
@@ -177,12 +176,7 @@ def without_places() -> Iterator[None]:
         jax.config.update("jax_traceback_in_locations_limit", frames)
 
 
-def torch_writer(family: str) -> Callable[[Network, Path], None]:
-    """Return the writer of a family of PyTorch's."""
-    return lambda network, folder: write_safetensors(family, network, folder)
-
-
 WRITERS: dict[str, Callable[[Network, Path], None]] = {
-    "torchvision": torch_writer("torchvision"), "huggingface": write_huggingface, "keras": write_keras,
-    "akamaster": torch_writer("akamaster"), "stablehlo": write_stablehlo}
+    "torchvision": partial(write_safetensors, "torchvision"), "huggingface": write_huggingface, "keras": write_keras,
+    "akamaster": partial(write_safetensors, "akamaster"), "stablehlo": write_stablehlo}
 assert set(WRITERS) == set(get_args(Form))

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from resjax.errors import BadInput
+from resjax.errors import BadInput, check
 from resjax.weights.keras_files import is_keras_archive, read_keras, read_keras_archive
 from resjax.weights.sets import shown
 from resjax.weights.torch_pickle import read_torch, reason
@@ -36,16 +36,13 @@ def read_tensors(file: Path, key: str | None = None) -> Tensors:
     bounded by its size and by the library's largest networks. Raises BadInput, naming the file, where it is missing,
     damaged or of another kind.
     """
-    if not file.is_file():
-        raise BadInput(f"{file}: no such file")
+    check(file.is_file(), f"{file}: no such file")
     if file.stat().st_size > LARGEST_FILE:
         raise BadInput(f"{file}: {file.stat().st_size:,} bytes are more than any network of the paper takes")
     kind = kind_of(file)
-    if key is not None and kind != ".pt":
-        raise BadInput(f"{file}: it holds one set of weights, so --key chooses none; leave it out")
+    check(key is None or kind == ".pt", f"{file}: it holds one set of weights, so --key chooses none; leave it out")
     tensors = read_torch(file, key) if kind == ".pt" else READERS[kind](file)
-    if not tensors:
-        raise BadInput(f"{file}: it holds no tensor")
+    check(bool(tensors), f"{file}: it holds no tensor")
     check_tensors(tensors, file)
     return tensors
 
@@ -74,8 +71,7 @@ def kind_of(file: Path) -> str:
         raise BadInput(f"{file}: cannot be read ({error.strerror})") from None
     if file.name.endswith(INDEX):
         return INDEX
-    if begin[257:262] == b"ustar":
-        raise BadInput(f"{file}: a tar archive; unpack it first")
+    check(begin[257:262] != b"ustar", f"{file}: a tar archive; unpack it first")
     if begin[4:9] == b"\0\0\0\0{":  # the length of a header in JSON; its first byte may be anything
         return ".safetensors"
     for start, kind in STARTS.items():
@@ -108,8 +104,7 @@ def read_index(file: Path) -> Tensors:
     places = read_places(file)
     tensors: Tensors = {}
     for shard in sorted(set(places.values())):
-        if not (file.parent / shard).is_file():
-            raise BadInput(f"{file}: {shown(shard)}, which holds a part of the network, is missing")
+        check((file.parent / shard).is_file(), f"{file}: {shown(shard)}, which holds a part of the network, is missing")
         found = read_safetensors(file.parent / shard)
         check_tensors(tensors | found, file)
         if (odd := next((name for name in found if places.get(name) != shard), None)) is not None:
@@ -132,8 +127,7 @@ def read_places(file: Path) -> dict[str, str]:
     for shard in shards:
         if not isinstance(shard, str) or Path(shard).name != shard or not shard.endswith(".safetensors"):
             raise BadInput(f"{file}: {shown(shard)} is no safetensors file in the same folder")
-    if len(shards) > MOST_SHARDS:
-        raise BadInput(f"{file}: {len(shards)} files are more than any network of the paper is kept in")
+    check(len(shards) <= MOST_SHARDS, f"{file}: {len(shards)} files are more than any network of the paper is kept in")
     return places
 
 

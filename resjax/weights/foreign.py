@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from resjax.errors import BadInput
+from resjax.errors import check
 
 MARKS = {  # what a name matches, the first of these that does
     r"_preact_bn/|^post_bn/": "the second version of Keras's ResNet, with batch norm and ReLU before each convolution",
@@ -22,17 +22,9 @@ MARKS = {  # what a name matches, the first of these that does
 
 def check_kinship(tensors: Mapping[str, np.ndarray], source: str) -> None:
     """Raise BadInput for a network of another kind, saying which."""
-    kind = told_by_names(tensors) or told_by_shapes(tensors)
-    if kind:
-        raise BadInput(f"{source}: {kind}, which is no network of the paper")
-
-
-def told_by_names(tensors: Mapping[str, np.ndarray]) -> str:
-    """Tell another kind of network by its names; "" where they tell none."""
-    for mark, kind in MARKS.items():
-        if any(re.search(mark, name) for name in tensors):
-            return kind
-    return ""
+    marked = (kind for mark, kind in MARKS.items() if any(re.search(mark, name) for name in tensors))
+    kind = next(marked, "") or told_by_shapes(tensors)
+    check(not kind, f"{source}: {kind}, which is no network of the paper")
 
 
 def told_by_shapes(tensors: Mapping[str, np.ndarray]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from typing import Literal
 
-from resjax.errors import BadInput
+from resjax.errors import BadInput, check
 from resjax.experiment import Architecture
 from resjax.variants import IMAGENET, Block, Option, StrideIn
 from resjax.weights.files import Tensors
@@ -51,13 +51,18 @@ def ends(tensors: Tensors, names: Names, source: str) -> tuple[int, int]:
                        f"{None if last is None else last.shape}; a convolution's has four axes and a fully connected "
                        "layer's two")
     channels = stem.transpose(names.conv_axes).shape[2]
-    if channels > MOST_CHANNELS:
-        raise BadInput(f"{source}: its images would have {channels:,} channels; {MOST_CHANNELS} are the most")
+    check_channels(channels, source)
     return channels, 0 if last is None else last.transpose(names.dense_axes).shape[1]
 
 
+def check_channels(channels: int, source: str) -> None:
+    """Raise BadInput for images of more channels than a network is made for."""
+    check(channels <= MOST_CHANNELS,
+          f"{source}: its images would have {channels:,} channels; {MOST_CHANNELS} are the most")
+
+
 def infer_architecture(tensors: Tensors, names: Names, source: str, stride_in: StrideIn | None,
-              shortcut: Bare | None) -> Architecture:
+                       shortcut: Bare | None) -> Architecture:
     """Tell the architecture: family, depth and shortcut by the tensors there are.
 
     Two things leave no trace in them. `stride_in`: where bottlenecks stride. `shortcut`: whether a net without

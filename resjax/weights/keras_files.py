@@ -10,7 +10,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from resjax.errors import BadInput
+from resjax.errors import BadInput, check
 from resjax.weights import hdf5_layout
 from resjax.weights.sets import shown
 from resjax.weights.torch_pickle import BROKEN, open_zip, reason
@@ -52,8 +52,7 @@ def read_weights(file: Path, start: int, size: int) -> dict[str, np.ndarray]:
             dtype = np.dtype(ml_dtypes.bfloat16 if kind == "bfloat16" else kind)
             length = math.prod(shape) * dtype.itemsize
             total += length
-            if name in tensors:
-                raise BadInput(f"{file}: {shown(name)} is there twice")
+            check(name not in tensors, f"{file}: {shown(name)} is there twice")
             if dtype.kind not in "biuf" and kind != "bfloat16":
                 raise BadInput(f"{file}: {shown(name)} holds {shown(dtype)}, not numbers that weights are kept in")
             if offset < 0 or offset + length > size or total > size:

@@ -81,8 +81,7 @@ def read_mean_image(file: Path) -> np.ndarray:
         mean = np.asarray(np.load(file, allow_pickle=False), np.float64)
     except (OSError, ValueError, EOFError, TypeError, MemoryError) as error:
         raise BadInput(f"{file}: not a readable mean image ({error})") from None
-    if not np.isfinite(mean).all():
-        raise BadInput(f"{file}: it holds a value that is not finite")
+    check(bool(np.isfinite(mean).all()), f"{file}: it holds a value that is not finite")
     return mean
 
 

@@ -9,53 +9,36 @@ from resjax.experiment import Architecture
 from resjax.network import Network
 from resjax.weights.metadata import Entry
 
-USE = {
-    "torchvision": """```python
+USE = {  # by form, or by form and family of networks
+    "torchvision": """\
 import torchvision
 from safetensors.torch import load_file
-model = torchvision.models.resnet{depth}(num_classes={classes})
-model.load_state_dict(load_file("model.safetensors"))
-```""",
-    "huggingface": """```python
+model = torchvision.models.{network}(num_classes={classes})
+model.load_state_dict(load_file("model.safetensors"))""",
+    "huggingface": """\
 from transformers import ResNetForImageClassification
-model = ResNetForImageClassification.from_pretrained(".")
-```""",
-    "keras": """```python
+model = ResNetForImageClassification.from_pretrained(".")""",
+    "keras": """\
 import keras
-model = keras.applications.ResNet{depth}(weights=None, classes={classes})
-model.load_weights("model.h5")
-```""",
-    "akamaster": """```python
+model = keras.applications.{Network}(weights=None, classes={classes})
+model.load_weights("model.h5")""",
+    "akamaster": """\
 from resnet import BasicBlock, ResNet  # of github.com/akamaster/pytorch_resnet_cifar10
 from safetensors.torch import load_file
 model = ResNet(BasicBlock, [{blocks}] * 3, num_classes={classes})
-model.load_state_dict(load_file("model.safetensors"))
-```""",
-    "torchvision-cifar": """```python
+model.load_state_dict(load_file("model.safetensors"))""",
+    "torchvision-cifar": """\
 from pytorch_cifar_models.resnet import BasicBlock, CifarResNet  # of github.com/chenyaofo/pytorch-cifar-models
 from safetensors.torch import load_file
 model = CifarResNet(BasicBlock, [{blocks}] * 3, num_classes={classes})
-model.load_state_dict(load_file("model.safetensors"))
-```""",
-    "torchvision-vgg": """```python
-import torchvision
-from safetensors.torch import load_file
-model = torchvision.models.vgg{depth}(num_classes={classes})
-model.load_state_dict(load_file("model.safetensors"))
-```""",
-    "keras-vgg": """```python
-import keras
-model = keras.applications.VGG{depth}(weights=None, classes={classes})
-model.load_weights("model.h5")
-```""",
-    "stablehlo": """```python
+model.load_state_dict(load_file("model.safetensors"))""",
+    "stablehlo": """\
 from jax import export  # nothing but jax and flatbuffers is needed
-logits = export.deserialize(open("model.stablehlo", "rb").read()).call(pixels)
-```
-
-`pixels` are uint8 RGB of 0 to 255, `[batch, {height}, {width}, {channels}]` for any batch; `logits` are float32
-`[batch, {classes}]`. What is subtracted and divided is part of the function.""",
+logits = export.deserialize(open("model.stablehlo", "rb").read()).call(pixels)""",
 }
+PIXELS = """\
+`pixels` are uint8 RGB of 0 to 255, `[batch, {height}, {width}, {channels}]` for any batch; `logits` are float32
+`[batch, {classes}]`. What is subtracted and divided is part of the function."""
 
 
 class Measured(NamedTuple):
@@ -72,18 +55,18 @@ def model_card(network: Network, to: str, images: Entry, errors: Sequence[Measur
     """Write the card; without errors it says that none were measured."""
     shape = height, width, channels = network.preprocessing.image_shape
     paper = network.architecture or Architecture()  # one's own goes to stablehlo alone, which does not ask
-    values = {"depth": paper.depth, "classes": network.outputs, "height": height, "width": width,
+    title = f"{'VGG' if paper.family == 'vgg' else 'ResNet'}{paper.depth}"
+    values = {"Network": title, "network": title.lower(), "classes": network.outputs, "height": height, "width": width,
               "channels": channels, "blocks": getattr(network.model, "blocks", ("",))[0]}
-    own = f"{to}-{paper.family}"
-    use = own if own in USE else to
+    use = USE.get(f"{to}-{paper.family}", USE[to]).format(**values)
     parts = [
         f"# {network.name}",
         f"{network.title}, {network.outputs} classes: "
         f"{count_parameters(network.model, shape):,} parameters, "
         f"{count_macs(network.model, shape):,} multiply-adds for an image of {height}x{width}.",
-        "## Errors", table(errors), "## Use", USE[use].format(**values)]
-    if to != "stablehlo":
-        parts.append(f"{prepared(images)} `model.json` holds this; `resjax.load` reads this folder.")
+        "## Errors", table(errors), "## Use", f"```python\n{use}\n```",
+        PIXELS.format(**values) if to == "stablehlo" else
+        f"{prepared(images)} `model.json` holds this; `resjax.load` reads this folder."]
     if recipe:
         parts += ["## Training", recipe]
     parts.append(f"Written by resjax {version('resjax')}: Deep Residual Learning for Image Recognition (He, Zhang, "

@@ -16,7 +16,7 @@ from typing import IO, Any
 import ml_dtypes
 import numpy as np
 
-from resjax.errors import BadInput
+from resjax.errors import BadInput, check
 from resjax.weights.plain_pickle import MOST_BYTES, Reader
 from resjax.weights.plain_values import Inert, Name
 from resjax.weights.sets import choose_set
@@ -167,8 +167,7 @@ def open_zip(stream: IO[bytes], file: Path) -> zipfile.ZipFile:
     if any(member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1 for member in members):
         raise BadInput(f"{file}: its members are compressed or encrypted, as neither PyTorch's nor Keras's are; unpack "
                        "it and save the weights again")
-    if sum(member.file_size for member in members) > size:
-        raise BadInput(f"{file}: its members are larger than the file")
+    check(sum(member.file_size for member in members) <= size, f"{file}: its members are larger than the file")
     return archive
 
 

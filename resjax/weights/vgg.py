@@ -9,15 +9,17 @@ from itertools import accumulate
 from typing import Any, Literal, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
-from resjax.errors import BadInput, check
+from resjax.analysis import variable_shapes
+from resjax.errors import check
 from resjax.experiment import Architecture
 from resjax.models import VGG
 from resjax.models.vgg import SIDE
 from resjax.variants import VGG_STAGES
 from resjax.weights.files import Tensors
+from resjax.weights.infer_architecture import check_channels
 from resjax.weights.tensor_names import VGG_STEMS
 
 Family = Literal["torchvision", "keras"]
@@ -27,7 +29,6 @@ LAST: dict[Family, dict[int, str]] = {  # convolutions, the deeper network's fir
 DENSE = {"torchvision": ("classifier.0", "classifier.3", "classifier.6"), "keras": ("fc1", "fc2", "predictions")}
 AXES: dict[Family, tuple[tuple[int, ...], tuple[int, ...]]] = {  # of a convolution's kernel, and of a dense layer's
     "torchvision": ((2, 3, 1, 0), (1, 0)), "keras": ((0, 1, 2, 3), (0, 1))}
-MOST_CHANNELS = 1024  # of an image
 
 
 class Layer(NamedTuple):
@@ -79,15 +80,14 @@ def describe_vgg(tensors: Tensors, family: Family, depth: int, source: str) -> t
               f"{source}: {layer.kernel} has shape {shape}; a convolution's has four axes and a dense layer's two")
         shapes[layer.path[-1]] = tuple(shape[axis] for axis in axes)
     channels, filters = shapes["conv1_1"][2], tuple(shapes[f"conv{stage}_1"][3] for stage in range(1, 6))
-    check(channels <= MOST_CHANNELS, f"{source}: its images would have {channels:,} channels; {MOST_CHANNELS} are the "
-                                     "most")
+    check_channels(channels, source)
     classes = shapes["fc"][1] if "fc" in shapes else 0
     model = VGG(depth, classes, filters, shapes["fc6"][1])
-    wanted = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32 * SIDE, 32 * SIDE, channels)))["params"]
+    wanted = flatten_dict(variable_shapes(model, (32 * SIDE, 32 * SIDE, channels))["params"])
     for layer in table:
         for name, leaf in ((layer.kernel, "kernel"), (layer.bias, "bias")):
             found = shapes[layer.path[-1]] if leaf == "kernel" else tensors[name].shape
-            shape = inner(wanted, layer.path)[leaf].shape
+            shape = wanted[(*layer.path, leaf)].shape
             check(found == shape, f"{source}: {name} has shape {tensors[name].shape}, and our {'/'.join(layer.path)}/"
                                   f"{leaf} is {shape}")
     return Architecture(family="vgg", depth=depth, shortcut="plain"), model, channels
@@ -95,19 +95,15 @@ def describe_vgg(tensors: Tensors, family: Family, depth: int, source: str) -> t
 
 def to_vgg_variables(tensors: Tensors, family: Family, model: VGG, source: str) -> Any:
     """Fill VGG's variables, float32, with every tensor used. Raises BadInput for one too many or not finite."""
-    params: dict[str, Any] = {}
+    params: dict[tuple[str, ...], dict[str, np.ndarray]] = {}
     unused = set(tensors)
     for layer in layers(family, model.depth, bool(model.classes)):
         for name in (layer.kernel, layer.bias):
             check(bool(np.isfinite(tensors[name]).all()), f"{source}: {name} holds a value that is not finite")
-        place = params
-        for part in layer.path[:-1]:
-            place = place.setdefault(part, {})
-        place[layer.path[-1]] = read_layer(tensors, family, layer)
+        params[layer.path] = read_layer(tensors, family, layer)
         unused -= {layer.kernel, layer.bias}
-    if unused:
-        raise BadInput(f"{source}: our VGG-{model.depth} has no place for {', '.join(sorted(unused)[:5])}")
-    return {"params": params}
+    check(not unused, f"{source}: our VGG-{model.depth} has no place for {', '.join(sorted(unused)[:5])}")
+    return {"params": unflatten_dict(params)}
 
 
 def read_layer(tensors: Tensors, family: Family, layer: Layer) -> dict[str, np.ndarray]:
@@ -122,19 +118,11 @@ def read_layer(tensors: Tensors, family: Family, layer: Layer) -> dict[str, np.n
 def to_vgg_tensors(variables: Any, family: Family, model: VGG) -> Tensors:
     """Name VGG's variables as a family does; float32."""
     tensors: Tensors = {}
-    params = jax.device_get(variables["params"])
+    params = flatten_dict(jax.device_get(variables["params"]))
     for layer in layers(family, model.depth, bool(model.classes)):
-        leaves = inner(params, layer.path)
-        kernel = np.asarray(leaves["kernel"])
+        kernel = np.asarray(params[(*layer.path, "kernel")])
         if layer.path[-1] == "fc6" and family == "torchvision":
             kernel = kernel.reshape(SIDE, SIDE, -1, model.units).transpose(2, 0, 1, 3).reshape(kernel.shape)
         tensors[layer.kernel] = np.ascontiguousarray(kernel.transpose(np.argsort(AXES[family][kernel.ndim == 2])))
-        tensors[layer.bias] = np.asarray(leaves["bias"])
+        tensors[layer.bias] = np.asarray(params[(*layer.path, "bias")])
     return tensors
-
-
-def inner(tree: Any, path: tuple[str, ...]) -> Any:
-    """Follow a path into a tree."""
-    for part in path:
-        tree = tree[part]
-    return tree

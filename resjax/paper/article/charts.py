@@ -99,13 +99,6 @@ def curve_of(curve: Curve, x: Axis, y: Axis) -> str:
     return (f'<path class="curve {curve.style}" d="{line}"/>' if curve.line else "") + (dots if curve.marks else "")
 
 
-def thinned(values: Sequence[float], first: int = 1, points: int = 130) -> list[tuple[float, float]]:
-    """Count values from `first` on and keep so many of them, the last always."""
-    numbered = [(first + i, value) for i, value in enumerate(values)]
-    every = -(-len(numbered) // points)
-    return [*numbered[:-1:every], numbered[-1]]
-
-
 def swatch(style: str, name: str, mark: bool = False) -> str:
     """Show a style with its name, for a legend in HTML."""
     dot = f'<circle class="{style}" cx="15" cy="6" r="3.2"/>' if mark else ""

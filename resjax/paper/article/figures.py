@@ -6,7 +6,8 @@ from typing import Any
 from resjax.paper.article import charts
 from resjax.paper.article.charts import BOTTOM, LEFT, RIGHT, TOP, Axis, Curve, linear, logarithmic, panel, swatch
 from resjax.paper.article.contours import contour_panel, scale_of_losses
-from resjax.paper.tables import TABLES, Row
+from resjax.paper.report_runs import thinned
+from resjax.paper.tables import TABLES
 
 Say = Callable[[str], str]
 FAMILIES = ("dense", "conv")
@@ -35,20 +36,16 @@ def published(say: Say) -> str:
         errors = [row.error for some in rows.values() for row in some]
         x = Axis(*layers, [(tick, str(tick)) for tick in ticks], say("depth"), log=True)
         y = linear(int(min(errors)), max(errors), say("top1_error" if title == "ImageNet" else "error_on"))
-        drawn.append(panel(title, x, y, [Curve(by_depth(some), kind, marks=True) for kind, some in rows.items()]))
+        drawn.append(panel(title, x, y, [
+            Curve([(row.layers, row.error) for row in some], kind, marks=True) for kind, some in rows.items()]))
     return panels(drawn, [swatch(kind, say(kind), mark=True) for kind in ("plain", "residual")])
-
-
-def by_depth(rows: Sequence[Row]) -> list[tuple[float, float]]:
-    """Pair layers and errors."""
-    return [(row.layers, row.error) for row in rows]
 
 
 def degradation(values: Mapping[str, Any], say: Say) -> str:
     """Draw the training loss over the iterations, of shallow and deep nets."""
     drawn, first = [], values["window"]
     for family in FAMILIES:
-        curves = {net: charts.thinned(values[family]["curves"][net], first) for net in NETS}
+        curves = {net: thinned(list(enumerate(values[family]["curves"][net], first)), 130) for net in NETS}
         heights = [y for points in curves.values() for _, y in points]
         x = linear(0, max(x for points in curves.values() for x, _ in points), say("iteration"))
         y = logarithmic(min(heights) * 0.9, max(heights) * 1.1, say("training_loss"))

@@ -89,8 +89,7 @@ def statements(measured: Measured, language: str) -> Iterator[Statement]:
         family, _, claim = name.partition(".")
         if family not in FAMILIES:
             family, claim = "", name
-        filling = {**values, **values[family], "family": speaker(language)(family)} if family in values else {
-            **values, "family": speaker(language)(family) if family else ""}
+        filling = {**values, **values.get(family, {}), "family": speaker(language)(family) if family else ""}
         template = speaker(language, "claims")(f"{measured.name}.{claim}")
         yield Statement(measured.name, template.format_map(filling), holds)
 
