@@ -76,7 +76,8 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno is None:  # it says what it is of already
             raise
-        why = error.strerror if error.strerror.isprintable() else os.strerror(error.errno)  # not HDF5's lines
+        said = error.strerror or ""
+        why = said if said and said.isprintable() else os.strerror(error.errno)  # HDF5 says it in many lines
         raise OSError(f"{path}: it cannot be written ({why})") from None
 
 
