@@ -17,7 +17,7 @@ from resjax import Architecture, Data, Experiment, Optimizer
 from resjax.command_line import script
 from resjax.files import write_aside, write_text
 from resjax.progress import one_by_one, working
-from resjax.terminal import say, say_table
+from resjax.terminal import say_end, say_table
 
 SHALLOW, DEEP = 8, 32
 STEPS = 200
@@ -87,7 +87,7 @@ def quickstart(workdir: Path = Path("runs/quickstart")) -> None:
     write_text(workdir / "table.md", text)
     draw(curves, workdir / "curves.png")
     say_table(f"\n{text}")
-    say(f"In {workdir}: table.md, curves.png. Next: resjax reproduce article, resjax report {workdir}")
+    say_end(f"In {workdir}: table.md, curves.png", "resjax reproduce article", f"resjax report {workdir}")
 
 
 if __name__ == "__main__":

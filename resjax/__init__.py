@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from resjax.models import VGG, BasicBlock, BatchNorm, Bottleneck, ResNet, cifar_resnet, imagenet_resnet
     from resjax.network import Classifier, Network, embed, features
     from resjax.training import Result, read_metrics, runs, train
-    from resjax.training.restore import load, restore  # the function, which mypy takes for its module elsewhere
+    from resjax.training.restore import load, restore
     from resjax.weights import export
 
 __all__ = ["VGG", "Architecture", "BadInput", "BasicBlock", "BatchNorm", "Bottleneck", "Classifier", "Data", "Dataset",

@@ -91,8 +91,11 @@ def find(target: str) -> Any:
     BadInput where there is no such run, or more than one.
     """
     if target.endswith("experiment.json"):
-        from resjax.training import read_experiment  # here, as `list` does without
+        from resjax.training import read_experiment, read_given  # here, as `list` does without
 
+        given = read_given(Path(target).parent)
+        check(not given, f"{target}: {' and '.join(given or ())} of this run were given in Python, which trains it: "
+                         "resjax.train(...)")
         return read_experiment(Path(target).parent)
     file, colon, name = target.rpartition(":")
     if colon:

@@ -1,6 +1,7 @@
 """Lines for whoever watches: whole words on a terminal, whole lines in files, pipes and notebooks."""
 
 import sys
+import textwrap
 import time
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -69,6 +70,20 @@ def say(text: str) -> None:
         Console(file=sys.stdout, highlight=False, force_jupyter=False).print(Text(text, overflow="ignore"), crop=False)
     else:
         print(text, flush=True)
+
+
+def say_end(where: str, *commands: str) -> None:
+    """Say where a command left its results, and what to try next, a line for each so that it can be copied whole."""
+    say("\n".join([where, *(f"{'' if number else 'Next:':6}{each}" for number, each in enumerate(commands))]))
+
+
+def hung(mark: str, text: str) -> str:
+    """Fold a long text on a terminal beside its mark, whole words only, not below it."""
+    columns, indent = room(sys.stdout), len(mark) + 2
+    if columns == float("inf"):
+        return f"{mark}  {text}"
+    return textwrap.fill(f"{mark}  {text}", int(columns), subsequent_indent=" " * indent, break_long_words=False,
+                         break_on_hyphens=False)
 
 
 def say_table(markdown: str) -> None:

@@ -12,6 +12,7 @@ from flax import linen as nn
 
 import resjax
 from resjax import BadInput, BasicBlock, Bottleneck, Data, Interrupted, cifar_resnet, load_data, read_metrics, train
+from resjax.experiment_files import find
 from resjax.training import restore
 
 ONE = jax.devices()[:1]
@@ -107,6 +108,8 @@ def test_a_resnet_of_ones_own_width_is_read_back_without_being_given(folder, dig
         "ResNet(blocks=(1, 1, 1), filters=4, classes=10, ghost_batch_size=None)")
     result = json.loads((folder / "b" / "result.json").read_text())
     assert resjax.evaluate(network, digits.test).top1_error == result["test_top1_error"]
+    with pytest.raises(BadInput, match="model and optimizer of this run were given in Python"):
+        find(str(folder / "b" / "experiment.json"))
     with pytest.raises(BadInput, match="a network of your own, and --to torchvision has none like it"):
         resjax.export(network, "torchvision", tmp_path / "out")
     assert resjax.embed(network, digits.test.pixels[:2]).shape == (2, 16)

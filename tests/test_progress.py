@@ -8,7 +8,7 @@ from rich.console import Console
 
 from resjax import progress, terminal
 from resjax.progress import Nets, Screen, Work, advance, advance_net, clear, one_by_one, rows, shown, working
-from resjax.terminal import aligned, duration, fitted, say, say_table, tell
+from resjax.terminal import aligned, duration, fitted, hung, say, say_end, say_table, tell
 
 
 class Tty(io.StringIO):
@@ -181,3 +181,18 @@ def test_tables_are_aligned_and_fit(monkeypatch, capsys):
 @pytest.mark.parametrize(("seconds", "text"), [(8.4, "8 s"), (200, "3 min 20 s"), (7_500, "2 h 05 min")])
 def test_durations_read_as_one_would_say_them(seconds, text):
     assert duration(seconds) == text
+
+
+def test_long_findings_hang_beside_their_mark(monkeypatch):
+    text = "for a GPU or TPU here: pip install 'resjax[cuda12]', 'resjax[cuda13]' or 'resjax[tpu]'"
+    assert hung("note", text) == f"note  {text}"
+    monkeypatch.setattr(terminal, "room", lambda stream: 40)
+    first, *others = hung("note", text).splitlines()
+    assert first == "note  for a GPU or TPU here: pip install"
+    assert others == ["      'resjax[cuda12]', 'resjax[cuda13]'", "      or 'resjax[tpu]'"]
+
+
+def test_a_command_ends_with_commands_that_can_be_copied_whole(capsys):
+    say_end("In runs/a: result.json", "resjax evaluate runs/a", "resjax report runs")
+    assert capsys.readouterr().out.splitlines() == [
+        "In runs/a: result.json", "Next: resjax evaluate runs/a", "      resjax report runs"]

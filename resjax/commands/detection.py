@@ -14,7 +14,7 @@ from resjax.files import file_name, write_aside
 from resjax.platform import keep_compiled_programs
 from resjax.progress import working
 from resjax.serialization import flatten
-from resjax.terminal import say
+from resjax.terminal import say, say_end
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def train_detector(detection: Detection, arguments: Sequence[str], program: str)
             pictures = [picture.name for picture in draw_run(asked.workdir)]
     say(f"{result['name']}: mean average precision {result['mean_average_precision']:.2f} % at an overlap of 0.5 "
         f"after {result['steps']:,} steps, {result['images_per_second']:.1f} images/s")
-    say(f"In {asked.workdir}: {', '.join(['result.json', *pictures])}. Next: resjax detect {asked.workdir} IMAGE")
+    say_end(f"In {asked.workdir}: {', '.join(['result.json', *pictures])}", f"resjax detect {asked.workdir} IMAGE")
 
 
 def show_detector(detection: Detection, arguments: Sequence[str], program: str) -> None:

@@ -21,7 +21,7 @@ from resjax.models import BatchNorm
 from resjax.models.ops import convolve
 from resjax.platform import cache_directory
 from resjax.progress import working
-from resjax.terminal import say
+from resjax.terminal import hung, say, say_end
 from resjax.version import __version__
 
 TOLERANCE = 1e-4  # float32 sums of some thousand terms; a wrong kernel is off by 1e-2 and more
@@ -43,7 +43,7 @@ def prepare(
     """
     folder = prepare_cifar10(data_directory(directory), archive)
     where = "" if directory is None else f" --data.directory {directory}"
-    say(f"In {folder}: 50,000 training and 10,000 test images. Next: resjax train resnet20{where}")
+    say_end(f"In {folder}: 50,000 training and 10,000 test images", f"resjax train resnet20{where}")
 
 
 def doctor(directory: Path | None = None) -> None:
@@ -57,7 +57,7 @@ def doctor(directory: Path | None = None) -> None:
     """
     passed = True
     for finding in examine(data_directory(directory)):
-        say(f"{finding.mark}  {finding.text}")
+        say(hung(finding.mark, finding.text))
         passed &= finding.mark != WRONG
     say("\nNext: resjax quickstart" if passed else f"\nMend what is marked {WRONG} first")
     if not passed:

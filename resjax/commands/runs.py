@@ -15,7 +15,7 @@ from resjax.files import file_name
 from resjax.formulas import count
 from resjax.progress import working
 from resjax.serialization import flatten
-from resjax.terminal import aligned, duration, room, say
+from resjax.terminal import aligned, duration, room, say, say_end
 
 SAME_KIND: Any = tyro.conf.AvoidSubcommands  # flags change an experiment's data, not what kind they are
 # Multiply-adds a second of ResNet-20's training on 2 CPU cores, three for each of the forward pass: 484 images/s
@@ -53,8 +53,8 @@ def train(experiment: Any, arguments: Sequence[str], program: str) -> None:
     if is_first():
         say(f"{result['name']}: test error {result['test_top1_error']:.2f} % after {result['steps']:,} steps, "
             f"{result['images_per_second']:.0f} images/s")
-        say(f"In {asked.workdir}: result.json. Next: resjax evaluate {asked.workdir}, resjax report "
-            f"{asked.workdir.parent}")
+        say_end(f"In {asked.workdir}: result.json", f"resjax evaluate {asked.workdir}",
+                f"resjax report {asked.workdir.parent}")
 
 
 def classifier(experiment: Any, arguments: Sequence[str], program: str) -> Experiment:

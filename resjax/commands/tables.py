@@ -8,7 +8,7 @@ import tyro
 from resjax import experiment_files
 from resjax.files import write_text
 from resjax.progress import working
-from resjax.terminal import say, say_table, tell
+from resjax.terminal import say, say_end, say_table, tell
 
 
 def quickstart(workdir: Path = Path("runs/quickstart")) -> None:
@@ -79,7 +79,7 @@ def reproduce(
         file = paper.write_table(wanted, planned, scale, runs, f"resjax reproduce {table} {' '.join(chosen)}")
     if is_first():
         say_table(f"\n{file.read_text()}")
-        say(f"In {file}. Next: resjax report {runs}")
+        say_end(f"In {file}", f"resjax report {runs}")
 
 
 def reproduce_detection(name: str, runs: Path, seeds: int, only: str, experiments: Path, data: str | None) -> None:
@@ -92,7 +92,7 @@ def reproduce_detection(name: str, runs: Path, seeds: int, only: str, experiment
     file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, text)
     say_table(f"\n{text}")
-    say(f"In {file}. Next: resjax report {runs}")
+    say_end(f"In {file}", f"resjax report {runs}")
 
 
 def report(

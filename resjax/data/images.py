@@ -59,7 +59,7 @@ def load(data: Data) -> Dataset:
     Raises BadInput, naming the file or folder, for data that are missing, unreadable or ill-labelled.
     """
     check(data.source != "arrays", "data.source is 'arrays': the images of this run are given in Python, "
-                                   "resjax.train(..., data=resjax.dataset(...))")
+                                   "resjax.train(..., data=resjax.dataset(...)); others by --data folder:PATH")
     if data.source == "digits":
         return make_dataset(data, tuple("0123456789"), *read_digits())
     kind, _, name = data.source.partition(":")

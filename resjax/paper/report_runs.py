@@ -84,7 +84,9 @@ def details(run: Summary, number: int) -> str:
                      for key, value in run.values.items())
     absolute = run.directory.resolve()
     command = shlex.join(["resjax", "train", str(absolute / "experiment.json"), "--workdir", f"{absolute}-again"])
-    return (f'<section class="run" data-run="{number}"><details><summary>{escape(run.place)}</summary>{copied(command)}'
+    given = {"model", "optimizer"} & run.values.keys() or run.experiment.data.source == "arrays"
+    again = "<p>Parts of this run were given in Python, which trains it.</p>" if given else copied(command)
+    return (f'<section class="run" data-run="{number}"><details><summary>{escape(run.place)}</summary>{again}'
             f'<table class="values">{values}</table></details></section>')
 
 
