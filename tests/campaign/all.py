@@ -15,7 +15,7 @@ from pathlib import Path
 import tyro
 
 PROGRAMS = {"weights": [], "damage": [], "command_lines": ["--count", "1000"], "kills": ["--count", "1000"],
-            "signals": ["--count", "100"]}
+            "signals": ["--count", "100"], "full_disk": [], "kinds": []}
 
 
 def campaign(workdir: Path | None = None) -> int:
@@ -27,7 +27,8 @@ def campaign(workdir: Path | None = None) -> int:
     folder, failed = Path(workdir or tempfile.mkdtemp()).absolute(), False
     folder.mkdir(exist_ok=True)
     for name, arguments in PROGRAMS.items():
-        begun, place = time.monotonic(), ["--workdir", str(folder / name)] if name in ("kills", "damage") else []
+        begun, keeps = time.monotonic(), name in ("kills", "damage", "full_disk")
+        place = ["--workdir", str(folder / name)] if keeps else []
         command = [sys.executable, str(Path(__file__).with_name(f"{name}.py")), *arguments, *place]
         with (folder / f"{name}.txt").open("w") as out:
             code = subprocess.run(command, check=False, stdout=out, stderr=subprocess.STDOUT).returncode

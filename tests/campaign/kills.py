@@ -173,8 +173,8 @@ class Scenario(NamedTuple):
     before: Callable[[Path], object] = Path.mkdir
 
 
-def scenarios(folder: Path) -> dict[str, Scenario]:
-    """Prepare what commands need, and list them."""
+def scenarios(folder: Path, with_runs: bool = True) -> dict[str, Scenario]:
+    """Prepare what commands need, for those that read finished runs these too, and list them."""
     (folder / "cifar10.py").write_text(EXPERIMENTS)
     archive = folder / "cifar-10-binary.tar.gz"
     write_archive(archive)
@@ -183,7 +183,7 @@ def scenarios(folder: Path) -> dict[str, Scenario]:
     sklearn.datasets.load_digits()  # SciPy is imported now
     tables = ["--seeds", "1", "--only", "plain20,resnet20", "--experiments", str(folder)]
     source = folder / "source"
-    if not source.exists():
+    if with_runs and not source.exists():
         told = run(["reproduce", "table6", *tables, "--runs", str(source)], Death(), folder / "log")
         assert told.code == 0, told.text
     return {
@@ -247,8 +247,8 @@ def campaign(count: int = 1000, seed: int = 0, workdir: Path | None = None, only
     folder.mkdir(exist_ok=True)
     os.environ |= {"RESJAX_CACHE": str(folder / "cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     resjax.platform.configure()
-    known, kept = scenarios(folder), folder / "kills.json"
-    names = [name for name in known if not only or name in only.split(",")]
+    names, kept = [name for name in SHARES if not only or name in only.split(",")], folder / "kills.json"
+    known = scenarios(folder, with_runs=bool({"export", "report"} & set(names)))
     wholes: dict[str, tuple[Ended, dict[str, Any]]] = {}
     counts: dict[str, Counter[str]] = {name: Counter(values) for name, values in (
         json.loads(kept.read_text()) if kept.exists() else {}).items()}

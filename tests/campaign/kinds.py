@@ -1,0 +1,364 @@
+"""The kinds of faults that a campaign found in the code of 25 November 2026 (36b7a27), each tried in one way.
+
+    python tests/campaign/kinds.py
+
+It uses what that code had too, so that it runs on both: PYTHONPATH=CHECKOUT names the one that is tried. It prints a
+line for each kind, whether the code holds, and counts.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import pickle
+import shutil
+import signal
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optax
+from safetensors.numpy import load_file, save_file
+
+import resjax
+from resjax import Architecture, BadInput, Data, Experiment, Optimizer
+
+try:
+    from resjax.command_line import execute, guarded
+except ImportError:  # the names of the code of that day
+    from resjax.dispatch import execute, guarded  # type: ignore[no-redef]
+
+Probe = Callable[[Path], bool]
+PROBES: dict[str, Probe] = {}
+
+
+def kind(title: str) -> Callable[[Probe], Probe]:
+    """Name a kind of fault; the function under it says whether the code holds."""
+    return lambda probe: PROBES.setdefault(title, probe)
+
+
+def of(value: Any, **names: Any) -> Any:
+    """Make a value whose fields have other names in the two versions: the ones that it has are taken."""
+    known = {field.name for field in fields(value)}
+    return value(**{name: given for name, given in names.items() if name in known})
+
+
+def small() -> Experiment:
+    """The smallest run."""
+    made: Experiment = of(Experiment, name="small", architecture=of(Architecture, depth=8, ghost_batch_size=16,
+                                                                    norm_group=16),
+                          optimizer=Optimizer(), data=Data(pad=1, flip=False), steps=4, batch_size=16, log_steps=2,
+                          checkpoint_steps=2, precise_batch_norm_steps=0, statistics_steps=0, evaluate_test=True,
+                          evaluate_steps=2)
+    return made
+
+
+def run_of(folder: Path) -> Path:
+    """Copy a finished run, which is made once beside the folder."""
+    made = folder.parent / "made"
+    if not made.exists():
+        resjax.train(small(), made)
+    return Path(shutil.copytree(made, folder / "runs" / "run"))
+
+
+def told(action: Callable[[], Any]) -> tuple[int, str]:
+    """Carry out an action as a command; return its exit code, and what it told on standard error."""
+    text = io.StringIO()
+    with contextlib.redirect_stderr(text), contextlib.redirect_stdout(io.StringIO()):
+        code = guarded(action)
+    return code, text.getvalue()
+
+
+def one_line(action: Callable[[], Any], *words: str) -> bool:
+    """Say whether an action ends with one line that holds the words."""
+    code, text = told(action)
+    answers = [line for line in text.splitlines() if line.startswith("resjax: ")]
+    return code in (1, 2) and len(answers) == 1 and all(word in answers[0] for word in words)
+
+
+def refused(action: Callable[[], Any], *words: str) -> bool:
+    """Say whether an action is refused in words."""
+    try:
+        action()
+    except BadInput as error:
+        return all(word in str(error) for word in words)
+    return False
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+
+
+def weights(folder: Path) -> dict[str, np.ndarray]:
+    """Make weights named as torchvision's of a small CIFAR network, akamaster's."""
+    from networks import random_network
+
+    exported = resjax.export(random_network(depth=20), "akamaster", folder / "whole")
+    return dict(load_file(exported / "model.safetensors"))
+
+
+def as_torch(values: Any, file: Path, **how: int) -> Path:
+    """Write what PyTorch's reader would read: here of plain values only."""
+    with zipfile.ZipFile(file, "w", **how) as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps(values, protocol=2))
+    return file
+
+
+@kind("a flipped byte in a finished run's last checkpoint")
+def checkpoint(folder: Path) -> bool:
+    run = run_of(folder)
+    flip(max((run / "checkpoints" / "4").rglob("*"), key=lambda file: file.stat().st_size * file.is_file()))
+    before = sorted(path.name for path in run.rglob("*"))
+    return refused(lambda: resjax.load(run), "damaged") and sorted(path.name for path in run.rglob("*")) == before
+
+
+@kind("a result of another checkpoint")
+def result(folder: Path) -> bool:
+    run = run_of(folder)
+    content = json.loads((run / "result.json").read_text())
+    (run / "result.json").write_text(json.dumps(content | {"state_digest": "0" * 64}))
+    return refused(lambda: resjax.load(run), "checkpoint")
+
+
+@kind("a flipped byte in an export")
+def export(folder: Path) -> bool:
+    weights(folder)
+    flip(folder / "whole" / "model.safetensors")
+    return refused(lambda: resjax.load(folder / "whole"), "model.safetensors")
+
+
+@kind("JSON that is not UTF-8")
+def utf8(folder: Path) -> bool:
+    run = run_of(folder)
+    (run / "experiment.json").write_bytes(b"\xff\xfe{}")
+    return one_line(lambda: execute(["evaluate", str(run)]), "experiment.json")
+
+
+@kind("JSON of another type")
+def other_type(folder: Path) -> bool:
+    run = run_of(folder)
+    (run / "result.json").write_text("[1, 2]")
+    return one_line(lambda: execute(["evaluate", str(run)]), "result.json")
+
+
+@kind("JSON without a key")
+def no_key(folder: Path) -> bool:
+    run = run_of(folder)
+    (run / "result.json").write_text("{}")
+    return one_line(lambda: execute(["evaluate", str(run)]), "result.json")
+
+
+@kind("one damaged run among others, in a report")
+def report(folder: Path) -> bool:
+    run = run_of(folder)
+    shutil.copytree(run, run.parent / "whole")
+    (run / "result.json").write_text("[")
+    code, _ = told(lambda: execute(["report", str(run.parent)]))
+    return code == 0 and "whole" in (run.parent / "report.html").read_text()
+
+
+@kind("a log that lost lines")
+def log(folder: Path) -> bool:
+    run = run_of(folder)
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    (run / "metrics.jsonl").write_text("\n".join([lines[0], "{", *lines[1:]]) + "\n")
+    (run / "result.json").unlink()
+    code, text = told(lambda: resjax.train(small(), run))
+    return code == 0 and "cannot be read" in text
+
+
+@kind("compressed members of an archive")
+def compressed(folder: Path) -> bool:
+    return refused(lambda: resjax.load(as_torch({}, folder / "a.pth", compression=zipfile.ZIP_DEFLATED)), "compressed")
+
+
+@kind("external data of HDF5")
+def external(folder: Path) -> bool:
+    from campaign.hostile_hdf5 import hdf5
+
+    make = next(make for name, make in hdf5() if name.endswith("in another file"))
+    return refused(lambda: resjax.load(make(folder)), "another file")
+
+
+@kind("an argparse.Namespace beside the weights")
+def namespace(folder: Path) -> bool:
+    return "Namespace" not in message(lambda: resjax.load(as_torch(
+        {"args": argparse.Namespace(lr=0.1), "state_dict": {}}, folder / "a.pth")))
+
+
+def message(action: Callable[[], Any]) -> str:
+    """Return what an action is refused with."""
+    try:
+        action()
+    except BadInput as error:
+        return str(error)
+    return ""
+
+
+@kind("a suffix that nobody knows")
+def suffix(folder: Path) -> bool:
+    save_file(weights(folder), folder / "net.ckpt")
+    return resjax.load(folder / "net.ckpt", shortcut="A").architecture.depth == 20
+
+
+@kind("weights in several files")
+def sharded(folder: Path) -> bool:
+    from networks import in_parts
+
+    weights(folder)
+    in_parts(folder / "whole")
+    return bool(resjax.load(folder / "whole").architecture.depth == 20)
+
+
+@kind("another family's net is refused by what it is")
+def squeeze(folder: Path) -> bool:
+    tensors = weights(folder) | {"layer1.0.se.fc1.weight": np.ones((4, 16, 1, 1), np.float32)}
+    save_file(tensors, folder / "net.safetensors")
+    return refused(lambda: resjax.load(folder / "net.safetensors", shortcut="A"), "squeeze-and-excitation")
+
+
+@kind("a user that does not exist")
+def user(folder: Path) -> bool:
+    return one_line(lambda: execute(["evaluate", "~nobodyhere/run"]), "~nobodyhere")
+
+
+@kind("a FIFO")
+def fifo(folder: Path) -> bool:
+    os.mkfifo(run_of(folder) / "fifo")
+    run = folder / "runs" / "run"
+    (run / "experiment.json").unlink()
+    (run / "fifo").rename(run / "experiment.json")
+    signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(60)  # for code that waits until somebody writes
+    try:
+        return one_line(lambda: execute(["evaluate", str(run)]))
+    finally:
+        signal.alarm(0)
+
+
+@kind("an over-long path")
+def long_path(folder: Path) -> bool:
+    return one_line(lambda: execute(["report", "y/" * 3000]), "too long")
+
+
+@kind("RESJAX_CACHE without a home")
+def no_home(folder: Path) -> bool:
+    from unittest.mock import patch
+
+    from resjax.platform import cache_directory
+
+    with patch.object(Path, "home", side_effect=RuntimeError), patch.dict(os.environ, {"RESJAX_CACHE": str(folder)}):
+        return cache_directory() == folder
+
+
+@kind("a full disk, at the log")
+def full_disk(folder: Path) -> bool:
+    run = run_of(folder)
+    (run / "result.json").unlink()
+    (run / "metrics.jsonl").unlink()
+    shutil.rmtree(run / "checkpoints")
+    (run / "metrics.jsonl").symlink_to("/dev/full")
+    return one_line(lambda: resjax.train(small(), run), "metrics.jsonl")
+
+
+@kind("what a killed export has left")
+def leftovers(folder: Path) -> bool:
+    from networks import random_network
+
+    left = folder / ".out.aside-abcdefgh"
+    left.mkdir()
+    resjax.export(random_network(depth=20), "akamaster", folder / "out")
+    return not left.exists() and "aside" in Path(resjax.__file__).with_name("files.py").read_text()
+
+
+@kind("control characters in what is told")
+def control(folder: Path) -> bool:
+    return one_line(lambda: execute(["evaluate", f"{folder}/\x1b[31m\x07"])) and "\x07" not in told(
+        lambda: execute(["evaluate", f"{folder}/\x1b[31m\x07"]))[1]
+
+
+@kind("tags in a report")
+def tags(folder: Path) -> bool:
+    run = run_of(folder)
+    row = {"experiment": "x", "title": "x", "layers": 1, "steps": 1, "parameters": 1, "paper": "<script>alert(1)",
+           "errors": [1.0], "mean": 1.0, "deviation": None, "training_errors": [1.0], "holds": True, "verdict": "x",
+           "top5_errors": [1.0]}
+    (run.parent / "table6.json").write_text(json.dumps({
+        "table": "table6", "command": "x", "title": "x", "protocol": "x", "scale": 1, "rows": [row], "figures": []}))
+    code, _ = told(lambda: execute(["report", str(run.parent)]))
+    page = (run.parent / "report.html").read_text() if code == 0 else "<script>alert(1)"
+    return "<script>alert(1)" not in page and "Content-Security-Policy" in page
+
+
+@kind("a run directory outside runs/")
+def outside(folder: Path) -> bool:
+    (folder / "mine.py").write_text(
+        "from resjax import Experiment\nEXPERIMENTS = {'a': Experiment(name='../../outside')}\n")
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+        execute(["train", f"{folder}/mine.py:a", "--help"])
+    shown = text.getvalue()
+    return "runs" in shown and "runs/../.." not in shown.replace(" ", "")
+
+
+@kind("an optimizer of optax's in an experiment")
+def optax_optimizer(folder: Path) -> bool:
+    return refused(lambda: Experiment(name="x", optimizer=optax.adam(1e-3)), "optimizer")  # type: ignore[arg-type]
+
+
+@kind("a list in place of a tuple")
+def a_list(folder: Path) -> bool:
+    names = {field.name for field in fields(Optimizer)} & {"decay_steps", "drop_steps"}
+    return refused(lambda: Optimizer(**{names.pop(): [100]}), "-steps")  # type: ignore[arg-type]
+
+
+@kind("infinity in an experiment")
+def infinite(folder: Path) -> bool:
+    return refused(lambda: Optimizer(weight_decay=float("inf")), "weight-decay")
+
+
+@kind("what float32 cannot hold")
+def float32(folder: Path) -> bool:
+    return refused(lambda: Optimizer(weight_decay=1e300), "weight-decay")
+
+
+@kind("steps beyond 32 bits")
+def beyond(folder: Path) -> bool:
+    return refused(lambda: Experiment(name="x", steps=2**31), "steps")
+
+
+def too_long(number: int, frame: Any) -> None:
+    raise TimeoutError
+
+
+def holds(title: str, folder: Path) -> bool:
+    """Try a kind: an exception that is no refusal breaks it."""
+    folder.mkdir()
+    try:
+        return PROBES[title](folder)
+    except Exception as error:
+        print(f"    {title}: {type(error).__name__}: {error!s:.200}", file=sys.stderr)
+        return False
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory() as where:
+        os.environ |= {"RESJAX_CACHE": f"{where}/cache", "XLA_FLAGS": "--xla_backend_optimization_level=1"}
+        found = {title: holds(title, Path(where) / str(number)) for number, title in enumerate(PROBES)}
+    for title, held in found.items():
+        print(f"{'holds' if held else 'BROKEN':7} {title}")
+    print(json.dumps({"kinds": len(found), "hold": sum(found.values())}))
+    return int(not all(found.values()))
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    sys.exit(main())
