@@ -36,12 +36,12 @@ class Sums(NamedTuple):
 
 
 def measure_statistics(train: ImageFiles, data: Photographs) -> Statistics:
-    """Return the statistics of the training images' centre crops, from the cache where they are.
+    """Return the statistics of the training images' centre crops, from the cache where those of the same files are.
 
     Raises BadInput where more images are unreadable than `data.broken_images`; it names them.
     """
     sha = hashlib.sha256(f"{data.source} {data.size} {data.test_shorter_side} {data.resize}".encode())
-    sha.update(np.ascontiguousarray(train.names).tobytes() + train.labels.tobytes())
+    sha.update(train.fingerprint())
     arrays = cached("statistics", sha.hexdigest(), lambda: summarize(train, data)._asdict())
     return Statistics(**arrays)
 
