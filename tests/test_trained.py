@@ -1,0 +1,77 @@
+"""Networks that come with resjax: found by name, without a network; as good as their run's result and log say."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import resjax
+from resjax import BadInput
+from resjax.command_line import execute
+from resjax.weights.trained import FOLDER, trained
+
+RUN = Path(__file__).parents[1] / "experiments/results/table6/resnet20/seed0"
+
+
+def test_names_find_them_and_what_lies_here_goes_first(tmp_path, monkeypatch):
+    assert trained() == ["resnet20"]
+    by_name, by_owner = resjax.load("resnet20"), resjax.load("resjax/resnet20")
+    assert by_name.architecture == by_owner.architecture == resjax.Architecture(depth=20, shortcut="A")
+    assert by_name.classes[3] == "cat"
+    with pytest.raises(BadInput, match="resjax/resnet21: resjax comes with resnet20"):
+        resjax.load("resjax/resnet21")
+    with pytest.raises(BadInput, match=r"resnet21: .* a network that comes with resjax \(resnet20\)"):
+        resjax.load("resnet21")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "resnet20").mkdir()
+    with pytest.raises(BadInput, match="resnet20: no run lies there"):
+        resjax.load("resnet20")
+
+
+def test_an_image_is_classified_and_they_are_a_start(small, tmp_path, capsys, one_device):
+    Image.new("RGB", (64, 48), (40, 90, 200)).save(tmp_path / "sky.png")
+    execute(["predict", "resnet20", str(tmp_path / "sky.png")])
+    assert re.search(r"sky\.png: (ship|airplane) [5-9]\d\.\d %, ", capsys.readouterr().out)
+    colours = np.random.default_rng(0).integers(0, 255, (2, 32, 32, 3), np.uint8)
+    for number, split in enumerate(("train", "test")):
+        for name in ("sea", "sky"):
+            (tmp_path / "own" / split / name).mkdir(parents=True)
+            for copy in range(16):
+                Image.fromarray(np.roll(colours[number], copy)).save(tmp_path / f"own/{split}/{name}/{copy}.png")
+    run = small(architecture=resjax.Architecture(ghost_batch_size=16), initialize_from="resnet20", steps=2,
+                data=resjax.Data(source=f"folder:{tmp_path}/own"), checkpoint_steps=2)
+    result = resjax.train(run, tmp_path / "run")
+    assert result["steps"] == 2
+    stem = resjax.restore(tmp_path / "run").state.params["conv1"]["kernel"]
+    assert np.allclose(stem, resjax.load("resnet20").variables["params"]["conv1"]["kernel"], atol=0.1)
+
+
+@pytest.mark.skipif("RESJAX_DATA" not in os.environ, reason="RESJAX_DATA names no folder with prepared CIFAR-10")
+def test_errors_are_those_of_the_run_and_of_pytorch():
+    """The weights' error to the last digit, and again by a net in PyTorch that was written apart from ours."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[peers]'")
+    from safetensors.torch import load_file
+    from torch_resnets import ResNet
+
+    network, result = resjax.load("resnet20"), json.loads((RUN / "result.json").read_text())
+    test = resjax.load_data(network.data).test
+    errors = resjax.evaluate(network, test)
+    assert (errors.images, errors.top1_error) == (10_000, result["test_top1_error"])
+    theirs = ResNet((3, 3, 3), 16, 10, "A", stem=3, head="linear", shortcut="shortcut").eval()
+    theirs.load_state_dict(load_file(FOLDER / "resnet20" / "model.safetensors"))
+    pixels = np.asarray(test.pixels, np.float32) - np.load(FOLDER / "resnet20" / "mean.npy")
+    with torch.no_grad():
+        found = torch.cat([theirs(part).argmax(1) for part in
+                           torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()).split(500)]).numpy()
+    assert abs(100 * np.mean(found != np.asarray(test.labels)) - result["test_top1_error"]) < 0.011
+
+
+def test_the_log_has_each_step_once():
+    """The run was stopped and resumed many times, and each line of its log is there once, in order."""
+    for kind, apart in (("train", 100), ("test", 1000)):
+        steps = [line["step"] for line in resjax.read_metrics(RUN, kind)]
+        assert steps[:64_000 // apart] == list(range(apart, 64_001, apart))
