@@ -31,6 +31,7 @@ from resjax.commands.networks import Unsaid
 from resjax.commands.plan import PlanArguments
 from resjax.commands.runs import TrainArguments
 from resjax.detection import Detection, Detector, Sampling, Scenery
+from resjax.detection.config import Inference
 
 ROOT = Path(__file__).parents[1]
 CIFAR10 = str(ROOT / "experiments" / "cifar10.py")
@@ -150,8 +151,8 @@ def test_a_name_in_several_files_is_not_guessed(monkeypatch):
         experiment_files.find("resnet20")
 
 
-KINDS = [Experiment, Architecture, Data, Photographs, Optimizer, Detection, Detector, Sampling, Scenery, TrainArguments,
-         DetectorArguments, PlanArguments, Unsaid]
+KINDS = [Experiment, Architecture, Data, Photographs, Optimizer, Detection, Detector, Sampling, Scenery, Inference,
+         TrainArguments, DetectorArguments, PlanArguments, Unsaid]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -76,7 +76,7 @@ def test_a_run_learns_and_says_so(small, tmp_path):
 
 def test_a_finished_run_is_not_trained_again(small, tmp_path, monkeypatch):
     result = train(small(), tmp_path, ONE)
-    monkeypatch.setattr("resjax.training.in_memory.load", None)
+    monkeypatch.setattr("resjax.training.images.load", None)
     assert train(small(), tmp_path, ONE) == result
 
 
