@@ -30,8 +30,7 @@ from resjax.commands.machine import arithmetic
 from resjax.commands.networks import Unsaid
 from resjax.commands.plan import PlanArguments
 from resjax.commands.runs import TrainArguments
-from resjax.detection import Detection, Detector, Sampling, Scenery
-from resjax.detection.config import Inference
+from resjax.detection import Detection, Detector, Inference, Sampling, Scenery
 
 ROOT = Path(__file__).parents[1]
 CIFAR10 = str(ROOT / "experiments" / "cifar10.py")
