@@ -138,9 +138,9 @@ def files_of(folder: Path) -> list[str]:
 
 
 def contents(folder: Path) -> dict[str, Any]:
-    """Digest every file of a folder."""
-    return {name: sha256((folder / name).read_bytes()).hexdigest() for name in files_of(folder)
-            if (folder / name).is_file()}
+    """Digest every file of a folder, which the commands in a report name by its place."""
+    return {name: sha256((folder / name).read_bytes().replace(bytes(folder), b"")).hexdigest()
+            for name in files_of(folder) if (folder / name).is_file()}
 
 
 def log_of(file: Path) -> list[dict[str, Any]]:
