@@ -11,7 +11,7 @@ from typing import Any
 
 from resjax import peers, progress
 from resjax.commands import COMMANDS, GROUPS
-from resjax.errors import BadInput, Diverged, Interrupted, Lost
+from resjax.errors import BadInput, Diverged, Interrupted, Lost, nearest
 from resjax.interrupt import many_processes, stop_requests
 from resjax.terminal import harmless, say, tell
 from resjax.version import __version__
@@ -45,9 +45,10 @@ def execute(arguments: Sequence[str]) -> None:
     elif name in ("-V", "--version"):
         say(version())
     elif name not in COMMANDS:
-        from resjax.commands.arguments import nearest
+        from resjax.commands.arguments import did_you_mean
 
-        raise BadInput(f"unknown command {name!r}{nearest(name, COMMANDS) or ';'} resjax --help lists all")
+        raise BadInput(f"unknown command {name!r}{did_you_mean(nearest(name, COMMANDS)) or ';'} resjax --help lists "
+                       "all")
     elif COMMANDS[name].on_experiment:
         on_experiment(name, rest)
     else:

@@ -1,5 +1,10 @@
 """What can go wrong, told apart by who can mend it. The command line prints each without a traceback."""
 
+import re
+from collections.abc import Iterable
+from difflib import SequenceMatcher
+from itertools import takewhile
+
 
 class BadInput(ValueError):
     """What the user gave is wrong; the message names it and says what would be right. Exit code 2."""
@@ -25,3 +30,14 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
         self.signal = signal
+
+
+def nearest(word: str, words: Iterable[str]) -> str | None:
+    """Return the word that was meant, if one is near: by its letters and digits, and of equals by how it begins."""
+    def likeness(other: str) -> tuple[float, int]:
+        a, b = (re.sub(r"[\W_]", "", each).lower() for each in (word, other))
+        alike = takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False))
+        return SequenceMatcher(None, a, b).ratio(), len(list(alike))
+
+    best = max(words, key=likeness, default="")
+    return best if likeness(best)[0] >= 0.6 else None

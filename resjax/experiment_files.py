@@ -1,17 +1,14 @@
 """Experiment files: Python files with a dictionary `EXPERIMENTS`. Those that come with resjax are found by name."""
 
 import importlib.util
-import re
 from collections.abc import Iterable, Mapping
-from difflib import SequenceMatcher
 from functools import cache
-from itertools import takewhile
 from pathlib import Path
 from traceback import extract_tb
 from types import ModuleType
 from typing import Any
 
-from resjax.errors import BadInput, check
+from resjax.errors import BadInput, check, nearest
 from resjax.experiment import Experiment
 
 SHIPPED = ("quickstart", "cifar10", "imagenet", "finetune", "torchvision_recipe", "detection")  # in this order
@@ -75,13 +72,8 @@ def select(runs: Mapping[str, Any], name: str) -> Any:
 
 def near(name: str, known: Iterable[str]) -> str:
     """Ask whether the nearest name was meant."""
-    def likeness(other: str) -> tuple[float, int]:
-        a, b = (re.sub(r"[\W_]", "", each).lower() for each in (name, other))
-        alike = takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False))
-        return SequenceMatcher(None, a, b).ratio(), len(list(alike))
-
-    best = max(known, key=likeness, default="")
-    return f"; did you mean {best!r}?" if likeness(best)[0] >= 0.6 else "."
+    meant = nearest(name, known)
+    return f"; did you mean {meant!r}?" if meant else "."
 
 
 def find(target: str) -> Any:

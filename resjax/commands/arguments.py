@@ -1,18 +1,17 @@
 """From typed words to typed values, by tyro; what is wrong with them is one message, with the nearest right word."""
 
-import difflib
 import io
 import re
 import shutil
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from functools import partial, wraps
 from typing import Any
 
 import tyro
 
-from resjax.errors import BadInput
+from resjax.errors import BadInput, nearest
 
 FIELDS_WORDS = {  # what people type, and the flag that it is here
     "lr": "--optimizer.learning-rate", "wd": "--optimizer.weight-decay", "bs": "--batch-size", "epochs": "--steps",
@@ -22,12 +21,9 @@ FIELDS_WORDS = {  # what people type, and the flag that it is here
     "augment": "--data.flip", "schedule": "--optimizer.decay-steps", "milestones": "--optimizer.decay-steps"}
 
 
-def nearest(word: str, words: Iterable[str]) -> str:
-    """Ask ", did you mean ...?" with the nearest of the words; nothing where none is near."""
-    known = list(words)
-    close = difflib.get_close_matches(word.lower(), [each.lower() for each in known], n=1, cutoff=0.6)
-    meant = next((each for each in known if close and each.lower() == close[0]), None)
-    return f"; did you mean {meant}?" if meant else ""
+def did_you_mean(word: str | None) -> str:
+    """Ask whether a word was meant; nothing where none is near."""
+    return f"; did you mean {word}?" if word else ""
 
 
 def call(function: Callable[..., Any], arguments: Sequence[str], program: str) -> Any:
@@ -80,10 +76,6 @@ def complaint(told: str, arguments: Sequence[str], flags: Sequence[str]) -> str:
 
 def meant(name: str, flags: Sequence[str]) -> str:
     """Ask whether the nearest flag was meant, by its whole name or its last part."""
-    word = FIELDS_WORDS.get(name, "")
-    if word in flags:
-        return f"; did you mean {word}?"
     last = {flag.rpartition(".")[2].removeprefix("--"): flag for flag in reversed(flags)}
-    close = nearest(name, last)
-    found = next((flag for part, flag in last.items() if close == f"; did you mean {part}?"), "")
-    return f"; did you mean {found}?" if found else nearest(f"--{name}", flags)
+    word, close = FIELDS_WORDS.get(name), nearest(name, last)
+    return did_you_mean(word if word in flags else last[close] if close else nearest(name, flags))
