@@ -113,5 +113,5 @@ def test_without_a_launcher_the_flag_is_refused(tmp_path):
 
 
 def test_wrong_flags_are_refused_before_processes_are_joined():
-    with pytest.raises(BadInput, match="unknown table 'table9'"):
-        execute(["reproduce", "table9"])
+    with pytest.raises(BadInput, match="unknown table 'table15'"):
+        execute(["reproduce", "table15"])

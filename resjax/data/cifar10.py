@@ -51,8 +51,11 @@ def prepare_cifar10(directory: Path, archive: Path | None = None) -> Path:
                                    f"its SHA-256 is {found}, the official one's {SHA256}; get it from {URL}")
             write_prepared(archive, aside)
             written = find_prepared("cifar10", aside)
-            (directory / "cifar10").mkdir(exist_ok=True)
-            written.rename(directory / "cifar10" / written.name)
+            place = directory / "cifar10" / written.name
+            check(not place.exists() or not any(place.iterdir()),
+                  f"{directory}: cannot prepare CIFAR-10 there: {place} is not empty")
+            place.parent.mkdir(exist_ok=True)
+            written.rename(place)
     except (OSError, RuntimeError) as error:  # array_record raises RuntimeError on a full disk
         raise BadInput(f"{directory}: cannot prepare CIFAR-10 there: {error}") from None
     return find_prepared("cifar10", directory)

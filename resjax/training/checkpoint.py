@@ -45,6 +45,15 @@ for library in ("absl", "asyncio"):
     logging.getLogger(library).addFilter(is_news)
 
 
+def unless_over(hook: Callable[[Any], object], unraisable: Any) -> None:
+    """Show what a thread raises, but where a save has failed and other parts of it find that it is over."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        hook(unraisable)
+
+
+sys.unraisablehook = partial(unless_over, sys.unraisablehook)  # for good, as threads of a failed save may outlive it
+
+
 @contextmanager
 def checkpoints(run_directory: Path, *, clear: bool) -> Iterator[ocp.CheckpointManager]:
     """Open `run_directory/checkpoints`, where the last few are kept; saves under way are awaited at the end.
@@ -63,20 +72,12 @@ def checkpoints(run_directory: Path, *, clear: bool) -> Iterator[ocp.CheckpointM
     manager = ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(
         max_to_keep=KEPT, cleanup_tmp_directories=clear,
         async_options=ocp.AsyncOptions(post_finalization_callback=seal)))
-    hook, sys.excepthook = sys.excepthook, partial(unless_stopped, sys.excepthook)
     try:
         yield manager
         finish_saves(manager)
     finally:
         with suppress(Exception):  # which was raised already
             manager.close()
-    sys.excepthook = hook  # not where a save has failed, as its threads may still be at work
-
-
-def unless_stopped(hook: Callable[..., object], kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    """Show what a thread raises, but where a save has failed and other parts of it find that it is over."""
-    if str(error) != "Event loop is closed":
-        hook(kind, error, trace)
 
 
 def remove_old(folder: Path) -> None:
