@@ -2,8 +2,8 @@
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,9 +22,14 @@ class FileReader:
     def __call__(self, index: int) -> bytes:
         return (self.root / os.fsdecode(self.names[index])).read_bytes()
 
-    def sizes(self) -> Any:
+    def sizes(self) -> np.ndarray:
         """Return the sizes of the files; -1 where one cannot be read."""
-        return [file_size(os.path.join(os.fsencode(self.root), name)) for name in self.names]
+        return self.asked_for
+
+    @cached_property
+    def asked_for(self) -> np.ndarray:
+        """Ask for the size of every file: once, as a start needs them for the mean image and for the run's identity."""
+        return np.array([file_size(os.path.join(os.fsencode(self.root), name)) for name in self.names], np.int64)
 
 
 def file_size(path: bytes) -> int:
