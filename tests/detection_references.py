@@ -118,3 +118,58 @@ def roi_align(features, boxes, size, scale, samples=2):
 
 def smooth_l1(d, beta):
     return d * d / (2 * beta) if abs(d) < beta else abs(d) - beta / 2
+
+
+THRESHOLDS = [0.5 + 0.05 * step for step in range(10)]
+SIZES = {"all": (0, 1e10), "small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, 1e10)}
+
+
+def coco_matches(record, detected, label, limits, threshold):
+    """Judge an image's detections of a class, best first (score, right or wrong), but for those that count neither
+    way, and count its objects. A difficult object counts as a crowd.
+    """
+    low, high = limits
+    objects = [(box, crowd or difficult, bool(crowd or difficult or not low <= size <= high))
+               for box, kind, crowd, difficult, size in zip(record.boxes, record.labels, record.crowd, record.difficult,
+                                                            record.areas, strict=True) if kind == label]
+    free, judged = [True] * len(objects), []
+    mine = [(score, box) for box, score, kind in zip(detected.boxes, detected.scores, detected.labels, strict=True)
+            if kind == label]
+    for score, box in sorted(mine, key=lambda pair: -pair[0])[:100]:
+        shares = [shared_part(box, other, crowd) for other, crowd, _ in objects]
+        for wanted in (False, True):  # those that count before those that do not
+            open_ones = [i for i, (_, crowd, ignored) in enumerate(objects)
+                         if ignored == wanted and (free[i] or crowd) and shares[i] >= threshold - 1e-9]
+            if open_ones:
+                best = max(open_ones, key=lambda i: (shares[i], i))
+                free[best] = False
+                judged += [] if wanted else [(score, True)]
+                break
+        else:
+            judged += [(score, False)] if low <= area(box) <= high else []
+    return judged, sum(not ignored for *_, ignored in objects)
+
+
+def shared_part(box, other, crowd):
+    """Overlap; of a crowd, the share of the detection that lies in it."""
+    inner = area((max(box[0], other[0]), max(box[1], other[1]), min(box[2], other[2]), min(box[3], other[3])))
+    return inner / area(box) if crowd else overlap(box, other)
+
+
+def coco_average(records, found, classes, size, thresholds):
+    """COCO's average precision in percent: the best precision at 101 recalls or beyond, over classes that occur."""
+    precisions = []
+    for label in range(1, classes + 1):
+        for threshold in thresholds:
+            parts = [coco_matches(record, detected, label, SIZES[size], threshold)
+                     for record, detected in zip(records, found, strict=True)]
+            count = sum(objects for _, objects in parts)
+            if not count:
+                continue
+            right = np.array([hit for _, hit in sorted((pair for judged, _ in parts for pair in judged),
+                                                       key=lambda pair: -pair[0])], float)
+            hits = np.cumsum(right)
+            recall, precision = hits / count, hits / np.arange(1, len(right) + 1)
+            precisions.append([max(precision[recall >= level], default=0.0)
+                               for level in np.linspace(0, 1, 101)])
+    return 100 * np.mean(precisions) if precisions else math.nan

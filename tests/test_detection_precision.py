@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from detection_references import THRESHOLDS, coco_average
 
 from resjax.detection.annotations import Annotated
 from resjax.detection.average_precision import Found, average_precisions, mean_average_precision
@@ -97,24 +98,36 @@ def test_cocos_measure_of_known_sets():
     assert coco_precision([swallowed], [detected], ("x",)).average == pytest.approx(100)
 
 
-def random_set(seed):
+def random_set(seed, crowd=0.0, side=40):
     random = np.random.default_rng(seed)
 
     def boxes(count):
-        corners = random.uniform(0, 80, (count, 2))
-        return np.concatenate([corners, corners + random.uniform(8, 40, (count, 2))], 1)
+        corners = random.uniform(0, 2 * side, (count, 2))
+        return np.concatenate([corners, corners + random.uniform(8, side, (count, 2))], 1)
 
     records, detections = [], []
     for _ in range(6):
         mine = boxes(random.integers(1, 6))
         labels = random.integers(1, 4, len(mine))
-        records.append(image(*zip(mine, labels, strict=True)))
+        crowds, difficult = (np.flatnonzero(random.random(len(mine)) < share) for share in (crowd, crowd / 2))
+        records.append(image(*zip(mine, labels, strict=True), crowd=crowds, difficult=difficult))
         near = mine + random.uniform(-3, 3, mine.shape)
         every = np.concatenate([near, boxes(3)])
         names = np.concatenate([labels, random.integers(1, 4, 3)])
         detections.append(found(*zip(every, random.permutation(len(every)) / 10 + random.random(len(every)) / 50, names,
                                      strict=True)))
     return records, detections
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_cocos_measure_of_random_sets(seed):
+    """Crowds, difficult objects, and boxes of the three sizes; by its own code, and written once more in NumPy."""
+    pytest.importorskip("pycocotools", reason="pycocotools is not installed")
+    records, detections = random_set(seed, crowd=0.2, side=140)
+    wanted = [coco_average(records, detections, 3, *which) for which in
+              [("all", THRESHOLDS), ("all", [0.5]), ("all", [0.75]),
+               *((size, THRESHOLDS) for size in ("small", "medium", "large"))]]
+    assert coco_precision(records, detections, ("x", "y", "z")) == pytest.approx(wanted, rel=1e-9, nan_ok=True)
 
 
 @pytest.mark.parametrize("seed", range(10))
