@@ -35,8 +35,8 @@ sys.exit(guarded(lambda: print(resjax.train(experiment, workdir)["state_digest"]
 """
 
 
-def start(workdir, steps=100, devices=1):
-    """Train in a process of its own, whose errors go to a file: a pipe that nobody reads can fill and hold it up."""
+def start(workdir, steps=100, devices=2):
+    """Train in a process of its own, on two devices; its errors go to a file, as a pipe that nobody reads fills up."""
     workdir.parent.mkdir(exist_ok=True)
     with workdir.with_suffix(".err").open("w") as errors:
         return subprocess.Popen([sys.executable, "-c", RUN, str(steps), str(devices), str(workdir)], text=True,
@@ -78,38 +78,28 @@ def whole(tmp_path_factory):
     return finish(workdir), workdir
 
 
-def test_kill_9_at_random_moments_loses_nothing(whole, tmp_path):
-    for kill in range(2):
-        process = start(tmp_path / "cut")
-        wait_for_step(tmp_path / "cut", 10 + 30 * kill, process)
-        time.sleep(random.random() * 0.1)
-        process.kill()
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL
+def test_kill_9_at_a_random_moment_loses_nothing(whole, tmp_path):
+    process = start(tmp_path / "cut")
+    wait_for_step(tmp_path / "cut", 20, process)
+    time.sleep(random.random() * 0.1)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
     assert finish(tmp_path / "cut") == whole[0]
     assert lines_without_times(tmp_path / "cut") == lines_without_times(whole[1])
 
 
-def test_kill_9_on_two_devices_loses_nothing(tmp_path):
-    digest = finish(tmp_path / "whole", steps=40, devices=2)
-    process = start(tmp_path / "cut", steps=40, devices=2)
-    wait_for_step(tmp_path / "cut", 20, process)
-    process.kill()
-    process.communicate()
-    assert finish(tmp_path / "cut", steps=40, devices=2) == digest
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_signals_save_and_exit_with_a_clear_line_and_the_same_command_goes_on(whole, tmp_path, number):
-    process = start(tmp_path / "cut")
-    wait_for_step(tmp_path / "cut", 20, process)
-    process.send_signal(number)
-    process.communicate(timeout=60)
-    assert process.returncode == 128 + number
-    assert "Traceback" not in told(tmp_path / "cut")
-    step = int(re.search(rf"{number.name}: saved step (\d+) of 100 in .*the same command goes on",
-                         told(tmp_path / "cut"))[1])
-    assert int(restore(tmp_path / "cut").state.step) == step >= 20
+def test_signals_save_and_exit_with_a_clear_line_and_the_same_command_goes_on(whole, tmp_path):
+    for number, least in ((signal.SIGINT, 20), (signal.SIGTERM, 40), (signal.SIGHUP, 60)):
+        process = start(tmp_path / "cut")
+        wait_for_step(tmp_path / "cut", least, process)
+        process.send_signal(number)
+        process.communicate(timeout=60)
+        assert process.returncode == 128 + number
+        assert "Traceback" not in told(tmp_path / "cut")
+        step = int(re.search(rf"{number.name}: saved step (\d+) of 100 in .*the same command goes on",
+                             told(tmp_path / "cut"))[1])
+        assert int(restore(tmp_path / "cut").state.step) == step >= least
     assert finish(tmp_path / "cut") == whole[0]
     assert lines_without_times(tmp_path / "cut") == lines_without_times(whole[1])
 

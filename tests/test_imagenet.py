@@ -69,34 +69,32 @@ def test_resnet_18_learns_photographs(done):
     assert "Traceback" not in (done / "err").read_text()
 
 
-def test_killed_and_started_again_it_ends_with_the_same_bits(done, photographs, tmp_path):
-    for count in (1, 3):
-        process = start(tmp_path, photographs)
-        while len(read_metrics(tmp_path / "run", "train")) < count:
-            assert process.poll() is None, (tmp_path / "err").read_text()
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL if count == 1 else signal.SIGTERM)
-        assert process.wait() == (-signal.SIGKILL if count == 1 else 128 + signal.SIGTERM)
-    assert start(tmp_path, photographs).wait(timeout=300) == 0, (tmp_path / "err").read_text()
-    assert result(tmp_path)["state_digest"] == result(done)["state_digest"]
-    assert "goes on from step" in (tmp_path / "err").read_text()
-
-
-def test_workers_end_with_the_process_that_was_killed(photographs, tmp_path):
-    process = start(tmp_path, photographs, workers=2)
-    while not read_metrics(tmp_path / "run", "train"):
-        assert process.poll() is None, (tmp_path / "err").read_text()
+def wait_for_lines(count, folder, process):
+    while len(read_metrics(folder / "run", "train")) < count:
+        assert process.poll() is None, (folder / "err").read_text()
         time.sleep(0.01)
+
+
+def test_killed_and_stopped_it_ends_with_the_same_bits_and_its_workers_with_it(done, photographs, tmp_path):
+    process = start(tmp_path, photographs, workers=2)
+    wait_for_lines(1, tmp_path, process)
     threads = Path(f"/proc/{process.pid}/task").glob("*/children")
     children = [pid for file in threads for pid in file.read_text().split()]
     workers = [pid for pid in children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
     process.kill()
-    process.wait()
+    assert process.wait() == -signal.SIGKILL
     assert len(workers) >= 2
     until = time.monotonic() + 20
     while any(Path(f"/proc/{pid}").exists() for pid in workers):
         assert time.monotonic() < until, "workers are left"
         time.sleep(0.1)
+    process = start(tmp_path, photographs)
+    wait_for_lines(3, tmp_path, process)
+    process.terminate()
+    assert process.wait() == 128 + signal.SIGTERM
+    assert start(tmp_path, photographs).wait(timeout=300) == 0, (tmp_path / "err").read_text()
+    assert result(tmp_path)["state_digest"] == result(done)["state_digest"]
+    assert "goes on from step" in (tmp_path / "err").read_text()
 
 
 @pytest.mark.parametrize("views", ["single", "ten-crop", "multi-scale"])
