@@ -21,7 +21,9 @@ jax.config.update("jax_num_cpu_devices", 8)
 
 @pytest.fixture(scope="session")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tmp_path_factory.mktemp("programs"))
+    """Keep the compiled programs of all workers in one place: its path is a part of the keys that JAX gives them."""
+    own = tmp_path_factory.getbasetemp()
+    return str((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "programs")
 
 
 @pytest.fixture(autouse=True)
