@@ -134,6 +134,34 @@ def test_the_cache_needs_no_home_where_it_is_named(monkeypatch, tmp_path):
         cache_directory()
 
 
+NOBODY = """
+import os, pwd, sys
+def nobody(uid):
+    raise KeyError(uid)
+pwd.getpwuid = nobody
+os.environ.pop("HOME", None)
+from resjax.command_line import main
+main()
+"""
+SMALL = """
+from resjax import Architecture, Experiment
+EXPERIMENTS = {"small": Experiment(name="small", architecture=Architecture(depth=8, ghost_batch_size=16), steps=2,
+                                   batch_size=16, log_steps=2, precise_batch_norm_steps=1)}
+"""
+
+
+def test_a_training_needs_no_home_where_the_cache_is_named(tmp_path):
+    """As in a container under a number that has no name: the system knows no home folder either."""
+    (tmp_path / "mine.py").write_text(SMALL)
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "RESJAX_CACHE", "PYTHONPATH")}
+    done = subprocess.run([sys.executable, "-c", NOBODY, "train", f"{tmp_path}/mine.py:small", "--workdir",
+                           str(tmp_path / "run")], check=False, env=kept, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "small: test error" in done.stdout
+    assert "resjax: " not in done.stderr
+    assert any((Path(kept["RESJAX_CACHE"]) / "sealed-programs").iterdir())
+
+
 @pytest.mark.parametrize(("text", "told"), [
     ("def (:\n", "line 1: invalid syntax"), ("a = 1\nraise KeyError('\\x1b[2J')\n", "line 2: KeyError"),
     ("import nothing_of_that_name\n", "line 1: ModuleNotFoundError")])

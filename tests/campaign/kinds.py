@@ -2,8 +2,9 @@
 
     python tests/campaign/kinds.py
 
-It uses what that code had too, so that it runs on both: PYTHONPATH=CHECKOUT names the one that is tried. It prints a
-line for each kind, whether the code holds, and counts.
+It uses what that code had too, so that it runs on both: PYTHONPATH=CHECKOUT names the one that is tried; for that code
+it lies, with the hostile files beside it, in a folder whose `networks.py` is that code's with today's `in_parts`. It
+prints a line for each kind, whether the code holds, and counts.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import os
 import pickle
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import zipfile
@@ -237,7 +239,7 @@ def fifo(folder: Path) -> bool:
     (run / "experiment.json").unlink()
     (run / "fifo").rename(run / "experiment.json")
     signal.signal(signal.SIGALRM, too_long)
-    signal.alarm(60)  # for code that waits until somebody writes
+    signal.alarm(20)  # for code that waits until somebody writes
     try:
         return one_line(lambda: execute(["evaluate", str(run)]))
     finally:
@@ -269,14 +271,83 @@ def full_disk(folder: Path) -> bool:
     return one_line(lambda: resjax.train(small(), run), "metrics.jsonl")
 
 
+KILLED = """
+import os, signal, sys
+import resjax
+from networks import random_network
+network = random_network(depth=20)
+sys.addaudithook(lambda event, _: event == "os.rename" and os.kill(os.getpid(), signal.SIGKILL))
+resjax.export(network, "akamaster", sys.argv[1])
+"""
+
+
+def apart(code: str, *arguments: object) -> int:
+    """Run code in a process of its own; return its exit code. Raises TimeoutExpired after a minute."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=False, env=environment,
+                          stderr=subprocess.DEVNULL, timeout=60).returncode
+
+
 @kind("what a killed export has left")
 def leftovers(folder: Path) -> bool:
     from networks import random_network
 
-    left = folder / ".out.aside-abcdefgh"
-    left.mkdir()
+    killed = apart(KILLED, folder / "out") == -signal.SIGKILL and any(folder.iterdir())
     resjax.export(random_network(depth=20), "akamaster", folder / "out")
-    return not left.exists() and "aside" in Path(resjax.__file__).with_name("files.py").read_text()
+    return killed and [path.name for path in folder.iterdir()] == ["out"]
+
+
+LOADED = """
+import sys
+import resjax
+try:
+    resjax.load(sys.argv[1])
+except resjax.BadInput:
+    sys.exit(3)
+"""
+
+
+@kind("a key in a pickle that takes for ever to hash")
+def shared(folder: Path) -> bool:
+    from campaign.hostile_files import archive
+    from campaign.hostile_pickles import SHARED, beside
+
+    return apart(LOADED, archive(folder, beside(b"}" + SHARED + b"Ns"))) == 3
+
+
+@kind("several sets of weights in a file are listed, to choose by a key")
+def sets(folder: Path) -> bool:
+    from campaign.hostile_files import archive
+    from campaign.hostile_pickles import state, text
+
+    both = b"".join(text(name) + state()[2:-1] for name in ("state_dict", "state_dict_ema"))
+    return refused(lambda: resjax.load(archive(folder, b"\x80\x02}(" + both + b"u.")), "state_dict_ema", "--key")
+
+
+@kind("a network without its last layer")
+def headless(folder: Path) -> bool:
+    tensors = {name: tensor for name, tensor in weights(folder).items() if not name.startswith("linear")}
+    save_file(tensors, folder / "net.safetensors")
+    return resjax.load(folder / "net.safetensors", shortcut="A").classes == ()
+
+
+@kind("the colours of CIFAR-100 where there are 100 classes")
+def colours(folder: Path) -> bool:
+    from networks import random_network
+
+    network = random_network(shortcut="B", classes=tuple(map(str, range(100))))
+    exported = resjax.export(network, "torchvision", folder / "whole")
+    bare = shutil.copy(exported / "model.safetensors", folder / "bare.safetensors")
+    return bool(np.allclose(resjax.load(bare).mean, [255 * value for value in (0.507, 0.4865, 0.4409)]))
+
+
+@kind("a folder that lost its description is not read as somebody else's without a word")
+def undescribed(folder: Path) -> bool:
+    weights(folder)
+    for described in (folder / "whole").glob("*.json"):
+        described.unlink()
+    code, text = told(lambda: resjax.load(folder / "whole", shortcut="A"))
+    return code == 0 and "how images are prepared" in text
 
 
 @kind("control characters in what is told")
@@ -335,8 +406,12 @@ def beyond(folder: Path) -> bool:
     return refused(lambda: Experiment(name="x", steps=2**31), "steps")
 
 
+class TooLong(BaseException):
+    """What nobody takes for an error of the system, as `TimeoutError` is."""
+
+
 def too_long(number: int, frame: Any) -> None:
-    raise TimeoutError
+    raise TooLong
 
 
 def holds(title: str, folder: Path) -> bool:
@@ -344,14 +419,15 @@ def holds(title: str, folder: Path) -> bool:
     folder.mkdir()
     try:
         return PROBES[title](folder)
-    except Exception as error:
+    except (Exception, TooLong) as error:
         print(f"    {title}: {type(error).__name__}: {error!s:.200}", file=sys.stderr)
         return False
 
 
 def main() -> int:
     with tempfile.TemporaryDirectory() as where:
-        os.environ |= {"RESJAX_CACHE": f"{where}/cache", "XLA_FLAGS": "--xla_backend_optimization_level=1"}
+        os.environ["RESJAX_CACHE"] = f"{where}/cache"
+        os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=1"
         found = {title: holds(title, Path(where) / str(number)) for number, title in enumerate(PROBES)}
     for title, held in found.items():
         print(f"{'holds' if held else 'BROKEN':7} {title}")
