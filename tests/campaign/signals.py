@@ -5,7 +5,7 @@
 Three programs take turns: a script that trains two nets, `resjax reproduce` of two rows, and a script that trains on
 photographs. Each is once left alone; then it is started and asked to stop, again and again, from the moment on at which
 it listens, until it has made all its steps. A signal is to be heeded within 10 seconds, by one line and the right exit
-code, without a traceback. Counts are kept in DIR/signals.json and printed: signals, also by program, the slowest answer,
+code, without a traceback. Counts are kept in DIR/signals.json and printed: signals, also by program, the slowest end,
 programs, and those that broke no rule and whose end was the uninterrupted one's; what broke a rule is listed, and then
 the exit code is 1.
 """
