@@ -134,6 +134,7 @@ def test_the_cache_needs_no_home_where_it_is_named(monkeypatch, tmp_path):
         cache_directory()
 
 
+KEPT = ("PATH", "PYTHONPATH", "RESJAX_CACHE", "XLA_FLAGS")
 NOBODY = """
 import os, pwd, sys
 def nobody(uid):
@@ -153,7 +154,7 @@ EXPERIMENTS = {"small": Experiment(name="small", architecture=Architecture(depth
 def test_a_training_needs_no_home_where_the_cache_is_named(tmp_path):
     """As in a container under a number that has no name: the system knows no home folder either."""
     (tmp_path / "mine.py").write_text(SMALL)
-    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "RESJAX_CACHE", "PYTHONPATH")}
+    kept = {name: value for name, value in os.environ.items() if name in KEPT}
     done = subprocess.run([sys.executable, "-c", NOBODY, "train", f"{tmp_path}/mine.py:small", "--workdir",
                            str(tmp_path / "run")], check=False, env=kept, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
