@@ -100,6 +100,19 @@ def digests(runs: Path) -> dict[str, str]:
             for file in sorted(runs.rglob("result.json"))}
 
 
+def left_alone(name: str, folder: Path, environment: dict[str, str]) -> tuple[dict[str, str], float]:
+    """Let a program make all its steps unless it has in this folder before; return its end, and its seconds."""
+    kept, begun = folder / f"{name}-whole.json", time.monotonic()
+    if not kept.exists():
+        runs = folder / f"{name}-whole"
+        shutil.rmtree(runs, ignore_errors=True)
+        subprocess.run(command(name, folder, runs), check=True, env=environment, stdout=subprocess.DEVNULL,
+                       stderr=subprocess.DEVNULL)
+        kept.write_text(json.dumps([digests(runs), time.monotonic() - begun]))
+    end, seconds = json.loads(kept.read_text())
+    return end, seconds
+
+
 def interrupted(arguments: list[str], environment: dict[str, str], log: Path, number: signal.Signals,
                 after: float) -> Ended:
     """Start a program, and send it a signal so many seconds after it has begun to listen."""
@@ -144,13 +157,8 @@ def campaign(count: int = 100, seed: int = 1, workdir: Path | None = None) -> in
         signal.signal(number, signal.SIG_DFL)
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1", "RESJAX_CACHE": str(folder / "cache")}
     write_folders(folder / "folders")
-    whole, seconds, slowest = {}, {}, 0.0
-    for name in PROGRAMS:
-        shutil.rmtree(folder / f"{name}-whole", ignore_errors=True)
-        begun = time.monotonic()
-        subprocess.run(command(name, folder, folder / f"{name}-whole"), check=True, env=environment,
-                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        whole[name], seconds[name] = digests(folder / f"{name}-whole"), time.monotonic() - begun
+    wholes = {name: left_alone(name, folder, environment) for name in PROGRAMS}
+    slowest = 0.0
     while counts["signals"] < count:
         name = list(PROGRAMS)[counts["programs"] % len(PROGRAMS)]
         runs, ended, broken = folder / f"{name}-cut", None, 0
@@ -158,8 +166,8 @@ def campaign(count: int = 100, seed: int = 1, workdir: Path | None = None) -> in
         while ended is None or ended.asked:
             more = counts["signals"] < count
             ended = interrupted(command(name, folder, runs), environment, folder / "log", chance.choice(SIGNALS),
-                                chance.uniform(0, 0.7 * seconds[name]) if more else float("inf"))
-            if ended.asked and ended.code == -ended.asked and digests(runs) == whole[name]:
+                                chance.uniform(0, 0.25 * wholes[name][1]) if more else float("inf"))
+            if ended.asked and ended.code == -ended.asked and digests(runs) == wholes[name][0]:
                 counts["after the work"] += 1  # it ended its work as it was asked, and no longer listened
                 continue
             counts.update(filter(None, [fault(ended)] + [name, "signals"] * bool(ended.asked)))
@@ -168,7 +176,7 @@ def campaign(count: int = 100, seed: int = 1, workdir: Path | None = None) -> in
                 broken += 1
                 print(json.dumps({"program": name, "fault": fault(ended), **ended._asdict()}), flush=True)
         counts["programs"] += 1
-        counts["same end"] += not broken and digests(runs) == whole[name]
+        counts["same end"] += not broken and digests(runs) == wholes[name][0]
         (folder / "signals.json").write_text(json.dumps({**counts, "slowest, seconds": round(slowest, 1)}))
     print((folder / "signals.json").read_text())
     return int(counts["same end"] < counts["programs"])
