@@ -1,6 +1,7 @@
 """What unlucky files and processes leave behind or put in the way: it goes, or one line tells of it."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -161,6 +162,21 @@ def test_a_training_needs_no_home_where_the_cache_is_named(tmp_path):
     assert "small: test error" in done.stdout
     assert "resjax: " not in done.stderr
     assert any((Path(kept["RESJAX_CACHE"]) / "sealed-programs").iterdir())
+
+
+ENDING = """
+import atexit, os, signal, sys
+from resjax.command_line import main
+atexit.register(os.kill, os.getpid(), signal.SIGINT)
+sys.argv = ["resjax", "list", "cifar10"]
+main()
+"""
+
+
+def test_ctrl_c_while_python_ends_leaves_no_traceback():
+    done = subprocess.run([sys.executable, "-c", ENDING], check=False, capture_output=True, text=True)
+    assert "resnet20" in done.stdout
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
 
 
 @pytest.mark.parametrize(("text", "told"), [
