@@ -156,7 +156,8 @@ def campaign(count: int = 100, seed: int = 1, workdir: Path | None = None) -> in
     for number in SIGNALS:  # the programs below would ignore what nohup or a shell's & lets this one ignore
         signal.signal(number, signal.SIG_DFL)
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1", "RESJAX_CACHE": str(folder / "cache")}
-    write_folders(folder / "folders")
+    if not (folder / "folders").exists():
+        write_folders(folder / "folders")
     wholes = {name: left_alone(name, folder, environment) for name in PROGRAMS}
     slowest = 0.0
     while counts["signals"] < count:
