@@ -1,6 +1,6 @@
 """Ctrl-C, SIGTERM and SIGHUP at random moments, a hundred times: each is heeded, and no bit of the end is another.
 
-    python tests/campaign/signals.py [--count 100] [--seed 1] [--workdir DIR]
+    python tests/campaign/signals.py [--count 100] [--seed 1] [--workdir DIR] [--only script]
 
 Three programs take turns: a script that trains two nets, `resjax reproduce` of two rows, and a script that trains on
 photographs. Each is once left alone; then it is started and asked to stop, again and again, from the moment on at which
@@ -143,13 +143,14 @@ def fault(ended: Ended) -> str:
     return "more than 10 seconds" if ended.asked and ended.seconds >= 10 else ""
 
 
-def campaign(count: int = 100, seed: int = 1, workdir: Path | None = None) -> int:
+def campaign(count: int = 100, seed: int = 1, workdir: Path | None = None, only: str = "") -> int:
     """Send signals and count what happens.
 
     Args:
         count: Signals.
         seed: Of the moments.
         workdir: Where the programs run; by default a temporary folder.
+        only: Some programs only: script,reproduce.
     """
     folder, chance, counts = Path(workdir or tempfile.mkdtemp()).absolute(), random.Random(seed), Counter[str]()
     folder.mkdir(exist_ok=True)
@@ -158,10 +159,11 @@ def campaign(count: int = 100, seed: int = 1, workdir: Path | None = None) -> in
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1", "RESJAX_CACHE": str(folder / "cache")}
     if not (folder / "folders").exists():
         write_folders(folder / "folders")
-    wholes = {name: left_alone(name, folder, environment) for name in PROGRAMS}
+    names = [name for name in PROGRAMS if not only or name in only.split(",")]
+    wholes = {name: left_alone(name, folder, environment) for name in names}
     slowest = 0.0
     while counts["signals"] < count:
-        name = list(PROGRAMS)[counts["programs"] % len(PROGRAMS)]
+        name = names[counts["programs"] % len(names)]
         runs, ended, broken = folder / f"{name}-cut", None, 0
         shutil.rmtree(runs, ignore_errors=True)
         while ended is None or ended.asked:
