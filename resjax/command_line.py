@@ -2,12 +2,13 @@
 
 import os
 import platform
+import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from resjax import peers, progress
 from resjax.commands import COMMANDS, GROUPS
@@ -138,18 +139,26 @@ def failed(message: str, code: int) -> int:
     return code
 
 
+def carry_out(action: Callable[[], Any]) -> NoReturn:
+    """Run, and exit with the code. Ctrl-C then ends Python at once: while it ends by itself, it would tell of it."""
+    code = guarded(action)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.exit(code)
+
+
 def main() -> None:
     """Carry out the command that was given, and exit with its code."""
-    sys.exit(guarded(lambda: execute(sys.argv[1:])))
+    carry_out(lambda: execute(sys.argv[1:]))
 
 
 def run(experiments: Mapping[str, Any]) -> None:
     """Be the command line of an experiment file: `python FILE NAME [--workdir W] [overrides]`."""
-    sys.exit(guarded(lambda: train_one_of(experiments, sys.argv[1:], Path(sys.argv[0]).name)))
+    carry_out(lambda: train_one_of(experiments, sys.argv[1:], Path(sys.argv[0]).name))
 
 
 def script(function: Callable[..., Any]) -> None:
     """Be the command line of a function: `python FILE [flags]`."""
     from resjax.commands.arguments import call
 
-    sys.exit(guarded(lambda: call(function, sys.argv[1:], Path(sys.argv[0]).name)))
+    carry_out(lambda: call(function, sys.argv[1:], Path(sys.argv[0]).name))

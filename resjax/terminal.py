@@ -47,10 +47,10 @@ class Told:
     at = 0.0
 
 
-def harmless(text: str) -> str:
+def harmless(text: str, most: int = LONGEST_MESSAGE, kept: str = "\n") -> str:
     """Put what came from files or from the command line so that a terminal only shows it, and at a bounded length."""
-    shown = "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text[:LONGEST_MESSAGE])
-    return shown if len(text) <= LONGEST_MESSAGE else f"{shown} ..."
+    shown = "".join(letter if letter.isprintable() or letter in kept else "?" for letter in text[:most])
+    return shown if len(text) <= most else f"{shown} ..."
 
 
 def tell(text: str) -> None:

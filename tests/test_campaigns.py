@@ -1,4 +1,4 @@
-"""Short forms of `tests/campaign/kills.py` and `tests/campaign/command_lines.py`, each in a process of its own."""
+"""Short forms of programs of `tests/campaign`, and all of `kinds.py`, each in a process of its own."""
 
 import json
 import subprocess
@@ -27,3 +27,8 @@ def test_random_command_lines_end_without_a_traceback():
     assert counts["lines"] == 60
     assert counts["exit code 2"] > 30
     assert "broke a rule" not in {key for key, value in counts.items() if value}
+
+
+def test_the_kinds_of_faults_that_a_campaign_found_are_gone():
+    counts = run("kinds.py")
+    assert counts["hold"] == counts["kinds"] >= 33

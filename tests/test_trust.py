@@ -1,6 +1,7 @@
 """What unlucky files and processes leave behind or put in the way: it goes, or one line tells of it."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -132,6 +133,50 @@ def test_the_cache_needs_no_home_where_it_is_named(monkeypatch, tmp_path):
     monkeypatch.delenv("RESJAX_CACHE")
     with pytest.raises(BadInput, match="RESJAX_CACHE names a folder"):
         cache_directory()
+
+
+KEPT = ("PATH", "PYTHONPATH", "RESJAX_CACHE", "XLA_FLAGS")
+NOBODY = """
+import os, pwd, sys
+def nobody(uid):
+    raise KeyError(uid)
+pwd.getpwuid = nobody
+os.environ.pop("HOME", None)
+from resjax.command_line import main
+main()
+"""
+SMALL = """
+from resjax import Architecture, Experiment
+EXPERIMENTS = {"small": Experiment(name="small", architecture=Architecture(depth=8, ghost_batch_size=16), steps=2,
+                                   batch_size=16, log_steps=2, precise_batch_norm_steps=1)}
+"""
+
+
+def test_a_training_needs_no_home_where_the_cache_is_named(tmp_path):
+    """As in a container under a number that has no name: the system knows no home folder either."""
+    (tmp_path / "mine.py").write_text(SMALL)
+    kept = {name: value for name, value in os.environ.items() if name in KEPT}
+    done = subprocess.run([sys.executable, "-c", NOBODY, "train", f"{tmp_path}/mine.py:small", "--workdir",
+                           str(tmp_path / "run")], check=False, env=kept, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "small: test error" in done.stdout
+    assert "resjax: " not in done.stderr
+    assert any((Path(kept["RESJAX_CACHE"]) / "sealed-programs").iterdir())
+
+
+ENDING = """
+import atexit, os, signal, sys
+from resjax.command_line import main
+atexit.register(os.kill, os.getpid(), signal.SIGINT)
+sys.argv = ["resjax", "list", "cifar10"]
+main()
+"""
+
+
+def test_ctrl_c_while_python_ends_leaves_no_traceback():
+    done = subprocess.run([sys.executable, "-c", ENDING], check=False, capture_output=True, text=True)
+    assert "resnet20" in done.stdout
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
 
 
 @pytest.mark.parametrize(("text", "told"), [

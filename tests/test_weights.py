@@ -72,6 +72,40 @@ def test_what_tensors_cannot_tell_is_asked_for(exported, network, tmp_path):
     assert load(bare, stride_in="3x3").architecture.title() == "ResNet B-50 v1.5 for ImageNet"
 
 
+@pytest.mark.parametrize(("classes", "maker", "mean", "std"), [  # as the logs of their trainings say
+    (10, "pytorch-cifar-models for CIFAR-10", (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    (100, "pytorch-cifar-models for CIFAR-100", (0.507, 0.4865, 0.4409), (0.2673, 0.2564, 0.2761))])
+def test_colours_that_nobody_told_are_chosen_by_the_classes_and_said(classes, maker, mean, std, tmp_path, capsys):
+    network = random_network(shortcut="B", classes=tuple(map(str, range(classes))))
+    exported = export(network, "torchvision", tmp_path / "out")
+    found = load(shutil.copy(exported / "model.safetensors", tmp_path / "bare.safetensors"))
+    assert found.mean[0, 0].tolist() == pytest.approx([255 * value for value in mean])
+    assert found.preprocessing.std == pytest.approx([255 * value for value in std])
+    assert f"bare.safetensors: nothing beside it says how images are prepared, so it is done as {maker} does: RGB" in (
+        capsys.readouterr().err)
+    load(exported)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_folder_that_lost_its_description_is_said_to_be_prepared_by_what_is_usual(tmp_path, capsys):
+    folder = export(random_network("imagenet", 18, "B", "ab"), "huggingface", tmp_path / "out")
+    (folder / "model.json").unlink()
+    (folder / "preprocessor_config.json").unlink()
+    load(folder)
+    assert "as Hugging Face transformers does: RGB of 0 to 1, mean (0.485, " in capsys.readouterr().err
+
+
+def test_a_stem_that_does_not_fit_is_told_before_anybody_is_asked_about_images(exported, tmp_path):
+    def widen(tensors):
+        tensors["conv1.weight"] = np.ones((16, 3, 7, 7), np.float32)
+        for name in [name for name in tensors if name.startswith("layer1.")]:
+            tensors[name.replace("layer1.", "layer4.")] = tensors[name]
+
+    with pytest.raises(BadInput) as told:
+        load(changed(exported, tmp_path, widen), shortcut="A")
+    assert "preprocessing" not in str(told.value)
+
+
 @pytest.mark.parametrize("prefix", ["module.", ""])
 def test_prefixes_of_parallel_training_are_dropped(prefix, network, exported, tmp_path):
     def wrap(tensors):

@@ -10,13 +10,14 @@ from resjax.experiment import Architecture
 from resjax.files import expanded
 from resjax.models import VGG, ResNet
 from resjax.network import Network
+from resjax.terminal import harmless, tell
 from resjax.variants import StrideIn
 from resjax.weights.convert import flip_colours, to_variables
 from resjax.weights.files import INDEX, SUFFIXES, Tensors, read_tensors
 from resjax.weights.foreign import check_kinship
 from resjax.weights.hub import WEIGHTS, fetch, is_repository
 from resjax.weights.infer_architecture import Bare, ends, find_family, head, infer_architecture
-from resjax.weights.metadata import USUAL, Metadata, data_of, known_classes, read_config, read_metadata
+from resjax.weights.metadata import Entry, Metadata, data_of, known_classes, read_config, read_metadata, usual
 from resjax.weights.sets import without_wrappers
 from resjax.weights.tensor_names import FAMILIES, Names
 from resjax.weights.trained import find_trained, trained
@@ -87,12 +88,9 @@ def assemble(tensors: Tensors, known: Metadata, source: str, name: str, stride_i
     if known.architecture is not None and architecture.title() != known.architecture.title():
         raise BadInput(f"{source}: it holds {architecture.title()}, and what lies beside it tells of "
                        f"{known.architecture.title()}")
-    entry = known.preprocessing or USUAL.get((found.family, architecture.family))
-    if entry is None:
-        raise BadInput(f"{source}: {FAMILIES[found.family].title} has no such network as {architecture.title()}, so "
-                       f"how images are prepared is not known; say it in {beside(Path(source))}, under "
-                       "\"preprocessing\"")
-    preprocessing, variables = entry.read(Path(source).parent, found.channels), found.fill()
+    variables = found.fill()  # first, so that nobody is asked about the images of a network that does not fit
+    entry = known.preprocessing or presumed(found, source)
+    preprocessing = entry.read(Path(source).parent, found.channels)
     if entry.channel_order == "BGR":
         variables = flip_colours(variables)
     classes = known_classes(known.classes, count)
@@ -100,6 +98,19 @@ def assemble(tensors: Tensors, known: Metadata, source: str, name: str, stride_i
         raise BadInput(f"{source}: its last layer tells {count} classes apart, and {len(classes)} are named beside it")
     return Network(name, architecture, data_of(architecture, preprocessing), classes, found.model, variables,
                    preprocessing)
+
+
+def presumed(found: Recognised, source: str) -> Entry:
+    """Return how whoever made such weights prepares images, and say so. Raises BadInput where nobody is known."""
+    if (known := usual(found.family, found.architecture.family, found.model.classes)) is None:
+        raise BadInput(f"{source}: {FAMILIES[found.family].title} has no such network as {found.architecture.title()}, "
+                       f"so how images are prepared is not known; say it in {beside(Path(source))}, under "
+                       "\"preprocessing\"")
+    whose, entry = known
+    divided = f", std {entry.std}" if entry.std else ""
+    tell(harmless(f"{source}: nothing beside it says how images are prepared, so it is done as {whose} does: "
+                  f"{entry.channel_order} of 0 to {entry.value_range:g}, mean {entry.mean}{divided}"))
+    return entry
 
 
 def recognise_vgg(tensors: Tensors, family: Family, depth: int, source: str) -> Recognised:

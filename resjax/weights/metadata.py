@@ -97,17 +97,25 @@ def entry_of(images: Preprocessing, order: ColourOrder = "RGB") -> Entry:
 
 IMAGENET_COLOURS: Any = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "value_range": 1.0}
 CIFAR10_COLOURS: Any = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010), "value_range": 1.0}
+CIFAR100_COLOURS: Any = {"mean": (0.507, 0.4865, 0.4409), "std": (0.2673, 0.2564, 0.2761), "value_range": 1.0}
 CAFFE = Entry(mean=(103.939, 116.779, 123.68), channel_order="BGR", shorter_side=256)
-USUAL = {  # what each family does to its images, where nothing beside the weights says it
-    ("torchvision", "imagenet"): Entry(**IMAGENET_COLOURS, shorter_side=256, resize="pillow-bilinear"),
-    ("huggingface", "imagenet"): Entry(**IMAGENET_COLOURS, shorter_side=256, resize="pillow-bilinear"),
-    ("keras", "imagenet"): CAFFE,
-    ("keras-2016", "imagenet"): CAFFE,
-    ("torchvision", "vgg"): Entry(**IMAGENET_COLOURS, shorter_side=256, resize="pillow-bilinear"),
-    ("keras", "vgg"): CAFFE,
-    ("torchvision", "cifar"): Entry(**CIFAR10_COLOURS, size=32),  # as chenyaofo/pytorch-cifar-models
-    ("akamaster", "cifar"): Entry(**IMAGENET_COLOURS, size=32),
+TORCH = Entry(**IMAGENET_COLOURS, shorter_side=256, resize="pillow-bilinear")
+USUAL = {  # whose the images' preparation is, and what: for each family, where nothing beside the weights says it
+    ("torchvision", "imagenet"): ("torchvision", TORCH),
+    ("huggingface", "imagenet"): ("Hugging Face transformers", TORCH),
+    ("keras", "imagenet"): ("Keras applications", CAFFE),
+    ("keras-2016", "imagenet"): ("Keras applications", CAFFE),
+    ("torchvision", "vgg"): ("torchvision", TORCH),
+    ("keras", "vgg"): ("Keras applications", CAFFE),
+    ("torchvision", "cifar"): ("pytorch-cifar-models for CIFAR-10", Entry(**CIFAR10_COLOURS, size=32)),
+    ("torchvision", "cifar, 100"): ("pytorch-cifar-models for CIFAR-100", Entry(**CIFAR100_COLOURS, size=32)),
+    ("akamaster", "cifar"): ("pytorch_resnet_cifar10", Entry(**IMAGENET_COLOURS, size=32)),
 }
+
+
+def usual(family: str, images: str, classes: int) -> tuple[str, Entry] | None:
+    """Say who made weights of a family, as it seems, and how they prepare images; None where nobody is known."""
+    return USUAL.get((family, f"{images}, {classes}"), USUAL.get((family, images)))
 
 
 @dataclass(frozen=True, kw_only=True)

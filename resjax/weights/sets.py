@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from resjax.errors import BadInput
+from resjax.terminal import harmless
 from resjax.weights.plain_values import Inert
 from resjax.weights.tensor_names import FAMILIES, VGG_STEMS
 
@@ -108,5 +109,4 @@ def listed(paths: Iterable[str], what: str) -> str:
 
 def shown(name: object, most: int = 80) -> str:
     """Show a name or a message from a file: no control characters, and not at any length."""
-    text = "".join(letter if letter.isprintable() else "?" for letter in str(name)[:most])
-    return text if len(str(name)) <= most else f"{text} ..."
+    return harmless(str(name), most, kept="")

@@ -19,7 +19,7 @@ import numpy as np
 from resjax.errors import BadInput, check
 from resjax.weights.plain_pickle import MOST_BYTES, Reader
 from resjax.weights.plain_values import Inert, Name
-from resjax.weights.sets import choose_set
+from resjax.weights.sets import choose_set, shown
 
 DTYPES: dict[str, Any] = {
     "DoubleStorage": np.float64, "FloatStorage": np.float32, "HalfStorage": np.float16,
@@ -80,10 +80,8 @@ def read_torch(file: Path, key: str | None = None) -> dict[str, np.ndarray]:
 
 def reason(error: BaseException) -> str:
     """Say why in a few words, without control characters of the file's."""
-    text = ascii(str(error))[1:-1]
-    if " " not in text:  # the key or index alone
-        text = f"{type(error).__name__} {text}".strip()
-    return text if len(text) < 200 else f"{text[:200]} ..."
+    alone = " " not in str(error)  # the key or index alone
+    return shown(f"{type(error).__name__} {error}".strip() if alone else error, 200)
 
 
 def read_views(tensors: dict[str, Tensor], load: Load) -> dict[str, np.ndarray]:

@@ -22,8 +22,8 @@ from resjax import BadInput
 from resjax.data import decode, dimensions
 
 
-def campaign(count: int = 20_000, seed: int = 7) -> None:
-    """Decode damaged images and count what happens.
+def campaign(count: int = 20_000, seed: int = 7) -> int:
+    """Decode damaged images and count what happens; the exit code is 1 where anything else did.
 
     Args:
         count: Images.
@@ -44,7 +44,8 @@ def campaign(count: int = 20_000, seed: int = 7) -> None:
         slowest = max(slowest, time.perf_counter() - begun)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({"images": count, **outcomes, "slowest_seconds": round(slowest, 3), "peak_mb": round(peak)}))
+    return int(bool(outcomes.keys() - {"read", "refused"}))
 
 
 if __name__ == "__main__":
-    tyro.cli(campaign)
+    sys.exit(tyro.cli(campaign))

@@ -1,11 +1,13 @@
 """Ctrl-C, SIGTERM and SIGHUP at random moments, a hundred times: each is heeded, and no bit of the end is another.
 
-    python tests/campaign/signals.py [--count 100] [--seed 1] [--workdir DIR]
+    python tests/campaign/signals.py [--count 100] [--seed 1] [--workdir DIR] [--only script]
 
 Three programs take turns: a script that trains two nets, `resjax reproduce` of two rows, and a script that trains on
 photographs. Each is once left alone; then it is started and asked to stop, again and again, from the moment on at which
-it listens, until it has made all its steps. Counts, in one JSON line: signals, those heeded within 10 seconds, those
-answered by one line and the right exit code, tracebacks, and programs whose end was the uninterrupted one's.
+it listens, until it has made all its steps. A signal is to be heeded within 10 seconds, by one line and the right exit
+code, without a traceback. Counts are kept in DIR/signals.json and printed: signals, also by program, the slowest end,
+programs, and those whose end was the uninterrupted one's; what broke a rule is listed, and then
+the exit code is 1.
 """
 
 import json
@@ -19,6 +21,7 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import tyro
 
@@ -57,6 +60,18 @@ def main():
 if __name__ == "__main__":
     raise SystemExit(guarded(main))
 """}
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Ended(NamedTuple):
+    """How a program ended: the signal that stopped it, None where it made all its steps; its exit code, what it told,
+    and the seconds from the signal to its end.
+    """
+
+    asked: signal.Signals | None
+    code: int
+    text: str
+    seconds: float
 
 
 def command(name: str, folder: Path, runs: Path) -> list[str]:
@@ -85,59 +100,90 @@ def digests(runs: Path) -> dict[str, str]:
             for file in sorted(runs.rglob("result.json"))}
 
 
-def campaign(count: int = 100, seed: int = 1, workdir: Path | None = None) -> None:
+def left_alone(name: str, folder: Path, environment: dict[str, str]) -> tuple[dict[str, str], float]:
+    """Let a program make all its steps unless it has in this folder before; return its end, and its seconds."""
+    kept, begun = folder / f"{name}-whole.json", time.monotonic()
+    if not kept.exists():
+        runs = folder / f"{name}-whole"
+        shutil.rmtree(runs, ignore_errors=True)
+        subprocess.run(command(name, folder, runs), check=True, env=environment, stdout=subprocess.DEVNULL,
+                       stderr=subprocess.DEVNULL)
+        kept.write_text(json.dumps([digests(runs), time.monotonic() - begun]))
+    end, seconds = json.loads(kept.read_text())
+    return end, seconds
+
+
+def interrupted(arguments: list[str], environment: dict[str, str], log: Path, number: signal.Signals,
+                after: float) -> Ended:
+    """Start a program, and send it a signal so many seconds after it has begun to listen."""
+    with log.open("w+") as err:
+        process = subprocess.Popen(arguments, env=environment, stdout=err, stderr=err)
+        while process.poll() is None and not listens(process):
+            time.sleep(0.01)
+        until = time.monotonic() + after
+        while process.poll() is None and time.monotonic() < until:
+            time.sleep(0.01)
+        asked, begun = listens(process), time.monotonic()  # it may just have ended its work
+        if asked:
+            process.send_signal(number)
+        code = process.wait()
+        err.seek(0)
+        return Ended(number if asked and code else None, code, err.read(), time.monotonic() - begun)
+
+
+def fault(ended: Ended) -> str:
+    """Say which rule a program broke as it ended; "" for none."""
+    answers = [line for line in ended.text.splitlines() if line.startswith("resjax: ")]
+    if "Traceback" in ended.text:
+        return "traceback"
+    if ended.code != (128 + ended.asked if ended.asked else 0):
+        return "exit code"
+    if len(answers) != bool(ended.asked):
+        return "no line, or several"
+    return "more than 10 seconds" if ended.asked and ended.seconds >= 10 else ""
+
+
+def campaign(count: int = 100, seed: int = 1, workdir: Path | None = None, only: str = "") -> int:
     """Send signals and count what happens.
 
     Args:
         count: Signals.
         seed: Of the moments.
         workdir: Where the programs run; by default a temporary folder.
+        only: Some programs only: script,reproduce.
     """
-    folder, chance, counts = Path(workdir or tempfile.mkdtemp()), random.Random(seed), Counter[str]()
+    folder, chance, counts = Path(workdir or tempfile.mkdtemp()).absolute(), random.Random(seed), Counter[str]()
+    folder.mkdir(exist_ok=True)
+    for number in SIGNALS:  # the programs below would ignore what nohup or a shell's & lets this one ignore
+        signal.signal(number, signal.SIG_DFL)
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1", "RESJAX_CACHE": str(folder / "cache")}
-    write_folders(folder / "folders")
-    whole, seconds = {}, {}
-    for name in PROGRAMS:
-        begun = time.monotonic()
-        subprocess.run(command(name, folder, folder / f"{name}-whole"), check=True, env=environment,
-                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        whole[name], seconds[name] = digests(folder / f"{name}-whole"), time.monotonic() - begun
-    names = list(PROGRAMS)
+    if not (folder / "folders").exists():
+        write_folders(folder / "folders")
+    names = [name for name in PROGRAMS if not only or name in only.split(",")]
+    wholes = {name: left_alone(name, folder, environment) for name in names}
+    slowest = 0.0
     while counts["signals"] < count:
         name = names[counts["programs"] % len(names)]
-        runs = folder / f"{name}-cut"
+        runs, ended = folder / f"{name}-cut", None
         shutil.rmtree(runs, ignore_errors=True)
-        finished = False
-        while not finished:
-            with (folder / "err").open("w+") as err:
-                process = subprocess.Popen(command(name, folder, runs), env=environment, stdout=err, stderr=err)
-                while process.poll() is None and not listens(process):
-                    time.sleep(0.01)
-                until = time.monotonic() + chance.uniform(0, 0.7 * seconds[name])
-                while process.poll() is None and (time.monotonic() < until or counts["signals"] >= count):
-                    time.sleep(0.01)
-                number = chance.choice((signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
-                asked, begun = listens(process), time.monotonic()  # it may just have ended its work
-                if asked:
-                    process.send_signal(number)
-                code = process.wait()
-                finished = code == 0
-                err.seek(0)
-                text = err.read()
-                counts["tracebacks"] += "Traceback" in text
-                if asked and not finished:
-                    answers = [line for line in text.splitlines() if line.startswith("resjax: ")]
-                    counts["signals"] += 1
-                    counts["within_10_seconds"] += time.monotonic() - begun < 10
-                    right = code == 128 + number and len(answers) == 1
-                    counts["one_line_and_code"] += right
-                    if not right:
-                        print(json.dumps({"program": name, "signal": number, "code": code, "text": text[-2000:]}))
+        while ended is None or ended.asked:
+            more = counts["signals"] < count
+            ended = interrupted(command(name, folder, runs), environment, folder / "log", chance.choice(SIGNALS),
+                                chance.uniform(0, 0.25 * wholes[name][1]) if more else float("inf"))
+            if ended.asked and ended.code == -ended.asked and digests(runs) == wholes[name][0]:
+                counts["after the work"] += 1  # it ended its work as it was asked, and no longer listened
+                continue
+            counts.update(filter(None, [fault(ended)] + [name, "signals"] * bool(ended.asked)))
+            slowest = max(slowest, ended.seconds) if ended.asked else slowest
+            if fault(ended):
+                counts["faults"] += 1
+                print(json.dumps({"program": name, "fault": fault(ended), **ended._asdict()}), flush=True)
         counts["programs"] += 1
-        counts["same_end"] += digests(runs) == whole[name]
-        print(json.dumps({**counts}), file=sys.stderr, flush=True)
-    print(json.dumps({**counts}))
+        counts["same end"] += digests(runs) == wholes[name][0]
+        (folder / "signals.json").write_text(json.dumps({**counts, "slowest, seconds": round(slowest, 1)}))
+    print((folder / "signals.json").read_text())
+    return int(counts["faults"] > 0 or counts["same end"] < counts["programs"])
 
 
 if __name__ == "__main__":
-    tyro.cli(campaign)
+    sys.exit(tyro.cli(campaign))
