@@ -53,6 +53,7 @@ class Nets:
     works: Sequence[float]
     number: int = 0
     seconds_left: float | None = None
+    kind: str = "net"
     begun: float = field(default_factory=lambda: time.monotonic())
     before: float | None = None
     """Seconds until the first steps of this net, for loading and compiling: the others are taken to need as many."""
@@ -130,8 +131,8 @@ def rows() -> RenderableType:
     """Lay out what is under way, to the width of the terminal."""
     nets, width, shown = Screen.nets, console().width - SPARE, []
     if nets:
-        shown.append(row(f"net {nets.number + 1} of {len(nets.works)}", nets.parts(), nets.number / len(nets.works),
-                         width))
+        count = len(nets.works)
+        shown.append(row(f"{nets.kind} {nets.number + 1} of {count}", nets.parts(), nets.number / count, width))
     for work in Screen.works[-1:]:
         shown.append(row(work.text, work.parts(), work.done / work.total if work.total else None, width))
     return Group(*shown)
@@ -185,11 +186,15 @@ def shown(items: Iterable[Item], text: str, total: int, unit: int = 1) -> Iterat
         tell(f"{text}: {total * unit:,} in {duration(time.monotonic() - begun)}")
 
 
-def one_by_one(items: Sequence[Item], works: Sequence[float]) -> Iterator[Item]:
-    """Pass on what is trained one after the other, and show how long all of them take; `works` compare them."""
-    with working(f"training {len(items)} nets"):
+def one_by_one(items: Sequence[Item], works: Sequence[float], kind: str = "net") -> Iterator[Item]:
+    """Pass items on, and show which of them is under way and how long all of them take; `works` compare them."""
+    with working(f"{len(items)} {kind}{'s' * (len(items) != 1)}, one after the other"):
+        begun = time.monotonic()
         for number, item in enumerate(items):
-            Screen.nets = Nets(works, number, Screen.nets.seconds_left if Screen.nets else None)
+            left = Screen.nets.seconds_left if Screen.nets else None
+            if Screen.nets and Screen.nets.before is None:  # nobody measures steps: by the items that are done
+                left = (time.monotonic() - begun) * sum(works[number:]) / sum(works[:number])
+            Screen.nets = Nets(works, number, left, kind)
             yield item
         Screen.nets = None
 

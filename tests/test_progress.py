@@ -133,6 +133,17 @@ def test_the_time_for_all_nets(monkeypatch):
     assert Screen.nets is None
 
 
+def test_the_time_for_all_where_nobody_counts_steps(monkeypatch):
+    """A third of the work took 10 s, so that the rest takes 20 s; then half of it took 12 s."""
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    told = []
+    for seconds in one_by_one([10.0, 2.0, 5.0], [2.0, 1.0, 3.0], "experiment"):
+        told.append(Screen.nets.parts())
+        clock[0] += seconds
+    assert told == [[], ["20 s left for all"], ["12 s left for all"]]
+
+
 def test_one_net_alone_is_not_all():
     for _ in one_by_one(["net"], [1.0]):
         with working("training", 8):

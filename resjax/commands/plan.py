@@ -1,5 +1,6 @@
 """The command that plans a run on rented devices before anything is rented."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from resjax.detection.plan import workload_of as workload_of_detector
 from resjax.experiment import Experiment
 from resjax.files import write_json
 from resjax.progress import working
-from resjax.terminal import say
+from resjax.terminal import aligned, room, say
 
 Name = Literal["h100", "h200", "a100", "b200", "v5e", "v5p", "v6e"]
 
@@ -78,13 +79,11 @@ def lines(name: str, found: dict[str, Any]) -> Iterator[str]:
     device, programs, train = find_device(name), found["programs"], found["programs"]["train"]
     yield (f"{found['experiment']} on {found['devices']} x {found['device']}, batch {found['batch_size']}, "
            f"{found['precision']}; compiled in {found['compile_seconds']:.0f} s")
-    yield "\n" + row("on each device, a step or batch", programs)
-    for title, value in TABLE.items():
-        yield row(title, [value(program) for program in programs.values()])
-    yield "\n" + row("the training step by kind", ["kernels", "GB", "G multiply-adds", "ms at best"])
-    for kind, part in train["parts"].items():
-        yield row(kind, [f"{part['kernels']:.0f}", f"{part['bytes'] / 1e9:.2f}", f"{part['macs'] / 1e9:.0f}",
-                         f"{1e3 * part['seconds']:.3f}"])
+    yield table([["on each device, a step or batch", *programs],
+                 *([title, *map(value, programs.values())] for title, value in TABLE.items())])
+    yield table([["the training step by kind", "kernels", "GB", "G multiply-adds", "ms at best"],
+                 *([kind, f"{part['kernels']:.0f}", f"{part['bytes'] / 1e9:.2f}", f"{part['macs'] / 1e9:.0f}",
+                    f"{1e3 * part['seconds']:.3f}"] for kind, part in train["parts"].items())])
     yield from exchange(train)
     yield (f"\nAt best {found['images_per_second']:,.0f} images/s, limited by {found['limit']}; "
            f"{found['run_hours']:.2f} hours for the run ("
@@ -109,9 +108,9 @@ TABLE: dict[str, Callable[[dict[str, Any]], str]] = {
 }
 
 
-def row(title: str, values: Sequence[str] | dict[str, Any]) -> str:
-    """Lay out a line of a table."""
-    return f"{title:34}" + "".join(f"{value:>16}" for value in values)
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Lay out a table after an empty line."""
+    return "\n".join(["", *aligned(rows, room(sys.stdout))])
 
 
 def exchange(train: dict[str, Any]) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Commands on experiments: train one, list and show them, prepare their mean image."""
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -95,7 +96,7 @@ def list_experiments(file: Annotated[Path | None, tyro.conf.Positional] = None) 
         runs = experiment_files.load_runs(each)
         sources = dict.fromkeys(run.data.source for run in runs.values())
         say(f"{chr(10) * bool(number)}{each.stem}: {', '.join(sources)}")
-        say("\n".join(aligned([HEAD, *([name, *row(run)] for name, run in runs.items())], room(None))))
+        say("\n".join(aligned([HEAD, *([name, *row(run)] for name, run in runs.items())], room(sys.stdout))))
     say("\nmul-adds: multiply-adds for one image. cost: on 2 CPU cores, roughly, by the multiply-adds of all steps; on "
         "a GPU or TPU: resjax plan NAME --on h100\nNext: resjax show NAME, resjax train NAME")
 
@@ -150,7 +151,7 @@ def show(experiment: Any, arguments: Sequence[str], program: str) -> None:
     rows = [["layer", "kernel", "output", "times", "multiply-adds"],
             *([layer.name, by(layer.kernel), by(layer.output), str(layer.repeats), f"{layer.macs:,}"]
               for layer in layers)]
-    say("\n" + "\n".join(aligned(rows, room(None), 3)))
+    say("\n" + "\n".join(aligned(rows, room(sys.stdout), 3)))
     sizes = count(experiment.architecture, image, classes)
     say(f"\nFor images of {by(image)} and {classes} classes: {sizes.parameters:,} parameters, {sizes.macs:,} "
         "multiply-adds")

@@ -6,6 +6,7 @@ from typing import Annotated
 import tyro
 
 from resjax import experiment_files
+from resjax.errors import check
 from resjax.files import write_text
 from resjax.progress import working
 from resjax.terminal import say, say_end, say_table, tell
@@ -44,7 +45,7 @@ def reproduce(
             experiments of experiments/article.py.
         runs: The folder of all runs; the table is saved there too. The same command goes on after any stop.
         seeds: Runs of each row, with the seeds 0, 1, ...; by default 5 on CIFAR-10, and 1 on ImageNet as in the paper.
-        only: Some rows only: resnet20,plain20.
+        only: Some rows only: resnet20,plain20; of the article, the number of one experiment.
         scale: Shorten the schedule in proportion; such numbers are labelled and never stand as the reproduction.
         shard: Train one part of the runs, such as 2/8, and leave the others to other processes, GPUs or machines.
         experiments: A folder of your own experiment files; by default those that come with resjax.
@@ -59,7 +60,8 @@ def reproduce(
 
     experiments = experiments or experiment_files.folder()
     if table == "article":  # not a table: what a student sees of the paper's claims in minutes
-        experiment_files.load_file(experiments / "article.py").article(runs / "article")
+        check(only in ("", *"123456"), f"only is {only!r}; of the article's experiments it is a number, 1 to 6")
+        experiment_files.load_file(experiments / "article.py").article(runs / "article", int(only) if only else None)
         return
     if table == "table1":
         say_table(paper.table1())

@@ -30,7 +30,7 @@ from resjax.evaluation import ErrorRates, error_rates, log_probabilities
 from resjax.experiment import Data, Experiment
 from resjax.network import Classifier
 from resjax.training.optimizer import sgd
-from resjax.training.step import TrainState, draw, train_steps
+from resjax.training.step import TrainState, draw, steps_for
 
 permutation_of = jax.jit(permute, static_argnums=(2, 3))
 
@@ -137,5 +137,5 @@ def fit(experiment: Experiment, model: nn.Module, dataset: Dataset,
     if begin is not None:  # copies, as what is trained is donated
         state = state.replace(**jax.tree.map(jnp.copy, begin.variables))
     ((_, inputs),) = images.calls(state.key, range(steps))
-    state, metrics = train_steps(model, optimizer, images.batch, steps, state, inputs)
+    state, metrics = steps_for(jax.default_backend())(model, optimizer, images.batch, steps, state, inputs)
     return state, np.asarray(metrics.loss / metrics.images)
