@@ -123,7 +123,7 @@ def test_a_number_stays_beside_its_percent_sign(html):
 
 def test_no_time_is_typed_by_hand():
     """How long something took is as much a measurement as a loss."""
-    units = re.compile(r"(\}?) ?\b(?:seconds?|minutes?|hours?)\b|(\}?) ?(?:秒|分钟|小时)")
+    units = re.compile(r"(\}?) ?\b(?:seconds|minutes?|hours?)\b|(\}?) ?(?:秒|分钟|小时)")
     for language in ("en", "zh"):
         texts = [text for _, text in sections(language).values()]
         texts += [one[way][language] for one in words()["conclusions"] for way in ("holds", "fails")]
