@@ -20,12 +20,13 @@ import jax
 import numpy as np
 from flax import linen as nn
 
-from resjax import Architecture, BadInput, Data, Experiment, Optimizer, cifar_resnet, evaluate, load_data
-from resjax.analysis import gives_back, gradient_norms, residual_ratios, with_identity_blocks
+from resjax import Architecture, Data, Experiment, Optimizer, cifar_resnet, evaluate, load_data
+from resjax.analysis import gives_back, gradient_norms, residual_ratios, with_gain, with_identity_blocks
 from resjax.analysis.landscape import bends_down
 from resjax.analysis.landscape import landscape as losses_around
 from resjax.command_line import script
 from resjax.data import Dataset, Preprocessing, mean_image, normalize
+from resjax.errors import check
 from resjax.models import BasicBlock, BatchNorm, DenseBlock, ResidualMLP
 from resjax.network import Classifier
 from resjax.paper.article import Found, measured, titled, write_article
@@ -65,6 +66,12 @@ def trained(model: nn.Module, **settings: Any) -> list[tuple[TrainState, np.ndar
     """Train a net from its first state, with each seed: its last state, and the loss of every step."""
     with working(f"training {titled(model)}"):
         return [fit(recipe(seed, **settings), model, digits()) for seed in SEEDS]
+
+
+@partial(jax.jit, static_argnums=0)
+def logits(model: nn.Module, variables: Any, images: jax.Array) -> Any:
+    """Apply a net."""
+    return model.apply(variables, images)
 
 
 def final(losses: np.ndarray) -> float:
@@ -108,12 +115,6 @@ def degradation() -> Found:
     return found
 
 
-def with_gain(variables: Any, gain: float) -> Any:
-    """Rescale weights that were drawn with He's variance, 2 / inputs, to gain / inputs; biases are zero."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, w: w * (gain / 2) ** 0.5 if path[-1].key == "kernel" else w, variables)
-
-
 def gradients() -> Found:
     """Gradients of deep plain nets vanish or explode with the scale of the weights; shortcuts and batch norm help."""
     blocks, gains, (images, labels) = 20, (1, 2, 4), probe()  # a gain of 2 is He's variance
@@ -121,12 +122,11 @@ def gradients() -> Found:
     for norm, group in (("bare", None), ("normed", BATCH)):
         for kind, shortcut in KINDS.items():
             model = mlp(blocks, shortcut, ghost_batch_size=group)
-            with working(f"gradients of {titled(model)}, untrained"):
-                init = jax.jit(model.init)
-                drawn = [init(jax.random.key(seed), images) for seed in SEEDS]
-                for gain in gains:
-                    norms = [gradient_norms(model, with_gain(one, gain), images, labels) for one in drawn]
-                    curves[norm][f"{kind}_{gain}"] = np.log10(norms).mean(0)
+            init = jax.jit(model.init)
+            drawn = [init(jax.random.key(seed), images) for seed in SEEDS]
+            for gain in gains:
+                norms = [gradient_norms(model, with_gain(one, gain), images, labels) for one in drawn]
+                curves[norm][f"{kind}_{gain}"] = np.log10(norms).mean(0)
     spread = {}
     for kind, shortcut in KINDS.items():
         model = mlp(blocks, shortcut)
@@ -177,12 +177,10 @@ def more_layers() -> Found:
         same, curves = True, {"before": [], "after": []}
         for seed, (state, _) in zip(SEEDS, trained(model), strict=True):
             larger, variables = with_identity_blocks(model, state.variables, stage, added, jax.random.key(seed))
-            same &= bool((jax.jit(model.apply)(state.variables, images)
-                          == jax.jit(larger.apply)(variables, images)).all())
+            same &= bool((logits(model, state.variables, images) == logits(larger, variables, images)).all())
             for net, which, start in ((model, "before", state.variables), (larger, "after", variables)):
                 begin = state.replace(**start)
-                with working(f"training {titled(net)}, further"):
-                    curves[which].append(fit(recipe(seed, steps=60, learning_rate=0.005), net, digits(), begin)[1])
+                curves[which].append(fit(recipe(seed, steps=60, learning_rate=0.005), net, digits(), begin)[1])
         before, after = (mean(map(final, losses)) for losses in curves.values())
         found.values[family] = {"curves": {which: np.mean(losses, 0) for which, losses in curves.items()},
                                 "before": before, "after": after}
@@ -201,8 +199,7 @@ def dimensions() -> Found:
             model = build(option)
             losses[option] = [final(curve) for _, curve in trained(model)]
             nets = [Classifier(model, state.variables, Preprocessing(state.mean)) for state, _ in trained(model)]
-            with working(f"evaluating {titled(model)}"):
-                error[option] = mean(evaluate(net, digits().test).top1_error for net in nets)
+            error[option] = mean(evaluate(net, digits().test).top1_error for net in nets)
         loss = {option: mean(values) for option, values in losses.items()}
         best, worst = min(loss[o] for o in "ABC"), max(loss[o] for o in "ABC")
         found.values[family] = {"losses": losses, "loss": loss, "test_error": error, "between": worst - best,
@@ -217,10 +214,8 @@ def landscape() -> Found:
     span, points, (images, labels) = 0.5, 15, probe()
     grids = {}
     for kind, model in ((kind, conv(26, shortcut)) for kind, shortcut in KINDS.items()):
-        nets = [state.variables for state, _ in trained(model)]
-        with working(f"walking around {titled(model)}"):
-            grids[kind] = [losses_around(model, net, images, labels, jax.random.key(seed), span, points)
-                           for seed, net in zip(SEEDS, nets, strict=True)]
+        grids[kind] = [losses_around(model, state.variables, images, labels, jax.random.key(seed), span, points)
+                       for seed, (state, _) in zip(SEEDS, trained(model), strict=True)]
     centre = {kind: mean(grid[points // 2, points // 2] for grid in some) for kind, some in grids.items()}
     bent = {kind: 100 * mean(bends_down(grid).mean() for grid in some) for kind, some in grids.items()}
     return Found({"span": span, "points": points, "images": len(labels), "layers": 26, "centre": centre, "bent": bent,
@@ -229,6 +224,7 @@ def landscape() -> Found:
 
 
 IN_ORDER = (degradation, gradients, identity, more_layers, dimensions, landscape)
+WORK = {"degradation": 5, "gradients": 1, "identity": 1, "more_layers": 4, "dimensions": 6, "landscape": 2}  # roughly
 
 
 def article(workdir: Path = Path("runs/article"), only: int | None = None) -> None:
@@ -238,12 +234,10 @@ def article(workdir: Path = Path("runs/article"), only: int | None = None) -> No
         workdir: Where `article.html`, `article.md` and, in `measured`, what was found are kept.
         only: The number of one experiment: its page is `only3.html`, and the whole page stays as it is.
     """
-    if only not in (None, *range(1, len(IN_ORDER) + 1)):
-        raise BadInput(f"only is {only}; the experiments are 1 to {len(IN_ORDER)}")
-
+    check(only in (None, *range(1, len(IN_ORDER) + 1)), f"only is {only}; the experiments are 1 to {len(IN_ORDER)}")
     keep_compiled_programs()
     wanted, measurements = IN_ORDER if only is None else IN_ORDER[only - 1:only], []
-    for experiment in one_by_one(wanted, [1.0] * len(wanted), "experiment"):
+    for experiment in one_by_one(wanted, [WORK[one.__name__] for one in wanted], "experiment"):
         with working(f"measuring: {experiment.__name__.replace('_', ' ')}"):
             measurements.append(measured(experiment, len(SEEDS), workdir / "measured"))
     with working("writing the page"):

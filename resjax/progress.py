@@ -21,7 +21,7 @@ from rich.text import Text
 from resjax.terminal import Told, console, duration, fitted, on_terminal, tell
 
 Item = TypeVar("Item")
-NAMED, AGAIN = 1.5, 30.0  # seconds after which work is named where there is no terminal, and between its later lines
+NAMED, AGAIN = 1.0, 30.0  # seconds after which work is named where there is no terminal, and between its later lines
 LONG = 5.0  # seconds of a loop that deserves a line of its own when it is done
 BAR = 10  # columns that a bar takes at least
 SPARE = 4  # columns that a row leaves, for the ^C that a terminal writes there
