@@ -37,12 +37,14 @@ class Work:
     seconds_left: float | None = None
     notes: tuple[str, ...] = ()
     begun: float = field(default_factory=lambda: time.monotonic())
+    at: float = field(default_factory=lambda: time.monotonic())
+    """When it was said how far the work has come."""
 
     def parts(self) -> list[str]:
-        """Say how far it has come, what matters most first."""
-        if not self.total:
+        """Say how far it has come, what matters most first; a clock goes on while nothing else does."""
+        if not self.total or not self.done:
             return [duration(time.monotonic() - self.begun)]
-        left = [] if self.seconds_left is None else [f"{duration(self.seconds_left)} left"]
+        left = [] if self.seconds_left is None else [f"{remaining(self.seconds_left, self.at)} left"]
         return [f"{100 * self.done / self.total:.0f} %", *left, f"{self.done:,} of {self.total:,}", *self.notes]
 
 
@@ -55,12 +57,14 @@ class Nets:
     seconds_left: float | None = None
     kind: str = "net"
     begun: float = field(default_factory=lambda: time.monotonic())
+    at: float = field(default_factory=lambda: time.monotonic())
+    """When the seconds left were reckoned."""
     before: float | None = None
     """Seconds until the first steps of this net, for loading and compiling: the others are taken to need as many."""
 
     def parts(self) -> list[str]:
         """Say how long all of them will still take."""
-        return [] if self.seconds_left is None else [f"{duration(self.seconds_left)} left for all"]
+        return [] if self.seconds_left is None else [f"{remaining(self.seconds_left, self.at)} left for all"]
 
     def measure(self, left: float, whole: float) -> None:
         """Reckon the seconds left, from those that this net still takes and those that it takes as a whole."""
@@ -68,6 +72,12 @@ class Nets:
             self.before = time.monotonic() - self.begun
         later = self.works[self.number + 1:]
         self.seconds_left = left + whole * sum(later) / self.works[self.number] + self.before * len(later)
+        self.at = time.monotonic()
+
+
+def remaining(seconds: float, since: float) -> str:
+    """Write the seconds that were left at a time, less those that have gone by since."""
+    return duration(max(0.0, seconds - (time.monotonic() - since)))
 
 
 class Screen:
@@ -158,7 +168,7 @@ def advance(done: int, *notes: str, pace: float | None = None, total: int | None
     if Screen.silent or not Screen.works:
         return
     work, now = Screen.works[-1], time.monotonic()
-    work.done, work.notes, work.total = done, notes, work.total if total is None else total
+    work.done, work.notes, work.total, work.at = done, notes, work.total if total is None else total, now
     if pace is not None:
         work.seconds_left = (work.total - done) * pace
     if not on_terminal(sys.stderr) and now - max(Told.at, work.begun) >= AGAIN:

@@ -60,6 +60,19 @@ def test_work_of_unknown_length_tells_the_time(screen):
     assert [line.rstrip() for line in lines_of(console)] == ["resnet20 seed 0  compiling  1 min 05 s"]
 
 
+def test_a_clock_goes_on_while_nothing_advances(screen, monkeypatch):
+    """The program of the first steps is compiled within the work: until then its time is told, later the time left."""
+    console, _ = screen(60)
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    Screen.works.append(Work("averaging", 20))
+    clock[0] += 7
+    assert lines_of(console)[0].split()[-2:] == ["7", "s"]
+    advance(5, pace=2.0)
+    clock[0] += 10
+    assert "25 %  20 s left  5 of 20" in lines_of(console)[0]
+
+
 def test_what_is_told_meanwhile_has_lines_of_its_own(screen):
     _, stream = screen(60)
     with working("compiling"):
