@@ -192,8 +192,12 @@ def test_parts_that_do_not_fit_are_left_out():
 def test_tables_are_aligned_and_fit(monkeypatch, capsys):
     rows = [["net", "error", "n"], ["plain-20", "9.1", "5"], ["a|b", "12.25", "3"]]
     assert aligned(rows, 80) == ["net       error  n", "plain-20    9.1  5", "a|b       12.25  3"]
-    assert aligned(rows, 16) == ["(not all columns fit, without: n)", "net       error", "plain-20    9.1",
-                                 "a|b       12.25"]
+    assert aligned(rows, 16) == ["net       error", "plain-20    9.1", "a|b       12.25", "",
+                                 "net       n", "plain-20  5", "a|b       3"]  # nothing is lost
+    assert aligned(rows, 5)[:3] == ["net       error", "plain-20    9.1", "a|b       12.25"]
+    wide = [["stage", "blocks", "n"], ["conv2", "[1x1, 64; 3x3, 64; 1x1, 256] x 3", "9"]]
+    assert aligned(wide, 30) == ["stage  blocks", "conv2  [1x1, 64; 3x3, 64; 1x1,\n       256] x 3", "",
+                                 "stage  n", "conv2  9"]
     say_table("text\n\n| net | n |\n|---|---|\n| a | 5 |")
     assert capsys.readouterr().out == "text\n\n| net | n |\n|---|---|\n| a | 5 |\n"  # as it is, where nobody watches
     out = Tty()

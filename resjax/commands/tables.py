@@ -61,10 +61,14 @@ def reproduce(
     experiments = experiments or experiment_files.folder()
     if table == "article":  # not a table: what a student sees of the paper's claims in minutes
         check(only in ("", *"123456"), f"only is {only!r}; of the article's experiments it is a number, 1 to 6")
-        experiment_files.load_file(experiments / "article.py").article(runs / "article", int(only) if only else None)
+        with working("loading the experiments"):
+            module = experiment_files.load_file(experiments / "article.py")
+        module.article(runs / "article", int(only) if only else None)
         return
     if table == "table1":
-        say_table(paper.table1())
+        with working("counting"):
+            counted = paper.table1()
+        say_table(counted)
         return
     if table in ("table7", "table8", "table9"):
         reproduce_detection(table, runs, seeds or 1, only, experiments, data)
@@ -74,7 +78,8 @@ def reproduce(
     wanted = paper.find_table(table)
     seeds = (5 if table == "table6" else 1) if seeds is None else seeds
     rows = [name for name in only.split(",") if name]
-    planned = paper.read_from(paper.plan(wanted, experiments, runs, seeds, rows, scale), data, directory)
+    with working("reading the experiments"):
+        planned = paper.read_from(paper.plan(wanted, experiments, runs, seeds, rows, scale), data, directory)
     paper.train_missing(paper.part(planned, shard), lambda text: tell(f"{table}  {text}") if is_first() else None)
     chosen = [f"--seeds {seeds}", *[f"--only {only}"] * bool(only), *[f"--scale {scale:g}"] * (scale != 1)]
     with working("measuring and drawing"):
