@@ -7,7 +7,7 @@ that differ, 6 the landscape of the loss. All on scikit-learn's digits, with thr
 convolutional nets; whether a claim holds is computed from the means over the seeds. `resjax reproduce article` is the
 same. It ends with one page, in English and Chinese, that teaches what the paper says and shows what was measured.
 
-Cost: about 11 minutes of processor time, shared by the cores. Result: 25 of 27 claims hold
+Cost: about 9 minutes of processor time, shared by the cores. Result: 25 of 27 claims hold
 (experiments/results/README.md).
 """
 
