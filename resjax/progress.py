@@ -21,7 +21,7 @@ from rich.text import Text
 from resjax.terminal import Told, console, duration, fitted, on_terminal, tell
 
 Item = TypeVar("Item")
-NAMED, AGAIN = 1.5, 30.0  # seconds after which work is named where there is no terminal, and between its later lines
+NAMED, AGAIN = 1.0, 30.0  # seconds after which work is named where there is no terminal, and between its later lines
 LONG = 5.0  # seconds of a loop that deserves a line of its own when it is done
 BAR = 10  # columns that a bar takes at least
 SPARE = 4  # columns that a row leaves, for the ^C that a terminal writes there
@@ -37,12 +37,14 @@ class Work:
     seconds_left: float | None = None
     notes: tuple[str, ...] = ()
     begun: float = field(default_factory=lambda: time.monotonic())
+    at: float = field(default_factory=lambda: time.monotonic())
+    """When it was said how far the work has come."""
 
     def parts(self) -> list[str]:
-        """Say how far it has come, what matters most first."""
-        if not self.total:
+        """Say how far it has come, what matters most first; a clock goes on while nothing else does."""
+        if not self.total or not self.done:
             return [duration(time.monotonic() - self.begun)]
-        left = [] if self.seconds_left is None else [f"{duration(self.seconds_left)} left"]
+        left = [] if self.seconds_left is None else [f"{remaining(self.seconds_left, self.at)} left"]
         return [f"{100 * self.done / self.total:.0f} %", *left, f"{self.done:,} of {self.total:,}", *self.notes]
 
 
@@ -53,13 +55,16 @@ class Nets:
     works: Sequence[float]
     number: int = 0
     seconds_left: float | None = None
+    kind: str = "net"
     begun: float = field(default_factory=lambda: time.monotonic())
+    at: float = field(default_factory=lambda: time.monotonic())
+    """When the seconds left were reckoned."""
     before: float | None = None
     """Seconds until the first steps of this net, for loading and compiling: the others are taken to need as many."""
 
     def parts(self) -> list[str]:
         """Say how long all of them will still take."""
-        return [] if self.seconds_left is None else [f"{duration(self.seconds_left)} left for all"]
+        return [] if self.seconds_left is None else [f"{remaining(self.seconds_left, self.at)} left for all"]
 
     def measure(self, left: float, whole: float) -> None:
         """Reckon the seconds left, from those that this net still takes and those that it takes as a whole."""
@@ -67,6 +72,12 @@ class Nets:
             self.before = time.monotonic() - self.begun
         later = self.works[self.number + 1:]
         self.seconds_left = left + whole * sum(later) / self.works[self.number] + self.before * len(later)
+        self.at = time.monotonic()
+
+
+def remaining(seconds: float, since: float) -> str:
+    """Write the seconds that were left at a time, less those that have gone by since."""
+    return duration(max(0.0, seconds - (time.monotonic() - since)))
 
 
 class Screen:
@@ -130,8 +141,8 @@ def rows() -> RenderableType:
     """Lay out what is under way, to the width of the terminal."""
     nets, width, shown = Screen.nets, console().width - SPARE, []
     if nets:
-        shown.append(row(f"net {nets.number + 1} of {len(nets.works)}", nets.parts(), nets.number / len(nets.works),
-                         width))
+        count = len(nets.works)
+        shown.append(row(f"{nets.kind} {nets.number + 1} of {count}", nets.parts(), nets.number / count, width))
     for work in Screen.works[-1:]:
         shown.append(row(work.text, work.parts(), work.done / work.total if work.total else None, width))
     return Group(*shown)
@@ -157,7 +168,7 @@ def advance(done: int, *notes: str, pace: float | None = None, total: int | None
     if Screen.silent or not Screen.works:
         return
     work, now = Screen.works[-1], time.monotonic()
-    work.done, work.notes, work.total = done, notes, work.total if total is None else total
+    work.done, work.notes, work.total, work.at = done, notes, work.total if total is None else total, now
     if pace is not None:
         work.seconds_left = (work.total - done) * pace
     if not on_terminal(sys.stderr) and now - max(Told.at, work.begun) >= AGAIN:
@@ -185,11 +196,15 @@ def shown(items: Iterable[Item], text: str, total: int, unit: int = 1) -> Iterat
         tell(f"{text}: {total * unit:,} in {duration(time.monotonic() - begun)}")
 
 
-def one_by_one(items: Sequence[Item], works: Sequence[float]) -> Iterator[Item]:
-    """Pass on what is trained one after the other, and show how long all of them take; `works` compare them."""
-    with working(f"training {len(items)} nets"):
+def one_by_one(items: Sequence[Item], works: Sequence[float], kind: str = "net") -> Iterator[Item]:
+    """Pass items on, and show which of them is under way and how long all of them take; `works` compare them."""
+    with working(f"{len(items)} {kind}{'s' * (len(items) != 1)}, one after the other"):
+        begun = time.monotonic()
         for number, item in enumerate(items):
-            Screen.nets = Nets(works, number, Screen.nets.seconds_left if Screen.nets else None)
+            left = Screen.nets.seconds_left if Screen.nets else None
+            if Screen.nets and Screen.nets.before is None:  # nobody measures steps: by the items that are done
+                left = (time.monotonic() - begun) * sum(works[number:]) / sum(works[:number])
+            Screen.nets = Nets(works, number, left, kind)
             yield item
         Screen.nets = None
 

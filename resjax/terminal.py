@@ -87,7 +87,7 @@ def hung(mark: str, text: str) -> str:
 
 
 def say_table(markdown: str) -> None:
-    """Print text in Markdown; on a terminal its tables are aligned, and columns that do not fit are left out."""
+    """Print text in Markdown; on a terminal its tables are aligned, and columns that do not fit follow below."""
     if not on_terminal(sys.stdout):
         print(markdown, flush=True)
         return
@@ -103,14 +103,24 @@ def say_table(markdown: str) -> None:
 
 
 def aligned(rows: Sequence[Sequence[str]], columns: float, numbers_from: int = 1) -> list[str]:
-    """Align the cells of a table, numbers to the right; of its columns, the first ones that fit are left."""
+    """Align the cells of a table, numbers to the right; columns that do not fit follow below, beside the first."""
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-    while len(widths) > 1 and sum(widths) + 2 * (len(widths) - 1) > columns:
-        widths.pop()
-    left_out = len(rows[0]) - len(widths)
-    note = [f"(not all columns fit, without: {', '.join(rows[0][-left_out:])})"] * bool(left_out)
-    return note + ["  ".join(cell.replace("\0", "|").ljust(width) if place < numbers_from else cell.rjust(width)
-                      for place, (cell, width) in enumerate(zip(row, widths, strict=False))).rstrip() for row in rows]
+    groups: list[list[int]] = [[0]] if widths else [[]]
+    for place, width in enumerate(widths[1:], 1):
+        if len(groups[-1]) > 1 and sum(widths[other] + 2 for other in groups[-1]) + width > columns:
+            groups.append([0])
+        groups[-1].append(place)
+    lines: list[str] = []
+    for group in groups:
+        if len(group) == 2 and widths[0] + 2 + widths[group[1]] > columns > widths[0] + 20:  # folded beside the first
+            lines += [""] * bool(lines) + [textwrap.fill(
+                f"{row[0].ljust(widths[0])}  {row[group[1]]}", int(columns), subsequent_indent=" " * (widths[0] + 2),
+                break_long_words=False, break_on_hyphens=False) for row in rows]
+            continue
+        lines += [""] * bool(lines) + ["  ".join(
+            row[place].replace("\0", "|").ljust(widths[place]) if place < numbers_from
+            else row[place].replace("\0", "|").rjust(widths[place]) for place in group).rstrip() for row in rows]
+    return lines
 
 
 def duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""The variants of the paper's networks: shortcuts, strides, and how many blocks each depth has in its stages.
+"""The variants of the paper's networks, how many blocks each depth has in its stages, and of what is done with them.
 
 Known without JAX, so that runs are checked and listed at once.
 """
@@ -10,6 +10,9 @@ from resjax.errors import BadInput
 Option = Literal["plain", "A", "B", "C"]  # of the shortcuts, section 3.3
 StrideIn = Literal["1x1", "3x3"]
 Block = Literal["basic", "bottleneck"]
+Protocol = Literal["single", "ten-crop", "multi-scale"]  # of testing on photographs, section 3.4
+Bare = Literal["plain", "A"]  # the shortcuts that leave no trace in the weights
+Form = Literal["torchvision", "huggingface", "keras", "akamaster", "stablehlo"]  # that weights are written in
 
 IMAGENET: dict[int, tuple[Block, tuple[int, ...]]] = {  # Table 1: the blocks of conv2_x ... conv5_x
     18: ("basic", (2, 2, 2, 2)),

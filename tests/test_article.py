@@ -1,5 +1,6 @@
 """Why residual networks train: what must hold to the bit does, verdicts are computed, and measurements are kept."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,13 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from resjax import BadInput
+from resjax import BadInput, cifar_resnet, read_metrics, train
 from resjax.analysis.landscape import bends_down
 from resjax.experiment_files import load_file
 from resjax.models import ResidualMLP
 from resjax.paper.article import Found, measured
 from resjax.paper.article.measurement import code_of, read_measured
 from resjax.training import fit
+from resjax.training.step import state_digest
 
 ARTICLE = Path(__file__).parents[1] / "experiments" / "article.py"
 
@@ -28,9 +30,9 @@ def article(monkeypatch):
 
 
 def test_the_identity_is_exact(article, monkeypatch):
-    def untrained(model, seed, weight_decay=0.0):
-        variables = jax.jit(model.init)(jax.random.key(seed), jnp.zeros((1, 8, 8, 1)))
-        return SimpleNamespace(variables=variables), None
+    def untrained(model, weight_decay=0.0):
+        variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 1)))
+        return [(SimpleNamespace(variables=variables), None)]
 
     monkeypatch.setattr(article, "trained", untrained)
     claims = article.identity().claims
@@ -49,6 +51,16 @@ def test_a_net_of_ones_own_is_trained_in_memory(article):
     assert int(state.step) == 30  # and what it began with is still there
     _, plain = fit(article.recipe(0, steps=30, learning_rate=1e-4), ResidualMLP((2,), (16,), 10, gain=0.1), data)
     assert plain[-5:].mean() < plain[0]  # no batch norm
+
+
+def test_steps_in_memory_are_those_of_a_run(article, tmp_path):
+    """`fit` leaves out the run directory, and changes no bit of what is learned."""
+    model, recipe = cifar_resnet(8), replace(article.recipe(0, steps=12), precise_batch_norm_steps=0, log_steps=4)
+    state, losses = fit(recipe, model, article.digits())
+    result = train(recipe, tmp_path, jax.devices()[:1], model=model, data=article.digits())
+    assert state_digest(state) == result["state_digest"]
+    logged = [line["loss"] for line in read_metrics(tmp_path, "train")]
+    assert np.allclose(logged, losses.reshape(3, 4).mean(1), rtol=1e-6)
 
 
 def test_weights_are_rescaled_as_if_drawn_with_another_variance(article):

@@ -95,7 +95,7 @@ def test_measured_numbers_are_of_the_measurement_and_alike_in_both_languages():
     paper = {f"{value:.{digits}f}" for table in TABLES.values() for row in table.rows for value in (row.error, row.top5)
              if value is not None for digits in (1, 2)}
     models = {text for net in networks() for text in (f"{net.billions:.1f}", f"{net.millions:.1f}")}
-    rest = {"1512.03385", "1712.09913", "0.0", "0.001", "0.01", "0.03", *(f"{level:g}" for level in LEVELS)}
+    rest = {"1512.03385", "1712.09913", "0.0", "0.001", "0.01", "0.03", "1.05", *(f"{level:g}" for level in LEVELS)}
     for language in one:
         stale = set(re.findall(r"\d+\.\d+", " ".join(one[language]))) & set(
             re.findall(r"\d+\.\d+", " ".join(other[language])))
@@ -112,6 +112,23 @@ def test_no_number_of_a_text_is_typed_by_hand():
             for name, both in words()[part].items():
                 bare = re.sub(r"<[^>]*>", " ", PLACEHOLDER.sub(" ", both[language]))
                 assert set(re.findall(r"\d+(?:\.\d+)?", bare)) <= {"10", "2", "3", "6", "34"}, name
+        for one in words()["conclusions"]:
+            for text in (one["holds"][language], one["fails"][language]):
+                assert set(re.findall(r"\d+", re.sub(r"<[^>]*>", " ", PLACEHOLDER.sub(" ", text)))) <= {"10"}
+
+
+def test_a_number_stays_beside_its_percent_sign(html):
+    assert not re.search(r"\d %", html)  # a line may not end between them
+
+
+def test_no_time_is_typed_by_hand():
+    """How long something took is as much a measurement as a loss."""
+    units = re.compile(r"(\}?) ?\b(?:seconds|minutes?|hours?)\b|(\}?) ?(?:秒|分钟|小时)")
+    for language in ("en", "zh"):
+        texts = [text for _, text in sections(language).values()]
+        texts += [one[way][language] for one in words()["conclusions"] for way in ("holds", "fails")]
+        for text in texts:
+            assert all("}" in found for found in units.findall(PLACEHOLDER.sub("}", text))), text
 
 
 def test_verdicts_and_conclusions_follow_the_claims():
@@ -174,10 +191,12 @@ def test_figure_3_is_of_the_models():
 
 def test_bars_in_cells_end_no_cell(tmp_path):
     assert markdown([["a", "b"], ["||F|| / ||x||", "1"]]).splitlines()[2] == r"| \|\|F\|\| / \|\|x\|\| | 1 |"
-    text = write_article(made_up(100), tmp_path / "new", "mine")
-    assert (tmp_path / "new" / "mine.html").exists()
+    claims, file = write_article(made_up(100), tmp_path / "new", "mine")
+    assert file == tmp_path / "new" / "mine.html"
+    assert file.exists()
     table = (tmp_path / "new" / "mine.md").read_text()
-    assert text.startswith(table)
+    assert len(claims) == table.count("\n") - 2
+    assert not any("<" in text for _, text in claims)  # what a terminal shows
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()} == {4}
 
 

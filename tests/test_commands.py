@@ -25,8 +25,8 @@ from resjax import (
 )
 from resjax.command_line import FIRST, execute, guarded, overview, train_one_of
 from resjax.commands import COMMANDS
+from resjax.commands.arithmetic import arithmetic
 from resjax.commands.detection import TrainArguments as DetectorArguments
-from resjax.commands.machine import arithmetic
 from resjax.commands.networks import Unsaid
 from resjax.commands.plan import PlanArguments
 from resjax.commands.runs import TrainArguments
@@ -88,6 +88,17 @@ def test_wrong_input_is_one_message_and_exit_code_2(capsys, tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     assert message in refuse(capsys, *(a.replace("DIRECTORY", str(tmp_path)) for a in arguments))
     assert not list(tmp_path.rglob("experiment.json"))
+
+
+def test_help_is_told_without_jax():
+    """JAX takes a second and more to import; what only parses does without."""
+    asked = [[name, *["resnet20"] * command.on_experiment, "--help"] for name, command in COMMANDS.items()]
+    program = ("import sys\nfrom resjax.command_line import execute\n"
+               f"for arguments in {[*asked, ['list'], ['--version']]}:\n    try:\n        execute(arguments)\n"
+               "    except SystemExit as stop:\n        assert not stop.code, arguments\n"
+               "    assert 'jax' not in sys.modules, arguments\n")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_exit_codes_of_a_process():
@@ -225,7 +236,7 @@ def test_doctor_passes_without_what_the_quickstart_does_not_need(capsys, tmp_pat
 
 
 def test_doctor_fails_where_the_arithmetic_is_wrong(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr("resjax.commands.machine.arithmetic", lambda: {"convolution": 0.02})
+    monkeypatch.setattr("resjax.commands.arithmetic.arithmetic", lambda: {"convolution": 0.02})
     with pytest.raises(SystemExit) as stop:
         execute(["doctor", "--directory", str(tmp_path)])
     assert stop.value.code == 1

@@ -60,6 +60,19 @@ def test_work_of_unknown_length_tells_the_time(screen):
     assert [line.rstrip() for line in lines_of(console)] == ["resnet20 seed 0  compiling  1 min 05 s"]
 
 
+def test_a_clock_goes_on_while_nothing_advances(screen, monkeypatch):
+    """The program of the first steps is compiled within the work: until then its time is told, later the time left."""
+    console, _ = screen(60)
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    Screen.works.append(Work("averaging", 20))
+    clock[0] += 7
+    assert lines_of(console)[0].split()[-2:] == ["7", "s"]
+    advance(5, pace=2.0)
+    clock[0] += 10
+    assert "25 %  20 s left  5 of 20" in lines_of(console)[0]
+
+
 def test_what_is_told_meanwhile_has_lines_of_its_own(screen):
     _, stream = screen(60)
     with working("compiling"):
@@ -133,6 +146,17 @@ def test_the_time_for_all_nets(monkeypatch):
     assert Screen.nets is None
 
 
+def test_the_time_for_all_where_nobody_counts_steps(monkeypatch):
+    """A third of the work took 10 s, so that the rest takes 20 s; then half of it took 12 s."""
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    told = []
+    for seconds in one_by_one([10.0, 2.0, 5.0], [2.0, 1.0, 3.0], "experiment"):
+        told.append(Screen.nets.parts())
+        clock[0] += seconds
+    assert told == [[], ["20 s left for all"], ["12 s left for all"]]
+
+
 def test_one_net_alone_is_not_all():
     for _ in one_by_one(["net"], [1.0]):
         with working("training", 8):
@@ -168,8 +192,12 @@ def test_parts_that_do_not_fit_are_left_out():
 def test_tables_are_aligned_and_fit(monkeypatch, capsys):
     rows = [["net", "error", "n"], ["plain-20", "9.1", "5"], ["a|b", "12.25", "3"]]
     assert aligned(rows, 80) == ["net       error  n", "plain-20    9.1  5", "a|b       12.25  3"]
-    assert aligned(rows, 16) == ["(not all columns fit, without: n)", "net       error", "plain-20    9.1",
-                                 "a|b       12.25"]
+    assert aligned(rows, 16) == ["net       error", "plain-20    9.1", "a|b       12.25", "",
+                                 "net       n", "plain-20  5", "a|b       3"]  # nothing is lost
+    assert aligned(rows, 5)[:3] == ["net       error", "plain-20    9.1", "a|b       12.25"]
+    wide = [["stage", "blocks", "n"], ["conv2", "[1x1, 64; 3x3, 64; 1x1, 256] x 3", "9"]]
+    assert aligned(wide, 30) == ["stage  blocks", "conv2  [1x1, 64; 3x3, 64; 1x1,\n       256] x 3", "",
+                                 "stage  n", "conv2  9"]
     say_table("text\n\n| net | n |\n|---|---|\n| a | 5 |")
     assert capsys.readouterr().out == "text\n\n| net | n |\n|---|---|\n| a | 5 |\n"  # as it is, where nobody watches
     out = Tty()

@@ -46,6 +46,12 @@ def gradient_norms(model: nn.Module, variables: Any, images: jax.Array, labels: 
     return jnp.stack([jnp.linalg.norm(layer["kernel"]) for layer in gradients])
 
 
+def with_gain(variables: Any, gain: float) -> Any:
+    """Rescale weights that were drawn with He's variance, 2 / inputs, to gain / inputs; biases are zero."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, w: w * (gain / 2) ** 0.5 if path[-1].key == "kernel" else w, variables)
+
+
 @partial(jax.jit, static_argnums=0)
 def activation_norms(model: nn.Module, variables: Any, images: jax.Array) -> jax.Array:
     """Return the root mean square of each layer's output, `[layers]`, before batch norm, in training mode."""

@@ -7,18 +7,11 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import tyro
 
-from resjax.data import prepare_cifar10
-from resjax.data.prepared import data_directory, find_prepared
 from resjax.errors import BadInput
-from resjax.models import BatchNorm
-from resjax.models.ops import convolve
 from resjax.platform import cache_directory
 from resjax.progress import working
 from resjax.terminal import hung, say, say_end
@@ -41,6 +34,10 @@ def prepare(
         directory: Where to; by default RESJAX_DATA, else ~/tensorflow_datasets.
         archive: A local copy of the official cifar-10-binary.tar.gz; without it, it is downloaded.
     """
+    with working("loading"):  # here and below, so that the help is quick
+        from resjax.data import prepare_cifar10
+        from resjax.data.prepared import data_directory
+
     folder = prepare_cifar10(data_directory(directory), archive)
     where = "" if directory is None else f" --data.directory {directory}"
     say_end(f"In {folder}: 50,000 training and 10,000 test images", f"resjax train resnet20{where}")
@@ -55,6 +52,9 @@ def doctor(directory: Path | None = None) -> None:
     Args:
         directory: Where prepared TFDS sets lie; by default RESJAX_DATA, else ~/tensorflow_datasets.
     """
+    with working("loading JAX"):
+        from resjax.data.prepared import data_directory
+
     passed = True
     for finding in examine(data_directory(directory)):
         say(hung(finding.mark, finding.text))
@@ -76,6 +76,11 @@ class Finding(NamedTuple):
 
 def examine(directory: Path) -> Iterator[Finding]:
     """Yield the findings, one by one; the data sets are looked for in `directory`."""
+    import jax
+
+    from resjax.commands.arithmetic import arithmetic
+    from resjax.data.prepared import find_prepared
+
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets")
     yield Finding(RIGHT, f"resjax {__version__}, " + ", ".join(f"{name} {version(name)}" for name in packages))
     with working("starting the devices"):
@@ -116,59 +121,3 @@ def cache_folder(folder: Path) -> Finding:
         return Finding(RIGHT, f"cache: {folder}, {free:.0f} GB free")
     return Finding(MISSING, f"for quick starts: the cache {folder} cannot be written or has under 1 GB; RESJAX_CACHE "
                             "names another folder")
-
-
-def arithmetic() -> dict[str, float]:
-    """Compute what the networks compute, jitted, and compare with NumPy in float64: relative errors."""
-    rng = np.random.default_rng(0)
-    x, dy = rng.normal(size=(2, 32, 16, 16, 32)).astype(np.float32)
-    kernel = rng.normal(size=(3, 3, 32, 32)).astype(np.float32)
-    conv = lambda x, kernel: convolve(x, kernel, (1, 1), ((1, 1), (1, 1)), precision="float32")  # noqa: E731
-    gradients = jax.jit(lambda x, kernel, dy: jax.vjp(conv, x, kernel)[1](dy))
-    dx, dkernel = gradients(x, kernel, dy)
-
-    norm = BatchNorm(train=True, ghost_batch_size=16)
-    shifted = x + 100  # one-pass statistics lose all digits here
-    variables = norm.init(jax.random.key(0), shifted)
-    normalized, _ = jax.jit(lambda v, x: norm.apply(v, x, mutable=["batch_stats"]))(variables, shifted)
-
-    matrix, other = x.reshape(-1, 512), kernel.reshape(512, -1)
-    product = jax.jit(lambda a, b: jnp.matmul(a, b, precision="float32"))(matrix, other)
-    rows, square = rng.normal(size=(32_769, 3)).astype(np.float32), kernel[0, 0, :3, :3]
-    norms = jax.jit(jax.vmap(lambda row: jnp.square(jnp.matmul(square, row, precision="float32")).sum()))(rows)
-    return {
-        "convolution": relative(jax.jit(conv)(x, kernel), reference_convolution(x, kernel)),
-        "its gradient by the image": relative(dx, reference_convolution(dy, kernel[::-1, ::-1].swapaxes(2, 3))),
-        "its gradient by the kernel": relative(dkernel, reference_kernel_gradient(x, dy)),
-        "batch norm": relative(normalized, reference_normalization(shifted, 16)),
-        "matrix product": relative(product, matrix.astype(np.float64) @ other.astype(np.float64)),
-        "matrix-vector products": relative(norms, ((rows.astype(np.float64) @ square.T) ** 2).sum(-1)),
-    }
-
-
-def relative(found: jax.Array, reference: Any) -> float:
-    """Compute the largest error over the largest value."""
-    return float(np.abs(np.asarray(found, np.float64) - reference).max() / np.abs(reference).max())
-
-
-def neighbourhoods(x: np.ndarray) -> np.ndarray:
-    """View `[batch, height, width, channels]` as its 3x3 surroundings `[batch, height, width, channels, 3, 3]`."""
-    padded = np.pad(x.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
-    return np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
-
-
-def reference_convolution(x: np.ndarray, kernel: np.ndarray) -> Any:
-    """Convolve 3x3, stride 1, padding 1, in float64."""
-    return np.einsum("bhwcij,ijco->bhwo", neighbourhoods(x), kernel.astype(np.float64), optimize=True)
-
-
-def reference_kernel_gradient(x: np.ndarray, dy: np.ndarray) -> Any:
-    """Compute the gradient of that by its kernel, in float64."""
-    return np.einsum("bhwcij,bhwo->ijco", neighbourhoods(x), dy.astype(np.float64), optimize=True)
-
-
-def reference_normalization(x: np.ndarray, group: int) -> Any:
-    """Normalise groups of images to mean 0 and variance 1, in float64."""
-    groups = x.astype(np.float64).reshape(-1, group, *x.shape[1:])
-    mean, var = groups.mean((1, 2, 3), keepdims=True), groups.var((1, 2, 3), keepdims=True)
-    return ((groups - mean) / np.sqrt(var + 1e-5)).reshape(x.shape)

@@ -3,22 +3,22 @@
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from resjax.errors import BadInput
-from resjax.evaluation import Protocol, classify, measure
 from resjax.experiment import Resize
 from resjax.files import read_json
-from resjax.network import Network, class_name
 from resjax.platform import keep_compiled_programs
 from resjax.progress import shown, working
 from resjax.serialization import flatten
 from resjax.terminal import harmless, say, tell
-from resjax.training import load, read_experiment, read_metrics, read_result
-from resjax.variants import StrideIn
-from resjax.weights import Bare, Form, Measured, export
+from resjax.variants import Bare, Form, Protocol, StrideIn
+
+if TYPE_CHECKING:  # each function imports what needs JAX, so that its help is quick
+    from resjax.network import Network
+    from resjax.weights import Measured
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,11 @@ NETWORK = ("a run directory, weights (a file, or a folder with one), OWNER/NAME 
            "which comes with resjax")
 
 
-def load_as(target: str, unsaid: Unsaid) -> Network:
+def load_as(target: str, unsaid: Unsaid) -> "Network":
     """Load a network, with what was said of it."""
     with working(f"loading {target}"):
+        from resjax.training import load
+
         network = load(target, stride_in=unsaid.stride_in, shortcut=unsaid.shortcut, key=unsaid.key)
     if unsaid.resize is None:
         return network
@@ -80,6 +82,8 @@ def evaluate_networks(
     keep_compiled_programs()
     loaded = [load_as(network, weights) for network in networks]
     with working(f"evaluating, {split}"):
+        from resjax.evaluation import measure
+
         errors = measure(loaded, split, views, batch_size, data, directory)
     names = " + ".join(network.name for network in loaded)
     say(f"{names}, {split}{'' if views == 'single' else f', {views}'}: top-1 error {errors.top1_error:.2f} %, "
@@ -105,6 +109,9 @@ def predict(
         raise BadInput("name at least one image file")
     keep_compiled_programs()
     loaded = load_as(network, weights)
+    from resjax.evaluation import classify
+    from resjax.network import class_name
+
     unread = False
     for file in shown(images, f"looking at pictures with {loaded.name}", len(images)):
         try:
@@ -139,12 +146,17 @@ def export_network(
     """
     loaded = load_as(network, weights)
     with working(f"writing {out}"):
+        from resjax.weights import export
+
         folder = export(loaded, to, out, *recorded(Path(network)))
     say(f"{folder}: {', '.join(sorted(file.name for file in folder.iterdir()))}")
 
 
-def recorded(run_directory: Path) -> tuple[list[Measured], str]:
+def recorded(run_directory: Path) -> tuple[list["Measured"], str]:
     """Read what was measured of a run, and its recipe, for a model card; nothing of what is no finished run."""
+    from resjax.training import read_experiment, read_metrics, read_result
+    from resjax.weights import Measured
+
     if not (run_directory / "experiment.json").is_file():
         return [], ""
     experiment, result = read_experiment(run_directory), read_result(run_directory)

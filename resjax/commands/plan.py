@@ -1,23 +1,24 @@
 """The command that plans a run on rented devices before anything is rented."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from resjax.accelerators import compile as compilers
 from resjax.accelerators.devices import find_device
-from resjax.accelerators.run import Workload, plan_workload, workload_of
 from resjax.commands.arguments import parse
 from resjax.commands.runs import SAME_KIND
 from resjax.detection.config import Detection
-from resjax.detection.plan import workload_of as workload_of_detector
 from resjax.experiment import Experiment
 from resjax.files import write_json
 from resjax.progress import working
-from resjax.terminal import say
+from resjax.terminal import aligned, room, say
+
+if TYPE_CHECKING:
+    from resjax.accelerators.run import Workload
 
 Name = Literal["h100", "h200", "a100", "b200", "v5e", "v5p", "v6e"]
 
@@ -52,8 +53,13 @@ class DetectorArguments(Target):
 
 def plan(experiment: Experiment | Detection, arguments: Sequence[str], program: str) -> None:
     """Plan a run on devices that are not here."""
-    compilers.prepare()
-    asked, work = read_arguments(experiment, arguments, program)
+    asked, run = read_arguments(experiment, arguments, program)
+    with working("loading JAX"):  # here, so that the help is quick
+        from resjax.accelerators import compile as compilers
+        from resjax.accelerators.run import plan_workload
+
+        compilers.prepare()
+        work = workload_of(run)
     with working(f"compiling for {asked.devices} x {asked.on}"):
         found = plan_workload(work, asked.on, asked.devices, asked.hosts)
     say("\n".join(lines(asked.on, found)))
@@ -62,15 +68,23 @@ def plan(experiment: Experiment | Detection, arguments: Sequence[str], program: 
 
 
 def read_arguments(experiment: Experiment | Detection, arguments: Sequence[str],
-                   program: str) -> tuple[Target, Workload]:
-    """Read what to plan for, and the run, of a classifier or a detector."""
+                   program: str) -> tuple[Target, Experiment | Detection]:
+    """Read what to plan for, and the run, a classifier's or a detector's."""
     if isinstance(experiment, Experiment):
         default = PlanArguments(experiment=experiment, on=tyro.MISSING)
         asked = parse(PlanArguments, arguments, program, default=default, config=(SAME_KIND,))
-        return asked, workload_of(asked.experiment)
+        return asked, asked.experiment
     default_of_detector = DetectorArguments(detection=experiment, on=tyro.MISSING)
     detector = parse(DetectorArguments, arguments, program, default=default_of_detector)
-    return detector, workload_of_detector(detector.detection)
+    return detector, detector.detection
+
+
+def workload_of(run: Experiment | Detection) -> "Workload":
+    """Return the programs of a run, a classifier's or a detector's."""
+    from resjax.accelerators import run as classifiers
+    from resjax.detection import plan as detectors
+
+    return classifiers.workload_of(run) if isinstance(run, Experiment) else detectors.workload_of(run)
 
 
 def lines(name: str, found: dict[str, Any]) -> Iterator[str]:
@@ -78,13 +92,11 @@ def lines(name: str, found: dict[str, Any]) -> Iterator[str]:
     device, programs, train = find_device(name), found["programs"], found["programs"]["train"]
     yield (f"{found['experiment']} on {found['devices']} x {found['device']}, batch {found['batch_size']}, "
            f"{found['precision']}; compiled in {found['compile_seconds']:.0f} s")
-    yield "\n" + row("on each device, a step or batch", programs)
-    for title, value in TABLE.items():
-        yield row(title, [value(program) for program in programs.values()])
-    yield "\n" + row("the training step by kind", ["kernels", "GB", "G multiply-adds", "ms at best"])
-    for kind, part in train["parts"].items():
-        yield row(kind, [f"{part['kernels']:.0f}", f"{part['bytes'] / 1e9:.2f}", f"{part['macs'] / 1e9:.0f}",
-                         f"{1e3 * part['seconds']:.3f}"])
+    yield table([["on each device, a step or batch", *programs],
+                 *([title, *map(value, programs.values())] for title, value in TABLE.items())])
+    yield table([["the training step by kind", "kernels", "GB", "G multiply-adds", "ms at best"],
+                 *([kind, f"{part['kernels']:.0f}", f"{part['bytes'] / 1e9:.2f}", f"{part['macs'] / 1e9:.0f}",
+                    f"{1e3 * part['seconds']:.3f}"] for kind, part in train["parts"].items())])
     yield from exchange(train)
     yield (f"\nAt best {found['images_per_second']:,.0f} images/s, limited by {found['limit']}; "
            f"{found['run_hours']:.2f} hours for the run ("
@@ -109,9 +121,9 @@ TABLE: dict[str, Callable[[dict[str, Any]], str]] = {
 }
 
 
-def row(title: str, values: Sequence[str] | dict[str, Any]) -> str:
-    """Lay out a line of a table."""
-    return f"{title:34}" + "".join(f"{value:>16}" for value in values)
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Lay out a table after an empty line."""
+    return "\n".join(["", *aligned(rows, room(sys.stdout))])
 
 
 def exchange(train: dict[str, Any]) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Commands on experiments: train one, list and show them, prepare their mean image."""
 
 import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -95,7 +96,9 @@ def list_experiments(file: Annotated[Path | None, tyro.conf.Positional] = None) 
         runs = experiment_files.load_runs(each)
         sources = dict.fromkeys(run.data.source for run in runs.values())
         say(f"{chr(10) * bool(number)}{each.stem}: {', '.join(sources)}")
-        say("\n".join(aligned([HEAD, *([name, *row(run)] for name, run in runs.items())], room(None))))
+        rows = [HEAD, *([name, *row(run)] for name, run in runs.items())]
+        told = [place for place, cells in enumerate(zip(*rows[1:], strict=True)) if set(cells) != {"-"}]
+        say("\n".join(aligned([[cells[place] for place in told] for cells in rows], room(sys.stdout))))
     say("\nmul-adds: multiply-adds for one image. cost: on 2 CPU cores, roughly, by the multiply-adds of all steps; on "
         "a GPU or TPU: resjax plan NAME --on h100\nNext: resjax show NAME, resjax train NAME")
 
@@ -147,10 +150,10 @@ def show(experiment: Any, arguments: Sequence[str], program: str) -> None:
         image, classes = image_shape(experiment.data), classes_of(experiment)
         layers = list_layers(experiment.architecture.model(classes), image)
     say("\n".join(f"{key:36} {value}" for key, value in flatten(experiment).items()))
-    rows = [["layer", "kernel", "output", "times", "multiply-adds"],
+    rows = [["layer", "kernel", "output", "times", "mul-adds"],
             *([layer.name, by(layer.kernel), by(layer.output), str(layer.repeats), f"{layer.macs:,}"]
               for layer in layers)]
-    say("\n" + "\n".join(aligned(rows, room(None), 3)))
+    say("\n" + "\n".join(aligned(rows, room(sys.stdout), 3)))
     sizes = count(experiment.architecture, image, classes)
     say(f"\nFor images of {by(image)} and {classes} classes: {sizes.parameters:,} parameters, {sizes.macs:,} "
         "multiply-adds")

@@ -6,6 +6,7 @@ from typing import Annotated
 import tyro
 
 from resjax import experiment_files
+from resjax.errors import check
 from resjax.files import write_text
 from resjax.progress import working
 from resjax.terminal import say, say_end, say_table, tell
@@ -44,7 +45,7 @@ def reproduce(
             experiments of experiments/article.py.
         runs: The folder of all runs; the table is saved there too. The same command goes on after any stop.
         seeds: Runs of each row, with the seeds 0, 1, ...; by default 5 on CIFAR-10, and 1 on ImageNet as in the paper.
-        only: Some rows only: resnet20,plain20.
+        only: Some rows only: resnet20,plain20; of the article, the number of one experiment.
         scale: Shorten the schedule in proportion; such numbers are labelled and never stand as the reproduction.
         shard: Train one part of the runs, such as 2/8, and leave the others to other processes, GPUs or machines.
         experiments: A folder of your own experiment files; by default those that come with resjax.
@@ -59,10 +60,15 @@ def reproduce(
 
     experiments = experiments or experiment_files.folder()
     if table == "article":  # not a table: what a student sees of the paper's claims in minutes
-        experiment_files.load_file(experiments / "article.py").article(runs / "article")
+        check(only in ("", *"123456"), f"only is {only!r}; of the article's experiments it is a number, 1 to 6")
+        with working("loading the experiments"):
+            module = experiment_files.load_file(experiments / "article.py")
+        module.article(runs / "article", int(only) if only else None)
         return
     if table == "table1":
-        say_table(paper.table1())
+        with working("counting"):
+            counted = paper.table1()
+        say_table(counted)
         return
     if table in ("table7", "table8", "table9"):
         reproduce_detection(table, runs, seeds or 1, only, experiments, data)
@@ -72,7 +78,8 @@ def reproduce(
     wanted = paper.find_table(table)
     seeds = (5 if table == "table6" else 1) if seeds is None else seeds
     rows = [name for name in only.split(",") if name]
-    planned = paper.read_from(paper.plan(wanted, experiments, runs, seeds, rows, scale), data, directory)
+    with working("reading the experiments"):
+        planned = paper.read_from(paper.plan(wanted, experiments, runs, seeds, rows, scale), data, directory)
     paper.train_missing(paper.part(planned, shard), lambda text: tell(f"{table}  {text}") if is_first() else None)
     chosen = [f"--seeds {seeds}", *[f"--only {only}"] * bool(only), *[f"--scale {scale:g}"] * (scale != 1)]
     with working("measuring and drawing"):

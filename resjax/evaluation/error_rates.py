@@ -12,11 +12,12 @@ from resjax.data import Images, find_images, find_split, load, load_split
 from resjax.distributed import batch_sharding, replicated
 from resjax.errors import BadInput, check
 from resjax.evaluation.probabilities import log_probabilities, log_probabilities_of_views
-from resjax.evaluation.views import Protocol, views_of
+from resjax.evaluation.views import views_of
 from resjax.experiment import Data, Photographs
 from resjax.files import regular
 from resjax.network import Classifier, Network, as_classifier, check_last_layer, imagenet_classes
 from resjax.terminal import tell
+from resjax.variants import Protocol
 
 
 class ErrorRates(NamedTuple):

@@ -5,14 +5,14 @@ softmax outputs are averaged.
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 
 from resjax.data import Preprocessing, centre_crop
 from resjax.errors import BadInput
+from resjax.variants import Protocol
 
-Protocol = Literal["single", "ten-crop", "multi-scale"]
 PROTOCOLS: tuple[str, ...] = get_args(Protocol)
 SCALES = (224, 256, 384, 480, 640)  # shorter sides, for networks trained on crops of 224
 STRIDE = 32  # pixels of the image to one of the last map

@@ -12,7 +12,7 @@ from resjax.errors import BadInput, check
 from resjax.experiment import Experiment, image_shape
 from resjax.experiment_files import load_experiments, select
 from resjax.paper.tables import TABLES, Row, Table
-from resjax.progress import one_by_one
+from resjax.progress import one_by_one, working
 from resjax.terminal import tell
 from resjax.training import read_metrics, read_result, train
 
@@ -122,6 +122,8 @@ def train_missing(runs: Sequence[Run], tell: Callable[[str], None]) -> None:
     """Train what is not finished, one run after the other; what was cut off goes on where it was."""
     missing = [run for run in runs if not (run.run_directory / "result.json").exists()]
     tell(f"{len(runs)} runs: {len(runs) - len(missing)} are finished, {len(missing)} to train")
-    for number, run in enumerate(one_by_one(missing, [work(run.experiment) for run in missing]), 1):
+    with working("counting their work"):
+        works = [work(run.experiment) for run in missing]
+    for number, run in enumerate(one_by_one(missing, works), 1):
         tell(f"{number} of {len(missing)}: {run.run_directory}")
         train(run.experiment, run.run_directory)

@@ -30,7 +30,7 @@ from resjax.evaluation import ErrorRates, error_rates, log_probabilities
 from resjax.experiment import Data, Experiment
 from resjax.network import Classifier
 from resjax.training.optimizer import sgd
-from resjax.training.step import TrainState, draw, train_steps
+from resjax.training.step import TrainState, draw, state_of, steps_for
 
 permutation_of = jax.jit(permute, static_argnums=(2, 3))
 
@@ -129,13 +129,15 @@ def fit(experiment: Experiment, model: nn.Module, dataset: Dataset,
     """Make all the steps of a run of any network in one call, on one device: the last state, and the losses `[steps]`.
 
     For studies of many small nets: nothing is on disk, and the statistics of batch norm stay moving averages. It begins
-    at its first state or, with its own schedule anew, at `begin`, of which only parameters and batch statistics count.
+    at its first state or, with its own schedule anew, at `begin`, all but whose step and optimizer state counts.
     """
     steps, optimizer = experiment.steps, sgd(experiment.optimizer)
     images = replace(in_memory(experiment, dataset, jax.devices()[:1]), stride=steps)
-    state = draw(replicated(images.sharding), model, optimizer, images.mean, experiment.seed)
-    if begin is not None:  # copies, as what is trained is donated
-        state = state.replace(**jax.tree.map(jnp.copy, begin.variables))
+    if begin is None:
+        state = draw(replicated(images.sharding), model, optimizer, images.mean, experiment.seed)
+    else:  # copies, as what is trained is donated
+        variables, mean, key = jax.tree.map(jnp.copy, (begin.variables, begin.mean, begin.key))
+        state = state_of(variables, optimizer, mean, key)
     ((_, inputs),) = images.calls(state.key, range(steps))
-    state, metrics = train_steps(model, optimizer, images.batch, steps, state, inputs)
+    state, metrics = steps_for(jax.default_backend())(model, optimizer, images.batch, steps, state, inputs)
     return state, np.asarray(metrics.loss / metrics.images)

@@ -1,7 +1,7 @@
 """Weights in and out: what others have trained, here; and what was trained here, anywhere."""
 
-from resjax.weights.export import Form, export
-from resjax.weights.infer_architecture import Bare
+from resjax.variants import Bare, Form
+from resjax.weights.export import export
 from resjax.weights.load import load_weights
 from resjax.weights.model_card import Measured
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import jax
 import jax.export
@@ -17,7 +17,7 @@ from resjax.errors import BadInput, check
 from resjax.files import folder_aside, remove_leftovers, write_json
 from resjax.models import VGG
 from resjax.network import Network, check_last_layer, imagenet_classes
-from resjax.variants import IMAGENET
+from resjax.variants import IMAGENET, Form
 from resjax.weights.convert import flip_colours, to_tensors
 from resjax.weights.files import Tensors
 from resjax.weights.metadata import entry_of, write_metadata
@@ -25,7 +25,6 @@ from resjax.weights.model_card import Measured, model_card
 from resjax.weights.tensor_names import FAMILIES
 from resjax.weights.vgg import to_vgg_tensors
 
-Form = Literal["torchvision", "huggingface", "keras", "akamaster", "stablehlo"]
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 KERAS_ORDER = ("1_conv", "1_bn", "2_conv", "2_bn", "0_conv", "3_conv", "0_bn", "3_bn")  # of the layers of a block
 

@@ -6,11 +6,10 @@ from typing import Literal
 
 from resjax.errors import BadInput, check
 from resjax.experiment import Architecture
-from resjax.variants import IMAGENET, Block, Option, StrideIn
+from resjax.variants import IMAGENET, Bare, Block, Option, StrideIn
 from resjax.weights.files import Tensors
 from resjax.weights.tensor_names import FAMILIES, Names, module_name
 
-Bare = Literal["plain", "A"]
 MOST_CHANNELS = 1024  # of an image
 
 

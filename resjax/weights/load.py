@@ -11,12 +11,12 @@ from resjax.files import expanded
 from resjax.models import VGG, ResNet
 from resjax.network import Network
 from resjax.terminal import harmless, tell
-from resjax.variants import StrideIn
+from resjax.variants import Bare, StrideIn
 from resjax.weights.convert import flip_colours, to_variables
 from resjax.weights.files import INDEX, SUFFIXES, Tensors, read_tensors
 from resjax.weights.foreign import check_kinship
 from resjax.weights.hub import WEIGHTS, fetch, is_repository
-from resjax.weights.infer_architecture import Bare, ends, find_family, head, infer_architecture
+from resjax.weights.infer_architecture import ends, find_family, head, infer_architecture
 from resjax.weights.metadata import Entry, Metadata, data_of, known_classes, read_config, read_metadata, usual
 from resjax.weights.sets import without_wrappers
 from resjax.weights.tensor_names import FAMILIES, Names

@@ -70,7 +70,7 @@ def gradients(values: Mapping[str, Any], say: Say) -> str:
                 for net, layers in curves[stage].items()]
         drawn.append(panel(say(stage), x, y, some))
     return panels(drawn, [swatch(f"{kind} {dash}", say("legend_gain").format(kind=say(kind), gain=gain))
-                          for kind in ("plain", "residual") for gain, dash in dashes.items()])
+                          for gain, dash in dashes.items() for kind in ("plain", "residual")])
 
 
 def identity(values: Mapping[str, Any], say: Say) -> str:
@@ -111,7 +111,7 @@ def dimensions(values: Mapping[str, Any], say: Say) -> str:
         dots = [Curve([(i, loss) for loss in losses[option]], "seed", marks=True, line=False)
                 for i, option in enumerate(options)]
         errors = "".join(charts.text(LEFT + (RIGHT - LEFT) * x.place(i), BOTTOM + 36,
-                                     f"{values[family]['test_error'][option]:.1f} %", "soft middle")
+                                     f"{values[family]['test_error'][option]:.1f}\N{NO-BREAK SPACE}%", "soft middle")
                          for i, option in enumerate(options))
         title = charts.text(0, BOTTOM + 36, say("test_error"), "soft")
         drawn.append(panel(say(family), x, y, dots, bars + title + errors))

@@ -7,11 +7,10 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from resjax.analysis import Layer, count_macs, count_parameters, list_layers
-from resjax.models import imagenet_resnet
-from resjax.models.vgg import VGG
+from resjax.models import VGG, ResidualMLP, imagenet_resnet
 from resjax.paper.article.charts import TIMES, text
 from resjax.paper.tables import IMAGE
 
@@ -55,6 +54,13 @@ class Net(NamedTuple):
     def of_vgg(self) -> float:
         """Multiply-adds in percent of VGG-19's."""
         return 100 * self.macs / networks()[0].macs
+
+
+def titled(model: Any) -> str:
+    """Describe a net of basic or fully connected blocks in a few words."""
+    kind = "plain" if model.shortcut == "plain" else f"residual ({model.shortcut})"
+    family = "fully connected" if isinstance(model, ResidualMLP) else "convolutional"
+    return f"{2 * sum(model.blocks) + 2} layers, {family}, {kind}"
 
 
 @cache

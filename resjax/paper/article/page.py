@@ -39,19 +39,20 @@ FENCE = re.compile(r"<mo>([()\[\]{}‖])</mo>")  # fences of one line, whose siz
 INSERT = re.compile(r"<\?(formula|figure|claims|code|source|summary|failures|conclusions) (\w+)\?>")
 
 
-def write_article(measurements: Sequence[Measured], folder: Path, name: str) -> str:
-    """Write `NAME.html` and, with the claims alone, `NAME.md` into a folder; return the claims as Markdown.
+def write_article(measurements: Sequence[Measured], folder: Path, name: str) -> tuple[list[tuple[str, str]], Path]:
+    """Write `NAME.html` and, with the claims alone, `NAME.md` into a folder; return verdicts with claims, and the page.
 
     A section whose experiment was not measured is left out; with some missing, so are those that need none.
     """
-    rows = [["experiment", "claim and measurement", "verdict"]]
-    rows += [[speaker("en", "experiments")(said.experiment), said.text, "holds" if said.holds else "FAILS"]
-             for one in measurements for said in statements(one, "en")]
-    text = markdown(rows) + "\n"
+    said = [one for measured in measurements for one in statements(measured, "en")]
+    verdicts = ["holds" if one.holds else "FAILS" for one in said]
+    rows = [[speaker("en", "experiments")(one.experiment), one.text, verdict]
+            for one, verdict in zip(said, verdicts, strict=True)]
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / f"{name}.md", text)
+    write_text(folder / f"{name}.md", markdown([["experiment", "claim and measurement", "verdict"], *rows]) + "\n")
     write_text(folder / f"{name}.html", page(measurements))
-    return f"{text}\n{folder / name}.html"
+    plain = [re.sub("<sup>(.*?)</sup>", r"^\1", one.text) for one in said]
+    return list(zip(verdicts, plain, strict=True)), folder / f"{name}.html"
 
 
 def page(measurements: Sequence[Measured]) -> str:
@@ -83,7 +84,7 @@ class Article:
                           for name, text in shown.items())
         body = "\n".join(f'<section id="{self.language}-{name}">\n{self.write(text)}</section>'
                          for name, text in shown.items())
-        return (f'<main lang="{LANGUAGES[self.language]}">\n{header}\n<nav class="contents" '
+        return (f'<main lang="{LANGUAGES[self.language]}">\n{self.write(header)}\n<nav class="contents" '
                 f'aria-label="{self.word("contents")}"><ol>{entries}</ol></nav>\n{body}\n</main>')
 
     def write(self, text: str) -> str:

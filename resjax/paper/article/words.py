@@ -77,7 +77,9 @@ def totals(measurements: Sequence[Measured]) -> dict[str, Any]:
     """Count claims over all experiments, and say what they ran on."""
     holds = [held for one in measurements for held in one.found.claims.values()]
     machine = measurements[0].machine
+    seconds = sum(one.seconds for one in measurements)
     return {"total": len(holds), "held": sum(holds), "failed": len(holds) - sum(holds), "seeds": measurements[0].seeds,
+            "minutes": max(2, math.ceil(seconds / 60)),
             "platform": machine["kind"].replace("cpu", "CPU"),
             "jax": machine["jax"], "flax": machine["flax"]}
 
