@@ -19,10 +19,12 @@ from resjax.accelerators.hlo import parse
 from resjax.accelerators.plan import figures
 from resjax.accelerators.program import read_kernels, valid_pairs
 from resjax.analysis import count_macs
-from resjax.commands.plan import lines
+from resjax.commands.plan import lines, plan
 from resjax.errors import BadInput
+from resjax.experiment_files import find
 from resjax.models.batch_norm import batch_norm, in_one_pass, statistics
 from resjax.models.ops import max_pool
+from resjax.paper.tables import TABLES
 
 AUDIT = Path(__file__).parents[1] / "experiments" / "results" / "accelerators.json"
 LOOP = """
@@ -278,6 +280,46 @@ def test_what_does_not_fit_is_told_with_what_does(small, compiled, monkeypatch):
     monkeypatch.setattr(run, "usable_memory", lambda device: 40)
     with pytest.raises(BadInput, match="nor does a batch of 16, the smallest that 2 devices and"):
         plan_run(small(), "h100", 2)
+
+
+def test_what_does_not_fit_is_found_out_once(small, compiled, monkeypatch):
+    monkeypatch.setattr(run, "usable_memory", lambda device: 40 * 100)
+    for _ in range(2):
+        with pytest.raises(BadInput, match="the largest batch that does is 96"):
+            plan_run(small(batch_size=256), "h100")
+    assert compiled.count(256) == 1
+
+
+@pytest.mark.parametrize("damage", [
+    lambda file: file.write_bytes(file.read_bytes()[:-20]), lambda file: file.write_text("{}"),
+    lambda file: file.write_text(file.read_text().replace('"devices": 2', '"devices": 3')),
+    lambda file: (file.unlink(), file.mkdir())])
+def test_a_damaged_plan_is_made_again(damage, small, compiled, tmp_path):
+    first = plan_run(small(), "h100", 2)
+    (kept,) = (tmp_path / "cache" / "plans").iterdir()
+    damage(kept)
+    with pytest.warns(UserWarning, match="the run is planned again|the plan is not kept"):
+        assert plan_run(small(), "h100", 2) == first
+    assert compiled == [32, 32]
+    if kept.is_file():
+        assert plan_run(small(), "h100", 2) == first
+        assert compiled == [32, 32]
+
+
+def test_hours_of_a_whole_table(compiled, monkeypatch, capsys, tmp_path):
+    """All rows of Table 6, with the flags of the one that is named; what cannot be planned is said."""
+    monkeypatch.setattr(run, "usable_memory", lambda device: 40 * 200)
+    monkeypatch.setattr(compilers, "prepare", lambda: None)
+    flags = ["--on", "h100", "--devices", "2", "--whole-table", "--json", str(tmp_path / "plan.json")]
+    plan(find("resnet20"), flags, "resjax plan resnet20")
+    (runs,) = json.loads((tmp_path / "plan.json").read_text())["tables"].values()
+    assert list(runs) == [row.experiment for row in TABLES["table6"].rows]
+    hours = [found["run_hours"] for found in runs.values()]
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1].split() == ["one", "seed", "of", "11", "of", "11", f"{sum(hours):.2f}", f"{2 * sum(hours):.1f}"]
+    assert hours[0] > 0
+    with pytest.raises(BadInput, match="resnet20_tuned is in no table of the paper"):
+        plan(find("resnet20_tuned"), flags, "resjax plan resnet20_tuned")
 
 
 @pytest.mark.parametrize(("name", "count"), [("h100", 1), ("h100", 8), ("v5e", 1)])

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -28,6 +29,7 @@ from resjax.experiment import Experiment
 from resjax.files import read_json, write_json
 from resjax.platform import cache_directory
 
+TOO_LARGE = "too_large"  # in place of a plan: the message that says so
 COMPILERS = ("jax", "jaxlib", "flax", "optax", "jax-cuda12-pjrt", "jax-cuda13-pjrt", "libtpu")
 
 
@@ -69,23 +71,56 @@ def plan_workload(work: Workload, name: str, count: int = 1, hosts: int = 1) -> 
     check(size % count == 0, f"batch-size {size} does not divide over {count} devices; it does over "
           f"{', '.join(str(few) for few in range(1, size + 1) if size % few == 0 and few <= 2 * count)}")
     kept = cache_directory() / "plans" / f"{fingerprint(work.run, name, count, hosts)}.json"
-    if not kept.is_file():
-        plan = compile_plan(work, device, target_devices(device, count, hosts), hosts)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_json(kept, plan)
-    return read_json(kept)
+    plan = read_kept(kept)
+    if plan is None:
+        plan = json.loads(json.dumps(answer(work, device, target_devices(device, count, hosts), hosts)))
+        keep(kept, plan)
+    check(TOO_LARGE not in plan, plan.get(TOO_LARGE, ""))
+    return plan
+
+
+def answer(work: Workload, device: Device, devices: Sequence[jax.Device], hosts: int) -> dict[str, Any]:
+    """Plan a run, or say that it does not fit and what does: to find that out takes as long, so it is kept too."""
+    try:
+        return compile_plan(work, device, devices, hosts)
+    except DoesNotFit as error:
+        return {TOO_LARGE: too_large(work, device, devices, str(error))}
+
+
+def read_kept(file: Path) -> dict[str, Any] | None:
+    """Return a plan that was kept; None where there is none, and with a warning where it is not what was kept."""
+    if not file.exists():
+        return None
+    try:
+        kept = read_json(file, "plan", "sha256")
+        check(kept["sha256"] == seal(kept["plan"]), f"{file}: it is not what was kept")
+    except BadInput as error:
+        warnings.warn(f"{error}; the run is planned again", stacklevel=2)
+        return None
+    return dict(kept["plan"])
+
+
+def keep(file: Path, plan: dict[str, Any]) -> None:
+    """Keep a plan with its SHA-256; where that cannot be done, warn: it took minutes, and is told all the same."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, {"plan": plan, "sha256": seal(plan)})
+    except (BadInput, OSError) as error:  # BadInput: what lies there is no file
+        warnings.warn(f"the plan is not kept ({error}); RESJAX_CACHE names another folder", stacklevel=2)
+
+
+def seal(plan: Any) -> str:
+    """Compute the SHA-256 of a plan, as JSON gives it back."""
+    return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
 
 
 def compile_plan(work: Workload, device: Device, devices: Sequence[jax.Device], hosts: int) -> dict[str, Any]:
-    """Compile a run's programs and read them. Raises BadInput where they do not fit into the device's memory."""
+    """Compile a run's programs and read them. Raises DoesNotFit where the device's memory is too small for one."""
     found: dict[str, Figures] = {}
-    try:
-        for name, program in work.compile(work.run, devices):
-            found[name] = figures(program, device, work.precision, len(devices), hosts)
-            if found[name].peak_bytes > usable_memory(device):
-                raise DoesNotFit(f"it needs {found[name].peak_bytes / GIB:.1f} GiB")
-    except DoesNotFit as error:
-        raise BadInput(too_large(work, device, devices, str(error))) from None
+    for name, program in work.compile(work.run, devices):
+        found[name] = figures(program, device, work.precision, len(devices), hosts)
+        if found[name].peak_bytes > usable_memory(device):
+            raise DoesNotFit(f"it needs {found[name].peak_bytes / GIB:.1f} GiB")
     return summary(work.run, device, len(devices), hosts, found, work.hours(found)) | {
         "precision": work.precision, "assumptions": list(work.assumptions), "versions": installed(),
         "programs": {name: asdict(program) for name, program in found.items()}}

@@ -1,12 +1,13 @@
 """The command that plans a run on rented devices before anything is rented."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
+from resjax import experiment_files
 from resjax.accelerators import compile as compilers
 from resjax.accelerators.devices import find_device
 from resjax.accelerators.run import Workload, plan_workload, workload_of
@@ -14,8 +15,11 @@ from resjax.commands.arguments import parse
 from resjax.commands.runs import SAME_KIND
 from resjax.detection.config import Detection
 from resjax.detection.plan import workload_of as workload_of_detector
+from resjax.detection.tables import TABLES as TABLES_OF_DETECTORS
+from resjax.errors import BadInput, check
 from resjax.experiment import Experiment
 from resjax.files import write_json
+from resjax.paper.tables import TABLES
 from resjax.progress import working
 from resjax.terminal import say
 
@@ -32,6 +36,8 @@ class Target:
     """How many of them share each batch."""
     hosts: int = 1
     """The machines that they are in; a slice of TPUs is as it is built."""
+    whole_table: bool = False
+    """Plan the other runs of its tables of the paper too, for the hours of all; values that are changed are theirs."""
     json: Path | None = None
     """A file to write all figures to."""
 
@@ -54,11 +60,42 @@ def plan(experiment: Experiment | Detection, arguments: Sequence[str], program: 
     """Plan a run on devices that are not here."""
     compilers.prepare()
     asked, work = read_arguments(experiment, arguments, program)
-    with working(f"compiling for {asked.devices} x {asked.on}"):
-        found = plan_workload(work, asked.on, asked.devices, asked.hosts)
+    tables = tables_with(experiment.name)
+    check(bool(tables) or not asked.whole_table, f"{experiment.name} is in no table of the paper that is trained here")
+    found = plan_one(asked, work)
     say("\n".join(lines(asked.on, found)))
+    if asked.whole_table:
+        found["tables"] = {title: dict(plan_all(runs, arguments, program)) for title, runs in tables.items()}
+        say("\n".join(lines_of_tables(found)))
     if asked.json:
         write_json(asked.json, found)
+
+
+def plan_one(asked: Target, work: Workload) -> dict[str, Any]:
+    """Plan a run for the devices that were asked for."""
+    with working(f"compiling {work.run.name} for {asked.devices} x {asked.on}"):
+        return plan_workload(work, asked.on, asked.devices, asked.hosts)
+
+
+def tables_with(name: str) -> dict[str, dict[str, Any]]:
+    """Return the tables of the paper that have a run of this name: all their runs by name, by the table's title."""
+    files = experiment_files.names()
+    found = {table.title: {each: files[Path(table.file).stem][each] for row in table.rows
+                           for each in (dict(row.members) or {row.experiment: 0})} for table in TABLES.values()}
+    found |= {table.title: {row.experiment: files["detection"][row.experiment] for row in table.rows if row.experiment}
+              for table in TABLES_OF_DETECTORS.values()}
+    return {title: runs for title, runs in found.items() if name in runs}
+
+
+def plan_all(runs: Mapping[str, Any], arguments: Sequence[str], program: str) -> Iterator[tuple[str, Any]]:
+    """Plan runs with the same flags: by their names what matters of the plans, or why there is none."""
+    for name, run in runs.items():
+        try:
+            found = plan_one(*read_arguments(run, arguments, program))
+        except BadInput as error:
+            yield name, {"refused": str(error)}
+        else:
+            yield name, {key: found[key] for key in ("run_hours", "device_hours", "images_per_second", "limit")}
 
 
 def read_arguments(experiment: Experiment | Detection, arguments: Sequence[str],
@@ -94,6 +131,18 @@ def lines(name: str, found: dict[str, Any]) -> Iterator[str]:
     if device.launch:
         yield f"Assumed: a kernel takes at least {1e6 * device.launch:.0f} us."
     yield from found["assumptions"]
+
+
+def lines_of_tables(found: dict[str, Any]) -> Iterator[str]:
+    """Put the hours of whole tables into words."""
+    for title, runs in found["tables"].items():
+        yield f"\n{title}\n" + row("at best", ["hours", "device-hours"])
+        planned = {name: run for name, run in runs.items() if "refused" not in run}
+        for name, run in runs.items():
+            yield (row(name, [f"{run['run_hours']:.2f}", f"{run['device_hours']:.1f}"]) if name in planned
+                   else f"{name}: {run['refused']}")
+        totals = [sum(run[key] for run in planned.values()) for key in ("run_hours", "device_hours")]
+        yield row(f"one seed of {len(planned)} of {len(runs)}", [f"{totals[0]:.2f}", f"{totals[1]:.1f}"])
 
 
 TABLE: dict[str, Callable[[dict[str, Any]], str]] = {
