@@ -13,7 +13,7 @@ from jax import lax
 
 from resjax.accelerators import compile as compilers
 from resjax.accelerators import run
-from resjax.accelerators.compile import Compiled, compile_run, largest_batch, target_devices
+from resjax.accelerators.compile import Compiled, largest_batch, programs_of_run, target_devices
 from resjax.accelerators.devices import DEVICES, find_device
 from resjax.accelerators.hlo import parse
 from resjax.accelerators.plan import figures
@@ -252,10 +252,10 @@ def compiled(monkeypatch):
     def stand_in(experiment, devices):
         batches.append(experiment.batch_size)
         for kind in ("train", "statistics", "evaluate"):
-            yield kind, Compiled(LOOP, 2, 10, 20, 40 * experiment.batch_size, 0.5)
+            yield kind, lambda: Compiled(LOOP, 2, 10, 20, 40 * experiment.batch_size, 0.5)
 
     monkeypatch.setattr(run, "target_devices", lambda device, count, hosts: range(count))
-    monkeypatch.setattr(run, "compile_run", stand_in)
+    monkeypatch.setattr(run, "programs_of_run", stand_in)
     return batches
 
 
@@ -330,8 +330,8 @@ def test_the_cifar_step_compiles(name, count, small):
     except BadInput as error:
         pytest.skip(str(error))
     experiment = small(batch_size=16 * count)
-    kind, program = next(compile_run(experiment, devices))
-    read = figures(program, DEVICES[name], "float32", count, 1)
+    kind, program = next(programs_of_run(experiment, devices))
+    read = figures(program(), DEVICES[name], "float32", count, 1)
     assert kind == "train"
     assert read.kernels > 50
     macs = 3 * 16 * count_macs(experiment.architecture.model(10), (8, 8, 1))  # forward, and two gradients

@@ -3,8 +3,10 @@
 import hashlib
 import json
 import math
+import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,9 +19,10 @@ from resjax.accelerators.compile import (
     SETS,
     Compiled,
     DoesNotFit,
-    compile_run,
+    Programs,
     image_set,
     largest_batch,
+    programs_of_run,
     target_devices,
 )
 from resjax.accelerators.devices import GIB, Device, find_device
@@ -29,6 +32,7 @@ from resjax.experiment import Experiment
 from resjax.files import read_json, write_json
 from resjax.platform import cache_directory
 
+TOGETHER = 2  # programs: XLA compiles one on one core, but for the last of a GPU's
 TOO_LARGE = "too_large"  # in place of a plan: the message that says so
 COMPILERS = ("jax", "jaxlib", "flax", "optax", "jax-cuda12-pjrt", "jax-cuda13-pjrt", "libtpu")
 
@@ -42,8 +46,8 @@ class Workload:
     precision: str
     ghost_batch_size: tuple[str, int]
     """The images that a batch is made of in groups, after the name of the field that says so."""
-    compile: Callable[[Any, Sequence[jax.Device]], Iterator[tuple[str, Compiled]]]
-    """Compiles the programs of such a run for devices, "train" first."""
+    programs: Callable[[Any, Sequence[jax.Device]], Programs]
+    """What compiles the programs of such a run for devices, "train" first."""
     hours: Callable[[dict[str, Figures]], dict[str, float]]
     assumptions: tuple[str, ...]
 
@@ -55,7 +59,7 @@ def workload_of(experiment: Experiment) -> Workload:
                                          f"images of {counts.classes} classes.")
     architecture = experiment.architecture
     return Workload(experiment, architecture.precision,
-                    ("architecture.ghost-batch-size", architecture.ghost_batch_size), compile_run,
+                    ("architecture.ghost-batch-size", architecture.ghost_batch_size), programs_of_run,
                     lambda programs: hours(experiment, programs), tuple(filter(None, [assumed])))
 
 
@@ -116,13 +120,21 @@ def seal(plan: Any) -> str:
 
 def compile_plan(work: Workload, device: Device, devices: Sequence[jax.Device], hosts: int) -> dict[str, Any]:
     """Compile a run's programs and read them. Raises DoesNotFit where the device's memory is too small for one."""
-    found: dict[str, Figures] = {}
-    for name, program in work.compile(work.run, devices):
-        found[name] = figures(program, device, work.precision, len(devices), hosts)
-        if found[name].peak_bytes > usable_memory(device):
-            raise DoesNotFit(f"it needs {found[name].peak_bytes / GIB:.1f} GiB")
+    def read(program: Callable[[], Compiled]) -> Figures:
+        found = figures(program(), device, work.precision, len(devices), hosts)
+        if found.peak_bytes > usable_memory(device):
+            raise DoesNotFit(f"it needs {found.peak_bytes / GIB:.1f} GiB")
+        return found
+
+    start, pool = time.perf_counter(), ThreadPoolExecutor(TOGETHER)
+    try:
+        waited = {name: pool.submit(read, program) for name, program in work.programs(work.run, devices)}
+        found = {name: future.result() for name, future in waited.items()}
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
     return summary(work.run, device, len(devices), hosts, found, work.hours(found)) | {
-        "precision": work.precision, "assumptions": list(work.assumptions), "versions": installed(),
+        "compile_seconds": round(time.perf_counter() - start, 1), "precision": work.precision,
+        "assumptions": list(work.assumptions), "versions": installed(),
         "programs": {name: asdict(program) for name, program in found.items()}}
 
 
@@ -133,10 +145,10 @@ def too_large(work: Workload, device: Device, devices: Sequence[jax.Device], rea
 
     def fits(batch: int) -> bool:
         try:
-            _, program = next(work.compile(replace(work.run, batch_size=batch), devices))
+            _, train = next(work.programs(replace(work.run, batch_size=batch), devices))
+            return train().peak_bytes <= usable_memory(device)
         except DoesNotFit:
             return False
-        return program.peak_bytes <= usable_memory(device)
 
     largest = largest_batch(fits, unit, work.run.batch_size)
     advice = (f"the largest batch that does is {largest} (--batch-size {largest})" if largest else
