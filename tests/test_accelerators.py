@@ -23,7 +23,7 @@ from resjax.commands.plan import lines, plan
 from resjax.errors import BadInput
 from resjax.experiment_files import find
 from resjax.models.batch_norm import batch_norm, in_one_pass, statistics
-from resjax.models.ops import max_pool
+from resjax.models.ops import convolve, max_pool, xla_convolution
 from resjax.paper.tables import TABLES
 
 AUDIT = Path(__file__).parents[1] / "experiments" / "results" / "accelerators.json"
@@ -210,6 +210,28 @@ def test_the_max_pools_gradient_is_xlas_own_on_a_tpu_only():
     scatters = {name: "select_and_scatter" in traced.lower(lowering_platforms=(name,)).as_text()
                 for name in ("cpu", "cuda", "tpu")}
     assert scatters == {"cpu": False, "cuda": False, "tpu": True}
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_the_gradients_of_a_convolution_are_the_same_on_every_platform(platform, monkeypatch):
+    x, kernel = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(((2, 9, 8, 3), (3, 3, 3, 5))))
+    y, wanted = jax.vjp(lambda *values: xla_convolution(*values, strides=(2, 2), padding=((1, 1), (1, 1)),
+                                                        precision=None), x, kernel)
+    dy = jax.random.normal(jax.random.key(2), y.shape)
+    monkeypatch.setattr(lax, "platform_dependent", of_platform(platform))
+    found = jax.vjp(lambda *values: convolve(*values, (2, 2), ((1, 1), (1, 1))), x, kernel)[1](dy)
+    for one, other in zip(found, wanted(dy), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_a_kernels_gradient_stands_apart_on_a_tpu_only():
+    def loss(kernel):
+        return convolve(jnp.ones((1, 8, 8, 1)), kernel, (1, 1), ((1, 1), (1, 1))).sum()
+
+    traced = jax.jit(jax.grad(loss)).trace(jnp.ones((3, 3, 1, 1)))
+    barriers = {name: "optimization_barrier" in traced.lower(lowering_platforms=(name,)).as_text()
+                for name in ("cpu", "cuda", "tpu")}
+    assert barriers == {"cpu": False, "cuda": False, "tpu": True}
 
 
 def test_the_largest_batch_is_found_by_few_trials():
