@@ -32,7 +32,7 @@ from resjax.experiment import Experiment
 from resjax.files import read_json, write_json
 from resjax.platform import cache_directory
 
-TOGETHER = 2  # programs: XLA compiles one on one core, but for the last of a GPU's
+TOGETHER = 2  # programs that are compiled at a time: more would be short of memory on a laptop
 TOO_LARGE = "too_large"  # in place of a plan: the message that says so
 COMPILERS = ("jax", "jaxlib", "flax", "optax", "jax-cuda12-pjrt", "jax-cuda13-pjrt", "libtpu")
 
