@@ -13,16 +13,18 @@ from jax import lax
 
 from resjax.accelerators import compile as compilers
 from resjax.accelerators import run
-from resjax.accelerators.compile import Compiled, compile_run, largest_batch, target_devices
+from resjax.accelerators.compile import Compiled, largest_batch, programs_of_run, target_devices
 from resjax.accelerators.devices import DEVICES, find_device
 from resjax.accelerators.hlo import parse
 from resjax.accelerators.plan import figures
 from resjax.accelerators.program import read_kernels, valid_pairs
 from resjax.analysis import count_macs
-from resjax.commands.plan import lines
+from resjax.commands.plan import lines, plan
 from resjax.errors import BadInput
+from resjax.experiment_files import find
 from resjax.models.batch_norm import batch_norm, in_one_pass, statistics
-from resjax.models.ops import max_pool
+from resjax.models.ops import convolve, max_pool, xla_convolution
+from resjax.paper.tables import TABLES
 
 AUDIT = Path(__file__).parents[1] / "experiments" / "results" / "accelerators.json"
 LOOP = """
@@ -210,6 +212,28 @@ def test_the_max_pools_gradient_is_xlas_own_on_a_tpu_only():
     assert scatters == {"cpu": False, "cuda": False, "tpu": True}
 
 
+@pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
+def test_the_gradients_of_a_convolution_are_the_same_on_every_platform(platform, monkeypatch):
+    x, kernel = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(((2, 9, 8, 3), (3, 3, 3, 5))))
+    y, wanted = jax.vjp(lambda *values: xla_convolution(*values, strides=(2, 2), padding=((1, 1), (1, 1)),
+                                                        precision=None), x, kernel)
+    dy = jax.random.normal(jax.random.key(2), y.shape)
+    monkeypatch.setattr(lax, "platform_dependent", of_platform(platform))
+    found = jax.vjp(lambda *values: convolve(*values, (2, 2), ((1, 1), (1, 1))), x, kernel)[1](dy)
+    for one, other in zip(found, wanted(dy), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_a_kernels_gradient_stands_apart_on_a_tpu_only():
+    def loss(kernel):
+        return convolve(jnp.ones((1, 8, 8, 1)), kernel, (1, 1), ((1, 1), (1, 1))).sum()
+
+    traced = jax.jit(jax.grad(loss)).trace(jnp.ones((3, 3, 1, 1)))
+    barriers = {name: "optimization_barrier" in traced.lower(lowering_platforms=(name,)).as_text()
+                for name in ("cpu", "cuda", "tpu")}
+    assert barriers == {"cpu": False, "cuda": False, "tpu": True}
+
+
 def test_the_largest_batch_is_found_by_few_trials():
     tried = []
 
@@ -250,10 +274,10 @@ def compiled(monkeypatch):
     def stand_in(experiment, devices):
         batches.append(experiment.batch_size)
         for kind in ("train", "statistics", "evaluate"):
-            yield kind, Compiled(LOOP, 2, 10, 20, 40 * experiment.batch_size, 0.5)
+            yield kind, lambda: Compiled(LOOP, 2, 10, 20, 40 * experiment.batch_size, 0.5)
 
     monkeypatch.setattr(run, "target_devices", lambda device, count, hosts: range(count))
-    monkeypatch.setattr(run, "compile_run", stand_in)
+    monkeypatch.setattr(run, "programs_of_run", stand_in)
     return batches
 
 
@@ -280,6 +304,46 @@ def test_what_does_not_fit_is_told_with_what_does(small, compiled, monkeypatch):
         plan_run(small(), "h100", 2)
 
 
+def test_what_does_not_fit_is_found_out_once(small, compiled, monkeypatch):
+    monkeypatch.setattr(run, "usable_memory", lambda device: 40 * 100)
+    for _ in range(2):
+        with pytest.raises(BadInput, match="the largest batch that does is 96"):
+            plan_run(small(batch_size=256), "h100")
+    assert compiled.count(256) == 1
+
+
+@pytest.mark.parametrize("damage", [
+    lambda file: file.write_bytes(file.read_bytes()[:-20]), lambda file: file.write_text("{}"),
+    lambda file: file.write_text(file.read_text().replace('"devices": 2', '"devices": 3')),
+    lambda file: (file.unlink(), file.mkdir())])
+def test_a_damaged_plan_is_made_again(damage, small, compiled, tmp_path):
+    first = plan_run(small(), "h100", 2)
+    (kept,) = (tmp_path / "cache" / "plans").iterdir()
+    damage(kept)
+    with pytest.warns(UserWarning, match="the run is planned again|the plan is not kept"):
+        assert plan_run(small(), "h100", 2) == first
+    assert compiled == [32, 32]
+    if kept.is_file():
+        assert plan_run(small(), "h100", 2) == first
+        assert compiled == [32, 32]
+
+
+def test_hours_of_a_whole_table(compiled, monkeypatch, capsys, tmp_path):
+    """All rows of Table 6, with the flags of the one that is named; what cannot be planned is said."""
+    monkeypatch.setattr(run, "usable_memory", lambda device: 40 * 200)
+    monkeypatch.setattr(compilers, "prepare", lambda: None)
+    flags = ["--on", "h100", "--devices", "2", "--whole-table", "--json", str(tmp_path / "plan.json")]
+    plan(find("resnet20"), flags, "resjax plan resnet20")
+    (runs,) = json.loads((tmp_path / "plan.json").read_text())["tables"].values()
+    assert list(runs) == [row.experiment for row in TABLES["table6"].rows]
+    hours = [found["run_hours"] for found in runs.values()]
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1].split() == ["one", "seed", "of", "11", "of", "11", f"{sum(hours):.2f}", f"{2 * sum(hours):.1f}"]
+    assert hours[0] > 0
+    with pytest.raises(BadInput, match="resnet20_tuned is in no table of the paper"):
+        plan(find("resnet20_tuned"), flags, "resjax plan resnet20_tuned")
+
+
 @pytest.mark.parametrize(("name", "count"), [("h100", 1), ("h100", 8), ("v5e", 1)])
 def test_the_cifar_step_compiles(name, count, small):
     """On eight GPUs one sum of the gradients a step, of the parameters' bytes and those of the batch statistics."""
@@ -288,8 +352,8 @@ def test_the_cifar_step_compiles(name, count, small):
     except BadInput as error:
         pytest.skip(str(error))
     experiment = small(batch_size=16 * count)
-    kind, program = next(compile_run(experiment, devices))
-    read = figures(program, DEVICES[name], "float32", count, 1)
+    kind, program = next(programs_of_run(experiment, devices))
+    read = figures(program(), DEVICES[name], "float32", count, 1)
     assert kind == "train"
     assert read.kernels > 50
     macs = 3 * 16 * count_macs(experiment.architecture.model(10), (8, 8, 1))  # forward, and two gradients
@@ -313,4 +377,4 @@ def test_the_audit_stays_within_its_bars():
     assert audit["h100"]["resnet20"]["kernels"] <= 300
     if "v5e" in audit:
         ours, stock = (audit["v5e"][name] for name in ("resnet50", "stock_resnet50"))
-        assert ours["compiler_bytes"] <= 1.04 * stock["compiler_bytes"]  # the bar is 1.0, and not met
+        assert ours["compiler_bytes"] <= 1.015 * stock["compiler_bytes"]  # the bar is 1.0, and not met

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -65,6 +66,9 @@ class Compiled:
     """What XLA itself counts that a call moves, memories on the chip included; it says so for TPUs only."""
     rounds: int | None = None
     """How often a loop is taken to run that runs as often as its data ask for."""
+
+
+Programs = Iterator[tuple[str, Callable[[], Compiled]]]
 
 
 class DoesNotFit(Exception):
@@ -142,8 +146,10 @@ def shaped(tree: Any, sharding: Sharding) -> Any:
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
 
 
-def compile_run(experiment: Experiment, devices: Sequence[jax.Device]) -> Iterator[tuple[str, Compiled]]:
-    """Compile what a run runs, as it runs it: "train", "statistics" where it has that phase, and "evaluate"."""
+def programs_of_run(experiment: Experiment, devices: Sequence[jax.Device]) -> Programs:
+    """Return what compiles what a run runs, as it runs it: "train", "statistics" where it has that phase, and
+    "evaluate".
+    """
     spread = batch_sharding(devices)
     whole = replicated(spread)
     counts = image_set(experiment.data)
@@ -153,20 +159,22 @@ def compile_run(experiment: Experiment, devices: Sequence[jax.Device]) -> Iterat
     preprocessing = of_run(experiment.data, state.mean)
     make_batch, inputs, steps = training_inputs(experiment, spread, counts)
     step = steps_for(devices[0].platform)
-    yield "train", compile_program(
-        lambda: step.lower(model, optimizer, make_batch, steps, state, inputs), steps)
+    yield "train", partial(
+        compile_program, lambda: step.lower(model, optimizer, make_batch, steps, state, inputs), steps)
     if experiment.precise_batch_norm_steps and not experiment.architecture.frozen_batch_norm:
-        yield "statistics", compile_program(
+        yield "statistics", partial(
+            compile_program,
             lambda: add_batch_statistics.lower(model, make_batch, steps, state, state.batch_stats, inputs), steps)
     images = jax.ShapeDtypeStruct((experiment.batch_size, 1, *mean.shape), jnp.uint8, sharding=spread)
     if isinstance(experiment.data, Data):
         test = shaped(images_of(counts.test, mean.shape), whole)
         places = jax.ShapeDtypeStruct((experiment.batch_size,), jnp.int32, sharding=whole)
-        yield "evaluate", compile_program(
+        yield "evaluate", partial(
+            compile_program,
             lambda: at_places.lower(model, spread, state.variables, preprocessing, test.pixels, places), 1)
     else:
-        yield "evaluate", compile_program(
-            lambda: look.lower(model, spread, state.variables, preprocessing, images), 1)
+        yield "evaluate", partial(
+            compile_program, lambda: look.lower(model, spread, state.variables, preprocessing, images), 1)
 
 
 def training_inputs(experiment: Experiment, spread: Any, counts: ImageSet) -> tuple[Any, Any, int]:

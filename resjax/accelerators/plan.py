@@ -147,5 +147,4 @@ def summary(run: Recipe, device: Device, count: int, hosts: int, programs: dict[
         "batch_size": run.batch_size, "images_per_second": run.batch_size / train.seconds,
         "step_seconds": train.seconds, "limit": train.limit, "hours": taken, "run_hours": sum(taken.values()),
         "device_hours": sum(taken.values()) * count,
-        "memory_share": max(program.peak_bytes for program in programs.values()) / device.memory,
-        "compile_seconds": sum(program.compile_seconds for program in programs.values())}
+        "memory_share": max(program.peak_bytes for program in programs.values()) / device.memory}

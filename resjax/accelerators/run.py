@@ -3,7 +3,10 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,9 +19,10 @@ from resjax.accelerators.compile import (
     SETS,
     Compiled,
     DoesNotFit,
-    compile_run,
+    Programs,
     image_set,
     largest_batch,
+    programs_of_run,
     target_devices,
 )
 from resjax.accelerators.devices import GIB, Device, find_device
@@ -28,6 +32,8 @@ from resjax.experiment import Experiment
 from resjax.files import read_json, write_json
 from resjax.platform import cache_directory
 
+TOGETHER = 2  # programs that are compiled at a time: more would be short of memory on a laptop
+TOO_LARGE = "too_large"  # in place of a plan: the message that says so
 COMPILERS = ("jax", "jaxlib", "flax", "optax", "jax-cuda12-pjrt", "jax-cuda13-pjrt", "libtpu")
 
 
@@ -40,8 +46,8 @@ class Workload:
     precision: str
     ghost_batch_size: tuple[str, int]
     """The images that a batch is made of in groups, after the name of the field that says so."""
-    compile: Callable[[Any, Sequence[jax.Device]], Iterator[tuple[str, Compiled]]]
-    """Compiles the programs of such a run for devices, "train" first."""
+    programs: Callable[[Any, Sequence[jax.Device]], Programs]
+    """What compiles the programs of such a run for devices, "train" first."""
     hours: Callable[[dict[str, Figures]], dict[str, float]]
     assumptions: tuple[str, ...]
 
@@ -53,7 +59,7 @@ def workload_of(experiment: Experiment) -> Workload:
                                          f"images of {counts.classes} classes.")
     architecture = experiment.architecture
     return Workload(experiment, architecture.precision,
-                    ("architecture.ghost-batch-size", architecture.ghost_batch_size), compile_run,
+                    ("architecture.ghost-batch-size", architecture.ghost_batch_size), programs_of_run,
                     lambda programs: hours(experiment, programs), tuple(filter(None, [assumed])))
 
 
@@ -69,25 +75,66 @@ def plan_workload(work: Workload, name: str, count: int = 1, hosts: int = 1) -> 
     check(size % count == 0, f"batch-size {size} does not divide over {count} devices; it does over "
           f"{', '.join(str(few) for few in range(1, size + 1) if size % few == 0 and few <= 2 * count)}")
     kept = cache_directory() / "plans" / f"{fingerprint(work.run, name, count, hosts)}.json"
-    if not kept.is_file():
-        plan = compile_plan(work, device, target_devices(device, count, hosts), hosts)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_json(kept, plan)
-    return read_json(kept)
+    plan = read_kept(kept)
+    if plan is None:
+        plan = json.loads(json.dumps(answer(work, device, target_devices(device, count, hosts), hosts)))
+        keep(kept, plan)
+    check(TOO_LARGE not in plan, plan.get(TOO_LARGE, ""))
+    return plan
+
+
+def answer(work: Workload, device: Device, devices: Sequence[jax.Device], hosts: int) -> dict[str, Any]:
+    """Plan a run, or say that it does not fit and what does: to find that out takes as long, so it is kept too."""
+    try:
+        return compile_plan(work, device, devices, hosts)
+    except DoesNotFit as error:
+        return {TOO_LARGE: too_large(work, device, devices, str(error))}
+
+
+def read_kept(file: Path) -> dict[str, Any] | None:
+    """Return a plan that was kept; None where there is none, and with a warning where it is not what was kept."""
+    if not file.exists():
+        return None
+    try:
+        kept = read_json(file, "plan", "sha256")
+        check(kept["sha256"] == seal(kept["plan"]), f"{file}: it is not what was kept")
+    except BadInput as error:
+        warnings.warn(f"{error}; the run is planned again", stacklevel=2)
+        return None
+    return dict(kept["plan"])
+
+
+def keep(file: Path, plan: dict[str, Any]) -> None:
+    """Keep a plan with its SHA-256; where that cannot be done, warn: it took minutes, and is told all the same."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, {"plan": plan, "sha256": seal(plan)})
+    except (BadInput, OSError) as error:  # BadInput: what lies there is no file
+        warnings.warn(f"the plan is not kept ({error}); RESJAX_CACHE names another folder", stacklevel=2)
+
+
+def seal(plan: Any) -> str:
+    """Compute the SHA-256 of a plan, as JSON gives it back."""
+    return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
 
 
 def compile_plan(work: Workload, device: Device, devices: Sequence[jax.Device], hosts: int) -> dict[str, Any]:
-    """Compile a run's programs and read them. Raises BadInput where they do not fit into the device's memory."""
-    found: dict[str, Figures] = {}
+    """Compile a run's programs and read them. Raises DoesNotFit where the device's memory is too small for one."""
+    def read(program: Callable[[], Compiled]) -> Figures:
+        found = figures(program(), device, work.precision, len(devices), hosts)
+        if found.peak_bytes > usable_memory(device):
+            raise DoesNotFit(f"it needs {found.peak_bytes / GIB:.1f} GiB")
+        return found
+
+    start, pool = time.perf_counter(), ThreadPoolExecutor(TOGETHER)
     try:
-        for name, program in work.compile(work.run, devices):
-            found[name] = figures(program, device, work.precision, len(devices), hosts)
-            if found[name].peak_bytes > usable_memory(device):
-                raise DoesNotFit(f"it needs {found[name].peak_bytes / GIB:.1f} GiB")
-    except DoesNotFit as error:
-        raise BadInput(too_large(work, device, devices, str(error))) from None
+        waited = {name: pool.submit(read, program) for name, program in work.programs(work.run, devices)}
+        found = {name: future.result() for name, future in waited.items()}
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
     return summary(work.run, device, len(devices), hosts, found, work.hours(found)) | {
-        "precision": work.precision, "assumptions": list(work.assumptions), "versions": installed(),
+        "compile_seconds": round(time.perf_counter() - start, 1), "precision": work.precision,
+        "assumptions": list(work.assumptions), "versions": installed(),
         "programs": {name: asdict(program) for name, program in found.items()}}
 
 
@@ -98,10 +145,10 @@ def too_large(work: Workload, device: Device, devices: Sequence[jax.Device], rea
 
     def fits(batch: int) -> bool:
         try:
-            _, program = next(work.compile(replace(work.run, batch_size=batch), devices))
+            _, train = next(work.programs(replace(work.run, batch_size=batch), devices))
+            return train().peak_bytes <= usable_memory(device)
         except DoesNotFit:
             return False
-        return program.peak_bytes <= usable_memory(device)
 
     largest = largest_batch(fits, unit, work.run.batch_size)
     advice = (f"the largest batch that does is {largest} (--batch-size {largest})" if largest else

@@ -1,17 +1,19 @@
 """The command that plans a run on rented devices before anything is rented."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from resjax import experiment_files
 from resjax.accelerators.devices import find_device
 from resjax.commands.arguments import parse
 from resjax.commands.runs import SAME_KIND
 from resjax.detection.config import Detection
+from resjax.errors import BadInput, check
 from resjax.experiment import Experiment
 from resjax.files import write_json
 from resjax.progress import working
@@ -33,6 +35,8 @@ class Target:
     """How many of them share each batch."""
     hosts: int = 1
     """The machines that they are in; a slice of TPUs is as it is built."""
+    whole_table: bool = False
+    """Plan the other runs of its tables of the paper too, for the hours of all; values that are changed are theirs."""
     json: Path | None = None
     """A file to write all figures to."""
 
@@ -56,15 +60,49 @@ def plan(experiment: Experiment | Detection, arguments: Sequence[str], program: 
     asked, run = read_arguments(experiment, arguments, program)
     with working("loading JAX"):  # here, so that the help is quick
         from resjax.accelerators import compile as compilers
-        from resjax.accelerators.run import plan_workload
 
         compilers.prepare()
-        work = workload_of(run)
-    with working(f"compiling for {asked.devices} x {asked.on}"):
-        found = plan_workload(work, asked.on, asked.devices, asked.hosts)
+        tables = tables_with(experiment.name)
+    check(bool(tables) or not asked.whole_table, f"{experiment.name} is in no table of the paper that is trained here")
+    found = plan_one(asked, run)
     say("\n".join(lines(asked.on, found)))
+    if asked.whole_table:
+        found["tables"] = {title: dict(plan_all(runs, arguments, program)) for title, runs in tables.items()}
+        say("\n".join(lines_of_tables(found)))
     if asked.json:
         write_json(asked.json, found)
+
+
+def plan_one(asked: Target, run: Experiment | Detection) -> dict[str, Any]:
+    """Plan a run for the devices that were asked for."""
+    from resjax.accelerators.run import plan_workload
+
+    with working(f"compiling {run.name} for {asked.devices} x {asked.on}"):
+        return plan_workload(workload_of(run), asked.on, asked.devices, asked.hosts)
+
+
+def tables_with(name: str) -> dict[str, dict[str, Any]]:
+    """Return the tables of the paper that have a run of this name: all their runs by name, by the table's title."""
+    from resjax.detection.tables import TABLES as TABLES_OF_DETECTORS
+    from resjax.paper.tables import TABLES
+
+    files = experiment_files.names()
+    found = {table.title: {each: files[Path(table.file).stem][each] for row in table.rows
+                           for each in (dict(row.members) or {row.experiment: 0})} for table in TABLES.values()}
+    found |= {table.title: {row.experiment: files["detection"][row.experiment] for row in table.rows if row.experiment}
+              for table in TABLES_OF_DETECTORS.values()}
+    return {title: runs for title, runs in found.items() if name in runs}
+
+
+def plan_all(runs: Mapping[str, Any], arguments: Sequence[str], program: str) -> Iterator[tuple[str, Any]]:
+    """Plan runs with the same flags: by their names what matters of the plans, or why there is none."""
+    for name, run in runs.items():
+        try:
+            found = plan_one(*read_arguments(run, arguments, program))
+        except BadInput as error:
+            yield name, {"refused": str(error)}
+        else:
+            yield name, {key: found[key] for key in ("run_hours", "device_hours", "images_per_second", "limit")}
 
 
 def read_arguments(experiment: Experiment | Detection, arguments: Sequence[str],
@@ -106,6 +144,17 @@ def lines(name: str, found: dict[str, Any]) -> Iterator[str]:
     if device.launch:
         yield f"Assumed: a kernel takes at least {1e6 * device.launch:.0f} us."
     yield from found["assumptions"]
+
+
+def lines_of_tables(found: dict[str, Any]) -> Iterator[str]:
+    """Put the hours of whole tables into words."""
+    for title, runs in found["tables"].items():
+        planned = {name: run for name, run in runs.items() if "refused" not in run}
+        totals = {key: sum(run[key] for run in planned.values()) for key in ("run_hours", "device_hours")}
+        yield f"\n{title}" + table([["at best", "hours", "device-hours"], *(
+            [name, f"{run['run_hours']:.2f}", f"{run['device_hours']:.1f}"] for name, run in
+            (planned | {f"one seed of {len(planned)} of {len(runs)}": totals}).items())])
+        yield from (f"{name}: {run['refused']}" for name, run in runs.items() if name not in planned)
 
 
 TABLE: dict[str, Callable[[dict[str, Any]], str]] = {

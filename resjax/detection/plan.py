@@ -1,6 +1,6 @@
 """A detector's run as a plan sees it: its programs, compiled for devices that are not here."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from resjax.accelerators.compile import Compiled, compile_program, shaped
+from resjax.accelerators.compile import Programs, compile_program, shaped
 from resjax.accelerators.plan import Figures
 from resjax.accelerators.run import Workload
 from resjax.detection.config import Detection
@@ -37,7 +37,7 @@ def workload_of(detection: Detection) -> Workload:
     assumed = (f"Assumed: every image is padded to {large[0]}x{large[1]} (\"{common[0]}x{common[1]}\": one of up to "
                f"4:3); {classes_of(detection)} classes, at most {MOST} objects an image; a suppression takes {ROUNDS} "
                f"rounds; {images:,} test images.")
-    return Workload(detection, detector.precision, ("detector.ghost-batch-size", ghosts), compile_detector,
+    return Workload(detection, detector.precision, ("detector.ghost-batch-size", ghosts), programs_of_detector,
                     partial(hours, detection, images), (assumed,))
 
 
@@ -53,9 +53,9 @@ def classes_of(detection: Detection) -> int:
     return len(data.classes) or CLASSES[data.source.partition(":")[0]]
 
 
-def compile_detector(detection: Detection, devices: Sequence[jax.Device]) -> Iterator[tuple[str, Compiled]]:
-    """Compile what a run runs, as it runs it: "train" and "detect" for images of the largest padded size, then for
-    those of up to 4:3.
+def programs_of_detector(detection: Detection, devices: Sequence[jax.Device]) -> Programs:
+    """Return what compiles what a run runs, as it runs it: "train" and "detect" for images of the largest padded size,
+    then for those of up to 4:3.
     """
     spread = batch_sharding(devices)
     whole = replicated(spread)
@@ -67,10 +67,10 @@ def compile_detector(detection: Detection, devices: Sequence[jax.Device]) -> Ite
     for size in dict.fromkeys((large, common)):
         batch: Any = shaped(described(detection.batch_size, size), spread)
         name = "" if size == large else f" {size[0]}x{size[1]}"
-        yield f"train{name}", compile_program(partial(update.lower, state, Lesson(batch, phase)), 1, ROUNDS)
+        yield f"train{name}", partial(compile_program, partial(update.lower, state, Lesson(batch, phase)), 1, ROUNDS)
         pyramid: Any = shaped(described_pyramid(detection, size), spread)
         look = partial(detections.lower, model, detection, state.variables, state.mean, pyramid)
-        yield f"detect{name}", compile_program(look, 1, ROUNDS)
+        yield f"detect{name}", partial(compile_program, look, 1, ROUNDS)
 
 
 def first_state(detection: Detection) -> Any:

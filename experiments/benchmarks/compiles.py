@@ -1,0 +1,105 @@
+"""Whether the training step compiles in every way that it is meant to run: precisions, deterministic, many devices.
+
+    pip install -e '.[cuda12,tpu]' && python experiments/benchmarks/compiles.py [--case "resnet20 h100 float32"]
+
+One step a call. With several devices batch norm's groups are a device's own images, so that nothing but the gradients
+is exchanged: `parameter_bytes` is what their sum must carry. Each case is a process of its own, as XLA's flags are read
+once; written to experiments/results/compiles.json after each: a second start makes those that are missing.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+RESULTS = Path(__file__).parents[1] / "results" / "compiles.json"
+KEPT = ("kernels", "bytes", "macs", "collectives", "peak_bytes", "compile_seconds")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network, what it computes in, and the devices that share its batch."""
+
+    network: str
+    device: str
+    precision: str = "tensorfloat32"
+    deterministic: bool = False
+    devices: int = 1
+    hosts: int = 1
+
+    @property
+    def name(self) -> str:
+        """Say the case in words."""
+        many = f" {self.hosts}x{self.devices // self.hosts}" * (self.devices > 1)
+        return f"{self.network} {self.device}{many} {self.precision}{' deterministic' * self.deterministic}"
+
+
+CASES = {case.name: case for case in [
+    *(Case("resnet20", "h100", precision) for precision in ("float32", "tensorfloat32", "bfloat16")),
+    Case("resnet20", "h100", deterministic=True), Case("resnet20", "h100", devices=8),
+    Case("resnet20", "h100", devices=16, hosts=2), Case("resnet20", "h100", deterministic=True, devices=8),
+    *(Case("resnet20", "v5e", precision) for precision in ("float32", "tensorfloat32", "bfloat16")),
+    *(Case("resnet20", "v5e", "bfloat16", devices=chips) for chips in (8, 256)),
+    *(Case("resnet50", "h100", precision) for precision in ("float32", "tensorfloat32", "bfloat16")),
+    Case("resnet50", "h100", "bfloat16", deterministic=True), Case("resnet50", "h100", "bfloat16", devices=8),
+    Case("resnet50", "h100", "bfloat16", devices=16, hosts=2),
+]}
+SIZES = {"resnet20": ("cifar10", 16), "resnet50": ("imagenet", 32)}  # its file, and a device's images
+
+
+def measure(case: Case) -> dict[str, Any]:
+    """Compile the step of a case and read what matters here."""
+    import jax
+
+    from resjax.accelerators.compile import prepare, programs_of_run, target_devices
+    from resjax.accelerators.devices import find_device
+    from resjax.accelerators.plan import figures
+    from resjax.accelerators.run import installed
+    from resjax.experiment import image_shape
+    from resjax.experiment_files import find
+
+    prepare()
+    file, images = SIZES[case.network]
+    run = find(f"{file}:{case.network}")
+    architecture = replace(run.architecture, precision=case.precision, ghost_batch_size=images)
+    run = replace(run, architecture=architecture, batch_size=images * case.devices, log_steps=1)
+    device = find_device(case.device)
+    _, program = next(programs_of_run(run, target_devices(device, case.devices, case.hosts)))
+    read = figures(program(), device, case.precision, case.devices, case.hosts)
+    sample = jax.ShapeDtypeStruct((1, *image_shape(run.data)), "float32")
+    shapes = jax.eval_shape(architecture.model(10 if file == "cifar10" else 1000).init, jax.random.key(0), sample)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
+    return {"batch": run.batch_size, "parameter_bytes": 4 * parameters, **{key: getattr(read, key) for key in KEPT},
+            "versions": installed()}
+
+
+def main(case: str | None = None) -> None:
+    """Compile all that is missing.
+
+    Args:
+        case: One of the cases, in this process; all by default, each in one of its own.
+    """
+    from resjax.files import write_json  # with resjax XLA's flags are set, as the environment says
+
+    found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    if case is not None:
+        found[case] = measure(CASES[case])
+        write_json(RESULTS, found)
+        sent = ", ".join(f"{times:g} {kind} of {size / 1e6:.3f} MB"
+                         for kind, (times, size) in found[case]["collectives"].items())
+        print(f"{case}: {found[case]['kernels']:.0f} kernels, {found[case]['bytes'] / 1e9:.3f} GB, {sent or 'alone'}, "
+              f"compiled in {found[case]['compile_seconds']:.0f} s", flush=True)
+        return
+    for name, each in CASES.items():
+        if name not in found:
+            environment = os.environ | {"RESJAX_DETERMINISTIC": str(int(each.deterministic))}
+            subprocess.run([sys.executable, __file__, "--case", name], env=environment, check=True)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

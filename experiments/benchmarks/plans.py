@@ -1,0 +1,81 @@
+"""What `resjax plan` answers for the runs of the repository, how long it takes to, and how long from its cache.
+
+    pip install -e '.[cuda12,tpu]' && python experiments/benchmarks/plans.py [--on h100] [--names resnet20 resnet50]
+
+Each plan is a process of its own, as a user's is, with an empty cache, and then once more with what that one kept.
+Written to experiments/results/plans.json after every plan: a second start makes those that are missing.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from resjax.experiment_files import names
+from resjax.files import write_json
+
+RESULTS = Path(__file__).parents[1] / "results" / "plans.json"
+KEPT = ("run_hours", "device_hours", "images_per_second", "step_seconds", "limit", "memory_share", "versions")
+LIMIT = 1_800.0  # seconds
+
+
+def command(target: str, device: str, file: Path) -> tuple[float, int, str]:
+    """Run `resjax plan`: seconds, exit code, and what it said on standard error."""
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-m", "resjax", "plan", target, "--on", device, "--json", str(file)],
+                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=LIMIT, check=False)
+    return time.perf_counter() - start, done.returncode, done.stderr.strip()
+
+
+def measure(target: str, device: str) -> dict[str, Any]:
+    """Plan a run with an empty cache, and again: whether it is answered, what with, and after how many seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["RESJAX_CACHE"] = folder
+        file = Path(folder) / "plan.json"
+        first, code, said = command(target, device, file)
+        again, *_ = command(target, device, file)
+        timed = {"seconds": round(first, 1), "seconds_from_cache": round(again, 1)}
+        if code == 0:
+            plan = json.loads(file.read_text())
+            return {"answer": "planned", **timed, **{key: plan[key] for key in KEPT}, "compile_seconds": {
+                name: program["compile_seconds"] for name, program in plan["programs"].items()}}
+    refused = re.search(r"does not fit into.*", said)
+    if code != 2 or refused is None:
+        raise RuntimeError(f"{target} on {device}: exit code {code}: {said[-2000:]}")
+    largest = re.search(r"the largest batch that does is (\d+)", said)
+    return {"answer": "does not fit", "largest_batch": int(largest.group(1)) if largest else 0, **timed,
+            "reason": refused.group()}
+
+
+def main(on: tuple[Literal["h100", "v5e"], ...] = ("h100", "v5e"), names: tuple[str, ...] = ()) -> None:
+    """Plan all that is missing.
+
+    Args:
+        on: The devices to plan for.
+        names: Some runs, as `resjax list` names them, FILE:NAME; by default all.
+    """
+    found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    for device in on:
+        for target in names or every_run():
+            if target not in found.get(device, {}):
+                answer = measure(target, device)
+                found.setdefault(device, {})[target] = answer
+                write_json(RESULTS, found)
+                print(f"{device} {target}: {answer['answer']} in {answer['seconds']:.0f} s, from the cache in "
+                      f"{answer['seconds_from_cache']:.0f} s", flush=True)
+
+
+def every_run() -> list[str]:
+    """List the runs that come with resjax, as FILE:NAME."""
+    return [f"{file}:{name}" for file, runs in names().items() for name in runs]
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
