@@ -62,7 +62,8 @@ def state_of(variables: Any, optimizer: optax.GradientTransformation, mean: Any,
 def draw(sharding: jax.sharding.Sharding, model: nn.Module, optimizer: optax.GradientTransformation, mean: Any,
          seed: int | jax.Array) -> TrainState:
     """Draw the first state onto devices, also those of other processes."""
-    state: TrainState = drawing(next(iter(sharding.device_set)).platform)(sharding, model, optimizer, mean, seed)
+    device: Any = next(iter(sharding.device_set))
+    state: TrainState = drawing(device.platform)(sharding, model, optimizer, mean, seed)
     return state
 
 
