@@ -18,8 +18,11 @@ from resjax.errors import BadInput
 YNNPACK_OFF = "--xla_cpu_experimental_ynn_fusion_type="
 YNNPACK_SINCE, YNNPACK_GOOD = (0, 10, 2), (0, 12)
 # RESJAX_DETERMINISTIC=1: no operation on GPU that adds up in any order (it is refused where there is no other), and no
-# choice of algorithms by their speed, which differs from start to start. The flags are those of jaxlib 0.10 and 0.11.
-DETERMINISTIC = "--xla_gpu_exclude_nondeterministic_ops=true --xla_gpu_autotune_level=0"
+# choice of algorithms by their speed, which differs from start to start. Without that choice there is no setting for a
+# matrix product by Triton where a program is compiled for a GPU that is not here, so cuBLAS computes it. The flags are
+# those of jaxlib 0.10 to 0.12.
+DETERMINISTIC = ("--xla_gpu_exclude_nondeterministic_ops=true --xla_gpu_autotune_level=0 "
+                 "--xla_gpu_enable_triton_gemm=false")
 
 
 def configure() -> None:

@@ -128,5 +128,6 @@ def test_importing_resjax_sets_the_flag_or_warns_that_it_is_too_late():
     assert "JAX had started before resjax" in late.stderr
     code = "import os, resjax, jax; print(os.environ['XLA_FLAGS'], jax.numpy.ones(3).sum())"
     repeatable = python(code, RESJAX_DETERMINISTIC="1").stdout  # a flag that this jaxlib did not know would abort it
-    assert "--xla_gpu_exclude_nondeterministic_ops=true --xla_gpu_autotune_level=0 3.0" in repeatable
+    assert ("--xla_gpu_exclude_nondeterministic_ops=true --xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false "
+            "3.0") in repeatable
     assert "nondeterministic" not in early.stdout
