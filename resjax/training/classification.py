@@ -24,7 +24,7 @@ from resjax.training.log import Line, Log, RunningMetrics
 from resjax.training.own import NOTHING, Callback, Own, network_of, prepared
 from resjax.training.restore import initialize_from, load_weights_for, needs_weights
 from resjax.training.run_directory import check_images, write_run
-from resjax.training.step import TrainState, add_batch_statistics, draw, steps_for
+from resjax.training.step import TrainState, add_batch_statistics, draw, initial_state, steps_for
 
 
 class Result(dict[str, Any]):
@@ -95,7 +95,8 @@ class Classification:
     def describe(self) -> None:
         """Write `experiment.json`."""
         about = {"classes": self.identity["classes"], "image": self.images.mean.shape, "images": self.identity}
-        if given := self.own.told(None if self.own.optimizer is None else jax.eval_shape(self.first)):
+        first = partial(initial_state, self.model, self.optimizer, self.images.mean, self.experiment.seed)
+        if given := self.own.told(None if self.own.optimizer is None else jax.eval_shape(first)):
             about["given"] = given
         write_run(self.log.run_directory, self.experiment, about, list(self.sharding.mesh.devices.flat))
 
