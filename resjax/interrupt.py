@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from types import FrameType
 from typing import Any
 
 from resjax.errors import Interrupted
@@ -45,8 +46,13 @@ def stop_requests() -> Iterator[None]:
         Requests.listening, Requests.received = False, None
 
 
-def receive(number: int, frame: Any) -> None:
-    """Remember a request, and raise it unless it is held."""
+def receive(number: int, frame: FrameType | None) -> None:
+    """Remember a request, and raise it unless it is held; while a module is imported, ask again a little later."""
+    if importing(frame):
+        again = threading.Timer(0.05, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
+        return
     if Requests.received and number == signal.SIGINT:
         shown = b"\033[?25h" if os.isatty(2) else b""  # the cursor, which rows of progress hide
         os.write(2, shown + b"\nresjax: SIGINT, again: ended at once\n")
@@ -54,6 +60,17 @@ def receive(number: int, frame: Any) -> None:
     if not Requests.received:
         Requests.received = signal.Signals(number)
         heed()
+
+
+def importing(frame: FrameType | None) -> bool:
+    """Say whether our function imports a module: one in C may crash where it does not expect an exception."""
+    while frame:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        if str(frame.f_globals.get("__name__")).startswith("resjax.") and frame.f_code.co_name != "<module>":
+            return False
+        frame = frame.f_back
+    return False
 
 
 def heed() -> None:

@@ -25,6 +25,7 @@ import orbax.checkpoint as ocp
 from resjax.distributed import broadcast_from_first, is_first, wait_for_all
 from resjax.errors import BadInput, Diverged
 from resjax.files import digest
+from resjax.interrupt import requests
 from resjax.serialization import brief
 from resjax.training.step import TrainState, named_leaves
 
@@ -69,14 +70,15 @@ def checkpoints(run_directory: Path, *, clear: bool) -> Iterator[ocp.CheckpointM
         for unfinished in folder.glob("*.orbax-checkpoint-tmp"):
             (unfinished / SEAL).write_text(json.dumps(digests(unfinished)))
 
-    manager = ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(
-        max_to_keep=KEPT, cleanup_tmp_directories=clear,
-        async_options=ocp.AsyncOptions(post_finalization_callback=seal)))
+    with requests(held=True):  # Orbax's threads print what happens to them where it is cut off, here and below
+        manager = ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(
+            max_to_keep=KEPT, cleanup_tmp_directories=clear,
+            async_options=ocp.AsyncOptions(post_finalization_callback=seal)))
     try:
         yield manager
         finish_saves(manager)
     finally:
-        with suppress(Exception):  # which was raised already
+        with requests(held=True), suppress(Exception):  # which was raised already
             manager.close()
 
 
@@ -102,7 +104,7 @@ def save(manager: ocp.CheckpointManager, state: TrainState, meta: dict[str, Any]
     if broken:
         raise Diverged(f"{broken[0]} is no longer finite after step {step}")
     meta = meta | {"shapes": {name: leaf.shape for name, leaf in leaves}}
-    with failures_told(manager):
+    with requests(held=True), failures_told(manager):
         if step in manager.all_steps():
             manager.delete(step)
         manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state),
@@ -111,7 +113,7 @@ def save(manager: ocp.CheckpointManager, state: TrainState, meta: dict[str, Any]
 
 def finish_saves(manager: ocp.CheckpointManager) -> None:
     """Wait until what was saved lies on disk. Raises OSError where that failed."""
-    with failures_told(manager):
+    with requests(held=True), failures_told(manager):
         manager.wait_until_finished()
 
 
@@ -143,7 +145,8 @@ def restore_latest(manager: ocp.CheckpointManager, template: TrainState) -> tupl
             wait_for_all("set aside")
             manager.reload()
             continue
-        return restore_step(manager, template, step)
+        with requests(held=True):
+            return restore_step(manager, template, step)
     return None
 
 
