@@ -23,9 +23,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from resjax.distributed import broadcast_from_first, is_first, wait_for_all
-from resjax.errors import BadInput, Diverged
+from resjax.errors import BadInput, Diverged, Interrupted
 from resjax.files import digest
-from resjax.interrupt import requests
+from resjax.interrupt import heed, requests
 from resjax.serialization import brief
 from resjax.training.step import TrainState, named_leaves
 
@@ -33,13 +33,10 @@ KEPT = 3
 SEAL = "digests.json"
 
 def is_news(record: logging.LogRecord) -> bool:
-    """Say whether a line of a library's is to be shown.
-
-    Orbax's threads tell in pages what it raises, too, and of missing files, of which the seal decides.
-    """
+    """Say whether a library's line is to be shown: Orbax's tell in pages what it raises, and of files that it lacks."""
     error = "".join(traceback.format_exception(record.exc_info[1])) if record.exc_info else ""
-    of_orbax = "orbax" in f"{record.pathname} {error}"
-    return not of_orbax or (record.levelno < logging.ERROR and "Metadata file" not in record.getMessage())
+    return "orbax" not in f"{record.pathname} {error}" or (
+        record.levelno < logging.ERROR and "Metadata file" not in record.getMessage())
 
 
 for library in ("absl", "asyncio"):
@@ -78,8 +75,9 @@ def checkpoints(run_directory: Path, *, clear: bool) -> Iterator[ocp.CheckpointM
         yield manager
         finish_saves(manager)
     finally:
-        with requests(held=True), suppress(Exception):  # which was raised already
+        with suppress(Exception, Interrupted), requests(held=True):  # which was raised already
             manager.close()
+    heed()
 
 
 def remove_old(folder: Path) -> None:
