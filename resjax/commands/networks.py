@@ -43,6 +43,7 @@ NETWORK = ("a run directory, weights (a file, or a folder with one), OWNER/NAME 
 def load_as(target: str, unsaid: Unsaid) -> "Network":
     """Load a network, with what was said of it."""
     with working(f"loading {target}"):
+        keep_compiled_programs()
         from resjax.training import load
 
         network = load(target, stride_in=unsaid.stride_in, shortcut=unsaid.shortcut, key=unsaid.key)
@@ -79,7 +80,6 @@ def evaluate_networks(
         raise BadInput(f"batch-size is {batch_size}; it must be at least 1")
     if not networks:
         raise BadInput(f"name at least one network: {NETWORK}")
-    keep_compiled_programs()
     loaded = [load_as(network, weights) for network in networks]
     with working(f"evaluating, {split}"):
         from resjax.evaluation import measure
@@ -107,7 +107,6 @@ def predict(
     """
     if not images:
         raise BadInput("name at least one image file")
-    keep_compiled_programs()
     loaded = load_as(network, weights)
     from resjax.evaluation import classify
     from resjax.network import class_name
