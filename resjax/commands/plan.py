@@ -62,7 +62,7 @@ def plan(experiment: Experiment | Detection, arguments: Sequence[str], program: 
         from resjax.accelerators import compile as compilers
 
         compilers.prepare()
-        tables = tables_with(experiment.name)
+        tables = tables_with(experiment.name) if asked.whole_table else {}
     check(bool(tables) or not asked.whole_table, f"{experiment.name} is in no table of the paper that is trained here")
     found = plan_one(asked, run)
     say("\n".join(lines(asked.on, found)))

@@ -32,6 +32,7 @@ from resjax.training.step import TrainState, named_leaves
 KEPT = 3
 SEAL = "digests.json"
 
+
 def is_news(record: logging.LogRecord) -> bool:
     """Say whether a library's line is to be shown: Orbax's tell in pages what it raises, and of files that it lacks."""
     error = "".join(traceback.format_exception(record.exc_info[1])) if record.exc_info else ""
