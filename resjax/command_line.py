@@ -82,7 +82,7 @@ def on_experiment(command: str, arguments: Sequence[str]) -> None:
 def run_named(target: str) -> Any:
     """Return the run that a name says, see `experiment_files.find`, or the `detection.json` of a detector's run."""
     if Path(target).name == "detection.json":  # known here, as detectors lie above the files of experiments
-        from resjax.detection.restore import read_detection
+        from resjax.detection.evaluate import read_detection
 
         return read_detection(Path(target).parent)
     from resjax import experiment_files

@@ -17,7 +17,7 @@ from resjax.data import normalize
 from resjax.detection import Detection, Detector, Sampling, Scenery, improvements, scenes, tables
 from resjax.detection.annotations import Drawn
 from resjax.detection.config import Inference
-from resjax.detection.evaluate import TrainedDetector, detections, find_all
+from resjax.detection.evaluate import Pictures, TrainedDetector, detections, find_all
 from resjax.detection.images import Level
 from resjax.detection.improvements import (
     adjacent_scales,
@@ -29,7 +29,6 @@ from resjax.detection.improvements import (
 )
 from resjax.detection.networks import FasterRCNN
 from resjax.detection.proposals import Predictions, detect
-from resjax.detection.restore import Pictures
 from resjax.detection.scenes import SIDE, compose_scenes
 from resjax.detection.step import draw_onto
 from resjax.errors import BadInput

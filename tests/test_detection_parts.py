@@ -6,11 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from resjax.detection.anchors import anchor_grid, anchor_shapes
-from resjax.detection.boxes import clip, decode, encode, inside, intersection_over_union
-from resjax.detection.losses import box_loss, class_loss, objectness_loss, smooth_l1
+from resjax.detection.boxes import anchor_grid, anchor_shapes, clip, decode, encode, inside, intersection_over_union
+from resjax.detection.boxes import suppress as unjitted
 from resjax.detection.pooling import roi_align, roi_max_pool
-from resjax.detection.suppression import suppress as unjitted
+from resjax.detection.targets import box_loss, class_loss, objectness_loss, smooth_l1
 
 
 def random_boxes(random, count, side=100.0, least=1.0):

@@ -5,8 +5,7 @@ import pytest
 from detection_references import THRESHOLDS, coco_average
 
 from resjax.detection.annotations import Annotated
-from resjax.detection.average_precision import Found, average_precisions, mean_average_precision
-from resjax.detection.coco_metric import coco_precision
+from resjax.detection.average_precision import Found, average_precisions, coco_precision, mean_average_precision
 
 A, B, C = (0, 0, 10, 10), (20, 0, 30, 10), (40, 0, 50, 10)
 NOWHERE = (60, 60, 70, 70)

@@ -16,7 +16,7 @@ import pytest
 from resjax import Architecture, BadInput, Data, Experiment, Optimizer, read_metrics, train
 from resjax.command_line import execute
 from resjax.paper import write_report, write_tensorboard
-from resjax.paper.report_runs import POINTS, thinned
+from resjax.paper.report import POINTS, thinned
 from resjax.training import read_experiment
 
 

@@ -86,7 +86,7 @@ def detect(
     check(len(set(names)) == len(names), "two images have the same name, and their pictures would be one file")
     with working("loading the detector"):
         from resjax.detection.draw import confident, draw_boxes
-        from resjax.detection.restore import find_in, restore_detector
+        from resjax.detection.evaluate import find_in, restore_detector
 
         keep_compiled_programs()
         trained = restore_detector(network)

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from resjax.detection.average_precision import Found, average_precisions, mean_average_precision
     from resjax.detection.config import Detection, Detector, Inference, Sampling, Scenery
-    from resjax.detection.evaluate import TrainedDetector, find_all
+    from resjax.detection.evaluate import TrainedDetector, find_all, restore_detector
     from resjax.detection.networks import FasterRCNN
-    from resjax.detection.restore import restore_detector
     from resjax.detection.train import train_detector
 
 __all__ = ["Detection", "Detector", "FasterRCNN", "Found", "Inference", "Sampling", "Scenery", "TrainedDetector",

@@ -1,4 +1,4 @@
-"""Boxes: their areas and overlaps, and their form as a network predicts it.
+"""Boxes: areas and overlaps, anchors, their form as a network predicts it, and non-maximum suppression.
 
 A box is `[x1, y1, x2, y2]` in pixels from the image's upper left corner, where pixel k covers k to k + 1; so a box of
 VOC's annotations, which counts pixels from 1 and includes the last, is `[xmin - 1, ymin - 1, xmax, ymax]`.
@@ -8,6 +8,8 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 
 LARGEST_GROWTH = math.log(1000 / 16)  # of a side, so that an untrained network's exponentials stay finite
 
@@ -62,3 +64,64 @@ def clip(boxes: jax.Array, size: jax.Array) -> jax.Array:
 def inside(boxes: jax.Array, size: jax.Array) -> jax.Array:
     """Say of boxes `[n, 4]` whether they lie wholly within an image of `size` (height, width)."""
     return (boxes[:, 0] >= 0) & (boxes[:, 1] >= 0) & (boxes[:, 2] <= size[1]) & (boxes[:, 3] <= size[0])
+
+
+def anchor_shapes(sizes: tuple[float, ...], ratios: tuple[float, ...]) -> np.ndarray:
+    """List the widths and heights `[len(sizes) * len(ratios), 2]`: of area size^2, with height / width = ratio.
+
+    All ratios of the first size come first.
+    """
+    return np.array([(size / ratio**0.5, size * ratio**0.5) for size in sizes for ratio in ratios], np.float32)
+
+
+def anchor_grid(height: int, width: int, stride: int, shapes: np.ndarray) -> np.ndarray:
+    """Centre every shape on every position of a map: `[height * width * len(shapes), 4]`, in pixels of the image.
+
+    Position (row, column) stands for the pixel square of side `stride` there. Rows come first, then columns, then
+    shapes (Ren et al. 2015, section 3.1).
+    """
+    rows, columns = ((np.arange(count, dtype=np.float32) + 0.5) * stride for count in (height, width))
+    x, y = np.meshgrid(columns, rows)
+    centres = np.stack([x, y], -1)[:, :, None]
+    return np.concatenate([centres - shapes / 2, centres + shapes / 2], -1).reshape(-1, 4)
+
+
+def suppress(boxes: jax.Array, scores: jax.Array, threshold: float, count: int) -> tuple[jax.Array, jax.Array]:
+    """Go through boxes `[n, 4]` from the best score down and keep each that overlaps no kept one above `threshold`.
+
+    Returns the indices `[count]` of the kept ones, best first (of equal scores, the earlier box), and whether each
+    place is filled. A box with score minus infinity is never kept, and suppresses none.
+    """
+    order = jnp.argsort(-scores, stable=True)
+    ordered, valid = boxes[order], scores[order] > -jnp.inf
+    kept = greedy(intersection_over_union(ordered, ordered) > threshold, valid)
+    places = jnp.nonzero(kept, size=count, fill_value=len(boxes))[0]
+    filled = places < len(boxes)
+    return order[jnp.where(filled, places, 0)], filled
+
+
+def greedy(overlaps: jax.Array, valid: jax.Array) -> jax.Array:
+    """Decide for ordered boxes, of which `overlaps` `[n, n]` says who is too close to whom, which are kept.
+
+    "i is kept unless an earlier kept one is too close" has one solution. Applying the rule to all boxes at once settles
+    at least one more each time, and all that wait for it: a few rounds, where one by one takes n. Every round reads who
+    is too close to whom, so that is stored as bits: of 12,000 boxes 18 MB.
+    """
+    place = jnp.arange(len(valid))
+    earlier = as_bits(overlaps & (place[:, None] < place))  # of [i, j]: i comes before j and is too close
+
+    def settle(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        kept, _ = carry
+        new = valid & ~jnp.any(earlier & as_bits(kept[:, None]) != 0, 0)
+        return new, jnp.any(new != kept)
+
+    kept, _ = lax.while_loop(lambda carry: carry[1], settle, (valid, jnp.bool(True)))
+    return kept
+
+
+def as_bits(mask: jax.Array) -> jax.Array:
+    """Put 32 rows of a mask `[n, m]` into the bits of one: uint32 `[n / 32, m]`, rounded up."""
+    rows, columns = mask.shape
+    words = jnp.pad(mask, ((0, -rows % 32), (0, 0))).reshape(-1, 32, columns)
+    bits = jnp.uint32(1) << jnp.arange(32, dtype=jnp.uint32)
+    return jnp.where(words, bits[:, None], jnp.uint32(0)).sum(1, dtype=jnp.uint32)

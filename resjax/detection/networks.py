@@ -28,7 +28,7 @@ class Regions(Protocol):
     def boxes(self) -> jax.Array: ...
 
 
-Choose = Callable[[jax.Array, jax.Array], Any]  # logits [batch, anchors] and deltas [batch, anchors, 4] to Regions
+Choose = Callable[[jax.Array, jax.Array], Regions]  # of logits [batch, anchors] and deltas [batch, anchors, 4]
 # Boxes [batch, n, 4] to their pooled maps [batch, n, size, size, channels]: from one scale, or from each of two.
 Pool = Callable[[jax.Array], Sequence[jax.Array]]
 

@@ -9,7 +9,7 @@ import jax
 
 from resjax.detection.config import Detection
 from resjax.detection.images import Batch
-from resjax.detection.losses import LOSSES, PROPOSAL_LOSSES, REGION_LOSSES
+from resjax.detection.targets import LOSSES, PROPOSAL_LOSSES, REGION_LOSSES
 
 PROPOSER = "proposer"  # a network of its own that proposes: it has shared convolutions and an rpn
 

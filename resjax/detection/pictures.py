@@ -8,9 +8,8 @@ from PIL import Image
 
 from resjax.detection.annotations import AnnotatedImages
 from resjax.detection.draw import draw_boxes
-from resjax.detection.evaluate import TrainedDetector, find_all
+from resjax.detection.evaluate import Pictures, TrainedDetector, find_all, restore_detector
 from resjax.detection.images import open_annotated
-from resjax.detection.restore import Pictures, restore_detector
 from resjax.files import write_aside
 from resjax.training.log import read_metrics
 

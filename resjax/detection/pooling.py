@@ -7,14 +7,12 @@ beforehand. The result is exact, and a bin costs four look-ups however large it 
 
 import math
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-
-Pooling = Literal["max", "align"]
 
 
 class Maxima(NamedTuple):

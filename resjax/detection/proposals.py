@@ -6,9 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from resjax.detection.boxes import clip, decode
+from resjax.detection.boxes import clip, decode, suppress
 from resjax.detection.config import Sampling
-from resjax.detection.suppression import suppress
 
 
 class Predictions(NamedTuple):

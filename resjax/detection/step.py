@@ -10,14 +10,22 @@ import optax
 from jax import lax
 
 from resjax.data import normalize
-from resjax.detection.anchors import anchor_grid, anchor_shapes
+from resjax.detection.boxes import anchor_grid, anchor_shapes
 from resjax.detection.config import Detection, Detector, Sampling
 from resjax.detection.images import Batch
-from resjax.detection.losses import LOSSES, box_loss, class_loss, objectness_loss
 from resjax.detection.networks import Choose, FasterRCNN, Outputs
 from resjax.detection.phases import PROPOSER, Lesson, Phase, networks_of, phases_of
 from resjax.detection.proposals import propose
-from resjax.detection.targets import AnchorTargets, RegionTargets, anchor_targets, region_targets
+from resjax.detection.targets import (
+    LOSSES,
+    AnchorTargets,
+    RegionTargets,
+    anchor_targets,
+    box_loss,
+    class_loss,
+    objectness_loss,
+    region_targets,
+)
 from resjax.training.optimizer import learning_rate, sgd
 from resjax.training.step import TrainState
 

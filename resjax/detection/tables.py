@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from resjax.detection.config import Detection, Inference
-from resjax.detection.evaluate import measure
+from resjax.detection.evaluate import measure, restore_detector
 from resjax.detection.images import open_annotated
-from resjax.detection.restore import restore_detector
 from resjax.detection.train import train_detector
 from resjax.errors import BadInput, check
 from resjax.experiment_files import load_file

@@ -1,4 +1,4 @@
-"""What the network should say: which anchors and regions count, as what, and which of them a step learns from.
+"""What the network should say, of which anchors and regions, and the losses where it says something else.
 
 All on the device, of one shape whatever the image, and a function of the key. Objects come padded to a fixed number:
 `valid` marks the real ones.
@@ -8,10 +8,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from resjax.detection.boxes import encode, inside, intersection_over_union
 from resjax.detection.config import Sampling
 
+PROPOSAL_LOSSES, REGION_LOSSES = ("anchor_class", "anchor_box"), ("region_class", "region_box")
+LOSSES = PROPOSAL_LOSSES + REGION_LOSSES
 TIE = 1e-6  # anchors that hold an object whole overlap it alike, but for rounding
 
 
@@ -102,3 +105,25 @@ def region_targets(key: jax.Array, proposals: jax.Array, valid: jax.Array, objec
     deltas = encode(target_boxes(objects, nearest[places], regions), regions)
     return RegionTargets(regions, labels, jnp.where(chosen[places][:, None], deltas / jnp.array(rules.deviations), 0),
                          filled)
+
+def smooth_l1(difference: jax.Array, beta: float) -> jax.Array:
+    """d^2 / (2 beta) where |d| < beta, else |d| - beta / 2 (Girshick 2015, equation 3, where beta is 1)."""
+    size = jnp.abs(difference)
+    return jnp.where(size < beta, difference**2 / (2 * beta), size - beta / 2)
+
+
+def box_loss(predicted: jax.Array, wanted: jax.Array, weights: jax.Array, beta: float) -> jax.Array:
+    """Sum the smooth L1 losses of boxes `[..., 4]` with `weights` `[...]`."""
+    return (smooth_l1(predicted - wanted, beta).sum(-1) * weights).sum()
+
+
+def objectness_loss(logits: jax.Array, positive: jax.Array, weights: jax.Array) -> jax.Array:
+    """Sum the logistic losses of anchors `[...]`, object or not, with `weights` `[...]`."""
+    losses: jax.Array = optax.sigmoid_binary_cross_entropy(logits, positive.astype(logits.dtype))
+    return (losses * weights).sum()
+
+
+def class_loss(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
+    """Sum the cross-entropies of `[..., classes + 1]` and labels `[...]` with `weights` `[...]`."""
+    losses: jax.Array = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return (losses * weights).sum()

@@ -11,15 +11,15 @@ import jax
 from jax.sharding import NamedSharding
 
 from resjax.detection.annotations import AnnotatedImages, identity_of
-from resjax.detection.coco_metric import check_installed
+from resjax.detection.average_precision import check_installed
 from resjax.detection.config import Detection
 from resjax.detection.evaluate import TrainedDetector, measure
 from resjax.detection.images import Batches, open_annotated
 from resjax.detection.initialize import Weights, initial_weights, start_from
-from resjax.detection.losses import LOSSES
 from resjax.detection.networks import FasterRCNN
 from resjax.detection.phases import PROPOSER, Lesson, phase_at
 from resjax.detection.step import draw_onto, optimizer_of, train_step
+from resjax.detection.targets import LOSSES
 from resjax.distributed import batch_sharding, replicated
 from resjax.training import loop
 from resjax.training.log import Line, Log, RunningMetrics

@@ -6,7 +6,7 @@ from typing import Any
 from resjax.paper.article import charts
 from resjax.paper.article.charts import BOTTOM, LEFT, RIGHT, TOP, Axis, Curve, linear, logarithmic, panel, swatch
 from resjax.paper.article.contours import contour_panel, scale_of_losses
-from resjax.paper.report_runs import thinned
+from resjax.paper.report import thinned
 from resjax.paper.tables import TABLES
 
 Say = Callable[[str], str]
