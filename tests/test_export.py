@@ -43,19 +43,30 @@ def test_stablehlo_computes_the_same_without_resjax_for_any_batch(mean_image, tm
 
 
 @pytest.mark.parametrize(("values", "to", "message"), [
-    (("imagenet", 50, "B"), "torchvision", "is ResNet B-50 v1 for ImageNet, .* --to huggingface or keras or stablehlo"),
-    (("imagenet", 18, "A"), "torchvision", "goes --to stablehlo"),
-    (("imagenet", 50, "C"), "huggingface", "goes --to stablehlo"),
-    (("imagenet", 18, "B"), "keras", "goes --to torchvision or huggingface or stablehlo"),
-    (("cifar", 14, "B"), "akamaster", "is ResNet B-14 for CIFAR-10, .* goes --to torchvision or stablehlo"),
-    (("cifar", 14, "A"), "huggingface", "goes --to akamaster or stablehlo"),
+    (("imagenet", 50, "B"), "torchvision", "is ResNet B-50 v1 for ImageNet, .* --to huggingface or keras or resjax or "
+                                           "stablehlo"),
+    (("imagenet", 18, "A"), "torchvision", "goes --to resjax or stablehlo"),
+    (("imagenet", 50, "C"), "huggingface", "goes --to resjax or stablehlo"),
+    (("imagenet", 18, "B"), "keras", "goes --to torchvision or huggingface or resjax or stablehlo"),
+    (("cifar", 14, "B"), "akamaster", "is ResNet B-14 for CIFAR-10, .* goes --to torchvision or resjax or stablehlo"),
+    (("cifar", 14, "A"), "huggingface", "goes --to akamaster or resjax or stablehlo"),
     (("cifar", 14, "plain"), "akamaster", "is plain-14 for CIFAR-10"),
-    (("cifar", 14, "A"), "caffe", "to is 'caffe'; it is one of torchvision, huggingface, keras, akamaster, stablehlo"),
+    (("cifar", 14, "A"), "caffe", "to is 'caffe'; it is one of torchvision, huggingface, keras, akamaster, resjax, "
+                                  "stablehlo"),
 ])
 def test_what_the_other_side_would_compute_otherwise_is_refused(values, to, message, tmp_path):
     with pytest.raises(BadInput, match=message):
         export(random_network(*values), to, tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("values", [("cifar", 14, "plain"), ("cifar", 14, "C"), ("imagenet", 18, "A"),
+                                    ("imagenet", 50, "B")])
+def test_every_network_of_the_paper_goes_to_resjax(values, tmp_path):
+    network = random_network(*values)
+    back = load(export(network, "resjax", tmp_path / "out"))
+    assert back.title == network.title
+    assert same_network(back, network._replace(architecture=back.architecture, model=back.model))
 
 
 def test_a_folder_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -118,7 +129,7 @@ def test_a_run_is_exported_measured_and_used_from_the_command_line(small, halves
     grey = load(train_grey(small, tmp_path))
     assert "| digits, test | single |" in (export(grey, "stablehlo", tmp_path / "grey", *recorded(tmp_path / "g"))
                                             / "README.md").read_text()
-    with pytest.raises(BadInput, match=r"akamaster has only .* for colour images; this one goes --to stablehlo"):
+    with pytest.raises(BadInput, match=r"akamaster has only .* for colour images; this one goes --to resjax"):
         export(grey, "akamaster", tmp_path / "b")
     for network, message in (
             (random_network(classes="0123456789"), "images of 1 channels, random is for 3"),

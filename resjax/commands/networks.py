@@ -139,7 +139,8 @@ def export_network(
         network: A run directory, weights (a file, or a folder with one), OWNER/NAME on the Hugging Face Hub, or
             resnet20, which comes with resjax.
         to: As whom to name the weights: torchvision (timm and pytorch-cifar-models too), huggingface, keras, akamaster
-            (pytorch_resnet_cifar10); or stablehlo, the whole function from pixels to logits for any process with JAX.
+            (pytorch_resnet_cifar10), resjax (any network of the paper, plain ones too); or stablehlo, the whole
+            function from pixels to logits for any process with JAX.
         out: The folder, which must not be there yet.
         weights: What a file of weights cannot say.
     """

@@ -33,9 +33,9 @@ def export(network: Network, to: Form, out: str | Path, errors: Sequence[Measure
     """Write a network into a new folder, in the form that `to` names, with a model card that states errors and recipe.
 
     torchvision (timm too; and pytorch-cifar-models), huggingface, keras and akamaster (pytorch_resnet_cifar10) load
-    theirs strictly; stablehlo is the whole function from pixels to logits, for any process that has JAX. Raises
-    BadInput where the other side has no such network or the folder is there already, OSError where it cannot be
-    written. Nothing is left half-written.
+    theirs strictly; resjax, under torchvision's names, is any network of the paper for `load` alone; stablehlo is the
+    whole function from pixels to logits, for any process that has JAX. Raises BadInput where the other side has no such
+    network or the folder is there already, OSError where it cannot be written. Nothing is left half-written.
     """
     out = Path(out)
     check(to in WRITERS, f"to is {to!r}; it is one of {', '.join(WRITERS)}")
@@ -74,7 +74,7 @@ def check_form(network: Network, to: Form) -> None:
                      "VGG, and ResNet-50, 101 and 152 with option B for colour images that stride in the first 1x1"),
            "akamaster": (colour and family == "cifar" and shortcut == "A",
                          "ResNets for CIFAR-10 with option A for colour images"),
-           "stablehlo": (True, "")}
+           "resjax": (True, ""), "stablehlo": (True, "")}
     fits, there = has[to]
     if not fits:
         others = [form for form, (right, _) in has.items() if right]
@@ -177,5 +177,6 @@ def without_places() -> Iterator[None]:
 
 WRITERS: dict[str, Callable[[Network, Path], None]] = {
     "torchvision": partial(write_safetensors, "torchvision"), "huggingface": write_huggingface, "keras": write_keras,
-    "akamaster": partial(write_safetensors, "akamaster"), "stablehlo": write_stablehlo}
+    "akamaster": partial(write_safetensors, "akamaster"), "resjax": partial(write_safetensors, "torchvision"),
+    "stablehlo": write_stablehlo}
 assert set(WRITERS) == set(get_args(Form))

@@ -32,6 +32,9 @@ from pytorch_cifar_models.resnet import BasicBlock, CifarResNet  # of github.com
 from safetensors.torch import load_file
 model = CifarResNet(BasicBlock, [{blocks}] * 3, num_classes={classes})
 model.load_state_dict(load_file("model.safetensors"))""",
+    "resjax": """\
+import resjax
+network = resjax.load(".")""",
     "stablehlo": """\
 from jax import export  # nothing but jax and flatbuffers is needed
 logits = export.deserialize(open("model.stablehlo", "rb").read()).call(pixels)""",
