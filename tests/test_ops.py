@@ -23,10 +23,10 @@ def lowered():
     return {platform: traced.lower(lowering_platforms=(platform,)).as_text() for platform in ("cpu", "cuda", "tpu")}
 
 
-@pytest.mark.parametrize(("platform", "barriers"), [("cuda", 0), ("tpu", 9)])  # one for each kernel's gradient
-def test_other_platforms_get_plain_programs(lowered, platform, barriers):
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_other_platforms_get_plain_programs(lowered, platform):
     text = lowered[platform]
-    assert text.count("optimization_barrier") == barriers
+    assert "optimization_barrier" not in text
     assert "stablehlo.minimum" not in text  # of `materialize`
     assert text.count("stablehlo.dot_general") <= 3  # the last layer's: a 1x1 convolution stays one
 

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from types import SimpleNamespace
 
 import jax
@@ -26,7 +25,8 @@ from resjax.data import Batch, Batching, Images, load, mean_image, permute
 from resjax.interrupt import requested, stop_requests
 from resjax.training import classification, initial_state, loop, restore, sgd, state_digest, train_step
 from resjax.training.in_memory import InMemoryBatch, InMemoryInputs
-from resjax.training.step import add_batch_statistics, steps_for, train_steps
+from resjax.training.packing import PLAIN
+from resjax.training.step import add_batch_statistics, train_steps
 
 ONE = jax.devices()[:1]
 
@@ -43,21 +43,13 @@ def begin(experiment, devices):
     return model, optimizer, make_batch, *jax.device_put((state, inputs), everywhere)
 
 
-def losses(experiment, devices, calls, steps=train_steps):
+def losses(experiment, devices, calls):
     model, optimizer, make_batch, state, inputs = begin(experiment, devices)
     found = []
     for count in calls:
-        state, metrics = steps(model, optimizer, make_batch, count, state, inputs)
+        state, metrics = train_steps(model, optimizer, make_batch, count, state, inputs)
         found.extend(metrics.loss / metrics.images)
     return np.array(found), jax.device_get(state.params)
-
-
-def test_packed_steps_are_the_same_steps(small):
-    """The form for accelerators, in a loop and alone: the small arrays go together and come back in their places."""
-    run = small(optimizer=Optimizer(learning_rate=0.001))
-    (plain, params), (packed, same) = (losses(run, ONE, (3, 1), steps_for(kind)) for kind in ("cpu", "cuda"))
-    np.testing.assert_allclose(packed, plain, rtol=1e-5)
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), same, params)
 
 
 def test_a_run_learns_and_says_so(small, tmp_path):
@@ -179,7 +171,7 @@ def test_last_good_checkpoint_is_named_and_kept(small, tmp_path, monkeypatch):
 
             return type("Lowered", (), {"compile": lambda _: call})()
 
-    monkeypatch.setattr("resjax.training.classification.steps_for", lambda platform: Poisoned())
+    monkeypatch.setattr("resjax.training.classification.form_for", lambda platform: PLAIN._replace(steps=Poisoned()))
     with pytest.raises(Diverged, match="the loss is nan at step 4"):
         train(small(), tmp_path, ONE)
     assert int(restore(tmp_path).state.step) == 2

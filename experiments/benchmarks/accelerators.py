@@ -31,7 +31,7 @@ from resjax.distributed import batch_sharding, replicated
 from resjax.evaluation.probabilities import look
 from resjax.files import write_json
 from resjax.training import TrainState, initial_state, sgd
-from resjax.training.step import packed_train_steps
+from resjax.training.packing import PACKED, one_by_one
 
 RESULTS = Path(__file__).parents[1] / "results" / "accelerators.json"
 LOOP = 100  # steps in a call of the small networks, as training runs
@@ -101,7 +101,8 @@ def lower(name: str, task: Task, spread: NamedSharding) -> Callable[[], Any]:
     batch = shaped(Batch(jax.ShapeDtypeStruct((task.batch, *image), jnp.float32),  # type: ignore[arg-type]
                          jax.ShapeDtypeStruct((task.batch,), jnp.int32)), spread)  # type: ignore[arg-type]
 
-    return lambda: packed_train_steps.lower(model, optimizer, given, task.steps, state, batch)
+    packed = shaped(jax.eval_shape(lambda: PACKED.pack(state, one_by_one(model))), whole)
+    return lambda: PACKED.steps.lower(model, optimizer, given, task.steps, packed, batch)
 
 
 def given(state: TrainState, batch: Batch) -> Batch:

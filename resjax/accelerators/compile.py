@@ -24,7 +24,8 @@ from resjax.evaluation.probabilities import at_places, look
 from resjax.experiment import Data, Experiment, image_shape
 from resjax.training.in_memory import InMemoryBatch, InMemoryInputs, steps_per_call
 from resjax.training.optimizer import sgd
-from resjax.training.step import TrainState, add_batch_statistics, initial_state, steps_for
+from resjax.training.packing import form_for, one_by_one
+from resjax.training.step import TrainState, add_batch_statistics, initial_state
 from resjax.training.streaming import StreamedBatch, StreamedInputs
 
 PLUGINS = {"cuda": (("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13"), "pip install 'jax[cuda12]'"),
@@ -158,9 +159,10 @@ def programs_of_run(experiment: Experiment, devices: Sequence[jax.Device]) -> Pr
     state: TrainState = shaped(jax.eval_shape(lambda: initial_state(model, optimizer, mean, 0)), whole)
     preprocessing = of_run(experiment.data, state.mean)
     make_batch, inputs, steps = training_inputs(experiment, spread, counts)
-    step = steps_for(devices[0].platform)
+    form = form_for(devices[0].platform)
+    packed = shaped(jax.eval_shape(lambda: form.pack(state, one_by_one(model))), whole)
     yield "train", partial(
-        compile_program, lambda: step.lower(model, optimizer, make_batch, steps, state, inputs), steps)
+        compile_program, lambda: form.steps.lower(model, optimizer, make_batch, steps, packed, inputs), steps)
     if experiment.precise_batch_norm_steps and not experiment.architecture.frozen_batch_norm:
         yield "statistics", partial(
             compile_program,

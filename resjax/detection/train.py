@@ -90,11 +90,19 @@ class DetectionTask:
             yield ((1, Lesson(jax.tree.map(place, batch), phase_at(run, step)))
                    for step, batch in zip(steps, batches, strict=True))
 
-    def lower(self, count: int, state: TrainState, inputs: Any) -> Any:
+    def pack(self, state: TrainState) -> TrainState:
+        """Take the state as it is: its steps are few and long."""
+        return state
+
+    def unpack(self, packed: TrainState) -> TrainState:
+        """Return the state as it is."""
+        return packed
+
+    def lower(self, count: int, packed: TrainState, inputs: Any) -> Any:
         """Lower the step of one phase for images of one padded size; the state stays where it lies."""
         optimizer = optimizer_of(self.detection, inputs.phase)
         update = partial(train_step, self.model, optimizer, self.detection)
-        return jax.jit(update, donate_argnums=0, out_shardings=state.step.sharding).lower(state, inputs)
+        return jax.jit(update, donate_argnums=0, out_shardings=packed.step.sharding).lower(packed, inputs)
 
     def average(self, state: TrainState, heed: Callable[[], None]) -> TrainState:
         """Return the state as it is: its batch norm is frozen, or keeps moving averages over many small batches."""

@@ -6,9 +6,7 @@ on another machine is the right one.
 XLA's CPU compiler brings the two gradient convolutions into the order that its fast kernels read only outside
 of loops (jax-ml/jax#12868); inside `scan` they take a path that is thirty times slower. Written out in that
 order, with explicit transposes, they are fast everywhere. A 1x1 convolution is a matrix product: as one, a step of
-ResNet-50 takes 4 % less. On GPU and TPU XLA's own are best. On TPU a kernel's gradient stands apart from what is made
-of it: those of the blocks of a stage XLA would write into one array, late, when images and their gradients, which were
-on the chip, must be read again from the memory.
+ResNet-50 takes 4 % less. On GPU and TPU XLA's own are best.
 
 The gradient of JAX's own max pool is a select-and-scatter, which adds up in any order on GPU and is refused where
 deterministic operations are demanded (google/flax#4233); ours is the same every time.
@@ -82,13 +80,9 @@ def _convolve_backward(strides: Any, padding: Any, precision: Any, residuals: An
         return lambda x, kernel, dy: jax.vjp(partial(way, strides=strides, padding=padding, precision=precision),
                                              x, kernel)[1](dy)
 
-    def apart(*values: jax.Array) -> Any:
-        dx, dkernel = gradients(xla_convolution)(*values)
-        return dx, lax.optimization_barrier(dkernel)
-
     on_cpu = gradients(pointwise) if is_pointwise(residuals[1], padding) else partial(
         canonical_gradients, strides=strides, padding=padding, precision=precision)
-    return lax.platform_dependent(*residuals, dy, cpu=on_cpu, tpu=apart, default=gradients(xla_convolution))
+    return lax.platform_dependent(*residuals, dy, cpu=on_cpu, default=gradients(xla_convolution))
 
 
 _convolve.defvjp(_convolve_forward, _convolve_backward)

@@ -13,17 +13,20 @@ import jax.numpy as jnp
 FIRST, REST = "first", "rest"
 
 
-def unstack(collection: Mapping[str, Any]) -> dict[str, Any]:
+def unstack(collection: Mapping[str, Any], most: int | None = None) -> dict[str, Any]:
     """Take the stages of a collection of variables apart: each becomes a list of its blocks, from the first on.
 
-    Of NumPy arrays the blocks are views, so that what is written into them is written into the stack.
+    With `most`, only those with at most so many blocks after the first. Of NumPy arrays the blocks are views, so that
+    what is written into them is written into the stack.
     """
-    return {name: blocks_of(module) if is_stage(name) else module for name, module in collection.items()}
+    stages = {name: blocks_of(module) for name, module in collection.items() if is_stage(name)}
+    apart = {name: blocks for name, blocks in stages.items() if most is None or len(blocks) - 1 <= most}
+    return {**collection, **apart}
 
 
 def stack(collection: Mapping[str, Any]) -> dict[str, Any]:
     """Undo `unstack`, also where blocks were added, removed or exchanged meanwhile."""
-    return {name: as_stage(module) if is_stage(name) else module for name, module in collection.items()}
+    return {name: as_stage(module) if isinstance(module, list) else module for name, module in collection.items()}
 
 
 def is_stage(name: str) -> bool:

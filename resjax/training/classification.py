@@ -22,9 +22,10 @@ from resjax.training import loop
 from resjax.training.images import TrainingImages, open_images
 from resjax.training.log import Line, Log, RunningMetrics
 from resjax.training.own import NOTHING, Callback, Own, network_of, prepared
+from resjax.training.packing import Form, form_for, one_by_one
 from resjax.training.restore import initialize_from, load_weights_for, needs_weights
 from resjax.training.run_directory import check_images, write_run
-from resjax.training.step import TrainState, add_batch_statistics, draw, initial_state, steps_for
+from resjax.training.step import TrainState, add_batch_statistics, draw, initial_state
 
 
 class Result(dict[str, Any]):
@@ -104,10 +105,22 @@ class Classification:
         """Open the batches of `steps`; the key of the data is copied, as the state's own is donated with it."""
         return self.images.inputs(jax.random.wrap_key_data(jnp.copy(jax.random.key_data(state.key))), steps)
 
-    def lower(self, count: int, state: TrainState, inputs: Any) -> Any:
+    @property
+    def form(self) -> Form:
+        """Return the form of the steps that suits the devices."""
+        return form_for(self.sharding.mesh.devices.flat[0].platform)
+
+    def pack(self, state: TrainState) -> TrainState:
+        """Lay a state out as the steps take it; blocks stay in their stacks for an optimizer of one's own."""
+        return self.form.pack(state, 0 if self.own.optimizer is not None else one_by_one(self.model))
+
+    def unpack(self, packed: TrainState) -> TrainState:
+        """Undo `pack`."""
+        return self.form.unpack(packed)
+
+    def lower(self, count: int, packed: TrainState, inputs: Any) -> Any:
         """Lower the program of `count` steps."""
-        steps = steps_for(self.sharding.mesh.devices.flat[0].platform)
-        return steps.lower(self.model, self.optimizer, self.images.batch, count, state, inputs)
+        return self.form.steps.lower(self.model, self.optimizer, self.images.batch, count, packed, inputs)
 
     def average(self, state: TrainState, heed: Callable[[], None]) -> TrainState:
         """Put averages over the next `precise_batch_norm_steps` batches in place of the moving ones (section 3.4)."""

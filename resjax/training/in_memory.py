@@ -30,7 +30,8 @@ from resjax.evaluation import ErrorRates, error_rates, log_probabilities
 from resjax.experiment import Data, Experiment
 from resjax.network import Classifier
 from resjax.training.optimizer import sgd
-from resjax.training.step import TrainState, draw, state_of, steps_for
+from resjax.training.packing import form_for, one_by_one
+from resjax.training.step import TrainState, draw, state_of
 
 permutation_of = jax.jit(permute, static_argnums=(2, 3))
 
@@ -139,5 +140,6 @@ def fit(experiment: Experiment, model: nn.Module, dataset: Dataset,
         variables, mean, key = jax.tree.map(jnp.copy, (begin.variables, begin.mean, begin.key))
         state = state_of(variables, optimizer, mean, key)
     ((_, inputs),) = images.calls(state.key, range(steps))
-    state, metrics = steps_for(jax.default_backend())(model, optimizer, images.batch, steps, state, inputs)
-    return state, np.asarray(metrics.loss / metrics.images)
+    form = form_for(jax.default_backend())
+    packed, metrics = form.steps(model, optimizer, images.batch, steps, form.pack(state, one_by_one(model)), inputs)
+    return form.unpack(packed), np.asarray(metrics.loss / metrics.images)

@@ -93,39 +93,41 @@ def make_steps(run: Run, state: TrainState, metrics: RunningMetrics) -> tuple[Tr
     if begun and begun % experiment.evaluate_steps == 0 and not measured(run, begun):
         with requests(held=False):
             measure(run, state)
-    with run.task.inputs(state, range(begun, experiment.steps)) as calls, run.log.training():
+    packed = run.task.pack(state)
+    with run.task.inputs(packed, range(begun, experiment.steps)) as calls, run.log.training():
         for count, inputs in watch.waits(calls):
             program = (count, jax.tree.structure(inputs), *(leaf.shape for leaf in jax.tree.leaves(inputs)))
             if program not in compiled:
                 with watch.stopped(), requests(held=step > begun):
-                    compiled[program] = compile_steps(run, step, count, state, inputs)
-            state, found = compiled[program](state, inputs)
+                    compiled[program] = compile_steps(run, step, count, packed, inputs)
+            packed, found = compiled[program](packed, inputs)
             if pending is not None:
                 metrics = add_metrics(run, step, metrics, pending, watch, None)
             step, pending = step + count, found
             stop = stop_request(step % experiment.log_steps == 0)
             if stop or any(step % steps == 0 for steps in pauses):
-                metrics, pending = add_metrics(run, step, metrics, pending, watch, state), None
+                metrics, pending = add_metrics(run, step, metrics, pending, watch, packed), None
                 if step < experiment.steps:
                     with watch.stopped():
-                        pause(run, state, metrics, stop)
-    return state, metrics if pending is None else add_metrics(run, step, metrics, pending, watch, state)
+                        pause(run, run.task.unpack(packed), metrics, stop)
+    metrics = metrics if pending is None else add_metrics(run, step, metrics, pending, watch, packed)
+    return run.task.unpack(packed), metrics
 
 
-def compile_steps(run: Run, step: int, count: int, state: TrainState, inputs: Any) -> Any:
+def compile_steps(run: Run, step: int, count: int, packed: TrainState, inputs: Any) -> Any:
     """Compile the program of `count` steps, and tell how long it took."""
     watch = Stopwatch()
     with run.log.doing("compiling"):
-        compiled = run.task.lower(count, state, inputs).compile()
+        compiled = run.task.lower(count, packed, inputs).compile()
     run.log.record({"step": step, "kind": "compile", "seconds": watch.lap()[0]})
     return compiled
 
 
 def add_metrics(run: Run, step: int, metrics: RunningMetrics, found: Any, watch: Stopwatch,
-                state: TrainState | None) -> RunningMetrics:
+                packed: TrainState | None) -> RunningMetrics:
     """Add what the call that ended at `step` has found, and tell it. Raises Diverged for a loss that is not finite.
 
-    The `state` is that of `step`, or None where the next call has it already.
+    The state, `packed`, is that of `step`, or None where the next call has it already.
     """
     found = jax.device_get(found)
     losses = np.atleast_1d(found.loss)
@@ -137,9 +139,9 @@ def add_metrics(run: Run, step: int, metrics: RunningMetrics, found: Any, watch:
     line = metrics.line(step, float(np.ravel(found.learning_rate)[-1]))
     if step % run.experiment.log_steps == 0 or step == run.experiment.steps:
         run.log.record(line)
-        if state is not None and run.task.watch:
+        if packed is not None and run.task.watch:
             with watch.stopped():
-                if told := run.task.watch(line, state):
+                if told := run.task.watch(line, run.task.unpack(packed)):
                     run.log.record({"step": step, "kind": "own", **told})
         return metrics.emptied()
     run.log.glance(line)

@@ -17,6 +17,7 @@ from flax import struct
 from jax import lax
 
 from resjax.data import Batch
+from resjax.models.stacking import stack
 from resjax.training.optimizer import learning_rate
 
 
@@ -40,7 +41,6 @@ class TrainState(struct.PyTreeNode):
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
-PARTS, MOST = ("params", "batch_stats", "opt_state"), 2**16
 MakeBatch = Callable[[TrainState, Any], Batch]  # pure: it lies inside the compiled step
 
 
@@ -94,10 +94,10 @@ class Metrics(NamedTuple):
 
 def train_step(model: nn.Module, optimizer: optax.GradientTransformationExtraArgs, state: TrainState,
                batch: Batch) -> tuple[TrainState, Metrics]:
-    """Descend once along the gradient of the mean cross-entropy."""
+    """Descend once along the gradient of the mean cross-entropy. Stages of the parameters may be taken apart."""
 
     def mean_loss(params: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array, Any]]:
-        logits, updated = model.apply({"params": params, "batch_stats": state.batch_stats}, batch.images,
+        logits, updated = model.apply({"params": stack(params), "batch_stats": state.batch_stats}, batch.images,
                                       train=True, mutable=["batch_stats"], rngs=dropout(state))
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
         wrong = logits.argmax(-1) != batch.labels
@@ -125,60 +125,6 @@ def train_steps(model: nn.Module, optimizer: optax.GradientTransformationExtraAr
         return train_step(model, optimizer, state, make_batch(state, inputs))
 
     return repeated(step, state, count)
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=4)
-def packed_train_steps(model: nn.Module, optimizer: optax.GradientTransformationExtraArgs, make_batch: MakeBatch,
-                       count: int, state: TrainState, inputs: Any) -> tuple[TrainState, Metrics]:
-    """Make the same steps for an accelerator, which updates in one kernel what lies in one array.
-
-    From one step to the next the many small arrays of a state, batch norm's, go as a few long ones.
-    """
-
-    def step(carry: TrainState, _: None) -> tuple[TrainState, Metrics]:
-        here = unpack(carry, state)
-        after, metrics = train_step(model, optimizer, here, make_batch(here, inputs))
-        return pack(after), metrics
-
-    packed, metrics = repeated(step, pack(state), count)
-    return unpack(packed, state), metrics
-
-
-def steps_for(platform: str) -> Any:
-    """Return the form of the steps that suits a platform: on CPU nothing is won, and sums would round differently."""
-    return train_steps if platform == "cpu" else packed_train_steps
-
-
-def pack(state: TrainState) -> TrainState:
-    """Put the small leaves of parameters, batch statistics and optimiser state into one vector each."""
-
-    def one(tree: Any) -> tuple[jax.Array, list[jax.Array]]:
-        leaves = jax.tree.leaves(tree)
-        small = [leaf.ravel() for leaf in leaves if is_small(leaf)]
-        return jnp.concatenate([jnp.zeros(0), *small]), [leaf for leaf in leaves if not is_small(leaf)]
-
-    packed: TrainState = state.replace(**{part: one(getattr(state, part)) for part in PARTS})
-    return packed
-
-
-def unpack(packed: TrainState, like: TrainState) -> TrainState:
-    """Undo `pack` of a state whose shapes are those of another."""
-
-    def one(parts: tuple[jax.Array, list[jax.Array]], tree: Any) -> Any:
-        (vector, large), place = (parts[0], iter(parts[1])), 0
-        leaves, structure = jax.tree.flatten(tree)
-        for number, leaf in enumerate(leaves):
-            leaves[number] = vector[place:place + leaf.size].reshape(leaf.shape) if is_small(leaf) else next(large)
-            place += leaf.size * is_small(leaf)
-        return jax.tree.unflatten(structure, leaves)
-
-    state: TrainState = packed.replace(**{part: one(getattr(packed, part), getattr(like, part)) for part in PARTS})
-    return state
-
-
-def is_small(leaf: jax.Array) -> bool:
-    """Say whether a leaf is batch norm's, or as small: a vector, or a stack of vectors."""
-    return leaf.ndim in (1, 2) and leaf.size <= MOST and leaf.dtype == jnp.float32
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=4)

@@ -32,8 +32,16 @@ class Task(Protocol):
         """Open the calls that make up `steps`: for each the number of steps that it makes, and its inputs."""
         ...
 
-    def lower(self, count: int, state: TrainState, inputs: Any) -> Any:
-        """Lower the program of `count` steps: (state, inputs) to the state after them and their metrics."""
+    def pack(self, state: TrainState) -> TrainState:
+        """Lay a state out as the steps take and return it."""
+        ...
+
+    def unpack(self, packed: TrainState) -> TrainState:
+        """Undo `pack`; what it returns is gone with the next steps."""
+        ...
+
+    def lower(self, count: int, packed: TrainState, inputs: Any) -> Any:
+        """Lower the program of `count` steps: (packed, inputs) to the packed state after them and their metrics."""
         ...
 
     def average(self, state: TrainState, heed: Callable[[], None]) -> TrainState:
