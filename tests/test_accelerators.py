@@ -253,4 +253,4 @@ def test_the_audit_stays_within_its_bars():
     assert audit["h100"]["resnet20"]["kernels"] <= 300
     if "v5e" in audit:
         ours, stock = (audit["v5e"][name] for name in ("resnet50", "stock_resnet50"))
-        assert ours["compiler_bytes"] <= 1.015 * stock["compiler_bytes"]  # the bar is 1.0, and not met
+        assert ours["compiler_bytes"] <= stock["compiler_bytes"]
