@@ -2,6 +2,7 @@
 
 import ast
 from graphlib import TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,9 @@ def test_only_the_command_line_and_what_tells_of_progress_print():
         isinstance(node, ast.Name) and node.id == "print" for node in ast.walk(ast.parse(file.read_text())))}
     others = {module for module in printing if room(module) not in ("commands", "command_line", "terminal")}
     assert others <= {"weights.hdf5_layout"}  # which is a program of its own
+
+
+@pytest.mark.parametrize("package", ["resjax", "resjax.detection"])
+def test_every_public_name_is_where_it_is_looked_for(package):
+    module = import_module(package)
+    assert [name for name in module.__all__ if not hasattr(module, name)] == []

@@ -16,8 +16,8 @@ __all__ = ["Detection", "Detector", "FasterRCNN", "Found", "Inference", "Samplin
 HOMES = {  # imported when they are used, so that runs are listed at once
     "average_precision": ("Found", "average_precisions", "mean_average_precision"),
     "config": ("Detection", "Detector", "Inference", "Sampling", "Scenery"),
-    "evaluate": ("TrainedDetector", "find_all"), "networks": ("FasterRCNN",),
-    "restore": ("restore_detector",), "train": ("train_detector",)}
+    "evaluate": ("TrainedDetector", "find_all", "restore_detector"), "networks": ("FasterRCNN",),
+    "train": ("train_detector",)}
 
 
 def __getattr__(name: str) -> Any:
