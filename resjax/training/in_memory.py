@@ -141,5 +141,6 @@ def fit(experiment: Experiment, model: nn.Module, dataset: Dataset,
         state = state_of(variables, optimizer, mean, key)
     ((_, inputs),) = images.calls(state.key, range(steps))
     form = form_for(jax.default_backend())
-    packed, metrics = form.steps(model, optimizer, images.batch, steps, form.pack(state, one_by_one(model)), inputs)
-    return form.unpack(packed), np.asarray(metrics.loss / metrics.images)
+    state = form.pack(state, one_by_one(model))
+    state, metrics = form.steps(model, optimizer, images.batch, steps, state, inputs)
+    return form.unpack(state), np.asarray(metrics.loss / metrics.images)

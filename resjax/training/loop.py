@@ -54,6 +54,7 @@ def train(experiment: Recipe, run_directory: Path, open_task: Callable[[Sequence
                 state, metrics, averaged = restore_or_start(run)
             if not averaged:
                 with requests(held=True):
+                    state = task.pack(state)
                     state, metrics = make_steps(run, state, metrics)
                     state = task.average(state, lambda: heed_stop(run, state, metrics))
                     keep(run, state, metrics, averaged=True)
@@ -80,20 +81,19 @@ def restore_or_start(run: Run) -> tuple[TrainState, RunningMetrics, bool]:
     return state, run.task.metrics(**meta.get("window", {})), averaged
 
 
-def make_steps(run: Run, state: TrainState, metrics: RunningMetrics) -> tuple[TrainState, RunningMetrics]:
-    """Make the steps that are left; log, measure, save and stop on the way.
+def make_steps(run: Run, packed: TrainState, metrics: RunningMetrics) -> tuple[TrainState, RunningMetrics]:
+    """Make the steps that are left, from a packed state; log, measure, save and stop on the way.
 
     The metrics of a call are fetched when the next one is under way, so that the devices never wait for the host.
     """
-    experiment, begun = run.experiment, int(state.step)
+    experiment, begun = run.experiment, int(packed.step)
     step, pending, compiled, watch = begun, None, {}, Stopwatch()
     pauses = [experiment.evaluate_steps, experiment.checkpoint_steps] + [experiment.log_steps] * bool(run.task.watch)
     if begun == experiment.steps:
-        return state, metrics
+        return run.task.unpack(packed), metrics
     if begun and begun % experiment.evaluate_steps == 0 and not measured(run, begun):
         with requests(held=False):
-            measure(run, state)
-    packed = run.task.pack(state)
+            measure(run, run.task.unpack(packed))
     with run.task.inputs(packed, range(begun, experiment.steps)) as calls, run.log.training():
         for count, inputs in watch.waits(calls):
             program = (count, jax.tree.structure(inputs), *(leaf.shape for leaf in jax.tree.leaves(inputs)))

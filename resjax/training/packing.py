@@ -64,7 +64,7 @@ def pack(state: TrainState, most: int) -> TrainState:
 
 @jax.jit
 def unpack(state: TrainState) -> TrainState:
-    """Undo `pack`. What it returns may be the same buffers: use it before the next steps, or copy it."""
+    """Undo `pack`. What it returns may lie where the packed state does: use it before the next steps, or copy it."""
     return as_parameters(unpacked(state), stack)
 
 
