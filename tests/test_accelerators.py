@@ -220,6 +220,16 @@ def test_the_gradients_of_a_convolution_are_the_same_on_every_platform(platform,
 
 
 
+def test_what_is_summed_on_the_chip_is_sent_all_the_same():
+    (found,) = read_kernels("""HloModule sums
+ENTRY %main (n: f32[256,128]) -> f32[256,128] {
+  %n = f32[256,128]{1,0:T(8,128)S(1)} parameter(0)
+  ROOT %all-reduce = f32[256,128]{1,0:T(8,128)S(1)} all-reduce(%n), replica_groups={}, to_apply=%add
+}
+""")
+    assert (found.kind, found.bytes, found.sent) == ("collective", 0, 4 * 256 * 128)
+
+
 @pytest.mark.parametrize(("name", "count"), [("h100", 1), ("h100", 8), ("v5e", 1)])
 def test_the_cifar_step_compiles(name, count, small):
     """On eight GPUs one sum of the gradients a step, of the parameters' bytes and those of the batch statistics."""

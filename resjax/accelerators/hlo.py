@@ -26,9 +26,14 @@ class Shape(NamedTuple):
         return math.prod(self.dimensions)
 
     @property
+    def size(self) -> int:
+        """Count the bytes wherever it lies, without the padding of tiles."""
+        return -(-self.elements * BITS.get(self.kind, 0) // 8)
+
+    @property
     def bytes(self) -> int:
-        """Count the bytes in the device's main memory, without the padding of tiles."""
-        return -(-self.elements * BITS.get(self.kind, 0) // 8) if self.in_memory else 0
+        """Count the bytes in the device's main memory."""
+        return self.size if self.in_memory else 0
 
 
 class Instruction(NamedTuple):

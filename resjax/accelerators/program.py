@@ -97,7 +97,8 @@ def kernel(module: Module, table: dict[str, Instruction], instruction: Instructi
     macs = sum(multiply_adds(body, inner) for inner in body.values()) + multiply_adds(table, instruction)
     moved = bytes_moved(table, instruction, body)
     kind = kind_of(instruction, {opcode, *(inner.opcode for inner in body.values())}, macs, moved)
-    sent = sum(table[name].bytes for name in instruction.operands) if opcode in COLLECTIVES else 0
+    sent = (sum(shape.size for name in instruction.operands for shape in table[name].shapes)
+            if opcode in COLLECTIVES else 0)
     return Kernel(instruction.name, kind, moved, macs, times, sent)
 
 
