@@ -106,6 +106,7 @@ def region_targets(key: jax.Array, proposals: jax.Array, valid: jax.Array, objec
     return RegionTargets(regions, labels, jnp.where(chosen[places][:, None], deltas / jnp.array(rules.deviations), 0),
                          filled)
 
+
 def smooth_l1(difference: jax.Array, beta: float) -> jax.Array:
     """d^2 / (2 beta) where |d| < beta, else |d| - beta / 2 (Girshick 2015, equation 3, where beta is 1)."""
     size = jnp.abs(difference)

@@ -19,9 +19,8 @@ def unstack(collection: Mapping[str, Any], most: int | None = None) -> dict[str,
     With `most`, only those with at most so many blocks after the first. Of NumPy arrays the blocks are views, so that
     what is written into them is written into the stack.
     """
-    stages = {name: blocks_of(module) for name, module in collection.items() if is_stage(name)}
-    apart = {name: blocks for name, blocks in stages.items() if most is None or len(blocks) - 1 <= most}
-    return {**collection, **apart}
+    return {name: blocks_of(module) if is_stage(name) and (most is None or stacked(module) <= most) else module
+            for name, module in collection.items()}
 
 
 def stack(collection: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,9 +35,12 @@ def is_stage(name: str) -> bool:
 
 def blocks_of(stage: Mapping[str, Any]) -> list[Any]:
     """List the blocks of a stage."""
-    rest = stage.get(REST, {})
-    count = len(jax.tree.leaves(rest)[0]) if rest else 0
-    return [stage[FIRST], *(jax.tree.map(lambda x, i=i: x[i], rest) for i in range(count))]
+    return [stage[FIRST], *(jax.tree.map(lambda x, i=i: x[i], stage[REST]) for i in range(stacked(stage)))]
+
+
+def stacked(stage: Mapping[str, Any]) -> int:
+    """Count the blocks of a stage after its first."""
+    return len(jax.tree.leaves(stage[REST])[0]) if stage.get(REST) else 0
 
 
 def as_stage(blocks: list[Any]) -> dict[str, Any]:
