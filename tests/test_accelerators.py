@@ -11,7 +11,7 @@ import pytest
 from flax import linen as nn
 from jax import lax
 
-from resjax.accelerators.compile import Compiled, programs_of_run, target_devices
+from resjax.accelerators.compile import Compiled, compile_program, programs_of_run, target_devices
 from resjax.accelerators.devices import DEVICES, find_device
 from resjax.accelerators.hlo import parse
 from resjax.accelerators.plan import figures
@@ -219,6 +219,23 @@ def test_the_gradients_of_a_convolution_are_the_same_on_every_platform(platform,
         np.testing.assert_allclose(one, other, atol=1e-5)
 
 
+def test_a_slice_that_is_brought_onto_the_chip_is_read():
+    """Written down by XLA's flags, where elements of tuples have names of their own."""
+    (made, found) = read_kernels("""HloModule slices
+%slicing (p: f32[8,128]) -> f32[2,128] {
+  %p = f32[8,128]{1,0:T(8,128)} parameter(0)
+  ROOT %slice.1 = f32[2,128]{1,0:T(2,128)S(1)} slice(%p), slice={[0:2], [0:128]}
+}
+ENTRY %main (n: f32[8,128]) -> f32[2,128] {
+  %n = f32[8,128]{1,0:T(8,128)} parameter(0)
+  %custom = (f32[8,128]{1,0:T(8,128)}, f32[16,128]{1,0:T(8,128)S(1)}) custom-call(%n), custom_call_target="halve"
+  %slice-start = ((f32[8,128]{1,0}), f32[2,128]{1,0:S(1)}, s32[]{:S(2)}) async-start(%custom#0), calls=%slicing
+  ROOT %slice-done = f32[2,128]{1,0:T(2,128)S(1)} async-done(%slice-start)
+}
+""")
+    assert made.bytes == 2 * 4 * 8 * 128
+    assert found.bytes == 4 * 2 * 128
+
 
 def test_what_is_summed_on_the_chip_is_sent_all_the_same():
     (found,) = read_kernels("""HloModule sums
@@ -239,7 +256,7 @@ def test_the_cifar_step_compiles(name, count, small):
         pytest.skip(str(error))
     experiment = small(batch_size=16 * count)
     kind, program = next(programs_of_run(experiment, devices))
-    read = figures(program(), DEVICES[name], "float32", count, 1)
+    read = figures(compile_program(program), DEVICES[name], "float32", count, 1)
     assert kind == "train"
     assert read.kernels > 50
     macs = 3 * 16 * count_macs(experiment.architecture.model(10), (8, 8, 1))  # forward, and two gradients

@@ -6,9 +6,9 @@ import math
 import pytest
 from test_accelerators import LOOP
 
+from resjax.accelerators import apart, run
 from resjax.accelerators import compile as compilers
-from resjax.accelerators import run
-from resjax.accelerators.compile import Compiled, largest_batch
+from resjax.accelerators.compile import Compiled, Program, largest_batch
 from resjax.commands.plan import lines, plan
 from resjax.errors import BadInput
 from resjax.experiment_files import find
@@ -52,13 +52,17 @@ def compiled(monkeypatch):
     """Stand in for the compilers, with programs that need 40 bytes an image."""
     batches = []
 
-    def stand_in(experiment, devices):
+    def programs(experiment, devices):
         batches.append(experiment.batch_size)
         for kind in ("train", "statistics", "evaluate"):
-            yield kind, lambda: Compiled(LOOP, 2, 10, 20, 40 * experiment.batch_size, 0.5)
+            yield kind, Program(lambda: None, 2)
 
-    monkeypatch.setattr(run, "target_devices", lambda device, count, hosts: range(count))
-    monkeypatch.setattr(run, "programs_of_run", stand_in)
+    def stand_in(job, name, program, stop):
+        return Compiled(LOOP, program.steps, 10, 20, 40 * job.run.batch_size, 0.5)
+
+    monkeypatch.setattr(apart, "target_devices", lambda device, count, hosts: range(count))
+    monkeypatch.setattr(run, "programs_of_run", programs)
+    monkeypatch.setattr(run, "compile_apart", stand_in)
     return batches
 
 

@@ -22,7 +22,7 @@ from flax import linen as nn
 from jax.sharding import NamedSharding
 
 from resjax import Architecture, Optimizer
-from resjax.accelerators.compile import compile_program, prepare, shaped, target_devices
+from resjax.accelerators.compile import Program, compile_program, prepare, shaped, target_devices
 from resjax.accelerators.devices import find_device
 from resjax.accelerators.plan import figures
 from resjax.accelerators.run import installed
@@ -128,7 +128,7 @@ def main(only: Literal["h100", "v5e"] | None = None, task: str | None = None) ->
                 continue
             work = listed[key]
             spread = batch_sharding(target_devices(device, 1))
-            compiled = compile_program(lower(key, work, spread), work.steps)
+            compiled = compile_program(Program(lower(key, work, spread), work.steps))
             read = figures(compiled, device, work.precision, 1, 1)
             found.setdefault(name, {})[key] = {"batch": work.batch, "precision": work.precision,
                                                "versions": installed(), **dataclasses.asdict(read)}

@@ -56,7 +56,7 @@ def measure(case: Case) -> dict[str, Any]:
     """Compile the step of a case and read what matters here."""
     import jax
 
-    from resjax.accelerators.compile import prepare, programs_of_run, target_devices
+    from resjax.accelerators.compile import compile_program, prepare, programs_of_run, target_devices
     from resjax.accelerators.devices import find_device
     from resjax.accelerators.plan import figures
     from resjax.accelerators.run import installed
@@ -70,7 +70,7 @@ def measure(case: Case) -> dict[str, Any]:
     run = replace(run, architecture=architecture, batch_size=images * case.devices, log_steps=1)
     device = find_device(case.device)
     _, program = next(programs_of_run(run, target_devices(device, case.devices, case.hosts)))
-    read = figures(program(), device, case.precision, case.devices, case.hosts)
+    read = figures(compile_program(program), device, case.precision, case.devices, case.hosts)
     sample = jax.ShapeDtypeStruct((1, *image_shape(run.data)), "float32")
     shapes = jax.eval_shape(architecture.model(10 if file == "cifar10" else 1000).init, jax.random.key(0), sample)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -31,7 +30,8 @@ from resjax.training.streaming import StreamedBatch, StreamedInputs
 PLUGINS = {"cuda": (("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13"), "pip install 'jax[cuda12]'"),
            "tpu": (("libtpu",), "pip install 'jax[tpu]'")}
 HERE = {"JAX_PLATFORMS": "cpu", "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1", "TPU_SKIP_MDS_QUERY": "1",
-        "TF_CPP_MIN_LOG_LEVEL": "3", "TPU_STDERR_LOG_LEVEL": "3", "TPU_MIN_LOG_LEVEL": "3"}
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "TPU_STDERR_LOG_LEVEL": "3",
+        "TPU_MIN_LOG_LEVEL": "3"}
 
 
 class ImageSet(NamedTuple):
@@ -69,7 +69,15 @@ class Compiled:
     """How often a loop is taken to run that runs as often as its data ask for."""
 
 
-Programs = Iterator[tuple[str, Callable[[], Compiled]]]
+class Program(NamedTuple):
+    """What lowers a program to be compiled; `steps` and `rounds` are those of `Compiled`."""
+
+    lower: Callable[[], Any]
+    steps: int
+    rounds: int | None = None
+
+
+Programs = Iterator[tuple[str, Program]]
 
 
 class DoesNotFit(Exception):
@@ -126,20 +134,21 @@ def slice_of(device: Device, count: int) -> list[jax.Device]:
     return list(described.devices)[:count]
 
 
-def compile_program(lower: Callable[[], Any], steps: int, rounds: int | None = None) -> Compiled:
+def compile_program(program: Program) -> Compiled:
     """Lower and compile a program. Raises DoesNotFit where the compiler refuses it for its memory."""
     start = time.perf_counter()
     try:
-        compiled = lower().compile()
+        compiled = program.lower().compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" in str(error):
             raise DoesNotFit(str(error)) from None
         raise
     memory = compiled.memory_analysis()
     beside = memory.output_size_in_bytes - memory.alias_size_in_bytes + memory.temp_size_in_bytes
-    return Compiled(compiled.as_text(), steps, memory.argument_size_in_bytes, memory.temp_size_in_bytes,
+    return Compiled(compiled.as_text(), program.steps, memory.argument_size_in_bytes, memory.temp_size_in_bytes,
                     memory.argument_size_in_bytes + beside + memory.generated_code_size_in_bytes,
-                    time.perf_counter() - start, (compiled.cost_analysis() or {}).get("bytes accessed"), rounds)
+                    time.perf_counter() - start, (compiled.cost_analysis() or {}).get("bytes accessed"),
+                    program.rounds)
 
 
 def shaped(tree: Any, sharding: Sharding) -> Any:
@@ -148,9 +157,7 @@ def shaped(tree: Any, sharding: Sharding) -> Any:
 
 
 def programs_of_run(experiment: Experiment, devices: Sequence[jax.Device]) -> Programs:
-    """Return what compiles what a run runs, as it runs it: "train", "statistics" where it has that phase, and
-    "evaluate".
-    """
+    """Return the programs of a run: "train", "statistics" where it has that phase, and "evaluate"."""
     spread = batch_sharding(devices)
     whole = replicated(spread)
     counts = image_set(experiment.data)
@@ -161,22 +168,18 @@ def programs_of_run(experiment: Experiment, devices: Sequence[jax.Device]) -> Pr
     make_batch, inputs, steps = training_inputs(experiment, spread, counts)
     form = form_for(devices[0].platform)
     packed = shaped(jax.eval_shape(lambda: form.pack(state, one_by_one(model))), whole)
-    yield "train", partial(
-        compile_program, lambda: form.steps.lower(model, optimizer, make_batch, steps, packed, inputs), steps)
+    yield "train", Program(lambda: form.steps.lower(model, optimizer, make_batch, steps, packed, inputs), steps)
     if experiment.precise_batch_norm_steps and not experiment.architecture.frozen_batch_norm:
-        yield "statistics", partial(
-            compile_program,
+        yield "statistics", Program(
             lambda: add_batch_statistics.lower(model, make_batch, steps, state, state.batch_stats, inputs), steps)
     images = jax.ShapeDtypeStruct((experiment.batch_size, 1, *mean.shape), jnp.uint8, sharding=spread)
     if isinstance(experiment.data, Data):
         test = shaped(images_of(counts.test, mean.shape), whole)
         places = jax.ShapeDtypeStruct((experiment.batch_size,), jnp.int32, sharding=whole)
-        yield "evaluate", partial(
-            compile_program,
+        yield "evaluate", Program(
             lambda: at_places.lower(model, spread, state.variables, preprocessing, test.pixels, places), 1)
     else:
-        yield "evaluate", partial(
-            compile_program, lambda: look.lower(model, spread, state.variables, preprocessing, images), 1)
+        yield "evaluate", Program(lambda: look.lower(model, spread, state.variables, preprocessing, images), 1)
 
 
 def training_inputs(experiment: Experiment, spread: Any, counts: ImageSet) -> tuple[Any, Any, int]:

@@ -1,4 +1,6 @@
-"""The text of a compiled program (HLO, as `compiled.as_text()` prints it), taken apart into instructions."""
+"""The text of a compiled program (HLO, as `compiled.as_text()` or XLA's flags print it), taken apart into
+instructions.
+"""
 
 import math
 import re
@@ -76,10 +78,17 @@ def parse(text: str) -> Module:
         elif line.startswith("}"):
             current = None
         elif instruction := parse_instruction(line):
+            current |= {name: element(current, name) for name in instruction.operands if "#" in name}
             current[instruction.name] = instruction
     if not entry:
         raise ValueError("the text is of no compiled program: it has no entry computation")
     return Module(computations, entry)
+
+
+def element(computation: dict[str, Instruction], name: str) -> Instruction:
+    """Return what takes an element out of a tuple; a program that XLA writes down names it `fusion.1#0`."""
+    whole, _, place = name.partition("#")
+    return Instruction(name, (computation[whole].shapes[int(place)],), "get-tuple-element", (whole,), "", False)
 
 
 def parse_instruction(line: str) -> Instruction | None:

@@ -121,14 +121,13 @@ def bytes_moved(table: dict[str, Instruction], instruction: Instruction, body: d
     """Count what a kernel reads and writes in the device's memory."""
     operands = [table[name] for name in instruction.operands]
     if instruction.opcode in SLICES:
-        return 2 * instruction.bytes
+        return sliced(operands[0].shapes[0], instruction.shapes[0])
     if instruction.opcode == "dynamic-update-slice":
         return 2 * operands[1].bytes
     if instruction.opcode == "copy-start":  # its result: what is written, what is read, and a token
         return instruction.shapes[0].bytes + operands[0].bytes
     if instruction.opcode == "slice-start":  # its result: what it reads from, what is written, and a token
-        written = instruction.shapes[1]
-        return written.bytes + written._replace(in_memory=operands[0].shapes[0].in_memory).bytes
+        return sliced(operands[0].shapes[0], instruction.shapes[1])
     if instruction.opcode.endswith("-start") and not body:
         return 2 * sum(operand.bytes for operand in operands)
     if not body:
@@ -138,6 +137,11 @@ def bytes_moved(table: dict[str, Instruction], instruction: Instruction, body: d
     read = sum(min(operand.bytes, bytes_read(body, parameters[place].name)) if place in parameters else 0
                for place, operand in enumerate(operands))
     return read + bytes_written(body, instruction)
+
+
+def sliced(whole: Shape, part: Shape) -> int:
+    """Count what is read of an array, where that lies, and written as a part of it."""
+    return part._replace(in_memory=whole.in_memory).bytes + part.bytes
 
 
 def is_workspace(instruction: Instruction, shape: Shape) -> bool:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import threading
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,17 +16,17 @@ from typing import Any
 import jax
 
 import resjax
+from resjax.accelerators.apart import Job, compile_apart
 from resjax.accelerators.compile import (
     SETS,
-    Compiled,
     DoesNotFit,
+    Program,
     Programs,
     image_set,
     largest_batch,
     programs_of_run,
-    target_devices,
 )
-from resjax.accelerators.devices import GIB, Device, find_device
+from resjax.accelerators.devices import GIB, find_device
 from resjax.accelerators.plan import Figures, figures, hours, summary, usable_memory
 from resjax.errors import BadInput, check
 from resjax.experiment import Experiment
@@ -47,7 +48,7 @@ class Workload:
     ghost_batch_size: tuple[str, int]
     """The images that a batch is made of in groups, after the name of the field that says so."""
     programs: Callable[[Any, Sequence[jax.Device]], Programs]
-    """What compiles the programs of such a run for devices, "train" first."""
+    """The programs of such a run for devices, "train" first; a function of a module, as other processes call it."""
     hours: Callable[[dict[str, Figures]], dict[str, float]]
     assumptions: tuple[str, ...]
 
@@ -77,18 +78,18 @@ def plan_workload(work: Workload, name: str, count: int = 1, hosts: int = 1) -> 
     kept = cache_directory() / "plans" / f"{fingerprint(work.run, name, count, hosts)}.json"
     plan = read_kept(kept)
     if plan is None:
-        plan = json.loads(json.dumps(answer(work, device, target_devices(device, count, hosts), hosts)))
+        plan = json.loads(json.dumps(answer(work, Job(work.programs, work.run, device, count, hosts))))
         keep(kept, plan)
     check(TOO_LARGE not in plan, plan.get(TOO_LARGE, ""))
     return plan
 
 
-def answer(work: Workload, device: Device, devices: Sequence[jax.Device], hosts: int) -> dict[str, Any]:
+def answer(work: Workload, job: Job) -> dict[str, Any]:
     """Plan a run, or say that it does not fit and what does: to find that out takes as long, so it is kept too."""
     try:
-        return compile_plan(work, device, devices, hosts)
+        return compile_plan(work, job)
     except DoesNotFit as error:
-        return {TOO_LARGE: too_large(work, device, devices, str(error))}
+        return {TOO_LARGE: too_large(work, job, str(error))}
 
 
 def read_kept(file: Path) -> dict[str, Any] | None:
@@ -118,42 +119,46 @@ def seal(plan: Any) -> str:
     return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
 
 
-def compile_plan(work: Workload, device: Device, devices: Sequence[jax.Device], hosts: int) -> dict[str, Any]:
+def compile_plan(work: Workload, job: Job) -> dict[str, Any]:
     """Compile a run's programs and read them. Raises DoesNotFit where the device's memory is too small for one."""
-    def read(program: Callable[[], Compiled]) -> Figures:
-        found = figures(program(), device, work.precision, len(devices), hosts)
-        if found.peak_bytes > usable_memory(device):
-            raise DoesNotFit(f"it needs {found.peak_bytes / GIB:.1f} GiB")
-        return found
-
-    start, pool = time.perf_counter(), ThreadPoolExecutor(TOGETHER)
+    start, stop, pool = time.perf_counter(), threading.Event(), ThreadPoolExecutor(TOGETHER)
     try:
-        waited = {name: pool.submit(read, program) for name, program in work.programs(work.run, devices)}
+        waited = {name: pool.submit(read, work, job, name, program, stop) for name, program in job.all().items()}
         found = {name: future.result() for name, future in waited.items()}
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-    return summary(work.run, device, len(devices), hosts, found, work.hours(found)) | {
+        stop.set()
+        pool.shutdown(cancel_futures=True)
+    return summary(work.run, job.device, job.count, job.hosts, found, work.hours(found)) | {
         "compile_seconds": round(time.perf_counter() - start, 1), "precision": work.precision,
         "assumptions": list(work.assumptions), "versions": installed(),
         "programs": {name: asdict(program) for name, program in found.items()}}
 
 
-def too_large(work: Workload, device: Device, devices: Sequence[jax.Device], reason: str) -> str:
+def read(work: Workload, job: Job, name: str, program: Program, stop: threading.Event) -> Figures:
+    """Compile one program and read it. Raises DoesNotFit where the device's memory is too small for it."""
+    found = figures(compile_apart(job, name, program, stop), job.device, work.precision, job.count, job.hosts)
+    if found.peak_bytes > usable_memory(job.device):
+        raise DoesNotFit(f"it needs {found.peak_bytes / GIB:.1f} GiB")
+    return found
+
+
+def too_large(work: Workload, job: Job, reason: str) -> str:
     """Say that a run does not fit, and which batch would."""
     field, ghosts = work.ghost_batch_size
-    unit = math.lcm(ghosts, len(devices))
+    unit = math.lcm(ghosts, job.count)
 
     def fits(batch: int) -> bool:
+        smaller = replace(job, run=replace(work.run, batch_size=batch))
         try:
-            _, train = next(work.programs(replace(work.run, batch_size=batch), devices))
-            return train().peak_bytes <= usable_memory(device)
+            read(work, smaller, "train", smaller.all()["train"], threading.Event())
         except DoesNotFit:
             return False
+        return True
 
     largest = largest_batch(fits, unit, work.run.batch_size)
     advice = (f"the largest batch that does is {largest} (--batch-size {largest})" if largest else
-              f"nor does a batch of {unit}, the smallest that {len(devices)} devices and {field} allow")
-    room = f"the {usable_memory(device) / GIB:.0f} GiB that JAX has of each {device.title}"
+              f"nor does a batch of {unit}, the smallest that {job.count} devices and {field} allow")
+    room = f"the {usable_memory(job.device) / GIB:.0f} GiB that JAX has of each {job.device.title}"
     return (f"{work.run.name} with batch-size {work.run.batch_size} does not fit into {room}: "
             f"{reason.splitlines()[0][:200]}; {advice}")
 

@@ -141,6 +141,8 @@ def lines(name: str, found: dict[str, Any]) -> Iterator[str]:
            + ", ".join(f"{kind} {hours:.2f}" for kind, hours in found["hours"].items())
            + f"), {found['device_hours']:.1f} device-hours; {100 * found['memory_share']:.0f} % of the memory.")
     yield f"Sources: {device.source}. Memory and programs are XLA's own; times are bounds, no device was measured."
+    if device.platform == "tpu":
+        yield "Compiled until program and memory were settled: the machine code of the kernels was not made."
     if device.launch:
         yield f"Assumed: a kernel takes at least {1e6 * device.launch:.0f} us."
     yield from found["assumptions"]

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from resjax.accelerators.compile import Programs, compile_program, shaped
+from resjax.accelerators.compile import Program, Programs, shaped
 from resjax.accelerators.plan import Figures
 from resjax.accelerators.run import Workload
 from resjax.detection.config import Detection
@@ -54,8 +54,8 @@ def classes_of(detection: Detection) -> int:
 
 
 def programs_of_detector(detection: Detection, devices: Sequence[jax.Device]) -> Programs:
-    """Return what compiles what a run runs, as it runs it: "train" and "detect" for images of the largest padded size,
-    then for those of up to 4:3.
+    """Return the programs of a run: "train" and "detect" for images of the largest padded size, then for those of up to
+    4:3.
     """
     spread = batch_sharding(devices)
     whole = replicated(spread)
@@ -67,10 +67,10 @@ def programs_of_detector(detection: Detection, devices: Sequence[jax.Device]) ->
     for size in dict.fromkeys((large, common)):
         batch: Any = shaped(described(detection.batch_size, size), spread)
         name = "" if size == large else f" {size[0]}x{size[1]}"
-        yield f"train{name}", partial(compile_program, partial(update.lower, state, Lesson(batch, phase)), 1, ROUNDS)
+        yield f"train{name}", Program(partial(update.lower, state, Lesson(batch, phase)), 1, ROUNDS)
         pyramid: Any = shaped(described_pyramid(detection, size), spread)
         look = partial(detections.lower, model, detection, state.variables, state.mean, pyramid)
-        yield f"detect{name}", partial(compile_program, look, 1, ROUNDS)
+        yield f"detect{name}", Program(look, 1, ROUNDS)
 
 
 def first_state(detection: Detection) -> Any:
