@@ -4,9 +4,10 @@
 
 ResNet-20 on CIFAR-10's 32x32 at batch 128; or ResNet-50 (stride in the 3x3, as torchvision's) on 224x224, at batch 16
 on CPU, at batch 256 in bfloat16 on an accelerator. Prints one JSON line: milliseconds a step (medians), ratios, images
-a second, compile seconds, memory. For ResNet-20 the same with the blocks in a loop, and with four steps in a loop, as
-training runs, stand beside it. Both nets have batch norm over the whole batch; PyTorch's is timed in its better layout,
-on GPU under `torch.compile` with CUDA graphs (and autocast to bfloat16 for ResNet-50), TF32 as both have it by default.
+a second, compile seconds, memory; on a GPU that `resjax plan` knows also what it says of each of our programs at best.
+For ResNet-20 the same with the blocks in a loop, and with many steps in a loop, as training runs, stand beside it. Both
+nets have batch norm over the whole batch; PyTorch's is timed in its better layout, on GPU under `torch.compile` with
+CUDA graphs (and autocast to bfloat16 for ResNet-50), TF32 as both have it by default.
 """
 
 import json
@@ -21,15 +22,17 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import tyro
-from jax import lax
 
 from resjax import Architecture, Optimizer
+from resjax.accelerators.compile import Compiled
+from resjax.accelerators.devices import Device, find_device
+from resjax.accelerators.plan import figures
 from resjax.analysis import count_macs
 from resjax.data import Batch
-from resjax.training import initial_state, sgd, train_step
+from resjax.training import TrainState, initial_state, sgd
+from resjax.training.packing import form_for, one_by_one
 
-LOOP = 4  # steps in the loop over steps
-PEAKS = {"NVIDIA H100 80GB HBM3": 989e12, "NVIDIA H200": 989e12, "NVIDIA A100-SXM4-80GB": 312e12}  # bfloat16, dense
+KINDS = {"NVIDIA H100 80GB HBM3": "h100", "NVIDIA H200": "h200", "NVIDIA A100-SXM4-80GB": "a100"}
 
 
 class Task(NamedTuple):
@@ -51,20 +54,23 @@ def task(net: str, gpu: bool) -> Task:
                              precision="bfloat16" if gpu else "float32"), batch, 224, 1000)
 
 
-def ours(task: Task, steps: int) -> tuple[Callable[[], Any], float]:
-    """Compile our step; return a function that makes it, and the seconds it took to compile."""
-    model, optimizer = task.architecture.model(task.classes), sgd(Optimizer())
+class Step(NamedTuple):
+    """A compiled program: what runs it once, its text, and the seconds that it took to compile."""
+
+    call: Callable[[], Any]
+    text: str
+    seconds: float
+
+
+def ours(task: Task, steps: int) -> Step:
+    """Compile so many of our steps, as training runs them on this platform."""
+    model, optimizer, form = task.architecture.model(task.classes), sgd(Optimizer()), form_for(jax.default_backend())
     image = (task.size, task.size, 3)
-    state = initial_state(model, optimizer, jnp.zeros(image), seed=0)
+    state = form.pack(initial_state(model, optimizer, jnp.zeros(image), seed=0), one_by_one(model))
     batch = Batch(jax.random.normal(jax.random.key(1), (task.batch, *image)), jnp.arange(task.batch) % task.classes)
 
-    def step(state: Any, batch: Batch) -> tuple[Any, Any]:
-        if steps == 1:
-            return train_step(model, optimizer, state, batch)
-        return lax.scan(lambda state, _: train_step(model, optimizer, state, batch), state, length=steps)
-
     start = time.perf_counter()
-    compiled = jax.jit(step, donate_argnums=0).lower(state, batch).compile()
+    compiled = form.steps.lower(model, optimizer, given, steps, state, batch).compile()
     seconds = time.perf_counter() - start
 
     def call() -> None:
@@ -72,7 +78,12 @@ def ours(task: Task, steps: int) -> tuple[Callable[[], Any], float]:
         state, metrics = compiled(state, batch)
         jax.block_until_ready((state, metrics))
 
-    return call, seconds
+    return Step(call, compiled.as_text(), seconds)
+
+
+def given(state: TrainState, batch: Batch) -> Batch:
+    """Learn from the same batch in every step."""
+    return batch
 
 
 def theirs(task: Task, channels_last: bool, gpu: bool) -> Callable[[], Any]:
@@ -144,14 +155,14 @@ def main(net: Literal["resnet20", "resnet50"] = "resnet20", rounds: int = 25) ->
         rounds: How often each is timed; the medians are printed.
     """
     gpu = jax.default_backend() == "gpu"
-    work = task(net, gpu)
-    step, compile_seconds = ours(work, 1)
-    calls = {"resjax": step}
+    work, many = task(net, gpu), 100 if gpu else 4
+    programs = {"resjax": ours(work, 1)}
     if net == "resnet20":
         looped = work._replace(architecture=replace(work.architecture, unroll=0))
-        calls |= {"resjax_loop_over_blocks": ours(looped, 1)[0], "resjax_loop_over_steps": ours(work, LOOP)[0]}
-    calls |= {"torch_channels_last": theirs(work, True, gpu), "torch_channels_first": theirs(work, False, gpu)}
-    steps = {name: LOOP if name.endswith("steps") else 1 for name in calls}
+        programs |= {"resjax_loop_over_blocks": ours(looped, 1), "resjax_loop_over_steps": ours(work, many)}
+    calls = {name: program.call for name, program in programs.items()} | {
+        "torch_channels_last": theirs(work, True, gpu), "torch_channels_first": theirs(work, False, gpu)}
+    steps = {name: many if name.endswith("steps") else 1 for name in calls}
     times: dict[str, list[float]] = {name: [] for name in calls}
     shuffle = random.Random(0).shuffle
     for number in range(rounds + 3):
@@ -168,18 +179,27 @@ def main(net: Literal["resnet20", "resnet50"] = "resnet20", rounds: int = 25) ->
     ratios = {name: round(value / torch_best, 3) for name, value in milliseconds.items() if name.startswith("resjax")}
     rate = 1000 * work.batch / milliseconds["resjax"]
     device = jax.devices()[0]
+    known = find_device(KINDS[device.device_kind]) if device.device_kind in KINDS else None
     print(json.dumps({
         "net": net, "device": device.device_kind, "batch": work.batch, "precision": work.architecture.precision,
         "milliseconds": milliseconds, "ratios_to_torch": ratios, "images_per_second": round(rate),
-        "share_of_peak": share_of_peak(work, rate, device.device_kind), "compile_seconds": round(compile_seconds, 1),
-        "peak_megabytes": round(peak_bytes(device) / 2**20),
+        "at_least_milliseconds": known and {name: at_least(program.text, steps[name], known, work)
+                                            for name, program in programs.items()},
+        "share_of_peak": known and share_of_peak(work, rate, known),
+        "compile_seconds": round(programs["resjax"].seconds, 1), "peak_megabytes": round(peak_bytes(device) / 2**20),
     }))
 
 
-def share_of_peak(work: Task, rate: float, device: str) -> float | None:
-    """Compute the share of the chip's peak: three times the forward multiply-adds, two operations each."""
+def at_least(text: str, steps: int, device: Device, work: Task) -> float:
+    """Compute what a plan says of a program that has been compiled here: the least milliseconds of a step."""
+    read = figures(Compiled(text, steps, 0, 0, 0, 0.0), device, work.architecture.precision, 1, 1)
+    return round(1000 * read.seconds, 3)
+
+
+def share_of_peak(work: Task, rate: float, device: Device) -> float:
+    """Compute the share of the chip's peak in bfloat16: three times the forward multiply-adds."""
     macs = count_macs(work.architecture.model(work.classes), (work.size, work.size, 3))
-    return round(6 * macs * rate / PEAKS[device], 3) if device in PEAKS else None
+    return round(3 * macs * rate / device.peak["bfloat16"], 3)
 
 
 def peak_bytes(device: jax.Device) -> int:

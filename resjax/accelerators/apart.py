@@ -88,9 +88,11 @@ def work() -> None:
     """Compile what the folder on the command line asks for, and leave the result there."""
     folder = Path(sys.argv[1])
     threading.Thread(target=end_with_the_other, args=(folder,), daemon=True).start()
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_dump_to={folder} --xla_dump_hlo_as_text".strip()
     prepare()
     job, name = pickle.loads((folder / "job").read_bytes())
+    if job.device.platform == "tpu":
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_dump_to={folder} --xla_dump_hlo_as_text".strip()
     try:
         found: Compiled | DoesNotFit = compile_program(job.all()[name])
     except DoesNotFit as error:
