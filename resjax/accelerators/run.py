@@ -157,10 +157,10 @@ def too_large(work: Workload, job: Job, reason: str) -> str:
 
     largest = largest_batch(fits, unit, work.run.batch_size)
     advice = (f"the largest batch that does is {largest} (--batch-size {largest})" if largest else
-              f"nor does a batch of {unit}, the smallest that {job.count} devices and {field} allow")
+              f"nor does a batch of {unit}, the smallest that {field} and the number of devices allow")
     room = f"the {usable_memory(job.device) / GIB:.0f} GiB that JAX has of each {job.device.title}"
     return (f"{work.run.name} with batch-size {work.run.batch_size} does not fit into {room}: "
-            f"{reason.splitlines()[0][:200]}; {advice}")
+            f"{reason.splitlines()[0].partition('. ')[0]}; {advice}")
 
 
 def fingerprint(run: Any, name: str, count: int, hosts: int) -> str:
