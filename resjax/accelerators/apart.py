@@ -35,7 +35,8 @@ from resjax.accelerators.devices import Device
 
 PAUSE = 0.05  # seconds between two looks at what has been written
 SETTLED = ".after_optimizations"  # how XLA names the files of a TPU's program
-ALLOCATION = re.compile(r"^allocation \d+: size (\d+), page \d+, (\S*)", re.MULTILINE)  # those on the chip have a color
+# An array in main memory; those on the chip have a color, and only later compilers name a page.
+ALLOCATION = re.compile(r"^allocation \d+: size (\d+), (?:page \d+, )?(?!color)(\S*)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
