@@ -147,13 +147,16 @@ def tree_means(*arrays):
 
 
 @pytest.mark.parametrize("deviations", [0, 3, 1000])
-@pytest.mark.parametrize("platform", ["cuda", "tpu"])
-def test_variance_in_one_pass_is_that_of_float64(platform, deviations, monkeypatch):
-    """On a TPU around a running mean that is 5 standard deviations behind, or more than a training's 0 is at first."""
+@pytest.mark.parametrize(("platform", "dtype", "behind"), [
+    ("cuda", "float32", None), ("tpu", "float32", None), ("cuda", "bfloat16", None), ("tpu", "bfloat16", 5)])
+def test_variance_in_one_pass_is_that_of_float64(platform, dtype, behind, deviations, monkeypatch):
+    """Whatever the running mean; but of a TPU's bfloat16, with one that is 5 standard deviations behind, which is more
+    than a training's 0 is at first.
+    """
     monkeypatch.setattr(lax, "platform_dependent", of_platform(platform))
     monkeypatch.setattr("resjax.models.batch_norm.means_together", tree_means)
-    x = np.random.default_rng(0).normal(deviations, 1, (2, 32, 14, 14, 16)).astype(np.float32)
-    mean, var = statistics(x, jnp.full(16, deviations - 5.0))
+    x = np.random.default_rng(0).normal(deviations, 1, (2, 32, 14, 14, 16)).astype(dtype)
+    mean, var = statistics(x, jnp.zeros(16) if behind is None else jnp.full(16, float(deviations - behind)))
     wide = x.astype(np.float64)
     np.testing.assert_allclose(var, wide.var((1, 2, 3), keepdims=True), rtol=1e-5)
     np.testing.assert_allclose(mean, wide.mean((1, 2, 3), keepdims=True), rtol=1e-5, atol=1e-5)

@@ -5,10 +5,10 @@ takes two passes, each summed in two stages. An accelerator waits for its memory
 
     var = mean((x - c)^2) - mean(x - c)^2    for any c,
 
-which loses the digits by which c is farther from the mean than the standard deviation. On GPU c is one pixel of x,
-which is near wherever the mean lies. On TPU XLA computes the sums in the convolution that makes x, with no pass at all,
-if c is known before: c is the running mean, which is near but for the first steps from scratch, whose means are no more
-than some deviations from its 0.
+which loses the digits by which c is farther from the mean than the standard deviation. So c is one pixel of x, which is
+near wherever the mean lies. But on TPU XLA computes the sums in the convolution that makes x, with no pass at all, if c
+is known before: of a bfloat16, whose own 8 bits are the narrower bound, c is there the running mean, which is near but
+for the first steps from scratch, whose means are no more than some deviations from its 0.
 """
 
 from functools import partial
@@ -130,9 +130,13 @@ def seen_in_input(_: jax.Array, dy: jax.Array, scaled: jax.Array, bias: jax.Arra
 def statistics(x: jax.Array, near: jax.Array | None) -> tuple[jax.Array, jax.Array]:
     """Compute mean and variance of each group, `[groups, 1, 1, 1, channels]`, in float32, as suits the platform."""
     known = jnp.zeros(x.shape[-1:]) if near is None else near
+
+    def around_pixel(x: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return in_one_pass(x, one_pixel(x))
+
     pair: tuple[jax.Array, jax.Array] = lax.platform_dependent(
-        x, known, cpu=lambda x, _: in_two_passes(x), tpu=in_one_pass,
-        default=lambda x, _: in_one_pass(x, one_pixel(x)))
+        x, known, cpu=lambda x, _: in_two_passes(x),
+        tpu=in_one_pass if x.dtype == jnp.bfloat16 else around_pixel, default=around_pixel)
     return pair
 
 
@@ -144,7 +148,7 @@ def in_two_passes(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def in_one_pass(x: jax.Array, near: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Compute both from the sums over x - `near` and over its square; no variance comes out as mere rounding."""
-    offset = x - near
+    offset = x.astype(jnp.float32) - near
     mean, square = means_together(offset, jnp.square(offset))
     return near + mean, jnp.maximum(square - jnp.square(mean), LOST * jnp.square(mean))
 
