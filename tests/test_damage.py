@@ -120,8 +120,8 @@ def test_damaged_json_is_one_line_that_names_it(run, capsys, name, how):
         assert guarded(lambda arguments=arguments: execute(arguments)) in (1, 2)
         err = capsys.readouterr().err
         assert "Traceback" not in err
-        assert len(err.strip().splitlines()) == 1
-        assert name in err
+        (told,) = (line for line in err.splitlines() if not line.endswith(" ..."))  # which names what takes a second
+        assert name in told
 
 
 @pytest.mark.parametrize("how", DAMAGES)
