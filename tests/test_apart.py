@@ -16,7 +16,7 @@ from resjax.accelerators.apart import compile_apart, settled
 from resjax.accelerators.compile import DoesNotFit, Program, compile_program, programs_of_run, target_devices
 from resjax.accelerators.devices import DEVICES, Device
 from resjax.accelerators.plan import figures
-from resjax.errors import BadInput
+from resjax.errors import BadInput, Lost
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def test_another_process_returns_what_this_one_would():
 def test_what_goes_wrong_there_is_told_here():
     with pytest.raises(DoesNotFit, match="it needs 3 GiB"):
         compile_apart(JobHere("refusal"), "train", PROGRAM, threading.Event())
-    with pytest.raises(RuntimeError, match="train: the compiler died: no such device"):
+    with pytest.raises(Lost, match="train: the process that compiled it has died with exit code 1 no such device"):
         compile_apart(JobHere("death"), "train", PROGRAM, threading.Event())
 
 
@@ -64,7 +64,7 @@ def test_the_process_ends_when_it_is_told_to():
     """Or this waits for it for ten minutes."""
     stop = threading.Event()
     threading.Timer(1, stop.set).start()
-    with pytest.raises(RuntimeError, match="stopped"):
+    with pytest.raises(Lost, match="stopped"):
         compile_apart(JobHere("patience"), "train", PROGRAM, stop)
 
 

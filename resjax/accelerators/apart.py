@@ -32,6 +32,7 @@ from resjax.accelerators.compile import (
     target_devices,
 )
 from resjax.accelerators.devices import Device
+from resjax.errors import Lost
 
 PAUSE = 0.05  # seconds between two looks at what has been written
 SETTLED = ".after_optimizations"  # how XLA names the files of a TPU's program
@@ -57,18 +58,18 @@ class Job:
 def compile_apart(job: Job, name: str, program: Program, stop: threading.Event) -> Compiled:
     """Compile a program of a job, or read what is settled of it, until somebody sets `stop`.
 
-    Raises DoesNotFit where the compiler refuses it for its memory, and RuntimeError where it died or was stopped.
+    Raises DoesNotFit where the compiler refuses it for its memory, and Lost where it has died or was stopped.
     """
     start = time.perf_counter()
     with TemporaryDirectory(prefix="resjax-") as temporary, started(job, name, Path(temporary)) as process:
         folder = Path(temporary)
         while not stop.wait(PAUSE):
-            ended = process.poll() is not None
+            code = process.poll()
             if job.device.platform == "tpu" and (found := settled(folder, program, time.perf_counter() - start)):
                 return found
-            if ended:
-                return result(folder, name)
-    raise RuntimeError(f"{name} was stopped while it was compiled")
+            if code is not None:
+                return result(folder, name, code)
+    raise Lost(f"{name} was stopped while it was compiled")
 
 
 @contextmanager
@@ -103,16 +104,17 @@ def work() -> None:
 
 def end_with_the_other(folder: Path) -> None:
     """End this process, and leave nothing, when the one that started it has ended, however it did."""
-    sys.stdin.buffer.read()
+    os.read(sys.stdin.fileno(), 1)  # returns when the pipe ends; `sys.stdin` itself may not be waited for at exit
     shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 
-def result(folder: Path, name: str) -> Compiled:
-    """Return what a process has left behind at its end. Raises RuntimeError with its last words where it is nothing."""
+def result(folder: Path, name: str, code: int) -> Compiled:
+    """Return what a process has left behind at its end. Raises Lost with its last words where that is nothing."""
     file = folder / "result"
     if not file.exists():
-        raise RuntimeError(f"{name}: the compiler died: {(folder / 'errors').read_text(errors='replace')[-2000:]}")
+        words = (folder / "errors").read_text(errors="replace")[-2000:].strip()
+        raise Lost(f"{name}: the process that compiled it has died with exit code {code} {words}".rstrip())
     found: Compiled | DoesNotFit = pickle.loads(file.read_bytes())
     if isinstance(found, DoesNotFit):
         raise found

@@ -63,6 +63,7 @@ class Compiled:
     peak_bytes: int
     """Arguments, results that do not take the place of one, and what lies beside them at the worst moment."""
     seconds: float
+    """Until it was compiled, or as much of it as was read."""
     compiler_bytes: float | None = None
     """What XLA itself counts that a call moves, memories on the chip included; it says so for TPUs only."""
     rounds: int | None = None
