@@ -224,19 +224,21 @@ def test_the_gradients_of_a_convolution_are_the_same_on_every_platform(platform,
 
 def test_a_slice_that_is_brought_onto_the_chip_is_read():
     """Written down by XLA's flags, where elements of tuples have names of their own."""
-    (made, found) = read_kernels("""HloModule slices
+    (made, copied, found) = read_kernels("""HloModule slices
 %slicing (p: f32[8,128]) -> f32[2,128] {
   %p = f32[8,128]{1,0:T(8,128)} parameter(0)
   ROOT %slice.1 = f32[2,128]{1,0:T(2,128)S(1)} slice(%p), slice={[0:2], [0:128]}
 }
 ENTRY %main (n: f32[8,128]) -> f32[2,128] {
   %n = f32[8,128]{1,0:T(8,128)} parameter(0)
-  %custom = (f32[8,128]{1,0:T(8,128)}, f32[16,128]{1,0:T(8,128)S(1)}) custom-call(%n), custom_call_target="halve"
-  %slice-start = ((f32[8,128]{1,0}), f32[2,128]{1,0:S(1)}, s32[]{:S(2)}) async-start(%custom#0), calls=%slicing
+  %custom = ((s32[], f32[8,128]{1,0:T(8,128)S(1)}), f32[8,128]{1,0:T(8,128)}) custom-call(%n), target="halve"
+  %copy = f32[8,128]{1,0:T(8,128)} copy(%custom#0#1)
+  %slice-start = ((f32[8,128]{1,0}), f32[2,128]{1,0:S(1)}, s32[]{:S(2)}) async-start(%custom#1), calls=%slicing
   ROOT %slice-done = f32[2,128]{1,0:T(2,128)S(1)} async-done(%slice-start)
 }
 """)
-    assert made.bytes == 2 * 4 * 8 * 128
+    assert made.bytes == 2 * 4 * 8 * 128 + 4
+    assert copied.bytes == 4 * 8 * 128  # from the chip
     assert found.bytes == 4 * 2 * 128
 
 

@@ -70,6 +70,7 @@ def parse(text: str) -> Module:
     """Take a printed program apart. Raises ValueError where it has no entry."""
     computations: dict[str, dict[str, Instruction]] = {}
     entry, current = "", None
+    lines: dict[str, str] = {}
     for line in COMMENT.sub("", text).splitlines():
         if current is None:
             if found := COMPUTATION.match(line):
@@ -78,17 +79,25 @@ def parse(text: str) -> Module:
         elif line.startswith("}"):
             current = None
         elif instruction := parse_instruction(line):
-            current |= {name: element(current, name) for name in instruction.operands if "#" in name}
+            current |= {name: element(lines, name) for name in instruction.operands if "#" in name}
             current[instruction.name] = instruction
+            lines[instruction.name] = line
     if not entry:
         raise ValueError("the text is of no compiled program: it has no entry computation")
     return Module(computations, entry)
 
 
-def element(computation: dict[str, Instruction], name: str) -> Instruction:
-    """Return what takes an element out of a tuple; a program that XLA writes down names it `fusion.1#0`."""
-    whole, _, place = name.partition("#")
-    return Instruction(name, (computation[whole].shapes[int(place)],), "get-tuple-element", (whole,), "", False)
+def element(lines: dict[str, str], name: str) -> Instruction:
+    """Return what takes an element out of a tuple; a program that XLA writes down names it `fusion.1#0`, or one of a
+    tuple within a tuple `fusion.1#0#0`.
+    """
+    whole, *places = name.split("#")
+    line = lines[whole]
+    kind = line[line.index("("):]
+    for place in places:
+        inner = kind[1:closing(kind, 0) - 1]
+        kind = list(separated(inner))[int(place)].strip()
+    return Instruction(name, shapes_of(kind), "get-tuple-element", (whole,), "", False)
 
 
 def parse_instruction(line: str) -> Instruction | None:
