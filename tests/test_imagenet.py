@@ -22,11 +22,11 @@ from resjax import Architecture, Experiment, Optimizer, Photographs, run
 def tiny(name, depth=18, shortcut="A"):
     return Experiment(
         name=name, architecture=Architecture(family="imagenet", depth=depth, shortcut=shortcut, ghost_batch_size=8),
-        data=Photographs(source="folder:FOLDERS", size=96, shorter_side=(100, 130), test_shorter_side=100,
+        data=Photographs(source="folder:FOLDERS", size=64, shorter_side=(68, 90), test_shorter_side=68,
                          workers=WORKERS),
-        optimizer=Optimizer(learning_rate=0.005, decay_steps=(18,), plateau_steps=10), steps=24,
-        batch_size=16, log_steps=5, evaluate_steps=10, evaluate_test=True,
-        checkpoint_steps=5, precise_batch_norm_steps=4)
+        optimizer=Optimizer(learning_rate=0.005, decay_steps=(12,), plateau_steps=8), steps=16,
+        batch_size=16, log_steps=4, evaluate_steps=8, evaluate_test=True,
+        checkpoint_steps=4, precise_batch_norm_steps=4)
 EXPERIMENTS = {e.name: e for e in [tiny("plain18", shortcut="plain"), tiny("resnet18A")]}
 if __name__ == "__main__":
     run(EXPERIMENTS)
@@ -198,16 +198,17 @@ def test_too_many_unreadable_images_stop_the_run(photographs, tmp_path, capsys):
         name="broken", architecture=Architecture(family="imagenet", depth=18, ghost_batch_size=8), steps=9,
         batch_size=16,
         optimizer=Optimizer(decay_steps=()), data=Photographs(
-            source=f"folder:{tmp_path}/folders", size=96, shorter_side=(100, 130), test_shorter_side=100, workers=0,
+            source=f"folder:{tmp_path}/folders", size=64, shorter_side=(68, 90), test_shorter_side=68, workers=0,
             broken_images=2))
     with pytest.raises(BadInput, match=r"3 images are unreadable, and data\.broken-images allows 2"):
         train(run, tmp_path / "run")  # the mean image meets them all
 
 
 def test_a_restored_network_takes_images_of_any_size(done):
+    import jax
     import numpy as np
 
     trained = restore(done / "run")
-    for shape in ((96, 96), (128, 160), (224, 224)):
-        logits = trained.model.apply(trained.state.variables, np.zeros((1, *shape, 3), np.float32))
+    for shape in ((64, 64), (96, 130)):
+        logits = jax.jit(trained.model.apply)(trained.state.variables, np.zeros((1, *shape, 3), np.float32))
         assert logits.shape == (1, 2)

@@ -1,10 +1,15 @@
-"""The paper's counts, to the last digit: PAPER.md, from Table 1, Table 6 and arithmetic."""
+"""The paper's counts, to the last digit, from Table 1, Table 6 and arithmetic.
+
+They are counted by formula; tests/test_formulas.py holds the formula to the computation.
+"""
 
 import jax
 import jax.numpy as jnp
 import pytest
 
 from resjax.analysis import count_macs, count_parameters, list_layers
+from resjax.experiment import Architecture
+from resjax.formulas import count
 from resjax.models import cifar_resnet, imagenet_resnet
 
 CIFAR = {20: (269_722, 40.55e6), 32: (464_154, 68.86e6), 44: (658_586, 97.17e6), 56: (853_018, 125.49e6),
@@ -18,32 +23,38 @@ STRIDE_3X3 = {50: 4.0892e9, 101: 7.8014e9, 152: 11.5136e9}
 @pytest.mark.parametrize("shortcut", ["A", "plain"])
 @pytest.mark.parametrize("depth", CIFAR)
 def test_cifar_counts(depth, shortcut):
-    model = cifar_resnet(depth, shortcut)
     parameters, macs = CIFAR[depth]
-    assert count_parameters(model, (32, 32, 3)) == parameters
-    assert count_macs(model, (32, 32, 3)) == pytest.approx(macs, rel=2e-4)
+    found = count(Architecture(depth=depth, shortcut=shortcut), (32, 32, 3), 10)
+    assert found == (parameters, pytest.approx(macs, rel=2e-4))
+
+
+def test_the_1202_layers_are_counted_so_when_traced():
+    model = cifar_resnet(1202)
+    assert count_parameters(model, (32, 32, 3)) == CIFAR[1202][0]
+    assert count_macs(model, (32, 32, 3)) == pytest.approx(CIFAR[1202][1], rel=2e-4)
+
+
+def count_imagenet(depth, shortcut, stride_in="1x1"):
+    return count(Architecture(family="imagenet", depth=depth, shortcut=shortcut, stride_in=stride_in),
+                 (224, 224, 3), 1000)
 
 
 @pytest.mark.parametrize(("depth", "shortcut"), IMAGENET)
 def test_imagenet_counts(depth, shortcut):
-    model = imagenet_resnet(depth, shortcut)
     parameters, macs = IMAGENET[depth, shortcut]
-    assert count_parameters(model, (224, 224, 3)) == parameters
-    assert count_macs(model, (224, 224, 3)) == pytest.approx(macs, abs=0.5e5)
+    assert count_imagenet(depth, shortcut) == (parameters, pytest.approx(macs, abs=0.5e5))
 
 
 @pytest.mark.parametrize("depth", STRIDE_3X3)
 def test_stride_in_the_3x3_costs_more_and_adds_no_parameter(depth):
-    model = imagenet_resnet(depth, stride_in="3x3")
-    assert count_parameters(model, (224, 224, 3)) == IMAGENET[depth, "B"][0]
-    assert count_macs(model, (224, 224, 3)) == pytest.approx(STRIDE_3X3[depth], abs=0.5e5)
+    parameters = IMAGENET[depth, "B"][0]
+    assert count_imagenet(depth, "B", "3x3") == (parameters, pytest.approx(STRIDE_3X3[depth], abs=0.5e5))
 
 
 @pytest.mark.parametrize("depth", [18, 34])
 def test_plain_imagenet_nets_count_as_option_a(depth):
-    plain = imagenet_resnet(depth, "plain")
-    assert count_parameters(plain, (224, 224, 3)) == IMAGENET[depth, "A"][0]
-    assert count_macs(plain, (224, 224, 3)) == pytest.approx(IMAGENET[depth, "A"][1], abs=0.5e5)
+    parameters, macs = IMAGENET[depth, "A"]
+    assert count_imagenet(depth, "plain") == (parameters, pytest.approx(macs, abs=0.5e5))
 
 
 def test_layers_are_counted_alike_in_a_loop_and_unrolled():

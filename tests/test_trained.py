@@ -14,7 +14,8 @@ from resjax import BadInput
 from resjax.command_line import execute
 from resjax.weights.trained import FOLDER, trained
 
-RUN = Path(__file__).parents[1] / "experiments/results/table6/resnet20/seed0"
+TABLE6 = Path(__file__).parents[1] / "experiments/results/table6"
+PYTORCH = {"resnet20": {"option": "A", "head": "linear", "shortcut": "shortcut"}, "plain20": {"option": "plain"}}
 
 
 def test_names_find_them_and_what_lies_here_goes_first(tmp_path, monkeypatch):
@@ -51,27 +52,29 @@ def test_an_image_is_classified_and_they_are_a_start(small, tmp_path, capsys, on
 
 
 @pytest.mark.skipif("RESJAX_DATA" not in os.environ, reason="RESJAX_DATA names no folder with prepared CIFAR-10")
-def test_errors_are_those_of_the_run_and_of_pytorch():
+@pytest.mark.parametrize("name", trained())
+def test_errors_are_those_of_the_run_and_of_pytorch(name):
     """The weights' error to the last digit, and again by a net in PyTorch that was written apart from ours."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[peers]'")
     from safetensors.torch import load_file
     from torch_resnets import ResNet
 
-    network, result = resjax.load("resnet20"), json.loads((RUN / "result.json").read_text())
+    network, result = resjax.load(name), json.loads((TABLE6 / name / "seed0" / "result.json").read_text())
     test = resjax.load_data(network.data).test
     errors = resjax.evaluate(network, test)
     assert (errors.images, errors.top1_error) == (10_000, result["test_top1_error"])
-    theirs = ResNet((3, 3, 3), 16, 10, "A", stem=3, head="linear", shortcut="shortcut").eval()
-    theirs.load_state_dict(load_file(FOLDER / "resnet20" / "model.safetensors"))
-    pixels = np.asarray(test.pixels, np.float32) - np.load(FOLDER / "resnet20" / "mean.npy")
+    theirs = ResNet((3, 3, 3), 16, 10, stem=3, **PYTORCH[name]).eval()
+    theirs.load_state_dict(load_file(FOLDER / name / "model.safetensors"))
+    pixels = np.asarray(test.pixels, np.float32) - np.load(FOLDER / name / "mean.npy")
     with torch.no_grad():
         found = torch.cat([theirs(part).argmax(1) for part in
                            torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()).split(500)]).numpy()
     assert abs(100 * np.mean(found != np.asarray(test.labels)) - result["test_top1_error"]) < 0.011
 
 
-def test_the_log_has_each_step_once():
+@pytest.mark.parametrize("name", trained())
+def test_the_log_has_each_step_once(name):
     """The run was stopped and resumed many times, and each line of its log is there once, in order."""
     for kind, apart in (("train", 100), ("test", 1000)):
-        steps = [line["step"] for line in resjax.read_metrics(RUN, kind)]
+        steps = [line["step"] for line in resjax.read_metrics(TABLE6 / name / "seed0", kind)]
         assert steps[:64_000 // apart] == list(range(apart, 64_001, apart))
