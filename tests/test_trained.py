@@ -61,7 +61,7 @@ def cifar10():
 
 @pytest.mark.parametrize("name", trained())
 def test_errors_are_those_of_the_run_and_of_pytorch(name, cifar10):
-    """The weights' error to the last digit; a net in PyTorch that was written apart from ours sees the same classes."""
+    """The weights' error to the last digit, and again by a net in PyTorch that was written apart from ours."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[peers]'")
     from safetensors.torch import load_file
     from torch_resnets import ResNet
@@ -71,10 +71,11 @@ def test_errors_are_those_of_the_run_and_of_pytorch(name, cifar10):
     assert (errors.images, errors.top1_error) == (10_000, result["test_top1_error"])
     theirs = ResNet((3, 3, 3), 16, 10, stem=3, **PYTORCH[name]).eval()
     theirs.load_state_dict(load_file(FOLDER / name / "model.safetensors"))
-    pixels = np.asarray(cifar10.pixels[:1000], np.float32) - np.load(FOLDER / name / "mean.npy")
+    pixels = np.asarray(cifar10.pixels, np.float32) - np.load(FOLDER / name / "mean.npy")
     with torch.no_grad():
-        found = theirs(torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())).numpy()
-    np.testing.assert_allclose(network.model.apply(network.variables, pixels), found, atol=1e-3)
+        found = torch.cat([theirs(part).argmax(1) for part in
+                           torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()).split(500)]).numpy()
+    assert abs(100 * np.mean(found != np.asarray(cifar10.labels)) - result["test_top1_error"]) < 0.011
 
 
 @pytest.mark.parametrize("name", trained())
