@@ -11,9 +11,10 @@ import pytest
 
 from resjax import Architecture, Data, Experiment, Optimizer, load_data
 
-# Some of LLVM's optimisations take most of its time. XLA reads the flags when the backend starts, and processes that
-# a test starts inherit them.
-HURRY = "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
+# Some optimisations of XLA and LLVM take most of their time. XLA reads the flags when the backend starts, and processes
+# that a test starts inherit them.
+HURRY = ("--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true "
+         "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters,xla_cpu_disable_loop_unrolling")
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {HURRY}"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

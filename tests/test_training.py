@@ -2,13 +2,7 @@
 
 import errno
 import json
-import os
-import signal
-import subprocess
-import sys
-from contextlib import contextmanager
 from dataclasses import replace
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -19,11 +13,9 @@ from conftest import same_trees
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import resjax
-from resjax import Architecture, BadInput, Diverged, Interrupted, Optimizer, read_metrics, train
-from resjax.command_line import guarded
+from resjax import Architecture, BadInput, Diverged, Optimizer, read_metrics, train
 from resjax.data import Batch, Batching, Images, load, mean_image, permute
-from resjax.interrupt import requested, stop_requests
-from resjax.training import classification, initial_state, loop, restore, sgd, state_digest, train_step
+from resjax.training import initial_state, restore, sgd, state_digest, train_step
 from resjax.training.in_memory import InMemoryBatch, InMemoryInputs
 from resjax.training.packing import PLAIN
 from resjax.training.step import add_batch_statistics, train_steps
@@ -231,76 +223,3 @@ def test_metrics_are_told_for_every_step_though_they_are_fetched_late(small, tmp
 def test_the_seeds_of_a_run_are_not_those_of_another(small, tmp_path):
     digests = {train(small(seed=seed), tmp_path / str(seed), ONE)["state_digest"] for seed in (0, 1, 2)}
     assert len(digests) == 3
-
-
-@contextmanager
-def signalled(number, name, count):
-    """Send this process a signal when a function of the loop is called for the count-th time."""
-    calls = iter(range(1, 1000))
-    module = loop if hasattr(loop, name) else classification
-    real = getattr(module, name)
-
-    def interrupted(*arguments):
-        if next(calls) == count:
-            os.kill(os.getpid(), number)
-        return real(*arguments)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, name, interrupted)
-        yield
-
-
-@pytest.mark.parametrize(("phase", "count", "saved"), [
-    ("open_images", 1, None), ("compile_steps", 1, None), ("add_metrics", 2, 4), ("measure", 1, 2),
-    ("add_batch_statistics", 1, 6), ("finish", 1, None)])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_request_to_stop_is_heeded_in_every_phase(small, tmp_path, number, phase, count, saved):
-    run = small(evaluate_test=True, evaluate_steps=2)
-    whole = train(run, tmp_path / "whole", ONE)
-    with signalled(number, phase, count), pytest.raises(Interrupted, match="the same command goes on") as stopped:
-        train(run, tmp_path / "cut", ONE)
-    assert stopped.value.signal == number
-    assert not (tmp_path / "cut" / "result.json").exists()
-    if saved is not None:
-        assert f"saved step {saved} of 6" in str(stopped.value)
-    assert train(run, tmp_path / "cut", ONE)["state_digest"] == whole["state_digest"]
-
-    def told(name):
-        return [(line["kind"], line["step"]) for line in read_metrics(tmp_path / name) if line["kind"] != "compile"]
-
-    assert told("cut") == told("whole")
-
-
-def test_a_request_between_two_runs_is_heeded(small, tmp_path):
-    def script():
-        train(small(), tmp_path / "a", ONE)
-        os.kill(os.getpid(), signal.SIGTERM)
-        train(small(seed=1), tmp_path / "b", ONE)
-
-    assert guarded(script) == 128 + signal.SIGTERM
-    assert not (tmp_path / "b").exists()
-
-
-def test_a_second_ctrl_c_ends_at_once_without_a_traceback():
-    script = ("import os, signal, time\nfrom resjax.interrupt import *\nwith stop_requests(), requests(held=True):\n"
-              "    os.kill(os.getpid(), signal.SIGINT)\n    os.kill(os.getpid(), signal.SIGINT)\n    time.sleep(60)")
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50, check=False)
-    assert ended.returncode == 130
-    assert "ended at once" in ended.stderr
-    assert "Traceback" not in ended.stderr
-
-
-def test_what_else_cannot_be_raised_is_told_as_before(monkeypatch):
-    told = []
-    monkeypatch.setattr(sys, "unraisablehook", told.append)
-    with stop_requests():
-        for error in (ValueError, Interrupted):
-            sys.unraisablehook(SimpleNamespace(exc_type=error))
-    assert [unraisable.exc_type for unraisable in told] == [ValueError]
-
-
-def test_of_many_processes_none_stops_alone(monkeypatch):
-    monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
-    with stop_requests():
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert requested() == signal.SIGTERM

@@ -32,22 +32,27 @@ def measure(network: Network, data: Dataset) -> dict[str, Any]:
             smaller, left = without_block(model, variables, stage, index)
             errors[f"{stage + 1}.{index + 2}"] = evaluate(
                 network._replace(model=smaller, variables=left), data.test).top1_error
-    return {"test_error_without_block": errors,
-            "response_deviations": response_deviations(network, data.test).tolist(),
-            "gradient_norms": gradient_norms(model, variables, images, data.train.labels[:SEEN]).tolist(),
-            "residual_ratios": residual_ratios(model, variables, images).tolist()}
+    found = {"test_error_without_block": errors,
+             "response_deviations": response_deviations(network, data.test).tolist(),
+             "gradient_norms": gradient_norms(model, variables, images, data.train.labels[:SEEN]).tolist()}
+    if model.shortcut != "plain":  # nothing is added to a plain net's F(x)
+        found["residual_ratios"] = residual_ratios(model, variables, images).tolist()
+    return found
 
 
 def state(name: str, found: dict[str, Any]) -> list[str]:
     """Say what was measured, in sentences."""
     whole, *without = found["test_error_without_block"].values()
-    norms, ratios = found["gradient_norms"], found["residual_ratios"]
-    return [f"{name}: {whole:.2f} % test error; without one of its {len(without)} blocks with equal dimensions "
+    norms = found["gradient_norms"]
+    said = [f"{name}: {whole:.2f} % test error; without one of its {len(without)} blocks with equal dimensions "
             f"{min(without):.2f} to {max(without):.2f} %",
             f"{name}: a layer's response deviates by {np.mean(found['response_deviations']):.3f} on average",
             f"{name}: the gradient's norm in the first layer is {norms[0] / norms[-2]:.2f} times that in the last "
-            f"convolution; over all layers the largest is {max(norms) / min(norms):.1f} times the smallest",
-            f"{name}: ||F(x)|| / ||x|| of its blocks: {min(ratios):.2f} to {max(ratios):.2f}"]
+            f"convolution; over all layers the largest is {max(norms) / min(norms):.1f} times the smallest"]
+    if "residual_ratios" in found:
+        ratios = found["residual_ratios"]
+        said.append(f"{name}: ||F(x)|| / ||x|| of its blocks: {min(ratios):.2f} to {max(ratios):.2f}")
+    return said
 
 
 def draw(found: dict[str, dict[str, Any]], file: Path) -> None:
