@@ -191,8 +191,8 @@ class Experiment:
     optimizer: Optimizer = field(default_factory=Optimizer)
     initialize_from: str = ""
     """Weights to initialize from, for fine-tuning: a run directory, a file, OWNER/NAME on the Hugging Face Hub, or
-    resnet20, which comes with resjax. Their mean image stays; where there are other classes the last layer is drawn
-    anew."""
+    a network that comes with resjax, such as resnet20. Their mean image stays; where there are other classes the
+    last layer is drawn anew."""
     seed: Annotated[int, Must("lie in 0 ... 4294967295", lambda seed: 0 <= seed < 2**32)] = 0
     """Decides the initial parameters and every batch."""
     steps: Count = 64_000

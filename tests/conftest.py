@@ -1,7 +1,7 @@
 """Every test has a cache folder of its own; JAX has eight CPU devices, and compiles in a hurry."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,19 +21,21 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 jax.config.update("jax_num_cpu_devices", 8)
 
 
-@pytest.fixture(scope="session")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Keep the compiled programs of all workers in one place: its path is a part of the keys that JAX gives them."""
+@pytest.fixture(scope="session", autouse=True)
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what all workers, and what they start, compile in one place: its path is a part of the programs' keys."""
     own = tmp_path_factory.getbasetemp()
-    return str((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "programs")
+    folder = str((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "programs")
+    jax.config.update("jax_compilation_cache_dir", folder)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("JAX_COMPILATION_CACHE_DIR", folder)
+        yield
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, programs: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep decoded data apart from the user's, and compiled programs for the whole session."""
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep decoded data apart from the user's."""
     monkeypatch.setenv("RESJAX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", programs)
-    jax.config.update("jax_compilation_cache_dir", programs)
 
 
 @pytest.fixture(scope="session")

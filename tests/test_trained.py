@@ -19,13 +19,14 @@ PYTORCH = {"resnet20": {"option": "A", "head": "linear", "shortcut": "shortcut"}
 
 
 def test_names_find_them_and_what_lies_here_goes_first(tmp_path, monkeypatch):
-    assert trained() == ["resnet20"]
+    assert trained() == ["plain20", "resnet20"]
     by_name, by_owner = resjax.load("resnet20"), resjax.load("resjax/resnet20")
     assert by_name.architecture == by_owner.architecture == resjax.Architecture(depth=20, shortcut="A")
     assert by_name.classes[3] == "cat"
-    with pytest.raises(BadInput, match="resjax/resnet21: resjax comes with resnet20"):
+    assert resjax.load("plain20").architecture == resjax.Architecture(depth=20, shortcut="plain")
+    with pytest.raises(BadInput, match="resjax/resnet21: resjax comes with plain20, resnet20"):
         resjax.load("resjax/resnet21")
-    with pytest.raises(BadInput, match=r"resnet21: .* a network that comes with resjax \(resnet20\)"):
+    with pytest.raises(BadInput, match=r"resnet21: .* a network that comes with resjax \(plain20, resnet20\)"):
         resjax.load("resnet21")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "resnet20").mkdir()

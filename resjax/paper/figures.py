@@ -113,6 +113,7 @@ def figure7(runs: Sequence[Run]) -> Drawing:
                       linewidth=1 + 0.3 * index)
     for axis, order in zip(axes, ("in the order of the network", "sorted by deviation"), strict=True):
         axis.set(xlabel=f"layer, {order}", ylabel="standard deviation", ylim=(0, None))
+        axis.xaxis.get_major_locator().set_params(integer=True)
         finish(axis)
     plain, residual = ([run for run in runs if is_plain(run) == kind] for kind in (True, False))
     claimed = [*same_depth(residual, plain), *pairwise(residual[::-1])]
