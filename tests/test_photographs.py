@@ -1,9 +1,11 @@
 """Photographs: found in three forms, decoded, cropped, and put into batches that are a function of (seed, step)."""
 
+import gc
 import os
 import shutil
 from dataclasses import replace
 from multiprocessing.shared_memory import SharedMemory
+from multiprocessing.synchronize import SemLock
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +121,24 @@ def test_shared_memory_is_given_back_as_soon_as_it_is_copied():
     del shared
     assert type(copy) is np.ndarray
     assert copy.tolist() == [[7, 7, 7]] * 2
+
+
+def test_a_closed_stream_leaves_no_semaphores_to_pythons_collector(photographs):
+    """Where a collection began in Python's tracker of resources, each of Grain's was told as an ignored exception."""
+
+    def semaphores():
+        return {id(thing) for thing in gc.get_objects() if isinstance(thing, SemLock)}
+
+    run = small(photographs, workers=2)
+    before = semaphores()
+    with training_batches(find_images(run).train, run, SEEDS, 16, range(5)) as stream:
+        next(stream)
+        assert len(semaphores() - before) > 10
+        gc.disable()
+    try:
+        assert len(semaphores() - before) <= 2  # a pool of threads of Grain's stays for all streams
+    finally:
+        gc.enable()
 
 
 def test_a_stream_goes_on_while_others_are_opened_and_closed(photographs, three):

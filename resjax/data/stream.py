@@ -1,5 +1,6 @@
 """Batches from encoded photographs, made ahead of time by Grain's workers; a batch is a function of (seed, step)."""
 
+import gc
 import multiprocessing
 import os
 import re
@@ -78,12 +79,14 @@ def opened(batches: grain.MapDataset, workers: int | None) -> Iterator[Iterator[
     options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=AHEAD)
     if workers:
         start_tracker()
-    iterator = iter(batches.to_iter_dataset(threads).mp_prefetch(options, worker_init_fn=follow_parent))
+    source = [iter(batches.to_iter_dataset(threads).mp_prefetch(options, worker_init_fn=follow_parent))]
     try:
-        yield map(lambda _: jax.tree.map(own, fetched(iterator)), repeat(None))  # unlike a generator, it keeps nothing
+        yield map(lambda _: jax.tree.map(own, fetched(source[0])), repeat(None))  # unlike a generator, it keeps nothing
     finally:
-        iterator.close()
+        source.pop().close()
         time.sleep(0.1)  # for a thread of Grain's that gives back what was fetched and not given out
+        if workers:
+            gc.collect()  # Grain's semaphores: Python complains where a later collection begins in its own tracker
 
 
 def fetched(iterator: Iterator[Any]) -> Any:
