@@ -37,7 +37,7 @@ class Unsaid:
 
 Asked = tyro.conf.OmitArgPrefixes[Unsaid]
 NETWORK = ("a run directory, weights (a file, or a folder with one), OWNER/NAME on the Hugging Face Hub, or one that "
-           "comes with resjax: resnet20, plain20")
+           "comes with resjax, such as resnet20")
 
 
 def load_as(target: str, unsaid: Unsaid) -> "Network":
@@ -68,8 +68,7 @@ def evaluate_networks(
 
     Args:
         networks: A run directory, weights (a file, or a folder with one), OWNER/NAME on the Hugging Face Hub, or
-            one that comes with resjax: resnet20, plain20. Of several, the mean of their softmax outputs is measured
-            (an ensemble).
+            one that comes with resjax, such as resnet20; of several, their mean softmax is measured (an ensemble).
         split: Which images to measure on.
         views: How photographs are looked at; several views are averaged.
         batch_size: Images that are looked at together; it changes the speed and nothing else.
@@ -102,7 +101,7 @@ def predict(
 
     Args:
         network: A run directory, weights (a file, or a folder with one), OWNER/NAME on the Hugging Face Hub, or
-            one that comes with resjax: resnet20, plain20.
+            one that comes with resjax, such as resnet20.
         images: Image files of any size; the centre is brought to the size that the network was trained on.
         weights: What a file of weights cannot say.
     """
@@ -138,7 +137,7 @@ def export_network(
 
     Args:
         network: A run directory, weights (a file, or a folder with one), OWNER/NAME on the Hugging Face Hub, or
-            one that comes with resjax: resnet20, plain20.
+            one that comes with resjax, such as resnet20.
         to: As whom to name the weights: torchvision (timm and pytorch-cifar-models too), huggingface, keras, akamaster
             (pytorch_resnet_cifar10), resjax (any network of the paper, plain ones too); or stablehlo, the whole
             function from pixels to logits for any process with JAX.
