@@ -61,7 +61,8 @@ def tell(text: str) -> None:
     if on_terminal(sys.stderr):
         console().print(Text(text, overflow="ignore"), crop=False)
     else:
-        print(text, file=sys.stderr, flush=True)
+        sys.stderr.write(f"{text}\n")  # the line and its end at once: print() lets another thread's line come between
+        sys.stderr.flush()
 
 
 def say(text: str) -> None:

@@ -125,6 +125,16 @@ def test_without_a_terminal_there_are_plain_lines(capsys, monkeypatch):
     assert err == "checking ...\nchecking: 25 %, 9 s left, 1 of 4, loss 2.3\n"
 
 
+def test_a_line_is_written_with_its_end(monkeypatch):
+    """What is `named_later` is told by a thread of its own, which else writes between a line and its end."""
+    written = []
+    stream = io.StringIO()
+    stream.write = written.append
+    monkeypatch.setattr("sys.stderr", stream)
+    tell("training ...")
+    assert written == ["training ...\n"]
+
+
 def test_a_long_loop_says_how_long_it_took(capsys, monkeypatch):
     monkeypatch.setattr(progress, "LONG", 0.0)
     assert list(shown("abc", "indexing", 3, 256)) == ["a", "b", "c"]
