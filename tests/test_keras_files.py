@@ -8,12 +8,13 @@ import zipfile
 import h5py
 import numpy as np
 import pytest
+from networks import random_network, same_network
 
-from resjax import BadInput
+from resjax import BadInput, export, load
 from resjax.weights import hdf5_layout
 from resjax.weights.files import read_tensors
 
-pytestmark = pytest.mark.filterwarnings("default")  # Keras's own
+keras_may_warn = pytest.mark.filterwarnings("default")
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,7 @@ def written(tmp_path_factory):
     return folder, wanted
 
 
+@keras_may_warn
 @pytest.mark.parametrize("name", ["a.keras", "a.weights.h5", "a.h5"])
 def test_what_keras_writes_is_read_bit_for_bit(name, written, tmp_path):
     folder, wanted = written
@@ -110,6 +112,7 @@ def test_a_file_that_hdf5_follows_without_end_is_given_up(tmp_path, monkeypatch)
     assert time.process_time() - began < 1
 
 
+@keras_may_warn
 def test_nothing_beside_the_file_is_imported(written, tmp_path, monkeypatch):
     """The process that looks into a file is a Python of its own, which would import `h5py` from where it starts."""
     folder, wanted = written
@@ -131,3 +134,49 @@ def test_a_part_of_a_file_is_a_file(tmp_path):
     window.seek(3)
     assert (window.read(2), window.tell()) == (bytes([13, 14]), 5)
     window.stream.close()
+
+
+def test_keras_files_without_names_or_with_strange_layers(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_group("x")
+    with pytest.raises(BadInput, match=r"its layers have no names; write it by model.save"):
+        load(tmp_path / "a.h5")
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file.attrs["layer_names"] = np.array(["x"], "S")
+        group = file.create_group("x")
+        group.attrs["weight_names"] = np.array(["a", "b", "c"], "S")
+        for name in "abc":
+            group[name] = np.zeros(1, np.float32)
+    with pytest.raises(BadInput, match="x has 3 weights"):
+        load(tmp_path / "b.h5")
+
+
+def test_the_first_keras_release_of_the_authors_weights_is_read_by_its_own_names(tmp_path):
+    """Its layers are named as in the authors' Caffe files, and its weights as Keras 1 named them; it has biases."""
+    network = random_network("imagenet", 50, "B", "ab")
+    out = export(network, "keras", tmp_path / "out")
+    letters = "abcdef"
+    with h5py.File(out / "model.h5") as new, h5py.File(tmp_path / "old.h5", "w") as old:
+        names = []
+        for layer in (name.decode() for name in new.attrs["layer_names"]):
+            if layer.startswith("conv1_"):
+                name = {"conv1_conv": "conv1", "conv1_bn": "bn_conv1"}[layer]
+            elif layer == "predictions":
+                name = "fc1000"
+            else:
+                stage, block, number, kind = layer.split("_")
+                branch = "1" if number == "0" else f"2{letters[int(number) - 1]}"
+                name = f"{'bn' if kind == 'bn' else 'res'}{stage[4:]}{letters[int(block[5:]) - 1]}_branch{branch}"
+            group = old.create_group(name)
+            inner = [weight.decode() for weight in new[layer].attrs["weight_names"]]
+            group.attrs["weight_names"] = np.array([f"{name}_{i}" for i in range(len(inner))], "S")
+            for i, weight in enumerate(inner):
+                group[f"{name}_{i}"] = new[layer][weight][()]
+            names.append(name)
+        old.attrs["layer_names"] = np.array(names, "S")
+    loaded = load(tmp_path / "old.h5")
+    assert loaded.architecture.stride_in == "1x1"
+    known = network._replace(architecture=loaded.architecture, model=loaded.model)
+    told = {"classes": network.classes, "preprocessing": network.preprocessing, "data": network.data}
+    assert same_network(loaded._replace(**told), known)
+    assert loaded.mean[0, 0].tolist() == pytest.approx([123.68, 116.779, 103.939])

@@ -1,9 +1,7 @@
 """Weights from files: what fits is loaded whole, and everything else is one clear error and nothing loaded."""
 
-import json
 import shutil
 
-import h5py
 import jax
 import ml_dtypes
 import numpy as np
@@ -191,95 +189,6 @@ def test_a_name_twice_in_a_safetensors_file(exported, tmp_path):
     (tmp_path / "weights.safetensors").write_bytes(twice)
     with pytest.raises(BadInput, match=r"weights\.safetensors: "):
         load(tmp_path / "weights.safetensors", shortcut="A")
-
-
-def test_keras_files_without_names_or_with_strange_layers(tmp_path):
-    with h5py.File(tmp_path / "a.h5", "w") as file:
-        file.create_group("x")
-    with pytest.raises(BadInput, match=r"its layers have no names; write it by model.save"):
-        load(tmp_path / "a.h5")
-    with h5py.File(tmp_path / "b.h5", "w") as file:
-        file.attrs["layer_names"] = np.array(["x"], "S")
-        group = file.create_group("x")
-        group.attrs["weight_names"] = np.array(["a", "b", "c"], "S")
-        for name in "abc":
-            group[name] = np.zeros(1, np.float32)
-    with pytest.raises(BadInput, match="x has 3 weights"):
-        load(tmp_path / "b.h5")
-
-
-def test_the_first_keras_release_of_the_authors_weights_is_read_by_its_own_names(tmp_path):
-    """Its layers are named as in the authors' Caffe files, and its weights as Keras 1 named them; it has biases."""
-    network = random_network("imagenet", 50, "B", "ab")
-    out = export(network, "keras", tmp_path / "out")
-    letters = "abcdef"
-    with h5py.File(out / "model.h5") as new, h5py.File(tmp_path / "old.h5", "w") as old:
-        names = []
-        for layer in (name.decode() for name in new.attrs["layer_names"]):
-            if layer.startswith("conv1_"):
-                name = {"conv1_conv": "conv1", "conv1_bn": "bn_conv1"}[layer]
-            elif layer == "predictions":
-                name = "fc1000"
-            else:
-                stage, block, number, kind = layer.split("_")
-                branch = "1" if number == "0" else f"2{letters[int(number) - 1]}"
-                name = f"{'bn' if kind == 'bn' else 'res'}{stage[4:]}{letters[int(block[5:]) - 1]}_branch{branch}"
-            group = old.create_group(name)
-            inner = [weight.decode() for weight in new[layer].attrs["weight_names"]]
-            group.attrs["weight_names"] = np.array([f"{name}_{i}" for i in range(len(inner))], "S")
-            for i, weight in enumerate(inner):
-                group[f"{name}_{i}"] = new[layer][weight][()]
-            names.append(name)
-        old.attrs["layer_names"] = np.array(names, "S")
-    loaded = load(tmp_path / "old.h5")
-    assert loaded.architecture.stride_in == "1x1"
-    known = network._replace(architecture=loaded.architecture, model=loaded.model)
-    told = {"classes": network.classes, "preprocessing": network.preprocessing, "data": network.data}
-    assert same_network(loaded._replace(**told), known)
-    assert loaded.mean[0, 0].tolist() == pytest.approx([123.68, 116.779, 103.939])
-
-
-def test_what_lies_beside_weights_is_checked(exported, tmp_path):
-    def beside(**changes):
-        folder = shutil.copytree(exported, tmp_path / "copy", dirs_exist_ok=True)
-        description = json.loads((exported / "model.json").read_text())
-        for name, value in changes.items():
-            description[name] = value
-        (folder / "model.json").write_text(json.dumps(description))
-        return folder
-
-    preprocessing = json.loads((exported / "model.json").read_text())["preprocessing"]
-    for changes, message in (
-            ({"classes": ["a"]}, "tells 3 classes apart, and 1 are named"),
-            ({"architecture": {"depth": 20}}, "it holds ResNet A-14 for CIFAR-10, and what lies beside it tells of"),
-            ({"architecture": {"depht": 14}}, r"model\.json: Architecture: unknown or missing field: depht"),
-            ({"architecture": 3}, r"model\.json: Architecture is 3; it is an object of fields"),
-            ({"classes": 3}, r"model\.json: classes is 3; it is a list"),
-            ({"preprocessing": preprocessing | {"mean": ["x"]}}, r"model\.json: .*mean is 'x'"),
-            ({"preprocessing": preprocessing | {"mean": []}}, "give either mean or mean_image"),
-            ({"preprocessing": preprocessing | {"mean": [], "mean_image": "gone.npy"}}, r"gone\.npy: not a readable"),
-            ({"preprocessing": preprocessing | {"mean": [], "mean_image": "../mean.npy"}}, "a file in the same folder"),
-            ({"preprocessing": preprocessing | {"std": [0, 1, 1]}}, "it must be above 0"),
-            ({"preprocessing": preprocessing | {"mean": [float("nan"), 1, 1]}}, "it is finite"),
-            ({"preprocessing": preprocessing | {"value_range": float("inf")}}, "value-range is inf"),
-            ({"preprocessing": preprocessing | {"mean": [1, 2]}}, r"the mean is of \(32, 32, 2\)"),
-            ({"preprocessing": preprocessing | {"size": 64, "shorter_side": 32}}, "the crop is the smaller")):
-        with pytest.raises(BadInput, match=message):
-            load(beside(**changes))
-    shown = beside(preprocessing=preprocessing | {"mean": [], "mean_image": "mean.npy"})
-    for content in (b"", b"x", np.array(["a"]), np.full((32, 32, 3), np.nan), np.zeros((3, 3))):
-        if isinstance(content, bytes):
-            (shown / "mean.npy").write_bytes(content)
-        else:
-            np.save(shown / "mean.npy", content)
-        with pytest.raises(BadInput, match=r"mean\.npy: (not a readable|it holds)|the mean is of \(3, 3\)"):
-            load(shown)
-    (tmp_path / "copy" / "model.json").write_text("[" * 100_000)
-    with pytest.raises(BadInput, match=r"model\.json: not a readable JSON file"):
-        load(tmp_path / "copy")
-    (tmp_path / "copy" / "model.json").write_text("{")
-    with pytest.raises(BadInput, match=r"model\.json: not a readable JSON file"):
-        load(tmp_path / "copy")
 
 
 def test_reordering_channels_is_undone(network):

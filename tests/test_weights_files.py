@@ -155,6 +155,49 @@ def test_other_networks_are_refused_by_what_they_are(change, kind, exported, tmp
         load(tmp_path / "a.safetensors")
 
 
+def test_what_lies_beside_weights_is_checked(exported, tmp_path):
+    def beside(**changes):
+        folder = shutil.copytree(exported, tmp_path / "copy", dirs_exist_ok=True)
+        description = json.loads((exported / "model.json").read_text())
+        for name, value in changes.items():
+            description[name] = value
+        (folder / "model.json").write_text(json.dumps(description))
+        return folder
+
+    preprocessing = json.loads((exported / "model.json").read_text())["preprocessing"]
+    for changes, message in (
+            ({"classes": ["a"]}, "tells 3 classes apart, and 1 are named"),
+            ({"architecture": {"depth": 20}}, "it holds ResNet B-14 for CIFAR-10, and what lies beside it tells of"),
+            ({"architecture": {"depht": 14}}, r"model\.json: Architecture: unknown or missing field: depht"),
+            ({"architecture": 3}, r"model\.json: Architecture is 3; it is an object of fields"),
+            ({"classes": 3}, r"model\.json: classes is 3; it is a list"),
+            ({"preprocessing": preprocessing | {"mean": ["x"]}}, r"model\.json: .*mean is 'x'"),
+            ({"preprocessing": preprocessing | {"mean": []}}, "give either mean or mean_image"),
+            ({"preprocessing": preprocessing | {"mean": [], "mean_image": "gone.npy"}}, r"gone\.npy: not a readable"),
+            ({"preprocessing": preprocessing | {"mean": [], "mean_image": "../mean.npy"}}, "a file in the same folder"),
+            ({"preprocessing": preprocessing | {"std": [0, 1, 1]}}, "it must be above 0"),
+            ({"preprocessing": preprocessing | {"mean": [float("nan"), 1, 1]}}, "it is finite"),
+            ({"preprocessing": preprocessing | {"value_range": float("inf")}}, "value-range is inf"),
+            ({"preprocessing": preprocessing | {"mean": [1, 2]}}, r"the mean is of \(32, 32, 2\)"),
+            ({"preprocessing": preprocessing | {"size": 64, "shorter_side": 32}}, "the crop is the smaller")):
+        with pytest.raises(BadInput, match=message):
+            load(beside(**changes))
+    shown = beside(preprocessing=preprocessing | {"mean": [], "mean_image": "mean.npy"})
+    for content in (b"", b"x", np.array(["a"]), np.full((32, 32, 3), np.nan), np.zeros((3, 3))):
+        if isinstance(content, bytes):
+            (shown / "mean.npy").write_bytes(content)
+        else:
+            np.save(shown / "mean.npy", content)
+        with pytest.raises(BadInput, match=r"mean\.npy: (not a readable|it holds)|the mean is of \(3, 3\)"):
+            load(shown)
+    (tmp_path / "copy" / "model.json").write_text("[" * 100_000)
+    with pytest.raises(BadInput, match=r"model\.json: not a readable JSON file"):
+        load(tmp_path / "copy")
+    (tmp_path / "copy" / "model.json").write_text("{")
+    with pytest.raises(BadInput, match=r"model\.json: not a readable JSON file"):
+        load(tmp_path / "copy")
+
+
 def test_what_lies_beside_weights_is_bounded(exported, tmp_path):
     folder = shutil.copytree(exported, tmp_path / "copy")
     description = json.loads((exported / "model.json").read_text())

@@ -2,7 +2,7 @@
 
     python tests/campaign/images.py [--count 20000] [--seed 7]
 
-Takes the files of tests/test_decode.py, changes, cuts, repeats and exchanges bytes, and prints one JSON line: how many
+Takes the files of tests/image_kinds.py, changes, cuts, repeats and exchanges bytes, and prints one JSON line: how many
 were read and refused, other exceptions by name, the slowest in seconds, and the peak memory of the process in MB.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 import tyro
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from test_decode import mutations
+from image_kinds import mutations
 
 from resjax import BadInput
 from resjax.data import decode, dimensions
