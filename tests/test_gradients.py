@@ -28,7 +28,8 @@ def close(a, b, tolerance=2e-5):
 
 @pytest.mark.parametrize("looped", [False, True])
 @pytest.mark.parametrize(("size", "stride", "height", "width"),
-                         [(3, 1, 8, 8), (3, 2, 8, 8), (3, 2, 9, 7), (1, 1, 5, 4), (1, 2, 8, 7), (7, 2, 14, 13)])
+                         [(3, 1, 8, 8), (3, 2, 8, 8), (3, 2, 9, 7), (1, 1, 5, 4), (1, 2, 8, 7), (7, 2, 14, 13),
+                          (3, 1, 2, 2), (3, 1, 1, 5), (3, 2, 4, 3), (3, 2, 1, 2), (7, 2, 5, 9)])
 def test_convolution_and_its_gradients_are_xlas(size, stride, height, width, looped):
     x, kernel, pad = random(0, 5, height, width, 3), random(1, size, size, 3, 4), ((size // 2, size // 2),) * 2
 
