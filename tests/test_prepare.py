@@ -1,11 +1,9 @@
 """CIFAR-10 from its archive to a set that TFDS reads, without TensorFlow."""
 
-import os
 import tarfile
 import urllib.error
 import urllib.request
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -146,18 +144,3 @@ def test_a_download_that_fails_or_ends_early_is_refused(tmp_path, archive, monke
 
     monkeypatch.setattr(urllib.request, "urlopen", refuse)
     assert_refused(tmp_path / "data", None, f"{prepare.URL}: Name or service not known; download it by other means")
-
-
-REAL = os.environ.get("RESJAX_DATA", "")
-
-
-@pytest.mark.skipif(not REAL or not (Path(REAL).expanduser() / "cifar10").is_dir(),
-                    reason="RESJAX_DATA does not name a folder that holds cifar10")
-def test_the_real_cifar10():
-    data = load(Data(source="tfds:cifar10", directory=Path(REAL), validation_images=5000))
-    train = np.concatenate([data.train.labels, data.validation.labels])
-    assert [len(split.labels) for split in (data.train, data.validation, data.test)] == [45_000, 5_000, 10_000]
-    assert data.train.pixels.shape[1:] == data.test.pixels.shape[1:] == (32, 32, 3)
-    assert data.classes == CIFAR10
-    assert (np.bincount(train) == 5000).all()
-    assert (np.bincount(data.test.labels) == 1000).all()

@@ -1,7 +1,5 @@
 """Networks that come with resjax: found by name, without a network; as good as their run's result and log say."""
 
-import json
-import os
 import re
 from pathlib import Path
 
@@ -12,10 +10,9 @@ from PIL import Image
 import resjax
 from resjax import BadInput
 from resjax.command_line import execute
-from resjax.weights.trained import FOLDER, trained
+from resjax.weights.trained import trained
 
 TABLE6 = Path(__file__).parents[1] / "experiments/results/table6"
-PYTORCH = {"resnet20": {"option": "A", "head": "linear", "shortcut": "shortcut"}, "plain20": {"option": "plain"}}
 
 
 def test_names_find_them_and_what_lies_here_goes_first(tmp_path, monkeypatch):
@@ -50,33 +47,6 @@ def test_an_image_is_classified_and_they_are_a_start(small, tmp_path, capsys, on
     assert result["steps"] == 2
     stem = resjax.restore(tmp_path / "run").state.params["conv1"]["kernel"]
     assert np.allclose(stem, resjax.load("resnet20").variables["params"]["conv1"]["kernel"], atol=0.1)
-
-
-@pytest.fixture(scope="module")
-def cifar10():
-    """The real images for testing."""
-    if "RESJAX_DATA" not in os.environ:
-        pytest.skip("RESJAX_DATA names no folder with prepared CIFAR-10")
-    return resjax.load_data(resjax.Data(source="tfds:cifar10")).test
-
-
-@pytest.mark.parametrize("name", trained())
-def test_errors_are_those_of_the_run_and_of_pytorch(name, cifar10):
-    """The weights' error to the last digit, and again by a net in PyTorch that was written apart from ours."""
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[peers]'")
-    from safetensors.torch import load_file
-    from torch_resnets import ResNet
-
-    network, result = resjax.load(name), json.loads((TABLE6 / name / "seed0" / "result.json").read_text())
-    errors = resjax.evaluate(network, cifar10)
-    assert (errors.images, errors.top1_error) == (10_000, result["test_top1_error"])
-    theirs = ResNet((3, 3, 3), 16, 10, stem=3, **PYTORCH[name]).eval()
-    theirs.load_state_dict(load_file(FOLDER / name / "model.safetensors"))
-    pixels = np.asarray(cifar10.pixels, np.float32) - np.load(FOLDER / name / "mean.npy")
-    with torch.no_grad():
-        found = torch.cat([theirs(part).argmax(1) for part in
-                           torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()).split(500)]).numpy()
-    assert abs(100 * np.mean(found != np.asarray(cifar10.labels)) - result["test_top1_error"]) < 0.011
 
 
 @pytest.mark.parametrize("name", trained())

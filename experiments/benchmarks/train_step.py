@@ -2,12 +2,13 @@
 
     pip install -e '.[peers]' && python experiments/benchmarks/train_step.py [--net resnet50]
 
-ResNet-20 on CIFAR-10's 32x32 at batch 128; or ResNet-50 (stride in the 3x3, as torchvision's) on 224x224, at batch 16
-on CPU, at batch 256 in bfloat16 on an accelerator. Prints one JSON line: milliseconds a step (medians), ratios, images
-a second, compile seconds, memory; on a GPU that `resjax plan` knows also what it says of each of our programs at best.
-For ResNet-20 the same with the blocks in a loop, and with many steps in a loop, as training runs, stand beside it. Both
-nets have batch norm over the whole batch; PyTorch's is timed in its better layout, on GPU under `torch.compile` with
-CUDA graphs (and autocast to bfloat16 for ResNet-50), TF32 as both have it by default.
+ResNet-20 on CIFAR-10's 32x32 at batch 128; ResNet-50 (stride in the 3x3, as torchvision's) on 224x224, at batch 16 on
+CPU, at batch 256 in bfloat16 on an accelerator; or ResNet-18 A on 64x64, whose last maps are of 2x2, at batch 16.
+Prints one JSON line: milliseconds a step (medians), ratios, images a second, compile seconds, memory; on a GPU that
+`resjax plan` knows also what it says of each of our programs at best. For ResNet-20 the same with the blocks in a loop,
+and with many steps in a loop, as training runs, stand beside it. Both nets have batch norm over the whole batch;
+PyTorch's is timed in its better layout, on GPU under `torch.compile` with CUDA graphs (and autocast to bfloat16 for
+ResNet-50), TF32 as both have it by default.
 """
 
 import json
@@ -50,6 +51,8 @@ def task(net: str, gpu: bool) -> Task:
     if net == "resnet20":
         precision = "tensorfloat32" if gpu else "float32"
         return Task(Architecture(depth=20, ghost_batch_size=128, precision=precision), 128, 32, 10)
+    if net == "resnet18":
+        return Task(Architecture(family="imagenet", depth=18, shortcut="A", ghost_batch_size=16), 16, 64, 1000)
     batch = 256 if gpu else 16
     return Task(Architecture(family="imagenet", depth=50, shortcut="B", stride_in="3x3", ghost_batch_size=batch,
                              precision="bfloat16" if gpu else "float32"), batch, 224, 1000)
@@ -114,14 +117,14 @@ def theirs(task: Task, channels_last: bool, gpu: bool) -> Callable[[], Any]:
                 x = functional.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.more))
             return functional.relu(y + x)
 
-    wide = task.size == 224
-    blocks, inputs, width = [], 64 if wide else 16, 64 if wide else 16
-    for stage, count in enumerate((3, 4, 6, 3) if wide else (3, 3, 3)):
+    large, wide = task.architecture.family == "imagenet", task.architecture.depth == 50
+    blocks, inputs, width = [], 64 if large else 16, 64 if large else 16
+    for stage, count in enumerate({18: (2, 2, 2, 2), 20: (3, 3, 3), 50: (3, 4, 6, 3)}[task.architecture.depth]):
         for number in range(count):
             filters = width * 2**stage
             blocks.append(Block(inputs, filters, 2 if stage and not number else 1, wide))
             inputs = 4 * filters if wide else filters
-    stem = [conv(3, width, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1)] if wide else [conv(3, width, 3), nn.ReLU()]
+    stem = [conv(3, width, 7, 2), nn.ReLU(), nn.MaxPool2d(3, 2, 1)] if large else [conv(3, width, 3), nn.ReLU()]
     device = torch.device("cuda" if gpu else "cpu")
     layout = torch.channels_last if channels_last else torch.contiguous_format
     net = nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, task.classes))
@@ -143,7 +146,7 @@ def theirs(task: Task, channels_last: bool, gpu: bool) -> Callable[[], Any]:
     return call
 
 
-def main(net: Literal["resnet20", "resnet50"] = "resnet20", rounds: int = 25) -> None:
+def main(net: Literal["resnet20", "resnet50", "resnet18"] = "resnet20", rounds: int = 25) -> None:
     """Time all variants in turn.
 
     Args:
