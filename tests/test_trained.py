@@ -41,7 +41,7 @@ def test_an_image_is_classified_and_they_are_a_start(small, tmp_path, capsys, on
             (tmp_path / "own" / split / name).mkdir(parents=True)
             for copy in range(16):
                 Image.fromarray(np.roll(colours[number], copy)).save(tmp_path / f"own/{split}/{name}/{copy}.png")
-    run = small(architecture=resjax.Architecture(ghost_batch_size=16), initialize_from="resnet20", steps=2,
+    run = small(architecture=resjax.Architecture(ghost_batch_size=16, unroll=0), initialize_from="resnet20", steps=2,
                 data=resjax.Data(source=f"folder:{tmp_path}/own"), checkpoint_steps=2)
     result = resjax.train(run, tmp_path / "run")
     assert result["steps"] == 2
