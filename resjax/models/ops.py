@@ -102,15 +102,16 @@ def is_small(x: jax.Array, kernel: jax.Array) -> bool:
 
 
 def xla_convolution(x: jax.Array, kernel: jax.Array, *, strides: Any, padding: Any, precision: Any,
-                    spread: Any = (1, 1)) -> jax.Array:
-    """Convolve by XLA's own operation, with XLA's own gradients; pixels are `spread` apart, zeros in between."""
-    return lax.conv_general_dilated(x, kernel, strides, padding, spread, dimension_numbers=LAYOUT, precision=precision)
+                    lhs_dilation: Any = (1, 1)) -> jax.Array:
+    """Convolve by XLA's own operation, with XLA's own gradients."""
+    return lax.conv_general_dilated(x, kernel, strides, padding, lhs_dilation, dimension_numbers=LAYOUT,
+                                    precision=precision)
 
 
 def padded_convolution(x: jax.Array, kernel: jax.Array, *, strides: Any, padding: Any, precision: Any,
-                       spread: Any = (1, 1)) -> jax.Array:
-    """Convolve what was padded and spread before, behind a barrier, as XLA would make it one operation again."""
-    borders = [(low, high, apart - 1) for (low, high), apart in zip(padding, spread, strict=True)]
+                       lhs_dilation: Any = (1, 1)) -> jax.Array:
+    """Convolve what was padded and dilated before, behind a barrier, as XLA would make it one operation again."""
+    borders = [(low, high, apart - 1) for (low, high), apart in zip(padding, lhs_dilation, strict=True)]
     x = lax.optimization_barrier(lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *borders, (0, 0, 0))))
     return xla_convolution(x, kernel, strides=strides, padding=((0, 0), (0, 0)), precision=precision)
 
@@ -132,7 +133,7 @@ def canonical_gradients(x: jax.Array, kernel: jax.Array, dy: jax.Array, *, strid
     full = [(k - 1 - lo, n + lo - s * (m - 1) - 1)
             for k, lo, n, m, s in zip(size, low, x.shape[1:3], dy.shape[1:3], strides, strict=True)]
     convolution = padded_convolution if is_small(dy, kernel) else xla_convolution
-    dx = convolution(dy, kernel[::-1, ::-1].transpose(0, 1, 3, 2), strides=(1, 1), padding=full, spread=strides,
+    dx = convolution(dy, kernel[::-1, ::-1].transpose(0, 1, 3, 2), strides=(1, 1), padding=full, lhs_dilation=strides,
                      precision=precision)
 
     # dW is x convolved with dy: channels of x are the batch, the batch is the channels
