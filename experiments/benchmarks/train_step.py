@@ -118,7 +118,8 @@ def theirs(task: Task, channels_last: bool, gpu: bool) -> Callable[[], Any]:
             return functional.relu(y + x)
 
     large, wide = task.architecture.family == "imagenet", task.architecture.depth == 50
-    blocks, inputs, width = [], 64 if large else 16, 64 if large else 16
+    inputs = width = 64 if large else 16
+    blocks = []
     for stage, count in enumerate({18: (2, 2, 2, 2), 20: (3, 3, 3), 50: (3, 4, 6, 3)}[task.architecture.depth]):
         for number in range(count):
             filters = width * 2**stage
