@@ -24,15 +24,15 @@ from resjax import Architecture, Data, Experiment, Optimizer, cifar_resnet, eval
 from resjax.analysis import gives_back, gradient_norms, residual_ratios, with_gain, with_identity_blocks
 from resjax.analysis.landscape import bends_down
 from resjax.analysis.landscape import landscape as losses_around
-from resjax.command_line import script
+from resjax.console.command_line import script
 from resjax.data import Dataset, Preprocessing, mean_image, normalize
-from resjax.errors import check
 from resjax.models import BasicBlock, BatchNorm, DenseBlock, ResidualMLP
 from resjax.network import Classifier
 from resjax.paper.article import Found, measured, titled, write_article
-from resjax.platform import keep_compiled_programs
-from resjax.progress import one_by_one, working
-from resjax.terminal import hung, say, say_end
+from resjax.system.errors import check
+from resjax.system.platform import keep_compiled_programs
+from resjax.system.progress import one_by_one, working
+from resjax.system.terminal import hung, say, say_end
 from resjax.training import TrainState, fit
 
 SEEDS = (0, 1, 2)

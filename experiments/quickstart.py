@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from resjax import Architecture, Data, Experiment, Optimizer
-from resjax.command_line import script
-from resjax.files import write_aside, write_text
-from resjax.progress import one_by_one, working
-from resjax.terminal import say_end, say_table
+from resjax.console.command_line import script
+from resjax.system.files import write_aside, write_text
+from resjax.system.progress import one_by_one, working
+from resjax.system.terminal import say_end, say_table
 
 SHALLOW, DEEP = 8, 32
 STEPS = 200

@@ -3,18 +3,18 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from resjax import platform
-from resjax.version import __version__
+from resjax.system import platform
+from resjax.system.version import __version__
 
 if TYPE_CHECKING:
-    from resjax.command_line import run
+    from resjax.console.command_line import run
     from resjax.data import Dataset, dataset
     from resjax.data import load as load_data
-    from resjax.errors import BadInput, Diverged, Interrupted
     from resjax.evaluation import evaluate
     from resjax.experiment import Architecture, Data, Experiment, Optimizer, Photographs
     from resjax.models import VGG, BasicBlock, BatchNorm, Bottleneck, ResNet, cifar_resnet, imagenet_resnet
     from resjax.network import Classifier, Network, embed, features
+    from resjax.system.errors import BadInput, Diverged, Interrupted
     from resjax.training import Result, read_metrics, runs, train
     from resjax.training.restore import load, restore
     from resjax.weights import export
@@ -25,8 +25,8 @@ __all__ = ["VGG", "Architecture", "BadInput", "BasicBlock", "BatchNorm", "Bottle
            "load", "load_data", "read_metrics", "restore", "run", "runs", "train"]
 
 HOMES = {  # of the public names, which are imported when they are used
-    "data": ("Dataset", "dataset", "load_data"), "command_line": ("run",),
-    "errors": ("BadInput", "Diverged", "Interrupted"),
+    "data": ("Dataset", "dataset", "load_data"), "console.command_line": ("run",),
+    "system.errors": ("BadInput", "Diverged", "Interrupted"),
     "evaluation": ("evaluate",), "experiment": ("Architecture", "Data", "Experiment", "Optimizer", "Photographs"),
     "models": ("VGG", "BasicBlock", "BatchNorm", "Bottleneck", "ResNet", "cifar_resnet", "imagenet_resnet"),
     "network": ("Classifier", "Network", "embed", "features"),

@@ -1,6 +1,6 @@
 """The command line."""
 
-from resjax.command_line import main
+from resjax.console.command_line import main
 
 if __name__ == "__main__":
     main()

@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from resjax.errors import check
-from resjax.serialization import Must, check_fields, check_ghosts, check_source, flatten, shortly
-from resjax.variants import Option, StrideIn, check_depth, network_title
+from resjax.models.variants import Option, StrideIn, check_depth, network_title
+from resjax.system.errors import check
+from resjax.system.serialization import Must, check_fields, check_ghosts, check_source, flatten, shortly
 
 if TYPE_CHECKING:
     from resjax.models import VGG, ResNet

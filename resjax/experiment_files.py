@@ -8,8 +8,8 @@ from traceback import extract_tb
 from types import ModuleType
 from typing import Any
 
-from resjax.errors import BadInput, check, nearest
 from resjax.experiment import Experiment
+from resjax.system.errors import BadInput, check, nearest
 
 SHIPPED = ("quickstart", "cifar10", "imagenet", "finetune", "torchvision_recipe", "detection")  # in this order
 

@@ -10,9 +10,9 @@ import numpy as np
 from flax import linen as nn
 
 from resjax.data import Preprocessing
-from resjax.errors import check
 from resjax.experiment import Architecture, Data, Photographs
-from resjax.serialization import shortly
+from resjax.system.errors import check
+from resjax.system.serialization import shortly
 
 
 class Classifier(NamedTuple):

@@ -7,8 +7,8 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from resjax import Architecture, Data, Network, Photographs
-from resjax.analysis import variable_shapes
 from resjax.data import Preprocessing
+from resjax.models.counts import variable_shapes
 
 
 def random_network(family="cifar", depth=14, shortcut="A", classes=("cat", "dog", "owl"), stride_in="1x1", std=(),

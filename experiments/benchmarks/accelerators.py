@@ -22,14 +22,14 @@ from flax import linen as nn
 from jax.sharding import NamedSharding
 
 from resjax import Architecture, Optimizer
-from resjax.accelerators.compile import Program, compile_program, prepare, shaped, target_devices
-from resjax.accelerators.devices import find_device
-from resjax.accelerators.plan import figures
-from resjax.accelerators.run import installed
 from resjax.data import Batch, Preprocessing
-from resjax.distributed import batch_sharding, replicated
 from resjax.evaluation.probabilities import look
-from resjax.files import write_json
+from resjax.plan.compile import Program, compile_program, prepare, shaped, target_devices
+from resjax.plan.devices import find_device
+from resjax.plan.plan import figures
+from resjax.plan.run import installed
+from resjax.system.distributed import batch_sharding, replicated
+from resjax.system.files import write_json
 from resjax.training import TrainState, initial_state, sgd
 from resjax.training.packing import PACKED, one_by_one
 

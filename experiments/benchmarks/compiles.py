@@ -56,12 +56,12 @@ def measure(case: Case) -> dict[str, Any]:
     """Compile the step of a case and read what matters here."""
     import jax
 
-    from resjax.accelerators.compile import compile_program, prepare, programs_of_run, target_devices
-    from resjax.accelerators.devices import find_device
-    from resjax.accelerators.plan import figures
-    from resjax.accelerators.run import installed
     from resjax.experiment import image_shape
     from resjax.experiment_files import find
+    from resjax.plan.compile import compile_program, prepare, programs_of_run, target_devices
+    from resjax.plan.devices import find_device
+    from resjax.plan.plan import figures
+    from resjax.plan.run import installed
 
     prepare()
     file, images = SIZES[case.network]
@@ -84,7 +84,7 @@ def main(case: str | None = None) -> None:
     Args:
         case: One of the cases, in this process; all by default, each in one of its own.
     """
-    from resjax.files import write_json  # with resjax XLA's flags are set, as the environment says
+    from resjax.system.files import write_json  # with resjax XLA's flags are set, as the environment says
 
     found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     if case is not None:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import tyro
 
 from resjax.experiment_files import names
-from resjax.files import write_json
+from resjax.system.files import write_json
 
 RESULTS = Path(__file__).parents[1] / "results" / "plans.json"
 KEPT = ("run_hours", "device_hours", "images_per_second", "step_seconds", "limit", "memory_share", "versions")

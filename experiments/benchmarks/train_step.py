@@ -26,11 +26,11 @@ import tyro
 from accelerators import given  # the benchmark beside this one
 
 from resjax import Architecture, Optimizer
-from resjax.accelerators.compile import Compiled
-from resjax.accelerators.devices import Device, find_device
-from resjax.accelerators.plan import figures
-from resjax.analysis import count_macs
 from resjax.data import Batch
+from resjax.models.counts import count_macs
+from resjax.plan.compile import Compiled
+from resjax.plan.devices import Device, find_device
+from resjax.plan.plan import figures
 from resjax.training import initial_state, sgd
 from resjax.training.packing import form_for, one_by_one
 

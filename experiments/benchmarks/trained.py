@@ -15,9 +15,9 @@ import tyro
 
 from resjax import Data, Network, evaluate, load, load_data
 from resjax.analysis import gradient_norms, residual_ratios, response_deviations, without_block
-from resjax.command_line import guarded
+from resjax.console.command_line import guarded
 from resjax.data import Dataset
-from resjax.files import write_aside, write_json
+from resjax.system.files import write_aside, write_json
 
 SEEN = 640  # images of a gradient: ten groups of batch norm, without crops and mirroring
 

@@ -14,7 +14,7 @@ import tyro
 from PIL import Image
 
 from resjax import Data, Experiment, load_data, train
-from resjax.command_line import guarded
+from resjax.console.command_line import guarded
 from resjax.experiment_files import load_experiments
 
 ANIMALS = ("bird", "cat", "deer", "dog", "frog", "horse")

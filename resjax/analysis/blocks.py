@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from resjax.errors import check
 from resjax.models import BasicBlock, Bottleneck, DenseBlock
 from resjax.models.stacking import is_stage, stack, unstack
+from resjax.system.errors import check
 
 BLOCKS = (BasicBlock, Bottleneck, DenseBlock)
 

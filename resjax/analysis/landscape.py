@@ -12,8 +12,8 @@ import optax
 from flax import linen as nn
 from jax import lax
 
-from resjax.errors import check
 from resjax.models.stacking import REST
+from resjax.system.errors import check
 
 
 def landscape(model: nn.Module, variables: Any, pixels: Any, labels: Any, key: jax.Array, span: float = 1.0,

@@ -13,9 +13,9 @@ import numpy as np
 
 from resjax.data.image_files import ImageFiles
 from resjax.data.prepared import fingerprint
-from resjax.errors import BadInput, check
-from resjax.files import cached
-from resjax.progress import shown
+from resjax.system.errors import BadInput, check
+from resjax.system.files import cached
+from resjax.system.progress import shown
 
 TRAIN = "ILSVRC2012_img_train.tar"           # an archive per class, n01440764.tar, each with its JPEGs
 VALIDATION = "ILSVRC2012_img_val.tar"        # 50,000 JPEGs

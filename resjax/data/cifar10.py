@@ -13,10 +13,10 @@ import numpy as np
 from PIL import Image
 
 from resjax.data.prepared import find_prepared, quiet_absl
-from resjax.errors import BadInput, check
-from resjax.files import digest, folder_aside, remove_leftovers
-from resjax.progress import shown, working
-from resjax.terminal import tell
+from resjax.system.errors import BadInput, check
+from resjax.system.files import digest, folder_aside, remove_leftovers
+from resjax.system.progress import shown, working
+from resjax.system.terminal import tell
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"  # as TFDS has it

@@ -16,7 +16,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from resjax.errors import BadInput, check
+from resjax.system.errors import BadInput, check
 
 Image.init()
 # Those that Pillow knows by their first bytes and decodes itself; others start programs, or take anything for an image.

@@ -9,7 +9,7 @@ import numpy as np
 
 from resjax.data.decode import EXTENSIONS
 from resjax.data.image_files import ImageFiles
-from resjax.errors import check
+from resjax.system.errors import check
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from resjax.errors import BadInput
+from resjax.system.errors import BadInput
 
 
 class Reader(Protocol):

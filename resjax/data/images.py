@@ -14,9 +14,9 @@ from resjax.data.image_files import ImageFiles
 from resjax.data.index import check_labels, find_images, find_split, held_out, identity
 from resjax.data.prepared import channels_of, data_directory, find_prepared, fingerprint
 from resjax.data.preprocessing import Preprocessing, of_run
-from resjax.errors import BadInput, check
 from resjax.experiment import Data
-from resjax.files import cached
+from resjax.system.errors import BadInput, check
+from resjax.system.files import cached
 
 
 class Images(NamedTuple):

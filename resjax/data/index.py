@@ -11,9 +11,9 @@ from resjax.data.archives import find_archives
 from resjax.data.folders import class_names, existing, list_classes
 from resjax.data.image_files import ImageFiles
 from resjax.data.prepared import find_records
-from resjax.errors import BadInput, check
 from resjax.experiment import Data, Photographs
-from resjax.files import expanded
+from resjax.system.errors import BadInput, check
+from resjax.system.files import expanded
 
 TEST = ("test", "val")  # folders of test images, the first that has class folders
 

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from resjax.data.image_files import ImageFiles
-from resjax.errors import BadInput, check
 from resjax.experiment import Data
-from resjax.files import cached, expanded
-from resjax.progress import parts, shown
+from resjax.system.errors import BadInput, check
+from resjax.system.files import cached, expanded
+from resjax.system.progress import parts, shown
 
 CHUNK = 1024  # records read at once
 Arrays = dict[str, np.ndarray]

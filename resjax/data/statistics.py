@@ -9,10 +9,10 @@ import numpy as np
 from resjax.data.image_files import ImageFiles
 from resjax.data.preprocessing import of_run
 from resjax.data.stream import planned_batches
-from resjax.errors import BadInput, check
 from resjax.experiment import Photographs
-from resjax.files import cached
-from resjax.progress import parts, shown
+from resjax.system.errors import BadInput, check
+from resjax.system.files import cached
+from resjax.system.progress import parts, shown
 
 CHUNK = 256  # images that a worker sums up at once
 

@@ -24,8 +24,8 @@ from absl import flags
 from resjax.data.decode import decode, dimensions
 from resjax.data.image_files import ImageFiles
 from resjax.data.preprocessing import cut, random_box
-from resjax.errors import BadInput, Lost
 from resjax.experiment import Photographs
+from resjax.system.errors import BadInput, Lost
 
 AHEAD = 2  # batches that each worker keeps ready
 UNGUARDED = 75  # the exit code of a worker that found itself in a script that asks for workers as it is imported

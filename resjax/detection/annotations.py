@@ -10,8 +10,8 @@ import numpy as np
 
 from resjax.data import decode
 from resjax.data.index import identity
-from resjax.errors import BadInput, check
-from resjax.files import regular
+from resjax.system.errors import BadInput, check
+from resjax.system.files import regular
 
 ROUNDING = 1.0  # pixels by which annotators' boxes leave their images, as some sets count from 0 and some from 1
 

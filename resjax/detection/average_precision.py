@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from resjax.detection.annotations import Annotated
-from resjax.errors import check
+from resjax.system.errors import check
 
 Rule = Literal["11-point", "area"]
 

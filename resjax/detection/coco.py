@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from resjax.detection.annotations import AnnotatedFiles, Drawn, class_number
-from resjax.errors import BadInput, check
-from resjax.files import regular
+from resjax.system.errors import BadInput, check
+from resjax.system.files import regular
 
 FIELDS = {"images": ("id", "file_name", "height", "width"), "annotations": ("image_id", "category_id", "bbox"),
           "categories": ("id", "name")}

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, NamedTuple
 
-from resjax.errors import check
 from resjax.experiment import Count, In32Bits, Natural, NonNegative, Optimizer, Positive
-from resjax.serialization import Must, check_fields, check_ghosts, check_source, flatten
-from resjax.variants import Block, StrideIn
+from resjax.models.variants import Block, StrideIn
+from resjax.system.errors import check
+from resjax.system.serialization import Must, check_fields, check_ghosts, check_source, flatten
 
 Overlap = Annotated[float, Must("be an overlap, within (0, 1]", lambda x: 0 < x <= 1)]
 SomeNumbers = Annotated[tuple[Positive, ...], Must("be one number or several", len)]

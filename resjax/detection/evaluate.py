@@ -20,7 +20,7 @@ from resjax.detection.improvements import pool_two_scales, regressed_boxes, unit
 from resjax.detection.networks import FasterRCNN, Pool, pool_regions
 from resjax.detection.proposals import Detections, Predictions, detect, predict, propose
 from resjax.detection.step import Proposed, anchors_of, draw_onto
-from resjax.progress import shown
+from resjax.system.progress import shown
 from resjax.training.restore import restore_state
 from resjax.training.run_directory import read_described
 

@@ -20,8 +20,8 @@ from resjax.detection.config import Scenery
 from resjax.detection.scenes import compose_scenes
 from resjax.detection.targets import Objects
 from resjax.detection.voc import read_voc
-from resjax.errors import check
-from resjax.files import expanded
+from resjax.system.errors import check
+from resjax.system.files import expanded
 
 AHEAD = 2  # batches that are made before they are needed
 MULTIPLE = 16  # of which the sides of a batch's images are: the largest stride of a shared map

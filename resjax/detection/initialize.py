@@ -8,10 +8,10 @@ import numpy as np
 from resjax.detection.annotations import AnnotatedImages
 from resjax.detection.config import RESNETS, Detection
 from resjax.detection.phases import PROPOSER
-from resjax.errors import BadInput, check
-from resjax.files import expanded
 from resjax.models import ResNet
 from resjax.network import Network
+from resjax.system.errors import BadInput, check
+from resjax.system.files import expanded
 from resjax.training.restore import load
 from resjax.training.step import TrainState
 from resjax.weights.files import Tensors, read_tensors

@@ -10,7 +10,7 @@ from resjax.detection.annotations import AnnotatedImages
 from resjax.detection.draw import draw_boxes
 from resjax.detection.evaluate import Pictures, TrainedDetector, find_all, restore_detector
 from resjax.detection.images import open_annotated
-from resjax.files import write_aside
+from resjax.system.files import write_aside
 from resjax.training.log import read_metrics
 
 SCORE = 0.5  # the lowest that is drawn

@@ -20,7 +20,7 @@ from resjax.detection.networks import FasterRCNN
 from resjax.detection.phases import PROPOSER, Lesson, phase_at
 from resjax.detection.step import draw_onto, optimizer_of, train_step
 from resjax.detection.targets import LOSSES
-from resjax.distributed import batch_sharding, replicated
+from resjax.system.distributed import batch_sharding, replicated
 from resjax.training import loop
 from resjax.training.log import Line, Log, RunningMetrics
 from resjax.training.run_directory import check_images, write_run

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from resjax.detection.annotations import AnnotatedFiles, Drawn, class_number
-from resjax.errors import BadInput, check
-from resjax.files import regular
+from resjax.system.errors import BadInput, check
+from resjax.system.files import regular
 
 VOC_CLASSES = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
                "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor")

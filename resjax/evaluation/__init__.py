@@ -3,7 +3,7 @@
 from resjax.evaluation.error_rates import ErrorRates, classify, ensemble, error_rates, evaluate, measure
 from resjax.evaluation.probabilities import log_probabilities, log_probabilities_of_views
 from resjax.evaluation.views import PROTOCOLS, views_of
-from resjax.variants import Protocol
+from resjax.models.variants import Protocol
 
 __all__ = ["PROTOCOLS", "ErrorRates", "Protocol", "classify", "ensemble", "error_rates", "evaluate",
            "log_probabilities", "log_probabilities_of_views", "measure", "views_of"]

@@ -9,15 +9,15 @@ import jax
 import numpy as np
 
 from resjax.data import Images, find_images, find_split, load, load_split
-from resjax.distributed import batch_sharding, replicated
-from resjax.errors import BadInput, check
 from resjax.evaluation.probabilities import log_probabilities, log_probabilities_of_views
 from resjax.evaluation.views import views_of
 from resjax.experiment import Data, Photographs
-from resjax.files import regular
+from resjax.models.variants import Protocol
 from resjax.network import Classifier, Network, as_classifier, check_last_layer, imagenet_classes
-from resjax.terminal import tell
-from resjax.variants import Protocol
+from resjax.system.distributed import batch_sharding, replicated
+from resjax.system.errors import BadInput, check
+from resjax.system.files import regular
+from resjax.system.terminal import tell
 
 
 class ErrorRates(NamedTuple):

@@ -17,10 +17,10 @@ from jax import lax
 from jax.sharding import NamedSharding
 
 from resjax.data import ImageFiles, Images, Preprocessing, dimensions, planned_batches
-from resjax.distributed import replicated
 from resjax.evaluation.views import View, whole
 from resjax.network import Classifier
-from resjax.progress import parts, shown
+from resjax.system.distributed import replicated
+from resjax.system.progress import parts, shown
 
 CHUNK = 256  # images whose headers a worker reads at once
 

@@ -10,8 +10,8 @@ from typing import NamedTuple, get_args
 import numpy as np
 
 from resjax.data import Preprocessing, centre_crop
-from resjax.errors import BadInput
-from resjax.variants import Protocol
+from resjax.models.variants import Protocol
+from resjax.system.errors import BadInput
 
 PROTOCOLS: tuple[str, ...] = get_args(Protocol)
 SCALES = (224, 256, 384, 480, 640)  # shorter sides, for networks trained on crops of 224

@@ -11,8 +11,8 @@ from flax import linen as nn
 from resjax.models.batch_norm import BatchNorm
 from resjax.models.ops import relu
 from resjax.models.resnet import Shortcut, Stage
-from resjax.serialization import shortly
-from resjax.variants import Option
+from resjax.models.variants import Option
+from resjax.system.serialization import shortly
 
 
 def without(*, name: str) -> Callable[[jax.Array], jax.Array]:

@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from resjax.errors import check
 from resjax.models.batch_norm import BatchNorm
 from resjax.models.ops import convolve, max_pool, relu
 from resjax.models.stacking import FIRST, REST
-from resjax.serialization import shortly
-from resjax.variants import Block, Option, StrideIn, cifar_blocks, imagenet_blocks
+from resjax.models.variants import Block, Option, StrideIn, cifar_blocks, imagenet_blocks
+from resjax.system.errors import check
+from resjax.system.serialization import shortly
 
 
 class Shortcut(nn.Module):

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from resjax.errors import check
 from resjax.models.ops import convolve
-from resjax.serialization import shortly
-from resjax.variants import VGG_FILTERS, VGG_STAGES
+from resjax.models.variants import VGG_FILTERS, VGG_STAGES
+from resjax.system.errors import check
+from resjax.system.serialization import shortly
 
 SIDE = 7  # of the maps that the fully connected layers see
 HE = nn.initializers.variance_scaling(2.0, "fan_in", "normal")

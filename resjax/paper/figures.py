@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from resjax.analysis import response_deviations
 from resjax.data import Images, load
 from resjax.experiment import Data
-from resjax.files import read_json, write_aside, write_json
 from resjax.paper.reproduce import Run, finished_result, scaled_name
 from resjax.paper.tables import Table
+from resjax.system.files import read_json, write_aside, write_json
 from resjax.training import read_metrics, read_result, restore
 
 STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))  # told apart in grey, too

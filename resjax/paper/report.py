@@ -13,10 +13,10 @@ from pathlib import Path
 from string import Template
 from typing import Any, NamedTuple
 
-from resjax.errors import BadInput
 from resjax.experiment import Experiment
-from resjax.files import read_json, write_text
-from resjax.serialization import flatten
+from resjax.system.errors import BadInput
+from resjax.system.files import read_json, write_text
+from resjax.system.serialization import flatten
 from resjax.training import find_runs, read_experiment, read_given, read_metrics, read_result
 
 ASSETS = Path(__file__).parent

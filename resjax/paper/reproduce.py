@@ -7,13 +7,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from resjax.analysis import count_macs
-from resjax.errors import BadInput, check
 from resjax.experiment import Experiment, image_shape
 from resjax.experiment_files import load_experiments, select
+from resjax.models.counts import count_macs
 from resjax.paper.tables import TABLES, Row, Table
-from resjax.progress import one_by_one, working
-from resjax.terminal import tell
+from resjax.system.errors import BadInput, check
+from resjax.system.progress import one_by_one, working
+from resjax.system.terminal import tell
 from resjax.training import read_metrics, read_result, train
 
 NEEDED = {"parameters", "train_seconds", "test_top1_error", "test_top5_error", "state_digest"}  # of a result, in tables

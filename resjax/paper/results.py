@@ -6,12 +6,12 @@ from operator import gt, lt
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from resjax.distributed import is_first
 from resjax.evaluation import Protocol, measure
-from resjax.files import read_json, write_json, write_text
 from resjax.paper.figures import draw
 from resjax.paper.reproduce import Run, finished_result, scaled_name
 from resjax.paper.tables import Row, Table, markdown
+from resjax.system.distributed import is_first
+from resjax.system.files import read_json, write_json, write_text
 from resjax.training import read_metrics, read_result, restore
 
 BATCH = 256  # crops at once

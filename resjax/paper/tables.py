@@ -8,11 +8,11 @@ from typing import Literal, NamedTuple
 
 from flax import linen as nn
 
-from resjax.analysis import Layer, count_macs, count_parameters, list_layers
 from resjax.evaluation import Protocol
 from resjax.models import VGG, imagenet_resnet
+from resjax.models.counts import Layer, count_macs, count_parameters, list_layers
 from resjax.models.stacking import FIRST
-from resjax.variants import Option, StrideIn
+from resjax.models.variants import Option, StrideIn
 
 
 class Claim(NamedTuple):

@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from resjax.errors import BadInput, check
-from resjax.files import write_aside
+from resjax.system.errors import BadInput, check
+from resjax.system.files import write_aside
 from resjax.training import find_runs, read_metrics
 
 VERSION = "brain.Event:2"  # of the format: each file begins with it

@@ -22,11 +22,11 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from resjax.distributed import broadcast_from_first, is_first, wait_for_all
-from resjax.errors import BadInput, Diverged, Interrupted
-from resjax.files import digest
-from resjax.interrupt import heed, requests
-from resjax.serialization import brief
+from resjax.system.distributed import broadcast_from_first, is_first, wait_for_all
+from resjax.system.errors import BadInput, Diverged, Interrupted
+from resjax.system.files import digest
+from resjax.system.interrupt import heed, requests
+from resjax.system.serialization import brief
 from resjax.training.step import TrainState, named_leaves
 
 KEPT = 3

@@ -14,10 +14,10 @@ from flax import linen as nn
 from jax.sharding import NamedSharding
 
 from resjax.data import Dataset, of_run
-from resjax.distributed import batch_sharding, replicated
 from resjax.experiment import Experiment
 from resjax.network import Classifier, Network
-from resjax.progress import advance
+from resjax.system.distributed import batch_sharding, replicated
+from resjax.system.progress import advance
 from resjax.training import loop
 from resjax.training.images import TrainingImages, open_images
 from resjax.training.log import Line, Log, RunningMetrics

@@ -25,10 +25,10 @@ from resjax.data import (
     mean_image,
     permute,
 )
-from resjax.distributed import batch_sharding, replicated
 from resjax.evaluation import ErrorRates, error_rates, log_probabilities
 from resjax.experiment import Data, Experiment
 from resjax.network import Classifier
+from resjax.system.distributed import batch_sharding, replicated
 from resjax.training.optimizer import sgd
 from resjax.training.packing import form_for, one_by_one
 from resjax.training.step import TrainState, draw, state_of

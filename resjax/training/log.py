@@ -12,10 +12,10 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from resjax.distributed import is_first
-from resjax.files import regular, write_text, writing
-from resjax.progress import advance_net, working
-from resjax.terminal import duration, fitted, room, tell
+from resjax.system.distributed import is_first
+from resjax.system.files import regular, write_text, writing
+from resjax.system.progress import advance_net, working
+from resjax.system.terminal import duration, fitted, room, tell
 
 Line = dict[str, Any]
 Item = TypeVar("Item")

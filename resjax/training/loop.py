@@ -10,11 +10,11 @@ import numpy as np
 from orbax.checkpoint import CheckpointManager
 
 from resjax.data import leave_import
-from resjax.distributed import broadcast_from_first, is_first, largest, wait_for_all
-from resjax.errors import Diverged, Interrupted, check
-from resjax.files import write_json
-from resjax.interrupt import requested, requests, stop_requests
-from resjax.platform import keep_compiled_programs
+from resjax.system.distributed import broadcast_from_first, is_first, largest, wait_for_all
+from resjax.system.errors import Diverged, Interrupted, check
+from resjax.system.files import write_json
+from resjax.system.interrupt import requested, requests, stop_requests
+from resjax.system.platform import keep_compiled_programs
 from resjax.training.checkpoint import checkpoints, finish_saves, restore_latest, save
 from resjax.training.log import MEASURED, Line, Log, RunningMetrics, Stopwatch, read_metrics, rewind_metrics
 from resjax.training.run_directory import Recipe, claimed, environment, read_result, unfinished

@@ -13,11 +13,11 @@ import optax
 from flax import linen as nn
 
 from resjax.data import Dataset, of_run, with_validation
-from resjax.errors import BadInput, check
 from resjax.experiment import Experiment, Photographs
 from resjax.models import VGG, ResidualMLP, ResNet
 from resjax.network import Network
-from resjax.serialization import check_ghosts, check_value, shortly
+from resjax.system.errors import BadInput, check
+from resjax.system.serialization import check_ghosts, check_value, shortly
 from resjax.training.log import Line
 from resjax.training.optimizer import sgd
 from resjax.training.run_directory import check_images, read_given

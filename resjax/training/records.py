@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from resjax.errors import check
-from resjax.files import expanded
-from resjax.serialization import flatten
+from resjax.system.errors import check
+from resjax.system.files import expanded
+from resjax.system.serialization import flatten
 from resjax.training.log import read_metrics
 from resjax.training.run_directory import read_experiment, read_given, read_result
 

@@ -7,17 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from resjax.errors import BadInput, check
 from resjax.experiment import Experiment
-from resjax.files import expanded
+from resjax.models.variants import StrideIn
 from resjax.network import Network
+from resjax.system.errors import BadInput, check
+from resjax.system.files import expanded
 from resjax.training.checkpoint import read_latest
 from resjax.training.log import Log
 from resjax.training.optimizer import sgd
 from resjax.training.own import model_of, network_of
 from resjax.training.run_directory import Recipe, read_given, read_result, read_run
 from resjax.training.step import TrainState, initial_state, state_digest
-from resjax.variants import StrideIn
 from resjax.weights import Bare, load_weights
 
 

@@ -11,12 +11,12 @@ from typing import Any, Protocol, TypeVar
 
 import jax
 
-from resjax.distributed import is_first, told_by_first
-from resjax.errors import BadInput, check
 from resjax.experiment import Experiment
-from resjax.files import read_json, write_json
-from resjax.serialization import check_value, convert, from_json, to_json
-from resjax.version import __version__
+from resjax.system.distributed import is_first, told_by_first
+from resjax.system.errors import BadInput, check
+from resjax.system.files import read_json, write_json
+from resjax.system.serialization import check_value, convert, from_json, to_json
+from resjax.system.version import __version__
 
 RESULT = {"name": str, "seed": int, "steps": int, "parameters": int, "test_top1_error": float, "test_top5_error": float,
           "mean_average_precision": float, "eleven_point": float, "train_seconds": float, "images_per_second": float,

@@ -22,10 +22,10 @@ from resjax.data import (
     normalize,
     training_batches,
 )
-from resjax.distributed import batch_sharding, broadcast_from_first, is_first
 from resjax.evaluation import ErrorRates, error_rates, log_probabilities_of_views, views_of
 from resjax.experiment import Experiment, Photographs
 from resjax.network import Classifier
+from resjax.system.distributed import batch_sharding, broadcast_from_first, is_first
 from resjax.training.log import Log
 from resjax.training.step import TrainState
 

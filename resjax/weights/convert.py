@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from resjax.analysis import variable_shapes
-from resjax.errors import BadInput, check
 from resjax.models import BatchNorm, ResNet
+from resjax.models.counts import variable_shapes
 from resjax.models.stacking import unstack
+from resjax.system.errors import BadInput, check
 from resjax.weights.files import Tensors
 from resjax.weights.tensor_names import Names, module_name
 

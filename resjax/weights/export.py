@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save
 
-from resjax.errors import BadInput, check
-from resjax.files import folder_aside, remove_leftovers, write_json
 from resjax.models import VGG
+from resjax.models.variants import IMAGENET, Form
 from resjax.network import Network, check_last_layer, imagenet_classes
-from resjax.variants import IMAGENET, Form
+from resjax.system.errors import BadInput, check
+from resjax.system.files import folder_aside, remove_leftovers, write_json
 from resjax.weights.convert import flip_colours, to_tensors
 from resjax.weights.files import Tensors
 from resjax.weights.metadata import entry_of, write_metadata

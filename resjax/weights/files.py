@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from resjax.errors import BadInput, check
+from resjax.system.errors import BadInput, check
 from resjax.weights.keras_files import is_keras_archive, read_keras, read_keras_archive
 from resjax.weights.sets import shown
 from resjax.weights.torch_pickle import read_torch, reason

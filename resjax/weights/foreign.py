@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from resjax.errors import check
+from resjax.system.errors import check
 
 MARKS = {  # what a name matches, the first of these that does
     r"_preact_bn/|^post_bn/": "the second version of Keras's ResNet, with batch norm and ReLU before each convolution",

@@ -5,8 +5,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from resjax.errors import BadInput
-from resjax.progress import advance, working
+from resjax.system.errors import BadInput
+from resjax.system.progress import advance, working
 from resjax.weights.files import INDEX, read_places
 
 WEIGHTS = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin")  # each where those before are missing

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from typing import Literal
 
-from resjax.errors import BadInput, check
 from resjax.experiment import Architecture
-from resjax.variants import IMAGENET, Bare, Block, Option, StrideIn
+from resjax.models.variants import IMAGENET, Bare, Block, Option, StrideIn
+from resjax.system.errors import BadInput, check
 from resjax.weights.files import Tensors
 from resjax.weights.tensor_names import FAMILIES, Names, module_name
 

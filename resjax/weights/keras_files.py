@@ -10,7 +10,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 
-from resjax.errors import BadInput, check
+from resjax.system.errors import BadInput, check
 from resjax.weights import hdf5_layout
 from resjax.weights.sets import shown
 from resjax.weights.torch_pickle import BROKEN, open_zip, reason

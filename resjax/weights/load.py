@@ -5,13 +5,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
-from resjax.errors import BadInput, check
 from resjax.experiment import Architecture
-from resjax.files import expanded
 from resjax.models import VGG, ResNet
+from resjax.models.variants import Bare, StrideIn
 from resjax.network import Network
-from resjax.terminal import harmless, tell
-from resjax.variants import Bare, StrideIn
+from resjax.system.errors import BadInput, check
+from resjax.system.files import expanded
+from resjax.system.terminal import harmless, tell
 from resjax.weights.convert import flip_colours, to_variables
 from resjax.weights.files import INDEX, SUFFIXES, Tensors, read_tensors
 from resjax.weights.foreign import check_kinship

@@ -11,12 +11,12 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from resjax.data import Preprocessing
-from resjax.errors import BadInput, check
 from resjax.experiment import Architecture, Data, Photographs, Positive, Resize
-from resjax.files import digest, read_json, write_json
+from resjax.models.variants import IMAGENET
 from resjax.network import Network, imagenet_classes
-from resjax.serialization import Must, check_fields, from_json
-from resjax.variants import IMAGENET
+from resjax.system.errors import BadInput, check
+from resjax.system.files import digest, read_json, write_json
+from resjax.system.serialization import Must, check_fields, from_json
 
 TIMM = {f"resnet{depth}": depth for depth in IMAGENET}  # its other names are of other networks
 RESIZE = {"bilinear": "pillow-bilinear", "bicubic": "pillow-bicubic", 2: "pillow-bilinear", 3: "pillow-bicubic"}

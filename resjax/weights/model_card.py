@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import NamedTuple
 
-from resjax.analysis import count_macs, count_parameters
 from resjax.experiment import Architecture
+from resjax.models.counts import count_macs, count_parameters
 from resjax.network import Network
 from resjax.weights.metadata import Entry
 

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from resjax.errors import BadInput
+from resjax.system.errors import BadInput
 from resjax.weights.plain_values import LONGEST_NUMBER, Inert, Name, digits, integer, text
 
 MOST_BYTES = 1 << 26  # that net's takes 1.8 MB; strings in memory take up to four times as much as in the file

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from resjax.errors import BadInput
-from resjax.terminal import harmless
+from resjax.system.errors import BadInput
+from resjax.system.terminal import harmless
 from resjax.weights.plain_values import Inert
 from resjax.weights.tensor_names import FAMILIES, VGG_STEMS
 

@@ -16,7 +16,7 @@ from typing import IO, Any
 import ml_dtypes
 import numpy as np
 
-from resjax.errors import BadInput, check
+from resjax.system.errors import BadInput, check
 from resjax.weights.plain_pickle import MOST_BYTES, Reader
 from resjax.weights.plain_values import Inert, Name
 from resjax.weights.sets import choose_set, shown

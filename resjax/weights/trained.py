@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from resjax.errors import check
+from resjax.system.errors import check
 
 FOLDER = Path(__file__).parents[1] / "trained"  # a folder each, as `export` writes it
 OWNER = "resjax/"

@@ -12,12 +12,12 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from resjax.analysis import variable_shapes
-from resjax.errors import check
 from resjax.experiment import Architecture
 from resjax.models import VGG
+from resjax.models.counts import variable_shapes
+from resjax.models.variants import VGG_STAGES
 from resjax.models.vgg import SIDE
-from resjax.variants import VGG_STAGES
+from resjax.system.errors import check
 from resjax.weights.files import Tensors
 from resjax.weights.infer_architecture import check_channels
 from resjax.weights.tensor_names import VGG_STEMS

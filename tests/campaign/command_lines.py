@@ -27,7 +27,7 @@ from campaign import kills
 from campaign.damage import Outcome, attempt
 
 import resjax
-from resjax.command_line import COMMANDS, execute
+from resjax.console.command_line import COMMANDS, execute
 from resjax.data import cifar10
 
 SECONDS = 30.0  # of work; the longest that is right, a first training, takes ten
@@ -137,7 +137,7 @@ def main() -> int:
     folder, chance = Path(tempfile.mkdtemp()), random.Random(arguments.seed)
     os.environ |= {"RESJAX_CACHE": str(folder / "cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
                    "HF_HUB_OFFLINE": "1"}
-    resjax.platform.configure()
+    resjax.system.platform.configure()
     kills.scenarios(folder)
     cifar10.URL = "http://127.0.0.1:9/nothing"
     os.chdir(folder)

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from campaign.damage_subjects import SUBJECTS, Command, Subject
 
 import resjax
-from resjax.command_line import guarded
+from resjax.console.command_line import guarded
 
 READS_ALL = (1 << 1) | (1 << 2)  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
 
@@ -180,7 +180,7 @@ def clear(place: Path) -> None:
 def prepared(folder: Path) -> dict[str, Subject]:
     """Make all subjects."""
     os.environ |= {"RESJAX_CACHE": str(folder / "cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    resjax.platform.configure()
+    resjax.system.platform.configure()
     found: dict[str, Subject] = {}
     for make in SUBJECTS:
         found |= make(folder)

@@ -17,7 +17,7 @@ from PIL import Image
 
 import resjax
 from resjax import Photographs, models
-from resjax.command_line import execute
+from resjax.console.command_line import execute
 from resjax.data import find_images, measure_statistics
 from resjax.detection import Detection, Detector, Sampling, Scenery, train_detector
 from resjax.detection.images import open_annotated

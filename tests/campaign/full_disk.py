@@ -33,7 +33,7 @@ from networks import random_network
 
 import resjax
 from resjax import paper
-from resjax.command_line import execute, guarded
+from resjax.console.command_line import execute, guarded
 from resjax.training import loop
 
 ALL_OF_IT = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
@@ -168,7 +168,7 @@ def campaign(workdir: Path | None = None) -> int:
     folder, counts = Path(workdir or tempfile.mkdtemp()).absolute(), Counter[str]()
     folder.mkdir(exist_ok=True)
     os.environ |= {"RESJAX_CACHE": str(folder / "cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    resjax.platform.configure()
+    resjax.system.platform.configure()
     known = kills.scenarios(folder)
     bound = be_bound_by_permissions()
     for read_only in (False, *[True] * bound):

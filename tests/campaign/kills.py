@@ -33,12 +33,12 @@ import sklearn.datasets
 import tensorflow_datasets  # noqa: F401  # before the fork, as the other imports
 import tyro
 
-import resjax.commands.machine
-import resjax.commands.networks
-import resjax.commands.runs
-import resjax.commands.tables
+import resjax.console.machine
+import resjax.console.networks
+import resjax.console.runs
+import resjax.console.tables
 from resjax import models
-from resjax.command_line import execute, guarded
+from resjax.console.command_line import execute, guarded
 from resjax.data import cifar10
 from resjax.training.checkpoint import damage
 
@@ -246,7 +246,7 @@ def campaign(count: int = 1000, seed: int = 0, workdir: Path | None = None, only
     folder = Path(workdir or tempfile.mkdtemp()).absolute()
     folder.mkdir(exist_ok=True)
     os.environ |= {"RESJAX_CACHE": str(folder / "cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    resjax.platform.configure()
+    resjax.system.platform.configure()
     names, kept = [name for name in SHARES if not only or name in only.split(",")], folder / "kills.json"
     known = scenarios(folder, with_runs=bool({"export", "report"} & set(names)))
     wholes: dict[str, tuple[Ended, dict[str, Any]]] = {}

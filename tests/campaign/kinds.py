@@ -33,7 +33,7 @@ import resjax
 from resjax import Architecture, BadInput, Data, Experiment, Optimizer
 
 try:
-    from resjax.command_line import execute, guarded
+    from resjax.console.command_line import execute, guarded
 except ImportError:  # the names of the code of that day
     from resjax.dispatch import execute, guarded  # type: ignore[no-redef]
 
@@ -263,7 +263,7 @@ def long_path(folder: Path) -> bool:
 def no_home(folder: Path) -> bool:
     from unittest.mock import patch
 
-    from resjax.platform import cache_directory
+    from resjax.system.platform import cache_directory
 
     with patch.object(Path, "home", side_effect=RuntimeError), patch.dict(os.environ, {"RESJAX_CACHE": str(folder)}):
         return cache_directory() == folder

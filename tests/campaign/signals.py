@@ -32,7 +32,7 @@ SMALL = """
 from pathlib import Path
 import sys
 from resjax import Architecture, Data, Experiment, Optimizer, Photographs, train
-from resjax.command_line import guarded
+from resjax.console.command_line import guarded
 
 def net(name, depth, shortcut="A"):
     return Experiment(name=name, architecture=Architecture(depth=depth, shortcut=shortcut, ghost_batch_size=16),

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from resjax.files import read_json, write_json
+from resjax.system.files import read_json, write_json
 from resjax.training.run_directory import environment
 
 

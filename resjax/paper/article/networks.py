@@ -9,8 +9,8 @@ from functools import cache
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from resjax.analysis import Layer, count_macs, count_parameters, list_layers
 from resjax.models import VGG, ResidualMLP, imagenet_resnet
+from resjax.models.counts import Layer, count_macs, count_parameters, list_layers
 from resjax.paper.article.charts import TIMES, text
 from resjax.paper.tables import IMAGE
 

@@ -8,7 +8,6 @@ from string import Template
 from typing import Any
 
 from resjax.analysis import gives_back
-from resjax.files import write_text
 from resjax.models import BasicBlock, Shortcut
 from resjax.paper.article import drawings, figures
 from resjax.paper.article.listing import highlighted, source_of
@@ -28,6 +27,7 @@ from resjax.paper.article.words import (
 )
 from resjax.paper.report import digest
 from resjax.paper.tables import markdown
+from resjax.system.files import write_text
 
 SOURCES: dict[str, Any] = {"BasicBlock": BasicBlock, "Shortcut": Shortcut, "gives_back": gives_back}
 UNMEASURED: dict[str, Callable[[Callable[[str], str]], str]] = {

@@ -1,0 +1,164 @@
+"""From what was typed to a command, and from what went wrong to a message and an exit code."""
+
+import os
+import platform
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from resjax.console.commands import COMMANDS, GROUPS
+from resjax.system import peers, progress
+from resjax.system.errors import BadInput, Diverged, Interrupted, Lost, nearest
+from resjax.system.interrupt import many_processes, stop_requests
+from resjax.system.terminal import harmless, say, tell
+from resjax.system.version import __version__
+
+FIRST = f"""resjax {__version__}: the ResNet paper (He et al. 2016) in JAX
+
+First:  resjax quickstart        four nets, no download
+Then:   resjax list              all experiments
+        resjax train resnet20    one of them
+        resjax --help            all commands"""
+
+
+def overview() -> str:
+    """Say in a line each what the commands do, with an example."""
+    lines = ["resjax COMMAND ...; resjax COMMAND --help tells more"]
+    for title, group in GROUPS.items():
+        lines += ["", title]
+        for name, command in group.items():
+            lines += [f"  {name:12}{command.summary}", f"{'':14}resjax {command.example}"]
+    return "\n".join([*lines, "", "In your shell: eval \"$(resjax completion bash)\""])
+
+
+def execute(arguments: Sequence[str]) -> None:
+    """Carry out `COMMAND ...`."""
+    if not arguments:
+        say(FIRST)
+        return
+    name, *rest = arguments
+    if name in ("-h", "--help", "help"):
+        say(overview())
+    elif name in ("-V", "--version"):
+        say(version())
+    elif name not in COMMANDS:
+        from resjax.console.arguments import did_you_mean
+
+        raise BadInput(f"unknown command {name!r}{did_you_mean(nearest(name, COMMANDS)) or ';'} resjax --help lists "
+                       "all")
+    elif COMMANDS[name].on_experiment:
+        on_experiment(name, rest)
+    else:
+        function = COMMANDS[name].load()
+        from resjax.console.arguments import call
+
+        call(function, rest, f"resjax {name}")
+
+
+def version() -> str:
+    """Tell the versions that matter."""
+    from importlib.metadata import version as of
+
+    return f"resjax {__version__}, jax {of('jax')}, flax {of('flax')}, Python {platform.python_version()}"
+
+
+def on_experiment(command: str, arguments: Sequence[str]) -> None:
+    """Carry out a command on an experiment that its first word names."""
+    example = f"such as resjax {COMMANDS[command].example}; resjax list shows the names"
+    if arguments and arguments[0] in ("-h", "--help"):
+        say(f"{COMMANDS[command].summary}\n\nresjax {command} NAME [--flag value ...], {example};\n"
+            f"resjax {command} NAME --help lists the flags. A run of your own is FILE:NAME.")
+        return
+    if not arguments or arguments[0].startswith("-"):
+        raise BadInput(f"resjax {command} NAME ..., {example}")
+    target, *rest = arguments
+    COMMANDS[command].load()(run_named(target), rest, f"resjax {command} {target}")
+
+
+def run_named(target: str) -> Any:
+    """Return the run that a name says, see `experiment_files.find`, or the `detection.json` of a detector's run."""
+    if Path(target).name == "detection.json":  # known here, as detectors lie above the files of experiments
+        from resjax.detection.evaluate import read_detection
+
+        return read_detection(Path(target).parent)
+    from resjax import experiment_files
+
+    return experiment_files.find(target)
+
+
+def train_one_of(experiments: Mapping[str, Any], arguments: Sequence[str], program: str) -> None:
+    """Carry out `FILE NAME ...`, for an experiment file that is run as a script."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        names = "\n".join(f"  {name}" for name in experiments)
+        say(f"python {program} NAME [--workdir W] [--seed S] ...; NAME --help lists the flags\n{names}")
+    else:
+        from resjax import experiment_files
+
+        name, *rest = arguments
+        COMMANDS["train"].load()(experiment_files.select(experiments, name), rest, f"{program} {name}")
+
+
+def guarded(action: Callable[[], Any]) -> int:
+    """Run, and turn what can be expected to go wrong into one message on standard error and an exit code."""
+    try:
+        with stop_requests():
+            action()
+    except BadInput as error:
+        return failed(str(error), 2)
+    except Interrupted as error:
+        return failed(str(error), 128 + error.signal)
+    except BrokenPipeError:  # whoever reads, as `head` does, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (Diverged, Lost, OSError) as error:
+        return failed(str(error), 1)
+    except KeyboardInterrupt:
+        return failed("stopped", 130)
+    except Exception:
+        if not many_processes():
+            raise
+        return failed(traceback.format_exc(), 1)
+    finally:
+        progress.clear()
+    return 0
+
+
+def failed(message: str, code: int) -> int:
+    """Say why, where nothing else is shown any more. Of many processes, this one ends here: the others hear of it."""
+    if many_processes() and code == 1:
+        time.sleep(2 * peers.GRACE)  # where another's death is the cause, the watch says so, and ends this process
+    peers.Here.ending = True
+    progress.clear()
+    tell(f"resjax: {harmless(message)}")
+    if many_processes():
+        peers.end_at_once(code)
+    return code
+
+
+def carry_out(action: Callable[[], Any]) -> NoReturn:
+    """Run, and exit with the code. Ctrl-C then ends Python at once: while it ends by itself, it would tell of it."""
+    code = guarded(action)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.exit(code)
+
+
+def main() -> None:
+    """Carry out the command that was given, and exit with its code."""
+    carry_out(lambda: execute(sys.argv[1:]))
+
+
+def run(experiments: Mapping[str, Any]) -> None:
+    """Be the command line of an experiment file: `python FILE NAME [--workdir W] [overrides]`."""
+    carry_out(lambda: train_one_of(experiments, sys.argv[1:], Path(sys.argv[0]).name))
+
+
+def script(function: Callable[..., Any]) -> None:
+    """Be the command line of a function: `python FILE [flags]`."""
+    from resjax.console.arguments import call
+
+    carry_out(lambda: call(function, sys.argv[1:], Path(sys.argv[0]).name))

@@ -1,0 +1,56 @@
+"""What the command line can do: a function for each command, known by name before it is imported."""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import NamedTuple
+
+from resjax.system.progress import working
+
+
+class Command(NamedTuple):
+    """What a command does in a line, an example, and the function that does it, imported when it is asked for."""
+
+    summary: str
+    example: str
+    module: str
+    function: str
+    on_experiment: bool = False
+
+    def load(self) -> Callable[..., None]:
+        """Import the function."""
+        with working("loading"):
+            function: Callable[..., None] = getattr(import_module(f"resjax.console.{self.module}"), self.function)
+        return function
+
+
+GROUPS = {
+    "Begin": {
+        "quickstart": Command("Train a shallow and a deep net of each kind.", "quickstart", "tables", "quickstart"),
+        "list": Command("List the experiments, and what each costs.", "list", "runs", "list_experiments"),
+        "show": Command("Show a run: values, layers, multiply-adds.", "show resnet20", "runs", "show", True),
+        "prepare": Command("Get a data set: CIFAR-10, 170 MB.", "prepare cifar10", "machine", "prepare"),
+        "doctor": Command("Check this machine; say what is missing.", "doctor", "machine", "doctor")},
+    "Train": {
+        "train": Command("Train a net, or go on where it was stopped.", "train resnet20 --seed 1", "runs", "train",
+                         True),
+        "plan": Command("Plan a run on devices that are not here.", "plan resnet50 --on h100 --devices 8", "plan",
+                        "plan", True),
+        "mean-image": Command("Compute the mean photograph before a training.",
+                              "mean-image resnet50", "runs", "mean_image", True)},
+    "Use": {
+        "evaluate": Command("Measure the errors of one network or several.", "evaluate runs/resnet20", "networks",
+                            "evaluate_networks"),
+        "predict": Command("Name the likeliest classes of pictures.", "predict runs/resnet20 cat.png", "networks",
+                           "predict"),
+        "export": Command("Write a network as others load it.", "export RUN --to torchvision --out DIR",
+                          "networks", "export_network"),
+        "detect": Command("Find objects in pictures, and draw them.", "detect runs/scenes photo.png", "detection",
+                          "detect")},
+    "The paper": {
+        "reproduce": Command("Train a table's nets, set ours beside theirs.", "reproduce table6 --seeds 1", "tables",
+                             "reproduce"),
+        "report": Command("Write a page about all runs in a folder.", "report runs", "tables", "report")},
+    "Shell": {
+        "completion": Command("Print what makes a shell complete commands.", "completion bash", "completion",
+                              "completion")}}
+COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}

@@ -1,0 +1,185 @@
+"""The command that plans a run on rented devices before anything is rented."""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from resjax import experiment_files
+from resjax.console.arguments import parse
+from resjax.console.runs import SAME_KIND
+from resjax.detection.config import Detection
+from resjax.experiment import Experiment
+from resjax.plan.devices import find_device
+from resjax.system.errors import BadInput, check
+from resjax.system.files import write_json
+from resjax.system.progress import working
+from resjax.system.terminal import aligned, room, say
+
+if TYPE_CHECKING:
+    from resjax.plan.run import Workload
+
+Name = Literal["h100", "h200", "a100", "b200", "v5e", "v5p", "v6e"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """The devices to plan for; every value of the run can be overridden, as for training."""
+
+    on: Name
+    """The device to plan for."""
+    devices: int = 1
+    """How many of them share each batch."""
+    hosts: int = 1
+    """The machines that they are in; a slice of TPUs is as it is built."""
+    whole_table: bool = False
+    """Plan the other runs of its tables of the paper too, for the hours of all; values that are changed are theirs."""
+    json: Path | None = None
+    """A file to write all figures to."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanArguments(Target):
+    """Plan a run on devices that are not here. All values can be changed, as for training."""
+
+    experiment: Annotated[Experiment, tyro.conf.arg(name="")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorArguments(Target):
+    """Plan a run on devices that are not here. All values can be changed, as for training."""
+
+    detection: Annotated[Detection, tyro.conf.arg(name="")]
+
+
+def plan(experiment: Experiment | Detection, arguments: Sequence[str], program: str) -> None:
+    """Plan a run on devices that are not here."""
+    asked, run = read_arguments(experiment, arguments, program)
+    with working("loading JAX"):  # here, so that the help is quick
+        from resjax.plan import compile as compilers
+
+        compilers.prepare()
+        tables = tables_with(experiment.name) if asked.whole_table else {}
+    check(bool(tables) or not asked.whole_table, f"{experiment.name} is in no table of the paper that is trained here")
+    found = plan_one(asked, run)
+    say("\n".join(lines(asked.on, found)))
+    if asked.whole_table:
+        found["tables"] = {title: dict(plan_all(runs, arguments, program)) for title, runs in tables.items()}
+        say("\n".join(lines_of_tables(found)))
+    if asked.json:
+        write_json(asked.json, found)
+
+
+def plan_one(asked: Target, run: Experiment | Detection) -> dict[str, Any]:
+    """Plan a run for the devices that were asked for."""
+    from resjax.plan.run import plan_workload
+
+    with working(f"compiling {run.name} for {asked.devices} x {asked.on}"):
+        return plan_workload(workload_of(run), asked.on, asked.devices, asked.hosts)
+
+
+def tables_with(name: str) -> dict[str, dict[str, Any]]:
+    """Return the tables of the paper that have a run of this name: all their runs by name, by the table's title."""
+    from resjax.paper.detection_tables import TABLES as TABLES_OF_DETECTORS
+    from resjax.paper.tables import TABLES
+
+    files = experiment_files.names()
+    found = {table.title: {each: files[Path(table.file).stem][each] for row in table.rows
+                           for each in (dict(row.members) or {row.experiment: 0})} for table in TABLES.values()}
+    found |= {table.title: {row.experiment: files["detection"][row.experiment] for row in table.rows if row.experiment}
+              for table in TABLES_OF_DETECTORS.values()}
+    return {title: runs for title, runs in found.items() if name in runs}
+
+
+def plan_all(runs: Mapping[str, Any], arguments: Sequence[str], program: str) -> Iterator[tuple[str, Any]]:
+    """Plan runs with the same flags: by their names what matters of the plans, or why there is none."""
+    for name, run in runs.items():
+        try:
+            found = plan_one(*read_arguments(run, arguments, program))
+        except BadInput as error:
+            yield name, {"refused": str(error)}
+        else:
+            yield name, {key: found[key] for key in ("run_hours", "device_hours", "images_per_second", "limit")}
+
+
+def read_arguments(experiment: Experiment | Detection, arguments: Sequence[str],
+                   program: str) -> tuple[Target, Experiment | Detection]:
+    """Read what to plan for, and the run, a classifier's or a detector's."""
+    if isinstance(experiment, Experiment):
+        default = PlanArguments(experiment=experiment, on=tyro.MISSING)
+        asked = parse(PlanArguments, arguments, program, default=default, config=(SAME_KIND,))
+        return asked, asked.experiment
+    default_of_detector = DetectorArguments(detection=experiment, on=tyro.MISSING)
+    detector = parse(DetectorArguments, arguments, program, default=default_of_detector)
+    return detector, detector.detection
+
+
+def workload_of(run: Experiment | Detection) -> "Workload":
+    """Return the programs of a run, a classifier's or a detector's."""
+    from resjax.plan import detector as detectors
+    from resjax.plan import run as classifiers
+
+    return classifiers.workload_of(run) if isinstance(run, Experiment) else detectors.workload_of(run)
+
+
+def lines(name: str, found: dict[str, Any]) -> Iterator[str]:
+    """Put a plan into words."""
+    device, programs, train = find_device(name), found["programs"], found["programs"]["train"]
+    yield (f"{found['experiment']} on {found['devices']} x {found['device']}, batch {found['batch_size']}, "
+           f"{found['precision']}; compiled in {found['compile_seconds']:.0f} s")
+    yield table([["on each device, a step or batch", *programs],
+                 *([title, *map(value, programs.values())] for title, value in TABLE.items())])
+    yield table([["the training step by kind", "kernels", "GB", "G multiply-adds", "ms at best"],
+                 *([kind, f"{part['kernels']:.0f}", f"{part['bytes'] / 1e9:.2f}", f"{part['macs'] / 1e9:.0f}",
+                    f"{1e3 * part['seconds']:.3f}"] for kind, part in train["parts"].items())])
+    yield from exchange(train)
+    yield (f"\nAt best {found['images_per_second']:,.0f} images/s, limited by {found['limit']}; "
+           f"{found['run_hours']:.2f} hours for the run ("
+           + ", ".join(f"{kind} {hours:.2f}" for kind, hours in found["hours"].items())
+           + f"), {found['device_hours']:.1f} device-hours; {100 * found['memory_share']:.0f} % of the memory.")
+    yield f"Sources: {device.source}. Memory and programs are XLA's own; times are bounds, no device was measured."
+    if device.platform == "tpu":
+        yield "Compiled until program and memory were settled: the machine code of the kernels was not made."
+    if device.launch:
+        yield f"Assumed: a kernel takes at least {1e6 * device.launch:.0f} us."
+    yield from found["assumptions"]
+
+
+def lines_of_tables(found: dict[str, Any]) -> Iterator[str]:
+    """Put the hours of whole tables into words."""
+    for title, runs in found["tables"].items():
+        planned = {name: run for name, run in runs.items() if "refused" not in run}
+        totals = {key: sum(run[key] for run in planned.values()) for key in ("run_hours", "device_hours")}
+        yield f"\n{title}" + table([["at best", "hours", "device-hours"], *(
+            [name, f"{run['run_hours']:.2f}", f"{run['device_hours']:.1f}"] for name, run in
+            (planned | {f"one seed of {len(planned)} of {len(runs)}": totals}).items())])
+        yield from (f"{name}: {run['refused']}" for name, run in runs.items() if name not in planned)
+
+
+TABLE: dict[str, Callable[[dict[str, Any]], str]] = {
+    "kernels": lambda program: f"{program['kernels']:,.0f}",
+    "bytes moved, GB": lambda program: f"{program['bytes'] / 1e9:.2f}",
+    "multiply-adds, G": lambda program: f"{program['macs'] / 1e9:.0f}",
+    "arguments, MiB": lambda program: f"{program['argument_bytes'] / 2**20:,.0f}",
+    "temporaries, MiB": lambda program: f"{program['temporary_bytes'] / 2**20:,.0f}",
+    "peak, MiB": lambda program: f"{program['peak_bytes'] / 2**20:,.0f}",
+    "at best, ms": lambda program: f"{1e3 * program['seconds']:.3f}",
+    "limited by": lambda program: max(program["limits"], key=lambda name: program["limits"][name]),
+    "compiled in, s": lambda program: f"{program['compile_seconds']:.0f}",
+}
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Lay out a table after an empty line."""
+    return "\n".join(["", *aligned(rows, room(sys.stdout))])
+
+
+def exchange(train: dict[str, Any]) -> Iterator[str]:
+    """Tell what the devices send each other in a step."""
+    for kind, (times, size) in train["collectives"].items():
+        yield f"{kind}: {times:.0f} a step, {size / 1e6:.2f} MB of arrays"
+    if train["limits"]["exchange"]:
+        yield f"the exchange takes {1e3 * train['limits']['exchange']:.3f} ms at best, beside the rest"

@@ -1,0 +1,164 @@
+"""Commands on experiments: train one, list and show them, prepare their mean image."""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from resjax import experiment_files
+from resjax.console.arguments import parse
+from resjax.experiment import Architecture, Experiment, Photographs, image_shape
+from resjax.models.formulas import count
+from resjax.system.errors import BadInput
+from resjax.system.files import file_name
+from resjax.system.progress import working
+from resjax.system.serialization import flatten
+from resjax.system.terminal import aligned, duration, room, say, say_end
+
+SAME_KIND: Any = tyro.conf.AvoidSubcommands  # flags change an experiment's data, not what kind they are
+# Multiply-adds a second of ResNet-20's training on 2 CPU cores, three for each of the forward pass: 484 images/s
+# (experiments/results/README.md). Other nets reach about as many: the cost of a run is given to one digit.
+CPU = 484 * 3 * count(Architecture(), (32, 32, 3), 10).macs
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainArguments:
+    """Train a net, or go on where it was stopped. All values can be changed."""
+
+    experiment: Annotated[Experiment, tyro.conf.arg(name="")]
+    workdir: Path
+    """Where the run is kept; the same command goes on there from where it was stopped."""
+    distributed: bool = False
+    """Join the processes that SLURM, Open MPI, Kubernetes or a TPU pod has started, each with this command."""
+
+
+def train(experiment: Any, arguments: Sequence[str], program: str) -> None:
+    """Train a net, or go on where it was stopped."""
+    if not isinstance(experiment, Experiment):
+        from resjax.console.detection import train_detector
+
+        train_detector(experiment, arguments, program)
+        return
+    default = TrainArguments(experiment, Path("runs") / file_name(experiment.name))
+    asked = parse(TrainArguments, arguments, program, default=default, config=(SAME_KIND,))
+    with working("loading JAX"):  # each command imports what it needs, so that `list` is quick
+        from resjax.system.distributed import is_first, join
+        from resjax.training import train as train_experiment
+
+    if asked.distributed:
+        join()
+    result = train_experiment(asked.experiment, asked.workdir)
+    if is_first():
+        say(f"{result['name']}: test error {result['test_top1_error']:.2f} % after {result['steps']:,} steps, "
+            f"{result['images_per_second']:.0f} images/s")
+        say_end(f"In {asked.workdir}: result.json", f"resjax evaluate {asked.workdir}",
+                f"resjax report {asked.workdir.parent}")
+
+
+def classifier(experiment: Any, arguments: Sequence[str], program: str) -> Experiment:
+    """Read the values of a classifier's experiment. Raises BadInput for a detector's."""
+    if not isinstance(experiment, Experiment):
+        raise BadInput(f"{experiment.name} trains a detector, and {program.split()[1]} is for classifiers")
+    parsed: Experiment = parse(Experiment, arguments, program, default=experiment, config=(SAME_KIND,))
+    return parsed
+
+
+def mean_image(experiment: Any, arguments: Sequence[str], program: str) -> None:
+    """Compute the mean photograph before a training."""
+    experiment = classifier(experiment, arguments, program)
+    if not isinstance(experiment.data, Photographs):
+        raise BadInput(f"{experiment.name} trains on images in memory, whose mean takes no time")
+    with working("looking for the images"):
+        import numpy as np
+
+        from resjax.data import find_images, measure_statistics
+
+        train = find_images(experiment.data).train
+    mean, colours = measure_statistics(train, experiment.data)
+    red_green_blue, deviations = (", ".join(f"{value:.1f}" for value in values)
+                                  for values in (mean.mean((0, 1)), np.linalg.norm(colours, axis=0)))
+    say(f"{len(train.labels):,} training images: mean colour {red_green_blue}; "
+        f"standard deviations along the principal colours {deviations}")
+
+
+def list_experiments(file: Annotated[Path | None, tyro.conf.Positional] = None) -> None:
+    """List the experiments, and what each costs.
+
+    Args:
+        file: A Python file of your own, or the name of one that comes with resjax, such as cifar10; by default all.
+    """
+    files = [experiment_files.folder() / f"{stem}.py" for stem in experiment_files.SHIPPED] if file is None else [
+        experiment_files.file_named(str(file))]
+    for number, each in enumerate(files):
+        runs = experiment_files.load_runs(each)
+        sources = dict.fromkeys(run.data.source for run in runs.values())
+        say(f"{chr(10) * bool(number)}{each.stem}: {', '.join(sources)}")
+        rows = [HEAD, *([name, *row(run)] for name, run in runs.items())]
+        told = [place for place, cells in enumerate(zip(*rows[1:], strict=True)) if set(cells) != {"-"}]
+        say("\n".join(aligned([[cells[place] for place in told] for cells in rows], room(sys.stdout))))
+    say("\nmul-adds: multiply-adds for one image. cost: on 2 CPU cores, roughly, by the multiply-adds of all steps; on "
+        "a GPU or TPU: resjax plan NAME --on h100\nNext: resjax show NAME, resjax train NAME")
+
+
+HEAD = ("name", "layers", "params", "mul-adds", "steps", "cost")
+
+
+def row(run: Any) -> list[str]:
+    """Say what a run costs; of a detector, what is known before its images are."""
+    if not isinstance(run, Experiment):
+        return [run.detector.backbone, "-", "-", short(run.steps), "-"]
+    sizes = count(run.architecture, image_shape(run.data), classes_of(run))
+    seconds = 3 * sizes.macs * run.steps * run.batch_size / CPU
+    return [f"{run.architecture.depth}", short(sizes.parameters), short(sizes.macs), short(run.steps), about(seconds)]
+
+
+def classes_of(run: Experiment) -> int:
+    """Return as many classes as the set has that the family of networks is for."""
+    return 10 if run.architecture.family == "cifar" else 1000
+
+
+def short(number: float) -> str:
+    """Write a number in three digits: 270 k, 25.6 M, 3.86 G."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g} {unit}"
+    return f"{number:g}"
+
+
+def about(seconds: float) -> str:
+    """Write a time roughly: 40 s, 5 h, 3 d, 2 y."""
+    for unit, size in (("y", 365 * 86_400), ("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return duration(seconds)
+
+
+def show(experiment: Any, arguments: Sequence[str], program: str) -> None:
+    """Show a run: values, layers, multiply-adds."""
+    if not isinstance(experiment, Experiment):
+        from resjax.console.detection import show_detector
+
+        show_detector(experiment, arguments, program)
+        return
+    experiment = classifier(experiment, arguments, program)
+    with working("tracing the network"):
+        from resjax.models.counts import list_layers
+
+        image, classes = image_shape(experiment.data), classes_of(experiment)
+        layers = list_layers(experiment.architecture.model(classes), image)
+    say("\n".join(f"{key:36} {value}" for key, value in flatten(experiment).items()))
+    rows = [["layer", "kernel", "output", "times", "mul-adds"],
+            *([layer.name, by(layer.kernel), by(layer.output), str(layer.repeats), f"{layer.macs:,}"]
+              for layer in layers)]
+    say("\n" + "\n".join(aligned(rows, room(sys.stdout), 3)))
+    sizes = count(experiment.architecture, image, classes)
+    say(f"\nFor images of {by(image)} and {classes} classes: {sizes.parameters:,} parameters, {sizes.macs:,} "
+        "multiply-adds")
+
+
+def by(shape: Sequence[int]) -> str:
+    """Write a shape: 3x3x16."""
+    return "x".join(map(str, shape))

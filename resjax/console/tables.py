@@ -1,0 +1,128 @@
+"""Commands on the paper's tables: reproduce them, and report on all runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from resjax import experiment_files
+from resjax.system.errors import check
+from resjax.system.files import write_text
+from resjax.system.progress import working
+from resjax.system.terminal import say, say_end, say_table, tell
+
+
+def quickstart(workdir: Path = Path("runs/quickstart")) -> None:
+    """Train a shallow and a deep net of each kind.
+
+    On scikit-learn's digits, without a download, in about a minute on two cores: with depth the plain net's training
+    loss rises, and the residual net's falls.
+
+    Args:
+        workdir: Where the runs, `table.md` and `curves.png` are kept.
+    """
+    experiment_files.load_file(experiment_files.folder() / "quickstart.py").quickstart(workdir)
+
+
+def reproduce(
+    table: Annotated[str, tyro.conf.Positional],
+    runs: Path = Path("runs"),
+    seeds: int | None = None,
+    only: str = "",
+    scale: float = 1.0,
+    shard: str = "1/1",
+    experiments: Path | None = None,
+    data: str | None = None,
+    directory: Path | None = None,
+    distributed: bool = False,
+) -> None:
+    """Train a table's nets, set ours beside theirs.
+
+    What is finished is read, and what was stopped goes on.
+
+    Args:
+        table: table1 (counted, not trained), table2 ... table6, table7 ... table9 (detection); or article, the
+            experiments of experiments/article.py.
+        runs: The folder of all runs; the table is saved there too. The same command goes on after any stop.
+        seeds: Runs of each row, with the seeds 0, 1, ...; by default 5 on CIFAR-10, and 1 on ImageNet as in the paper.
+        only: Some rows only: resnet20,plain20; of the article, the number of one experiment.
+        scale: Shorten the schedule in proportion; such numbers are labelled and never stand as the reproduction.
+        shard: Train one part of the runs, such as 2/8, and leave the others to other processes, GPUs or machines.
+        experiments: A folder of your own experiment files; by default those that come with resjax.
+        data: What to read in place of what the experiments say: folder:PATH, tars:PATH or tfds:NAME; voc:PATH or
+            coco:PATH for detection.
+        directory: Where prepared TFDS sets lie; by default RESJAX_DATA, else ~/tensorflow_datasets.
+        distributed: Join the processes that SLURM, Open MPI, Kubernetes or a TPU pod has started.
+    """
+    with working("loading JAX"):  # here, as other commands need not wait for it
+        from resjax import paper
+        from resjax.system.distributed import is_first, join
+
+    experiments = experiments or experiment_files.folder()
+    if table == "article":  # not a table: what a student sees of the paper's claims in minutes
+        check(not only or only.isdecimal(), f"only is {only!r}; of the article's experiments it is a number")
+        with working("loading the experiments"):
+            module = experiment_files.load_file(experiments / "article.py")
+        module.article(runs / "article", int(only) if only else None)
+        return
+    if table == "table1":
+        with working("counting"):
+            counted = paper.table1()
+        say_table(counted)
+        return
+    if table in ("table7", "table8", "table9"):
+        reproduce_detection(table, runs, seeds or 1, only, experiments, data)
+        return
+    if distributed:
+        join()
+    wanted = paper.find_table(table)
+    seeds = (5 if table == "table6" else 1) if seeds is None else seeds
+    rows = [name for name in only.split(",") if name]
+    with working("reading the experiments"):
+        planned = paper.read_from(paper.plan(wanted, experiments, runs, seeds, rows, scale), data, directory)
+    paper.train_missing(paper.part(planned, shard), lambda text: tell(f"{table}  {text}") if is_first() else None)
+    chosen = [f"--seeds {seeds}", *[f"--only {only}"] * bool(only), *[f"--scale {scale:g}"] * (scale != 1)]
+    with working("measuring and drawing"):
+        file = paper.write_table(wanted, planned, scale, runs, f"resjax reproduce {table} {' '.join(chosen)}")
+    if is_first():
+        say_table(f"\n{file.read_text()}")
+        say_end(f"In {file}", f"resjax report {runs}")
+
+
+def reproduce_detection(name: str, runs: Path, seeds: int, only: str, experiments: Path, data: str | None) -> None:
+    """Reproduce Table 7, 8 or 9, and save it beside the runs."""
+    from resjax.paper import detection_tables as tables
+
+    rows = [row for row in only.split(",") if row]
+    text = tables.reproduce(tables.TABLES[name], experiments, runs, seeds, rows, data)
+    file = runs / name / f"{name}.md"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(file, text)
+    say_table(f"\n{text}")
+    say_end(f"In {file}", f"resjax report {runs}")
+
+
+def report(
+    folder: Annotated[Path, tyro.conf.Positional] = Path("runs"),
+    out: Path | None = None,
+    tensorboard: Path | None = None,
+) -> None:
+    """Write a page about all runs in a folder.
+
+    It is one file of HTML, and opens without a network.
+
+    Args:
+        folder: The folder of the runs.
+        out: The page; by default report.html in the folder.
+        tensorboard: Also write the curves as TensorBoard logs, into this folder.
+    """
+    file = out or folder / "report.html"
+    with working("writing the page"):
+        from resjax import paper
+
+        paper.write_report(folder, file)
+    say(f"In {file} ({file.stat().st_size / 1e6:.1f} MB): open it in a browser")
+    if tensorboard:
+        with working("writing the logs"):
+            paper.write_tensorboard(folder, tensorboard)
+        say(f"Next: tensorboard --logdir {tensorboard}")

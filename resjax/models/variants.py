@@ -1,0 +1,68 @@
+"""The variants of the paper's networks, how many blocks each depth has in its stages, and of what is done with them.
+
+Known without JAX, so that runs are checked and listed at once.
+"""
+
+from typing import Literal
+
+from resjax.system.errors import BadInput
+
+Option = Literal["plain", "A", "B", "C"]  # of the shortcuts, section 3.3
+StrideIn = Literal["1x1", "3x3"]
+Block = Literal["basic", "bottleneck"]
+Protocol = Literal["single", "ten-crop", "multi-scale"]  # of testing on photographs, section 3.4
+Bare = Literal["plain", "A"]  # the shortcuts that leave no trace in the weights
+Form = Literal["torchvision", "huggingface", "keras", "akamaster", "resjax", "stablehlo"]  # that weights are written in
+
+IMAGENET: dict[int, tuple[Block, tuple[int, ...]]] = {  # Table 1: the blocks of conv2_x ... conv5_x
+    18: ("basic", (2, 2, 2, 2)),
+    34: ("basic", (3, 4, 6, 3)),
+    50: ("bottleneck", (3, 4, 6, 3)),
+    101: ("bottleneck", (3, 4, 23, 3)),
+    152: ("bottleneck", (3, 8, 36, 3)),
+}
+
+VGG_STAGES = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # the convolutions of VGG's stages (Simonyan & Zisserman 2015)
+VGG_FILTERS = (64, 128, 256, 512, 512)
+
+
+def vgg_stages(depth: int) -> tuple[int, ...]:
+    """Return the numbers of convolutions in VGG's stages. Raises BadInput for another depth."""
+    if depth not in VGG_STAGES:
+        raise BadInput(f"depth {depth} is no VGG that the paper compares with: those have 16 and 19 layers")
+    return VGG_STAGES[depth]
+
+
+def imagenet_blocks(depth: int) -> tuple[Block, tuple[int, ...]]:
+    """Return the kind and the numbers of blocks of a network of Table 1. Raises BadInput for another depth."""
+    if depth not in IMAGENET:
+        raise BadInput(f"depth {depth} is not in Table 1: it has {', '.join(map(str, IMAGENET))}")
+    return IMAGENET[depth]
+
+
+def cifar_blocks(depth: int) -> tuple[int, ...]:
+    """Return the numbers of blocks of a network of section 4.2: 6n+2 layers are three stages of n blocks.
+
+    Raises BadInput for another depth.
+    """
+    if depth < 8 or (depth - 2) % 6:
+        n = max(1, (depth - 2) // 6)
+        raise BadInput(f"depth {depth} is not 6n+2: the nearest are {6 * n + 2} and {6 * n + 8}")
+    return ((depth - 2) // 6,) * 3
+
+
+def check_depth(family: str, depth: int) -> None:
+    """Raise BadInput unless a family of networks has that depth."""
+    try:
+        {"cifar": cifar_blocks, "imagenet": imagenet_blocks, "vgg": vgg_stages}[family](depth)
+    except BadInput as error:
+        raise BadInput(f"architecture: {error}") from None
+
+
+def network_title(family: str, depth: int, shortcut: Option, stride_in: StrideIn) -> str:
+    """Name a network, as far as its weights tell: "ResNet B-50 v1 for ImageNet", "plain-20 for CIFAR-10"."""
+    if family == "vgg":
+        return f"VGG-{depth} for ImageNet"
+    stride = {"1x1": "v1", "3x3": "v1.5"}[stride_in] if family == "imagenet" and depth >= 50 else ""
+    kind = "plain" if shortcut == "plain" else f"ResNet {shortcut}"
+    return " ".join(filter(None, (f"{kind}-{depth}", stride, f"for {'CIFAR-10' if family == 'cifar' else 'ImageNet'}")))

@@ -1,0 +1,136 @@
+"""A program compiled in a process of its own, which ends as soon as it is no longer wanted.
+
+A TPU's is no longer wanted when XLA has settled the program and its memory, which takes seconds and is all that a plan
+reads; the machine code of its kernels takes minutes (of a float32 ResNet-50 eight). XLA writes what it has settled
+into the folder that its flag `--xla_dump_to` names.
+"""
+
+import os
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import jax
+
+from resjax.plan.compile import (
+    Compiled,
+    DoesNotFit,
+    Program,
+    Programs,
+    compile_program,
+    prepare,
+    target_devices,
+)
+from resjax.plan.devices import Device
+from resjax.system.errors import Lost
+
+PAUSE = 0.05  # seconds between two looks at what has been written
+SETTLED = ".after_optimizations"  # how XLA names the files of a TPU's program
+# An array in main memory; those on the chip have a color, and only later compilers name a page.
+ALLOCATION = re.compile(r"^allocation \d+: size (\d+), (?:page \d+, )?(?!color)(\S*)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Job:
+    """The programs of a run, for devices that are not here."""
+
+    programs: Callable[[Any, Sequence[jax.Device]], Programs]
+    run: Any
+    device: Device
+    count: int
+    hosts: int
+
+    def all(self) -> dict[str, Program]:
+        """Return the programs by name. Raises what `target_devices` does."""
+        return dict(self.programs(self.run, target_devices(self.device, self.count, self.hosts)))
+
+
+def compile_apart(job: Job, name: str, program: Program, stop: threading.Event) -> Compiled:
+    """Compile a program of a job, or read what is settled of it, until somebody sets `stop`.
+
+    Raises DoesNotFit where the compiler refuses it for its memory, and Lost where it has died or was stopped.
+    """
+    start = time.perf_counter()
+    with TemporaryDirectory(prefix="resjax-") as temporary, started(job, name, Path(temporary)) as process:
+        folder = Path(temporary)
+        while not stop.wait(PAUSE):
+            code = process.poll()
+            if job.device.platform == "tpu" and (found := settled(folder, program, time.perf_counter() - start)):
+                return found
+            if code is not None:
+                return result(folder, name, code)
+    raise Lost(f"{name} was stopped while it was compiled")
+
+
+@contextmanager
+def started(job: Job, name: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Start to compile in a process that dies with this one, or at the end of the block; it heeds no Ctrl-C."""
+    (folder / "job").write_bytes(pickle.dumps((job, name)))
+    command = [sys.executable, "-c", f"from {__name__} import work; work()", str(folder)]
+    with (folder / "errors").open("wb") as errors:
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=errors, stderr=errors, start_new_session=True)
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def work() -> None:
+    """Compile what the folder on the command line asks for, and leave the result there."""
+    folder = Path(sys.argv[1])
+    threading.Thread(target=end_with_the_other, args=(folder,), daemon=True).start()
+    prepare()
+    job, name = pickle.loads((folder / "job").read_bytes())
+    if job.device.platform == "tpu":
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_dump_to={folder} --xla_dump_hlo_as_text".strip()
+    try:
+        found: Compiled | DoesNotFit = compile_program(job.all()[name])
+    except DoesNotFit as error:
+        found = error
+    (folder / "result").write_bytes(pickle.dumps(found))
+
+
+def end_with_the_other(folder: Path) -> None:
+    """End this process, and leave nothing, when the one that started it has ended, however it did."""
+    os.read(sys.stdin.fileno(), 1)  # returns when the pipe ends; `sys.stdin` itself may not be waited for at exit
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(1)
+
+
+def result(folder: Path, name: str, code: int) -> Compiled:
+    """Return what a process has left behind at its end. Raises Lost with its last words where that is nothing."""
+    file = folder / "result"
+    if not file.exists():
+        words = (folder / "errors").read_text(errors="replace")[-2000:].strip()
+        raise Lost(f"{name}: the process that compiled it has died with exit code {code} {words}".rstrip())
+    found: Compiled | DoesNotFit = pickle.loads(file.read_bytes())
+    if isinstance(found, DoesNotFit):
+        raise found
+    return found
+
+
+def settled(folder: Path, program: Program, seconds: float) -> Compiled | None:
+    """Read a TPU's program and its memory, all but that of its code; None as long as XLA has not settled them."""
+    last = next(folder.glob(f"*{SETTLED}_after_buffer_assignment.txt"), None)  # the others are whole when it is there
+    if last is None:
+        return None
+    stem = last.name.partition(SETTLED)[0] + SETTLED
+    arrays = ALLOCATION.findall((folder / f"{stem}-buffer-assignment.txt").read_text())
+    if not arrays:  # another compiler's way of writing: what it returns at the end tells as much
+        return None
+    arguments, temporaries, peak = (sum(int(size) for size, found in arrays if found.startswith(kind))
+                                    for kind in ("parameter", "preallocated-temp", ""))
+    return Compiled((folder / f"{stem}.txt").read_text(), program.steps, arguments, temporaries, peak, seconds, None,
+                    program.rounds)

@@ -1,0 +1,110 @@
+"""A detector's run as a plan sees it: its programs, compiled for devices that are not here."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from resjax.detection.config import Detection
+from resjax.detection.evaluate import detections
+from resjax.detection.images import Batch, Level, Size, padded_sizes, scaled_size
+from resjax.detection.networks import FasterRCNN
+from resjax.detection.phases import PROPOSER, Lesson, phases_of
+from resjax.detection.step import draw_onto, optimizer_of, train_step
+from resjax.detection.targets import Objects
+from resjax.plan.compile import Program, Programs, shaped
+from resjax.plan.plan import Figures
+from resjax.plan.run import Workload
+from resjax.system.distributed import batch_sharding, replicated
+from resjax.training.step import TrainState
+
+TEST_IMAGES = {"VOC2007/test": 4_952, "val2014": 40_504}
+CLASSES = {"voc": 20, "coco": 80, "scenes": 10}
+MOST = 100  # objects of an image
+ROUNDS = 32  # of a suppression: until nothing changes, as many as the longest chain of boxes of which each one settles
+# the next; see experiments/results/detection/README.md
+
+
+def workload_of(detection: Detection) -> Workload:
+    """See a detector's run as a plan does: by images of the largest padded size, which take longest."""
+    large, common = sizes_of(detection)
+    images = sum(TEST_IMAGES.get(name, 0) for name in detection.data.test)
+    detector = detection.detector
+    ghosts = 1 if detector.frozen_batch_norm else detector.ghost_batch_size
+    assumed = (f"Assumed: every image is padded to {large[0]}x{large[1]} (\"{common[0]}x{common[1]}\": one of up to "
+               f"4:3); {classes_of(detection)} classes, at most {MOST} objects an image; a suppression takes {ROUNDS} "
+               f"rounds; {images:,} test images.")
+    return Workload(detection, detector.precision, ("detector.ghost-batch-size", ghosts), programs_of_detector,
+                    partial(hours, detection, images), (assumed,))
+
+
+def sizes_of(detection: Detection) -> tuple[Size, Size]:
+    """Return the padded sizes of long images and of those of up to 4:3, lying."""
+    lying = padded_sizes(detection.data)[::2]
+    return lying[-1], lying[0]
+
+
+def classes_of(detection: Detection) -> int:
+    """Count the classes, as far as that can be known without the images."""
+    data = detection.data
+    return len(data.classes) or CLASSES[data.source.partition(":")[0]]
+
+
+def programs_of_detector(detection: Detection, devices: Sequence[jax.Device]) -> Programs:
+    """Return the programs of a run: "train" and "detect" for images of the largest padded size, then for those of up to
+    4:3.
+    """
+    spread = batch_sharding(devices)
+    whole = replicated(spread)
+    model, phase = FasterRCNN(detection.detector, classes_of(detection)), phases_of(detection)[:2][-1]  # the longest
+    state: TrainState = shaped(first_state(detection), whole)
+    update = jax.jit(partial(train_step, model, optimizer_of(detection, phase), detection), donate_argnums=0,
+                     out_shardings=whole)
+    large, common = sizes_of(detection)
+    for size in dict.fromkeys((large, common)):
+        batch: Any = shaped(described(detection.batch_size, size), spread)
+        name = "" if size == large else f" {size[0]}x{size[1]}"
+        yield f"train{name}", Program(partial(update.lower, state, Lesson(batch, phase)), 1, ROUNDS)
+        pyramid: Any = shaped(described_pyramid(detection, size), spread)
+        look = partial(detections.lower, model, detection, state.variables, state.mean, pyramid)
+        yield f"detect{name}", Program(look, 1, ROUNDS)
+
+
+def first_state(detection: Detection) -> Any:
+    """Describe the first state of a run."""
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.eval_shape(lambda: draw_onto(here, detection, classes_of(detection), np.zeros((1, 1, 3), np.float32), 0))
+
+
+def parameters_of(detection: Detection) -> tuple[int, dict[str, int]]:
+    """Count the classes, and the parameters of each part of the network."""
+    return classes_of(detection), {name: sum(leaf.size for leaf in jax.tree.leaves(part))
+                                   for name, part in first_state(detection).params.items() if name != PROPOSER}
+
+
+def described(count: int, size: Size) -> Any:
+    """Describe a batch of `count` images of a padded size."""
+    def array(kind: Any, *shape: int) -> Any:
+        return jax.ShapeDtypeStruct((count, *shape), kind)
+
+    objects = Objects(array(jnp.float32, MOST, 4), array(jnp.int32, MOST), array(jnp.bool_, MOST))
+    return Batch(array(jnp.uint8, *size, 3), array(jnp.float32, 2), objects)
+
+
+def described_pyramid(detection: Detection, size: Size) -> Any:
+    """Describe a batch to detect in, of a padded size, at all the scales of testing."""
+    count = detection.batch_size
+    return tuple(Level(jax.ShapeDtypeStruct((count, *scaled_size(size, scale), 3), jnp.uint8),
+                       jax.ShapeDtypeStruct((count, 2), jnp.float32)) for scale in detection.pyramid)
+
+
+def hours(detection: Detection, images: int, programs: dict[str, Figures]) -> dict[str, float]:
+    """Return the least hours of a run: of its steps, and of all its evaluations."""
+    evaluations = 1 + (detection.steps - 1) // detection.evaluate_steps
+    batches = -(-images // detection.batch_size)
+    seconds = {"train": detection.steps * programs["train"].seconds,
+               "detect": evaluations * batches * programs["detect"].seconds}
+    return {name: value / 3600 for name, value in seconds.items()}

@@ -1,0 +1,1 @@
+"""What stands under everything: files, processes, signals, messages; nothing here knows of networks."""

@@ -1,0 +1,74 @@
+"""Settings that XLA reads once, when it starts: kept here, with the versions they were tested with.
+
+`import resjax` calls `configure()`, so import it before the first JAX computation.
+"""
+
+import os
+import sys
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+
+from resjax.system.errors import BadInput
+
+# jaxlib 0.10.2 turned YNNPACK fusion on for the CPU. There it makes these convolutions two to six times slower, and
+# some matrix-vector products wrong (jax-ml/jax#39103). In 0.12 the products are right by the checks of `resjax doctor`,
+# and on an Intel Xeon a step of ResNet-20 takes 1.2 times as long with it, of ResNet-50 1.3 times; on another machine
+# it was a tenth faster (experiments/results/README.md). Older jaxlibs do not know the flag and abort on it. Tested
+# with 0.10.2 and 0.12.0.1; pyproject.toml ends at 0.13.
+YNNPACK_OFF = "--xla_cpu_experimental_ynn_fusion_type="
+YNNPACK_SINCE = (0, 10, 2)
+# RESJAX_DETERMINISTIC=1: no operation on GPU that adds up in any order (it is refused where there is no other), and no
+# choice of algorithms by their speed, which differs from start to start. Without that choice there is no setting for a
+# matrix product by Triton where a program is compiled for a GPU that is not here, so cuBLAS computes it. The flags are
+# those of jaxlib 0.10 to 0.12.
+DETERMINISTIC = ("--xla_gpu_exclude_nondeterministic_ops=true --xla_gpu_autotune_level=0 "
+                 "--xla_gpu_enable_triton_gemm=false")
+
+
+def configure() -> None:
+    """Append our flags to the user's XLA_FLAGS, unless the user has set them."""
+    if "--distributed" in sys.argv:  # where a process dies, XLA writes pages; what it raises is told as ever
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "4")
+    jaxlib = tuple(int(part) for part in version("jaxlib").split(".")[:3])
+    flags = os.environ.get("XLA_FLAGS", "")
+    ours = YNNPACK_OFF if jaxlib >= YNNPACK_SINCE and YNNPACK_OFF.rstrip("=") not in flags else ""
+    if os.environ.get("RESJAX_DETERMINISTIC") == "1" and DETERMINISTIC not in flags:
+        ours = f"{ours} {DETERMINISTIC}"
+    if not ours:
+        return
+    if jax_has_started():
+        warnings.warn("JAX had started before resjax was imported: on CPU it will be slow. "
+                      f"Import resjax first, or set XLA_FLAGS='{ours.strip()}'", stacklevel=3)
+        return
+    os.environ["XLA_FLAGS"] = f"{flags} {ours}".strip()
+
+
+def jax_has_started() -> bool:
+    """Say whether JAX has read the flags already."""
+    if "jax" not in sys.modules:
+        return False
+    from jax._src import xla_bridge  # the public API cannot say
+
+    return xla_bridge.backends_are_initialized()
+
+
+def cache_directory() -> Path:
+    """Where decoded data and compiled programs are kept between runs: RESJAX_CACHE or the user's cache folder."""
+    if named := os.environ.get("RESJAX_CACHE"):
+        return Path(named)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "resjax"
+    except RuntimeError:
+        raise BadInput("no home folder is known to keep a cache in; RESJAX_CACHE names a folder") from None
+
+
+def keep_compiled_programs() -> None:
+    """Keep compiled programs in the cache folder, so that a second start need not compile; the user's choice wins."""
+    import jax  # here, as commands that compute nothing do without
+
+    if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
+        from resjax.system.compiled_programs import seal_programs
+
+        seal_programs()  # a folder of the user's may be other programs' too, which do not know of seals
+        jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "sealed-programs"))

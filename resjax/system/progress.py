@@ -1,0 +1,214 @@
+"""What is under way, on standard error: rows that renew themselves on a terminal, plain lines elsewhere.
+
+A terminal shows the innermost work (loading, compiling, training, evaluating ...) and above it, where several nets are
+trained one after the other, which of them it is for. What is told meanwhile appears above the rows, and stays.
+"""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from threading import Timer
+from typing import Any, ClassVar, TypeVar
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from resjax.system.terminal import Told, console, duration, fitted, on_terminal, tell
+
+Item = TypeVar("Item")
+NAMED, AGAIN = 1.0, 30.0  # seconds after which work is named where there is no terminal, and between its later lines
+LONG = 5.0  # seconds of a loop that deserves a line of its own when it is done
+BAR = 10  # columns that a bar takes at least
+SPARE = 4  # columns that a row leaves, for the ^C that a terminal writes there
+
+
+@dataclass(eq=False)
+class Work:
+    """A piece of work; `total` 0: nobody knows how much it is."""
+
+    text: str
+    total: int = 0
+    done: int = 0
+    seconds_left: float | None = None
+    notes: tuple[str, ...] = ()
+    begun: float = field(default_factory=lambda: time.monotonic())
+    at: float = field(default_factory=lambda: time.monotonic())
+    """When it was said how far the work has come."""
+
+    def parts(self) -> list[str]:
+        """Say how far it has come, what matters most first; a clock goes on while nothing else does."""
+        if not self.total or not self.done:
+            return [duration(time.monotonic() - self.begun)]
+        left = [] if self.seconds_left is None else [f"{remaining(self.seconds_left, self.at)} left"]
+        return [f"{100 * self.done / self.total:.0f} %", *left, f"{self.done:,} of {self.total:,}", *self.notes]
+
+
+@dataclass(eq=False)
+class Nets:
+    """Nets that are trained one after the other, with the work of each, in any one unit."""
+
+    works: Sequence[float]
+    number: int = 0
+    seconds_left: float | None = None
+    kind: str = "net"
+    begun: float = field(default_factory=lambda: time.monotonic())
+    at: float = field(default_factory=lambda: time.monotonic())
+    """When the seconds left were reckoned."""
+    before: float | None = None
+    """Seconds until the first steps of this net, for loading and compiling: the others are taken to need as many."""
+
+    def parts(self) -> list[str]:
+        """Say how long all of them will still take."""
+        return [] if self.seconds_left is None else [f"{remaining(self.seconds_left, self.at)} left for all"]
+
+    def measure(self, left: float, whole: float) -> None:
+        """Reckon the seconds left, from those that this net still takes and those that it takes as a whole."""
+        if self.before is None:
+            self.before = time.monotonic() - self.begun
+        later = self.works[self.number + 1:]
+        self.seconds_left = left + whole * sum(later) / self.works[self.number] + self.before * len(later)
+        self.at = time.monotonic()
+
+
+def remaining(seconds: float, since: float) -> str:
+    """Write the seconds that were left at a time, less those that have gone by since."""
+    return duration(max(0.0, seconds - (time.monotonic() - since)))
+
+
+class Screen:
+    """What this process shows. Of many processes that work as one, all but the first are `silent`."""
+
+    works: ClassVar[list[Work]] = []
+    nets: Nets | None = None
+    live: Live | None = None
+    silent = False
+
+
+@contextmanager
+def working(text: str, total: int = 0) -> Iterator[None]:
+    """Show a piece of work, of `total` parts where that is known, until the end of the block; see `advance`."""
+    work = Work(text, total)
+    Screen.works.append(work)
+    try:
+        with nullcontext() if Screen.silent else rows_shown() if on_terminal(sys.stderr) else named_later(text):
+            yield
+    finally:
+        if work in Screen.works:
+            Screen.works.remove(work)
+
+
+@contextmanager
+def named_later(text: str) -> Iterator[None]:
+    """Name a work once, unless it is over soon."""
+    timer = Timer(NAMED, tell, [f"{text} ..."])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@contextmanager
+def rows_shown() -> Iterator[None]:
+    """Keep the rows on the terminal, four times a second, unless that is done already; they vanish at the end."""
+    if Screen.live:
+        yield
+        return
+    Screen.live = Live(get_renderable=rows, console=console(), refresh_per_second=4, transient=True,
+                       redirect_stdout=on_terminal(sys.stdout))
+    Screen.live.start()
+    try:
+        yield
+    finally:
+        clear()
+
+
+def clear() -> None:
+    """Take the rows off the terminal: a command has ended, in whatever way."""
+    live, Screen.live, Screen.nets = Screen.live, None, None
+    Screen.works.clear()
+    if live:
+        live.stop()
+
+
+def rows() -> RenderableType:
+    """Lay out what is under way, to the width of the terminal."""
+    nets, width, shown = Screen.nets, console().width - SPARE, []
+    if nets:
+        count = len(nets.works)
+        shown.append(row(f"{nets.kind} {nets.number + 1} of {count}", nets.parts(), nets.number / count, width))
+    for work in Screen.works[-1:]:
+        shown.append(row(work.text, work.parts(), work.done / work.total if work.total else None, width))
+    return Group(*shown)
+
+
+def row(text: str, parts: Sequence[str], fraction: float | None, columns: int) -> RenderableType:
+    """Lay out one line: what it is, a bar where there is room, and of the parts those that fit."""
+    bar = 0 if fraction is None else BAR + 2
+    told = fitted(parts, columns - len(text) - 2 - bar) or fitted(parts, columns - len(text) - 2) or "".join(parts[:1])
+    bar = min(columns - len(text) - len(told) - 4, 4 * BAR) if bar else 0
+    line = Table.grid(padding=(0, 2, 0, 0))
+    title = Text(text, no_wrap=True)
+    title.truncate(columns - len(told) - 2, overflow="ellipsis")
+    cells: list[Any] = [title]
+    if bar >= BAR:
+        cells.append(ProgressBar(total=1, completed=fraction or 0, width=bar))
+    line.add_row(*cells, Text(told, no_wrap=True))
+    return line
+
+
+def advance(done: int, *notes: str, pace: float | None = None, total: int | None = None) -> None:
+    """Say how far the innermost work has come, at how many seconds a part, and what there is to note of it."""
+    if Screen.silent or not Screen.works:
+        return
+    work, now = Screen.works[-1], time.monotonic()
+    work.done, work.notes, work.total, work.at = done, notes, work.total if total is None else total, now
+    if pace is not None:
+        work.seconds_left = (work.total - done) * pace
+    if not on_terminal(sys.stderr) and now - max(Told.at, work.begun) >= AGAIN:
+        tell(f"{work.text}: {', '.join(work.parts())}")
+
+
+def advance_net(done: int, *notes: str, pace: float) -> str:
+    """Say how far the training of a net has come; return how long all nets will take, where there are several."""
+    advance(done, *notes, pace=pace)
+    nets = Screen.nets
+    if not (nets and Screen.works) or len(nets.works) == 1:
+        return ""
+    nets.measure((Screen.works[-1].total - done) * pace, Screen.works[-1].total * pace)
+    return f"{duration(nets.seconds_left or 0)} for all"
+
+
+def shown(items: Iterable[Item], text: str, total: int, unit: int = 1) -> Iterator[Item]:
+    """Pass the items on and show how far they are, `unit` parts each; what took long is told when it is done."""
+    begun = time.monotonic()
+    with working(text, total * unit):
+        for number, item in enumerate(items, 1):
+            yield item
+            advance(number * unit, pace=(time.monotonic() - begun) / number / unit)
+    if not Screen.silent and time.monotonic() - begun > LONG:
+        tell(f"{text}: {total * unit:,} in {duration(time.monotonic() - begun)}")
+
+
+def one_by_one(items: Sequence[Item], works: Sequence[float], kind: str = "net") -> Iterator[Item]:
+    """Pass items on, and show which of them is under way and how long all of them take; `works` compare them."""
+    with working(f"{len(items)} {kind}{'s' * (len(items) != 1)}, one after the other"):
+        begun = time.monotonic()
+        for number, item in enumerate(items):
+            left = Screen.nets.seconds_left if Screen.nets else None
+            if Screen.nets and Screen.nets.before is None:  # nobody measures steps: by the items that are done
+                left = (time.monotonic() - begun) * sum(works[number:]) / sum(works[:number])
+            Screen.nets = Nets(works, number, left, kind)
+            yield item
+        Screen.nets = None
+
+
+def parts(count: int, size: int) -> list[range]:
+    """Divide 0 ... count - 1 into ranges of `size`, the last maybe shorter."""
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]

@@ -1,0 +1,148 @@
+"""Frozen dataclasses such as an experiment: their fields checked, written as JSON and read back, listed by name."""
+
+import dataclasses
+import math
+import re
+import types
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from resjax.system.errors import BadInput, check
+
+Value = TypeVar("Value")
+SMALLEST, LARGEST = 2.0**-126, 2.0**128 - 2.0**104  # of the normal numbers of float32
+
+
+class Must(NamedTuple):
+    """A condition on a field, in `Annotated`: it must `text`."""
+
+    text: str
+    holds: Callable[[Any], bool]
+
+
+def check_fields(value: Any, prefix: str = "") -> None:
+    """Raise BadInput, naming the field as on the command line, where one is not of its type or breaks its conditions.
+
+    A field of type float takes an int too, and neither infinity, NaN nor what float32 cannot hold.
+    """
+    for name, hint in typing.get_type_hints(type(value), include_extras=True).items():
+        check_value(f"{prefix}{name}".replace("_", "-"), getattr(value, name), hint)
+
+
+def check_value(name: str, value: Any, hint: Any) -> None:
+    """Raise BadInput where a value is not what a type hint allows."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        check_value(name, value, arguments[0])
+        for must in arguments[1:]:
+            check(must.holds(value), f"{name} is {brief(value)}; it must {must.text}")
+    elif origin is typing.Literal:
+        check(type(value) is str and value in arguments,
+              f"{name} is {brief(value)}; it is one of {', '.join(map(repr, arguments))}")
+    elif origin in (types.UnionType, typing.Union):
+        fitting = [kind for kind in arguments if not isinstance(kind, type) or isinstance(value, kind)]
+        check(bool(fitting), f"{name} is {brief(value)}; its type is {' or '.join(k.__name__ for k in arguments)}")
+        if value is not None or types.NoneType not in arguments:
+            check_value(name, value, fitting[0])
+    elif origin is tuple:
+        check(isinstance(value, tuple), f"{name} is {brief(value)}; it is a list (in Python, a tuple)")
+        kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        check(len(kinds) == len(value), f"{name} has {len(value)} values; it has {len(kinds)}")
+        for item, kind in zip(value, kinds, strict=True):
+            check_value(name, item, kind)
+    elif hint is float:
+        check(type(value) in (int, float), f"{name} is {brief(value)}; it is a number")
+        check(abs(value) < math.inf, f"{name} is {brief(value)}; it is finite")
+        check(value == 0 or SMALLEST <= abs(value) <= LARGEST, f"{name} is {brief(value)}; float32 cannot hold it")
+    else:
+        check(isinstance(value, hint) and (hint is bool or type(value) is not bool),
+              f"{name} is {brief(value)}; its type is {hint.__name__}")
+
+
+def brief(value: Any) -> str:
+    """Show a value in a message, whatever it is: a part of it where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        text = "a number of thousands of digits"
+    return text if len(text) <= 200 else f"{text[:200]} ..."
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """List a dataclass's values by dotted name, as on the command line."""
+    flat: dict[str, Any] = {}
+    for f in dataclasses.fields(value):
+        item = getattr(value, f.name)
+        flat |= flatten(item, f"{prefix}{f.name}.") if dataclasses.is_dataclass(item) else {prefix + f.name: item}
+    return flat
+
+
+def to_json(value: Any) -> dict[str, Any]:
+    """Turn a dataclass into nested dictionaries that JSON can hold."""
+    return dataclasses.asdict(value, dict_factory=lambda items: {
+        key: str(item) if isinstance(item, Path) else item for key, item in items})
+
+
+def from_json(values: Any, kind: type[Value]) -> Value:
+    """Read back what `to_json` wrote. Raises BadInput where a field is missing, unknown or ill-typed.
+
+    A field that has come since has its default, by which the earlier version worked.
+    """
+    check(isinstance(values, dict), f"{kind.__name__} is {brief(values)}; it is an object of fields")
+    hints, fields = typing.get_type_hints(kind), dataclasses.fields(kind)  # type: ignore[arg-type]
+    needed = {f.name for f in fields if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING}
+    if wrong := sorted((values.keys() - hints.keys()) | (needed - values.keys())):
+        raise BadInput(f"{kind.__name__}: unknown or missing field: {', '.join(wrong)}")
+    return kind(**{name: convert(value, hints[name]) for name, value in values.items()})
+
+
+def convert(value: Any, hint: Any) -> Any:
+    """Turn what JSON holds into what a field holds, where it is of the right form; its dataclass checks the rest."""
+    arguments = typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return from_json(value, typing.cast(type, hint))
+    if isinstance(hint, types.UnionType):  # X | None, or Data | Photographs, told apart by their fields
+        kinds = [kind for kind in arguments if kind is not types.NoneType]
+        known = (kind for kind in kinds if dataclasses.is_dataclass(kind) and isinstance(value, dict)
+                 and value.keys() <= typing.get_type_hints(kind).keys())
+        return None if value is None else convert(value, next(known, kinds[0]))
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    if hint is float and type(value) is int:
+        return float(value)
+    if typing.get_origin(hint) is tuple and isinstance(value, list | tuple):
+        each = arguments if len(arguments) == len(value) and Ellipsis not in arguments else arguments[:1] * len(value)
+        return tuple(convert(item, kind) for item, kind in zip(value, each, strict=True))
+    return value
+
+
+def shortly(value: Any) -> str:
+    """Write a dataclass, or a module of Flax, in one line: its name, and the fields that are not as by default."""
+    told = []
+    for f in dataclasses.fields(value):
+        usual = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+        item = getattr(value, f.name)
+        if f.init and f.repr and (usual is dataclasses.MISSING or (item is not usual and item != usual)):
+            told.append(f"{f.name}={getattr(item, '__qualname__', None) or re.sub(' at 0x[0-9a-f]+', '', repr(item))}")
+    return f"{type(value).__name__}({', '.join(told)})"
+
+
+def check_ghosts(batch_size: int, ghosts: int, name: str) -> None:
+    """Raise BadInput, with what would fit, unless the images that share statistics divide the batch."""
+    if batch_size % ghosts:
+        fitting = [size for size in range(1, batch_size + 1) if batch_size % size == 0]
+        near = " or ".join(map(str, sorted(sorted(fitting, key=lambda size: abs(size - ghosts))[:2])))
+        batches = " or ".join(str(size * ghosts) for size in (batch_size // ghosts, batch_size // ghosts + 1) if size)
+        raise BadInput(f"batch-size {batch_size} is not a multiple of {name} {ghosts}: --{name} {near} would fit, or "
+                       f"--batch-size {batches}")
+
+
+def check_source(source: str, *forms: str) -> None:
+    """Raise BadInput unless a source is of one of the forms `KIND` or `KIND:WHAT`."""
+    kind, _, what = source.partition(":")
+    form = next((form for form in forms if form.partition(":")[0] == kind), None)
+    check(form is not None, f"data.source is {source!r}; it is {', '.join(map(repr, forms[:-1]))} or {forms[-1]!r}")
+    check((":" in (form or "")) == bool(what),
+          f"data.source is {source!r}; write what to read after the colon: {form!r}")

@@ -1,0 +1,188 @@
+"""Faster R-CNN against an independent one in PyTorch, with weights that come in through a file; VGG's counts."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from resjax.data import normalize
+from resjax.detection.config import Detection, Detector, Sampling, Scenery
+from resjax.detection.evaluate import detections
+from resjax.detection.images import Level
+from resjax.detection.initialize import initial_weights, start_from
+from resjax.detection.networks import FasterRCNN
+from resjax.detection.phases import JOINT
+from resjax.detection.proposals import propose
+from resjax.detection.step import Proposed, anchors_of, draw_onto, frozen, stage_of
+from resjax.models.vgg import VGG
+from resjax.system.errors import BadInput
+
+CLASSES = 4
+RULES = Sampling(test_candidates=60, test_proposals=12, smallest=8.0)
+TORCHVISION = tuple(255 * value for value in (0.229, 0.224, 0.225))
+SIZE = (91, 122)  # of the image, in a padded one of 96x128
+
+
+def detector_of(backbone):
+    return Detector(backbone=backbone, anchor_sizes=(32.0, 64.0), anchor_ratios=(0.5, 1.0, 2.0), rpn_channels=32,
+                    hidden=48)
+
+
+def start(detection):
+    """Make the first state of a run with the weights that it names, and heads that say something."""
+    model = FasterRCNN(detection.detector, CLASSES)
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    weights = initial_weights(detection, None)
+    shapes = jax.eval_shape(lambda: draw_onto(place, detection, CLASSES, weights.mean, 0))  # compiling it takes long
+    blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes.replace(key=None))
+    state = start_from(weights, blank.replace(mean=weights.mean))
+    random = np.random.default_rng(0)
+    heads = {name: jax.tree.map(lambda leaf: jnp.float32(random.normal(0, 0.3 / np.sqrt(np.prod(leaf.shape[:-1])),
+                                                                       leaf.shape)), state.params[name])
+             for name in ("rpn", "scores", "boxes")}
+    return model, state.replace(params=state.params | heads)
+
+
+def to_torch(torch, theirs, params):
+    """Give the heads of ours to PyTorch's."""
+    layers = {"conv": params["rpn"]["conv"], "objectness": params["rpn"]["objectness"],
+              "deltas": params["rpn"]["deltas"], "scores": params["scores"], "boxes": params["boxes"]}
+    with torch.no_grad():
+        for name, layer in layers.items():
+            kernel = np.asarray(layer["kernel"])
+            axes = (3, 2, 0, 1) if kernel.ndim == 4 else (1, 0)
+            getattr(theirs, name).weight.copy_(torch.from_numpy(kernel.transpose(axes).copy()))
+            getattr(theirs, name).bias.copy_(torch.from_numpy(np.array(layer["bias"])))
+
+
+@pytest.mark.parametrize("backbone", ["resnet50", "vgg16"])
+def test_all_outputs_are_those_of_pytorch(backbone, tmp_path):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[peers]'")
+    import torch_detector
+    from test_independent import randomized
+
+    torch.manual_seed(0)
+    if backbone == "vgg16":
+        network, channels, width, pooled = torch_detector.VGG(48), 512, 48, 7
+        network.eval()
+    else:
+        network = randomized(torch, torch_detector.ResNetC4((3, 4, 6, 3), 64, 10, "B", True, "1x1"))
+        channels, width, pooled = 1024, 2048, 14
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    std = TORCHVISION if backbone == "resnet50" else ()
+    detection = Detection(name="x", detector=detector_of(backbone), sampling=RULES, data=Scenery(std=std),
+                          initialize_from=str(tmp_path / "weights.pth"))
+    model, state = start(detection)
+    theirs = torch_detector.FasterRCNN(network, channels, width, CLASSES, 6, 32).eval()
+    to_torch(torch, theirs, state.params)
+
+    pixels = np.random.default_rng(1).integers(0, 256, (1, 96, 128, 3)).astype(np.float32)
+    images = np.array(normalize(pixels, state.mean, std))
+    images[:, SIZE[0]:] = images[:, :, SIZE[1]:] = 0
+
+    @jax.jit
+    def ours(variables, images):
+        anchors = anchors_of(model.detector, 96, 128)
+        choose = partial(propose, anchors=anchors, size=jnp.array(SIZE), rules=RULES, train=False)
+        return model.apply(variables, images, jnp.array([SIZE]), lambda scores, deltas: Proposed(
+            *jax.tree.map(lambda x: x[None], choose(scores[0], deltas[0]))))
+
+    found = ours(state.variables, images)
+    with torch.no_grad():
+        wanted = theirs(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), SIZE, model.detector, RULES, pooled)
+    count = len(wanted[2])
+    assert count >= 6
+    assert found.regions.valid[0].sum() == count
+    for mine, other in zip((found.objectness[0], found.anchor_deltas[0], found.regions.boxes[0, :count],
+                            found.logits[0, :count], found.deltas[0, :count]), wanted, strict=True):
+        other = np.asarray(other)
+        np.testing.assert_allclose(mine, other, rtol=0, atol=1e-4 * max(1, np.abs(other).max()))
+
+
+def test_padding_and_the_images_beside_it_change_no_detection():
+    detector = Detector(backbone="tiny", anchor_sizes=(16.0, 32.0), rpn_channels=16)
+    rules = Sampling(test_candidates=200, test_proposals=20, smallest=4.0)
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    run = Detection(name="x", detector=detector, sampling=rules)
+    model = FasterRCNN(detector, 3)
+    state = draw_onto(place, run, 3, np.full((1, 1, 3), 128, np.float32), 0)
+    random = np.random.default_rng(0)
+    images = random.integers(0, 255, (2, 64, 96, 3)).astype(np.uint8)
+    images[0, 48:] = images[0, :, 64:] = 128
+    sizes = jnp.array([[48.0, 64.0], [64.0, 96.0]])
+    both = detections(model, run, state.variables, state.mean, (Level(images, sizes),))
+    alone = detections(model, run, state.variables, state.mean, (Level(images[:1], sizes[:1]),))
+    np.testing.assert_allclose(both.boxes[0], alone.boxes[0], atol=1e-3)
+    np.testing.assert_allclose(both.scores[0], alone.scores[0], rtol=1e-4)
+    boxes = both.boxes[0][both.valid[0]]
+    assert len(boxes)
+    assert boxes[:, [0, 2]].max() <= 64
+    assert boxes[:, [1, 3]].max() <= 48
+
+
+@pytest.mark.parametrize(("depth", "parameters"), [(16, 138_357_544), (19, 143_667_240)])
+def test_parameters_of_vgg(depth, parameters):
+    shapes = jax.eval_shape(VGG(depth).init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == parameters
+
+
+@pytest.mark.parametrize(("backbone", "stride", "convolutions"), [("resnet101", 16, 91), ("vgg16", 16, 13),
+                                                                  ("small", 8, None)])
+def test_what_is_shared(backbone, stride, convolutions):
+    detector = Detector(backbone=backbone)
+    model = FasterRCNN(detector, 20)
+    assert detector.stride == stride
+    features = jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros((1, 96, 128, 3)), method="features"))
+    stacked = [leaf.shape[0] if "rest" in jax.tree_util.keystr(path) else 1
+               for path, leaf in jax.tree_util.tree_leaves_with_path(features["params"])
+               if "kernel" in jax.tree_util.keystr(path) and "shortcut" not in jax.tree_util.keystr(path)]
+    if convolutions:  # appendix A: "91 conv layers in ResNet-101"
+        assert sum(stacked) == convolutions
+
+
+def test_what_stays_as_it_is():
+    detector = Detector(backbone="resnet18", frozen_stages=2)
+    shapes = jax.eval_shape(lambda: draw_onto(
+        jax.sharding.SingleDeviceSharding(jax.devices()[0]), Detection(name="x", detector=detector), 3,
+        np.zeros((1, 1, 3), np.float32), 0))
+    stays = frozen(detector, JOINT[0], shapes.params)
+    assert all(jax.tree.leaves([stays["shared"][name] for name in ("conv1", "bn1", "stage1")]))
+    block = stays["shared"]["stage2"]["first"]
+    assert (block["conv1"]["kernel"], block["bn1"]["scale"], block["shortcut"]["bn"]["bias"]) == (False, True, True)
+    assert not any(jax.tree.leaves([stays[name] for name in ("rpn", "scores", "boxes")]))
+    assert [stage_of(name) for name in ("conv1", "bn1", "stage1", "stage3", "conv1_2", "conv5_1")] == [1, 1, 2, 4, 1, 5]
+
+
+def test_wrong_weights_are_named(tmp_path):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[peers]'")
+    from torch_resnets import ResNet
+
+    torch.save(ResNet((2, 2, 2, 2), 64, 10).state_dict(), tmp_path / "r18.pth")
+    for backbone, message in (("resnet50", "holds ResNet B-18"), ("vgg16", "has no features.0")):
+        run = Detection(name="x", detector=Detector(backbone=backbone), initialize_from=str(tmp_path / "r18.pth"))
+        with pytest.raises(BadInput, match=message):
+            initial_weights(run, None)
+
+
+@pytest.mark.parametrize(("field", "value", "message"), [
+    ("backbone", "resnet20", "detector.backbone is 'resnet20'; it is one of 'vgg16', 'resnet50'"),
+    ("anchor_sizes", (), "one number or several"), ("anchor_ratios", (0.0,), "must be above 0"),
+    ("frozen_stages", -1, "must be at least 0")])
+def test_wrong_detectors(field, value, message):
+    with pytest.raises(BadInput, match=message):
+        Detector(**{field: value})
+
+
+def test_wrong_rules_and_data():
+    with pytest.raises(BadInput, match="it must be an overlap"):
+        Sampling(foreground=50.0)
+    with pytest.raises(BadInput, match="two overlaps that rise"):
+        Sampling(background=(0.5, 0.5))
+    with pytest.raises(BadInput, match="shorter-side is 700"):
+        Scenery(shorter_side=700, longer_side=600)
+    with pytest.raises(BadInput, match="three colours"):
+        Scenery(std=(1.0,))
+    with pytest.raises(BadInput, match="batch-size 3 is not a multiple"):
+        Detection(name="x", detector=Detector(frozen_batch_norm=False, ghost_batch_size=2), batch_size=3)

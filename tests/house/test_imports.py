@@ -1,0 +1,80 @@
+"""The house: who may import whom, and how large things may be."""
+
+import ast
+from graphlib import TopologicalSorter
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2] / "resjax"
+# From the ground up: a room knows those before it, and of its own floor nobody but itself.
+FLOORS = (("system",), ("models", "__init__"), ("experiment",), ("data",), ("network",),
+          ("analysis", "evaluation", "weights"), ("training",), ("experiment_files", "detection"), ("paper", "plan"),
+          ("console",), ("__main__",))
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+FILES = sorted(ROOT.rglob("*.py"))
+INTERFACE = {"evaluate_networks", "landscape", "reproduce", "train"}  # public: flags, or what is one's own
+
+
+def module_of(file: Path) -> str:
+    name = ".".join(file.relative_to(ROOT).with_suffix("").parts)
+    return name.removesuffix(".__init__")
+
+
+MODULES = {module_of(file) for file in FILES}
+
+
+def imports(file: Path) -> set[str]:
+    """The modules of resjax that a file imports, anywhere in it but for types alone."""
+    tree = ast.parse(file.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            node.body = []
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "resjax":
+            module = (node.module or "").removeprefix("resjax").removeprefix(".")
+            inner = {f"{module}.{name.name}".strip(".") for name in node.names}
+            found |= (inner & MODULES) or {module or "__init__"}
+    return found
+
+
+def room(module: str) -> str:
+    return module.partition(".")[0]
+
+
+@pytest.mark.parametrize("file", FILES, ids=module_of)
+def test_arrows_point_down(file):
+    module = module_of(file)
+    for other in imports(file):
+        assert FLOOR[room(other)] < FLOOR[room(module)] or room(other) == room(module), f"{module} imports {other}"
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    graph = {module_of(file): imports(file) for file in FILES}
+    assert list(TopologicalSorter(graph).static_order())
+
+
+@pytest.mark.parametrize("file", FILES, ids=module_of)
+def test_a_file_and_its_functions_can_be_read(file):
+    text = file.read_text()
+    assert len(text.splitlines()) <= 250
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef) and node.name not in INTERFACE:
+            arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            names = [argument.arg for argument in arguments if argument.arg not in ("self", "cls")]
+            assert len(names) <= 6, f"{node.name} takes {', '.join(names)}"
+
+
+def test_only_the_command_line_and_what_tells_of_progress_print():
+    printing = {module_of(file) for file in FILES if any(
+        isinstance(node, ast.Name) and node.id == "print" for node in ast.walk(ast.parse(file.read_text())))}
+    others = {module for module in printing if room(module) != "console"}
+    assert others <= {"system.terminal", "weights.hdf5_layout"}  # which is a program of its own
+
+
+@pytest.mark.parametrize("package", ["resjax", "resjax.detection"])
+def test_every_public_name_is_where_it_is_looked_for(package):
+    module = import_module(package)
+    assert [name for name in module.__all__ if not hasattr(module, name)] == []

@@ -1,0 +1,207 @@
+"""A table is one command: what is missing is trained, ours stands beside the paper's, killing changes nothing."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import jax
+import pytest
+
+from resjax import BadInput, read_metrics
+from resjax.console.command_line import execute
+from resjax.experiment_files import load_experiments
+from resjax.paper import TABLES, plan
+from resjax.paper.reproduce import part, shortened, train_missing
+from resjax.paper.results import Line, as_markdown, judge
+from resjax.system.progress import Screen
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+TABLE6 = TABLES["table6"]
+TINY = """
+from dataclasses import replace
+from resjax import Architecture, Data, Experiment, Optimizer
+def tiny(name, depth, shortcut):
+    return Experiment(name=name, architecture=Architecture(depth=depth, shortcut=shortcut, ghost_batch_size=16),
+                      data=Data(pad=1, flip=False), optimizer=Optimizer(learning_rate=0.05, decay_steps=(12, 18)),
+                      steps=24, batch_size=32, log_steps=4, evaluate_steps=8, checkpoint_steps=4,
+                      precise_batch_norm_steps=2)
+EXPERIMENTS = {e.name: e for e in [tiny("plain20", 8, "plain"), tiny("resnet20", 8, "A")]}
+"""
+
+
+ARGUMENTS = ["reproduce", "table6", "--only", "plain20,resnet20", "--seeds", "2", "--experiments", "tiny"]
+
+
+def write_tiny(folder):
+    (folder / "tiny").mkdir(exist_ok=True)
+    (folder / "tiny" / "cifar10.py").write_text(TINY)
+
+
+def reproduce(folder, *more):
+    """Give the command in this process, on one device; return what it prints on standard output and error."""
+    write_tiny(folder)
+    devices = jax.devices()[:1]
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+        patch.chdir(folder)
+        patch.setattr(jax, "devices", lambda: devices)
+        execute([*ARGUMENTS, *more])
+    return out.getvalue(), err.getvalue()
+
+
+def start(folder):
+    """Give the command in a process of its own."""
+    write_tiny(folder)
+    with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
+        return subprocess.Popen([sys.executable, "-m", "resjax", *ARGUMENTS], cwd=folder, stdout=out, stderr=err)
+
+
+def finish(folder):
+    assert start(folder).wait(timeout=200) == 0, (folder / "err").read_text()
+    return (folder / "out").read_text(), (folder / "err").read_text()
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """Two seeds of two rows, never killed."""
+    folder = tmp_path_factory.mktemp("reproduced")
+    return folder, *finish(folder)
+
+
+def trained_lines(folder):
+    return sum(file.read_text().count('"train"') for file in folder.glob("runs/*/*/metrics.jsonl"))
+
+
+def outcome(folder):
+    files = [folder / "runs" / name for name in ("table6.md", "table6.json", "figure6.svg")]
+    results = sorted(folder.glob("runs/*/*/result.json"))
+    return [file.read_text() for file in files], [json.loads(file.read_text())["state_digest"] for file in results]
+
+
+def test_a_table_is_trained_and_printed(done):
+    folder, out, err = done
+    table = json.loads((folder / "runs" / "table6.json").read_text())
+    for row in table["rows"]:
+        results = [json.loads((folder / "runs" / row["experiment"] / f"seed{seed}" / "result.json").read_text())
+                   for seed in (0, 1)]
+        errors = [result["test_top1_error"] for result in results]
+        assert [result["seed"] for result in results] == [0, 1]
+        assert row["errors"] == errors
+        assert row["mean"] == pytest.approx(sum(errors) / 2)
+        assert row["deviation"] == pytest.approx(abs(errors[0] - errors[1]) / 2**0.5)
+    assert [row["paper"] for row in table["rows"]] == ["~9.50", "8.75"]
+    assert table["command"] == "resjax reproduce table6 --seeds 2 --only plain20,resnet20"
+    assert (folder / "runs" / "table6.md").read_text() in out
+    assert "1 of 4: runs/plain20/seed0\n" in err
+    assert " for all)\n" in err
+    assert len(read_metrics(folder / "runs" / "plain20" / "seed0", "test")) == 3  # after 8, 16 and 24 steps
+
+
+def test_a_finished_table_is_not_trained_again(done):
+    folder, out, _ = done
+    again, err = reproduce(folder)
+    assert again == out
+    assert "4 runs: 4 are finished, 0 to train" in err
+
+
+def test_killed_and_started_again_it_ends_with_the_same_table(done, tmp_path):
+    process = start(tmp_path)
+    while trained_lines(tmp_path) < 8:  # of 24: within the second run
+        assert process.poll() is None, (tmp_path / "err").read_text()
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    finish(tmp_path)
+    assert outcome(tmp_path) == outcome(done[0])
+
+
+def test_the_parts_of_two_machines_make_the_whole(tmp_path):
+    _, first = reproduce(tmp_path, "--shard", "1/2")
+    shutil.copytree(tmp_path, tmp_path / "other", ignore=shutil.ignore_patterns("runs"))
+    _, second = reproduce(tmp_path / "other", "--shard", "2/2")
+    shutil.copytree(tmp_path / "other" / "runs", tmp_path / "runs", dirs_exist_ok=True)
+    _, third = reproduce(tmp_path)
+    assert "2 runs: 0 are finished, 2 to train" in first
+    assert "2 runs: 0 are finished, 2 to train" in second
+    assert "4 runs: 4 are finished, 0 to train" in third
+    results = [json.loads(file.read_text()) for file in sorted(tmp_path.glob("runs/*/*/result.json"))]
+    rows = json.loads((tmp_path / "runs" / "table6.json").read_text())["rows"]
+    assert [error for row in rows for error in row["errors"]] == [result["test_top1_error"] for result in results]
+    assert [(result["name"], result["seed"]) for result in results] == [
+        (name, seed) for name in ("plain20", "resnet20") for seed in (0, 1)]
+
+
+def test_seeds_train_one_after_the_other(tmp_path, monkeypatch):
+    trained = []
+    monkeypatch.setattr("resjax.paper.reproduce.train", lambda run, workdir: trained.append(
+        (run.name, run.seed, Screen.nets.number, Screen.nets.works)))
+    train_missing(plan(TABLE6, EXPERIMENTS, tmp_path, seeds=2, only=["plain20", "resnet20"]), lambda _: None)
+    assert [run[:2] for run in trained] == [(name, seed) for seed in (0, 1) for name in ("plain20", "resnet20")]
+    assert [run[2] for run in trained] == [0, 1, 2, 3]
+    assert trained[0][3] == pytest.approx([40_551_040 * 64_000 * 128] * 4)  # multiply-adds: the nets take as long
+
+
+def test_a_shortened_schedule_is_in_proportion_and_says_so():
+    experiments = load_experiments(EXPERIMENTS / "cifar10.py")
+    short = shortened(experiments["resnet56"], scale=0.05)
+    assert (short.steps, short.optimizer.decay_steps) == (3_200, (1_600, 2_400))
+    assert short.batch_size == experiments["resnet56"].batch_size
+    line = Line(TABLE6.rows[0], 3_200, (20.0, 22.0), (5.0, 6.0), 269_722, (1.0, 1.0))
+    text = as_markdown(TABLE6, [line], 0.05)
+    assert "| 21.00 ± 1.41 [3,200 steps] | 20.00 [3,200 steps] | 2 | - | 5.50 [3,200 steps] |" in text
+    assert "not the reproduction" in text
+    assert "steps]" not in as_markdown(TABLE6, [line], 1.0)
+    assert "| +11.50 |" in as_markdown(TABLE6, [line], 1.0)
+
+
+def test_every_row_has_its_experiment_and_depth():
+    runs = plan(TABLE6, EXPERIMENTS, Path("runs"), seeds=2)
+    assert len(runs) == 2 * len(TABLE6.rows)
+    for run in runs:
+        assert run.experiment.architecture.depth == run.row.layers
+        assert (run.experiment.architecture.shortcut == "plain") == run.row.title.startswith("plain")
+        assert run.experiment.steps == 64_000
+    assert {run.run_directory for run in runs} == {run.run_directory for i in (1, 2, 3) for run in part(runs, f"{i}/3")}
+    assert {run.run_directory.parent.name for run in plan(TABLE6, EXPERIMENTS, Path("runs"), 1, scale=0.1)}.isdisjoint(
+        run.run_directory.parent.name for run in runs)
+
+
+def test_claims_are_judged_from_the_means():
+    rows = {row.experiment: row for row in TABLE6.rows}
+
+    def line(name, *errors):
+        return Line(rows[name], 1, errors, errors, 1, errors)
+
+    lines = [line("plain20", 9.0), line("plain56", 12.0, 14.0), line("resnet20", 9.5), line("resnet56", 7.0)]
+    assert [judge(each, lines) for each in lines] == [
+        (None, "nothing to compare with"), (True, "holds: > plain-20"), (False, "fails: < plain-20"),
+        (True, "holds: < plain-56, < ResNet-20")]
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"only": ["resnet21"]}, "no row 'resnet21'; there are: plain20,"), ({"seeds": 0}, "seeds is 0"),
+    ({"scale": 0.0}, "scale is 0.0; it lies in"), ({"scale": 2.0}, "scale is 2.0"),
+    ({"experiments": Path("nowhere")}, "no such experiment file")])
+def test_wrong_plans_are_refused(change, message):
+    right = {"experiments": EXPERIMENTS, "runs": Path("runs"), "seeds": 1}
+    with pytest.raises(BadInput, match=message):
+        plan(TABLE6, **(right | change))
+
+
+@pytest.mark.parametrize("shard", ["2", "0/2", "3/2", "a/b", "1/0"])
+def test_wrong_shards_are_refused(shard):
+    with pytest.raises(BadInput, match="such as 2/8"):
+        part([], shard)
+
+
+def test_rows_differ_only_in_name_depth_and_shortcut():
+    """The recipe is one: what differs from row to row is the network, and the warm-up of 110 and more layers."""
+    shallow = [run.experiment for run in plan(TABLE6, EXPERIMENTS, Path("runs"), seeds=1) if run.row.layers < 110]
+    recipes = {replace(e, name="", architecture=replace(e.architecture, depth=20, shortcut="A")) for e in shallow}
+    assert len(recipes) == 1

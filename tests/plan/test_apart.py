@@ -1,0 +1,120 @@
+"""Programs compiled in processes of their own: what these leave behind, and how they end."""
+
+import os
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from resjax.plan import apart
+from resjax.plan.apart import compile_apart, settled
+from resjax.plan.compile import DoesNotFit, Program, compile_program, programs_of_run, target_devices
+from resjax.plan.devices import DEVICES, Device
+from resjax.plan.plan import figures
+from resjax.system.errors import BadInput, Lost
+
+
+@dataclass(frozen=True)
+class JobHere:
+    """Stands in for a job: a program for this machine, after something else has happened in the process."""
+
+    happens: str = ""
+    device: Device = DEVICES["h100"]
+
+    def all(self):
+        if self.happens == "death":
+            sys.exit("no such device")
+        if self.happens == "patience":
+            time.sleep(600)
+        if self.happens == "refusal":
+            raise DoesNotFit("it needs 3 GiB")
+        return {"train": Program(lambda: jax.jit(lambda x: x @ x).lower(jnp.ones((8, 8))), 3, 7)}
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch):
+    """Let other processes import this module."""
+    monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+
+
+
+PROGRAM = JobHere().all()["train"]
+
+
+def test_another_process_returns_what_this_one_would():
+    found, here = compile_apart(JobHere(), "train", PROGRAM, threading.Event()), compile_program(PROGRAM)
+    assert (found.steps, found.rounds, found.argument_bytes, found.peak_bytes) == (
+        3, 7, here.argument_bytes, here.peak_bytes)
+    assert "dot" in found.text
+
+
+def test_what_goes_wrong_there_is_told_here():
+    with pytest.raises(DoesNotFit, match="it needs 3 GiB"):
+        compile_apart(JobHere("refusal"), "train", PROGRAM, threading.Event())
+    with pytest.raises(Lost, match="train: the process that compiled it has died with exit code 1 no such device"):
+        compile_apart(JobHere("death"), "train", PROGRAM, threading.Event())
+
+
+def test_the_process_ends_when_it_is_told_to():
+    """Or this waits for it for ten minutes."""
+    stop = threading.Event()
+    threading.Timer(1, stop.set).start()
+    with pytest.raises(Lost, match="stopped"):
+        compile_apart(JobHere("patience"), "train", PROGRAM, stop)
+
+
+def test_the_process_ends_with_the_one_that_started_it(tmp_path):
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    with apart.started(JobHere("patience"), "train", folder) as process:
+        process.stdin.close()  # as the system does
+        process.wait(60)
+    assert not folder.exists()
+
+
+ASSIGNMENT = """BufferAssignment:
+allocation 0: size 512, page 0, thread-local:
+ value: <11 reduce_sum.12 @0> (size=512,offset=0): f32[]{:T(128)}
+allocation 1: size 4096, page 0, parameter 1, shape |f32[8,128]| at ShapeIndex {}, maybe-live-out:
+allocation 2: size 64, page 0, output shape is |f32[16]|, maybe-live-out:
+allocation 3: size 1000, page 0, preallocated-temp:
+allocation 4: size 17535488, color 1, page 0, preallocated-temp:
+"""
+
+
+@pytest.mark.parametrize("assignment", [ASSIGNMENT, ASSIGNMENT.replace(", page 0", "")])
+def test_a_settled_program_is_read_once_all_of_it_is_there(assignment, tmp_path):
+    stem = "module_0000.jit_step.cl_1014260217.after_optimizations"
+    for name in (f"{stem}_before_buffer_assignment.txt", "module_0001.jit_look.cpu_after_optimizations.txt"):
+        (tmp_path / name).write_text("")
+    (tmp_path / f"{stem}-buffer-assignment.txt").write_text(assignment)
+    (tmp_path / f"{stem}.txt").write_text("the program")
+    assert settled(tmp_path, PROGRAM, 2.0) is None
+    (tmp_path / f"{stem}_after_buffer_assignment.txt").write_text("")
+    found = settled(tmp_path, PROGRAM, 2.0)
+    assert (found.text, found.steps, found.rounds, found.seconds) == ("the program", 3, 7, 2.0)
+    assert (found.argument_bytes, found.temporary_bytes, found.peak_bytes) == (4096, 1000, 5672)
+    (tmp_path / f"{stem}-buffer-assignment.txt").write_text("written in another way")
+    assert settled(tmp_path, PROGRAM, 2.0) is None
+
+
+def test_a_settled_program_is_the_one_that_is_compiled(small):
+    """All figures of a TPU's step, but for the memory of its code, are those of the whole compilation."""
+    device, experiment = DEVICES["v5e"], small()
+    try:
+        programs = dict(programs_of_run(experiment, target_devices(device, 1)))
+    except BadInput as error:
+        pytest.skip(str(error))
+    job = apart.Job(programs_of_run, experiment, device, 1, 1)
+    early, whole = (figures(compiled, device, "float32", 1, 1) for compiled in (
+        compile_apart(job, "train", programs["train"], threading.Event()), compile_program(programs["train"])))
+    assert early.compiler_bytes is None
+    assert (early.kernels, early.bytes, early.macs, early.argument_bytes) == (
+        whole.kernels, whole.bytes, whole.macs, whole.argument_bytes)
+    assert 0 <= whole.temporary_bytes - early.temporary_bytes < 2**14  # pages
+    assert 0 < whole.peak_bytes - early.peak_bytes < 2**26

@@ -1,0 +1,129 @@
+"""Plans: answered, kept and told, with compilers that are not asked; what is refused says what would be right."""
+
+import json
+import math
+
+import pytest
+from test_accelerators import LOOP
+
+from resjax.console.plan import lines, plan
+from resjax.experiment_files import find
+from resjax.paper.tables import TABLES
+from resjax.plan import apart, run
+from resjax.plan import compile as compilers
+from resjax.plan.compile import Compiled, Program, largest_batch
+from resjax.system.errors import BadInput
+
+
+def test_the_largest_batch_is_found_by_few_trials():
+    tried = []
+
+    def fits(batch):
+        tried.append(batch)
+        return batch <= 200
+
+    assert largest_batch(fits, 32, 1024) == 192
+    assert len(tried) <= math.log2(1024 / 32)
+    assert largest_batch(lambda batch: False, 32, 64) == 0
+
+
+def plan_run(experiment, *machine):
+    return run.plan_workload(run.workload_of(experiment), *machine)
+
+
+def test_errors_say_what_would_be_right(small, monkeypatch):
+    with pytest.raises(BadInput, match="on is 'h1000'; it is one of h100, h200"):
+        plan_run(small(), "h1000")
+    with pytest.raises(BadInput, match="batch-size 32 does not divide over 3 devices; it does over 1, 2, 4"):
+        plan_run(small(), "h100", 3)
+    monkeypatch.setattr(compilers, "find_spec", lambda name: None)
+    for name, command in (("h100", r"pip install 'jax\[cuda12\]'"), ("v5e", r"pip install 'jax\[tpu\]'")):
+        with pytest.raises(BadInput, match=command):
+            plan_run(small(), name)
+    monkeypatch.setattr(compilers, "find_spec", lambda name: True)
+    with pytest.raises(BadInput, match="TPU v5e comes in slices of 1, 4, 8, 16, 32, 64, 128, 256 chips, not 2"):
+        plan_run(small(), "v5e", 2)
+    with pytest.raises(BadInput, match="4 devices do not divide over 3 hosts"):
+        plan_run(small(), "h100", 4, 3)
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """Stand in for the compilers, with programs that need 40 bytes an image."""
+    batches = []
+
+    def programs(experiment, devices):
+        batches.append(experiment.batch_size)
+        for kind in ("train", "statistics", "evaluate"):
+            yield kind, Program(lambda: None, 2)
+
+    def stand_in(job, name, program, stop):
+        return Compiled(LOOP, program.steps, 10, 20, 40 * job.run.batch_size, 0.5)
+
+    monkeypatch.setattr(apart, "target_devices", lambda device, count, hosts: range(count))
+    monkeypatch.setattr(run, "programs_of_run", programs)
+    monkeypatch.setattr(run, "compile_apart", stand_in)
+    return batches
+
+
+def test_a_plan_is_made_once_and_told(small, compiled):
+    first = plan_run(small(), "h100", 2)
+    assert list(first["programs"]) == ["train", "statistics", "evaluate"]
+    assert first == json.loads(json.dumps(first))
+    assert plan_run(small(), "h100", 2) == first
+    assert compiled == [32]
+    assert plan_run(small(seed=1, steps=12), "h100", 2)["hours"]["train"] == 2 * first["hours"]["train"]
+    text = "\n".join(lines("h100", first))
+    assert "small on 2 x NVIDIA H100 SXM, 80 GB, batch 32, float32" in text
+    assert "all-reduce" in text
+    assert "NVIDIA H100 datasheet" in text
+
+
+def test_what_does_not_fit_is_told_with_what_does(small, compiled, monkeypatch):
+    monkeypatch.setattr(run, "usable_memory", lambda device: 40 * 100)
+    with pytest.raises(BadInput, match=r"batch-size 256 does not fit into .* the largest batch that does is 96 "):
+        plan_run(small(batch_size=256), "h100")
+    assert compiled[0] == 256
+    monkeypatch.setattr(run, "usable_memory", lambda device: 40)
+    with pytest.raises(BadInput, match=r"nor does a batch of 16, the smallest that architecture\.ghost-batch-size and"):
+        plan_run(small(), "h100", 2)
+
+
+def test_what_does_not_fit_is_found_out_once(small, compiled, monkeypatch):
+    monkeypatch.setattr(run, "usable_memory", lambda device: 40 * 100)
+    for _ in range(2):
+        with pytest.raises(BadInput, match="the largest batch that does is 96"):
+            plan_run(small(batch_size=256), "h100")
+    assert compiled.count(256) == 1
+
+
+@pytest.mark.parametrize("damage", [
+    lambda file: file.write_bytes(file.read_bytes()[:-20]), lambda file: file.write_text("{}"),
+    lambda file: file.write_text(file.read_text().replace('"devices": 2', '"devices": 3')),
+    lambda file: (file.unlink(), file.mkdir())])
+def test_a_damaged_plan_is_made_again(damage, small, compiled, tmp_path):
+    first = plan_run(small(), "h100", 2)
+    (kept,) = (tmp_path / "cache" / "plans").iterdir()
+    damage(kept)
+    with pytest.warns(UserWarning, match="the run is planned again|the plan is not kept"):
+        assert plan_run(small(), "h100", 2) == first
+    assert compiled == [32, 32]
+    if kept.is_file():
+        assert plan_run(small(), "h100", 2) == first
+        assert compiled == [32, 32]
+
+
+def test_hours_of_a_whole_table(compiled, monkeypatch, capsys, tmp_path):
+    """All rows of Table 6, with the flags of the one that is named; what cannot be planned is said."""
+    monkeypatch.setattr(run, "usable_memory", lambda device: 40 * 200)
+    monkeypatch.setattr(compilers, "prepare", lambda: None)
+    flags = ["--on", "h100", "--devices", "2", "--whole-table", "--json", str(tmp_path / "plan.json")]
+    plan(find("resnet20"), flags, "resjax plan resnet20")
+    (runs,) = json.loads((tmp_path / "plan.json").read_text())["tables"].values()
+    assert list(runs) == [row.experiment for row in TABLES["table6"].rows]
+    hours = [found["run_hours"] for found in runs.values()]
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1].split() == ["one", "seed", "of", "11", "of", "11", f"{sum(hours):.2f}", f"{2 * sum(hours):.1f}"]
+    assert hours[0] > 0
+    with pytest.raises(BadInput, match="resnet20_tuned is in no table of the paper"):
+        plan(find("resnet20_tuned"), flags, "resjax plan resnet20_tuned")

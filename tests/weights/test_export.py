@@ -1,0 +1,195 @@
+"""Networks in the form that others load: whole folders, only where the other side computes the same."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from networks import random_network, same_network
+from PIL import Image
+
+from resjax import BadInput, Data, export, load, train
+from resjax.console.command_line import execute
+from resjax.console.networks import recorded
+from resjax.evaluation import measure
+from resjax.network import imagenet_classes
+from resjax.weights import Measured
+
+CALL = """
+import sys
+import numpy as np
+from jax import export
+logits = export.deserialize(open(sys.argv[1], "rb").read())
+for batch in (1, 3):
+    np.save(sys.argv[2] + str(batch), logits.call(np.load(sys.argv[3])[:batch]))
+assert not [name for name in sys.modules if name.startswith(("resjax", "flax"))]
+"""
+
+
+@pytest.mark.parametrize("mean_image", [False, True])
+def test_stablehlo_computes_the_same_without_resjax_for_any_batch(mean_image, tmp_path):
+    network = random_network(std=(50.0, 51.0, 52.0), mean_image=mean_image)
+    out = export(network, "stablehlo", tmp_path / "out")
+    pixels = np.random.default_rng(1).integers(0, 256, (3, 32, 32, 3)).astype(np.uint8)
+    np.save(tmp_path / "pixels.npy", pixels)
+    subprocess.run([sys.executable, "-c", CALL, str(out / "model.stablehlo"), str(tmp_path / "logits"),
+                    str(tmp_path / "pixels.npy")], check=True, timeout=300)
+    wanted = network.model.apply(network.variables, (pixels - network.mean) / np.float32([50, 51, 52]))
+    for batch in (1, 3):
+        assert np.allclose(np.load(tmp_path / f"logits{batch}.npy"), wanted[:batch], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("values", "to", "message"), [
+    (("imagenet", 50, "B"), "torchvision", "is ResNet B-50 v1 for ImageNet, .* --to huggingface or keras or resjax or "
+                                           "stablehlo"),
+    (("imagenet", 18, "A"), "torchvision", "goes --to resjax or stablehlo"),
+    (("imagenet", 50, "C"), "huggingface", "goes --to resjax or stablehlo"),
+    (("imagenet", 18, "B"), "keras", "goes --to torchvision or huggingface or resjax or stablehlo"),
+    (("cifar", 14, "B"), "akamaster", "is ResNet B-14 for CIFAR-10, .* goes --to torchvision or resjax or stablehlo"),
+    (("cifar", 14, "A"), "huggingface", "goes --to akamaster or resjax or stablehlo"),
+    (("cifar", 14, "plain"), "akamaster", "is plain-14 for CIFAR-10"),
+    (("cifar", 14, "A"), "caffe", "to is 'caffe'; it is one of torchvision, huggingface, keras, akamaster, resjax, "
+                                  "stablehlo"),
+])
+def test_what_the_other_side_would_compute_otherwise_is_refused(values, to, message, tmp_path):
+    with pytest.raises(BadInput, match=message):
+        export(random_network(*values), to, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("values", [("cifar", 14, "plain"), ("cifar", 14, "C"), ("imagenet", 18, "A"),
+                                    ("imagenet", 50, "B")])
+def test_every_network_of_the_paper_goes_to_resjax(values, tmp_path):
+    network = random_network(*values)
+    back = load(export(network, "resjax", tmp_path / "out"))
+    assert back.title == network.title
+    assert same_network(back, network._replace(architecture=back.architecture, model=back.model))
+
+
+def test_a_folder_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    (tmp_path / "there").mkdir()
+    with pytest.raises(BadInput, match="there is there already; name a new folder"):
+        export(random_network(), "akamaster", tmp_path / "there")
+    monkeypatch.setattr(sys.modules["resjax.weights.export"], "model_card", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        export(random_network(), "akamaster", tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+def test_preprocessing_travels_with_the_weights(tmp_path):
+    network = random_network(mean_image=True, std=(50.0, 51.0, 52.0))
+    out = export(network, "akamaster", tmp_path / "out")
+    assert (out / "mean.npy").is_file()
+    assert same_network(load(out), network)
+    assert "subtract the image in `mean.npy` and divide by (50.000, 51.000, 52.000)" in (out / "README.md").read_text()
+    wide = export(random_network("imagenet", 18, "B", mean_image=True), "huggingface", tmp_path / "wide")
+    assert not (wide / "preprocessor_config.json").exists()  # theirs knows no mean image
+
+
+def test_the_card_states_what_was_measured(tmp_path):
+    out = export(random_network(), "akamaster", tmp_path / "out",
+                 [Measured("tfds:cifar10, test", "single", 8.75, 0.4, 10_000)], "    steps = 64000")
+    card = (out / "README.md").read_text()
+    assert "| tfds:cifar10, test | single | 8.75 | 0.40 | 10,000 |" in card
+    assert "ResNet A-14 for CIFAR-10, 3 classes: 172,051 parameters" in card
+    assert "ResNet(BasicBlock, [2] * 3, num_classes=3)" in card
+    assert "steps = 64000" in card
+    assert "None were measured" in (export(random_network(), "stablehlo", tmp_path / "b") / "README.md").read_text()
+
+
+def train_grey(small, tmp_path):
+    train(small(), tmp_path / "g")
+    (tmp_path / "g" / "metrics.jsonl").unlink()
+    return tmp_path / "g"
+
+
+def test_a_run_is_exported_measured_and_used_from_the_command_line(small, halves, tmp_path, capsys, one_device):
+    run, data = tmp_path / "run", f"folder:{halves}/low"
+    result = train(small(steps=40, data=Data(source=data, pad=1, flip=False)), run)
+    (run / "errors-ten-crop.json").write_text(json.dumps({
+        "top1_error": 5.5, "top5_error": 1.5, "images": 360, "state_digests": [result["state_digest"]]}))
+    (run / "errors-multi-scale.json").write_text(json.dumps({
+        "top1_error": 6.5, "top5_error": 1.5, "images": 360, "state_digests": ["of another state"]}))
+    out = tmp_path / "out"
+    execute(["export", str(run), "--to", "akamaster", "--out", str(out)])
+    assert capsys.readouterr().out == f"{out}: README.md, mean.npy, model.json, model.safetensors\n"
+    card = (out / "README.md").read_text()
+    assert f"| {data}, test | single | {result['test_top1_error']:.2f} |" in card
+    assert f"| {data}, test | ten-crop | 5.50 | 1.50 | 360 |" in card
+    assert "multi-scale" not in card
+    assert "optimizer.learning_rate = 0.05" in card
+    assert "for an image of 8x8" in card
+    execute(["evaluate", str(run)])
+    of_run = capsys.readouterr().out
+    execute(["evaluate", str(out), "--data", data])
+    assert capsys.readouterr().out == of_run
+    grey = load(train_grey(small, tmp_path))
+    assert "| digits, test | single |" in (export(grey, "stablehlo", tmp_path / "grey", *recorded(tmp_path / "g"))
+                                            / "README.md").read_text()
+    with pytest.raises(BadInput, match=r"akamaster has only .* for colour images; this one goes --to resjax"):
+        export(grey, "akamaster", tmp_path / "b")
+    for network, message in (
+            (random_network(classes="0123456789"), "images of 1 channels, random is for 3"),
+            (random_network(), "digits has 10 classes, random was trained on 3; only one has: 0, 1, 2")):
+        with pytest.raises(BadInput, match=message):
+            execute(["evaluate", str(export(network, "akamaster", tmp_path / message[:3])), "--data", "digits"])
+
+
+@pytest.fixture(scope="module")
+def few(photographs, tmp_path_factory):
+    """Copy photographs of one size, so that few programs are compiled."""
+    root = tmp_path_factory.mktemp("few")
+    for file in sorted((photographs / "folders").glob("*/*/*")):
+        with Image.open(file) as image:
+            if image.size == (200, 150):
+                folder = root / file.parent.relative_to(photographs / "folders")
+                folder.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, folder)
+    return root
+
+
+@pytest.mark.parametrize("views", ["single", "ten-crop"])
+def test_weights_are_measured_as_runs_are(views, few, tmp_path, capsys, one_device):
+    network = random_network("imagenet", 18, "B", ("n02000001", "n02000002"), std=(50.0, 55.0, 60.0), size=96)
+    out = export(network, "torchvision", tmp_path / "out")
+    data = f"folder:{few}"
+    execute(["evaluate", str(out / "model.safetensors"), "--data", data, "--views", views, "--batch-size", "8"])
+    found = capsys.readouterr().out
+    wanted = measure([network], "test", views, 8, data)
+    assert found.startswith("random, test")
+    assert found.endswith(f"loss {wanted.loss:.4f}, 8 images\n")
+    assert wanted.loss > 0.1
+
+
+def test_a_picture_is_named_in_words(photographs, tmp_path, capsys):
+    network = random_network("imagenet", 18, "B", tuple(imagenet_classes()))
+    picture = next((photographs / "folders" / "val" / "n02000001").iterdir())
+    execute(["predict", str(export(network, "torchvision", tmp_path / "out")), str(picture)])
+    out = capsys.readouterr().out
+    assert out.startswith(f"{picture}: ")
+    assert len(out.split(" %")) == 6
+    assert re.search(r": .+ \(n\d{8}\) \d+\.\d %, ", out)
+
+
+def test_a_folder_for_keras_is_read_back_and_its_card_tells_of_its_colours(tmp_path):
+    network = random_network("imagenet", 50, "B", "ab")
+    out = export(network, "keras", tmp_path / "out")
+    assert same_network(load(out), load(out / "model.h5"))
+    assert np.array_equal(load(out).mean, network.mean)
+    blue, green, red = network.mean[0, 0, ::-1]
+    assert f"255 in BGR, subtract the colour ({blue:.3f}, {green:.3f}, {red:.3f})" in (out / "README.md").read_text()
+
+
+def test_an_ensemble_looks_at_images_as_each_of_its_networks_does(few):
+    small, large = (random_network("imagenet", 18, "B", ("n02000001", "n02000002"), size=size) for size in (96, 128))
+    data = f"folder:{few}"
+    alone = [measure([network], "test", "single", 8, data) for network in (small, large)]
+    both = measure([small, large._replace(classes=())], "test", "single", 8, data)
+    assert min(errors.loss for errors in alone) - 0.1 < both.loss < max(errors.loss for errors in alone) + 0.1
+    with pytest.raises(BadInput, match="looks at other images than random"):
+        measure([small, random_network()], "test", "single", 8, data)
+    with pytest.raises(BadInput, match="2 classes, random was trained on 3"):
+        measure([small, random_network("imagenet", 18, "B", "abc", size=96)], "test", "single", 8, data)
