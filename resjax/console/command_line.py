@@ -4,16 +4,16 @@ import os
 import platform
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from resjax.console.commands import COMMANDS, GROUPS
-from resjax.system import peers, progress
+from resjax.system import progress
 from resjax.system.errors import BadInput, Diverged, Interrupted, Lost, nearest
 from resjax.system.interrupt import many_processes, stop_requests
+from resjax.system.last_words import end_at_once, withdraw_last_words
 from resjax.system.terminal import harmless, say, tell
 from resjax.system.version import __version__
 
@@ -121,7 +121,8 @@ def guarded(action: Callable[[], Any]) -> int:
     except Exception:
         if not many_processes():
             raise
-        return failed(traceback.format_exc(), 1)
+        tell(harmless(traceback.format_exc()))  # often of another's death: the last words tell how to resume
+        end_at_once(1)
     finally:
         progress.clear()
     return 0
@@ -129,13 +130,11 @@ def guarded(action: Callable[[], Any]) -> int:
 
 def failed(message: str, code: int) -> int:
     """Say why, where nothing else is shown any more. Of many processes, this one ends here: the others hear of it."""
-    if many_processes() and code == 1:
-        time.sleep(2 * peers.GRACE)  # where another's death is the cause, the watch says so, and ends this process
-    peers.Here.ending = True
     progress.clear()
     tell(f"resjax: {harmless(message)}")
     if many_processes():
-        peers.end_at_once(code)
+        withdraw_last_words()
+        end_at_once(code)
     return code
 
 

@@ -1,6 +1,5 @@
 """Many processes as one: joined by JAX, of one mind in what is decided, and only the first of them writes files."""
 
-import os
 from collections.abc import Callable, Sequence
 
 import jax
@@ -8,9 +7,11 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from resjax.system import peers
 from resjax.system.errors import BadInput
+from resjax.system.last_words import leave_last_words
 from resjax.system.progress import Screen
+
+HEARTBEAT_TIMEOUT = 40  # seconds after which JAX takes a silent process for dead and aborts the others
 
 
 def join() -> None:
@@ -19,24 +20,14 @@ def join() -> None:
     Raises BadInput where there is no such launcher, or the others do not answer.
     """
     try:
-        jax.distributed.initialize(heartbeat_timeout_seconds=int(peers.SILENCE))
+        jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT)
     except (RuntimeError, ValueError) as error:
         raise BadInput(f"--distributed: JAX cannot join processes here ({error}); start one per host (or per GPU) with "
                        "srun, mpirun, Kubernetes or on a TPU pod, or leave the flag out") from None
     Screen.silent = not is_first()
     if jax.process_count() > 1:
-        watch_each_other()
-
-
-def watch_each_other() -> None:
-    """Let every process end where another dies: the first listens to all, and all to the first."""
-    from jax._src.distributed import global_state  # the public API does not say where the first process is
-
-    key, count = os.urandom(peers.KEY), jax.process_count()
-    port, gather = peers.listen(key, count) if is_first() else (0, None)
-    port, *numbers = broadcast_from_first([port, *key]).tolist()
-    host = (global_state.coordinator_address or "").rpartition(":")[0]
-    peers.watch(gather or (lambda: peers.come(host, port, bytes(numbers), jax.process_index())), count)
+        leave_last_words(f"resjax: process {jax.process_index()} of {jax.process_count()} has died, or another that it "
+                         "needs; the same command resumes from the last checkpoint")
 
 
 def batch_sharding(devices: Sequence[jax.Device]) -> NamedSharding:

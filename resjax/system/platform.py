@@ -6,6 +6,8 @@
 import os
 import sys
 import warnings
+import zlib
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,6 +26,7 @@ YNNPACK_SINCE = (0, 10, 2)
 # those of jaxlib 0.10 to 0.12.
 DETERMINISTIC = ("--xla_gpu_exclude_nondeterministic_ops=true --xla_gpu_autotune_level=0 "
                  "--xla_gpu_enable_triton_gemm=false")
+ZSTANDARD = b"\x28\xb5\x2f\xfd"  # how its files begin
 
 
 def configure() -> None:
@@ -68,7 +71,33 @@ def keep_compiled_programs() -> None:
     import jax  # here, as commands that compute nothing do without
 
     if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
-        from resjax.system.compiled_programs import seal_programs
+        folder = cache_directory() / "programs"
+        with suppress(OSError):  # a cache that cannot be written; `resjax doctor` tells
+            remove_damaged_programs(folder)
+        # On a full disk JAX warns of every program, where the run itself ends with one line about the disk
+        warnings.filterwarnings("ignore", "Error writing persistent compilation cache entry")
+        jax.config.update("jax_compilation_cache_dir", str(folder))
 
-        seal_programs()  # a folder of the user's may be other programs' too, which do not know of seals
-        jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "sealed-programs"))
+
+def remove_damaged_programs(folder: Path) -> None:
+    """Remove the compiled programs that zlib's checksum refuses, among those written since the last call.
+
+    JAX writes a program in place, so that a kill or a full disk leaves half of one, and never replaces a file: it would
+    warn and compile anew at every start. Decompressing takes 4 ms a program, hence only what is new. Where `zstandard`
+    is installed JAX writes its files instead, which have no checksum and are left alone.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    checked = folder / "checked"
+    last = checked.stat().st_mtime if checked.exists() else 0.0
+    checked.touch()
+    for file in folder.glob("*-cache"):
+        if file.stat().st_mtime >= last and not whole(file.read_bytes()):
+            file.unlink(missing_ok=True)
+
+
+def whole(program: bytes) -> bool:
+    """Say whether a compiled program decompresses; of those compressed with `zstandard`, which nobody can say, yes."""
+    try:
+        return program.startswith(ZSTANDARD) or bool(zlib.decompress(program))
+    except zlib.error:
+        return False

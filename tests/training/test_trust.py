@@ -4,8 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from campaign.damage import DAMAGES, Outcome, cases, judge, try_case
 from campaign.damage_subjects import weights
@@ -15,9 +17,8 @@ from resjax.console.command_line import execute, guarded
 from resjax.data.prepared import data_directory
 from resjax.experiment_files import load_file
 from resjax.paper.reproduce import finished_result
-from resjax.system.compiled_programs import SealedPrograms
 from resjax.system.files import expanded, folder_aside, in_use, read_json, write_aside, write_text
-from resjax.system.platform import cache_directory
+from resjax.system.platform import cache_directory, remove_damaged_programs
 
 KILLED = """
 import os, sys
@@ -48,30 +49,40 @@ def test_what_is_being_written_stays(tmp_path):
     assert not other.exists()
 
 
-class Kept:
-    """A cache of files as JAX's is."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def get(self, key):
-        file = self.path / f"{key}-cache"
-        return file.read_bytes() if file.exists() else None
-
-    def put(self, key, value):
-        if not (self.path / f"{key}-cache").exists():
-            (self.path / f"{key}-cache").write_bytes(value)
+def test_damaged_programs_are_removed_and_whole_ones_stay(tmp_path):
+    program = zlib.compress(np.random.default_rng(0).bytes(1000))
+    for how in ("emptied", "cut to half", "flipped early", "flipped in the middle", "flipped late"):
+        (tmp_path / f"{how}-cache").write_bytes(program)
+        DAMAGES[how](tmp_path / f"{how}-cache")
+    (tmp_path / "whole-cache").write_bytes(program)
+    (tmp_path / "another compression-cache").write_bytes(b"\x28\xb5\x2f\xfd" + program)
+    remove_damaged_programs(tmp_path)
+    assert {file.name for file in tmp_path.glob("*-cache")} == {"whole-cache", "another compression-cache"}
 
 
-@pytest.mark.parametrize("how", ["emptied", "cut to half", "appended to", "flipped early", "flipped in the middle"])
-def test_a_damaged_program_counts_as_none_and_is_replaced(tmp_path, how):
-    programs = SealedPrograms(Kept(tmp_path))
-    programs.put("a", b"program" * 20)
-    assert programs.get("a") == b"program" * 20
-    DAMAGES[how](tmp_path / "a-cache")
-    assert programs.get("a") is None
-    programs.put("a", b"another")
-    assert programs.get("a") == b"another"
+PROGRAM = """
+import jax
+from resjax.system.platform import keep_compiled_programs
+keep_compiled_programs()
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+print(jax.jit(lambda x: (x @ x).sum())(jax.numpy.ones((3, 3))))
+"""
+
+
+@pytest.mark.parametrize("how", ["cut to half", "flipped in the middle"])
+def test_jax_compiles_a_damaged_program_anew_without_a_warning(tmp_path, how):
+    def start():
+        done = subprocess.run([sys.executable, "-W", "error", "-c", PROGRAM], check=True, capture_output=True,
+                              text=True, env=os.environ | {"RESJAX_CACHE": str(tmp_path)})
+        files = (tmp_path / "programs").glob("*-cache")
+        return done.stdout, done.stderr, {file: file.read_bytes() for file in files}
+
+    _, _, first = start()
+    for file in first:
+        DAMAGES[how](file)
+    printed, told, second = start()
+    assert (printed, told) == ("27.0\n", "")
+    assert second == first
 
 
 def test_an_old_checkpoint_that_was_half_removed_goes(small, tmp_path):
@@ -161,7 +172,7 @@ def test_a_training_needs_no_home_where_the_cache_is_named(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "small: test error" in done.stdout
     assert "resjax: " not in done.stderr
-    assert any((Path(kept["RESJAX_CACHE"]) / "sealed-programs").iterdir())
+    assert any((Path(kept["RESJAX_CACHE"]) / "programs").iterdir())
 
 
 ENDING = """
