@@ -2,17 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from resjax.experiment import Experiment, image_shape
 from resjax.experiment_files import load_experiments, select
-from resjax.models.counts import count_macs
+from resjax.models.formulas import count
 from resjax.paper.tables import TABLES, Row, Table
 from resjax.system.errors import BadInput, check
-from resjax.system.progress import one_by_one, working
+from resjax.system.progress import one_by_one
 from resjax.system.terminal import tell
 from resjax.training import read_metrics, read_result, train
 
@@ -30,7 +29,7 @@ class Run(NamedTuple):
 
 def find_table(name: str) -> Table:
     """Return the table of that name. Raises BadInput that lists those there are."""
-    check(name in TABLES, f"unknown table {name!r}; there are: table1, {', '.join(TABLES)}, table7, table8, article")
+    check(name in TABLES, f"unknown table {name!r}; there are: table1, {', '.join(TABLES)}, table7, table8, table9")
     return TABLES[name]
 
 
@@ -94,7 +93,10 @@ def scaled_name(name: str, scale: float) -> str:
 
 
 def shortened(experiment: Experiment, scale: float) -> Experiment:
-    """Shorten the schedule, and what is counted along it, in proportion."""
+    """Shorten the schedule, and what is counted along it, in proportion.
+
+    But for `log_steps`: the training error that tables and figures compare is the mean over so many steps.
+    """
     if scale == 1:
         return experiment
 
@@ -104,26 +106,24 @@ def shortened(experiment: Experiment, scale: float) -> Experiment:
     optimizer = experiment.optimizer
     drops = tuple(scaled(step) for step in optimizer.decay_steps)
     return replace(
-        experiment, steps=scaled(experiment.steps), log_steps=scaled(experiment.log_steps, 10),
+        experiment, steps=scaled(experiment.steps), log_steps=min(experiment.log_steps, scaled(experiment.steps)),
         evaluate_steps=scaled(experiment.evaluate_steps, 100),
         checkpoint_steps=scaled(experiment.checkpoint_steps, 50),
         optimizer=replace(optimizer, decay_steps=drops, warmup_steps=round(optimizer.warmup_steps * scale),
                           plateau_steps=round(optimizer.plateau_steps * scale)))
 
 
-@cache
 def work(experiment: Experiment) -> float:
     """Count the multiply-adds of all steps: by it the time that runs take compares."""
-    model = experiment.architecture.model(classes=10)
-    return float(count_macs(model, image_shape(experiment.data))) * experiment.steps * experiment.batch_size
+    macs = count(experiment.architecture, image_shape(experiment.data), classes=10).macs
+    return float(macs) * experiment.steps * experiment.batch_size
 
 
 def train_missing(runs: Sequence[Run], tell: Callable[[str], None]) -> None:
     """Train what is not finished, one run after the other; what was cut off goes on where it was."""
     missing = [run for run in runs if not (run.run_directory / "result.json").exists()]
     tell(f"{len(runs)} runs: {len(runs) - len(missing)} are finished, {len(missing)} to train")
-    with working("counting their work"):
-        works = [work(run.experiment) for run in missing]
+    works = [work(run.experiment) for run in missing]
     for number, run in enumerate(one_by_one(missing, works), 1):
         tell(f"{number} of {len(missing)}: {run.run_directory}")
         train(run.experiment, run.run_directory)

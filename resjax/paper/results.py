@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 from resjax.evaluation import Protocol, measure
 from resjax.paper.figures import draw
 from resjax.paper.reproduce import Run, finished_result, scaled_name
-from resjax.paper.tables import Row, Table, markdown
+from resjax.paper.tables import LEAST_STEPS, Row, Table, markdown
 from resjax.system.distributed import is_first
 from resjax.system.files import read_json, write_json, write_text
 from resjax.training import read_metrics, read_result, restore
 
 BATCH = 256  # crops at once
+VERDICTS = {True: "holds", False: "FAILS", None: "too short to judge"}
 
 
 class Line(NamedTuple):
@@ -62,13 +63,17 @@ def collect(table: Table, runs: Sequence[Run]) -> list[Line]:
 
 
 def judge(line: Line, lines: Sequence[Line]) -> tuple[bool | None, str]:
-    """Say whether the paper's claims of a row hold for the means; None where no row that they name is there."""
+    """Say whether the paper's claims of a row hold for the means; None where no row that they name is there, or the
+    schedule was too short to judge.
+    """
     others = {other.row.experiment: other for other in lines}
     claims = {f"{relation} {others[name].row.title}": (lt if relation == "<" else gt)(line.mean, others[name].mean)
               for relation, name in line.row.claims if name in others}
     failed = [claim for claim, holds in claims.items() if not holds]
     if not claims:
         return None, "nothing to compare with"
+    if line.steps < LEAST_STEPS:
+        return None, "too short to judge"
     return not failed, f"fails: {', '.join(failed)}" if failed else f"holds: {', '.join(claims)}"
 
 
@@ -158,7 +163,7 @@ def write_table(table: Table, runs: Sequence[Run], scale: float, folder: Path, c
     figures = draw(table, runs, scale, folder)
     parts = [f"`{command}`", as_markdown(table, lines, scale)]
     for figure in figures:
-        claims = "\n".join(f"- {'holds' if holds else 'FAILS'}: {claim}" for claim, holds in figure["claims"])
+        claims = "\n".join(f"- {VERDICTS[holds]}: {claim}" for claim, holds in figure["claims"])
         parts.append(f"![{figure['title']}]({figure['file']})\n\n{claims}")
     text = "\n\n".join(parts) + "\n"
     write_text(file, text)

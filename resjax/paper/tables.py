@@ -145,6 +145,7 @@ TABLE5 = Table(
         Other("VGG (ILSVRC'14)", 7.32), Other("GoogLeNet (ILSVRC'14)", 6.66), Other("VGG (v5)", 6.8),
         Other("PReLU-net", 4.94), Other("BN-inception", 4.82)))
 
+LEAST_STEPS = 1_000  # of a schedule: after fewer, noise decides which of two nets is ahead
 TABLES = {table.name: table for table in (TABLE2, TABLE3, TABLE4, TABLE5, TABLE6)}
 
 IMAGE = (224, 224, 3)

@@ -10,6 +10,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import pytest
@@ -18,7 +19,8 @@ from resjax import BadInput, read_metrics
 from resjax.console.command_line import execute
 from resjax.experiment_files import load_experiments
 from resjax.paper import TABLES, plan
-from resjax.paper.reproduce import part, shortened, train_missing
+from resjax.paper.figures import figure6
+from resjax.paper.reproduce import Run, part, shortened, train_missing
 from resjax.paper.results import Line, as_markdown, judge
 from resjax.system.progress import Screen
 
@@ -152,6 +154,7 @@ def test_a_shortened_schedule_is_in_proportion_and_says_so():
     short = shortened(experiments["resnet56"], scale=0.05)
     assert (short.steps, short.optimizer.decay_steps) == (3_200, (1_600, 2_400))
     assert short.batch_size == experiments["resnet56"].batch_size
+    assert short.log_steps == experiments["resnet56"].log_steps  # the training error is the mean over so many
     line = Line(TABLE6.rows[0], 3_200, (20.0, 22.0), (5.0, 6.0), 269_722, (1.0, 1.0))
     text = as_markdown(TABLE6, [line], 0.05)
     assert "| 21.00 ± 1.41 [3,200 steps] | 20.00 [3,200 steps] | 2 | - | 5.50 [3,200 steps] |" in text
@@ -176,12 +179,34 @@ def test_claims_are_judged_from_the_means():
     rows = {row.experiment: row for row in TABLE6.rows}
 
     def line(name, *errors):
-        return Line(rows[name], 1, errors, errors, 1, errors)
+        return Line(rows[name], 1_000, errors, errors, 1, errors)
 
     lines = [line("plain20", 9.0), line("plain56", 12.0, 14.0), line("resnet20", 9.5), line("resnet56", 7.0)]
     assert [judge(each, lines) for each in lines] == [
         (None, "nothing to compare with"), (True, "holds: > plain-20"), (False, "fails: < plain-20"),
         (True, "holds: < plain-56, < ResNet-20")]
+    assert judge(lines[1]._replace(steps=999), lines) == (None, "too short to judge")
+
+
+def test_figure_6_claims_what_the_paper_claims_and_of_nets_that_were_trained(tmp_path):
+    """ResNet-1202's training error is only "similar" to ResNet-110's, and after some hundred steps noise decides."""
+    def run(name, error, steps=64_000):
+        row = next(row for row in TABLE6.rows if row.experiment == name)
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        line = {"step": steps, "kind": "train", "loss": 1.0, "error": error, "learning_rate": 0.1,
+                "images_per_second": 1.0, "data_wait": 0.0}
+        (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+        return Run(row, SimpleNamespace(steps=steps, architecture=SimpleNamespace(
+            shortcut="plain" if name.startswith("plain") else "A")), folder)
+
+    def claims(*runs):
+        return [(claim.partition(":")[0], holds) for claim, holds in figure6(runs).claims]
+
+    deep = run("resnet56", 0.2), run("resnet110", 0.1), run("resnet1202", 0.15)
+    assert claims(*deep) == [("ResNet-110 has a lower training error than ResNet-56", True)]
+    assert claims(run("plain20", 60.0, 500), run("resnet20", 50.0, 500)) == [
+        ("ResNet-20 has a lower training error than plain-20", None)]
 
 
 @pytest.mark.parametrize(("change", "message"), [
