@@ -87,7 +87,7 @@ def quickstart(workdir: Path = Path("runs/quickstart")) -> None:
     write_text(workdir / "table.md", text)
     draw(curves, workdir / "curves.png")
     say_table(f"\n{text}")
-    say_end(f"In {workdir}: table.md, curves.png", "resjax reproduce article", f"resjax report {workdir}")
+    say_end(f"In {workdir}: table.md, curves.png", f"resjax report {workdir}", "resjax reproduce table6")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ from typing import Annotated
 import tyro
 
 from resjax import experiment_files
-from resjax.system.errors import check
 from resjax.system.files import write_text
 from resjax.system.progress import working
 from resjax.system.terminal import say, say_end, say_table, tell
@@ -41,11 +40,10 @@ def reproduce(
     What is finished is read, and what was stopped goes on.
 
     Args:
-        table: table1 (counted, not trained), table2 ... table6, table7 ... table9 (detection); or article, the
-            experiments of experiments/article.py.
+        table: table1 (counted, not trained), table2 ... table6, table7 ... table9 (detection).
         runs: The folder of all runs; the table is saved there too. The same command goes on after any stop.
         seeds: Runs of each row, with the seeds 0, 1, ...; by default 5 on CIFAR-10, and 1 on ImageNet as in the paper.
-        only: Some rows only: resnet20,plain20; of the article, the number of one experiment.
+        only: Some rows only: resnet20,plain20.
         scale: Shorten the schedule in proportion; such numbers are labelled and never stand as the reproduction.
         shard: Train one part of the runs, such as 2/8, and leave the others to other processes, GPUs or machines.
         experiments: A folder of your own experiment files; by default those that come with resjax.
@@ -59,12 +57,6 @@ def reproduce(
         from resjax.system.distributed import is_first, join
 
     experiments = experiments or experiment_files.folder()
-    if table == "article":  # not a table: what a student sees of the paper's claims in minutes
-        check(not only or only.isdecimal(), f"only is {only!r}; of the article's experiments it is a number")
-        with working("loading the experiments"):
-            module = experiment_files.load_file(experiments / "article.py")
-        module.article(runs / "article", int(only) if only else None)
-        return
     if table == "table1":
         with working("counting"):
             counted = paper.table1()

@@ -31,7 +31,7 @@ from resjax.console.command_line import COMMANDS, execute
 from resjax.data import cifar10
 
 SECONDS = 30.0  # of work; the longest that is right, a first training, takes ten
-LONG = ("quickstart", "article", "doctor")
+LONG = ("quickstart", "doctor")
 COMMON = ["--help", "--seed", "--steps", "--workdir", "--out", "--data", "--directory", "--views", "--split", "--to",
           "--key", "--stride-in", "--only", "--seeds", "--scale", "--shard", "--runs", "--archive", "--batch-size",
           "--no-such-flag", "-", "--", "--=", "-h", "--data.source", "--data.size", "--data.std", "--data.pad",
@@ -41,7 +41,7 @@ COMMON = ["--help", "--seed", "--steps", "--workdir", "--out", "--data", "--dire
           "--devices", "--distributed"]
 WORDS = ["", " ", "1", "0", "-1", "8", "1e400", "nan", "inf", "-inf", "2147483648", "9" * 30, "1/2", "0/0", "²",
          "True", "None", "digits", "train", "test", "single", "ten-crop", "torchvision", "stablehlo", "akamaster",
-         "table1", "table6", "table7", "table9", "article", "resnet20", "A", "plain", "3x3", "pillow-bicubic",
+         "table1", "table6", "table7", "table9", "resnet20", "A", "plain", "3x3", "pillow-bicubic",
          "\x1b[31mred\x1b[0m", "\x01", "a\nb", "\r", "\u202ereversed", "\udcff", "x" * 300,
          "/" + "y/" * 3000, "é" * 200,
          "../" * 40, "*", "$(touch marker)", "; touch marker", "%s%n", "{}", "OWNER/NAME", "a/b/c", "h100", "v5e",
@@ -96,7 +96,7 @@ def kept_short(line: Sequence[str]) -> bool:
     text = " ".join(line)
     if line[0] in LONG:
         return False
-    long = ("article", "table7", "table8", "OWNER/NAME", "a/b/c", "--on h100", "--on v5e", "--distributed", "doctor")
+    long = ("table7", "table8", "OWNER/NAME", "a/b/c", "--on h100", "--on v5e", "--distributed", "doctor")
     if line[0] == "reproduce" and "table6" in line and "--experiments" not in line:
         return False
     return not any(part in text for part in long) or (line[0] not in ("reproduce", "plan") and "/" not in text)

@@ -9,16 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.article.measurement import Found, code_of, measured, read_measured
 from resjax import BadInput, cifar_resnet, read_metrics, train
 from resjax.analysis.landscape import bends_down
 from resjax.experiment_files import load_file
 from resjax.models import ResidualMLP
-from resjax.paper.article import Found, measured
-from resjax.paper.article.measurement import code_of, read_measured
 from resjax.training import fit
 from resjax.training.step import state_digest
 
-ARTICLE = Path(__file__).parents[2] / "experiments" / "article.py"
+ARTICLE = Path(__file__).parents[2] / "experiments" / "article" / "measurements.py"
 
 
 @pytest.fixture
@@ -81,7 +80,7 @@ def test_a_surface_bends_down_where_it_does():
 def experiment_file(folder, body):
     folder.mkdir(exist_ok=True)
     file = folder / "mine.py"
-    file.write_text("from resjax.paper.article import Found\nCALLS = []\n" + body)
+    file.write_text("from experiments.article.measurement import Found\nCALLS = []\n" + body)
     return load_file(file)
 
 
@@ -104,8 +103,17 @@ def test_what_was_measured_is_measured_again_only_by_other_code(tmp_path):
     assert read_measured(tmp_path / "kept" / "experiment.json").found.values["x"] == 0.5
 
 
+def test_what_was_measured_with_another_library_is_measured_again(tmp_path, monkeypatch):
+    """Its verdicts may be others."""
+    module = experiment_file(tmp_path, "def experiment():\n    CALLS.append(1)\n    return Found({}, {'x': True})\n")
+    for library, calls in (("today", 1), ("today", 1), ("tomorrow", 2)):
+        monkeypatch.setattr("experiments.article.measurement.library", lambda library=library: library)
+        measured(module.experiment, 3, tmp_path / "kept")
+        assert len(module.CALLS) == calls
+
+
 def test_the_results_that_are_kept_are_of_todays_code(article):
-    kept = ARTICLE.parent / "results" / "article" / "measured"
+    kept = ARTICLE.parents[1] / "results" / "article" / "measured"
     fresh = load_file(ARTICLE)  # with all its seeds
     for experiment in fresh.IN_ORDER:
         one = read_measured(kept / f"{experiment.__name__}.json")
@@ -121,7 +129,7 @@ def test_one_experiment_leaves_the_whole_page_as_it_is(article, monkeypatch, tmp
                       "grids": {kind: [grid] for kind in kinds}}, {"lower": True, "rounder": True})
 
     landscape.__module__ = article.__name__
-    monkeypatch.setattr("resjax.paper.article.measurement.code_of", lambda _: "the same")
+    monkeypatch.setattr("experiments.article.measurement.code_of", lambda _: "the same")
     monkeypatch.setattr(article, "IN_ORDER", (article.degradation, landscape))
     (tmp_path / "article.html").write_text("the whole page")
     article.article(tmp_path, only=2)

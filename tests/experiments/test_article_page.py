@@ -12,13 +12,13 @@ from html.parser import HTMLParser
 import pytest
 from article_measurements import made_up
 
+from experiments.article.contours import LEVELS
+from experiments.article.figure3 import networks
+from experiments.article.listing import highlighted, source_of
+from experiments.article.page import page, write_article
+from experiments.article.words import FOLDER, sections, speaker, statements, words
 from resjax.models import imagenet_resnet
 from resjax.models.counts import count_macs, count_parameters
-from resjax.paper.article.contours import LEVELS
-from resjax.paper.article.listing import highlighted, source_of
-from resjax.paper.article.networks import networks
-from resjax.paper.article.page import page, write_article
-from resjax.paper.article.words import FOLDER, sections, speaker, statements, words
 from resjax.paper.tables import IMAGE, TABLES, markdown
 
 PLACEHOLDER = re.compile(r"\{[\w\[\].-]+(?::[^}]+)?\}")

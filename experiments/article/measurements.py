@@ -1,11 +1,11 @@
 """Why residual networks train: six experiments, each with a measurement, a picture, and claims that hold or fail.
 
-    python experiments/article.py [--only 3] [--workdir runs/article]
+    python -m experiments.article [--only 3] [--workdir runs/article]      # in a checkout
 
 1 degradation, 2 vanishing and exploding gradients, 3 the identity is easy, 4 more layers do not hurt, 5 dimensions
 that differ, 6 the landscape of the loss. All on scikit-learn's digits, with three seeds, on fully connected and on
-convolutional nets; whether a claim holds is computed from the means over the seeds. `resjax reproduce article` is the
-same. It ends with one page, in English and Chinese, that teaches what the paper says and shows what was measured.
+convolutional nets; whether a claim holds is computed from the means over the seeds. It ends with one page, in English
+and Chinese, that teaches what the paper says and shows what was measured.
 
 Cost: about 9 minutes of processor time, shared by the cores. Result: 25 of 27 claims hold
 (experiments/results/README.md).
@@ -20,15 +20,16 @@ import jax
 import numpy as np
 from flax import linen as nn
 
+from experiments.article.figure3 import titled
+from experiments.article.measurement import Found, measured
+from experiments.article.page import write_article
 from resjax import Architecture, Data, Experiment, Optimizer, cifar_resnet, evaluate, load_data
 from resjax.analysis import gives_back, gradient_norms, residual_ratios, with_gain, with_identity_blocks
 from resjax.analysis.landscape import bends_down
 from resjax.analysis.landscape import landscape as losses_around
-from resjax.console.command_line import script
 from resjax.data import Dataset, Preprocessing, mean_image, normalize
 from resjax.models import BasicBlock, BatchNorm, DenseBlock, ResidualMLP
 from resjax.network import Classifier
-from resjax.paper.article import Found, measured, titled, write_article
 from resjax.system.errors import check
 from resjax.system.platform import keep_compiled_programs
 from resjax.system.progress import one_by_one, working
@@ -245,6 +246,3 @@ def article(workdir: Path = Path("runs/article"), only: int | None = None) -> No
     say("\n".join(hung(mark, text) for mark, text in claims))
     say_end(f"In {page}: open it in a browser", "resjax list", "resjax train resnet20")
 
-
-if __name__ == "__main__":
-    script(article)

@@ -4,7 +4,7 @@ from itertools import count
 
 import numpy as np
 
-from resjax.paper.article import Found, Measured
+from experiments.article.measurement import Found, Measured
 
 NETS = ("plain_shallow", "plain_deep", "residual_shallow", "residual_deep")
 MACHINE = {"kind": "cpu", "jax": "0.0.1", "flax": "0.0.2"}

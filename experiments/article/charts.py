@@ -1,0 +1,106 @@
+"""Charts as inline SVG: text that stays text, colours by CSS, so that a figure follows the page into the dark.
+
+A panel is as wide as a phone's column; several stand side by side where there is room. At that width its text is 12 px.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import NamedTuple
+
+WIDTH, HEIGHT = 350, 262
+TIMES = "\N{MULTIPLICATION SIGN}"
+LEFT, RIGHT, TOP, BOTTOM = 42, 344, 44, 220  # of the area with the curves
+
+
+class Axis(NamedTuple):
+    """From which value to which, on a logarithmic scale or not, with texts at some values, and what it measures."""
+
+    low: float
+    high: float
+    ticks: Sequence[tuple[float, str]]
+    label: str
+    log: bool = False
+
+    def place(self, value: float) -> float:
+        """Say how far along the axis a value lies: 0 at its low end, 1 at its high end."""
+        low, high, value = (math.log(x) if self.log else x for x in (self.low, self.high, value))
+        return (value - low) / (high - low)
+
+
+class Curve(NamedTuple):
+    """Points `(x, y)`, and the names of its style: CSS classes; with `marks` the points are shown."""
+
+    points: Sequence[tuple[float, float]]
+    style: str
+    marks: bool = False
+    line: bool = True
+
+
+def linear(low: float, high: float, label: str) -> Axis:
+    """Make a linear axis from `low` to above `high`, with four to seven round ticks."""
+    rough = (high - low) / 5
+    unit = 10.0 ** math.floor(math.log10(rough))
+    step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough * 0.8)
+    top = low + step * math.ceil((high - low) / step - 1e-9)
+    count = round((top - low) / step)
+    return Axis(low, top, [(low + step * i, f"{round(low + step * i, 9):g}") for i in range(count + 1)], label)
+
+
+def logarithmic(low: float, high: float, label: str) -> Axis:
+    """Make a logarithmic axis with ticks at powers of ten; at 1, 2 and 5 of each where it spans few."""
+    decades = math.log10(high / low)
+    factors = (1, 2, 5) if decades < 2.5 else (1,)
+    every = max(1, round(decades / 6))
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [factor * 10.0**power for power in powers if power % every == 0 for factor in factors]
+    inside = [tick for tick in ticks if low * 0.999 <= tick <= high * 1.001]
+    return Axis(low, high, [(tick, power_of_ten(tick) if decades > 4 else f"{tick:g}") for tick in inside], label, True)
+
+
+def power_of_ten(value: float) -> str:
+    """Write 1e-3 as 10⁻³."""
+    return "10" + str(round(math.log10(value))).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def panel(title: str, x: Axis, y: Axis, curves: Iterable[Curve], extra: str = "") -> str:
+    """Draw curves over a frame with a title; `extra` is more SVG on top of them."""
+    drawn = "".join(curve_of(curve, x, y) for curve in curves)
+    name = escape(f"{title}: {y.label}, {x.label}".strip(": ,"))
+    return (f'<svg class="panel" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name}">'
+            f"{frame(title, x, y)}{drawn}{extra}</svg>")
+
+
+def frame(title: str, x: Axis, y: Axis) -> str:
+    """Draw title, grid, ticks and the names of the axes."""
+    parts = [text(0, 14, title, "title"), text(0, 32, y.label, "soft")]
+    for value, label in y.ticks:
+        height = BOTTOM - (BOTTOM - TOP) * y.place(value)
+        parts += [f'<path class="grid" d="M{LEFT} {height:.1f}H{RIGHT}"/>',
+                  text(LEFT - 6, height + 4, label, "end")]
+    for value, label in x.ticks:
+        across = LEFT + (RIGHT - LEFT) * x.place(value)
+        parts += [f'<path class="tick" d="M{across:.1f} {BOTTOM}v4"/>', text(across, BOTTOM + 18, label, "middle")]
+    parts += [f'<path class="axis" d="M{LEFT} {BOTTOM}H{RIGHT}"/>', text(RIGHT, BOTTOM + 36, x.label, "soft end")]
+    return "".join(parts)
+
+
+def text(x: float, y: float, content: str, style: str = "") -> str:
+    """Write a text; `style` may hold "middle" or "end", where its place is."""
+    return f'<text x="{x:.1f}" y="{y:.1f}" class="{style}">{escape(content)}</text>' if content else ""
+
+
+def curve_of(curve: Curve, x: Axis, y: Axis) -> str:
+    """Draw a curve's line and its points; what lies outside the axes is moved to their ends."""
+    places = [(LEFT + (RIGHT - LEFT) * min(max(x.place(a), 0), 1), BOTTOM - (BOTTOM - TOP) * min(max(y.place(b), 0), 1))
+              for a, b in curve.points]
+    line = "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in places)
+    dots = "".join(f'<circle class="{curve.style}" cx="{a:.1f}" cy="{b:.1f}" r="3.2"/>' for a, b in places)
+    return (f'<path class="curve {curve.style}" d="{line}"/>' if curve.line else "") + (dots if curve.marks else "")
+
+
+def swatch(style: str, name: str, mark: bool = False) -> str:
+    """Show a style with its name, for a legend in HTML."""
+    dot = f'<circle class="{style}" cx="15" cy="6" r="3.2"/>' if mark else ""
+    line = f'<path class="curve {style}" d="M1 6H29"/>'
+    return f'<span class="swatch"><svg viewBox="0 0 30 12" aria-hidden="true">{line}{dot}</svg>{escape(name)}</span>'

@@ -1,0 +1,111 @@
+"""What an experiment of the article found, kept in a file, so that a page is written from it without measuring."""
+
+import ast
+import hashlib
+import inspect
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+import resjax
+from resjax.system.files import read_json, write_json
+from resjax.training.run_directory import environment
+
+COMPUTING = ("models", "data", "training", "evaluation", "analysis")  # rooms of resjax
+
+
+class Found(NamedTuple):
+    """What an experiment returns: numbers and curves by name, and for each claim by name whether it holds."""
+
+    values: dict[str, Any]
+    claims: dict[str, bool]
+
+
+class Measured(NamedTuple):
+    """What was found with how many seeds, the code that found it, the seconds that took, and versions and devices."""
+
+    name: str
+    found: Found
+    seeds: int
+    code: str
+    seconds: float
+    machine: dict[str, Any]
+
+
+def measured(experiment: Callable[[], Found], seeds: int, folder: Path) -> Measured:
+    """Return what an experiment found: from its file in `folder` where the same code wrote it, else measured now.
+
+    The code is the experiment, all that it uses of its own file, and what it runs on: resjax and JAX, whose changes may
+    change a verdict. Raises BadInput for a damaged file.
+    """
+    file = folder / f"{experiment.__name__}.json"
+    fingerprint = hashlib.sha256(f"{code_of(experiment)} {library()}".encode()).hexdigest()
+    if file.exists() and read_json(file, "fingerprint")["fingerprint"] == fingerprint:
+        return read_measured(file)._replace(code=inspect.getsource(experiment))
+    start = time.perf_counter()
+    found = experiment()
+    machine = environment(jax.devices())
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(file, {
+        "fingerprint": fingerprint, "seeds": seeds, "seconds": round(time.perf_counter() - start, 1),
+        "code": inspect.getsource(experiment), "machine": {**machine["devices"], **machine["versions"]},
+        "values": as_json(found.values), "claims": as_json(found.claims)})
+    return read_measured(file)
+
+
+def read_measured(file: Path) -> Measured:
+    """Read what was found. Raises BadInput where the file is damaged."""
+    kept = read_json(file, "code", "seeds", "seconds", "machine", "values", "claims")
+    return Measured(file.stem, Found(kept["values"], kept["claims"]), kept["seeds"], kept["code"], kept["seconds"],
+                    kept["machine"])
+
+
+def as_json(value: Any) -> Any:
+    """Turn numbers and arrays into what JSON holds, to six significant digits."""
+    if isinstance(value, dict):
+        return {key: as_json(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(inner) for inner in value]
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, float | np.floating):
+        return float(f"{float(value):.6g}")
+    return as_json(np.asarray(value).tolist()) if isinstance(value, np.ndarray | jax.Array) else value
+
+
+@cache
+def library() -> str:
+    """Identify what the measurements run on: the parts of resjax that compute, and JAX's version."""
+    digest = hashlib.sha256(jax.__version__.encode())
+    for room in COMPUTING:
+        for file in sorted((Path(resjax.__file__).parent / room).glob("*.py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def code_of(experiment: Callable[[], Found]) -> str:
+    """Return an experiment and all that it uses of its own file, without comments and docstrings."""
+    tree = ast.parse(Path(inspect.getfile(experiment)).read_text())
+    parts = {name: node for node in tree.body for name in defined_names(node)}
+    wanted, used = [experiment.__name__], set()
+    while wanted:
+        name = wanted.pop()
+        if name in parts and name not in used:
+            used.add(name)
+            wanted += [node.id for node in ast.walk(parts[name]) if isinstance(node, ast.Name)]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and ast.get_docstring(node) is not None:
+            del node.body[0]
+    return "\n".join(ast.unparse(node) for node in tree.body if used.intersection(defined_names(node)))
+
+
+def defined_names(node: ast.stmt) -> list[str]:
+    """Name what a statement of a file defines: a function, a class, or variables."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return [node.name]
+    return [name.id for name in ast.walk(node) if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)]
