@@ -137,7 +137,7 @@ def theirs(task: Task, channels_last: bool, gpu: bool) -> Callable[[], Any]:
 
     def call() -> None:
         sgd.zero_grad()
-        with torch.autocast(device.type, torch.bfloat16, enabled=gpu and wide):
+        with torch.autocast(device.type, torch.bfloat16, enabled=task.architecture.precision == "bfloat16"):
             loss = functional.cross_entropy(forward(images), labels)
         loss.backward()
         sgd.step()

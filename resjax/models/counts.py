@@ -57,8 +57,8 @@ def _multiplications(jaxpr: Any, path: str, repeats: int) -> Iterator[Layer]:
         for part in jax.tree.leaves(parts, is_leaf=lambda x: hasattr(x, "eqns")):
             if hasattr(part, "eqns"):
                 yield from _multiplications(getattr(part, "jaxpr", part), name, inner)
-        if equation.primitive.name in ("conv_general_dilated", "dot_general"):
+        if equation.primitive.name in ("conv_general_dilated", "convolution", "dot_general"):
             kernel, output = equation.invars[1].aval.shape, equation.outvars[0].aval.shape
-            stride, macs = max(equation.params.get("window_strides", (1,))), math.prod(output) * math.prod(kernel[:-1])
+            stride, macs = max(equation.params.get("window_strides", equation.params.get("strides", (1,)))), math.prod(output) * math.prod(kernel[:-1])
             layer = "/".join(part for part in name.split("/")[1:] if "." not in part)  # without the model, the loop
             yield Layer(layer, kernel, output[1:], repeats, repeats * macs, stride)

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from resjax.models.batch_norm import BatchNorm
-from resjax.models.ops import convolve, max_pool, relu
+from resjax.models.convolution import convolve
+from resjax.models.ops import max_pool, relu
 from resjax.models.stacking import FIRST, REST
 from resjax.models.variants import Block, Option, StrideIn, cifar_blocks, imagenet_blocks
 from resjax.system.errors import check

@@ -14,7 +14,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from resjax.models import BatchNorm
 from resjax.models.batch_norm import batch_norm
-from resjax.models.ops import convolve, relu
+from resjax.models.convolution import convolve
+from resjax.models.ops import relu
 
 
 def random(seed, *shape):

@@ -12,8 +12,9 @@ from flax import linen as nn
 from jax import lax
 
 from resjax.models.batch_norm import batch_norm, in_one_pass, statistics
+from resjax.models.convolution import convolve, xla_convolution
 from resjax.models.counts import count_macs
-from resjax.models.ops import convolve, max_pool, xla_convolution
+from resjax.models.ops import max_pool
 from resjax.plan.compile import Compiled, compile_program, programs_of_run, target_devices
 from resjax.plan.devices import DEVICES, find_device
 from resjax.plan.hlo import parse

@@ -1,0 +1,233 @@
+"""Convolution as a primitive of JAX, with its two gradients: where a program is lowered decides how it is computed.
+
+y = x * k is linear in both, and so are its gradients, whose own gradients are the same three operations again:
+
+    convolution(x, k) = y        input_gradient(dy, k) = dx        kernel_gradient(x, dy) = dk
+
+On GPU and TPU all three are XLA's own. On CPU they are oneDNN's where it is at hand (`resjax.models.onednn`). XLA's CPU
+compiler brings the two gradients into the order that its fast kernels read only outside of loops (jax-ml/jax#12868);
+inside `scan` they take a path that is thirty times slower. So without oneDNN they are written in that order here, with
+explicit transposes; a 1x1 convolution is a matrix product; and where a map is smaller than the kernel, on which XLA is
+ten times slower, its padding is written out. An exported program has XLA's, as it is to run elsewhere.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax._src.dispatch import prim_requires_devices_during_lowering
+from jax.experimental.custom_partitioning import custom_partitioning
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from resjax.models import onednn
+
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+Pair = tuple[int, int]
+
+
+def convolve(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, *, precision: Any = None,
+             **_: Any) -> jax.Array:
+    """Convolve `[batch, height, width, in]` with `[size, size, in, out]`; plugs into `nn.Conv`.
+
+    `padding` gives pixels before and after, for height and width.
+    """
+    y: jax.Array = convolution_p.bind(x, kernel, strides=tuple(strides), padding=tuple(map(tuple, padding)),
+                                      precision=precision)
+    return y
+
+
+def xla_convolution(x: jax.Array, kernel: jax.Array, *, strides: Any, padding: Any, precision: Any,
+                    lhs_dilation: Any = (1, 1)) -> jax.Array:
+    """Convolve by XLA's own operation."""
+    return lax.conv_general_dilated(x, kernel, strides, padding, lhs_dilation, dimension_numbers=LAYOUT,
+                                    precision=precision)
+
+
+def xla_input_gradient(dy: jax.Array, kernel: jax.Array, *, size: Pair, **how: Any) -> jax.Array:
+    """Compute dx as JAX derives it."""
+    x = jax.ShapeDtypeStruct((len(dy), *size, kernel.shape[2]), dy.dtype)
+    dx: jax.Array = jax.linear_transpose(lambda x: xla_convolution(x, kernel, **how), x)(dy)[0]
+    return dx
+
+
+def xla_kernel_gradient(x: jax.Array, dy: jax.Array, *, size: Pair, **how: Any) -> jax.Array:
+    """Compute the kernel's gradient as JAX derives it."""
+    kernel = jax.ShapeDtypeStruct((*size, x.shape[3], dy.shape[3]), dy.dtype)
+    dkernel: jax.Array = jax.linear_transpose(lambda kernel: xla_convolution(x, kernel, **how), kernel)(dy)[0]
+    return dkernel
+
+
+def cpu_convolution(x: jax.Array, kernel: jax.Array, *, strides: Any, padding: Any, precision: Any) -> jax.Array:
+    """Convolve by XLA on CPU: see the head of this file."""
+    if is_pointwise(kernel.shape[:2], padding):
+        return pointwise(x, kernel, strides=strides, precision=precision)
+    way = padded_convolution if is_small(x.shape[1:3], kernel.shape[:2]) else xla_convolution
+    return way(x, kernel, strides=strides, padding=padding, precision=precision)
+
+
+def cpu_input_gradient(dy: jax.Array, kernel: jax.Array, *, size: Pair, strides: Any, padding: Any,
+                       precision: Any) -> jax.Array:
+    """Compute dx: dy, spread out by the stride, convolved with the kernel turned around."""
+    if is_pointwise(kernel.shape[:2], padding):
+        x = jax.ShapeDtypeStruct((len(dy), *size, kernel.shape[2]), dy.dtype)
+        dx: jax.Array = jax.linear_transpose(partial(pointwise, kernel=kernel, strides=strides, precision=precision),
+                                             x)(dy)[0]
+        return dx
+    full = [(k - 1 - low, n + low - s * (m - 1) - 1) for k, (low, _), n, m, s in
+            zip(kernel.shape[:2], padding, size, dy.shape[1:3], strides, strict=True)]
+    way = padded_convolution if is_small(dy.shape[1:3], kernel.shape[:2]) else xla_convolution
+    return way(dy, kernel[::-1, ::-1].transpose(0, 1, 3, 2), strides=(1, 1), padding=full, lhs_dilation=strides,
+               precision=precision)
+
+
+def cpu_kernel_gradient(x: jax.Array, dy: jax.Array, *, size: Pair, strides: Any, padding: Any,
+                        precision: Any) -> jax.Array:
+    """Compute the kernel's gradient: x convolved with dy, where channels of x are the batch and images the channels."""
+    if is_pointwise(size, padding):
+        kernel = jax.ShapeDtypeStruct((*size, x.shape[3], dy.shape[3]), dy.dtype)
+        dkernel: jax.Array = jax.linear_transpose(
+            lambda kernel: pointwise(x, kernel, strides=strides, precision=precision), kernel)(dy)[0]
+        return dkernel
+    full = [(low, k + s * (m - 1) - n - low) for k, (low, _), n, m, s in
+            zip(size, padding, x.shape[1:3], dy.shape[1:3], strides, strict=True)]
+    return lax.conv_general_dilated(x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3), (1, 1), full,
+                                    rhs_dilation=strides, dimension_numbers=LAYOUT,
+                                    precision=precision).transpose(1, 2, 0, 3)
+
+
+def is_pointwise(size: Any, padding: Any) -> bool:
+    """Say whether a convolution is a matrix product at every pixel that it looks at."""
+    return tuple(size) == (1, 1) and padding == ((0, 0), (0, 0))
+
+
+def is_small(pixels: Any, size: Any) -> bool:
+    """Say whether a map is smaller than the kernel, so that every window reaches into the padding."""
+    return any(n < k for n, k in zip(pixels, size, strict=True))
+
+
+def pointwise(x: jax.Array, kernel: jax.Array, *, strides: Any, precision: Any) -> jax.Array:
+    """Multiply every pixel's channels with a kernel `[1, 1, in, out]`."""
+    x = x[:, ::strides[0], ::strides[1]]
+    y = lax.dot_general(x, kernel, (((3,), (2,)), ((), ())), precision=precision)
+    return y.reshape(*x.shape[:3], -1)
+
+
+def padded_convolution(x: jax.Array, kernel: jax.Array, *, strides: Any, padding: Any, precision: Any,
+                       lhs_dilation: Any = (1, 1)) -> jax.Array:
+    """Convolve what was padded and dilated before, behind a barrier, as XLA would make it one operation again."""
+    borders = [(low, high, apart - 1) for (low, high), apart in zip(padding, lhs_dilation, strict=True)]
+    x = lax.optimization_barrier(lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *borders, (0, 0, 0))))
+    return xla_convolution(x, kernel, strides=strides, padding=((0, 0), (0, 0)), precision=precision)
+
+
+# The primitives -----------------------------------------------------------------------------------------------------
+
+def result_shape(x: Any, kernel: Any, *, strides: Any, padding: Any, precision: Any) -> tuple[int, ...]:
+    """`[batch, rows, columns, out]`."""
+    return (x.shape[0], *((n + low + high - k) // s + 1 for n, k, (low, high), s in
+                          zip(x.shape[1:3], kernel.shape[:2], padding, strides, strict=True)), kernel.shape[3])
+
+
+SHAPES: dict[str, Callable[..., tuple[int, ...]]] = {
+    "convolution": result_shape,
+    "input_gradient": lambda dy, kernel, size, **_: (dy.shape[0], *size, kernel.shape[2]),
+    "kernel_gradient": lambda x, dy, size, **_: (*size, x.shape[3], dy.shape[3]),
+}
+RULES = {"convolution": "n h w i, k l i o -> n p q o", "input_gradient": "n p q o, k l i o -> n h w i",
+         "kernel_gradient": "n h w i, n p q o -> k l i o"}
+DIRECTIONS = {"convolution": onednn.FORWARD, "input_gradient": onednn.INPUT_GRADIENT,
+              "kernel_gradient": onednn.KERNEL_GRADIENT}
+
+
+def primitive(name: str, xla: Any, on_cpu: Any) -> Primitive:
+    """Make one of the three, with all that JAX asks of it but its gradients."""
+    made = Primitive(name)
+    made.def_abstract_eval(lambda a, b, **how: a.update(shape=SHAPES[name](a, b, **how), weak_type=False))
+    made.def_impl(lambda a, b, **how: jax.jit(partial(made.bind, **how))(a, b))
+    batching.primitive_batchers[made] = partial(batched, made)
+    mlir.register_lowering(made, mlir.lower_fun(xla, multiple_results=False))
+
+    def lower(context: Any, a: Any, b: Any, **how: Any) -> Any:
+        exported = context.module_context.lowering_parameters.for_export
+        geometry = None if exported else geometry_of(name, *context.avals_in, **how)
+        way = on_cpu if geometry is None or not onednn.computes(geometry) else partial(shared, name)
+        return mlir.lower_fun(way, multiple_results=False)(context, a, b, **how)
+
+    mlir.register_lowering(made, lower, platform="cpu")
+    prim_requires_devices_during_lowering.add(made)  # as custom_partitioning does; there is no public way
+    return made
+
+
+def geometry_of(name: str, a: Any, b: Any, **how: Any) -> "onednn.Geometry | None":
+    """Describe one of the three to oneDNN; None for types that it does not know."""
+    data_type = onednn.DATA_TYPES.get(a.dtype.name)
+    if data_type is None or a.dtype != b.dtype:
+        return None
+    size = how.get("size")
+    images, height, width, inputs = SHAPES[name](a, b, **how) if name == "input_gradient" else a.shape
+    rows, columns = size if name == "kernel_gradient" else b.shape[:2]
+    y = SHAPES[name](a, b, **how) if name == "convolution" else a.shape if name == "input_gradient" else b.shape
+    before, after = zip(*how["padding"], strict=True)
+    return onednn.Geometry(DIRECTIONS[name], data_type, images, height, width, inputs, rows, columns, y[3], *y[1:3],
+                           how["strides"], before, after)
+
+
+def by_onednn(name: str, a: Any, b: Any, **how: Any) -> Any:
+    """Call oneDNN."""
+    values = np.hstack(geometry_of(name, a, b, **how)).astype(np.int64)
+    result = jax.ShapeDtypeStruct(SHAPES[name](a, b, **how), a.dtype)
+    return jax.ffi.ffi_call(onednn.TARGET, result)(a, b, geometry=values)
+
+
+def shared(name: str, a: Any, b: Any, **how: Any) -> Any:
+    """Call oneDNN for the images of each device, where they are shared among several."""
+    call = custom_partitioning(partial(by_onednn, name, **how))
+
+    def partition(mesh: Any, arguments: Any, _: Any) -> Any:
+        over = arguments[0].sharding.spec[0] if len(arguments[0].sharding.spec) else None
+        images, whole = NamedSharding(mesh, P(over)), NamedSharding(mesh, P())
+
+        def summed(a: Any, b: Any) -> Any:
+            part = by_onednn(name, a, b, **how)
+            return lax.psum(part, over) if over else part
+
+        if name == "kernel_gradient":
+            return mesh, summed, whole, (images, images)
+        return mesh, partial(by_onednn, name, **how), images, (images, whole)
+
+    whole_axes = tuple(dict.fromkeys(axis for axis in RULES[name] if axis in "hwiklopq"))  # in the rule's order
+    call.def_partition(partition, sharding_rule=RULES[name], need_replication_factors=whole_axes,
+                       **({"reduction_factors": ("n",)} if name == "kernel_gradient" else {}))
+    return call(a, b)
+
+
+def batched(made: Primitive, arguments: Any, axes: Any, **how: Any) -> Any:
+    """Map over one more axis: one after the other on CPU, all at once elsewhere."""
+    [size, *_] = [x.shape[axis] for x, axis in zip(arguments, axes, strict=True) if axis is not None]
+    a, b = (batching.bdim_at_front(x, axis, size) for x, axis in zip(arguments, axes, strict=True))
+    mapped = lax.platform_dependent(a, b, cpu=lambda a, b: lax.map(lambda pair: made.bind(*pair, **how), (a, b)),
+                                    default=jax.vmap(partial(XLA[made.name], **how)))
+    return mapped, 0
+
+
+XLA = {"convolution": xla_convolution, "input_gradient": xla_input_gradient, "kernel_gradient": xla_kernel_gradient}
+convolution_p = primitive("convolution", xla_convolution, cpu_convolution)
+input_gradient_p = primitive("input_gradient", xla_input_gradient, cpu_input_gradient)
+kernel_gradient_p = primitive("kernel_gradient", xla_kernel_gradient, cpu_kernel_gradient)
+
+ad.defbilinear(convolution_p,
+               lambda dy, x, kernel, **how: input_gradient_p.bind(dy, kernel, size=x.aval.shape[1:3], **how),
+               lambda dy, x, kernel, **how: kernel_gradient_p.bind(x, dy, size=kernel.aval.shape[:2], **how))
+ad.defbilinear(input_gradient_p,
+               lambda ddx, dy, kernel, size, **how: convolution_p.bind(ddx, kernel, **how),
+               lambda ddx, dy, kernel, size, **how: kernel_gradient_p.bind(ddx, dy, size=kernel.aval.shape[:2], **how))
+ad.defbilinear(kernel_gradient_p,
+               lambda dk, x, dy, size, **how: input_gradient_p.bind(dy, dk, size=x.aval.shape[1:3], **how),
+               lambda dk, x, dy, size, **how: convolution_p.bind(x, dk, **how))

@@ -1,0 +1,124 @@
+"""XLA custom calls whose handler is Python, by ctypes: no compiler, no extension module.
+
+XLA hands a handler a frame (openxla/xla, xla/ffi/api/c_api.h, interface 0.3; the structures are named as there): the
+addresses of the arrays, the attributes, and its pool of threads.
+"""
+
+import ctypes
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from ctypes import CFUNCTYPE, POINTER, c_char_p, c_int, c_int64, c_size_t, c_uint32, c_void_p, sizeof
+from itertools import count
+from typing import Any
+
+import jax
+
+
+def plain(name: str, **fields: Any) -> Any:
+    """Declare a structure of C."""
+    return type(name, (ctypes.Structure,), {"_fields_": list(fields.items())})
+
+
+def extensible(name: str, **fields: Any) -> Any:
+    """Declare one that begins with its size and its extensions, as most of XLA's do."""
+    return plain(name, struct_size=c_size_t, extension_start=c_void_p, **fields)
+
+
+Buffer = extensible("XLA_FFI_Buffer", dtype=c_int, data=c_void_p, rank=c_int64, dims=c_void_p)
+Args = extensible("XLA_FFI_Args", size=c_int64, types=c_void_p, args=POINTER(POINTER(Buffer)))  # and XLA_FFI_Rets
+Array = plain("XLA_FFI_Array", dtype=c_int, size=c_size_t, data=c_void_p)
+Attrs = extensible("XLA_FFI_Attrs", size=c_int64, types=c_void_p, names=c_void_p, attrs=POINTER(POINTER(Array)))
+Version = extensible("XLA_FFI_Api_Version", major_version=c_int, minor_version=c_int)
+Metadata = plain("XLA_FFI_Metadata", struct_size=c_size_t, api_version=Version, traits=c_uint32)
+MetadataExtension = plain("XLA_FFI_Metadata_Extension", struct_size=c_size_t, type=c_int, next=c_void_p,
+                          metadata=POINTER(Metadata))
+Api = extensible("XLA_FFI_Api", api_version=Version, internal_api=c_void_p, **dict.fromkeys((
+    "Error_Create", "Error_GetMessage", "Error_Destroy", "Handler_Register", "Stream_Get", "Type_Register",
+    "ExecutionContext_Get", "State_Set", "State_Get", "DeviceMemory_Allocate", "DeviceMemory_Free",
+    "ThreadPool_Schedule", "ThreadPool_NumThreads"), CFUNCTYPE(c_void_p, c_void_p)))
+CallFrame = extensible("XLA_FFI_CallFrame", api=POINTER(Api), ctx=c_void_p, stage=c_int, args=Args, rets=Args,
+                       attrs=Attrs)
+ErrorCreate = extensible("XLA_FFI_Error_Create_Args", message=c_char_p, errc=c_int)
+Schedule = extensible("XLA_FFI_ThreadPool_Schedule_Args", ctx=c_void_p, task=c_void_p, data=c_void_p)
+NumThreads = extensible("XLA_FFI_ThreadPool_NumThreads_Args", ctx=c_void_p, num_threads=POINTER(c_int64))
+EXTENSION_METADATA, STAGE_EXECUTE, ERROR_INTERNAL = 1, 3, 13
+
+
+
+
+class Call:
+    """One call: the only attribute, the addresses of the arguments and of the result, and XLA's threads."""
+
+    def __init__(self, frame: Any) -> None:
+        attribute, self.frame = frame.attrs.attrs[0].contents, frame
+        self.attribute = ctypes.string_at(attribute.data, 8 * attribute.size)  # of 64-bit integers
+        self.arguments = [frame.args.args[number].contents.data for number in range(frame.args.size)]
+        self.result = frame.rets.args[0].contents.data
+
+    def share(self, work: Callable[[Iterator[int]], None], pieces: int) -> None:
+        """Run `work` on this thread and on those of XLA's pool that come; each is given pieces until none is left."""
+        free, finished, done, failures = iter(range(pieces)), count(1), threading.Lock(), list[BaseException]()
+        done.acquire()
+
+        def finish() -> None:
+            if next(finished) == pieces:
+                done.release()
+
+        def turns() -> Iterator[int]:
+            for piece in free:
+                yield piece
+                finish()
+
+        def take_part() -> None:
+            try:
+                work(turns())
+            except BaseException as error:
+                failures.append(error)
+                finish()
+                for _ in turns():
+                    pass
+
+        frame, threads = self.frame, c_int64(1)
+        asked = NumThreads(sizeof(NumThreads), None, frame.ctx, ctypes.pointer(threads))
+        frame.api.contents.ThreadPool_NumThreads(ctypes.addressof(asked))
+        for _ in range(min(threads.value, pieces) - 1):
+            scheduled[number := next(numbers)] = take_part
+            wish = Schedule(sizeof(Schedule), None, frame.ctx, ctypes.cast(task, c_void_p), number)
+            frame.api.contents.ThreadPool_Schedule(ctypes.addressof(wish))
+        take_part()
+        done.acquire()  # a thread that comes later finds no piece left
+        if failures:
+            raise failures[0]
+
+
+scheduled: dict[int, Callable[[], None]] = {}
+numbers = count(1)
+task = CFUNCTYPE(None, c_void_p)(lambda number: scheduled.pop(number)())  # XLA_FFI_Task
+
+
+def register(name: str, answer: Callable[[Call], None]) -> None:
+    """Have XLA call `answer` for the custom calls of this name on CPU. What it raises fails the program that called."""
+
+    @CFUNCTYPE(c_void_p, c_void_p)
+    def handler(address: int) -> int | None:  # XLA_FFI_Handler
+        frame = CallFrame.from_address(address)
+        try:
+            if frame.extension_start:
+                extension = MetadataExtension.from_address(frame.extension_start)
+                if extension.type == EXTENSION_METADATA:
+                    version = extension.metadata.contents.api_version
+                    version.major_version, version.minor_version = 0, 1
+            elif frame.stage == STAGE_EXECUTE:
+                answer(Call(frame))
+        except BaseException:
+            error = ErrorCreate(sizeof(ErrorCreate), None, traceback.format_exc().encode(), ERROR_INTERNAL)
+            created: int = frame.api.contents.Error_Create(ctypes.addressof(error))
+            return created
+        return None
+
+    handlers.append(handler)
+    jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(handler), platform="cpu")
+
+
+handlers: list[Any] = []  # XLA calls them for as long as the process lives
