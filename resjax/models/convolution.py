@@ -155,9 +155,11 @@ def primitive(name: str, xla: Any, on_cpu: Any) -> Primitive:
     mlir.register_lowering(made, mlir.lower_fun(xla, multiple_results=False))
 
     def lower(context: Any, a: Any, b: Any, **how: Any) -> Any:
-        exported = context.module_context.lowering_parameters.for_export
-        geometry = None if exported else geometry_of(name, *context.avals_in, **how)
-        way = on_cpu if geometry is None or not onednn.computes(geometry) else partial(shared, name)
+        elsewhere = context.module_context.lowering_parameters.for_export
+        known = context.avals_in[0].dtype.name in onednn.DATA_TYPES and not elsewhere
+        way = on_cpu
+        if known and onednn.computes(geometry_of(name, *context.avals_in, **how)):
+            way = partial(shared, name)
         return mlir.lower_fun(way, multiple_results=False)(context, a, b, **how)
 
     mlir.register_lowering(made, lower, platform="cpu")
@@ -165,18 +167,22 @@ def primitive(name: str, xla: Any, on_cpu: Any) -> Primitive:
     return made
 
 
-def geometry_of(name: str, a: Any, b: Any, **how: Any) -> "onednn.Geometry | None":
-    """Describe one of the three to oneDNN; None for types that it does not know."""
-    data_type = onednn.DATA_TYPES.get(a.dtype.name)
-    if data_type is None or a.dtype != b.dtype:
-        return None
-    size = how.get("size")
-    images, height, width, inputs = SHAPES[name](a, b, **how) if name == "input_gradient" else a.shape
-    rows, columns = size if name == "kernel_gradient" else b.shape[:2]
-    y = SHAPES[name](a, b, **how) if name == "convolution" else a.shape if name == "input_gradient" else b.shape
+def convolutions_of(platform: str) -> str:
+    """Say whose convolutions compute on a platform: "oneDNN 3.2.0", or "XLA" with the reason why not oneDNN."""
+    try:
+        return f"oneDNN {onednn.library().version}" if platform == "cpu" else "XLA"
+    except onednn.Unavailable as reason:
+        return f"XLA ({reason})"
+
+
+def geometry_of(name: str, a: Any, b: Any, **how: Any) -> onednn.Geometry:
+    """Describe one of the three to oneDNN. Raises KeyError for types that it does not know."""
+    result = SHAPES[name](a, b, **how)
+    x, kernel, y = {"convolution": (a.shape, b.shape, result), "input_gradient": (result, b.shape, a.shape),
+                    "kernel_gradient": (a.shape, result, b.shape)}[name]
     before, after = zip(*how["padding"], strict=True)
-    return onednn.Geometry(DIRECTIONS[name], data_type, images, height, width, inputs, rows, columns, y[3], *y[1:3],
-                           how["strides"], before, after)
+    numbers = (DIRECTIONS[name], onednn.DATA_TYPES[a.dtype.name], *x, *kernel[:2], y[3], y[2], y[1])
+    return onednn.Geometry._make((*numbers, how["strides"], before, after))
 
 
 def by_onednn(name: str, a: Any, b: Any, **how: Any) -> Any:
@@ -217,7 +223,8 @@ def batched(made: Primitive, arguments: Any, axes: Any, **how: Any) -> Any:
     return mapped, 0
 
 
-XLA = {"convolution": xla_convolution, "input_gradient": xla_input_gradient, "kernel_gradient": xla_kernel_gradient}
+XLA: dict[str, Callable[..., jax.Array]] = {
+    "convolution": xla_convolution, "input_gradient": xla_input_gradient, "kernel_gradient": xla_kernel_gradient}
 convolution_p = primitive("convolution", xla_convolution, cpu_convolution)
 input_gradient_p = primitive("input_gradient", xla_input_gradient, cpu_input_gradient)
 kernel_gradient_p = primitive("kernel_gradient", xla_kernel_gradient, cpu_kernel_gradient)

@@ -59,6 +59,7 @@ def _multiplications(jaxpr: Any, path: str, repeats: int) -> Iterator[Layer]:
                 yield from _multiplications(getattr(part, "jaxpr", part), name, inner)
         if equation.primitive.name in ("conv_general_dilated", "convolution", "dot_general"):
             kernel, output = equation.invars[1].aval.shape, equation.outvars[0].aval.shape
-            stride, macs = max(equation.params.get("window_strides", equation.params.get("strides", (1,)))), math.prod(output) * math.prod(kernel[:-1])
+            stride = max(equation.params.get("strides", equation.params.get("window_strides", (1,))))
+            macs = math.prod(output) * math.prod(kernel[:-1])
             layer = "/".join(part for part in name.split("/")[1:] if "." not in part)  # without the model, the loop
             yield Layer(layer, kernel, output[1:], repeats, repeats * macs, stride)

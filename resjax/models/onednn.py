@@ -37,8 +37,8 @@ class Geometry(NamedTuple):
     rows: int
     columns: int
     outputs: int
-    out_height: int
     out_width: int
+    out_height: int
     strides: tuple[int, int]
     before: tuple[int, int]  # padding, in pixels
     after: tuple[int, int]
@@ -80,7 +80,7 @@ def library() -> Library:
             digest = urlsafe_b64encode(hashlib.file_digest(opened, "sha256").digest()).decode().rstrip("=")
         if file.hash is None or file.hash.value != digest:  # loading what was cut off kills the process
             raise Unavailable(f"{file.name} is damaged; pip install --force-reinstall onednn-cpu-gomp")
-        free, held, openmp = ctypes.CDLL(str(file.locate())), ctypes.PyDLL(str(file.locate())), None
+        free, held = ctypes.CDLL(str(file.locate())), ctypes.PyDLL(str(file.locate()))
         openmp = ctypes.PyDLL("libgomp.so.1")
     except (PackageNotFoundError, ValueError):
         raise Unavailable("onednn-cpu-gomp is not installed") from None
@@ -93,8 +93,14 @@ def library() -> Library:
     if not version.startswith("3.") or free.dnnl_get_effective_cpu_isa() & AVX2 != AVX2 or free.dnnl_engine_create(
             byref(engine), CPU, c_size_t(0)):
         raise Unavailable(f"oneDNN {version} does not suit this processor, or resjax, which knows 3.x and AVX2")
-    register(TARGET, lambda call: convolution(call.attribute)(call))
+    answer_calls()
     return Library(free, held, openmp, engine, version)
+
+
+@cache
+def answer_calls() -> None:
+    """Have XLA call oneDNN."""
+    register(TARGET, lambda call: convolution(call.attribute)(call))
 
 
 def new(name: str, *arguments: Any) -> c_void_p:
@@ -137,9 +143,6 @@ class Workspace:
         if self.memory.size < size + 64:
             self.memory = np.empty(size + 64, np.uint8)
         self.address = -(-self.memory.ctypes.data // 64) * 64
-
-    def give_back(self) -> None:
-        self.idle.append(self.memory)
 
 
 class Convolution:
@@ -207,14 +210,14 @@ class Convolution:
             for piece in pieces:
                 self.convolve(x + piece * self.x_step, kernels[piece if parts else 0], y + piece * self.y_step,
                               scratch.address)
-            scratch.give_back()
+            Workspace.idle.append(scratch.memory)
             library().openmp.omp_set_num_threads(before)
 
         call.share(compute, self.pieces)
         if parts:
             self.add(*kernels)
             self.reorder(kernels[-1], call.result)
-        workspace.give_back()
+        Workspace.idle.append(workspace.memory)
 
 
 def one_thread() -> int:
@@ -229,7 +232,8 @@ def convolution(attribute: bytes) -> Convolution:
     """Make what the attribute of a custom call describes, once, for one thread."""
     values, before = np.frombuffer(attribute, np.int64).tolist(), one_thread()
     try:
-        return Convolution(Geometry(*values[:11], values[11:13], values[13:15], values[15:]))
+        pairs = [(values[place], values[place + 1]) for place in (11, 13, 15)]
+        return Convolution(Geometry._make((*values[:11], *pairs)))
     finally:
         library().openmp.omp_set_num_threads(before)
 

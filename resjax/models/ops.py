@@ -1,13 +1,7 @@
-"""The operations of the networks with gradients of their own: rectifier, convolution, max pool.
+"""The operations of the networks with gradients of their own: rectifier and max pool.
 
 What only one platform needs is chosen where a program is lowered for it, so that a network that is exported or compiled
 on another machine is the right one.
-
-XLA's CPU compiler brings the two gradient convolutions into the order that its fast kernels read only outside
-of loops (jax-ml/jax#12868); inside `scan` they take a path that is thirty times slower. Written out in that
-order, with explicit transposes, they are fast everywhere. A 1x1 convolution is a matrix product: as one, a step of
-ResNet-50 takes 4 % less. Where the map is smaller than the kernel, in the last stage of small images, XLA is ten times
-slower than on the same map with its padding written out. On GPU and TPU XLA's own are best.
 
 The gradient of JAX's own max pool is a select-and-scatter, which adds up in any order on GPU and is refused where
 deterministic operations are demanded (google/flax#4233); ours is the same every time.

@@ -100,8 +100,7 @@ task = CFUNCTYPE(None, c_void_p)(lambda number: scheduled.pop(number)())  # XLA_
 def register(name: str, answer: Callable[[Call], None]) -> None:
     """Have XLA call `answer` for the custom calls of this name on CPU. What it raises fails the program that called."""
 
-    @CFUNCTYPE(c_void_p, c_void_p)
-    def handler(address: int) -> int | None:  # XLA_FFI_Handler
+    def handle(address: int) -> int | None:
         frame = CallFrame.from_address(address)
         try:
             if frame.extension_start:
@@ -117,7 +116,7 @@ def register(name: str, answer: Callable[[Call], None]) -> None:
             return created
         return None
 
-    handlers.append(handler)
+    handlers.append(handler := CFUNCTYPE(c_void_p, c_void_p)(handle))  # XLA_FFI_Handler
     jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(handler), platform="cpu")
 
 

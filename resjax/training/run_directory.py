@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 import jax
 
 from resjax.experiment import Experiment
+from resjax.models.convolution import convolutions_of
 from resjax.system.distributed import is_first, told_by_first
 from resjax.system.errors import BadInput, check
 from resjax.system.files import read_json, write_json
@@ -179,11 +180,12 @@ def unfinished(run_directory: Path, experiment: Recipe) -> bool:
 
 
 def environment(devices: Any) -> dict[str, Any]:
-    """Tell versions and devices."""
+    """Tell versions, devices, and whose convolutions compute."""
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     return {
         "versions": {"python": sys.version.split()[0], "resjax": __version__} | {
             name: version(name) for name in packages},
         "devices": {"platform": jax.default_backend(), "kind": devices[0].device_kind, "count": len(devices),
                     "processes": jax.process_count()},
+        "convolutions": convolutions_of(jax.default_backend()),
     }
