@@ -1,6 +1,7 @@
 """Experiment files: Python files with a dictionary `EXPERIMENTS`. Those that come with resjax are found by name."""
 
 import importlib.util
+import sys
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -25,10 +26,14 @@ def load_file(file: Path) -> ModuleType:
     if file.suffix != ".py" or not file.is_file():
         raise BadInput(f"{file}: no such experiment file; it is a Python file such as experiments/cifar10.py, or the "
                        f"name of one that comes with resjax: {', '.join(SHIPPED)}")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
+    name = file.stem if file.stem not in sys.modules else f"{file.stem} of {file.resolve().parent}"
+    spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look their types up, and what its objects are pickled by
+    if (place := str(file.resolve().parent)) not in sys.path:
+        sys.path.insert(0, place)  # as Python does for a script: files beside it can be imported
     try:
         spec.loader.exec_module(module)
     except BadInput as error:

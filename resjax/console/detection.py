@@ -46,8 +46,10 @@ def train_detector(detection: Detection, arguments: Sequence[str], program: str)
     if not asked.distributed:  # many processes restore a checkpoint together or not at all
         with working("drawing"):
             pictures = [picture.name for picture in draw_run(asked.workdir)]
-    say(f"{result['name']}: mean average precision {result['mean_average_precision']:.2f} % at an overlap of 0.5 "
-        f"after {result['steps']:,} steps, {result['images_per_second']:.1f} images/s")
+    precision = result["mean_average_precision"]
+    told = "no test image has an object that counts" if precision is None else (
+        f"mean average precision {precision:.2f} % at an overlap of 0.5")
+    say(f"{result['name']}: {told} after {result['steps']:,} steps, {result['images_per_second']:.1f} images/s")
     say_end(f"In {asked.workdir}: {', '.join(['result.json', *pictures])}", f"resjax detect {asked.workdir} IMAGE")
 
 

@@ -11,6 +11,7 @@ from typing import IO
 
 import numpy as np
 
+from resjax.data.folders import is_hidden
 from resjax.data.image_files import ImageFiles
 from resjax.data.prepared import fingerprint
 from resjax.system.errors import BadInput, check
@@ -36,6 +37,9 @@ class TarReader:
     def __call__(self, index: int) -> bytes:
         return os.pread(descriptor(self.file), int(self.lengths[index]), int(self.offsets[index]))
 
+    def head(self, index: int, size: int) -> bytes:
+        return os.pread(descriptor(self.file), min(size, int(self.lengths[index])), int(self.offsets[index]))
+
     def sizes(self) -> np.ndarray:
         return self.lengths
 
@@ -52,7 +56,7 @@ def find_archives(root: Path, splits: Sequence[str]) -> tuple[tuple[str, ...], l
         if not (root / name).is_file():
             raise BadInput(f"{root}: {name} is missing; tars:PATH names a folder that holds ImageNet's archives "
                            f"{TRAIN} (to train), {VALIDATION} and {DEVKIT}")
-    found = {split: cached(f"imagenet-archive-{split}", fingerprint(root), partial(index_archive, root, split))
+    found = {split: cached(f"imagenet-images-{split}", fingerprint(root), partial(index_archive, root, split))
              for split in splits}
     return tuple(found[splits[0]]["classes"].tolist()), [
         ImageFiles(index["names"], index["labels"],
@@ -98,12 +102,12 @@ def validation_members(root: Path, truth: list[int]) -> list[tuple[bytes, int, i
 
 
 def members(file: Path, stream: IO[bytes], offset: int) -> Iterator[tuple[str, int, int]]:
-    """Yield name, offset and size of the files in the archive that begins at `offset`."""
+    """Yield name, offset and size of the files in the archive that begins at `offset`, but for what systems add."""
     stream.seek(offset)
     try:
         with tarfile.open(fileobj=stream, mode="r:") as tar:
             for member in tar:
-                if member.isfile():
+                if member.isfile() and not any(is_hidden(part) for part in Path(member.name).parts):
                     yield member.name, member.offset_data, member.size
     except tarfile.TarError as error:
         raise BadInput(f"{file}: not a whole archive ({error}, after byte {offset}); get it again") from None

@@ -11,12 +11,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
 from PIL import Image
 
 from resjax.system.errors import BadInput, check
+from resjax.system.files import regular
 
 Image.init()
 # Those that Pillow knows by their first bytes and decodes itself; others start programs, or take anything for an image.
@@ -24,6 +27,7 @@ FORMATS = tuple(Image.OPEN.keys() & {"AVIF", "BMP", "DDS", "DIB", "GIF", "ICO", 
                                      "PPM", "PSD", "QOI", "SGI", "TIFF", "WEBP", "XBM", "XPM"})
 EXTENSIONS = tuple(sorted(ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS))
 MOST_PIXELS_OF_A_JPEG, MOST_PIXELS = 178_000_000, 64_000_000
+HEAD = 1 << 15  # bytes of a file in which nearly every header lies
 PILLOW = re.compile(r"PIL\.")
 UPRIGHT = {1: lambda x: x, 2: lambda x: x[:, ::-1], 3: lambda x: x[::-1, ::-1], 4: lambda x: x[::-1],
            5: lambda x: x.swapaxes(0, 1), 6: lambda x: x.swapaxes(0, 1)[:, ::-1],
@@ -51,15 +55,59 @@ def decode(encoded: bytes, name: str, channels: int = 3, least: int = 0) -> np.n
         return np.ascontiguousarray(UPRIGHT[orientation_of(image)](pixels.reshape(*pixels.shape[:2], channels)))
 
 
-def dimensions(encoded: bytes, name: str) -> tuple[int, int]:
-    """Read height and width of the upright image from the header. Raises BadInput, naming the image, without one."""
+class Header(NamedTuple):
+    """Height and width of an image as stored, and how it has to be turned, 1 to 8 as in EXIF, to stand upright."""
+
+    height: int
+    width: int
+    turn: int
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """Return height and width of the upright image."""
+        return (self.width, self.height) if self.turn >= 5 else (self.height, self.width)
+
+
+def read_header(encoded: bytes, name: str) -> Header:
+    """Read an image's header, of which the rest may be missing. Raises BadInput, naming the image, without one."""
     try:
         height, width = simplejpeg.decode_jpeg_header(encoded)[:2]
-        turn = orientation(encoded)
+        if height * width <= MOST_PIXELS_OF_A_JPEG:
+            return Header(height, width, orientation(encoded))
     except ValueError:
-        with opened(encoded, name) as image:
-            height, width, turn = image.height, image.width, orientation_of(image)
-    return (width, height) if turn >= 5 else (height, width)
+        pass
+    with opened(encoded, name) as image:
+        return Header(image.height, image.width, orientation_of(image))
+
+
+def file_header(file: Path) -> Header:
+    """Read the header of a file. Raises BadInput, naming it, where it is missing or no image."""
+    try:
+        with regular(file).open("rb") as stream:
+            head = stream.read(HEAD)
+            try:
+                return read_header(head, str(file))
+            except BadInput:
+                return read_header(head + stream.read(), str(file))
+    except (OSError, ValueError) as error:
+        if isinstance(error, BadInput):
+            raise
+        raise BadInput(f"{file}: this image cannot be read ({getattr(error, 'strerror', error)})") from None
+
+
+def dimensions(encoded: bytes, name: str) -> tuple[int, int]:
+    """Read height and width of the upright image from the header. Raises BadInput, naming the image, without one."""
+    return read_header(encoded, name).upright
+
+
+def upright_boxes(boxes: np.ndarray, header: Header) -> np.ndarray:
+    """Turn boxes (x1, y1, x2, y2) `[n, 4]` of an image as stored as `decode` turns its pixels."""
+    corners = boxes.reshape(-1, 2, 2)
+    mirrored = np.array([header.width, header.height], boxes.dtype) - corners
+    x, y = corners[..., 0], corners[..., 1]
+    left, up = mirrored[..., 0], mirrored[..., 1]
+    turned = {1: (x, y), 2: (left, y), 3: (left, up), 4: (x, up), 5: (y, x), 6: (up, x), 7: (up, left), 8: (y, left)}
+    return np.sort(np.stack(turned[header.turn], -1), axis=1).reshape(-1, 4)
 
 
 @contextmanager

@@ -3,13 +3,15 @@
 import os
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
+from resjax.data.classes import composed
 from resjax.data.decode import EXTENSIONS
 from resjax.data.image_files import ImageFiles
-from resjax.system.errors import check
+from resjax.system.errors import BadInput, check
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,10 @@ class FileReader:
 
     def __call__(self, index: int) -> bytes:
         return (self.root / os.fsdecode(self.names[index])).read_bytes()
+
+    def head(self, index: int, size: int) -> bytes:
+        with (self.root / os.fsdecode(self.names[index])).open("rb") as stream:
+            return stream.read(size)
 
     def sizes(self) -> np.ndarray:
         """Return the sizes of the files; -1 where one cannot be read."""
@@ -46,11 +52,26 @@ def existing(root: Path) -> Path:
     return root
 
 
+def class_folders(root: Path) -> dict[str, str]:
+    """Map the names of the classes, by the alphabet, to their folders: all subfolders but hidden and systems' ones.
+
+    Names are in the form (NFC) that most systems write; a Mac's may be in another. Raises BadInput for fewer than two,
+    or for two folders of one name.
+    """
+    found = sorted((composed(path.name), path.name) for path in root.iterdir()
+                   if path.is_dir() and not is_hidden(path.name))
+    there = f": {found[0][1]!r} is the only one" if found else ", with the images of each class in it"
+    check(len(found) >= 2, f"{root}: {len(found)} class folders; there must be one folder per class, two at least"
+                           + there)
+    folders = dict(found)
+    twice = next((name for (name, _), (same, _) in pairwise(found) if name == same), None)
+    check(twice is None, f"{root}: two folders are named {twice!r}, in two forms of Unicode; put them together")
+    return folders
+
+
 def class_names(root: Path) -> tuple[str, ...]:
-    """Name the classes: the subfolders in alphabetical order, but for hidden ones and what systems leave behind."""
-    names = tuple(sorted(path.name for path in root.iterdir() if path.is_dir() and not is_hidden(path.name)))
-    check(len(names) >= 2, f"{root}: {len(names)} class folders; there must be one folder per class, two at least")
-    return names
+    """Name the classes; see `class_folders`."""
+    return tuple(class_folders(root))
 
 
 def is_hidden(name: str) -> bool:
@@ -66,10 +87,15 @@ def list_classes(root: Path, classes: tuple[str, ...]) -> tuple[ImageFiles, str]
     names: list[str] = []
     labels: list[int] = []
     others: list[str] = []
-    for label, folder in enumerate(classes):
+    folders = class_folders(root)
+    for label, folder in enumerate(folders[name] for name in classes):
         found = sorted(name for name in os.listdir(root / folder) if not is_hidden(name) and name != "Thumbs.db")
         files = [name for name in found if name.lower().endswith(EXTENSIONS)]
-        check(bool(files), f"{root / folder}: the class folder holds no image ({', '.join(EXTENSIONS)})")
+        if not files:
+            inner = next((name for name in found if (root / folder / name).is_dir()), None)
+            raise BadInput(f"{root / folder}: the class folder holds no image" + (
+                f"; it holds the folder {inner!r}: move what lies in it one folder up" if inner else
+                f" ({', '.join(EXTENSIONS)})"))
         names += [f"{folder}/{name}" for name in files]
         labels += [label] * len(files)
         others += [f"{folder}/{name}" for name in sorted(set(found) - set(files))]

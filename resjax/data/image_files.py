@@ -2,18 +2,23 @@
 
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from resjax.data.decode import HEAD, read_header
 from resjax.system.errors import BadInput
+from resjax.system.progress import shown
 
 
 class Reader(Protocol):
-    """Reads the i-th encoded image, and tells what it knows of the sizes of all."""
+    """Reads the i-th encoded image, or its first bytes (None: not for less), and tells the sizes of all it knows."""
 
     def __call__(self, index: int, /) -> bytes: ...
+
+    def head(self, index: int, size: int, /) -> bytes | None: ...
 
     def sizes(self) -> Any: ...
 
@@ -40,6 +45,24 @@ class ImageFiles(NamedTuple):
         except OSError as error:
             raise BadInput(f"{self.name(index)}: not a whole image ({error.strerror}); mend or remove it") from None
 
+    def check_headers(self) -> None:
+        """Read the header of every image, but of a prepared set. Raises BadInput, naming the first that has none."""
+        with ThreadPoolExecutor() as pool:
+            for _ in shown(pool.map(self.check_header, range(len(self.labels))), "headers", len(self.labels)):
+                pass
+
+    def check_header(self, index: int) -> None:
+        """Read the header of an image. Raises BadInput, naming it, where it is missing or has none."""
+        try:
+            head = self.reader.head(index, HEAD)
+        except OSError as error:
+            raise BadInput(f"{self.name(index)}: not a whole image ({error.strerror}); mend or remove it") from None
+        if head is not None:
+            try:
+                read_header(head, self.name(index))
+            except BadInput:
+                read_header(self.read(index), self.name(index))
+
     def fingerprint(self) -> bytes:
         """Digest names, labels and, where they are known, sizes."""
         sha = hashlib.sha256(b"\0".join(self.names.tolist()) + self.labels.tobytes())
@@ -60,6 +83,9 @@ class Chosen:
 
     def __call__(self, index: int) -> bytes:
         return self.reader(int(self.numbers[index]))
+
+    def head(self, index: int, size: int) -> bytes | None:
+        return self.reader.head(int(self.numbers[index]), size)
 
     def sizes(self) -> Any:
         return np.asarray(self.reader.sizes())[self.numbers]

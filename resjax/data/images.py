@@ -143,6 +143,11 @@ def dataset(train: tuple[Any, Any], test: tuple[Any, Any] | None = None, classes
     """
     learned = images_of("train", *train)
     seen = images_of("test", *test) if test else none_of(learned)
+    if len(learned.labels) and not classes:
+        lowest, highest = int(np.min(learned.labels)), int(np.max(learned.labels))
+        check(lowest <= 0, f"data, train: labels are {lowest} ... {highest}; they count from 0 on, or there would be "
+                           f"{highest + 1} classes, the first of them without an image: subtract {lowest}, or name all "
+                           "classes")
     names = tuple(classes) or tuple(map(str, range(max((int(part.labels.max()) for part in (learned, seen)
                                                         if len(part.labels)), default=0) + 1)))
     for split, images in (("train", learned), *((("test", seen),) if test else ())):
@@ -158,6 +163,9 @@ def images_of(split: str, pixels: Any, labels: Any) -> Images:
     check(pixels.dtype == np.uint8 and pixels.ndim in (3, 4),
           f"data, {split}: pixels are {pixels.dtype} {list(pixels.shape)}; they are uint8, 0 to 255, [images, height, "
           "width] or [images, height, width, channels]")
+    first = pixels.ndim == 4 and pixels.shape[1] in (1, 3) and pixels.shape[3] > 4
+    check(not first, f"data, {split}: pixels are {list(pixels.shape)}, images of {pixels.shape[-1]} channels; if they "
+                     f"are of {pixels.shape[min(1, pixels.ndim - 1)]}, put these last: pixels.transpose(0, 2, 3, 1)")
     check(labels.shape == pixels.shape[:1] and np.issubdtype(labels.dtype, np.integer),
           f"data, {split}: labels are {labels.dtype} {list(labels.shape)}; they are whole numbers [{len(pixels)}]")
     return Images(pixels[..., None] if pixels.ndim == 3 else pixels, labels.astype(np.int32))

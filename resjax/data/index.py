@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from resjax.data.archives import find_archives
-from resjax.data.folders import class_names, existing, list_classes
+from resjax.data.folders import class_names, existing, is_hidden, list_classes
 from resjax.data.image_files import ImageFiles
 from resjax.data.prepared import find_records
 from resjax.experiment import Data, Photographs
@@ -64,12 +64,15 @@ def find_split(data: Data | Photographs, split: str) -> tuple[tuple[str, ...], I
     remark = ""
     if kind == "folder":
         root = existing(expanded(rest))
-        inner = [root / name for name in (("train",) if split == "train" else TEST) if (root / name).is_dir()]
-        if not inner and any((root / name).is_dir() for name in ("train", *TEST)):
+        inner = root / "train" if split == "train" and (root / "train").is_dir() else None
+        if split == "test":
+            inner, remark = test_folder(root)
+        if inner is None and any((root / name).is_dir() for name in ("train", *TEST)):
             raise BadInput(f"{root}: it holds no folder '{split}'")
-        folder = (inner or [root])[0]
+        folder = inner or root
         classes = class_names(folder)
-        files, remark = list_classes(folder, classes)
+        files, other = list_classes(folder, classes)
+        remark = joined(remark, other)
     else:
         classes, (files,) = find_stored(data, (split,))
     check_labels(data.source, split, files.labels, len(classes))
@@ -104,16 +107,35 @@ def index_folders(root: Path) -> ImageSet:
         files, remark = list_classes(root, classes)
         kept, held = held_out(len(files.labels), len(files.labels) // 5)
         return ImageSet(classes, files.part(kept), files.part(held), remark)
-    test = next((root / name for name in TEST if (root / name).is_dir()), None)
+    test, unlabelled = test_folder(root)
     if test is None:
         raise BadInput(f"{root}: beside 'train' there must be a folder 'test' or 'val'")
     classes = class_names(train)
+    train_files, remark = list_classes(train, classes)
     if class_names(test) != classes:
         odd = ", ".join(sorted(set(classes) ^ set(class_names(test))))
         raise BadInput(f"{root}: 'train' and '{test.name}' must hold the same classes; only one has: {odd}")
-    (train_files, remark), (test_files, other) = (list_classes(split, classes) for split in (train, test))
-    remarks = "; ".join(filter(None, (remark, other)))
-    return ImageSet(classes, train_files, test_files, remarks)
+    test_files, other = list_classes(test, classes)
+    return ImageSet(classes, train_files, test_files, joined(unlabelled, remark, other))
+
+
+def test_folder(root: Path) -> tuple[Path | None, str]:
+    """Choose the folder of test images, the first with class folders; remark on one that has none, as ImageNet's."""
+    there = [root / name for name in TEST if (root / name).is_dir()]
+    chosen = next((folder for folder in there if is_sorted(folder)), there[0] if there else None)
+    return chosen, (f"{there[0]}: not used, as it has no class folders; the images of {chosen} are tested on"
+                    if there and chosen != there[0] else "")
+
+
+def is_sorted(folder: Path) -> bool:
+    """Say whether a folder holds class folders with files."""
+    return sum(path.is_dir() and not is_hidden(path.name) and any(inner.is_file() for inner in path.iterdir())
+               for path in folder.iterdir()) >= 2
+
+
+def joined(*remarks: str) -> str:
+    """Put remarks together."""
+    return "; ".join(filter(None, remarks))
 
 
 def held_out(images: int, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -68,6 +68,9 @@ class PreparedReader:
         feature = features_of(open_split(self.folder, self.state, self.split)[int(self.records[index])])
         return bytes(feature[self.image].bytes_list.value[0])
 
+    def head(self, index: int, size: int) -> None:
+        """Return nothing: a record is read whole, as all were when the index was made."""
+
     def sizes(self) -> list[int]:
         """Return the sizes of the files of records."""
         return [file.stat().st_size for file in sorted(self.folder.glob(f"*-{self.split}.*"))]

@@ -50,10 +50,12 @@ def summarize(files: ImageFiles, data: Photographs) -> Statistics:
     """Sum over all images, in integers: the result is the same for any number of workers."""
     chunks = parts(len(files.labels), CHUNK)
     total = Sums(np.zeros((data.size, data.size, 3), np.int64), np.zeros((3, 3), np.int64), 0, [])
-    with planned_batches(chunks, partial(sum_up, files, data), data.workers) as sums:
+    with planned_batches(chunks, partial(sum_up, files, data), data.workers, 3 * 8 * data.size**2) as sums:
         for part in shown(sums, "mean image", len(chunks), CHUNK):
             total = Sums(*(before + new for before, new in zip(total, part, strict=True)))
             check_broken(total.broken, data.broken_images)
+    check(total.images > 0, f"{data.source}: none of its {len(files.labels)} training images can be read: "
+                            f"{total.broken[0] if total.broken else 'there are none'}")
     pixels = total.images * data.size**2
     mean = total.pixels.sum((0, 1)) / pixels
     variances, axes = np.linalg.eigh(total.products / pixels - np.outer(mean, mean))

@@ -10,9 +10,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from functools import partial
+from functools import lru_cache, partial
 from itertools import repeat
 from multiprocessing import resource_tracker
+from pathlib import Path
+from shutil import disk_usage
 from typing import Any, NamedTuple
 
 import cv2
@@ -25,7 +27,7 @@ from resjax.data.decode import decode, dimensions
 from resjax.data.image_files import ImageFiles
 from resjax.data.preprocessing import cut, random_box
 from resjax.experiment import Photographs
-from resjax.system.errors import BadInput, Lost
+from resjax.system.errors import BadInput, Lost, check
 
 AHEAD = 2  # batches that each worker keeps ready
 UNGUARDED = 75  # the exit code of a worker that found itself in a script that asks for workers as it is imported
@@ -51,23 +53,36 @@ def training_batches(files: ImageFiles, data: Photographs, seeds: Sequence[int],
     gets its own rows: the batch is the same for any number of processes and workers.
     """
     process, processes = share
-    images = (grain.MapDataset.range(len(files.labels)).shuffle(seed=seeds[0]).repeat()
-              .random_map(partial(training_example, files, data), seed=seeds[1]))
+    places = grain.MapDataset.range(steps.stop * batch_size)
+    images = places.random_map(partial(example_at, files, data, seeds[0]), seed=seeds[1])
     batches = images.batch(batch_size // processes, batch_fn=stack)[process::processes][steps.start:steps.stop]
-    return opened(batches, data.workers)
+    return opened(batches, data.workers, batch_size // processes * data.size**2 * 3)
 
 
-def planned_batches(plan: Sequence[Any], make: Callable[[Any], Any],
-                    workers: int | None) -> AbstractContextManager[Iterator[Any]]:
-    """Open `make(item)` for every item of a plan, in its order."""
-    return opened(grain.MapDataset.source(plan).map(make), workers)
+def image_at(place: int, images: int, seed: int) -> int:
+    """Return the image that a run visits at a place: in every epoch each once, in an order of that seed and epoch."""
+    epoch, place = divmod(place, images)
+    return int(epoch_order(images, seed, epoch)[place])
+
+
+@lru_cache(maxsize=2)
+def epoch_order(images: int, seed: int, epoch: int) -> np.ndarray:
+    """Permute the images: by 64 random bits for each, which NumPy's Philox gives alike in all its versions."""
+    return np.random.Philox(key=[seed, epoch]).random_raw(images).argsort(kind="stable")
+
+
+def planned_batches(plan: Sequence[Any], make: Callable[[Any], Any], workers: int | None,
+                    size: int = 0) -> AbstractContextManager[Iterator[Any]]:
+    """Open `make(item)`, of at most `size` bytes, for every item of a plan, in its order."""
+    return opened(grain.MapDataset.source(plan).map(make), workers, size)
 
 
 @contextmanager
-def opened(batches: grain.MapDataset, workers: int | None) -> Iterator[Iterator[Any]]:
+def opened(batches: grain.MapDataset, workers: int | None, size: int = 0) -> Iterator[Iterator[Any]]:
     """Let `workers` processes make the elements, by default one a core, and end them afterwards.
 
     Where it is 0, or the elements are so few that they are made before a process has begun, threads of this one do.
+    Raises BadInput where elements of `size` bytes, as far as that is known, do not fit into the shared memory.
     """
     leave_import()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -78,6 +93,7 @@ def opened(batches: grain.MapDataset, workers: int | None) -> Iterator[Iterator[
     threads = grain.ReadOptions(num_threads=1 if workers else cores, prefetch_buffer_size=1 if workers else AHEAD)
     options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=AHEAD)
     if workers:
+        check_shared_memory(workers, size)
         start_tracker()
     source = [iter(batches.to_iter_dataset(threads).mp_prefetch(options, worker_init_fn=follow_parent))]
     try:
@@ -87,6 +103,19 @@ def opened(batches: grain.MapDataset, workers: int | None) -> Iterator[Iterator[
         time.sleep(0.1)  # for a thread of Grain's that gives back what was fetched and not given out
         if workers:
             gc.collect()  # Grain's semaphores: Python complains where a later collection begins in its own tracker
+
+
+def check_shared_memory(workers: int, size: int, folder: Path = Path("/dev/shm")) -> None:
+    """Raise BadInput where the batches that workers keep ready do not fit into the memory in which they hand them over.
+
+    Each worker has `AHEAD` batches of `size` bytes ready and makes one more, and one is being taken over.
+    """
+    needed = (workers * (AHEAD + 1) + 1) * size
+    free = disk_usage(folder).free if folder.is_dir() else needed
+    fewer = int(max(0, free / max(size, 1) - 1) // (AHEAD + 1))
+    check(needed <= free, f"{folder}: {free / 2**20:.0f} MB are free, and {workers} processes that decode hand over "
+                          f"batches through it that take {needed / 2**20:.0f} MB: let it be larger (Docker: --shm-size "
+                          f"{-(-needed // 2**30)}g), or take --data.workers {fewer} or a smaller batch")
 
 
 def fetched(iterator: Iterator[Any]) -> Any:
@@ -148,6 +177,11 @@ def follow_parent(worker: int, workers: int) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def example_at(files: ImageFiles, data: Photographs, seed: int, place: int, random: np.random.Generator) -> HostBatch:
+    """Make the example of a place, of which `image_at` tells the image."""
+    return training_example(files, data, image_at(place, len(files.labels), seed), random)
 
 
 def training_example(files: ImageFiles, data: Photographs, index: int, random: np.random.Generator) -> HostBatch:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -44,8 +44,8 @@ class AnnotatedImages(Protocol):
     def records(self) -> Sequence[Annotated]: ...
 
     @property
-    def left_out(self) -> Sequence[str]:
-        """Name the boxes that were left out, and say why."""
+    def remarks(self) -> Sequence[str]:
+        """Tell what was left out, or read in one way where there are several."""
         ...
 
     def pixels(self, index: int) -> np.ndarray:
@@ -60,11 +60,29 @@ class AnnotatedFiles:
     classes: tuple[str, ...]
     records: tuple[Annotated, ...]
     files: tuple[Path, ...]
-    left_out: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def pixels(self, index: int) -> np.ndarray:
-        """Read an image. Raises BadInput where it is missing, not whole, or of another size than stated."""
-        return check_pixels(read_image(self.files[index]), self.records[index])
+        """Read an image, upright. Raises BadInput where it is missing, not whole, or no longer of the size it had."""
+        pixels, record = read_image(self.files[index]), self.records[index]
+        check(pixels.shape[:2] == (record.height, record.width),
+              f"{self.files[index]}: this image has changed: it has {by(pixels.shape[:2])} pixels (width x height), "
+              f"and had {by((record.height, record.width))}")
+        return pixels
+
+
+class Stated(NamedTuple):
+    """An object as a file states it: a box (x1, y1, x2, y2) in pixels from the upper left corner, whichever way round.
+
+    `called` names it in messages.
+    """
+
+    called: str
+    box: Sequence[float]
+    label: int
+    difficult: bool = False
+    crowd: bool = False
+    area: float | None = None
 
 
 @dataclass
@@ -81,22 +99,22 @@ class Drawn:
     areas: list[float] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 
-    def add(self, box: Sequence[float], label: int, *, difficult: bool = False, crowd: bool = False,
-            area: float | None = None) -> None:
+    def add(self, thing: Stated) -> None:
         """Add an object. One without area is named and left out; BadInput where it lies outside the image."""
-        x1, y1, x2, y2 = box
-        if not (np.isfinite(box).all() and x2 > x1 and y2 > y1):
-            self.left_out.append(f"{self.name}: the box {number(box)} has no area; it is left out")
+        (x1, x2), (y1, y2) = sorted(thing.box[::2]), sorted(thing.box[1::2])
+        where = ", ".join(filter(None, (self.name, thing.called)))
+        if x1 == x2 or y1 == y2:
+            self.left_out.append(f"{where}: the box {number(thing.box)} has no area; it is left out")
             return
-        check(x1 >= -ROUNDING and y1 >= -ROUNDING and x2 <= self.width + ROUNDING and y2 <= self.height + ROUNDING,
-              f"{self.name}: the box {number(box)} lies outside the image of {self.width}x{self.height} pixels "
-              "(width x height)")
+        if not (min(x1, y1) >= -ROUNDING and x2 <= self.width + ROUNDING and y2 <= self.height + ROUNDING):
+            raise BadInput(f"{where}: the box {number(thing.box)} lies outside the image of {self.width}x{self.height} "
+                           "pixels (width x height)")
         clipped = (max(x1, 0.0), max(y1, 0.0), min(x2, self.width), min(y2, self.height))
         self.boxes.append(clipped)
-        self.labels.append(label)
-        self.difficult.append(difficult)
-        self.crowd.append(crowd)
-        self.areas.append((clipped[2] - clipped[0]) * (clipped[3] - clipped[1]) if area is None else area)
+        self.labels.append(thing.label)
+        self.difficult.append(thing.difficult)
+        self.crowd.append(thing.crowd)
+        self.areas.append((clipped[2] - clipped[0]) * (clipped[3] - clipped[1]) if thing.area is None else thing.area)
 
     def record(self) -> Annotated:
         """Freeze what was read."""
@@ -106,11 +124,9 @@ class Drawn:
                          np.array(self.areas, np.float32))
 
 
-def class_number(classes: Sequence[str], name: str, where: str) -> int:
-    """Return a class's number, from 1 on. Raises BadInput that lists the classes."""
-    if name not in classes:
-        raise BadInput(f"{where}: unknown class {name!r}; there are: {', '.join(classes)}")
-    return classes.index(name) + 1
+def by(size: Sequence[int]) -> str:
+    """Write height and width as people say them."""
+    return f"{size[1]}x{size[0]}"
 
 
 def read_image(file: Path) -> np.ndarray:
@@ -120,15 +136,6 @@ def read_image(file: Path) -> np.ndarray:
     except OSError as error:
         raise BadInput(f"{file}: this image cannot be read ({error.strerror})") from None
     return decode(encoded, str(file))
-
-
-def check_pixels(pixels: np.ndarray, record: Annotated) -> np.ndarray:
-    """Return the pixels. Raises BadInput where the image has another size than its annotation says."""
-    height, width = pixels.shape[:2]
-    check((height, width) == (record.height, record.width),
-          f"{record.name}: the image has {width}x{height} pixels (width x height), and its annotation says "
-          f"{record.width}x{record.height}")
-    return pixels
 
 
 def identity_of(train: AnnotatedImages, test: AnnotatedImages) -> dict[str, Any]:

@@ -36,9 +36,9 @@ def average_precisions(records: Sequence[Annotated], found: Sequence[Found], cla
 
 
 def mean_average_precision(precisions: np.ndarray) -> float:
-    """Average over the classes of which objects are there, in percent; 0 where there are none."""
+    """Average over the classes of which objects are there, in percent; nan where there are none."""
     there = precisions[~np.isnan(precisions)]
-    return float(there.mean()) if there.size else 0.0
+    return float(there.mean()) if there.size else float("nan")
 
 
 def class_precision(records: Sequence[Annotated], found: Sequence[Found], label: int, rule: Rule,
@@ -119,13 +119,12 @@ def coco_precision(records: Sequence[Annotated], found: Sequence[Found], classes
     from pycocotools.cocoeval import COCOeval
 
     with contextlib.redirect_stdout(io.StringIO()):  # it tells of every part
-        truth = COCO()
+        truth, results = COCO(), COCO()
         truth.dataset = coco_annotations(records, classes)
-        truth.createIndex()
-        entries = coco_results(found)
-        if not entries:  # which pycocotools cannot load
-            return COCOPrecision(*[0.0] * 3, *[float("nan")] * 3)
-        evaluation = COCOeval(truth, truth.loadRes(entries), "bbox")
+        results.dataset = {**truth.dataset, "annotations": coco_results(found)}
+        for part in (truth, results):
+            part.createIndex()
+        evaluation = COCOeval(truth, results, "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -151,10 +150,12 @@ def coco_annotations(records: Sequence[Annotated], classes: Sequence[str]) -> di
 
 
 def coco_results(found: Sequence[Found]) -> list[dict[str, Any]]:
-    """Write detections as COCO does."""
-    return [{"image_id": image, "category_id": int(label), "score": float(score), "bbox": corner_and_sides(box)}
-            for image, detected in enumerate(found, 1)
-            for box, score, label in zip(detected.boxes, detected.scores, detected.labels, strict=True)]
+    """Write detections as COCO does, and as its code completes them: it cannot complete none at all."""
+    entries = [{"image_id": image, "category_id": int(label), "score": float(score), "bbox": corner_and_sides(box)}
+               for image, detected in enumerate(found, 1)
+               for box, score, label in zip(detected.boxes, detected.scores, detected.labels, strict=True)]
+    return [{"id": number, "iscrowd": 0, "area": entry["bbox"][2] * entry["bbox"][3], **entry}  # type: ignore[index]
+            for number, entry in enumerate(entries, 1)]
 
 
 def corner_and_sides(box: np.ndarray) -> list[float]:

@@ -19,15 +19,21 @@ def areas(boxes: jax.Array) -> jax.Array:
     return jnp.prod(jnp.maximum(boxes[..., 2:] - boxes[..., :2], 0), -1)
 
 
+def shared_areas(boxes: jax.Array, others: jax.Array) -> jax.Array:
+    """Compute the areas `[n, m]` that boxes `[n, 4]` share with others `[m, 4]`."""
+    low = jnp.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = jnp.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    sides = jnp.maximum(high - low, 0)  # not jnp.prod: a GPU would store a reduction, of 12,000 boxes 600 MB
+    shared: jax.Array = sides[..., 0] * sides[..., 1]
+    return shared
+
+
 def intersection_over_union(boxes: jax.Array, others: jax.Array) -> jax.Array:
     """Compare boxes `[n, 4]` with others `[m, 4]`: the shared area over the joint area, `[n, m]`; 0 where both are 0.
 
     It is symmetric to the last bit: the areas are reductions, so no compiler fuses one of them with the sum of both.
     """
-    low = jnp.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = jnp.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    sides = jnp.maximum(high - low, 0)  # not jnp.prod: a GPU would store a reduction, of 12,000 boxes 600 MB
-    shared = sides[..., 0] * sides[..., 1]
+    shared = shared_areas(boxes, others)
     joint = areas(boxes)[:, None] + areas(others)[None] - shared
     return jnp.where(joint > 0, shared / jnp.where(joint > 0, joint, 1), 0)
 

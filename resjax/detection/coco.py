@@ -1,76 +1,138 @@
 """Images with COCO's annotations: `annotations/instances_SET.json`, and the images in the folder SET."""
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from resjax.detection.annotations import AnnotatedFiles, Drawn, class_number
+from resjax.detection.annotations import AnnotatedFiles, Stated
+from resjax.detection.fields import Entry
+from resjax.detection.stated import StatedImage, check_in_pixels, class_number, collect, counted, otherwise_spelled
 from resjax.system.errors import BadInput, check
 from resjax.system.files import regular
+from resjax.system.serialization import brief
 
-FIELDS = {"images": ("id", "file_name", "height", "width"), "annotations": ("image_id", "category_id", "bbox"),
-          "categories": ("id", "name")}
-Entry = dict[str, Any]
+PARTS = {"images": "image", "annotations": "annotation", "categories": "category"}
+Id = int | str
 
 
 def read_coco(path: Path, sets: Sequence[str], classes: Sequence[str] = ()) -> AnnotatedFiles:
     """Read the annotations of some sets. Without `classes`, all categories of the first count, by their id.
 
-    Raises BadInput, naming file and value, for a missing, broken or empty file, an annotation of no image, a category
-    that is not among `classes`, or a box outside its image. A box without area is left out, and named in
-    `left_out`.
+    Raises BadInput, naming file, entry and field, for a missing, broken or empty file, an id that two entries have or
+    none, an image that is missing or of another size, a category that is not among `classes`, or a box outside its
+    image. What is left out, as a box without area, or could mean more than one thing, is told in `remarks`.
     """
-    known, every, files = tuple(classes), [], []
+    known, images, remarks = tuple(classes), list[StatedImage](), list[str]()
     for name in sets:
         file = path / "annotations" / f"instances_{name}.json"
         content = read_json(file)
-        known = known or tuple(entry["name"] for entry in sorted(content["categories"], key=lambda entry: entry["id"]))
-        for entry, drawn in read_images(file, content, known):
-            every.append(drawn)
-            files.append(path / name / entry["file_name"])
-    left_out = tuple(text for drawn in every for text in drawn.left_out)
-    return AnnotatedFiles(known, tuple(drawn.record() for drawn in every), tuple(files), left_out)
+        categories = read_categories(content["categories"])
+        known = known or tuple(categories.values())
+        pictures = by_id(content["images"])
+        ids = Counter(entry.id("id") for entry in content["images"])
+        remarks.append(counted("image", "entered more than once, alike: it counts once",
+                               [f"{file}, image {i}" for i in ids if ids[i] > 1]))
+        objects, used = read_objects(content["annotations"], pictures, categories, known)
+        empty = [f"{file}, {thing.called}" for things in objects.values() for thing in things
+                 if thing.area == 0 and thing.box[0] != thing.box[2] and thing.box[1] != thing.box[3]]
+        remarks += [otherwise_spelled(used, known),
+                    counted("object", "with an area of 0: COCO's measure takes it for a small one", empty)]
+        images += [stated_image(path, name, entry, objects[i]) for i, entry in pictures.items()]
+    return collect(known, images, remarks)
 
 
 def read_json(file: Path) -> dict[str, list[Entry]]:
-    """Read a file of annotations. Raises BadInput where it is missing, or lacks something."""
+    """Read the entries of a file. Raises BadInput where it is missing, or lacks something."""
     try:
-        content = json.loads(regular(file).read_text())
+        content = json.loads(regular(file).read_bytes(), object_pairs_hook=fields_of)
     except OSError as error:
         raise BadInput(f"{file}: these annotations cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{file}: not a whole JSON file ({error})") from None
-    for part, fields in FIELDS.items():
+    found = {}
+    for part, called in PARTS.items():
         entries = content.get(part) if isinstance(content, dict) else None
-        check(isinstance(entries, list), f"{file}: it has no list {part!r}")
-        for entry in entries or []:
-            missing = [field for field in fields if not isinstance(entry, dict) or field not in entry]
-            check(not missing, f"{file}: an entry of {part!r} has no {missing[:1]}: {entry}")
-    check(bool(content["images"]), f"{file}: the list 'images' is empty")
-    found: dict[str, list[Entry]] = content
+        if not isinstance(entries, list):
+            raise BadInput(f"{file}: it has no list {part!r}")
+        odd = next((i for i, entry in enumerate(entries, 1) if not isinstance(entry, dict)), 0)
+        check(not odd, f"{file}, entry {odd} of {part}: it is no object of fields")
+        found[part] = [Entry(file, f"{called} {entry['id'] if type(entry.get('id')) is int else f'number {i}'}", entry)
+                       for i, entry in enumerate(entries, 1)]
+    check(bool(found["images"]), f"{file}: the list 'images' is empty")
     return found
 
 
-def read_images(file: Path, content: dict[str, list[Entry]], classes: Sequence[str]) -> list[tuple[Entry, Drawn]]:
-    """Gather the objects of every image."""
-    names = {entry["id"]: entry["name"] for entry in content["categories"]}
-    objects = defaultdict(list)
-    for entry in content["annotations"]:
-        objects[entry["image_id"]].append(entry)
-    unknown = objects.keys() - {entry["id"] for entry in content["images"]}
-    check(not unknown, f"{file}: annotations name image {sorted(unknown)[:1]}, which is not among the images")
-    return [(entry, draw(file, entry, objects[entry["id"]], names, classes)) for entry in content["images"]]
+def fields_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Gather the fields of a JSON object; one that is there twice, with two values, is a list of them."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        for key in fields:
+            values = [value for name, value in pairs if name == key]
+            fields[key] = values if any(value != values[0] for value in values) else values[0]
+    return fields
 
 
-def draw(file: Path, image: Entry, objects: list[Entry], names: dict[int, str], classes: Sequence[str]) -> Drawn:
-    """Read the objects of an image; COCO's boxes are x, y, width, height from its upper left corner."""
-    drawn = Drawn(f"{file}, {image['file_name']}", int(image["height"]), int(image["width"]))
-    for entry in objects:
-        box = entry["bbox"]
-        check(isinstance(box, list) and len(box) == 4, f"{drawn.name}: bbox is {box}; it is four numbers")
-        label = class_number(classes, names.get(entry["category_id"], f"number {entry['category_id']}"), drawn.name)
-        x, y, width, height = map(float, box)
-        drawn.add((x, y, x + width, y + height), label, crowd=bool(entry.get("iscrowd", 0)), area=entry.get("area"))
-    return drawn
+def by_id(entries: Sequence[Entry]) -> dict[Id, Entry]:
+    """List entries by their ids. Raises BadInput where two have one, and are not alike."""
+    found: dict[Id, Entry] = {}
+    for entry in entries:
+        same = found.setdefault(entry.id("id"), entry)
+        if same.fields != entry.fields:
+            raise BadInput(f"{entry.file}: the id {entry.id('id')!r} is that of two entries, {brief(same.fields)} and "
+                           f"{brief(entry.fields)}; ids tell them apart")
+    return found
+
+
+def read_categories(entries: Sequence[Entry]) -> dict[Id, str]:
+    """List the names of categories in the order of their ids. Raises BadInput where two have one name."""
+    found = by_id(entries)
+    odd = next((i for i in found if type(i) is not type(next(iter(found)))), None)
+    check(odd is None, f"{entries[0].file if entries else ''}: ids of categories are numbers or texts, not both: "
+                       f"{odd!r} beside {next(iter(found), None)!r}")
+    names = {i: found[i].name("name") for i in sorted(found)}
+    ids: dict[str, Id] = {}
+    for i, name in names.items():
+        check(ids.setdefault(name, i) == i, f"{found[i].file}: the categories {ids[name]!r} and {i!r} have one name, "
+                                            f"{name!r}; their classes cannot be told apart")
+    return names
+
+
+def read_objects(entries: Sequence[Entry], pictures: dict[Id, Entry], categories: dict[Id, str],
+                 classes: Sequence[str]) -> tuple[dict[Id, list[Stated]], set[str]]:
+    """Gather the objects of every image, and the names of their categories."""
+    objects: dict[Id, list[Stated]] = defaultdict(list)
+    labels: dict[Id, int] = {}
+    for entry in entries:
+        image, category = entry.id("image_id"), entry.id("category_id")
+        if image not in pictures:
+            raise BadInput(f"{entry.file}, {entry.called}: image_id is {image!r}, and no image has this id; the first "
+                           f"has {next(iter(pictures))!r}")
+        if category not in labels:
+            name = categories.get(category, f"number {category}")
+            labels[category] = class_number(entry, "category_id", name, classes)
+        objects[image].append(stated(entry, labels[category]))
+    return objects, {categories[category] for category in labels if category in categories}
+
+
+def stated(entry: Entry, label: int) -> Stated:
+    """Read the fields of an object; COCO's boxes are x, y, width, height from the image's upper left corner."""
+    x, y, width, height = box = entry.numbers("bbox", 4)
+    check_in_pixels(box, entry, "bbox")
+    area = None if entry.said("area") is None else entry.number("area")
+    if area is not None and area < 0:
+        raise entry.wrong("area", "at least 0")
+    return Stated(entry.called, (x, y, x + width, y + height), label, crowd=entry.truth("iscrowd"), area=area)
+
+
+def stated_image(path: Path, name: str, entry: Entry, objects: list[Stated]) -> StatedImage:
+    """Read the fields of an image, whose file is named from its set's folder or, in some exports, from the path."""
+    height, width = entry.pixels("height"), entry.pixels("width")
+    told, known = entry.said("file_name"), bool(height and width)
+    if not isinstance(told, str):
+        raise entry.wrong("file_name", "the name of a file")
+    named = entry.text("file_name")
+    places = [root / each for each in dict.fromkeys((named, named.replace("\\", "/"))) for root in (path / name, path)]
+    file = next((place for place in places if place.is_file()), places[0])
+    return StatedImage(f"{entry.file}, {named}", file, height * known, width * known, objects)

@@ -122,12 +122,16 @@ def measure(trained: TrainedDetector, images: AnnotatedImages, batch_size: int =
                           for rule in ("area", "11-point"))
     measured = {"mean_average_precision": mean_average_precision(by_area),
                 "eleven_point": mean_average_precision(by_points),
-                "average_precision": {name: None if np.isnan(value) else float(value)
-                                      for name, value in zip(classes, by_area, strict=True)}}
+                "average_precision": {name: told(value) for name, value in zip(classes, by_area, strict=True)}}
     if trained.detection.data.source.startswith("coco:"):
         of_coco = coco_precision(images.records, found, classes)._asdict()
-        measured |= {f"coco_{key}": None if np.isnan(value) else value for key, value in of_coco.items()}
-    return measured
+        measured |= {f"coco_{key}": value for key, value in of_coco.items()}
+    return {key: told(value) for key, value in measured.items()}
+
+
+def told(value: Any) -> Any:
+    """Write a number of which there is none, as no such object is there, as JSON has it: None."""
+    return None if isinstance(value, float) and np.isnan(value) else value
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,7 @@ class Pictures:
     classes: tuple[str, ...]
     records: tuple[Annotated, ...]
     images: tuple[np.ndarray, ...]
-    left_out: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def pixels(self, index: int) -> np.ndarray:
         """Return a picture."""

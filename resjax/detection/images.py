@@ -116,13 +116,14 @@ def pad(prepared: Sequence[tuple[np.ndarray, Annotated]], padded: Size, ground: 
 def assemble(prepared: Sequence[tuple[np.ndarray, Annotated]], padded: Size, most: int, ground: np.ndarray) -> Batch:
     """Pad images, all of which fit into `padded`, with the colour `ground`, and objects to `most` for each."""
     count = len(prepared)
-    boxes = np.zeros((count, most, 4), np.float32)
-    labels, valid = np.zeros((count, most), np.int32), np.zeros((count, most), bool)
+    boxes, labels = np.zeros((count, most, 4), np.float32), np.zeros((count, most), np.int32)
+    valid, crowd = np.zeros((count, most), bool), np.zeros((count, most), bool)
     for i, (_, record) in enumerate(prepared):
         counts = ~(record.difficult | record.crowd)
-        objects = counts.sum()
+        objects, crowds = counts.sum(), record.crowd.sum()
         boxes[i, :objects], labels[i, :objects], valid[i, :objects] = record.boxes[counts], record.labels[counts], True
-    return Batch(*pad(prepared, padded, ground), Objects(boxes, labels, valid))
+        boxes[i, objects:objects + crowds], crowd[i, objects:objects + crowds] = record.boxes[record.crowd], True
+    return Batch(*pad(prepared, padded, ground), Objects(boxes, labels, valid, crowd))
 
 
 @dataclass(frozen=True)

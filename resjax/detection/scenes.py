@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from resjax.data import load
-from resjax.detection.annotations import Annotated, Drawn
+from resjax.detection.annotations import Annotated, Drawn, Stated
 from resjax.experiment import Data
 
 SIDE = 96  # pixels
@@ -23,7 +23,7 @@ class Scenes:
     classes: tuple[str, ...]
     records: tuple[Annotated, ...]
     images: np.ndarray
-    left_out: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def pixels(self, index: int) -> np.ndarray:
         """Return a scene: uint8 `[height, width, 3]`."""
@@ -59,6 +59,7 @@ def compose(random: np.random.Generator, images: np.ndarray, labels: np.ndarray,
                 taken[box] = True
                 place = scene[top:top + side, left:left + side]
                 place[:] = place * (1 - ink[:, :, None]) + colour * ink[:, :, None]
-                drawn.add((box[1].start, box[0].start, box[1].stop, box[0].stop), int(labels[chosen]) + 1)
+                corners = (box[1].start, box[0].start, box[1].stop, box[0].stop)
+                drawn.add(Stated("", corners, int(labels[chosen]) + 1))
                 break
     return np.clip(scene, 0, 255).astype(np.uint8), drawn.record()

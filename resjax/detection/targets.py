@@ -10,20 +10,25 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from resjax.detection.boxes import encode, inside, intersection_over_union
+from resjax.detection.boxes import areas, encode, inside, intersection_over_union, shared_areas
 from resjax.detection.config import Sampling
 
 PROPOSAL_LOSSES, REGION_LOSSES = ("anchor_class", "anchor_box"), ("region_class", "region_box")
 LOSSES = PROPOSAL_LOSSES + REGION_LOSSES
+IN_CROWD = 0.7  # of a box's area, from which on it lies within a crowd, as in Detectron
 TIE = 1e-6  # anchors that hold an object whole overlap it alike, but for rounding
 
 
 class Objects(NamedTuple):
-    """The objects of an image: boxes `[most, 4]`, classes from 1 on `[most]`, and which places are filled `[most]`."""
+    """The objects of an image: boxes `[most, 4]`, classes from 1 on `[most]`, and which places are filled `[most]`.
+
+    `crowd` `[most]` marks other places, whose boxes hold COCO's crowds: what lies within one is no background.
+    """
 
     boxes: Any  # NumPy's on the host, JAX's on the device
     labels: Any
     valid: Any
+    crowd: Any
 
 
 class AnchorTargets(NamedTuple):
@@ -48,6 +53,12 @@ def overlaps(boxes: jax.Array, objects: Objects) -> jax.Array:
     return jnp.where(objects.valid, intersection_over_union(boxes, objects.boxes), -1)
 
 
+def in_crowd(boxes: jax.Array, objects: Objects) -> jax.Array:
+    """Say which of the boxes `[n, 4]` lie within a crowd: there are objects in it, but nobody knows where."""
+    within = shared_areas(boxes, objects.boxes) >= IN_CROWD * areas(boxes)[:, None]
+    return jnp.any(within & objects.crowd, 1)
+
+
 def target_boxes(objects: Objects, chosen: jax.Array, fallback: jax.Array) -> jax.Array:
     """Return the boxes of the chosen objects `[n]`, or `fallback` `[n, 4]` where none is there."""
     return jnp.where(objects.valid[chosen][:, None], objects.boxes[chosen], fallback)
@@ -65,7 +76,8 @@ def anchor_targets(key: jax.Array, anchors: jax.Array, objects: Objects, size: j
     """Assign anchors `[n, 4]` to the objects of an image of `size` (height, width), and draw those that count.
 
     Positive: overlap of at least `anchor_positive` with an object, or the largest that any anchor has with it.
-    Negative: below `anchor_negative` with all. Anchors that cross the border do not count (Ren et al. 2015, 3.1).
+    Negative: below `anchor_negative` with all, and not within a crowd. Anchors that cross the border do not count (Ren
+    et al. 2015, 3.1).
     """
     usable = inside(anchors, size)
     found = jnp.where(usable[:, None], overlaps(anchors, objects), -1)
@@ -73,7 +85,7 @@ def anchor_targets(key: jax.Array, anchors: jax.Array, objects: Objects, size: j
     most = found.max(0)
     closest = jnp.any((found >= most - TIE) & (most > 0), 1)
     positive = usable & (closest | (best >= rules.anchor_positive))
-    negative = usable & ~positive & (best < rules.anchor_negative)
+    negative = usable & ~positive & (best < rules.anchor_negative) & ~in_crowd(anchors, objects)
     positive_key, negative_key = jax.random.split(key)
     chosen = draw(positive_key, positive, rules.anchors // 2)
     others = draw(negative_key, negative, rules.anchors - chosen.sum())
@@ -86,7 +98,7 @@ def region_targets(key: jax.Array, proposals: jax.Array, valid: jax.Array, objec
     """Draw `rois` regions from the proposals `[n, 4]` and the objects themselves, and say what each shows.
 
     At most a quarter shows an object, by an overlap of at least `foreground`; the others are background, with an
-    overlap within `background` [low, high).
+    overlap within `background` [low, high), outside of crowds.
     """
     boxes = jnp.concatenate([proposals, objects.boxes])
     usable = jnp.concatenate([valid, objects.valid])
@@ -94,7 +106,7 @@ def region_targets(key: jax.Array, proposals: jax.Array, valid: jax.Array, objec
     best, nearest = found.max(1), found.argmax(1)
     low, high = rules.background
     positive = usable & (best >= rules.foreground)
-    negative = usable & ~positive & (best < high) & (jnp.maximum(best, 0) >= low)
+    negative = usable & ~positive & (best < high) & (jnp.maximum(best, 0) >= low) & ~in_crowd(boxes, objects)
     positive_key, negative_key = jax.random.split(key)
     chosen = draw(positive_key, positive, rules.rois // 4)
     others = draw(negative_key, negative, rules.rois - chosen.sum())

@@ -3,84 +3,164 @@
 A folder of sets such as VOC2007 may lie in the path; then a set is FOLDER/SET, and several can be named (07+12).
 """
 
+import json
+import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from resjax.detection.annotations import AnnotatedFiles, Drawn, class_number
+from resjax.data.decode import EXTENSIONS
+from resjax.detection.annotations import AnnotatedFiles, Stated
+from resjax.detection.fields import CONTROL, Entry
+from resjax.detection.stated import StatedImage, check_in_pixels, class_number, collect, otherwise_spelled
 from resjax.system.errors import BadInput, check
 from resjax.system.files import regular
 
 VOC_CLASSES = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
                "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor")
+SIDES = tuple(f"bndbox/{side}" for side in ("xmin", "ymin", "xmax", "ymax"))
+DECLARED = re.compile(r"""<\?xml[^>]*?\sencoding\s*=\s*["']([\w.:-]+)["']""", re.ASCII)
+
+
+class Note(NamedTuple):
+    """An annotation: where its set lies, what a list calls it, and its entries: of the image, and of each object."""
+
+    base: Path
+    name: str
+    image: Entry
+    objects: list[Entry]
 
 
 def read_voc(path: Path, sets: Sequence[str], classes: Sequence[str] = ()) -> AnnotatedFiles:
     """Read the annotations of some sets. Without `classes`, all those that are annotated count, by the alphabet.
 
-    Raises BadInput, naming file and value, for a missing or empty list, a missing or broken annotation, a class that is
-    not among `classes`, or a box outside its image. A box without area is left out, and named in `left_out`.
+    Raises BadInput, naming file, entry and field, for a missing or empty list, a missing or broken annotation, an image
+    that is missing or of another size, a class that is not among `classes`, or a box outside its image. What is left
+    out, as a box without area, or could mean more than one thing, is told in `remarks`.
     """
-    listed = [(path / name).parent / image for name in sets for image in read_list(path, name)]
-    annotations = [read_xml(place.parent / "Annotations" / f"{place.name}.xml") for place in listed]
-    names = {text(thing, "name", str(file)) for file, root in annotations for thing in root.iter("object")}
+    notes = [read_note(base, name) for each in sets for base, name in read_list(path, each)]
+    names = {thing.name("name") for note in notes for thing in note.objects}
     known = tuple(classes) or (VOC_CLASSES if names <= set(VOC_CLASSES) else tuple(sorted(names)))
-    drawn = [read_annotation(file, root, known) for file, root in annotations]
-    files = tuple(place.parent / "JPEGImages" / f"{place.name}.jpg" for place in listed)
-    left_out = tuple(text for image in drawn for text in image.left_out)
-    return AnnotatedFiles(known, tuple(image.record() for image in drawn), files, left_out)
+    return collect(known, [stated_image(note, known) for note in notes], [otherwise_spelled(names, known)])
 
 
-def read_list(path: Path, name: str) -> list[str]:
-    """Read the names of a set's images. Raises BadInput where there is no such list, or nothing in it."""
-    file = (path / name).parent / "ImageSets" / "Main" / f"{Path(name).name}.txt"
+def read_list(path: Path, name: str) -> Iterator[tuple[Path, str]]:
+    """Read a list: where its set lies, and each image's name. Raises BadInput where there is none, or nothing in it.
+
+    A line is a name, or a name and what a list of one class says of it; a name may hold spaces, or end as a file does.
+    """
+    base = (path / name).parent
+    file = base / "ImageSets" / "Main" / f"{Path(name).name}.txt"
     try:
-        images = [line.split()[0] for line in regular(file).read_text(errors="replace").splitlines() if line.strip()]
+        content = regular(file).read_bytes()
     except OSError as error:
-        raise BadInput(f"{file}: this list of images cannot be read ({error.strerror}); a set is named FOLDER/SET, or "
-                       "SET where ImageSets lies in the path itself") from None
-    check(bool(images), f"{file}: this list names no images")
-    odd = next((image for image in images if not image.isprintable()), None)
-    check(odd is None, f"{file}: {odd!r} is no name of an image")
-    return images
+        raise BadInput(f"{file}: this list of images cannot be read ({error.strerror}); {sets_of(path)}") from None
+    lines = [line.strip() for line in content.decode(json.detect_encoding(content), "replace").splitlines()]
+    check(any(lines), f"{file}: this list names no images")
+    for line in filter(None, lines):
+        check(not CONTROL.search(line), f"{file}: {line!r} is no name of an image")
+        words = [line, line.split()[0]]
+        names = [*words, *(word[:-len(Path(word).suffix)] for word in words if word.lower().endswith(EXTENSIONS))]
+        yield base, next((each for each in names if annotation_of(base, each).exists()), words[1])
 
 
-def read_xml(file: Path) -> tuple[Path, ElementTree.Element]:
-    """Parse an annotation. Raises BadInput where it is missing or no XML."""
+def sets_of(path: Path) -> str:
+    """Say which sets there are in a folder, or what such a folder holds."""
+    found = sorted(file.relative_to(path) for base in ("", "*/") for file in path.glob(f"{base}ImageSets/Main/*.txt"))
+    names = ", ".join(str(file.parents[2] / file.stem) for file in found[:8])
+    return (f"there are the sets {names}; --data.train and --data.test name them" if names else
+            "VOC's layout is JPEGImages, Annotations and ImageSets/Main in one folder, or in several such as VOC2007"
+            + "; these are COCO's annotations, which coco:PATH reads" * (path / "annotations").is_dir())
+
+
+def annotation_of(base: Path, name: str) -> Path:
+    """Return the file of an image's annotation."""
+    return base / "Annotations" / f"{name}.xml"
+
+
+def read_note(base: Path, name: str) -> Note:
+    """Read an annotation. Raises BadInput where it is missing or no XML."""
+    file = annotation_of(base, name)
     try:
-        return file, ElementTree.parse(file).getroot()
+        root = ElementTree.fromstring(decoded(file))
     except OSError as error:
         raise BadInput(f"{file}: this annotation cannot be read ({error.strerror}), and a list names it") from None
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, ValueError) as error:
         raise BadInput(f"{file}: not a whole annotation ({error})") from None
+    objects = [Entry(file, f"object {i}", dict(fields_of(thing))) for i, thing in enumerate(root.iter("object"), 1)]
+    return Note(base, name, Entry(file, "its head", dict(fields_of(root))), objects)
 
 
-def read_annotation(file: Path, root: ElementTree.Element, classes: Sequence[str]) -> Drawn:
-    """Read the objects of one annotation."""
-    name = str(file)
-    drawn = Drawn(name, int(value(root, "size/height", name)), int(value(root, "size/width", name)))
-    check(drawn.height > 0 and drawn.width > 0, f"{name}: size is {drawn.width}x{drawn.height}; it must be above 0")
-    for thing in root.iter("object"):
-        x1, y1, x2, y2 = (value(thing, f"bndbox/{side}", name) for side in ("xmin", "ymin", "xmax", "ymax"))
-        point = x1 >= x2 or y1 >= y2  # one pixel wide, or turned around: nothing that anyone drew
-        box = (x1, y1, x2, y2) if point else (x1 - 1, y1 - 1, x2, y2)
-        difficult = thing.findtext("difficult", "0").strip() == "1"
-        label = class_number(classes, text(thing, "name", name), name)
-        drawn.add(box, label, difficult=difficult)
-    return drawn
-
-
-def text(element: ElementTree.Element, tag: str, name: str) -> str:
-    """Return what stands in a tag. Raises BadInput where it is missing."""
-    found = element.findtext(tag)
-    if found is None or not found.strip():
-        raise BadInput(f"{name}: <{element.tag}> has no <{tag}>")
-    return found.strip()
-
-
-def value(element: ElementTree.Element, tag: str, name: str) -> float:
-    """Return the number in a tag. Raises BadInput where there is none."""
+def decoded(file: Path) -> str:
+    """Read XML in the encoding that it declares, or that its first bytes show. ValueError where it is not in it."""
+    content = file.read_bytes()
+    if content.startswith("<?xml".encode("cp037")):
+        encoding, start = "cp037", content[:200].decode("cp037")
+    else:
+        encoding = json.detect_encoding(content)  # by its byte order mark, or by where its first zeros are
+        start = content[:200].decode(encoding, "replace")
+    declared = DECLARED.match(start)
+    if declared and encoding in ("utf-8", "cp037"):
+        encoding = declared[1]
     try:
-        return float(text(element, tag, name))
-    except ValueError as error:
-        raise BadInput(f"{name}: <{tag}> is no number ({error})") from None
+        return content.decode(encoding)
+    except LookupError as error:
+        raise ValueError(error) from None
+
+
+def fields_of(element: ElementTree.Element, path: str = "") -> dict[str, Any]:
+    """List the texts of what lies within an element, by the paths of their tags, objects left out."""
+    found: dict[str, Any] = {}
+    for part in element:
+        if part.tag != "object":
+            texts = {path + part.tag: (part.text or "").strip(), **fields_of(part, f"{path}{part.tag}/")}
+            found |= {tag: text if found.get(tag, text) == text else [found[tag], text] for tag, text in texts.items()}
+    return found
+
+
+def stated_image(note: Note, classes: Sequence[str]) -> StatedImage:
+    """Read the fields of an annotation."""
+    height, width = (note.image.pixels(f"size/{side}") for side in ("height", "width"))
+    known = bool(height and width)
+    return StatedImage(str(note.image.file), picture_of(note), height * known, width * known,
+                       [stated(thing, classes) for thing in note.objects])
+
+
+def stated(thing: Entry, classes: Sequence[str]) -> Stated:
+    """Read the fields of an object. VOC counts pixels from 1 on, and the last one belongs to the box."""
+    label = class_number(thing, "name", thing.name("name"), classes)
+    x1, y1, x2, y2 = (thing.number(side) for side in SIDES)
+    check_in_pixels((x1, y1, x2, y2), thing, "bndbox")
+    low = (float(x1 != x2), float(y1 != y2))  # one pixel wide or high: nothing that anyone drew
+    box = (x1 - low[0] * (x1 < x2), y1 - low[1] * (y1 < y2), x2 - low[0] * (x2 < x1), y2 - low[1] * (y2 < y1))
+    return Stated(thing.called, box, label, difficult=thing.truth("difficult"))
+
+
+def picture_of(note: Note) -> Path:
+    """Find the file of an image: as its list calls it, whatever its format, or as its annotation does."""
+    usual = note.base / "JPEGImages" / f"{note.name}.jpg"
+    if usual.exists():
+        return usual
+    told = note.image.said("filename")
+    told = Path(told.replace("\\", "/")).name if isinstance(told, str) and not CONTROL.search(told) else ""
+    names = listed(usual.parent)
+    same = names.get(usual.stem, ())
+    chosen = told if told in same or not same else same[0]
+    check(len(same) <= 1 or chosen == told, f"{note.image.file}, filename: {told or 'nothing'!r} says not which of "
+                                            f"{', '.join(same)} is meant")
+    if not chosen or chosen not in names.get(Path(chosen).stem, ()):
+        raise BadInput(f"{usual}: this image cannot be read (No such file or directory)"
+                       + f", nor is {told!r} there, which {note.image.file} names" * bool(told and told != usual.name))
+    return usual.with_name(chosen)
+
+
+@cache
+def listed(folder: Path) -> dict[str, tuple[str, ...]]:
+    """List a folder's image files by their names without ending."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name in sorted(file.name for file in folder.iterdir()) if folder.is_dir() else ():
+        if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
+            found[Path(name).stem] = (*found.get(Path(name).stem, ()), name)
+    return found

@@ -1,5 +1,6 @@
 """Exact error rates of networks, alone or together, by any protocol: every image counts once."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import jax
 import numpy as np
 
 from resjax.data import Images, find_images, find_split, load, load_split
+from resjax.data.classes import alone, composed, folded, place_of
 from resjax.evaluation.probabilities import log_probabilities, log_probabilities_of_views
 from resjax.evaluation.views import views_of
 from resjax.experiment import Data, Photographs
@@ -130,32 +132,27 @@ def class_places(network: Network, classes: tuple[str, ...], source: str) -> np.
         check(len(classes) == network.outputs, f"{source} has {len(classes)} classes, {network.name} was trained "
                                                      f"on {network.outputs}, which nobody has named")
         return np.arange(len(classes))
-    known = names_of(network.classes)
-    unknown = [name for name in classes if spelled(name) not in known]
+    words = aliases(network.classes)
+    found = [words.get(folded(name)) if (place := place_of(name, network.classes)) is None else place
+             for name in classes]
+    times = Counter(found)
+    unknown = [name for name, place in zip(classes, found, strict=True) if place is None
+               or (times[place] > 1 and composed(name) != composed(network.classes[place]))]
     if unknown:
         odd = sorted({*unknown, *(set(network.classes) - set(classes) if len(network.classes) < 20 else ())})[:5]
         raise BadInput(f"{source} has {len(classes)} classes, {network.name} was trained on {network.outputs}"
                        f"; only one has: {', '.join(odd)}")
-    places = np.array([known[spelled(name)] for name in classes])
+    places = np.array(found)
     if not np.array_equal(places, np.arange(network.outputs)):
         tell(f"{source}: its {len(classes)} classes are found by name among the {network.outputs} of "
              f"{network.name}; the likeliest of these {len(classes)} counts")
     return places
 
 
-def names_of(classes: tuple[str, ...]) -> dict[str, int]:
-    """Map every name that stands for one class alone to its place; a class's own name always does."""
-    words: dict[str, set[int]] = {}
-    for place, name in enumerate(classes):
-        for word in imagenet_classes().get(name, "").split(", "):
-            words.setdefault(spelled(word), set()).add(place)
-    alone = {word: places.pop() for word, places in words.items() if len(places) == 1}
-    return alone | {spelled(name): place for place, name in enumerate(classes)}
-
-
-def spelled(name: str) -> str:
-    """Write a class's name in one way, whatever its case, and with spaces for underscores."""
-    return name.casefold().replace("_", " ").strip()
+def aliases(classes: tuple[str, ...]) -> dict[str, int]:
+    """Map ImageNet's names for the classes of a network, folded, to the place of the only one that each stands for."""
+    return alone((folded(word), place) for place, name in enumerate(classes)
+                 for word in imagenet_classes().get(name, "").split(", ") if word)
 
 
 def classify(file: Path, network: Network, most: int = 5) -> list[tuple[int, float]]:

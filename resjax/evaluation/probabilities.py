@@ -73,19 +73,27 @@ def log_probabilities_of_views(classifier: Classifier, files: ImageFiles, views:
     model, variables, preprocessing = classifier
     height, width, _ = preprocessing.image_shape
     shapes = read_dimensions(files, workers).tolist() if any(view.size is None for view in views) else []
-    total = np.full((len(files.labels), model.classes), -np.inf, np.float32)
+    total = np.full((len(files.labels), outputs_of(classifier)), -np.inf, np.float32)
     for view in views:
         sizes = [view.size] * len(total) if view.size else [whole(tall, wide, view.side) for tall, wide in shapes]
         plan = plan_batches(sizes, batch_size * height * width // view.number, sharding.mesh.size)
         share = [batch._replace(images=np.split(batch.images, jax.process_count())[jax.process_index()])
                  for batch in plan]
-        with planned_batches(share, partial(render, files, preprocessing.without_mean(), view), workers) as rendered:
+        make = partial(render, files, preprocessing.without_mean(), view)
+        size = max((3 * view.number * len(batch.images) * batch.height * batch.width for batch in share), default=0)
+        with planned_batches(share, make, workers, size) as rendered:
             for batch, part in zip(shown(plan, f"shorter side {view.side}", len(plan)), rendered, strict=True):
                 pixels = jax.make_array_from_process_local_data(sharding, part)
                 seen = np.asarray(look(model, sharding, variables, preprocessing, pixels))
                 real = batch.images >= 0
                 total[batch.images[real]] = np.logaddexp(total[batch.images[real]], seen[real] - np.log(len(views)))
     return total
+
+
+def outputs_of(classifier: Classifier) -> int:
+    """Count the outputs of any network."""
+    image = np.zeros((1, *classifier.preprocessing.image_shape), np.float32)
+    return int(jax.eval_shape(classifier.model.apply, classifier.variables, image).shape[-1])
 
 
 def read_dimensions(files: ImageFiles, workers: int | None) -> np.ndarray:

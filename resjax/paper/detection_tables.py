@@ -135,9 +135,10 @@ def markdown(table: Table, results: Sequence[list[dict[str, Any]]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def summary(values: Sequence[float]) -> str:
+def summary(values: Sequence[float | None]) -> str:
     """Write a mean, with the deviation of several values; a dash for none."""
-    if not values:
+    numbers = [value for value in values if value is not None]
+    if not numbers:
         return "-"
-    mean = f"{statistics.mean(values):.1f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.1f}"
+    mean = f"{statistics.mean(numbers):.1f}"
+    return mean if len(numbers) == 1 else f"{mean} ± {statistics.stdev(numbers):.1f}"

@@ -90,7 +90,8 @@ def described(count: int, size: Size) -> Any:
     def array(kind: Any, *shape: int) -> Any:
         return jax.ShapeDtypeStruct((count, *shape), kind)
 
-    objects = Objects(array(jnp.float32, MOST, 4), array(jnp.int32, MOST), array(jnp.bool_, MOST))
+    flags = array(jnp.bool_, MOST)
+    objects = Objects(array(jnp.float32, MOST, 4), array(jnp.int32, MOST), flags, flags)
     return Batch(array(jnp.uint8, *size, 3), array(jnp.float32, 2), objects)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 from jax.sharding import NamedSharding
@@ -21,11 +22,11 @@ from resjax.system.progress import advance
 from resjax.training import loop
 from resjax.training.images import TrainingImages, open_images
 from resjax.training.log import Line, Log, RunningMetrics
-from resjax.training.own import NOTHING, Callback, Own, network_of, prepared
+from resjax.training.own import NOTHING, Callback, Own, network_of, numbers, prepared
 from resjax.training.packing import Form, form_for, one_by_one
 from resjax.training.restore import initialize_from, load_weights_for, needs_weights
 from resjax.training.run_directory import check_images, write_run
-from resjax.training.step import TrainState, add_batch_statistics, draw, initial_state
+from resjax.training.step import TrainState, add_batch_statistics, draw, initial_state, named_leaves
 
 
 class Result(dict[str, Any]):
@@ -126,18 +127,37 @@ class Classification:
         """Put averages over the next `precise_batch_norm_steps` batches in place of the moving ones (section 3.4)."""
         experiment = self.experiment
         count = 0 if experiment.architecture.frozen_batch_norm else experiment.precise_batch_norm_steps
-        if not count or not state.batch_stats or not hasattr(self.model, "norm_momentum"):
+        if not count or not state.batch_stats:
             return state
         sums, step = jax.tree.map(jnp.zeros_like, state.batch_stats), experiment.steps
+        reached = jax.tree.map(lambda _: True, sums)
         with self.inputs(state, range(step, step + count)) as calls, self.log.doing("averaging", count):
             for several, inputs in calls:
-                here = state.replace(step=jnp.int32(step))
+                here, first = state.replace(step=jnp.int32(step)), step == experiment.steps
+                if first and self.own.model is not None:
+                    reached = self.own_statistics(several, here, inputs)
                 sums = add_batch_statistics(self.model, self.images.batch, several, here, sums, inputs)
                 step += several
                 advance(step - experiment.steps)
                 heed()
-        averaged: TrainState = state.replace(batch_stats=jax.tree.map(lambda total: total / count, sums))
+        averaged: TrainState = state.replace(batch_stats=jax.tree.map(
+            lambda own, total, moving: total / count if own else moving, reached, sums, state.batch_stats))
         return averaged
+
+    def own_statistics(self, count: int, state: TrainState, inputs: Any) -> Any:
+        """Say which batch statistics come from the batches alone; the log names those that do not: they stay averages.
+
+        Those of a batch norm that is neither Flax's nor ours depend on what they were before.
+        """
+        moved = state.replace(batch_stats=jax.tree.map(lambda x: x + 1, state.batch_stats))
+        one, other = (named_leaves(add_batch_statistics(  # which reuses the memory of the zeros
+            self.model, self.images.batch, count, each, jax.tree.map(jnp.zeros_like, state.batch_stats), inputs))
+            for each in (state, moved))
+        same = [np.array_equal(mine, theirs) for (_, mine), (_, theirs) in zip(one, other, strict=True)]
+        left = [name for (name, _), own in zip(one, same, strict=True) if not own]
+        self.log.tell(f"{len(left)} of {len(one)} batch statistics stay moving averages, such as {left[0]}: precise "
+                      "batch norm knows Flax's BatchNorm and resjax's" if left else "")
+        return jax.tree.unflatten(jax.tree.structure(state.batch_stats), same)
 
     def measure(self, state: TrainState, last: bool) -> list[Line]:
         """Measure the errors on the splits that hold images; on the test between steps where the experiment says so."""
@@ -160,7 +180,7 @@ class Classification:
 
         def called(line: Line, state: TrainState) -> Line | None:
             network = network_of(self.experiment, self.images.classes, self.model, jax.tree.map(jnp.copy, state))
-            return {key: float(value) for key, value in (callback(line, network) or {}).items()} or None
+            return numbers(callback(line, network)) or None
 
         return called
 
@@ -174,6 +194,7 @@ def open_classification(experiment: Experiment, devices: Sequence[jax.Device], l
     """Open the images of an experiment, and load the weights that it starts from. Raises BadInput for what is wrong."""
     weights = load_weights_for(experiment) if needs_weights(experiment, log.run_directory) else None
     images = open_images(experiment, devices, log, own.data)
+    own.check_outputs(experiment, images.mean.shape, len(images.classes))
     identity = images.identity()  # once, as that asks for the size of every file
     check_images(log.run_directory, experiment, identity)
     return Classification(experiment, own, images, identity, own.model_for(experiment, len(images.classes)),

@@ -140,6 +140,8 @@ class Log:
                         f"{line['images_per_second']:.0f} images/s")
             case "compile":
                 return step, f"compiled in {line['seconds']:.1f} s"
+            case "detection" if line["mean_average_precision"] is None:
+                return step, "no mAP, as no test image has an object that counts"
             case "detection":
                 return (step, f"mAP {line['mean_average_precision']:.2f} % at 0.5",
                         f"(11 points: {line['eleven_point']:.2f} %)",
@@ -182,7 +184,9 @@ def is_line(line: Any) -> bool:
     """Say whether something has all the numbers of a line of the log."""
     if not isinstance(line, dict) or line.get("kind") not in NUMBERS:
         return False
-    return all(type(line.get(key)) in (int, float) for key in ("step", *NUMBERS[line["kind"]]))
+    missing = {type(None)} if line["kind"] == "detection" else set()  # where no test image has an object
+    return type(line.get("step")) is int and all(
+        key in line and type(line[key]) in {int, float, *missing} for key in NUMBERS[line["kind"]])
 
 
 def rewind_metrics(log: Log, step: int) -> None:

@@ -11,7 +11,7 @@ from orbax.checkpoint import CheckpointManager
 
 from resjax.data import leave_import
 from resjax.system.distributed import broadcast_from_first, is_first, largest, wait_for_all
-from resjax.system.errors import Diverged, Interrupted, check
+from resjax.system.errors import BadInput, Diverged, Interrupted, check
 from resjax.system.files import write_json
 from resjax.system.interrupt import requested, requests, stop_requests
 from resjax.system.platform import keep_compiled_programs
@@ -60,7 +60,11 @@ def train(experiment: Recipe, run_directory: Path, open_task: Callable[[Sequence
                     keep(run, state, metrics, averaged=True)
             with log.doing("saving"):
                 finish_saves(manager)
-            result = finish(run, state, metrics) | environment(devices)
+            try:
+                result = finish(run, state, metrics) | environment(devices)
+            except BadInput as error:
+                raise BadInput(f"{error}. All {experiment.steps} steps are made and saved in {run_directory}: the same "
+                               "command measures again") from None
             if is_first():
                 write_json(run_directory / "result.json", result)
             wait_for_all("result")
@@ -110,7 +114,8 @@ def make_steps(run: Run, packed: TrainState, metrics: RunningMetrics) -> tuple[T
                 if step < experiment.steps:
                     with watch.stopped():
                         pause(run, run.task.unpack(packed), metrics, stop)
-    metrics = metrics if pending is None else add_metrics(run, step, metrics, pending, watch, packed)
+        if pending is not None:  # while it still is the training whose progress is shown
+            metrics = add_metrics(run, step, metrics, pending, watch, packed)
     return run.task.unpack(packed), metrics
 
 

@@ -1,27 +1,31 @@
 """What of a run is one's own, given in Python instead of by its experiment: network, images, optimizer, a callback."""
 
 import ast
+import inspect
 import re
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import linen as nn
+from jax.tree_util import keystr, tree_flatten_with_path
 
 from resjax.data import Dataset, of_run, with_validation
-from resjax.experiment import Experiment, Photographs
+from resjax.experiment import Data, Experiment, Photographs
 from resjax.models import VGG, ResidualMLP, ResNet
 from resjax.network import Network
 from resjax.system.errors import BadInput, check
-from resjax.system.serialization import check_ghosts, check_value, shortly
+from resjax.system.serialization import brief, check_ghosts, check_value, shortly
 from resjax.training.log import Line
 from resjax.training.optimizer import sgd
 from resjax.training.run_directory import check_images, read_given
-from resjax.training.step import TrainState
+from resjax.training.step import TrainState, initial_state
 
 Callback = Callable[[Line, Network], Mapping[str, float] | None]
 REBUILT = {kind.__name__: kind for kind in (ResNet, ResidualMLP, VGG)}  # their fields are all that there is to know
@@ -44,6 +48,22 @@ class Own:
             check_ghosts(experiment.batch_size, group, "ghost-batch-size")
         return self.model
 
+    def check_outputs(self, experiment: Experiment, image: tuple[int, ...], classes: int) -> None:
+        """Raise BadInput where a network of one's own has fewer outputs than there are classes, or cannot be saved."""
+        if self.model is None:
+            return
+        model, images = self.model, jax.ShapeDtypeStruct((experiment.batch_size, *image), jnp.float32)
+        state = jax.eval_shape(partial(initial_state, model, self.optimizer_for(experiment)), jnp.zeros(image), 0)
+        logits, _ = jax.eval_shape(partial(model.apply, train=True, mutable=["batch_stats"]), state.variables, images,
+                                   rngs={"dropout": jax.random.key(0)})
+        shape = getattr(logits, "shape", type(logits).__name__)
+        check(isinstance(shape, tuple) and len(shape) == 2 and shape[0] == images.shape[0] and shape[1] >= classes,
+              f"model gives {shape} of images {images.shape}; it gives logits [{images.shape[0]}, {classes}], as there "
+              f"are {classes} classes")
+        paths = [keystr(path, simple=True, separator=".") for path, _ in tree_flatten_with_path(state.variables)[0]]
+        twice = next((path for path in paths if paths.count(path) > 1), None)
+        check(twice is None, f"model: two of its arrays would be saved as {twice!r}: call one by a name without dots")
+
     def optimizer_for(self, experiment: Experiment) -> optax.GradientTransformationExtraArgs:
         """Return the optimizer."""
         return sgd(experiment.optimizer) if self.optimizer is None else optax.with_extra_args_support(self.optimizer)
@@ -61,15 +81,59 @@ class Own:
 NOTHING = Own()
 
 
+def check_kinds(own: Own) -> None:
+    """Raise BadInput, in a line, where something else is given than a network, an optimizer, images or a function."""
+    model, optimizer, data, callback = own.model, own.optimizer, own.data, own.callback
+    check(model is None or isinstance(model, nn.Module),
+          f"model is {brief(model)}; it is a network of Flax Linen (flax.linen.Module), such as "
+          "resjax.cifar_resnet(20)" + ", an instance and not its class" * isinstance(model, type))
+    if model is not None:
+        arguments = inspect.signature(type(model).__call__).parameters.values()
+        check(any(a.name == "train" or a.kind is a.VAR_KEYWORD for a in arguments),
+              f"model: {type(model).__name__}.__call__ takes no train; it is called as model(images, train=True) in "
+              "training, and without in testing")
+        if type(model) in REBUILT.values():
+            hints = typing.get_type_hints(type(model))
+            for name in type(model).__annotations__.keys() - {"parent", "name"}:
+                check_value(f"model.{name}", getattr(model, name), hints[name])
+    check(optimizer is None or all(callable(getattr(optimizer, part, None)) for part in ("init", "update")),
+          f"optimizer is {brief(optimizer)}; it is one of optax, such as optax.sgd(0.1)")
+    check(data is None or isinstance(data, Dataset),
+          f"data is {brief(type(data))}; it is resjax.dataset((pixels, labels), (test pixels, test labels))")
+    check(callback is None or callable(callback),
+          f"callback is {brief(callback)}; it is a function of a line of the log and a network")
+
+
+def numbers(told: Any) -> dict[str, float]:
+    """Return the numbers that a callback tells. Raises BadInput where it returns anything else, but for nothing."""
+    try:
+        return {str(key): float(value) for key, value in (told or {}).items()}
+    except (AttributeError, TypeError, ValueError):
+        raise BadInput(f"callback returned {brief(told)}; it returns numbers by their names, or nothing") from None
+
+
+def check_arrays(values: Data, data: Dataset) -> None:
+    """Raise BadInput where arrays of one's own are of another size than the experiment says, or of other channels."""
+    height, width, channels = data.train.pixels.shape[1:]
+    check(values.size is None or (height, width) == (values.size, values.size),
+          f"data.size is {values.size}, and the arrays that are given are {height}x{width}: they are not resized; "
+          "leave it out, or resize them")
+    check(len(values.std) in (0, channels), f"data.std has {len(values.std)} values, and the arrays that are given "
+                                            f"have {channels} channels")
+
+
 def prepared(experiment: Experiment, run_directory: Path, own: Own) -> tuple[Experiment, Own]:
     """Say in a run's values that its images are given, and hold some of them out for validation if it is to.
 
     Raises BadInput where the folder holds the run of another network, of other images or of an optimizer, and names
     what is to be given again.
     """
+    check(isinstance(experiment, Experiment), f"experiment is {brief(experiment)}; it is a resjax.Experiment")
+    check_kinds(own)
     if (data := own.data) is not None:
         if isinstance(experiment.data, Photographs):
             raise BadInput("data is given in Python: write its values as data=resjax.Data(...), not Photographs")
+        check_arrays(experiment.data, data)
         values = replace(experiment.data, source="arrays")
         experiment, data = replace(experiment, data=values), with_validation(values, data)
         check_images(run_directory, experiment, data.identity())

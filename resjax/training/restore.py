@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from resjax.data.classes import composed
 from resjax.experiment import Experiment
 from resjax.models.variants import StrideIn
 from resjax.network import Network
@@ -109,7 +110,8 @@ def initialize_from(network: Network, first: TrainState, classes: tuple[str, ...
     colours, wanted = network.preprocessing.image_shape[-1], first.mean.shape[-1]
     check(colours == wanted, f"initialize-from: {network.name} is for images of {colours} channels, and these have "
                              f"{wanted}")
-    same = network.classes == classes or (not network.classes and network.outputs == len(classes))
+    known, wanted_names = ([*map(composed, names)] for names in (network.classes, classes))
+    same = known == wanted_names or (not known and network.outputs == len(classes))
     params = dict(network.variables["params"]) | ({} if same else {"fc": first.params["fc"]})
     mean = np.asarray(jax.image.resize(network.mean, first.mean.shape, "linear"))
     log.tell(f"starts from {network.name}{'' if same else '; the last layer is drawn anew'}")

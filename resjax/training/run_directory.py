@@ -1,5 +1,6 @@
 """The folder of a run: claimed by one live process, true to one experiment."""
 
+import errno
 import fcntl
 import os
 import sys
@@ -17,12 +18,14 @@ from resjax.system.distributed import is_first, told_by_first
 from resjax.system.errors import BadInput, check
 from resjax.system.files import read_json, write_json
 from resjax.system.serialization import check_value, convert, from_json, to_json
+from resjax.system.terminal import tell
 from resjax.system.version import __version__
 
 RESULT = {"name": str, "seed": int, "steps": int, "parameters": int, "test_top1_error": float, "test_top5_error": float,
-          "mean_average_precision": float, "eleven_point": float, "train_seconds": float, "images_per_second": float,
-          "state_digest": str}
+          "mean_average_precision": float | None, "eleven_point": float | None,  # None: no test image has an object
+          "train_seconds": float, "images_per_second": float, "state_digest": str}
 ABOUT_IMAGES: dict[str, Any] = {"classes": tuple[str, ...], "image": tuple[int, int, int]}
+WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
 KINDS = ("experiment", "detection")  # of runs: each is described in KIND.json, by the value of a class of that name
 Value = TypeVar("Value")
 
@@ -70,7 +73,7 @@ def locked(run_directory: Path) -> Iterator[None]:
     try:
         run_directory.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(run_directory / ".lock", os.O_RDWR | os.O_CREAT)
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(descriptor, run_directory)
         os.ftruncate(descriptor, 0)
         os.write(descriptor, str(os.getpid()).encode())
     except OSError as error:
@@ -85,6 +88,17 @@ def locked(run_directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def lock(descriptor: int, run_directory: Path) -> None:
+    """Lock the file of a folder; where the file system knows no locks, as some of clusters, say so and go on."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in WITHOUT_LOCKS:
+            raise
+        tell(f"{run_directory}: its file system knows no locks ({error.strerror}): nothing keeps a second process from "
+             "training there")
 
 
 def check_same_run(run_directory: Path, experiment: Recipe) -> None:

@@ -17,6 +17,7 @@ from flax import struct
 from jax import lax
 
 from resjax.data import Batch
+from resjax.models.batch_norm import BatchNorm
 from resjax.models.stacking import stack
 from resjax.training.optimizer import learning_rate
 
@@ -130,18 +131,31 @@ def train_steps(model: nn.Module, optimizer: optax.GradientTransformationExtraAr
 @partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=4)
 def add_batch_statistics(model: nn.Module, make_batch: MakeBatch, count: int, state: TrainState, sums: Any,
                          inputs: Any) -> Any:
-    """Add to `sums` the own statistics of the `count` batches from the state's step on."""
-    exact = model.clone(norm_momentum=0.0)  # the collection then holds the statistics of the last batch alone
+    """Add to `sums` the own statistics of the `count` batches from the state's step on, of every known batch norm."""
 
     def add(carry: tuple[jax.Array, Any], _: None) -> tuple[tuple[jax.Array, Any], None]:
         step, sums = carry
         here = state.replace(step=step)
-        _, updated = exact.apply(state.variables, make_batch(here, inputs).images, train=True, mutable=["batch_stats"],
-                                 rngs=dropout(here))
+        with nn.intercept_methods(without_memory):
+            _, updated = model.apply(state.variables, make_batch(here, inputs).images, train=True,
+                                     mutable=["batch_stats"], rngs=dropout(here))
         return (step + 1, jax.tree.map(jnp.add, sums, updated["batch_stats"])), None
 
     (_, sums), _ = repeated(add, (state.step, sums), count)
     return sums
+
+
+def without_memory(method: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+    """Call a module's method; a batch norm, Flax's or ours, then keeps the statistics of this batch alone."""
+    module = context.module
+    if context.method_name != "__call__" or not isinstance(module, BatchNorm | nn.BatchNorm):
+        return method(*args, **kwargs)
+    momentum = module.momentum
+    object.__setattr__(module, "momentum", 0.0)  # around Flax, which lets nobody change the field of a module
+    try:
+        return method(*args, **kwargs)
+    finally:
+        object.__setattr__(module, "momentum", momentum)
 
 
 def repeated(step: Callable[[Any, None], tuple[Any, Any]], carry: Any, count: int) -> tuple[Any, Any]:

@@ -119,6 +119,8 @@ def open_streaming(experiment: Experiment, data: Photographs, devices: Sequence[
     """Find the photographs; the first process measures their statistics, and the others hear of them."""
     found = find_images(data)
     log.tell(found.remark)
+    if is_first():
+        found.test.check_headers()  # now, and not when the run is over
     measured = (measure_statistics(found.train, data) if is_first() else
                 Statistics(np.zeros((data.size, data.size, 3), np.float32), np.zeros((3, 3), np.float32)))
     return Streaming(data, found, Statistics(*map(broadcast_from_first, measured)),

@@ -18,7 +18,8 @@ import tyro
 PROGRAMS = {  # with what makes each short
     "weights": ["--mutations", "100", "--only", "index"], "damage": ["--only", "^annotations"],
     "command_lines": ["--count", "20"], "kills": ["--count", "10"], "signals": ["--count", "3", "--only", "script"],
-    "full_disk": [], "images": ["--count", "200"], "kinds": []}
+    "full_disk": [], "images": ["--count", "200"], "annotations": ["--count", "200"],
+    "kinds": []}
 KEEP = ("kills", "damage", "full_disk", "signals")  # these take a folder to work in
 
 

@@ -54,7 +54,7 @@ def test_voc(voc):
     assert one.difficult.tolist() == [False, True]
     assert two.boxes.tolist() == [[2, 3, 13, 14]]
     assert images.pixels(0).shape == (40, 60, 3)
-    (left_out,) = images.left_out
+    (left_out,) = images.remarks
     assert "two.xml" in left_out
     assert "(9, 9, 9, 9) has no area" in left_out
     assert len(read_voc(voc, ("train", "test")).records) == 3
@@ -80,8 +80,9 @@ def test_own_classes(voc):
     ("Annotations/one.xml", lambda text: text[:50], "not a whole annotation"),
     ("Annotations/one.xml", lambda text: text.replace(">60<", ">66<"), r"\(5, 6, 66|lies outside|has 60x40 pixels"),
     ("Annotations/one.xml", lambda text: text.replace("<xmax>60<", "<xmax>63<"), r"\(4, 5, 63, 40\) lies outside"),
-    ("Annotations/one.xml", lambda text: text.replace("<xmax>60<", "<xmax>much<"), "bndbox/xmax> is no number"),
-    ("Annotations/one.xml", lambda text: text.replace("<height>40</height>", ""), "has no <size/height>"),
+    ("Annotations/one.xml", lambda text: text.replace("<xmax>60<", "<xmax>much<"),
+     "object 2: bndbox/xmax is 'much'; bndbox/xmax is a finite number"),
+    ("Annotations/one.xml", lambda text: text.replace("<height>40<", "<height>inf<"), "size/height is 'inf'"),
     ("Annotations/one.xml", lambda text: text.replace("dog", "dragon"), "unknown class 'dragon'; there are: cat, dog"),
     ("JPEGImages/one.jpg", None, "this image cannot be read"),
     ("JPEGImages/one.jpg", lambda text: "no image", "not a whole image"),
@@ -100,7 +101,7 @@ def test_what_voc_refuses(voc, file, change, message):
 
 def test_an_image_of_another_size(voc):
     Image.new("RGB", (61, 40)).save(voc / "JPEGImages" / "one.jpg")
-    with pytest.raises(BadInput, match=r"one.xml: the image has 61x40 pixels .*, and its annotation says 60x40"):
+    with pytest.raises(BadInput, match=r"the image one.jpg has 61x40 .* and its annotation says 60x40"):
         read_voc(voc, ("train",)).pixels(0)
 
 
@@ -110,6 +111,7 @@ def coco(tmp_path):
     (tmp_path / "annotations").mkdir()
     (tmp_path / "val").mkdir()
     Image.new("RGB", (60, 40), "red").save(tmp_path / "val" / "a.png")
+    Image.new("RGB", (50, 50), "red").save(tmp_path / "val" / "b.png")
     content = {"images": [{"id": 7, "file_name": "a.png", "width": 60, "height": 40},
                           {"id": 9, "file_name": "b.png", "width": 50, "height": 50}],
                "annotations": [{"image_id": 7, "category_id": 4, "bbox": [1, 2, 10, 20], "area": 150, "iscrowd": 0},
@@ -130,17 +132,17 @@ def test_coco(coco):
     assert first.areas.tolist() == [150, 900]
     assert len(second.boxes) == 0
     assert images.pixels(0).shape == (40, 60, 3)
-    assert "(5, 5, 5, 9) has no area" in images.left_out[0]
+    assert "(5, 5, 5, 9) has no area" in images.remarks[0]
 
 
 @pytest.mark.parametrize(("change", "message"), [
     (lambda content: content.pop("annotations"), "no list 'annotations'"),
     (lambda content: content.update(images=[]), "the list 'images' is empty|image 7"),
-    (lambda content: content["annotations"][0].update(image_id=8), "name image"),
+    (lambda content: content["annotations"][0].update(image_id=8), "image_id is 8, and no image has this id"),
     (lambda content: content["annotations"][0].update(category_id=5), "unknown class 'number 5'; there are: bear, cup"),
     (lambda content: content["annotations"][0].update(bbox=[50, 2, 20, 20]), r"\(50, 2, 70, 22\) lies outside"),
-    (lambda content: content["annotations"][0].update(bbox=[50, 2]), "it is four numbers"),
-    (lambda content: content["images"][0].pop("height"), "has no"),
+    (lambda content: content["annotations"][0].update(bbox=[50, 2]), "bbox is 4 numbers"),
+    (lambda content: content["images"][0].pop("file_name"), "it has no file_name"),
 ])
 def test_what_coco_refuses(coco, change, message):
     file = coco / "annotations" / "instances_val.json"
@@ -213,6 +215,15 @@ def test_difficult_objects_are_not_learnt(voc):
     assert batch.objects.valid.sum(1).tolist() == [1, 1]
 
 
+def test_crowds_are_marked_and_not_learnt(coco):
+    data = Scenery(source=f"coco:{coco}", train=("val",), test=("val",))
+    with ThreadPoolExecutor(1) as pool:
+        objects = Batches(open_annotated(data, train=True), data, 1, 0, np.zeros(3)).at(0, pool).objects
+    assert objects.valid[0].tolist() == [True, False]
+    assert objects.crowd[0].tolist() == [False, True]
+    assert objects.boxes[0, 1].tolist() == [0, 0, 900, 600]  # the whole image, resized
+
+
 def test_a_set_without_anything_to_learn_from(voc):
     for file in (voc / "Annotations").iterdir():
         file.write_text(xml([]))
@@ -239,4 +250,4 @@ def test_the_blood_cells():
     assert images.classes == ("Platelets", "RBC", "WBC")
     counts = np.bincount(np.concatenate([record.labels for record in images.records]))
     assert counts.tolist() == [0, 361, 4153, 372]  # two of 4,155 have no area
-    assert sorted(text.partition(".xml")[0][-5:] for text in images.left_out) == ["00338", "00343"]
+    assert sorted(text.partition(".xml")[0][-5:] for text in images.remarks) == ["00338", "00343"]

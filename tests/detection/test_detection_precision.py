@@ -1,5 +1,9 @@
 """Average precision: sets whose answer is known by hand, and COCO's own code."""
 
+import contextlib
+import io
+import json
+
 import numpy as np
 import pytest
 from detection_references import THRESHOLDS, coco_average
@@ -72,7 +76,7 @@ def test_every_class_has_its_own_precision():
     assert by_area[:2] == [100, 100]
     assert np.isnan(by_area[2:]).all()
     assert mean_average_precision(np.array(by_area)) == 100
-    assert mean_average_precision(np.array([np.nan])) == 0
+    assert np.isnan(mean_average_precision(np.array([np.nan])))
 
 
 def test_images_are_ranked_together():
@@ -95,6 +99,34 @@ def test_cocos_measure_of_known_sets():
     swallowed = image(A, (20, 0, 60, 40), crowd=[1])
     detected = found((A, 0.8), ((21, 1, 29, 9), 0.9), ((40, 20, 50, 30), 0.9))
     assert coco_precision([swallowed], [detected], ("x",)).average == pytest.approx(100)
+
+
+@pytest.mark.parametrize(("objects", "detections"), [
+    ([A, B, (0, 0, 50, 50)], []), ([], [(A, 0.9)]), ([], []), ([(0, 0, 97, 97)], []), ([A], [(B, 0.5)])])
+def test_no_objects_and_no_detections_as_pycocotools_has_it(tmp_path, objects, detections):
+    """Of the same files: what it gives as -1 is no number, and what no detection meets is 0."""
+    pytest.importorskip("pycocotools", reason="pycocotools is not installed")
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    entries = [{"id": i, "image_id": 1, "category_id": 1, "bbox": [*box[:2], box[2] - box[0], box[3] - box[1]],
+                "area": (box[2] - box[0]) * (box[3] - box[1]), "iscrowd": 0} for i, box in enumerate(objects, 1)]
+    (tmp_path / "truth.json").write_text(json.dumps({
+        "info": {}, "images": [{"id": 1}], "categories": [{"id": 1, "name": "x"}], "annotations": entries}))
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(tmp_path / "truth.json"))
+        rows = [[1, *box[:2], box[2] - box[0], box[3] - box[1], score, 1] for box, score in detections]
+        results = truth.loadRes(np.array(rows or [[1, 0, 0, 1, 1, 0, 1]], float))
+        if not rows:  # it cannot load none
+            results.dataset["annotations"] = []
+            results.createIndex()
+        judge = COCOeval(truth, results, "bbox")
+        judge.evaluate()
+        judge.accumulate()
+        judge.summarize()
+    wanted = [np.nan if value == -1 else 100 * value for value in judge.stats[:6]]
+    assert coco_precision([image(*objects)], [found(*detections)], ("x",)) == pytest.approx(wanted, nan_ok=True)
+    assert np.isnan(wanted[0]) == (not objects)
 
 
 def random_set(seed, crowd=0.0, side=40):

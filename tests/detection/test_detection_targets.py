@@ -24,7 +24,8 @@ def scene(seed):
     boxes[:4, :2] = random.uniform(0, 50, (4, 2))
     boxes[:4, 2:] = boxes[:4, :2] + random.uniform(12, 40, (4, 2))
     valid = np.arange(6) < 4
-    return random, anchors, Objects(jnp.array(boxes), jnp.array([3, 1, 2, 2, 0, 0]), jnp.array(valid))
+    labels, none = jnp.array([3, 1, 2, 2, 0, 0]), jnp.zeros(6, bool)
+    return random, anchors, Objects(jnp.array(boxes), labels, jnp.array(valid), none)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -64,6 +65,24 @@ def test_an_image_without_objects_has_only_background():
     regions = region_targets(jax.random.key(0), anchors[:30], jnp.ones(30, bool), empty, RULES)
     assert not regions.labels.any()
     assert np.isfinite(regions.deltas).all()
+
+
+def test_what_lies_within_a_crowd_is_no_background():
+    _, anchors, objects = scene(0)
+    crowd = np.array([0, 0, 60, 90], np.float32)
+    crowded = objects._replace(boxes=objects.boxes.at[5].set(crowd), crowd=jnp.arange(6) == 5)
+    within = np.array([reference.overlap(box, (*np.maximum(box[:2], crowd[:2]), *np.minimum(box[2:], crowd[2:])))
+                       * (np.minimum(box[2:], crowd[2:]) > np.maximum(box[:2], crowd[:2])).all() for box in anchors])
+    everything = replace(RULES, anchors=2 * len(anchors))
+    before, now = (anchor_targets(jax.random.key(0), anchors, each, SIZE, everything) for each in (objects, crowded))
+    assert np.array_equal(now.positive, before.positive)
+    assert np.array_equal(now.sampled, before.sampled & (before.positive | (within < 0.7)))
+    assert (before.sampled & ~now.sampled).sum() > 5
+    valid = jnp.ones(len(anchors), bool)
+    regions = region_targets(jax.random.key(0), anchors, valid, crowded, replace(RULES, rois=2 * len(anchors)))
+    background = {tuple(box) for box in np.asarray(regions.boxes)[np.asarray(regions.valid & (regions.labels == 0))]}
+    assert background
+    assert not background & {tuple(box) for box, share in zip(anchors, within, strict=True) if share >= 0.7}
 
 
 def test_drawing_is_uniform_and_decided_by_the_key():

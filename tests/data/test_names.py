@@ -1,0 +1,99 @@
+"""Names of classes: what is evaluated stands for what was trained, however the names are spelled."""
+
+import random
+import unicodedata
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from resjax import BadInput, Data, Photographs
+from resjax.data import find_images
+from resjax.data.classes import place_of
+from resjax.data.index import find_split
+from resjax.evaluation.error_rates import class_places
+from resjax.network import Network
+
+LETTERS = "aAbBß\u017féÉ \xad_-0\uff11\ufb01İ\u0131Σς\u03c3к猫🐶'%[;"  # by case, form and width, some fold to one
+
+
+def network(*classes):
+    return Network("net", None, Data(), classes, SimpleNamespace(classes=len(classes)), None, None)
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_the_own_classes_of_a_network_are_found_in_their_order(seed):
+    """Whatever names a set of classes has that folders can have: NFC, all apart."""
+    draw = random.Random(seed)
+    names = {unicodedata.normalize("NFC", "".join(draw.choices(LETTERS, k=draw.randint(1, 3)))).strip()
+             for _ in range(40)} - {""}
+    classes = tuple(draw.sample(sorted(names), k=min(12, len(names))))
+    assert class_places(network(*classes), classes, "set").tolist() == list(range(len(classes)))
+    shuffled = tuple(draw.sample(classes, k=len(classes)))
+    assert [classes[place] for place in class_places(network(*classes), shuffled, "set")] == list(shuffled)
+    decomposed = tuple(unicodedata.normalize("NFD", name) for name in classes)
+    assert class_places(network(*classes), decomposed, "set").tolist() == list(range(len(classes)))
+
+
+@pytest.mark.parametrize(("known", "asked", "places"), [
+    (("A", "B", "a", "b"), ("A", "B", "a", "b"), [0, 1, 2, 3]), (("A", "B", "a", "b"), ("b", "A"), [3, 0]),
+    (("t shirt", "t_shirt"), ("t_shirt", "t shirt"), [1, 0]), (("white shark", "crane"), ("White_Shark",), [0]),
+    (("Größe", "x"), (unicodedata.normalize("NFD", "Größe"),), [0])])
+def test_exact_names_come_first(known, asked, places):
+    assert class_places(network(*known), asked, "set").tolist() == places
+
+
+@pytest.mark.parametrize(("known", "asked", "odd"), [
+    (("CAT", "Cat", "dog"), ("cat", "dog"), "cat"),  # which of the two?
+    (("cat", "dog"), ("cat", "CAT"), "CAT")])        # both would be one
+def test_a_folded_name_counts_only_where_it_stands_for_one_class(known, asked, odd):
+    with pytest.raises(BadInput, match=f"only one has: .*{odd}"):
+        class_places(network(*known), asked, "set")
+    assert place_of("dog", known) == known.index("dog")
+
+
+def folders(root, split, names):
+    for name in names:
+        (root / split / name).mkdir(parents=True)
+        for i in range(3):
+            Image.new("RGB", (4, 4), (i, 0, 0)).save(root / split / name / f"{i}.png")
+
+
+def test_folders_of_two_unicode_forms_are_one_class(tmp_path):
+    names = ["Größe", "é", "猫"]
+    folders(tmp_path, "train", names)
+    folders(tmp_path, "test", [unicodedata.normalize("NFD", name) for name in names])
+    found = find_images(Photographs(source=f"folder:{tmp_path}"))
+    assert found.classes == tuple(sorted(names))
+    assert np.bincount(found.test.labels).tolist() == [3, 3, 3]
+    assert all(found.test.read(i) for i in range(9))
+    folders(tmp_path, "train", [unicodedata.normalize("NFD", "é")])
+    with pytest.raises(BadInput, match="two folders are named 'é', in two forms of Unicode"):
+        find_images(Photographs(source=f"folder:{tmp_path}"))
+
+
+def test_a_flat_folder_of_test_images_is_passed_over_for_a_sorted_one(tmp_path):
+    """ImageNet as people have it: its test images are not labelled."""
+    for split in ("train", "val"):
+        folders(tmp_path, split, ["n01440764", "n01443537"])
+    (tmp_path / "test").mkdir()
+    for i in range(5):
+        Image.new("RGB", (4, 4)).save(tmp_path / "test" / f"{i}.JPEG")
+    data = Photographs(source=f"folder:{tmp_path}")
+    found = find_images(data)
+    assert (len(found.train.labels), len(found.test.labels)) == (6, 6)
+    assert found.test.name(0).startswith(f"{tmp_path}/val/")
+    told = f"{tmp_path}/test: not used, as it has no class folders; the images of {tmp_path}/val are tested on"
+    assert found.remark == told
+    classes, files, remark = find_split(data, "test")
+    assert (classes, len(files.labels), remark) == (found.classes, 6, told)
+
+
+def test_images_one_folder_too_deep_are_named(tmp_path):
+    """Tiny-ImageNet as unpacked: train/CLASS/images."""
+    for split in ("train", "test"):
+        folders(tmp_path / split / "n01443537", "images", [""])
+        folders(tmp_path / split / "n01629819", "images", [""])
+    with pytest.raises(BadInput, match="train/n01443537: the class folder holds no image; it holds the folder"):
+        find_images(Photographs(source=f"folder:{tmp_path}"))

@@ -1,0 +1,152 @@
+"""What goes wrong is told before the first step, or in a line: photographs, folders, experiment files, locks."""
+
+import errno
+import fcntl
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from resjax import Architecture, BadInput, Experiment, Photographs, train
+from resjax.data import stream
+from resjax.detection import Scenery
+from resjax.detection.images import open_annotated
+from resjax.experiment_files import load_runs
+from resjax.system.progress import one_by_one
+
+ONE = jax.devices()[:1]
+
+
+def photographs(root, spoil=lambda root: None):
+    for split, count in (("train", 4), ("test", 3)):
+        for name in ("cat", "dog"):
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                Image.new("RGB", (40, 36), (i, 90, 0)).save(root / split / name / f"{i}.jpg")
+    spoil(root)
+    data = Photographs(source=f"folder:{root}", size=32, shorter_side=(32, 40), test_shorter_side=32, workers=0)
+    return Experiment(name="p", architecture=Architecture(family="imagenet", depth=18, ghost_batch_size=4), data=data,
+                      steps=2, batch_size=4)
+
+
+def break_all(root):
+    for file in (root / "train").rglob("*.jpg"):
+        file.write_bytes(b"no picture")
+
+
+@pytest.mark.parametrize(("spoil", "message"), [
+    (lambda root: (root / "test/dog/1.jpg").write_bytes(b"no picture"), "test/dog/1.jpg: not a whole image"),
+    (lambda root: ((root / "test/dog/1.jpg").unlink(), (root / "test/dog/1.jpg").symlink_to("nowhere")),
+     "test/dog/1.jpg: not a whole image .No such file"),
+    (break_all, "none of its 8 training images can be read: .*train/cat/0.jpg")])
+def test_unreadable_photographs_are_named_before_the_first_step(tmp_path, spoil, message):
+    with pytest.raises(BadInput, match=message):
+        train(photographs(tmp_path / "set", spoil), tmp_path / "run", ONE)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_a_small_shared_memory_is_told_before_workers_start(monkeypatch):
+    monkeypatch.setattr(stream, "disk_usage", lambda folder: SimpleNamespace(free=64 << 20))
+    batch = 256 * 224 * 224 * 3
+    with pytest.raises(BadInput, match=r"64 MB are free, and 2 processes .* 257 MB: .* 1g.*--data.workers 0 or"):
+        stream.check_shared_memory(2, batch)
+    stream.check_shared_memory(8, 1 << 20)
+    with pytest.raises(BadInput, match=r"--data.workers 21 or"):
+        stream.check_shared_memory(30, 1 << 20)
+
+
+def test_a_file_system_without_locks_is_remarked(tmp_path, small, monkeypatch, capsys):
+    def flock(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert train(small(steps=2), tmp_path, ONE)["steps"] == 2
+    assert f"{tmp_path}: its file system knows no locks (Function not implemented)" in capsys.readouterr().err
+
+
+EXPERIMENT = """from __future__ import annotations
+from dataclasses import dataclass
+from helper_of_mine import STEPS
+from resjax import Architecture, Data, Experiment
+
+@dataclass
+class Sweep:
+    steps: int
+
+EXPERIMENTS = {"x": Experiment(name="x", architecture=Architecture(depth=8), steps=Sweep(STEPS).steps)}
+"""
+
+
+def test_an_experiment_file_works_as_its_script_does(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "helper_of_mine.py").write_text("STEPS = 2\n")
+    (tmp_path / "json.py").write_text(EXPERIMENT)  # a name that Python has already
+    assert load_runs(tmp_path / "json.py")["x"].steps == 2
+    assert sys.modules["json"].__file__ != str(tmp_path / "json.py")
+
+
+def test_time_left_is_never_below_zero(tmp_path, small, capsys):
+    runs = [small(steps=3, log_steps=2, seed=seed) for seed in (0, 1)]
+    for run in one_by_one(runs, [3, 3]):
+        train(run, tmp_path / str(run.seed), ONE)
+    told = capsys.readouterr().err
+    assert "step 3/3" in told
+    assert "-" not in "".join(part for line in told.splitlines() for part in line.split("  ") if "left" in part
+                              or "for all" in part)
+
+
+def test_a_folder_that_is_no_voc_is_told(tmp_path):
+    (tmp_path / "cats").mkdir()
+    with pytest.raises(BadInput, match="VOC's layout is JPEGImages, Annotations and ImageSets/Main"):
+        open_annotated(Scenery(source=f"voc:{tmp_path}"), train=True)
+    (tmp_path / "ImageSets/Main").mkdir(parents=True)
+    (tmp_path / "ImageSets/Main/val.txt").write_text("x\n")
+    with pytest.raises(BadInput, match=r"there are the sets val; --data.train and --data.test name them"):
+        open_annotated(Scenery(source=f"voc:{tmp_path}"), train=True)
+
+
+def test_json_is_utf8_and_xml_as_it_declares_whatever_the_locale(tmp_path):
+    """In C's locale, with four encodings, one of more than a byte a letter and one that nobody knows."""
+    program = """
+import sys; from pathlib import Path; from PIL import Image
+from resjax.detection.voc import read_voc; from resjax.detection.coco import read_coco
+root = Path(sys.argv[1])
+for part in ("Annotations", "ImageSets/Main", "JPEGImages", "annotations", "t"): (root / part).mkdir(parents=True)
+(root / "ImageSets/Main/t.txt").write_bytes(b"f")
+for place in ("JPEGImages/f.jpg", "t/f.jpg"): Image.new("RGB", (9, 9)).save(root / place)
+box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>5</xmax><ymax>5</ymax></bndbox>"
+for encoding, name in (("utf-8", "猫"), ("gbk", "猫"), ("Shift_JIS", "猫"), ("iso-8859-1", "Größe"), ("cp037", "cat")):
+    text = f'<?xml version="1.0" encoding="{encoding}"?><a><object><name>{name}</name>{box}</object></a>'
+    (root / "Annotations/f.xml").write_bytes(text.encode(encoding))
+    assert read_voc(root, ("t",)).classes == (name,) or name == "cat", encoding
+(root / "Annotations/f.xml").write_text('<?xml version="1.0" encoding="utf8mb4"?><a></a>')
+try: read_voc(root, ("t",))
+except ValueError as error: assert "f.xml: not a whole annotation (unknown encoding: utf8mb4)" in str(error), error
+content = ('{"images": [{"id": 1, "file_name": "f.jpg", "width": 9, "height": 9}], "annotations": [], '
+           '"categories": [{"id": 1, "name": "Größe"}]}')
+for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+    (root / "annotations/instances_t.json").write_bytes(content.encode(encoding))
+    assert read_coco(root, ("t",)).classes == ("Größe",)
+"""
+    (tmp_path / "program.py").write_text(program, "utf-8")
+    command = [sys.executable, "-X", "utf8=0", str(tmp_path / "program.py"), str(tmp_path / "set")]
+    done = subprocess.run(command, check=False, text=True, capture_output=True,
+                          env={"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PATH": "/usr/bin:/bin"})
+    assert done.returncode == 0, done.stderr[-1500:]
+
+
+def test_pictures_listed_twice_and_in_both_sets_are_remarked(tmp_path):
+    for part in ("Annotations", "ImageSets/Main", "JPEGImages"):
+        (tmp_path / part).mkdir(parents=True)
+    for name in "abc":
+        Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "JPEGImages" / f"{name}.jpg")
+        (tmp_path / "Annotations" / f"{name}.xml").write_text("<annotation/>")
+    (tmp_path / "ImageSets/Main/t.txt").write_text("a\nb\na\nc\nb\n")
+    data = Scenery(source=f"voc:{tmp_path}", train=("t",), test=("t",), classes=("x",))
+    images = open_annotated(data, train=True)
+    assert len(images.records) == 5
+    assert f"2 images listed more than once: it counts as often, such as {tmp_path}/JPEGImages/a.jpg" in images.remarks
