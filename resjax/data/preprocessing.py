@@ -76,10 +76,15 @@ def fit(image: np.ndarray, height: int, width: int, rule: Resize) -> np.ndarray:
 
 
 def resize(image: np.ndarray, height: int, width: int, rule: Resize = "area") -> np.ndarray:
-    """Resize. area: linearly, and averaging over areas where that shrinks, so that nothing is aliased; or as Pillow."""
+    """Resize. area: linearly, and averaging over areas along a side that shrinks: nothing is aliased; or as Pillow.
+
+    The sides that shrink come first: where any side grows, OpenCV's INTER_AREA averages neither (4.14, 5.0).
+    """
     if rule == "area":
-        shrinks = height < image.shape[0] or width < image.shape[1]
-        resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+        resized, (tall, wide) = image, (min(height, image.shape[0]), min(width, image.shape[1]))
+        for size, way in (((wide, tall), cv2.INTER_AREA), ((width, height), cv2.INTER_LINEAR)):
+            if size != resized.shape[1::-1]:
+                resized = cv2.resize(resized, size, interpolation=way)
     else:
         grey = image.shape[2] == 1
         resized = np.asarray(Image.fromarray(image[..., 0] if grey else image).resize((width, height), PILLOW[rule]))

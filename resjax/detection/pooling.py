@@ -48,12 +48,18 @@ def _backward(size: int, scale: float, residuals: tuple[jax.Array, ...],
               dy: jax.Array) -> tuple[jax.Array, jax.Array]:
     features, boxes, cells = residuals
     height, width, channels = features.shape
+    dy = at_least_float32(dy)
     flat = jnp.zeros((height * width, channels), dy.dtype)
     flat = flat.at[cells, jnp.arange(channels)].add(dy, mode="drop")  # an empty bin's cell lies beyond the last
     return flat.reshape(features.shape).astype(features.dtype), jnp.zeros_like(boxes)
 
 
 roi_max_pool.defvjp(_forward, _backward)
+
+
+def at_least_float32(x: jax.Array) -> jax.Array:
+    """Widen what many regions are added up in: in bfloat16 a sum stops at 256, where 1 is less than half a step."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def pooled_maxima(features: jax.Array, boxes: jax.Array, size: int, scale: float) -> Maxima:
@@ -127,13 +133,15 @@ def roi_align(features: jax.Array, boxes: jax.Array, size: int, scale: float, sa
             for axis in (1, 0))
     (row, below, down), (column, beside, across) = neighbours(y, height), neighbours(x, width)
 
+    exact = at_least_float32(features)
+
     def at(rows: jax.Array, columns: jax.Array) -> jax.Array:
-        return features[rows[:, :, None], columns[:, None, :]]
+        return exact[rows[:, :, None], columns[:, None, :]]
 
     down, across = down[:, :, None, None], across[:, None, :, None]
     values = ((at(row, column) * (1 - across) + at(row, beside) * across) * (1 - down)
               + (at(below, column) * (1 - across) + at(below, beside) * across) * down)
-    return values.reshape(len(boxes), size, samples, size, samples, -1).mean((2, 4))
+    return values.reshape(len(boxes), size, samples, size, samples, -1).mean((2, 4)).astype(features.dtype)
 
 
 def neighbours(position: jax.Array, cells: int) -> tuple[jax.Array, jax.Array, jax.Array]:
