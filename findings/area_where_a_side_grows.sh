@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # OpenCV: INTER_AREA averages nothing where one side shrinks and the other grows, be it by one pixel.
 #
-# One would expect: "area" averages along each side that shrinks. From 64 x 64 to 8 rows of 70, stripes one pixel high become grey.
-# What happens: unless no side grows, both are interpolated from two neighbours, so rows between are never looked at: the stripes
-# come out dark (32 of 128). A crop that changes the aspect ratio (Inception's, with 3:4 to 4:3) meets this.
+# One would expect: "area" averages along each side that shrinks. From 64 x 64 to 8 rows of 70, stripes one pixel high
+# become grey.
+# What happens: unless no side grows, both are interpolated from two neighbours, so rows between are never looked at:
+# the stripes come out dark (32 of 128). A crop that changes the aspect ratio (Inception's, with 3:4 to 4:3) meets this.
 # Versions: opencv-python-headless 5.0.0.93 and 4.14.0.94. 2026-11-30.
 set -euo pipefail
 folder=$(mktemp -d)

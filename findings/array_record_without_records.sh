@@ -2,8 +2,9 @@
 # ArrayRecord: a writer that ends without close() leaves a file that opens as an empty set.
 #
 # One would expect: a file without its footer is refused, as one that is cut in the middle is.
-# What happens: nothing is flushed before close(), so a process that stopped early leaves 0 bytes, and a reader of 0 bytes
-# says it has 0 records. Among many shards the set is only shorter: 30 records where 40 were written, and no error.
+# What happens: nothing is flushed before close(), so a process that stopped early leaves 0 bytes, and a reader of 0
+# bytes says it has 0 records. Among many shards the set is only shorter: 30 records where 40 were written, and no
+# error.
 # Versions: array-record 0.8.6. 2026-11-30.
 set -euo pipefail
 folder=$(mktemp -d)

@@ -2,9 +2,9 @@
 # NumPy: the mean of 1,000 ones in bfloat16 is 0.256; of float16 it is 1; and a product of the same ones is 1,000.
 #
 # One would expect: NumPy sums half precision in float32, as it does float16's means, or in pairs.
-# What happens: for ml_dtypes' bfloat16 the sum is a plain loop in bfloat16, which stops at 256, where adding 1 is less than half
-# a step; mean, var and sums over an axis follow. Weights read from safetensors or checkpoints are such arrays.
-# `mean(dtype=np.float32)` is right, and `a @ b` sums in float32.
+# What happens: for ml_dtypes' bfloat16 the sum is a plain loop in bfloat16, which stops at 256, where adding 1 is less
+# than half a step; mean, var and sums over an axis follow. Weights read from safetensors or checkpoints are such
+# arrays. `mean(dtype=np.float32)` is right, and `a @ b` sums in float32.
 # Versions: numpy 2.4.6, ml_dtypes 0.6.0. 2026-11-30.
 set -euo pipefail
 folder=$(mktemp -d)

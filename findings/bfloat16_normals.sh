@@ -2,9 +2,9 @@
 # JAX: normal numbers drawn in bfloat16 are 128 numbers, none above 2.52, and their mean is -0.012.
 #
 # One would expect: the distribution rounded to bfloat16, which has values to 10^38: tails, symmetry, and a mean of 0.
-# What happens: a uniform number of 128 steps is drawn in bfloat16 and taken through the inverse of the error function. One in
-# 170 normals lies beyond 2.52 on that side, none does here; a mean of 10 million draws is 40 standard errors off. Draw in
-# float32 and cast. (Truncated normals, of which initialisers are made, likewise: 128 values, mean -0.016.)
+# What happens: a uniform number of 128 steps is drawn in bfloat16 and taken through the inverse of the error function.
+# One in 170 normals lies beyond 2.52 on that side, none does here; a mean of 10 million draws is 40 standard errors
+# off. Draw in float32 and cast. (Truncated normals, of which initialisers are made, likewise: 128 values, mean -0.016.)
 # Versions: jax 0.10.2. 2026-11-30.
 set -euo pipefail
 folder=$(mktemp -d)

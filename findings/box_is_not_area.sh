@@ -2,8 +2,9 @@
 # Pillow's BOX filter is no average over areas unless the size divides: beside OpenCV's INTER_AREA up to 17 levels off.
 #
 # One would expect: both average the part of the image that an output pixel covers, so 500 to 224 agrees to rounding.
-# What happens: BOX takes every input pixel whose centre lies in the part, with equal weight; INTER_AREA weighs those
-# at its border by how much of them lies in it. At 500 to 250 the two agree; at 500 to 224 they differ by 2 levels on average.
+# What happens: BOX takes every input pixel whose centre lies in the part, with equal weight; INTER_AREA weighs those at
+# its border by how much of them lies in it. At 500 to 250 the two agree; at 500 to 224 they differ by 2 levels on
+# average.
 # Versions: pillow 13.0.0, opencv-python-headless 5.0.0.93. 2026-11-30.
 set -euo pipefail
 folder=$(mktemp -d)

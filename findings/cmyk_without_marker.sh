@@ -1,15 +1,18 @@
 #!/usr/bin/env bash
 # Pillow and OpenCV turn the colours of every CMYK JPEG around, with Adobe's marker or without.
 #
-# One would expect: ink values are stored upside down where Adobe's marker says so, and plainly where there is no marker.
-# What happens: both libraries suppose Adobe's habit always. A file that stores no ink as 0, without a marker, as the standard's own
-# reading has it, is shown as its negative: white paper becomes black. simplejpeg's "CMYK" gives the stored values.
+# One would expect: ink values are stored upside down where Adobe's marker says so, and plainly where there is no
+# marker.
+# What happens: both libraries suppose Adobe's habit always. A file that stores no ink as 0, without a marker, as the
+# standard's own reading has it, is shown as its negative: white paper becomes black. simplejpeg's "CMYK" gives the
+# stored values.
 # Versions: pillow 13.0.0, opencv-python-headless 5.0.0.93, simplejpeg 1.9.0. 2026-11-30.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 "${PYTHON:-python3}" -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet --no-compile pillow==13.0.0 opencv-python-headless==5.0.0.93 simplejpeg==1.9.0 numpy==2.4.6
+"$folder/venv/bin/pip" install --quiet --no-compile pillow==13.0.0 opencv-python-headless==5.0.0.93 \
+    simplejpeg==1.9.0 numpy==2.4.6
 cd "$folder"
 venv/bin/python - <<'END'
 from io import BytesIO

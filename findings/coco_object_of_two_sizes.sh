@@ -2,8 +2,9 @@
 # COCO's measure: an object of exactly 32 x 32 pixels is small and medium at once.
 #
 # One would expect: small is below 32^2, medium from there to below 96^2, so that every object has one size.
-# What happens: both borders of a range belong to it. An object of 1,024 pixels counts in AP(small) and in AP(medium), one of
-# 9,216 in AP(medium) and in AP(large). Sets of tiles, icons or cells that were cropped to such sizes count twice.
+# What happens: both borders of a range belong to it. An object of 1,024 pixels counts in AP(small) and in AP(medium),
+# one of 9,216 in AP(medium) and in AP(large). Sets of tiles, icons or cells that were cropped to such sizes count
+# twice.
 # Versions: pycocotools 2.0.11. 2026-11-30.
 set -euo pipefail
 folder=$(mktemp -d)

@@ -3,7 +3,8 @@
 #
 # One would expect: numbers of images are names, and AP does not depend on names.
 # What happens: detections are sorted by score and, where scores are equal, by the number of their image; whichever
-# comes first decides the precision at that recall. Scores of two digits, of bfloat16, or saturated at 1.0 tie by the hundred.
+# comes first decides the precision at that recall. Scores of two digits, of bfloat16, or saturated at 1.0 tie by the
+# hundred.
 # Versions: pycocotools 2.0.11. 2026-11-30.
 set -euo pipefail
 folder=$(mktemp -d)

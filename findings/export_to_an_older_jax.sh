@@ -2,8 +2,9 @@
 # jax.export: a plain function exported by JAX 0.10 can be read by 0.8, which then says it was "exported for 0 devices".
 #
 # One would expect: an older version either runs a program without new operations or says at reading that it is too new.
-# What happens: deserialize() succeeds, devices come out as none, and the call fails with a message that speaks of devices where the
-# cause is the version. The other way round 0.10 runs what 0.8 wrote. Write with the oldest version that is to read.
+# What happens: deserialize() succeeds, devices come out as none, and the call fails with a message that speaks of
+# devices where the cause is the version. The other way round 0.10 runs what 0.8 wrote. Write with the oldest version
+# that is to read.
 # Versions: jax 0.10.2 and 0.8.0. 2026-11-30.
 set -euo pipefail
 folder=$(mktemp -d)

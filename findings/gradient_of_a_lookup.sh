@@ -2,8 +2,9 @@
 # JAX: the gradient of a bfloat16 table that is looked up 1,000 times is 256; by a one-hot product it is 1,000.
 #
 # One would expect: sums of gradients are made in float32 and rounded once, as matrix products are.
-# What happens: the gradient of an index, of `take`, and `segment_sum` are scatters that add in the array's own type; at 256 a
-# bfloat16 does not change any more when 1 is added. Embeddings, and the regions a detector cuts out of a map, are looked up so.
+# What happens: the gradient of an index, of `take`, and `segment_sum` are scatters that add in the array's own type; at
+# 256 a bfloat16 does not change any more when 1 is added. Embeddings, and the regions a detector cuts out of a map, are
+# looked up so.
 # Versions: jax 0.10.2, on CPU. 2026-11-30.
 set -euo pipefail
 folder=$(mktemp -d)

@@ -2,9 +2,10 @@
 # OpenCV reads a cut JPEG from a file and refuses the same bytes from memory.
 #
 # One would expect: imread(path) and imdecode(bytes of that path) return the same.
-# What happens: since 4.12 imdecode returns None where the end marker is missing, be it with all pixels there; imread still returns the
-# image, every pixel of it, and of half a file the upper half over grey, with a line on stderr that Python does not see. So
-# a set that was checked by one way of reading trains on other images by the other. (4.10 reads both ways.)
+# What happens: since 4.12 imdecode returns None where the end marker is missing, be it with all pixels there; imread
+# still returns the image, every pixel of it, and of half a file the upper half over grey, with a line on stderr that
+# Python does not see. So a set that was checked by one way of reading trains on other images by the other. (4.10 reads
+# both ways.)
 # Versions: opencv-python-headless 5.0.0.93, and 4.12.0.88, 4.13.0.92, 4.14.0.94 alike. 2026-11-30.
 set -euo pipefail
 folder=$(mktemp -d)

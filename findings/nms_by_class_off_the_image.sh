@@ -2,9 +2,9 @@
 # OpenCV 5: NMSBoxesBatched lets a class suppress another one where boxes reach over the image's left or upper border.
 #
 # One would expect: boxes of different classes never meet, whatever their coordinates.
-# What happens: classes are kept apart by moving each by a multiple of the largest coordinate, which does not clear boxes
-# that begin below 0: a box of class 0 and one of class 1 at one place are one. Boxes straight from a detector, before they
-# are cut at the border, are such boxes. Moved into the image by the same amount both are kept.
+# What happens: classes are kept apart by moving each by a multiple of the largest coordinate, which does not clear
+# boxes that begin below 0: a box of class 0 and one of class 1 at one place are one. Boxes straight from a detector,
+# before they are cut at the border, are such boxes. Moved into the image by the same amount both are kept.
 # Versions: opencv-python-headless 5.0.0.93. 2026-11-30.
 set -euo pipefail
 folder=$(mktemp -d)

@@ -2,8 +2,9 @@
 # Optax: the global norm of 400 bfloat16 gradients of norm 0.95 behind one of norm 16 is 16, where 24.8 is right.
 #
 # One would expect: a norm that clips gradients is summed in float32, as sums within an array are.
-# What happens: each array's sum of squares is rounded to bfloat16, and Python adds these up in bfloat16: at 256 nothing below 1
-# counts any more. `clip_by_global_norm` then lets through half as much again as its limit. Deep nets have hundreds of arrays.
+# What happens: each array's sum of squares is rounded to bfloat16, and Python adds these up in bfloat16: at 256 nothing
+# below 1 counts any more. `clip_by_global_norm` then lets through half as much again as its limit. Deep nets have
+# hundreds of arrays.
 # Versions: optax 0.2.8, jax 0.10.2. 2026-11-30.
 set -euo pipefail
 folder=$(mktemp -d)

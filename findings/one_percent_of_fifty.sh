@@ -2,14 +2,16 @@
 # TFDS: a percentage that is less than half an example opens no set of length 0 but raises about paths.
 #
 # One would expect: `train[:1%]` of 50 examples is a set of 0 or 1 examples.
-# What happens: it is rounded to 0, then no file is needed, and ArrayRecord refuses: "Paths sequence can not be of 0 length". So
-# a loop over 100 slices of 1 % of a small set fails at a slice that depends on the size. A slice of exactly nothing does likewise.
+# What happens: it is rounded to 0, then no file is needed, and ArrayRecord refuses: "Paths sequence can not be of 0
+# length". So a loop over 100 slices of 1 % of a small set fails at a slice that depends on the size. A slice of exactly
+# nothing does likewise.
 # Versions: tensorflow-datasets 4.9.10, array-record 0.8.6. 2026-11-30.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 "${PYTHON:-python3}" -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet --no-compile tensorflow-datasets==4.9.10 array-record==0.8.6 importlib_resources==7.1.0 numpy==2.4.6
+"$folder/venv/bin/pip" install --quiet --no-compile tensorflow-datasets==4.9.10 array-record==0.8.6 \
+    importlib_resources==7.1.0 numpy==2.4.6
 cd "$folder"
 venv/bin/python - <<'END'
 import logging

@@ -2,8 +2,9 @@
 # Pillow reads a PNG without its checksums: of files with one flipped bit it returns some with other pixels, in silence.
 #
 # One would expect: PNG has a CRC on every chunk, which finds every single bit, so a damaged picture is refused.
-# What happens: the CRC of the pixels' chunks is skipped when they are loaded. Most flips make the compressed stream invalid, which
-# does raise; about one in 200 does not, and other pixels come back. `Image.verify()` finds all, OpenCV refuses all.
+# What happens: the CRC of the pixels' chunks is skipped when they are loaded. Most flips make the compressed stream
+# invalid, which does raise; about one in 200 does not, and other pixels come back. `Image.verify()` finds all, OpenCV
+# refuses all.
 # Versions: pillow 13.0.0, opencv-python-headless 5.0.0.93. 2026-11-30.
 set -euo pipefail
 folder=$(mktemp -d)

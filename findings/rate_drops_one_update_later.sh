@@ -2,9 +2,10 @@
 # The same step schedule in Keras and in Optax drops one update apart, and their SGDs with momentum differ after it.
 #
 # One would expect: a boundary of 100 means the same to both, and SGD with momentum 0.9 is one formula.
-# What happens: Optax makes update 100 (counted from 0) with the lower rate, Keras with the higher. After a drop Keras, whose rate lies
-# within the velocity, as in Caffe, carries on with velocities of the old rate; Optax scales them down at once. Its weight decay
-# never enters the velocity either. So a recipe moved from the one to the other is another recipe.
+# What happens: Optax makes update 100 (counted from 0) with the lower rate, Keras with the higher. After a drop Keras,
+# whose rate lies within the velocity, as in Caffe, carries on with velocities of the old rate; Optax scales them down
+# at once. Its weight decay never enters the velocity either. So a recipe moved from the one to the other is another
+# recipe.
 # Versions: keras 3.15.1, optax 0.2.8, jax 0.10.2. 2026-11-30.
 set -euo pipefail
 folder=$(mktemp -d)

@@ -2,8 +2,9 @@
 # onnxruntime: RoiAlign with mode "max" of a map of ones is about 0.6, and of minus ones about -0.03.
 #
 # One would expect: each sample is interpolated, and the largest is taken: 1, and -1.
-# What happens: the largest of the four weighted corners of a sample is taken before they are added, so no bin comes near.
-# A warning has said since 1.12 that this "will be fixed in the next ORT 1.13 release"; it is 1.32 now. Mode "avg" is right.
+# What happens: the largest of the four weighted corners of a sample is taken before they are added, so no bin comes
+# near. A warning has said since 1.12 that this "will be fixed in the next ORT 1.13 release"; it is 1.32 now. Mode "avg"
+# is right.
 # Versions: onnxruntime 1.32.0, onnx 1.23.2. 2026-11-30.
 set -euo pipefail
 folder=$(mktemp -d)

@@ -2,8 +2,9 @@
 # tarfile: an archive that is cut between members, or within a member's header, reads as a shorter one, in silence.
 #
 # One would expect: an archive ends with two blocks of zeros, so one that does not is told apart from a whole one.
-# What happens: the end of the file counts as the end of the archive, and so does a header of which only a part is there; a stream
-# (`r|`) does the same. Only a cut within a member's data raises. A download that stopped loses its last members unseen: count them.
+# What happens: the end of the file counts as the end of the archive, and so does a header of which only a part is
+# there; a stream (`r|`) does the same. Only a cut within a member's data raises. A download that stopped loses its last
+# members unseen: count them.
 # Versions: CPython 3.11.7 and 3.13.0; webdataset 1.0.2, which reads by it. 2026-11-30.
 set -euo pipefail
 folder=$(mktemp -d)

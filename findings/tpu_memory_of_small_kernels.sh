@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
-# XLA for TPU: a 3 x 3 x 16 x 16 kernel takes eight times its bytes, while images of three channels take no more than theirs.
+# XLA for TPU: a 3 x 3 x 16 x 16 kernel takes eight times its bytes, while images of three channels take no more than
+# theirs.
 #
-# One would expect: the last dimension is padded to 128 lanes, so images of 3 channels swell 43-fold, and 10 classes 13-fold.
-# What happens: the compiler chooses which dimensions lie in lanes. It puts images' batch and rows there and pads nothing, and lays
-# a [50000, 10] array across (1.6 times its size). A kernel of 16 x 16 channels has no other long side: 8 times; of 64 x 64 twice;
-# a lone number takes 512 bytes. Of a CIFAR net's memory the parameters swell, not the images.
+# One would expect: the last dimension is padded to 128 lanes, so images of 3 channels swell 43-fold, and 10 classes
+# 13-fold.
+# What happens: the compiler chooses which dimensions lie in lanes. It puts images' batch and rows there and pads
+# nothing, and lays a [50000, 10] array across (1.6 times its size). A kernel of 16 x 16 channels has no other long
+# side: 8 times; of 64 x 64 twice; a lone number takes 512 bytes. Of a CIFAR net's memory the parameters swell, not the
+# images.
 # Versions: jax 0.10.2, libtpu 0.0.42.1, compiled for v5e without one. 2026-11-30.
 set -euo pipefail
 folder=$(mktemp -d)

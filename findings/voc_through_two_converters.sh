@@ -3,14 +3,15 @@
 #
 # One would expect: two readers of one file agree, and COCO's AP of the one against the other is 100 %.
 # What happens: VOC counts pixels from 1 and includes the last, so a box 1 to 12 is 12 pixels wide. supervision takes 1
-# from xmin and ymin (0 to 12); globox takes the numbers as they are (1 to 12, 11 wide). At 12 pixels the overlap is 0.84,
-# below three of COCO's ten thresholds. Both are consistent with themselves, so no round trip shows it.
+# from xmin and ymin (0 to 12); globox takes the numbers as they are (1 to 12, 11 wide). At 12 pixels the overlap is
+# 0.84, below three of COCO's ten thresholds. Both are consistent with themselves, so no round trip shows it.
 # Versions: supervision 0.31.2, globox 2.9.0, pycocotools 2.0.11. 2026-11-30.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 "${PYTHON:-python3}" -m venv "$folder/venv"
-"$folder/venv/bin/pip" install --quiet --no-compile pycocotools==2.0.11 supervision==0.31.2 globox==2.9.0 opencv-python-headless==5.0.0.93 numpy==2.4.6
+"$folder/venv/bin/pip" install --quiet --no-compile pycocotools==2.0.11 supervision==0.31.2 \
+    globox==2.9.0 opencv-python-headless==5.0.0.93 numpy==2.4.6
 cd "$folder"
 venv/bin/python - <<'END'
 import contextlib

@@ -2,8 +2,8 @@
 # Grain: a MapDataset shuffled in windows loses its last records, and returns others twice, in silence.
 #
 # One would expect: a shuffle is a permutation, whether or not the window divides the number of records.
-# What happens: the last window is filled up from the start of the next epoch and shuffled with it, so ten records in windows
-# of four never return two records in the first epoch, and return two twice. The iterator's form is right.
+# What happens: the last window is filled up from the start of the next epoch and shuffled with it, so ten records in
+# windows of four never return two records in the first epoch, and return two twice. The iterator's form is right.
 # (Another fault of the same kind, of `shuffle` at certain sizes, has another cause.)
 # Versions: grain 0.2.18. 2026-11-30.
 set -euo pipefail

@@ -28,7 +28,7 @@ def test_every_side_that_shrinks_is_averaged(shape):
 
 
 def test_a_picture_with_one_wrong_bit_is_damaged():
-    """Pillow 13.0 skips the checksum of a PNG's pixels, which finds every single bit (findings/png_without_checks.sh)."""
+    """Pillow 13.0 skips the checksum of the pixels, which finds every bit (findings/png_without_checks.sh)."""
     random = np.random.default_rng(0)
     picture = cv2.resize(random.integers(0, 256, (6, 8, 3), np.uint8), (96, 72), interpolation=cv2.INTER_CUBIC)
     out = BytesIO()
