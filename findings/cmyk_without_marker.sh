@@ -3,9 +3,8 @@
 #
 # One would expect: ink values are stored upside down where Adobe's marker says so, and plainly where there is no
 # marker.
-# What happens: both libraries suppose Adobe's habit always. A file that stores no ink as 0, without a marker, as the
-# standard's own reading has it, is shown as its negative: white paper becomes black. simplejpeg's "CMYK" gives the
-# stored values.
+# What happens: both libraries suppose Adobe's habit always. A file that stores no ink as 0, without a marker, is shown
+# as its negative: white paper becomes black. simplejpeg's "CMYK" gives the stored values.
 # Versions: pillow 13.0.0, opencv-python-headless 5.0.0.93, simplejpeg 1.9.0. 2026-11-30.
 set -euo pipefail
 folder=$(mktemp -d)

@@ -21,8 +21,10 @@ chosen = jax.nn.one_hot(places, 3, dtype=jnp.bfloat16)
 functions = {"table[places]": lambda t: t[places], "take": lambda t: jnp.take(t, places),
              "one-hot product": lambda t: chosen @ t,
              "table in float32": lambda t: t.astype(jnp.float32)[places]}
-found = {name: float(jax.grad(lambda t, f=f: f(t).astype(jnp.float32).sum())(table)[0]) for name, f in functions.items()}
+found = {name: float(jax.grad(lambda t, f=f: f(t).astype(jnp.float32).sum())(table)[0])
+         for name, f in functions.items()}
 found["segment_sum"] = float(jax.ops.segment_sum(jnp.ones(1000, jnp.bfloat16), places, 3)[0])
 print(found)
-assert found == {"table[places]": 256, "take": 256, "one-hot product": 1000, "table in float32": 1000, "segment_sum": 256}
+assert found == {"table[places]": 256, "take": 256, "one-hot product": 1000, "table in float32": 1000,
+                 "segment_sum": 256}
 END

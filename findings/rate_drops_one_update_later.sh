@@ -4,8 +4,7 @@
 # One would expect: a boundary of 100 means the same to both, and SGD with momentum 0.9 is one formula.
 # What happens: Optax makes update 100 (counted from 0) with the lower rate, Keras with the higher. After a drop Keras,
 # whose rate lies within the velocity, as in Caffe, carries on with velocities of the old rate; Optax scales them down
-# at once. Its weight decay never enters the velocity either. So a recipe moved from the one to the other is another
-# recipe.
+# at once. So a recipe moved from the one to the other is another recipe.
 # Versions: keras 3.15.1, optax 0.2.8, jax 0.10.2. 2026-11-30.
 set -euo pipefail
 folder=$(mktemp -d)
@@ -29,9 +28,9 @@ print("rates (Optax, Keras):", rates)
 assert rates[99] == (1, 1) and rates[101][0] == rates[101][1] and rates[100][0] < 0.2 and rates[100][1] == 1
 
 
-def keras_path(gradients, rates, **settings):
+def keras_path(gradients, rates):
     weight = keras.Variable(np.zeros(1, np.float32))
-    optimizer = keras.optimizers.SGD(rates[0], momentum=0.9, **settings)
+    optimizer = keras.optimizers.SGD(rates[0], momentum=0.9)
     optimizer.build([weight])
     for gradient, rate in zip(gradients, rates, strict=True):
         optimizer.learning_rate = rate
