@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from resjax.network import Classifier, Network, embed, features
     from resjax.system.errors import BadInput, Diverged, Interrupted
     from resjax.training import Result, read_metrics, runs, train
-    from resjax.training.restore import load, restore
+    from resjax.training.restoration import load, restore
     from resjax.weights import export
 
 __all__ = ["VGG", "Architecture", "BadInput", "BasicBlock", "BatchNorm", "Bottleneck", "Classifier", "Data", "Dataset",

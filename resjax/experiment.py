@@ -4,9 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from resjax.models.formulas import Sizes, count
 from resjax.models.variants import Option, StrideIn, check_depth, network_title
 from resjax.system.errors import check
-from resjax.system.serialization import Must, check_fields, check_ghosts, check_source, flatten, shortly
+from resjax.system.serialization import Must, check_fields, check_ghosts, check_source, list_differences, shortly
 
 if TYPE_CHECKING:
     from resjax.models import VGG, ResNet
@@ -80,8 +81,7 @@ class Data:
     directory: Path | None = None
     """Where prepared TFDS sets lie; by default RESJAX_DATA, else TFDS's own ~/tensorflow_datasets."""
     size: Count | None = None
-    """Resize the images to this height and width, in pixels: the shorter side, then the centre; unset, they must all be
-    alike."""
+    """Resize the images to this height and width: the shorter side, then the centre; unset, they must all be alike."""
     resize: Resize = "pillow-bicubic"
     """How images are resized; see `Photographs.resize`."""
     std: tuple[Positive, ...] = ()
@@ -129,8 +129,7 @@ class Photographs:
     colour_noise: NonNegative = 0.1
     """Standard deviation of the noise along the principal components of the colours (Krizhevsky et al. 2012)."""
     workers: Natural | None = None
-    """Processes that decode; by default one for each core at hand. With 0, threads of the training process decode, as
-    they do a handful of batches."""
+    """Processes that decode; by default one for each core at hand. With 0, threads of the training process decode."""
     broken_images: Natural = 10
     """Training images that may be unreadable; each is named, and another takes its place. One more stops the run."""
 
@@ -184,15 +183,15 @@ class Optimizer:
 class Experiment:
     """One training run, whole: two equal experiments give the same bits on the same machine."""
 
+    kind = "classification"
     name: str
     """What the run is called in its result and in tables."""
     architecture: Architecture = field(default_factory=Architecture)
     data: Data | Photographs = field(default_factory=Data)
     optimizer: Optimizer = field(default_factory=Optimizer)
     initialize_from: str = ""
-    """Weights to initialize from, for fine-tuning: a run directory, a file, OWNER/NAME on the Hugging Face Hub, or
-    a network that comes with resjax, such as resnet20. Their mean image stays; where there are other classes the
-    last layer is drawn anew."""
+    """Weights to start from: a run directory, a file, OWNER/NAME on the Hugging Face Hub, or a network that comes with
+    resjax, such as resnet20. Their mean image stays; where there are other classes the last layer is drawn anew."""
     seed: Annotated[int, Must("lie in 0 ... 4294967295", lambda seed: 0 <= seed < 2**32)] = 0
     """Decides the initial parameters and every batch."""
     steps: Count = 64_000
@@ -217,7 +216,7 @@ class Experiment:
         check_fields(self)
         check(self.steps + self.precise_batch_norm_steps < 2**31,
               "steps and precise-batch-norm-steps together must fit in 32 bits")
-        channels, ghosts = image_shape(self.data)[-1], self.architecture.ghost_batch_size
+        channels = image_shape(self.data)[-1]
         check(len(self.data.std) in (0, channels) or self.data.source == "arrays",
               f"data.std has {len(self.data.std)} values, and images of {channels} channels")
         check(bool(self.initialize_from) or not self.architecture.frozen_batch_norm,
@@ -225,21 +224,24 @@ class Experiment:
               "none are named")
         check(self.architecture.family != "vgg", "architecture.family is 'vgg', whose weights are evaluated and "
                                                  "exported here, not trained; it is 'cifar' or 'imagenet'")
-        check_ghosts(self.batch_size, ghosts, "architecture.ghost-batch-size")
+        check_ghosts(self.batch_size, self.architecture.ghost_batch_size, "architecture.ghost-batch-size")
+
+    @property
+    def title(self) -> str:
+        """Name the network."""
+        return self.architecture.title()
 
     def differences(self, other: "Experiment") -> list[str]:
-        """Name the fields, with both values, by which the two lead to different results, or to another log.
+        """Name the fields by which the two lead to different results; see `list_differences`."""
+        return list_differences(self, other)
 
-        `other` may be longer: then it goes on where this one ends. Where the images lie makes no difference.
-        """
-        mine, theirs = flatten(self), flatten(other)
-        same = {"data.directory", "data.workers", "checkpoint_steps", "log_steps"}
-        if other.steps > self.steps:
-            same.add("steps")
-        if {self.data.source.partition(":")[0], other.data.source.partition(":")[0]} <= {"folder", "tars"}:
-            same.add("data.source")  # what lies there is compared by its content
-        return [f"{key}: {mine.get(key)!r}, here {theirs.get(key)!r}"
-                for key in mine | theirs if key not in same and mine.get(key) != theirs.get(key)]
+    def sizes(self) -> Sizes:
+        """Count parameters and multiply-adds, with as many classes as the set has that the networks are for."""
+        return count(self.architecture, image_shape(self.data), 10 if self.architecture.family == "cifar" else 1000)
+
+    def work(self) -> float:
+        """Count the multiply-adds of all steps, by which the time that runs take compares."""
+        return float(self.sizes().macs * self.steps * self.batch_size)
 
 
 def image_shape(data: Data | Photographs) -> tuple[int, int, int]:

@@ -9,8 +9,8 @@ from traceback import extract_tb
 from types import ModuleType
 from typing import Any
 
-from resjax.experiment import Experiment
 from resjax.system.errors import BadInput, check, nearest
+from resjax.training.kinds import HOMES
 
 SHIPPED = ("quickstart", "cifar10", "imagenet", "finetune", "torchvision_recipe", "detection")  # in this order
 
@@ -47,19 +47,11 @@ def load_file(file: Path) -> ModuleType:
 
 
 def load_runs(file: Path) -> dict[str, Any]:
-    """Return the `EXPERIMENTS` of a file, of classifiers or detectors. Raises BadInput where there are none."""
+    """Return the `EXPERIMENTS` of a file, runs of any kind by name. Raises BadInput where there are none."""
     runs = getattr(load_file(file), "EXPERIMENTS", None)
-    if not isinstance(runs, dict) or not all(hasattr(run, "differences") for run in runs.values()):
-        raise BadInput(f"{file}: it defines no EXPERIMENTS: dict[str, Experiment]")
+    if not isinstance(runs, dict) or not all(getattr(run, "kind", None) in HOMES for run in runs.values()):
+        raise BadInput(f"{file}: it defines no EXPERIMENTS: dict[str, Experiment] or dict[str, Detection]")
     return runs
-
-
-def load_experiments(file: Path) -> dict[str, Experiment]:
-    """Return the `EXPERIMENTS` of a file of classifiers. Raises BadInput where there are none."""
-    experiments = load_runs(file)
-    check(all(isinstance(run, Experiment) for run in experiments.values()), f"{file}: it defines no EXPERIMENTS: "
-                                                                            "dict[str, Experiment]")
-    return experiments
 
 
 @cache
@@ -88,7 +80,7 @@ def find(target: str) -> Any:
     BadInput where there is no such run, or more than one.
     """
     if target.endswith("experiment.json"):
-        from resjax.training import read_experiment, read_given  # here, as `list` does without
+        from resjax.training.run_directory import read_experiment, read_given  # here, as `list` does without
 
         given = read_given(Path(target).parent)
         check(not given, f"{target}: {' and '.join(given or ())} of this run were given in Python, which trains it: "

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from experiments.article.charts import TIMES, text
 from resjax.models import VGG, ResidualMLP, imagenet_resnet
 from resjax.models.counts import Layer, count_macs, count_parameters, list_layers
-from resjax.paper.tables import IMAGE
+from resjax.paper.table1 import IMAGE
 
 PITCH, BOX = 21, 16  # from layer to layer, and the height of one
 

@@ -26,7 +26,7 @@ from experiments.article.words import (
 from resjax.analysis import gives_back
 from resjax.models import BasicBlock, Shortcut
 from resjax.paper.report import digest
-from resjax.paper.tables import markdown
+from resjax.paper.table import markdown
 from resjax.system.files import write_text
 
 SOURCES: dict[str, Any] = {"BasicBlock": BasicBlock, "Shortcut": Shortcut, "gives_back": gives_back}

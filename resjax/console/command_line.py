@@ -76,18 +76,9 @@ def on_experiment(command: str, arguments: Sequence[str]) -> None:
     if not arguments or arguments[0].startswith("-"):
         raise BadInput(f"resjax {command} NAME ..., {example}")
     target, *rest = arguments
-    COMMANDS[command].load()(run_named(target), rest, f"resjax {command} {target}")
-
-
-def run_named(target: str) -> Any:
-    """Return the run that a name says, see `experiment_files.find`, or the `detection.json` of a detector's run."""
-    if Path(target).name == "detection.json":  # known here, as detectors lie above the files of experiments
-        from resjax.detection.evaluate import read_detection
-
-        return read_detection(Path(target).parent)
     from resjax import experiment_files
 
-    return experiment_files.find(target)
+    COMMANDS[command].load()(experiment_files.find(target), rest, f"resjax {command} {target}")
 
 
 def train_one_of(experiments: Mapping[str, Any], arguments: Sequence[str], program: str) -> None:

@@ -31,7 +31,7 @@ GROUPS = {
         "prepare": Command("Get a data set: CIFAR-10, 170 MB.", "prepare cifar10", "machine", "prepare"),
         "doctor": Command("Check this machine; say what is missing.", "doctor", "machine", "doctor")},
     "Train": {
-        "train": Command("Train a net, or go on where it was stopped.", "train resnet20 --seed 1", "runs", "train",
+        "train": Command("Train a net, or resume where it was stopped.", "train resnet20 --seed 1", "runs", "train",
                          True),
         "plan": Command("Plan a run on devices that are not here.", "plan resnet50 --on h100 --devices 8", "plan",
                         "plan", True),
@@ -44,11 +44,12 @@ GROUPS = {
                            "predict"),
         "export": Command("Write a network as others load it.", "export RUN --to torchvision --out DIR",
                           "networks", "export_network"),
-        "detect": Command("Find objects in pictures, and draw them.", "detect runs/scenes photo.png", "detection",
+        "detect": Command("Find objects in pictures, and draw them.", "detect runs/scenes photo.png", "networks",
                           "detect")},
     "The paper": {
         "reproduce": Command("Train a table's nets, set ours beside theirs.", "reproduce table6 --seeds 1", "tables",
                              "reproduce"),
+        "compare": Command("Compare your runs: mean, deviation over seeds.", "compare runs", "tables", "compare"),
         "report": Command("Write a page about all runs in a folder.", "report runs", "tables", "report")},
     "Shell": {
         "completion": Command("Print what makes a shell complete commands.", "completion bash", "completion",

@@ -26,9 +26,9 @@ def completion(shell: Annotated[Literal["bash", "zsh", "fish", "tcsh"], tyro.con
                                          config=(SAME_KIND,))
 
 
-DEFAULT = TrainArguments(Experiment(name=""), Path("runs"))
+DEFAULT = TrainArguments[Experiment](Experiment(name=""), Path("runs"))
 
 
 def on_experiment(name: Annotated[str, tyro.conf.Positional],
-                  values: Annotated[TrainArguments, tyro.conf.arg(name="")] = DEFAULT) -> None:
+                  values: Annotated[TrainArguments[Experiment], tyro.conf.arg(name="")] = DEFAULT) -> None:
     """Stand for a command that takes an experiment, with the flags of a training."""

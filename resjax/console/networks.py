@@ -1,24 +1,21 @@
 """Commands on trained networks, wherever their weights come from: measure, use and export them."""
 
 import sys
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from resjax.experiment import Resize
 from resjax.models.variants import Bare, Form, Protocol, StrideIn
-from resjax.system.errors import BadInput
-from resjax.system.files import read_json
+from resjax.system.errors import BadInput, check
+from resjax.system.files import expanded
 from resjax.system.platform import keep_compiled_programs
 from resjax.system.progress import shown, working
-from resjax.system.serialization import flatten
 from resjax.system.terminal import harmless, say, tell
-
-if TYPE_CHECKING:  # each function imports what needs JAX, so that its help is quick
-    from resjax.network import Network
-    from resjax.weights import Measured
+from resjax.training.kinds import Kind, kind_at
 
 
 @dataclass(frozen=True)
@@ -40,17 +37,12 @@ NETWORK = ("a run directory, weights (a file, or a folder with one), OWNER/NAME 
            "comes with resjax, such as resnet20")
 
 
-def load_as(target: str, unsaid: Unsaid) -> "Network":
-    """Load a network, with what was said of it."""
+def load_as(target: str, unsaid: Unsaid) -> tuple[Kind, Any]:
+    """Load a network, with what was said of it, and return it after its kind."""
     with working(f"loading {target}"):
         keep_compiled_programs()
-        from resjax.training import load
-
-        network = load(target, stride_in=unsaid.stride_in, shortcut=unsaid.shortcut, key=unsaid.key)
-    if unsaid.resize is None:
-        return network
-    return network._replace(data=replace(network.data, resize=unsaid.resize),
-                            preprocessing=network.preprocessing.replace(resize=unsaid.resize))
+        kind = kind_at(expanded(target))
+        return kind, kind.open(target, unsaid)
 
 
 def evaluate_networks(
@@ -64,7 +56,8 @@ def evaluate_networks(
 ) -> None:
     """Measure the errors of one network or several.
 
-    Of a run's newest checkpoint, or of anyone's weights; of several together, as an ensemble.
+    Of a run's newest checkpoint, or of anyone's weights; of several together, as an ensemble. Of a detector's run, the
+    average precision.
 
     Args:
         networks: A run directory, weights (a file, or a folder with one), OWNER/NAME on the Hugging Face Hub, or
@@ -72,7 +65,8 @@ def evaluate_networks(
         split: Which images to measure on.
         views: How photographs are looked at; several views are averaged.
         batch_size: Images that are looked at together; it changes the speed and nothing else.
-        data: What to read, if not what the network was trained on: folder:PATH, tars:PATH or tfds:NAME.
+        data: What to read, if not what the network was trained on: folder:PATH, tars:PATH or tfds:NAME; of a
+            detector voc:PATH or coco:PATH.
         directory: Where prepared TFDS sets lie, if not where the run found them.
         weights: What a file of weights cannot say.
     """
@@ -80,14 +74,12 @@ def evaluate_networks(
         raise BadInput(f"batch-size is {batch_size}; it must be at least 1")
     if not networks:
         raise BadInput(f"name at least one network: {NETWORK}")
-    loaded = [load_as(network, weights) for network in networks]
+    kinds, loaded = zip(*(load_as(network, weights) for network in networks), strict=True)
+    check(len(set(kinds)) == 1, f"{networks[0]} is a {kinds[0].NOUN}, and another is none: measure them apart")
     with working(f"evaluating, {split}"):
-        from resjax.evaluation import measure
-
-        errors = measure(loaded, split, views, batch_size, data, directory)
-    names = " + ".join(network.name for network in loaded)
-    say(f"{names}, {split}{'' if views == 'single' else f', {views}'}: top-1 error {errors.top1_error:.2f} %, "
-          f"top-5 error {errors.top5_error:.2f} %, loss {errors.loss:.4f}, {errors.images} images")
+        found = kinds[0].measure(loaded, split, None if views == "single" else views, batch_size, data, directory)
+    names = " + ".join(kinds[0].title_of(network) for network in loaded)
+    say(f"{names}, {split}{'' if views == 'single' else f', {views}'}: {kinds[0].say_measured(found)}")
 
 
 def predict(
@@ -105,22 +97,46 @@ def predict(
         images: Image files of any size; the centre is brought to the size that the network was trained on.
         weights: What a file of weights cannot say.
     """
-    if not images:
-        raise BadInput("name at least one image file")
-    loaded = load_as(network, weights)
-    from resjax.evaluation import classify
-    from resjax.network import class_name
+    look_at_all(network, images, Path("detections"), 0.5, weights)
 
+
+def detect(
+    network: Annotated[str, tyro.conf.Positional],
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    out: Path = Path("detections"),
+    score: float = 0.5,
+) -> None:
+    """Find objects in pictures, and draw them.
+
+    They are printed, and their boxes drawn into copies of the pictures. A picture that cannot be read is named, and the
+    others are looked at.
+
+    Args:
+        network: The workdir of a detector's run.
+        images: Picture files of any size.
+        out: The folder of the pictures with boxes, each named like its file.
+        score: The lowest score that counts, 0 to 1.
+    """
+    check(0 <= score <= 1, f"score is {score}; it lies in [0, 1]")
+    names = [file.stem for file in images]
+    check(len(set(names)) == len(names), "two images have the same name, and their pictures would be one file")
+    look_at_all(network, images, out, score, Unsaid())
+
+
+def look_at_all(network: str, images: Sequence[Path], out: Path, score: float, unsaid: Unsaid) -> None:
+    """Say what is in each picture, one after the other; name those that cannot be read, and then exit with code 1."""
+    check(bool(images), "name at least one image file")
+    kind, loaded = load_as(network, unsaid)
     unread = False
-    for file in shown(images, f"looking at pictures with {loaded.name}", len(images)):
+    for file in shown(images, f"looking at pictures with {kind.title_of(loaded)}", len(images)):
         try:
-            ranked = classify(file, loaded)
+            said = kind.look(loaded, file, out, score)
         except BadInput as error:
             unread = True
             tell(f"resjax: {harmless(str(error))}")
             continue
-        named = ", ".join(f"{class_name(loaded, label)} {100 * part:.1f} %" for label, part in ranked)
-        say(harmless(f"{file}: {named}"))
+        for line in said:
+            say(harmless(line))
     if unread:
         sys.exit(1)
 
@@ -144,31 +160,7 @@ def export_network(
         out: The folder, which must not be there yet.
         weights: What a file of weights cannot say.
     """
-    loaded = load_as(network, weights)
+    kind, loaded = load_as(network, weights)
     with working(f"writing {out}"):
-        from resjax.weights import export
-
-        folder = export(loaded, to, out, *recorded(Path(network)))
+        folder = kind.export(loaded, to, out, Path(network))
     say(f"{folder}: {', '.join(sorted(file.name for file in folder.iterdir()))}")
-
-
-def recorded(run_directory: Path) -> tuple[list["Measured"], str]:
-    """Read what was measured of a run, and its recipe, for a model card; nothing of what is no finished run."""
-    from resjax.training import read_experiment, read_metrics, read_result
-    from resjax.weights import Measured
-
-    if not (run_directory / "experiment.json").is_file():
-        return [], ""
-    experiment, result = read_experiment(run_directory), read_result(run_directory)
-    recipe = "\n".join(f"    {name} = {value!r}" for name, value in flatten(experiment).items())
-    if result is None:
-        return [], recipe
-    images_of, lines = f"{experiment.data.source}, test", read_metrics(run_directory, "test")
-    errors = [Measured(images_of, "single", result["test_top1_error"], result["test_top5_error"],
-                       lines[-1]["images"] if lines else None)]
-    for file in sorted(run_directory.glob("errors-*.json")):  # by other views, as tables of the paper ask for
-        kept = read_json(file, "state_digests", "top1_error", "top5_error", "images")
-        if kept["state_digests"] == [result["state_digest"]]:
-            views = file.stem.removeprefix("errors-")
-            errors.append(Measured(images_of, views, kept["top1_error"], kept["top5_error"], kept["images"]))
-    return errors, recipe

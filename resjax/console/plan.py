@@ -4,24 +4,21 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import tyro
 
 from resjax import experiment_files
 from resjax.console.arguments import parse
 from resjax.console.runs import SAME_KIND
-from resjax.detection.config import Detection
-from resjax.experiment import Experiment
 from resjax.plan.devices import find_device
 from resjax.system.errors import BadInput, check
 from resjax.system.files import write_json
 from resjax.system.progress import working
 from resjax.system.terminal import aligned, room, say
+from resjax.training.kinds import Run
 
-if TYPE_CHECKING:
-    from resjax.plan.run import Workload
-
+Value = TypeVar("Value")
 Name = Literal["h100", "h200", "a100", "b200", "v5e", "v5p", "v6e"]
 
 
@@ -42,20 +39,13 @@ class Target:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlanArguments(Target):
+class PlanArguments(Target, Generic[Value]):
     """Plan a run on devices that are not here. All values can be changed, as for training."""
 
-    experiment: Annotated[Experiment, tyro.conf.arg(name="")]
+    experiment: Annotated[Value, tyro.conf.arg(name="")]
 
 
-@dataclass(frozen=True, kw_only=True)
-class DetectorArguments(Target):
-    """Plan a run on devices that are not here. All values can be changed, as for training."""
-
-    detection: Annotated[Detection, tyro.conf.arg(name="")]
-
-
-def plan(experiment: Experiment | Detection, arguments: Sequence[str], program: str) -> None:
+def plan(experiment: Run, arguments: Sequence[str], program: str) -> None:
     """Plan a run on devices that are not here."""
     asked, run = read_arguments(experiment, arguments, program)
     with working("loading JAX"):  # here, so that the help is quick
@@ -73,8 +63,9 @@ def plan(experiment: Experiment | Detection, arguments: Sequence[str], program: 
         write_json(asked.json, found)
 
 
-def plan_one(asked: Target, run: Experiment | Detection) -> dict[str, Any]:
+def plan_one(asked: Target, run: Run) -> dict[str, Any]:
     """Plan a run for the devices that were asked for."""
+    from resjax.plan import workload_of
     from resjax.plan.run import plan_workload
 
     with working(f"compiling {run.name} for {asked.devices} x {asked.on}"):
@@ -83,14 +74,11 @@ def plan_one(asked: Target, run: Experiment | Detection) -> dict[str, Any]:
 
 def tables_with(name: str) -> dict[str, dict[str, Any]]:
     """Return the tables of the paper that have a run of this name: all their runs by name, by the table's title."""
-    from resjax.paper.detection_tables import TABLES as TABLES_OF_DETECTORS
     from resjax.paper.tables import TABLES
 
     files = experiment_files.names()
-    found = {table.title: {each: files[Path(table.file).stem][each] for row in table.rows
+    found = {table.title: {each: files[Path(table.file).stem][each] for row in table.rows if row.experiment
                            for each in (dict(row.members) or {row.experiment: 0})} for table in TABLES.values()}
-    found |= {table.title: {row.experiment: files["detection"][row.experiment] for row in table.rows if row.experiment}
-              for table in TABLES_OF_DETECTORS.values()}
     return {title: runs for title, runs in found.items() if name in runs}
 
 
@@ -105,24 +93,12 @@ def plan_all(runs: Mapping[str, Any], arguments: Sequence[str], program: str) ->
             yield name, {key: found[key] for key in ("run_hours", "device_hours", "images_per_second", "limit")}
 
 
-def read_arguments(experiment: Experiment | Detection, arguments: Sequence[str],
-                   program: str) -> tuple[Target, Experiment | Detection]:
-    """Read what to plan for, and the run, a classifier's or a detector's."""
-    if isinstance(experiment, Experiment):
-        default = PlanArguments(experiment=experiment, on=tyro.MISSING)
-        asked = parse(PlanArguments, arguments, program, default=default, config=(SAME_KIND,))
-        return asked, asked.experiment
-    default_of_detector = DetectorArguments(detection=experiment, on=tyro.MISSING)
-    detector = parse(DetectorArguments, arguments, program, default=default_of_detector)
-    return detector, detector.detection
-
-
-def workload_of(run: Experiment | Detection) -> "Workload":
-    """Return the programs of a run, a classifier's or a detector's."""
-    from resjax.plan import detector as detectors
-    from resjax.plan import run as classifiers
-
-    return classifiers.workload_of(run) if isinstance(run, Experiment) else detectors.workload_of(run)
+def read_arguments(experiment: Run, arguments: Sequence[str], program: str) -> tuple[Target, Any]:
+    """Read what to plan for, and the run."""
+    arguments_of: Any = PlanArguments
+    default = PlanArguments(experiment=experiment, on=tyro.MISSING)
+    asked = parse(arguments_of[type(experiment)], arguments, program, default=default, config=(SAME_KIND,))
+    return asked, asked.experiment
 
 
 def lines(name: str, found: dict[str, Any]) -> Iterator[str]:

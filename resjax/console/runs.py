@@ -1,76 +1,74 @@
 """Commands on experiments: train one, list and show them, prepare their mean image."""
 
-import dataclasses
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeVar
 
 import tyro
 
 from resjax import experiment_files
 from resjax.console.arguments import parse
-from resjax.experiment import Architecture, Experiment, Photographs, image_shape
+from resjax.experiment import Architecture, Photographs
 from resjax.models.formulas import count
 from resjax.system.errors import BadInput
 from resjax.system.files import file_name
 from resjax.system.progress import working
 from resjax.system.serialization import flatten
 from resjax.system.terminal import aligned, duration, room, say, say_end
+from resjax.training.kinds import Run, kind_of
 
+Value = TypeVar("Value")
 SAME_KIND: Any = tyro.conf.AvoidSubcommands  # flags change an experiment's data, not what kind they are
 # Multiply-adds a second of ResNet-20's training on 2 CPU cores, three for each of the forward pass: 484 images/s
 # (experiments/results/README.md). Other nets reach about as many: the cost of a run is given to one digit.
 CPU = 484 * 3 * count(Architecture(), (32, 32, 3), 10).macs
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainArguments:
-    """Train a net, or go on where it was stopped. All values can be changed."""
+@dataclass(frozen=True)
+class TrainArguments(Generic[Value]):
+    """Train a net, or resume where it was stopped. All values can be changed."""
 
-    experiment: Annotated[Experiment, tyro.conf.arg(name="")]
+    experiment: Annotated[Value, tyro.conf.arg(name="")]
     workdir: Path
-    """Where the run is kept; the same command goes on there from where it was stopped."""
+    """Where the run is kept; the same command resumes it there."""
     distributed: bool = False
     """Join the processes that SLURM, Open MPI, Kubernetes or a TPU pod has started, each with this command."""
 
 
-def train(experiment: Any, arguments: Sequence[str], program: str) -> None:
-    """Train a net, or go on where it was stopped."""
-    if not isinstance(experiment, Experiment):
-        from resjax.console.detection import train_detector
-
-        train_detector(experiment, arguments, program)
-        return
+def train(experiment: Run, arguments: Sequence[str], program: str) -> None:
+    """Train a net, or resume where it was stopped."""
+    arguments_of: Any = TrainArguments
     default = TrainArguments(experiment, Path("runs") / file_name(experiment.name))
-    asked = parse(TrainArguments, arguments, program, default=default, config=(SAME_KIND,))
+    asked = parse(arguments_of[type(experiment)], arguments, program, default=default, config=(SAME_KIND,))
     with working("loading JAX"):  # each command imports what it needs, so that `list` is quick
         from resjax.system.distributed import is_first, join
-        from resjax.training import train as train_experiment
 
+        kind = kind_of(asked.experiment)
     if asked.distributed:
         join()
-    result = train_experiment(asked.experiment, asked.workdir)
-    if is_first():
-        say(f"{result['name']}: test error {result['test_top1_error']:.2f} % after {result['steps']:,} steps, "
-            f"{result['images_per_second']:.0f} images/s")
-        say_end(f"In {asked.workdir}: result.json", f"resjax evaluate {asked.workdir}",
-                f"resjax report {asked.workdir.parent}")
-
-
-def classifier(experiment: Any, arguments: Sequence[str], program: str) -> Experiment:
-    """Read the values of a classifier's experiment. Raises BadInput for a detector's."""
-    if not isinstance(experiment, Experiment):
-        raise BadInput(f"{experiment.name} trains a detector, and {program.split()[1]} is for classifiers")
-    parsed: Experiment = parse(Experiment, arguments, program, default=experiment, config=(SAME_KIND,))
-    return parsed
+    result = kind.train(asked.experiment, asked.workdir)
+    if not is_first():
+        return
+    pictures = []
+    if not asked.distributed:  # many processes restore a checkpoint together or not at all
+        with working("drawing"):
+            pictures = [picture.name for picture in kind.draw(asked.workdir)]
+    measure = kind.MEASURES[0]
+    value = measure.written(measure.of(result)) or "-"
+    say(f"{result['name']}: {measure.title.removesuffix(' %')} {value} % after {result['steps']:,} steps, "
+        f"{result['images_per_second']:.0f} images/s")
+    say_end(f"In {asked.workdir}: {', '.join(['result.json', *pictures])}", f"resjax evaluate {asked.workdir}",
+            f"resjax report {asked.workdir.parent}")
 
 
 def mean_image(experiment: Any, arguments: Sequence[str], program: str) -> None:
     """Compute the mean photograph before a training."""
-    experiment = classifier(experiment, arguments, program)
+    experiment = parse(type(experiment), arguments, program, default=experiment, config=(SAME_KIND,))
     if not isinstance(experiment.data, Photographs):
-        raise BadInput(f"{experiment.name} trains on images in memory, whose mean takes no time")
+        raise BadInput(f"{experiment.name} learns from {experiment.data.source}, whose mean takes no time: a mean "
+                       "photograph is that of an experiment on photographs, such as resnet50")
     with working("looking for the images"):
         import numpy as np
 
@@ -107,17 +105,12 @@ HEAD = ("name", "layers", "params", "mul-adds", "steps", "cost")
 
 
 def row(run: Any) -> list[str]:
-    """Say what a run costs; of a detector, what is known before its images are."""
-    if not isinstance(run, Experiment):
-        return [run.detector.backbone, "-", "-", short(run.steps), "-"]
-    sizes = count(run.architecture, image_shape(run.data), classes_of(run))
-    seconds = 3 * sizes.macs * run.steps * run.batch_size / CPU
-    return [f"{run.architecture.depth}", short(sizes.parameters), short(sizes.macs), short(run.steps), about(seconds)]
-
-
-def classes_of(run: Experiment) -> int:
-    """Return as many classes as the set has that the family of networks is for."""
-    return 10 if run.architecture.family == "cifar" else 1000
+    """Say what a run costs; "-" for what is not known before its images are."""
+    sizes = run.sizes()
+    if sizes is None:
+        return [run.title, "-", "-", short(run.steps), "-"]
+    return [f"{run.architecture.depth}", short(sizes.parameters), short(sizes.macs), short(run.steps),
+            about(3 * run.work() / CPU)]
 
 
 def short(number: float) -> str:
@@ -138,27 +131,8 @@ def about(seconds: float) -> str:
 
 def show(experiment: Any, arguments: Sequence[str], program: str) -> None:
     """Show a run: values, layers, multiply-adds."""
-    if not isinstance(experiment, Experiment):
-        from resjax.console.detection import show_detector
-
-        show_detector(experiment, arguments, program)
-        return
-    experiment = classifier(experiment, arguments, program)
+    experiment = parse(type(experiment), arguments, program, default=experiment, config=(SAME_KIND,))
     with working("tracing the network"):
-        from resjax.models.counts import list_layers
-
-        image, classes = image_shape(experiment.data), classes_of(experiment)
-        layers = list_layers(experiment.architecture.model(classes), image)
+        parts = kind_of(experiment).parts(experiment)
     say("\n".join(f"{key:36} {value}" for key, value in flatten(experiment).items()))
-    rows = [["layer", "kernel", "output", "times", "mul-adds"],
-            *([layer.name, by(layer.kernel), by(layer.output), str(layer.repeats), f"{layer.macs:,}"]
-              for layer in layers)]
-    say("\n" + "\n".join(aligned(rows, room(sys.stdout), 3)))
-    sizes = count(experiment.architecture, image, classes)
-    say(f"\nFor images of {by(image)} and {classes} classes: {sizes.parameters:,} parameters, {sizes.macs:,} "
-        "multiply-adds")
-
-
-def by(shape: Sequence[int]) -> str:
-    """Write a shape: 3x3x16."""
-    return "x".join(map(str, shape))
+    say(f"\n{parts}")

@@ -1,12 +1,13 @@
 """Commands on the paper's tables: reproduce them, and report on all runs."""
 
+import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from resjax import experiment_files
-from resjax.system.files import write_text
+from resjax.system.errors import check
 from resjax.system.progress import working
 from resjax.system.terminal import say, say_end, say_table, tell
 
@@ -29,7 +30,7 @@ def reproduce(
     seeds: int | None = None,
     only: str = "",
     scale: float = 1.0,
-    shard: str = "1/1",
+    shard: str | None = None,
     experiments: Path | None = None,
     data: str | None = None,
     directory: Path | None = None,
@@ -37,10 +38,10 @@ def reproduce(
 ) -> None:
     """Train a table's nets, set ours beside theirs.
 
-    What is finished is read, and what was stopped goes on.
+    What is finished is read, and what was stopped is resumed.
 
     Args:
-        table: table1 (counted, not trained), table2 ... table6, table7 ... table9 (detection).
+        table: table1 (counted, not trained), table2 ... table6, table7 ... table11 (detection).
         runs: The folder of all runs; the table is saved there too. The same command goes on after any stop.
         seeds: Runs of each row, with the seeds 0, 1, ...; by default 5 on CIFAR-10, and 1 on ImageNet as in the paper.
         only: Some rows only: resnet20,plain20.
@@ -54,26 +55,29 @@ def reproduce(
     """
     with working("loading JAX"):  # here, as other commands need not wait for it
         from resjax import paper
+        from resjax.paper.reproduce import check_seeds
         from resjax.system.distributed import is_first, join
 
     experiments = experiments or experiment_files.folder()
+    flags = {"seeds": seeds, "only": only, "scale": scale if scale != 1 else None, "shard": shard, "data": data,
+             "directory": directory, "distributed": distributed}
     if table == "table1":
-        with working("counting"):
-            counted = paper.table1()
-        say_table(counted)
+        given = [name for name, value in flags.items() if value is not None and value not in ("", False)]
+        check(not given, f"table1 is counted and takes no --{', no --'.join(given)}")
+        say_table(paper.table1())
         return
-    if table in ("table7", "table8", "table9"):
-        reproduce_detection(table, runs, seeds or 1, only, experiments, data)
-        return
+    wanted = paper.find_table(table)
+    seeds = wanted.seeds if seeds is None else seeds
+    check_seeds(seeds)
     if distributed:
         join()
-    wanted = paper.find_table(table)
-    seeds = (5 if table == "table6" else 1) if seeds is None else seeds
     rows = [name for name in only.split(",") if name]
     with working("reading the experiments"):
         planned = paper.read_from(paper.plan(wanted, experiments, runs, seeds, rows, scale), data, directory)
-    paper.train_missing(paper.part(planned, shard), lambda text: tell(f"{table}  {text}") if is_first() else None)
-    chosen = [f"--seeds {seeds}", *[f"--only {only}"] * bool(only), *[f"--scale {scale:g}"] * (scale != 1)]
+    paper.train_missing(paper.part(planned, shard or "1/1"),
+                        lambda text: tell(f"{table}  {text}") if is_first() else None)
+    chosen = [f"--seeds {seeds}", *[f"--only {only}"] * bool(only), *[f"--scale {scale:g}"] * (scale != 1),
+              *[f"--data {shlex.quote(data or '')}"] * bool(data)]
     with working("measuring and drawing"):
         file = paper.write_table(wanted, planned, scale, runs, f"resjax reproduce {table} {' '.join(chosen)}")
     if is_first():
@@ -81,17 +85,21 @@ def reproduce(
         say_end(f"In {file}", f"resjax report {runs}")
 
 
-def reproduce_detection(name: str, runs: Path, seeds: int, only: str, experiments: Path, data: str | None) -> None:
-    """Reproduce Table 7, 8 or 9, and save it beside the runs."""
-    from resjax.paper import detection_tables as tables
+def compare(runs: Annotated[Path, tyro.conf.Positional] = Path("runs"), out: Path | None = None) -> None:
+    """Compare your runs: mean, deviation over seeds.
 
-    rows = [row for row in only.split(",") if row]
-    text = tables.reproduce(tables.TABLES[name], experiments, runs, seeds, rows, data)
-    file = runs / name / f"{name}.md"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_text(file, text)
-    say_table(f"\n{text}")
-    say_end(f"In {file}", f"resjax report {runs}")
+    Runs in the folder that differ in their seeds alone are one row, whatever their networks are.
+
+    Args:
+        runs: The folder of the runs.
+        out: Where `compare.md`, `compare.json` and `compare.svg` are written; by default into that folder.
+    """
+    with working("comparing"):
+        from resjax import paper
+
+        files = paper.compare(runs, out or runs)
+    say_table(f"\n{files[0].read_text()}")
+    say_end(f"In {files[0].parent}: {', '.join(file.name for file in files)}", f"resjax report {runs}")
 
 
 def report(

@@ -1,7 +1,8 @@
 """Faster R-CNN with residual networks (section 4.3 and appendix A of the paper): Tables 7 to 9."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from resjax.system.lazy import lazily
 
 if TYPE_CHECKING:
     from resjax.detection.average_precision import Found, average_precisions, mean_average_precision
@@ -18,10 +19,4 @@ HOMES = {  # imported when they are used, so that runs are listed at once
     "config": ("Detection", "Detector", "Inference", "Sampling", "Scenery"),
     "evaluate": ("TrainedDetector", "find_all", "restore_detector"), "networks": ("FasterRCNN",),
     "train": ("train_detector",)}
-
-
-def __getattr__(name: str) -> Any:
-    home = next((home for home, names in HOMES.items() if name in names), None)
-    if home is None:
-        raise AttributeError(f"module 'resjax.detection' has no attribute {name!r}")
-    return getattr(import_module(f"resjax.detection.{home}"), name)
+__getattr__ = lazily("resjax.detection", HOMES)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, NamedTuple
 from resjax.experiment import Count, In32Bits, Natural, NonNegative, Optimizer, Positive
 from resjax.models.variants import Block, StrideIn
 from resjax.system.errors import check
-from resjax.system.serialization import Must, check_fields, check_ghosts, check_source, flatten
+from resjax.system.serialization import Must, check_fields, check_ghosts, check_source, list_differences
 
 Overlap = Annotated[float, Must("be an overlap, within (0, 1]", lambda x: 0 < x <= 1)]
 SomeNumbers = Annotated[tuple[Positive, ...], Must("be one number or several", len)]
@@ -163,6 +163,8 @@ class Detection:
     The defaults are those of the paper for VOC 07+12, but for the weights to start from.
     """
 
+    kind = "detection"
+
     name: str
     """What the run is called in its result and in tables."""
     detector: Detector = field(default_factory=Detector)
@@ -200,6 +202,9 @@ class Detection:
         sides, side = self.inference.scales, self.data.shorter_side
         check(not sides or side in sides, f"inference.scales are {sides}; one of them is data.shorter-side {side}, at "
                                           "which regions are proposed")
+        check(bool(self.initialize_from) or not self.detector.frozen_batch_norm or self.detector.backbone == "vgg16",
+              "detector.frozen-batch-norm keeps the statistics of the weights that --initialize-from names, and none "
+              "are named")
         ghosts = self.detector.ghost_batch_size
         if not self.detector.frozen_batch_norm:
             check_ghosts(self.batch_size, ghosts, "detector.ghost-batch-size")
@@ -209,8 +214,21 @@ class Detection:
         """List the scales at which an image is tested, relative to `data.shorter_side`."""
         return tuple(side / self.data.shorter_side for side in self.inference.scales) or (1.0,)
 
+    @property
+    def title(self) -> str:
+        """Name the network."""
+        return f"Faster R-CNN, {self.detector.backbone}"
+
     def differences(self, other: "Detection") -> list[str]:
-        """Name the fields, with both values, by which the two lead to different results, or to another log."""
-        mine, theirs = flatten(self), flatten(other)
-        return [f"{key}: {mine[key]!r}, here {theirs[key]!r}" for key in mine
-                if key != "checkpoint_steps" and mine[key] != theirs[key]]
+        """Name the fields by which the two lead to different results; see `list_differences`.
+
+        The four steps of alternating training are quarters, so such a run is never made longer.
+        """
+        return list_differences(self, other, longer=self.training == "joint")
+
+    def sizes(self) -> None:
+        """Return nothing: parameters and multiply-adds depend on the images."""
+
+    def work(self) -> float:
+        """Count the pixels of all steps, by which the time that detectors take compares."""
+        return float(self.data.shorter_side * self.data.longer_side * self.steps * self.batch_size)

@@ -21,7 +21,7 @@ from resjax.detection.networks import FasterRCNN, Pool, pool_regions
 from resjax.detection.proposals import Detections, Predictions, detect, predict, propose
 from resjax.detection.step import Proposed, anchors_of, draw_onto
 from resjax.system.progress import shown
-from resjax.training.restore import restore_state
+from resjax.training.restoration import restore_state
 from resjax.training.run_directory import read_described
 
 
@@ -83,13 +83,14 @@ def find_all(trained: TrainedDetector, images: AnnotatedImages, batch_size: int 
     found: dict[int, Found] = {}
     run, data = trained.detection, trained.detection.data
     rows = list(rows_of(images, data, batch_size))
+    variables, mean = jax.device_put((trained.variables, trained.mean))  # once, and not with every batch
     with ThreadPoolExecutor() as pool:
         for indices, size in shown(rows, "detecting", len(rows), batch_size):
             padded = [*indices, *[indices[-1]] * (batch_size - len(indices))]  # one shape for the last batch too
             pyramid = tuple(
                 pad(list(pool.map(partial(prepare, images, data=data, scale=scale), padded)), scaled_size(size, scale),
                     trained.mean.reshape(3)) for scale in run.pyramid)
-            all_found = jax.device_get(detections(trained.model, run, trained.variables, trained.mean, pyramid))
+            all_found = jax.device_get(detections(trained.model, run, variables, mean, pyramid))
             for i, index in enumerate(indices):
                 found[index] = own_pixels(Detections(*(part[i] for part in all_found)), images, index, data)
     return [found[index] for index in range(len(images.records))]
@@ -122,7 +123,7 @@ def measure(trained: TrainedDetector, images: AnnotatedImages, batch_size: int =
                           for rule in ("area", "11-point"))
     measured = {"mean_average_precision": mean_average_precision(by_area),
                 "eleven_point": mean_average_precision(by_points),
-                "average_precision": {name: told(value) for name, value in zip(classes, by_area, strict=True)}}
+                "average_precision": by_class(classes, by_area), "eleven_points": by_class(classes, by_points)}
     if trained.detection.data.source.startswith("coco:"):
         of_coco = coco_precision(images.records, found, classes)._asdict()
         measured |= {f"coco_{key}": value for key, value in of_coco.items()}
@@ -132,6 +133,11 @@ def measure(trained: TrainedDetector, images: AnnotatedImages, batch_size: int =
 def told(value: Any) -> Any:
     """Write a number of which there is none, as no such object is there, as JSON has it: None."""
     return None if isinstance(value, float) and np.isnan(value) else value
+
+
+def by_class(classes: Sequence[str], values: np.ndarray) -> dict[str, float | None]:
+    """Name the values of the classes; None where a class has no object."""
+    return {name: told(float(value)) for name, value in zip(classes, values, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -148,18 +154,13 @@ class Pictures:
         return self.images[index]
 
 
-def read_detection(folder: Path) -> Detection:
-    """Read the run that a folder holds. Raises BadInput where there is none."""
-    return read_described(folder, Detection, {})[0]
-
-
 def restore_detector(folder: str | Path, device: jax.Device | None = None) -> TrainedDetector:
     """Restore the newest checkpoint of a run onto one device, and of a finished run the one that its result tells of.
 
     Raises BadInput where there is none, or it is damaged or another. Nothing in the run's folder changes.
     """
     folder = Path(folder)
-    detection, (classes,) = read_described(folder, Detection, {"classes": tuple[str, ...]})
+    detection, (classes,) = read_described(folder, {"classes": tuple[str, ...]}, "detection")
     model = FasterRCNN(detection.detector, len(classes))
     place = jax.sharding.SingleDeviceSharding(device or jax.local_devices()[0])
     draw = partial(draw_onto, place, detection, len(classes), np.zeros((1, 1, 3), np.float32))
@@ -167,13 +168,11 @@ def restore_detector(folder: str | Path, device: jax.Device | None = None) -> Tr
     return TrainedDetector(detection, classes, model, state.variables, np.asarray(state.mean))
 
 
-def find_in(files: tuple[Path, ...], trained: TrainedDetector) -> list[tuple[np.ndarray, Found]]:
-    """Detect in picture files; return each file's pixels uint8 `[height, width, 3]` and what was found in it.
+def find_in(file: Path, trained: TrainedDetector) -> tuple[np.ndarray, Found]:
+    """Detect in a picture file; return its pixels uint8 `[height, width, 3]` and what was found in it.
 
-    Raises BadInput, naming the file, where one is missing or no image.
+    Raises BadInput, naming the file, where it is missing or no image.
     """
-    with ThreadPoolExecutor() as pool:
-        images = tuple(pool.map(read_image, files))
-    records = tuple(Drawn(str(file), *image.shape[:2]).record() for file, image in zip(files, images, strict=True))
-    pictures = Pictures(trained.classes, records, images)
-    return list(zip(images, find_all(trained, pictures), strict=True))
+    pixels = read_image(file)
+    pictures = Pictures(trained.classes, (Drawn(str(file), *pixels.shape[:2]).record(),), (pixels,))
+    return pixels, find_all(trained, pictures)[0]

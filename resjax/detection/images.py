@@ -7,8 +7,8 @@ So a run compiles as many programs as there are such sizes among its images, at 
 from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import cv2
@@ -135,6 +135,7 @@ class Batches:
     batch_size: int
     seed: int
     ground: np.ndarray
+    epochs: dict[int, np.ndarray] = field(default_factory=dict, compare=False, repr=False)  # the last two
 
     @cached_property
     def groups(self) -> tuple[np.ndarray, ...]:
@@ -153,11 +154,15 @@ class Batches:
 
     def rows(self, epoch: int) -> np.ndarray:
         """Divide an epoch's images into batches `[batches, batch_size]` of one size each; the last repeats some."""
-        return epoch_rows(tuple(map(tuple, self.groups)), self.batch_size, self.seed, epoch)
+        if epoch not in self.epochs:
+            while len(self.epochs) > 1:  # this one and the one before it are asked for in turn
+                self.epochs.pop(next(iter(self.epochs)))
+            self.epochs[epoch] = epoch_rows(self.groups, self.batch_size, self.seed, epoch)
+        return self.epochs[epoch]
 
     def at(self, step: int, pool: ThreadPoolExecutor, process: int = 0, processes: int = 1) -> Batch:
         """Make the batch of a step, or of it the part that is this process's own."""
-        epoch, row = divmod(step, len(self.rows(0)))
+        epoch, row = divmod(step, sum(-(-len(group) // self.batch_size) for group in self.groups))
         indices = self.rows(epoch)[row]
         flips = np.random.default_rng([self.seed, epoch, row]).random(len(indices)) < 0.5 * self.data.flip
         indices, flips = (np.split(array, processes)[process] for array in (indices, flips))
@@ -177,8 +182,7 @@ class Batches:
                 yield waiting.popleft().result()
 
 
-@lru_cache(maxsize=2)
-def epoch_rows(groups: tuple[tuple[int, ...], ...], batch_size: int, seed: int, epoch: int) -> np.ndarray:
+def epoch_rows(groups: Sequence[np.ndarray], batch_size: int, seed: int, epoch: int) -> np.ndarray:
     """Permute every group, cut it into batches, and permute those."""
     random = np.random.default_rng([seed, epoch])
     rows = [np.resize(random.permutation(group), (-(-len(group) // batch_size), batch_size)) for group in groups]

@@ -7,18 +7,19 @@ import numpy as np
 
 from resjax.detection.annotations import AnnotatedImages
 from resjax.detection.config import RESNETS, Detection
+from resjax.detection.evaluate import TrainedDetector, restore_detector
 from resjax.detection.phases import PROPOSER
-from resjax.models import ResNet
+from resjax.models import VGG, ResNet
 from resjax.network import Network
 from resjax.system.errors import BadInput, check
 from resjax.system.files import expanded
-from resjax.training.restore import load
+from resjax.system.serialization import flatten
+from resjax.training.kinds import kind_at
+from resjax.training.restoration import load
 from resjax.training.step import TrainState
-from resjax.weights.files import Tensors, read_tensors
-from resjax.weights.vgg import layers, read_layer
 
+TRAINING = ("frozen_batch_norm", "frozen_stages", "ghost_batch_size", "precision", "pooling")  # of the same weights
 MEASURED = 100  # images whose mean colour stands for all
-IMAGENET_MEAN = (123.675, 116.28, 103.53)  # what torchvision's VGG-16 is used to, in RGB of 0 to 255
 
 
 class Weights(NamedTuple):
@@ -37,9 +38,10 @@ def initial_weights(detection: Detection, images: AnnotatedImages) -> Weights:
     source, detector = detection.initialize_from, detection.detector
     if not source:
         return Weights(mean_colour(images), {}, {})
-    if detector.backbone == "vgg16":
-        return vgg_weights(read_tensors(expanded(source)), source, detector.hidden)
-    return resnet_weights(load(source, stride_in=detector.stride_in, shortcut="A"), detection)
+    if kind_at(expanded(source)).VALUE is Detection:
+        return detector_weights(restore_detector(expanded(source)), detection, images.classes)
+    network = load(source, stride_in=detector.stride_in, shortcut="A")
+    return vgg_weights(network, detection) if detector.backbone == "vgg16" else resnet_weights(network, detection)
 
 
 def mean_colour(images: AnnotatedImages) -> np.ndarray:
@@ -71,20 +73,42 @@ def resnet_weights(network: Network, detection: Detection) -> Weights:
     return Weights(mean, divide(network.variables["params"]), divide(network.variables["batch_stats"]))
 
 
-def vgg_weights(tensors: Tensors, source: str, hidden: int) -> Weights:
-    """Read VGG-16 under torchvision's names. Raises BadInput where a tensor is missing or of another shape."""
-    params: dict[str, dict[str, Any]] = {"convolutions": {}, "hidden": {}}
-    for layer in layers("torchvision", 16, last=False):
-        missing = [name for name in (layer.kernel, layer.bias) if name not in tensors]
-        check(not missing, f"initialize-from: {source} has no {''.join(missing[:1])}; VGG-16 is read under "
-                           "torchvision's names")
-        if layer.path[-1] == "fc6":
-            shape = tensors[layer.kernel].shape
-            check(shape == (hidden, 25088), f"initialize-from: {layer.kernel} of {source} is of {shape}, not "
-                                            f"{hidden, 25088}")
-        params[layer.path[0]][layer.path[1]] = read_layer(tensors, "torchvision", layer)
-    mean = np.array(IMAGENET_MEAN, np.float32).reshape(1, 1, 3)
-    return Weights(mean, {"shared": params["convolutions"], "regional": params["hidden"]}, {})
+def vgg_weights(network: Network, detection: Detection) -> Weights:
+    """Divide VGG-16: the convolutions are shared, the two hidden layers work on regions, its last layer goes."""
+    model, std = network.model, network.preprocessing.std
+    wanted = VGG(16, 0, units=detection.detector.hidden)
+    same = isinstance(model, VGG) and model.clone(classes=0) == wanted
+    if not (same and np.allclose(std or 1.0, detection.data.std or 1.0)):
+        raise BadInput(f"initialize-from: {detection.initialize_from} holds {network.model} with std {std}, and the "
+                       f"detector is made of {wanted} with std {detection.data.std}")
+    params = network.variables["params"]
+    return Weights(network.mean.mean((0, 1)).reshape(1, 1, -1),
+                   {"shared": params["convolutions"], "regional": params["hidden"]}, {})
+
+
+def detector_weights(trained: TrainedDetector, detection: Detection, classes: tuple[str, ...]) -> Weights:
+    """Take over a trained detector; where it found other classes, its two last layers are drawn anew.
+
+    So "baseline+++" of Tables 10 and 11 is a run on COCO that is fine-tuned on VOC.
+    """
+    before = trained.detection
+    differences = differing(before.detector, detection.detector)
+    if before.data.std != detection.data.std:
+        differences.append(f"data.std: {before.data.std}, here {detection.data.std}")
+    check(not differences, f"initialize-from: {detection.initialize_from} holds another detector: there "
+                           f"{'; '.join(differences)}")
+    params = dict(trained.variables["params"])
+    params.pop(PROPOSER, None)
+    if trained.classes != classes:
+        params = {name: leaves for name, leaves in params.items() if name not in ("scores", "boxes")}
+    return Weights(trained.mean.reshape(1, 1, -1), params, trained.variables["batch_stats"])
+
+
+def differing(before: Any, now: Any) -> list[str]:
+    """Name the fields that say what weights there are and what they mean, with both values, where they differ."""
+    here = flatten(now)
+    return [f"detector.{name}: {value!r}, here {here[name]!r}" for name, value in flatten(before).items()
+            if value != here[name] and name not in TRAINING]
 
 
 def start_from(weights: Weights, first: TrainState) -> TrainState:

@@ -78,7 +78,7 @@ class DetectionTask:
         return start_from(self.weights, first)
 
     def describe(self) -> None:
-        """Write `detection.json`."""
+        """Write `experiment.json`."""
         about = {"classes": self.identity["classes"], "images": self.identity}
         write_run(self.log.run_directory, self.detection, about, list(self.sharding.mesh.devices.flat))
 
@@ -132,7 +132,7 @@ def open_faster_rcnn(detection: Detection, devices: Sequence[jax.Device], log: L
     for text in (*images.remarks, *test.remarks, found_in_both(images, test)):
         log.tell(text)
     identity = identity_of(images, test)
-    check_images(log.run_directory, detection, identity)
+    check_images(log.run_directory, identity)
     weights = initial_weights(detection, images)
     batches = Batches(images, detection.data, detection.batch_size, detection.seed, weights.mean.reshape(3))
     return DetectionTask(detection, batches, test, identity, FasterRCNN(detection.detector, len(images.classes)),

@@ -1,7 +1,8 @@
 """Residual and plain networks as pure Flax (Linen) modules, and what is known of them without JAX."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from resjax.system.lazy import lazily
 
 if TYPE_CHECKING:
     from resjax.models.batch_norm import BatchNorm
@@ -15,10 +16,4 @@ __all__ = ["VGG", "BasicBlock", "BatchNorm", "Bottleneck", "DenseBlock", "ResNet
 HOMES = {  # imported when they are used, so that runs are listed without JAX
     "batch_norm": ("BatchNorm",), "mlp": ("DenseBlock", "ResidualMLP"), "vgg": ("VGG",),
     "resnet": ("BasicBlock", "Bottleneck", "ResNet", "Shortcut", "Stage", "cifar_resnet", "imagenet_resnet")}
-
-
-def __getattr__(name: str) -> Any:
-    home = next((home for home, names in HOMES.items() if name in names), None)
-    if home is None:
-        raise AttributeError(f"module 'resjax.models' has no attribute {name!r}")
-    return getattr(import_module(f"resjax.models.{home}"), name)
+__getattr__ = lazily("resjax.models", HOMES)

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from resjax.analysis import response_deviations
 from resjax.data import Images, load
 from resjax.experiment import Data
-from resjax.paper.reproduce import Run, finished_result, scaled_name
-from resjax.paper.tables import LEAST_STEPS, Claim, Table
+from resjax.paper.reproduce import Planned, finished_result, scaled_name
+from resjax.paper.table import LEAST_STEPS, Table
 from resjax.system.files import read_json, write_aside, write_json
 from resjax.training import read_metrics, read_result, restore
 
@@ -23,7 +23,7 @@ STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))  # told ap
 
 
 class Verdict(NamedTuple):
-    """A claim, with what was measured, and whether it holds; None where the training was too short to judge."""
+    """A claim, with what was measured, and whether it holds; None where the training was too short to tell."""
 
     claim: str
     holds: bool | None
@@ -37,9 +37,9 @@ class Drawing(NamedTuple):
     claims: Sequence[Verdict]
 
 
-def draw(table: Table, runs: Sequence[Run], scale: float, folder: Path) -> list[dict[str, Any]]:
+def draw(table: Table, runs: Sequence[Planned], scale: float, folder: Path) -> list[dict[str, Any]]:
     """Save the table's figures from its finished runs as SVG; return title, file and claims of each."""
-    finished = list({run.row: run for run in reversed(runs) if finished_result(run.run_directory)}.values())
+    finished = list({run.row: run for run in reversed(runs) if finished_result(run)}.values())
     saved = []
     for name in table.figures if finished else ():
         make = {"figure4": figure4, "figure6": figure6, "figure7": figure7}[name]
@@ -58,28 +58,27 @@ def save_figure(figure: Figure, file: Path) -> None:
         write_aside(file, lambda aside: figure.savefig(aside, metadata=nothing))
 
 
-def is_plain(run: Run) -> bool:
+def is_plain(run: Planned) -> bool:
     """Tell a plain net's run from a residual one's."""
-    return run.experiment.architecture.shortcut == "plain"
+    return bool(run.experiment.architecture.shortcut == "plain")
 
 
-def curve(run: Run, kind: str) -> tuple[list[int], list[float]]:
+def curve(run: Planned, kind: str) -> tuple[list[int], list[float]]:
     """Read a run's iterations and its errors in percent at them: `kind` is "train", or "test" where it was measured."""
     lines = read_metrics(run.run_directory, kind)
     key = "error" if kind == "train" else "top1_error"
     return [line["step"] for line in lines], [line[key] for line in lines]
 
 
-def figure4(runs: Sequence[Run]) -> Drawing:
+def figure4(runs: Sequence[Planned]) -> Drawing:
     """Draw the errors on ImageNet over the iterations, as Figure 4 does: training, and validation on centre crops."""
     return figure6(runs)._replace(title="Figure 4: errors over the iterations")
 
 
-def figure6(runs: Sequence[Run]) -> Drawing:
+def figure6(runs: Sequence[Planned]) -> Drawing:
     """Draw training errors (thin) and test errors (bold) over the iterations: plain nets left, residual nets right.
 
-    `runs` holds one run a row, plain nets first, each kind by depth; the claims compare training errors at the end,
-    but not those of a net that overfits (ResNet-1202), as the paper only says that its training error is similar.
+    `runs` holds one run a row, plain nets first, each kind by depth; the claims compare training errors at the end.
     """
     plain, residual = ([run for run in runs if is_plain(run) == kind] for kind in (True, False))
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True, layout="constrained")
@@ -92,14 +91,12 @@ def figure6(runs: Sequence[Run]) -> Drawing:
     axes[0].set(ylabel="error (%)", ylim=(0, None))  # last, as one side may be empty and both share the axis
     figure.suptitle("test error (bold) and training error (thin)", fontsize="medium")
     last = {run.row.title: curve(run, "train")[1][-1] for run in runs}
-    deeper = [(low, high) for low, high in pairwise(residual[::-1])
-              if Claim(">", high.row.experiment) not in low.row.claims]
-    claimed = [*pairwise(plain), *deeper, *same_depth(residual, plain)]
+    claimed = [*pairwise(plain), *pairwise(deepest_first(residual)), *same_depth(residual, plain)]
     return Drawing("Figure 6: errors over the iterations", figure, compared(
         claimed, last, "{} has a lower training error than {}: {:.2f} % against {:.2f} %"))
 
 
-def figure7(runs: Sequence[Run]) -> Drawing:
+def figure7(runs: Sequence[Planned]) -> Drawing:
     """Draw the deviation of every 3x3 layer's response: in the order of the layers, and sorted.
 
     `runs` as in `figure6`. Measured on the test images, after batch norm and before the ReLU or the addition, with
@@ -119,28 +116,33 @@ def figure7(runs: Sequence[Run]) -> Drawing:
         axis.xaxis.get_major_locator().set_params(integer=True)
         finish(axis)
     plain, residual = ([run for run in runs if is_plain(run) == kind] for kind in (True, False))
-    claimed = [*same_depth(residual, plain), *pairwise(residual[::-1])]
+    claimed = [*same_depth(residual, plain), *pairwise(deepest_first(residual))]
     return Drawing("Figure 7: standard deviations of the layers' responses", figure, compared(
         claimed, means, "{} responds more weakly than {}: mean deviation {:.3f} against {:.3f}"))
 
 
-def same_depth(residual: Sequence[Run], plain: Sequence[Run]) -> list[tuple[Run, Run]]:
+def deepest_first(residual: Sequence[Planned]) -> list[Planned]:
+    """Order residual nets of which the paper compares neighbours: it does not compare ResNet-1202's with the others."""
+    return [run for run in reversed(residual) if run.row.layers < 1000]
+
+
+def same_depth(residual: Sequence[Planned], plain: Sequence[Planned]) -> list[tuple[Planned, Planned]]:
     """Pair residual and plain nets of the same depth."""
     return [(run, other) for run in residual for other in plain if run.row.layers == other.row.layers]
 
 
-def compared(pairs: Sequence[tuple[Run, Run]], values: Mapping[str, float], claim: str) -> list[Verdict]:
+def compared(pairs: Sequence[tuple[Planned, Planned]], values: Mapping[str, float], claim: str) -> list[Verdict]:
     """Claim of each pair that the value of the first run is the lower one; `claim` is filled with titles and values."""
     verdicts = []
-    for low, high in pairs:
-        titles = low.row.title, high.row.title
-        first, second = (values[title] for title in titles)
-        short = min(low.experiment.steps, high.experiment.steps) < LEAST_STEPS
-        verdicts.append(Verdict(claim.format(*titles, first, second), None if short else bool(first < second)))
+    for pair in pairs:
+        low, high = (run.row.title for run in pair)
+        short = any(run.experiment.steps < LEAST_STEPS for run in pair)
+        text = claim.format(low, high, values[low], values[high])
+        verdicts.append(Verdict(text, None if short else bool(values[low] < values[high])))
     return verdicts
 
 
-def responses(run: Run) -> np.ndarray:
+def responses(run: Planned) -> np.ndarray:
     """Return the deviations of a finished run's layers, measured once and then kept in its folder."""
     file, result = run.run_directory / "responses.json", read_result(run.run_directory) or {}
     if file.exists():

@@ -88,7 +88,7 @@
     for (const tick of ticks(0, last, false, width < 500 ? 3 : 6)) svg.append(
       make("text", { x: x(tick), y: bottom + 18, class: x(tick) > right - 24 ? "end" : "middle" }, tick.toLocaleString("en")));
     svg.append(make("path", { class: "axis", d: `M${left} ${bottom}H${right}` }),
-      make("text", { x: 0, y: 12, class: "soft" }, "error, %"), make("text", { x: right, y: height - 4, class: "soft end" }, "iteration"));
+      make("text", { x: 0, y: 12, class: "soft" }, "%"), make("text", { x: right, y: height - 4, class: "soft end" }, "iteration"));
     for (const { run, kind, points } of shown) {
       const number = style.get(run);
       svg.append(make("path", { class: `curve ${kind} c${number % COLOURS} d${Math.floor(number / COLOURS) % 3}`,

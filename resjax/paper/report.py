@@ -13,17 +13,18 @@ from pathlib import Path
 from string import Template
 from typing import Any, NamedTuple
 
-from resjax.experiment import Experiment
+from resjax.paper.compare import group_rows, group_runs
 from resjax.system.errors import BadInput
 from resjax.system.files import read_json, write_text
 from resjax.system.serialization import flatten
-from resjax.training import find_runs, read_experiment, read_given, read_metrics, read_result
+from resjax.training.kinds import Measure, Run, kind_of
+from resjax.training.log import read_metrics
+from resjax.training.records import find_runs
+from resjax.training.run_directory import read_experiment, read_given, read_result
 
 ASSETS = Path(__file__).parent
 DAMAGE = (BadInput, KeyError, TypeError, ValueError, AttributeError, OSError)
 POINTS = 150  # of a curve: more than a line of this width can show
-KINDS = {"train": "error", "validation": "top1_error", "test": "top1_error"}
-COLUMNS = ("run", "network", "steps", "training error %", "test error %", "parameters", "images/s", "minutes", "state")
 
 
 class Summary(NamedTuple):
@@ -31,10 +32,11 @@ class Summary(NamedTuple):
 
     place: str
     directory: Path
-    experiment: Experiment
+    experiment: Run
     result: dict[str, Any] | None
     curves: dict[str, list[tuple[int, float]]]
     values: dict[str, Any]
+    training_error: float | None
 
 
 def write_report(folder: Path, file: Path) -> None:
@@ -47,12 +49,15 @@ def write_report(folder: Path, file: Path) -> None:
     runs, damaged = read_all(run_directories, folder)
     script, style = ((ASSETS / name).read_text("utf-8") for name in ("report.js", "report.css"))
     name = folder.resolve().name
+    measures = list(dict.fromkeys(kind_of(run.experiment).MEASURES[0] for run in runs))
+    columns = ("run", "network", "steps", "training error %", *(measure.title for measure in measures), "parameters",
+               "images/s", "minutes", "state")
     whole = Template((ASSETS / "report.html").read_text("utf-8")).substitute(
         title=escape(name), style=style, script=script, script_digest=digest(script),
         count=f"{len(run_directories)} runs, {finished} of them finished",
         tables="\n".join(shown_or_named(table_section, table, folder) for table in sorted(folder.glob("table*.json"))),
-        head="".join(heading(column) for column in COLUMNS), damaged="\n".join(damaged),
-        rows="\n".join(row(run, number) for number, run in enumerate(runs)),
+        seeds=seeds_section(runs), head="".join(heading(column) for column in columns), damaged="\n".join(damaged),
+        rows="\n".join(row(run, number, measures) for number, run in enumerate(runs)),
         details="\n".join(details(run, number) for number, run in enumerate(runs)),
         data=json.dumps(chart_data(runs), separators=(",", ":")).replace("<", "\\u003c"))
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -111,14 +116,27 @@ def table_section(file: Path, folder: Path) -> str:
 
 
 def table_row(row: dict[str, Any], shortened: bool) -> str:
-    """Write a row: the paper's error, ours, and whether the paper's claim holds."""
-    spread = "" if row["deviation"] is None else f" ± {row['deviation']:.2f}"
+    """Write a row: the paper's figures, ours, and whether the paper's claim holds."""
     label = f" <small>{row['steps']:,} steps</small>" if shortened else ""
     training = sum(row["training_errors"]) / len(row["training_errors"])
-    ours = f"<b>{row['mean']:.2f}{spread}</b>{label}"
-    cells = (escape(row["title"]), f"{row['parameters']:,}", escape(row["paper"]), ours, str(len(row["errors"])),
-             f"{training:.2f}{label}", mark(row["holds"], row["verdict"]))
+    measures = row["measures"]
+    paper, ours = (" / ".join(measure[whose] or "-" for measure in measures) for whose in ("paper", "ours"))
+    cells = (escape(row["title"]), f"{row['parameters']:,}", escape(paper), f"<b>{escape(ours)}</b>{label}",
+             str(len(measures[0]["values"])), f"{training:.2f}{label}", mark(row["holds"], row["verdict"]))
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+def seeds_section(runs: Sequence[Summary]) -> str:
+    """Write the mean and deviation over the seeds of each recipe that has several."""
+    groups = [group for group in group_runs([(run.directory, run.experiment, run.result) for run in runs])
+              if len(group.runs) > 1]
+    if not groups:
+        return ""
+    head, *rows = group_rows(groups)
+    cells = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    lines = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return (f'<h2>Seeds</h2><p>Mean ± standard deviation over the seeds of each network.</p><div class="scroll"><table '
+            f'class="paper"><thead><tr>{cells}</tr></thead><tbody>{lines}</tbody></table></div>')
 
 
 def figure(drawn: dict[str, Any], folder: Path) -> str:
@@ -141,12 +159,14 @@ def summarize(run_directory: Path, folder: Path) -> Summary:
     experiment, result = read_experiment(run_directory), read_result(run_directory)
     record = read_json(run_directory / "experiment.json", "devices", "versions")
     lines = read_metrics(run_directory)
-    curves = {kind: thinned([(line["step"], line[key]) for line in lines if line["kind"] == kind])
-              for kind, key in KINDS.items()}
+    curves = {name: thinned([(line["step"], line[key]) for line in lines if line["kind"] == kind])
+              for name, (kind, key) in kind_of(experiment).CURVES.items()}
     place = run_directory.relative_to(folder) if run_directory != folder else Path(run_directory.resolve().name)
     values = {**(read_given(run_directory) or {}), **flatten(experiment), **record["devices"], **record["versions"]}
+    trained = [line["error"] for line in lines if line["kind"] == "train"]
     return Summary(str(place), run_directory, experiment, result, {kind: some for kind, some in curves.items() if some},
-                   {key: value for key, value in values.items() if key != "data.directory"})
+                   {key: value for key, value in values.items() if key != "data.directory"},
+                   trained[-1] if trained else None)
 
 
 def thinned(points: Sequence[tuple[int, float]], most: int = POINTS) -> list[tuple[int, float]]:
@@ -155,31 +175,20 @@ def thinned(points: Sequence[tuple[int, float]], most: int = POINTS) -> list[tup
     return [*points[:-1:every], *points[-1:]]
 
 
-def network_name(experiment: Experiment) -> str:
-    """Name a network as the paper does."""
-    shortcut, depth = experiment.architecture.shortcut, experiment.architecture.depth
-    if experiment.architecture.family == "vgg":
-        return f"VGG-{depth}"
-    return f"plain-{depth}" if shortcut == "plain" else f"ResNet-{depth} {shortcut}"
-
-
-def row(run: Summary, number: int) -> str:
+def row(run: Summary, number: int, measures: Sequence[Measure]) -> str:
     """Write a run's row: a box that shows its curves, and cells with what they are sorted by."""
-    result = run.result or {}
-    training = run.curves.get("train", [(0, None)])[-1][1]
-    architecture = run.experiment.architecture
+    result, name = run.result or {}, str(run.values.get("model") or run.experiment.title)
     cells: list[tuple[str, Any]] = [
-        (run.values.get("model") or network_name(run.experiment), f"{architecture.depth:05d} {architecture.shortcut}"),
-        (f"{run.experiment.steps:,}", run.experiment.steps), number_cell(training, ".2f"),
-        number_cell(result.get("test_top1_error"), ".2f"), number_cell(result.get("parameters"), ",d"),
-        number_cell(result.get("images_per_second"), ",.0f"),
+        (name, name), (f"{run.experiment.steps:,}", run.experiment.steps), number_cell(run.training_error, ".2f"),
+        *(number_cell(measure.of(result), f".{measure.digits}f") for measure in measures),
+        number_cell(result.get("parameters"), ",d"), number_cell(result.get("images_per_second"), ",.0f"),
         number_cell(result["train_seconds"] / 60 if result else None, ",.1f"),
         ("finished" if result else "not finished", "")]
     words = escape(" ".join([run.place, *(f"{key}={value}" for key, value in run.values.items())]).lower())
-    name = (f'<td data-value="{escape(run.place)}"><label><input type="checkbox" value="{number}">'
-            f'<i class="line"></i><span>{escape(run.place)}</span></label></td>')
+    box = (f'<td data-value="{escape(run.place)}"><label><input type="checkbox" value="{number}">'
+           f'<i class="line"></i><span>{escape(run.place)}</span></label></td>')
     rest = "".join(f'<td data-value="{escape(str(value))}">{escape(text)}</td>' for text, value in cells)
-    return f'<tr data-run="{number}" data-words="{words}">{name}{rest}</tr>'
+    return f'<tr data-run="{number}" data-words="{words}">{box}{rest}</tr>'
 
 
 def number_cell(value: float | None, form: str) -> tuple[str, Any]:

@@ -1,70 +1,94 @@
 """A table is one command: train what is missing, and set ours beside the paper's."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from resjax.experiment import Experiment, image_shape
-from resjax.experiment_files import load_experiments, select
-from resjax.models.formulas import count
-from resjax.paper.tables import TABLES, Row, Table
+import jax
+
+from resjax.experiment_files import load_runs, select
+from resjax.paper.table import Row, Table
+from resjax.paper.tables import TABLES
 from resjax.system.errors import BadInput, check
 from resjax.system.progress import one_by_one
 from resjax.system.terminal import tell
-from resjax.training import read_metrics, read_result, train
+from resjax.training.kinds import Run, kind_of
+from resjax.training.log import read_metrics
+from resjax.training.run_directory import check_images, read_experiment, read_given, read_result
 
-NEEDED = {"parameters", "train_seconds", "test_top1_error", "test_top5_error", "state_digest"}  # of a result, in tables
+NEEDED = {"parameters", "train_seconds", "state_digest"}  # of a result, in tables
 MOST_SEEDS = 1_000  # of a row
 
 
-class Run(NamedTuple):
-    """One training run of a row, and the folder that holds it."""
+class Planned(NamedTuple):
+    """One run of a row, and the folder that holds it."""
 
     row: Row
-    experiment: Experiment
+    experiment: Any
     run_directory: Path
 
 
 def find_table(name: str) -> Table:
     """Return the table of that name. Raises BadInput that lists those there are."""
-    check(name in TABLES, f"unknown table {name!r}; there are: table1, {', '.join(TABLES)}, table7, table8, table9")
+    check(name in TABLES, f"unknown table {name!r}; there are: table1, {', '.join(TABLES)}")
     return TABLES[name]
 
 
+def check_seeds(seeds: int) -> None:
+    """Raise BadInput for a number of seeds that nobody means."""
+    check(1 <= seeds <= MOST_SEEDS, f"seeds is {seeds}; it lies in 1 ... {MOST_SEEDS}")
+
+
 def plan(table: Table, experiments: Path, runs: Path, seeds: int, only: Sequence[str] = (),
-         scale: float = 1.0) -> list[Run]:
+         scale: float = 1.0) -> list[Planned]:
     """List the runs of a table: every row, every seed; the runs of one seed come before those of the next.
 
     The members of an ensemble come once, with seeds of their own. `scale` shortens the schedule in proportion; such
-    runs lie in folders of their own. Every run also measures the test errors along the way that Figure 6 shows. Raises
+    runs lie in folders of their own. Classifiers also measure the test errors along the way that Figure 6 shows. Raises
     BadInput for a row or a file that does not exist, or a wrong number.
     """
-    check(1 <= seeds <= MOST_SEEDS, f"seeds is {seeds}; it lies in 1 ... {MOST_SEEDS}")
+    check_seeds(seeds)
     check(0 < scale <= 1, f"scale is {scale}; it lies in (0, 1], and 1 is the paper's schedule")
-    rows = [row.experiment for row in table.rows]
+    ours = [row for row in table.rows if row.experiment]
+    names = list(dict.fromkeys(row.experiment for row in ours))
+    check(bool(names), f"{table.name} can only be measured by a server of its own: nothing of it is trained here")
     for name in only:
-        check(name in rows, f"{table.name} has no row {name!r}; there are: {', '.join(rows)}")
-    known = load_experiments(experiments / table.file)
+        check(name in names, f"{table.name} has no row {name!r}; there are: {', '.join(names)}")
+    known = load_runs(experiments / table.file)
     planned = []
-    for seed, row in product(range(seeds), (row for row in table.rows if not only or row.experiment in only)):
+    for seed, row in product(range(seeds), (row for row in ours if not only or row.experiment in only)):
         if row.members and seed > 0:
             continue  # an ensemble's members come once
         for name, number in row.members or [(row.experiment, seed)]:
-            experiment = shortened(replace(select(known, name), seed=number, evaluate_test=True), scale)
-            planned.append(Run(row, experiment, runs / scaled_name(name, scale) / f"seed{number}"))
+            run = select(known, name)
+            along = {"evaluate_test": True} if hasattr(run, "evaluate_test") else {}
+            experiment = shortened(replace(run, seed=number, **along), scale)
+            planned.append(Planned(row, experiment, runs / scaled_name(name, scale) / f"seed{number}"))
     return planned
 
 
-def read_from(runs: Sequence[Run], source: str | None, directory: Path | None) -> list[Run]:
-    """Let runs read a source, or prepared sets in a directory, if not what their experiments say."""
-    return [run._replace(experiment=replace(run.experiment, data=replace(
-        run.experiment.data, source=source or run.experiment.data.source,
-        directory=directory or run.experiment.data.directory))) for run in runs]
+def read_from(planned: Sequence[Planned], source: str | None, directory: Path | None) -> list[Planned]:
+    """Let runs read a source, or prepared sets in a directory, if not what their experiments say.
+
+    Raises BadInput where their images lie in no such directory, or nothing says where they lie.
+    """
+    moved = []
+    for run in planned:
+        data = run.experiment.data
+        check(directory is None or hasattr(data, "directory"),
+              f"directory is where prepared TFDS sets lie, and {run.experiment.name} reads {data.source}: give "
+              "--data in its place")
+        changes = {name: value for name, value in (("source", source), ("directory", directory)) if value is not None}
+        data = replace(data, **changes)
+        check(not data.source.endswith(":PATH"),
+              f"{run.experiment.name} reads {data.source}: say where the images lie, --data {data.source}")
+        moved.append(run._replace(experiment=replace(run.experiment, data=data)))
+    return moved
 
 
-def part(runs: Sequence[Run], shard: str) -> Sequence[Run]:
+def part(runs: Sequence[Planned], shard: str) -> Sequence[Planned]:
     """Return every k-th run for "i/k", from the i-th on. Raises BadInput for anything else."""
     number, slash, parts = shard.partition("/")
     if not (slash and number.isdecimal() and parts.isdecimal() and 1 <= int(number) <= int(parts)):
@@ -72,19 +96,39 @@ def part(runs: Sequence[Run], shard: str) -> Sequence[Run]:
     return runs[int(number) - 1::int(parts)]
 
 
-def finished_result(run_directory: Path) -> dict[str, Any] | None:
+def finished_result(run: Planned) -> dict[str, Any] | None:
     """Read a run's result; None where it is not finished, or is damaged, which is said: the others are shown."""
     try:
-        result = read_result(run_directory)
-        if result is not None:
-            missing = sorted(NEEDED - result.keys())
-            check(not missing, f"{run_directory / 'result.json'}: it says nothing of {', '.join(missing)}")
-            check(bool(read_metrics(run_directory, "train")),
-                  f"{run_directory / 'metrics.jsonl'}: no line of the training can be read")
+        result = read_result(run.run_directory)
+        if result is None or result["steps"] < run.experiment.steps:
+            return None
+        check_recipe(run)
+        missing = sorted(NEEDED - result.keys())
+        check(not missing, f"{run.run_directory / 'result.json'}: it says nothing of {', '.join(missing)}")
+        check(bool(read_metrics(run.run_directory, "train")),
+              f"{run.run_directory / 'metrics.jsonl'}: no line of the training can be read")
         return result
     except (BadInput, OSError) as error:
         tell(str(error))
         return None
+
+
+def check_recipe(run: Planned) -> None:
+    """Raise BadInput, saying what differs, where a folder holds a run that is not the table's."""
+    if not (run.run_directory / "experiment.json").exists():
+        return
+    before = read_experiment(run.run_directory)
+    differences = before.differences(run.experiment) if before.kind == run.experiment.kind else [before.title]
+    given = [f"{part}: {told}" for part, told in (read_given(run.run_directory) or {}).items()]
+    check(not differences and not given,
+          f"{run.run_directory} holds another run than the table's: there {'; '.join([*differences, *given])}. Move it "
+          "away, or choose another --runs")
+
+
+def check_moved(run: Planned) -> None:
+    """Raise BadInput where the images of a finished run now lie elsewhere, and are others."""
+    if read_experiment(run.run_directory).data.source != run.experiment.data.source:
+        check_images(run.run_directory, kind_of(run.experiment).identity(run.experiment))
 
 
 def scaled_name(name: str, scale: float) -> str:
@@ -92,38 +136,53 @@ def scaled_name(name: str, scale: float) -> str:
     return name if scale == 1 else f"{name}-x{scale:g}"
 
 
-def shortened(experiment: Experiment, scale: float) -> Experiment:
-    """Shorten the schedule, and what is counted along it, in proportion.
+LEAST = {"steps": 1, "evaluate_steps": 100, "checkpoint_steps": 50, "precise_batch_norm_steps": 1}
+
+
+def shortened(run: Any, scale: float) -> Any:
+    """Shorten the schedule, what is counted along it, and the averaging after it, in proportion.
 
     But for `log_steps`: the training error that tables and figures compare is the mean over so many steps.
     """
     if scale == 1:
-        return experiment
-
-    def scaled(steps: int, least: int = 1) -> int:
-        return max(least, round(steps * scale))
-
-    optimizer = experiment.optimizer
-    drops = tuple(scaled(step) for step in optimizer.decay_steps)
-    return replace(
-        experiment, steps=scaled(experiment.steps), log_steps=min(experiment.log_steps, scaled(experiment.steps)),
-        evaluate_steps=scaled(experiment.evaluate_steps, 100),
-        checkpoint_steps=scaled(experiment.checkpoint_steps, 50),
-        optimizer=replace(optimizer, decay_steps=drops, warmup_steps=round(optimizer.warmup_steps * scale),
-                          plateau_steps=round(optimizer.plateau_steps * scale)))
+        return run
+    durations = {field.name: max(LEAST[field.name], round(getattr(run, field.name) * scale))
+                 for field in fields(run) if field.name in LEAST and getattr(run, field.name)}
+    durations["log_steps"] = min(run.log_steps, durations["steps"])
+    optimizer = run.optimizer
+    drops = tuple(max(1, round(step * scale)) for step in optimizer.decay_steps)
+    return replace(run, **durations, optimizer=replace(
+        optimizer, decay_steps=drops, warmup_steps=round(optimizer.warmup_steps * scale),
+        plateau_steps=round(optimizer.plateau_steps * scale)))
 
 
-def work(experiment: Experiment) -> float:
-    """Count the multiply-adds of all steps: by it the time that runs take compares."""
-    macs = count(experiment.architecture, image_shape(experiment.data), classes=10).macs
-    return float(macs) * experiment.steps * experiment.batch_size
+def train_missing(planned: Sequence[Planned], tell: Callable[[str], None]) -> None:
+    """Train what is not finished, one run after the other; what was cut off is resumed.
 
-
-def train_missing(runs: Sequence[Run], tell: Callable[[str], None]) -> None:
-    """Train what is not finished, one run after the other; what was cut off goes on where it was."""
-    missing = [run for run in runs if not (run.run_directory / "result.json").exists()]
+    Raises BadInput, before anything is trained, where a folder holds a run that is not the table's.
+    """
+    runs = list({run.run_directory: run for run in planned}.values())
+    for run in runs:
+        check_recipe(run)
+    results = [read_result(run.run_directory) for run in runs]
+    missing = []
+    for run, result in zip(runs, results, strict=True):
+        if result is None or result["steps"] < run.experiment.steps:
+            missing.append(run)
+        else:
+            check_moved(run)
     tell(f"{len(runs)} runs: {len(runs) - len(missing)} are finished, {len(missing)} to train")
-    works = [work(run.experiment) for run in missing]
-    for number, run in enumerate(one_by_one(missing, works), 1):
+    for number, run in enumerate(one_by_one(missing, [run.experiment.work() for run in missing]), 1):
         tell(f"{number} of {len(missing)}: {run.run_directory}")
-        train(run.experiment, run.run_directory)
+        kind_of(run.experiment).train(run.experiment, run.run_directory, devices_for(run.experiment, tell))
+
+
+def devices_for(run: Run, tell: Callable[[str], None]) -> Sequence[jax.Device]:
+    """Return the devices that a run's batch divides over: all, or of one process's the most that do, which is told."""
+    devices = jax.devices()
+    if jax.process_count() > 1:
+        return devices
+    count = max(count for count in range(1, len(devices) + 1) if run.batch_size % count == 0)
+    if count < len(devices):
+        tell(f"{run.name}: a batch of {run.batch_size} divides over {count} of {len(devices)} devices, which train it")
+    return devices[:count]

@@ -1,1 +1,11 @@
-"""Programs for devices that are not here: compiled, read, and planned with."""
+"""Programs of runs for devices that are not here: compiled, read, and turned into hours."""
+
+from importlib import import_module
+from typing import Any
+
+HOMES = {"classification": "resjax.plan.run", "detection": "resjax.plan.detector"}
+
+
+def workload_of(run: Any) -> Any:
+    """See a run as a plan does, a `plan.run.Workload`: each kind of runs has a module that knows its programs."""
+    return import_module(HOMES[run.kind]).workload_of(run)

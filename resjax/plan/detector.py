@@ -6,14 +6,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from resjax.detection.config import Detection
+from resjax.detection.detectors import classes_of, first_state
 from resjax.detection.evaluate import detections
 from resjax.detection.images import Batch, Level, Size, padded_sizes, scaled_size
 from resjax.detection.networks import FasterRCNN
-from resjax.detection.phases import PROPOSER, Lesson, phases_of
-from resjax.detection.step import draw_onto, optimizer_of, train_step
+from resjax.detection.phases import Lesson, phases_of
+from resjax.detection.step import optimizer_of, train_step
 from resjax.detection.targets import Objects
 from resjax.plan.compile import Program, Programs, shaped
 from resjax.plan.plan import Figures
@@ -22,7 +22,6 @@ from resjax.system.distributed import batch_sharding, replicated
 from resjax.training.step import TrainState
 
 TEST_IMAGES = {"VOC2007/test": 4_952, "val2014": 40_504}
-CLASSES = {"voc": 20, "coco": 80, "scenes": 10}
 MOST = 100  # objects of an image
 ROUNDS = 32  # of a suppression: until nothing changes, as many as the longest chain of boxes of which each one settles
 # the next; see experiments/results/detection/README.md
@@ -47,12 +46,6 @@ def sizes_of(detection: Detection) -> tuple[Size, Size]:
     return lying[-1], lying[0]
 
 
-def classes_of(detection: Detection) -> int:
-    """Count the classes, as far as that can be known without the images."""
-    data = detection.data
-    return len(data.classes) or CLASSES[data.source.partition(":")[0]]
-
-
 def programs_of_detector(detection: Detection, devices: Sequence[jax.Device]) -> Programs:
     """Return the programs of a run: "train" and "detect" for images of the largest padded size, then for those of up to
     4:3.
@@ -71,18 +64,6 @@ def programs_of_detector(detection: Detection, devices: Sequence[jax.Device]) ->
         pyramid: Any = shaped(described_pyramid(detection, size), spread)
         look = partial(detections.lower, model, detection, state.variables, state.mean, pyramid)
         yield f"detect{name}", Program(look, 1, ROUNDS)
-
-
-def first_state(detection: Detection) -> Any:
-    """Describe the first state of a run."""
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.eval_shape(lambda: draw_onto(here, detection, classes_of(detection), np.zeros((1, 1, 3), np.float32), 0))
-
-
-def parameters_of(detection: Detection) -> tuple[int, dict[str, int]]:
-    """Count the classes, and the parameters of each part of the network."""
-    return classes_of(detection), {name: sum(leaf.size for leaf in jax.tree.leaves(part))
-                                   for name, part in first_state(detection).params.items() if name != PROPOSER}
 
 
 def described(count: int, size: Size) -> Any:

@@ -8,7 +8,7 @@ from resjax.experiment import Experiment
 from resjax.plan.compile import Compiled, image_set
 from resjax.plan.devices import Device
 from resjax.plan.program import Kernel, read_kernels
-from resjax.training.run_directory import Recipe
+from resjax.training.kinds import Run
 
 LIMITS = {"memory": "the memory's bandwidth", "arithmetic": "arithmetic", "launches": "the launches of small kernels",
           "exchange": "the exchange between devices"}
@@ -138,7 +138,7 @@ def usable_memory(device: Device) -> int:
     return int(device.memory * (JAX_SHARE if device.platform == "cuda" else 1))
 
 
-def summary(run: Recipe, device: Device, count: int, hosts: int, programs: dict[str, Figures],
+def summary(run: Run, device: Device, count: int, hosts: int, programs: dict[str, Figures],
             taken: dict[str, float]) -> dict[str, Any]:
     """Gather what a plan says beside the figures of its programs; `taken` are the hours of the run."""
     train = programs["train"]

@@ -43,7 +43,7 @@ class Workload:
     """A run of any kind, as a plan sees it."""
 
     run: Any
-    """A `Recipe`, which is a dataclass."""
+    """A `training.kinds.Run`."""
     precision: str
     ghost_batch_size: tuple[str, int]
     """The images that a batch is made of in groups, after the name of the field that says so."""

@@ -79,6 +79,25 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+MAY_CHANGE = {"data.directory", "data.workers", "log_steps", "evaluate_steps", "evaluate_test", "checkpoint_steps"}
+BY_CONTENT = ({"folder", "tars"}, {"voc"}, {"coco"})  # sources whose images are compared by what lies there
+
+
+def list_differences(before: Any, now: Any, longer: bool = True) -> list[str]:
+    """Name the fields, with both values, by which two runs lead to different results.
+
+    Where the images lie and how often is logged, measured and saved makes no difference; neither do more steps `now`,
+    where runs may be made `longer`: then the first is resumed where it ended.
+    """
+    mine, theirs = flatten(before), flatten(now)
+    same = MAY_CHANGE | ({"steps"} if longer and now.steps > before.steps else set())
+    sources = {run.data.source.partition(":")[0] for run in (before, now)}
+    if any(sources <= alike for alike in BY_CONTENT):
+        same |= {"data.source"}
+    return [f"{key}: {mine.get(key)!r}, here {theirs.get(key)!r}"
+            for key in mine | theirs if key not in same and mine.get(key) != theirs.get(key)]
+
+
 def to_json(value: Any) -> dict[str, Any]:
     """Turn a dataclass into nested dictionaries that JSON can hold."""
     return dataclasses.asdict(value, dict_factory=lambda items: {

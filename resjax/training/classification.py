@@ -24,7 +24,7 @@ from resjax.training.images import TrainingImages, open_images
 from resjax.training.log import Line, Log, RunningMetrics
 from resjax.training.own import NOTHING, Callback, Own, network_of, numbers, prepared
 from resjax.training.packing import Form, form_for, one_by_one
-from resjax.training.restore import initialize_from, load_weights_for, needs_weights
+from resjax.training.restoration import initialize_from, load_weights_for, needs_weights
 from resjax.training.run_directory import check_images, write_run
 from resjax.training.step import TrainState, add_batch_statistics, draw, initial_state, named_leaves
 
@@ -196,6 +196,6 @@ def open_classification(experiment: Experiment, devices: Sequence[jax.Device], l
     images = open_images(experiment, devices, log, own.data)
     own.check_outputs(experiment, images.mean.shape, len(images.classes))
     identity = images.identity()  # once, as that asks for the size of every file
-    check_images(log.run_directory, experiment, identity)
+    check_images(log.run_directory, identity)
     return Classification(experiment, own, images, identity, own.model_for(experiment, len(images.classes)),
                           own.optimizer_for(experiment), weights, batch_sharding(devices), log)

@@ -16,22 +16,23 @@ from resjax.system.files import write_json
 from resjax.system.interrupt import requested, requests, stop_requests
 from resjax.system.platform import keep_compiled_programs
 from resjax.training.checkpoint import checkpoints, finish_saves, restore_latest, save
+from resjax.training.kinds import Run
 from resjax.training.log import MEASURED, Line, Log, RunningMetrics, Stopwatch, read_metrics, rewind_metrics
-from resjax.training.run_directory import Recipe, claimed, environment, read_result, unfinished
+from resjax.training.run_directory import claimed, environment, read_result, unfinished
 from resjax.training.step import TrainState, state_digest
 from resjax.training.task import Task
 
 
-class Run(NamedTuple):
+class Training(NamedTuple):
     """What does not change while a run trains."""
 
-    experiment: Recipe
+    experiment: Run
     task: Task
     manager: CheckpointManager
     log: Log
 
 
-def train(experiment: Recipe, run_directory: Path, open_task: Callable[[Sequence[jax.Device], Log], Task],
+def train(experiment: Run, run_directory: Path, open_task: Callable[[Sequence[jax.Device], Log], Task],
           devices: Sequence[jax.Device]) -> dict[str, Any]:
     """Train, or go on where the last process stopped; return what `result.json` holds.
 
@@ -49,7 +50,7 @@ def train(experiment: Recipe, run_directory: Path, open_task: Callable[[Sequence
                 return read_result(run_directory) or {}
             task = open_task(devices, log)
         with checkpoints(run_directory, clear=True) as manager:
-            run = Run(experiment, task, manager, log)
+            run = Training(experiment, task, manager, log)
             with log.doing("initializing"):
                 state, metrics, averaged = restore_or_start(run)
             if not averaged:
@@ -71,12 +72,14 @@ def train(experiment: Recipe, run_directory: Path, open_task: Callable[[Sequence
             return result
 
 
-def restore_or_start(run: Run) -> tuple[TrainState, RunningMetrics, bool]:
+def restore_or_start(run: Training) -> tuple[TrainState, RunningMetrics, bool]:
     """Restore a run's newest state, or draw its first, with the weights it starts from; say whether it is the last."""
     first = run.task.first()
     state, meta = restore_latest(run.manager, first) or (None, {})
     state = run.task.start(first) if state is None else state  # also where the checkpoints are all damaged
     step = int(state.step)
+    if is_first():  # the result of a shorter run stays until nothing can be wrong with this one's values any more
+        (run.log.run_directory / "result.json").unlink(missing_ok=True)
     run.task.describe()
     rewind_metrics(run.log, step)
     if step:
@@ -85,7 +88,7 @@ def restore_or_start(run: Run) -> tuple[TrainState, RunningMetrics, bool]:
     return state, run.task.metrics(**meta.get("window", {})), averaged
 
 
-def make_steps(run: Run, packed: TrainState, metrics: RunningMetrics) -> tuple[TrainState, RunningMetrics]:
+def make_steps(run: Training, packed: TrainState, metrics: RunningMetrics) -> tuple[TrainState, RunningMetrics]:
     """Make the steps that are left, from a packed state; log, measure, save and stop on the way.
 
     The metrics of a call are fetched when the next one is under way, so that the devices never wait for the host.
@@ -119,7 +122,7 @@ def make_steps(run: Run, packed: TrainState, metrics: RunningMetrics) -> tuple[T
     return run.task.unpack(packed), metrics
 
 
-def compile_steps(run: Run, step: int, count: int, packed: TrainState, inputs: Any) -> Any:
+def compile_steps(run: Training, step: int, count: int, packed: TrainState, inputs: Any) -> Any:
     """Compile the program of `count` steps, and tell how long it took."""
     watch = Stopwatch()
     with run.log.doing("compiling"):
@@ -128,7 +131,7 @@ def compile_steps(run: Run, step: int, count: int, packed: TrainState, inputs: A
     return compiled
 
 
-def add_metrics(run: Run, step: int, metrics: RunningMetrics, found: Any, watch: Stopwatch,
+def add_metrics(run: Training, step: int, metrics: RunningMetrics, found: Any, watch: Stopwatch,
                 packed: TrainState | None) -> RunningMetrics:
     """Add what the call that ended at `step` has found, and tell it. Raises Diverged for a loss that is not finite.
 
@@ -153,7 +156,7 @@ def add_metrics(run: Run, step: int, metrics: RunningMetrics, found: Any, watch:
     return metrics
 
 
-def pause(run: Run, state: TrainState, metrics: RunningMetrics, stop: int) -> None:
+def pause(run: Training, state: TrainState, metrics: RunningMetrics, stop: int) -> None:
     """Measure and save between two steps where it is time to. Raises Interrupted where somebody asked to stop."""
     experiment, step = run.experiment, int(state.step)
     if step % experiment.evaluate_steps == 0 and not stop:
@@ -175,13 +178,13 @@ def stop_request(now: bool) -> int:
     return largest(requested()) if now else 0
 
 
-def heed_stop(run: Run, state: TrainState, metrics: RunningMetrics) -> None:
+def heed_stop(run: Training, state: TrainState, metrics: RunningMetrics) -> None:
     """Save the state and raise Interrupted, where somebody asked to stop."""
     if stop := stop_request(True):
         save_and_stop(run, state, metrics, stop)
 
 
-def save_and_stop(run: Run, state: TrainState, metrics: RunningMetrics, stop: int) -> None:
+def save_and_stop(run: Training, state: TrainState, metrics: RunningMetrics, stop: int) -> None:
     """Save the state, and raise Interrupted."""
     step = int(state.step)
     if run.manager.latest_step() != step:
@@ -191,18 +194,18 @@ def save_and_stop(run: Run, state: TrainState, metrics: RunningMetrics, stop: in
                       "the same command goes on from there", stop)
 
 
-def keep(run: Run, state: TrainState, metrics: RunningMetrics, averaged: bool = False) -> None:
+def keep(run: Training, state: TrainState, metrics: RunningMetrics, averaged: bool = False) -> None:
     """Begin to save the state and what belongs to it."""
     with run.log.doing("saving"):
         save(run.manager, state, {"window": vars(metrics), "averaged": averaged})
 
 
-def measured(run: Run, step: int) -> bool:
+def measured(run: Training, step: int) -> bool:
     """Say whether the log holds what was measured at a step: a run that was stopped meanwhile measures it now."""
     return any(line["step"] == step and line["kind"] in MEASURED for line in read_metrics(run.log.run_directory))
 
 
-def measure(run: Run, state: TrainState, last: bool = False) -> list[Line]:
+def measure(run: Training, state: TrainState, last: bool = False) -> list[Line]:
     """Measure, then record and return it: the log gets all of the lines or none."""
     lines = [{"step": int(state.step), **line} for line in run.task.measure(state, last)]
     for line in lines:
@@ -210,7 +213,7 @@ def measure(run: Run, state: TrainState, last: bool = False) -> list[Line]:
     return lines
 
 
-def finish(run: Run, state: TrainState, metrics: RunningMetrics) -> dict[str, Any]:
+def finish(run: Training, state: TrainState, metrics: RunningMetrics) -> dict[str, Any]:
     """Measure the last state and gather what the run came to."""
     experiment = run.experiment
     return {

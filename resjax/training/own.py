@@ -136,7 +136,7 @@ def prepared(experiment: Experiment, run_directory: Path, own: Own) -> tuple[Exp
         check_arrays(experiment.data, data)
         values = replace(experiment.data, source="arrays")
         experiment, data = replace(experiment, data=values), with_validation(values, data)
-        check_images(run_directory, experiment, data.identity())
+        check_images(run_directory, data.identity())
         own = replace(own, data=data)
     check(own.model is None or not experiment.initialize_from, "initialize-from starts the networks of the paper; "
                                                                "model= is one's own")

@@ -6,11 +6,12 @@ from typing import Any
 from resjax.system.errors import check
 from resjax.system.files import expanded
 from resjax.system.serialization import flatten
+from resjax.training.kinds import Run, kind_of
 from resjax.training.log import read_metrics
 from resjax.training.run_directory import read_experiment, read_given, read_result
 
 INSTEAD = {"model": "architecture.", "optimizer": "optimizer."}  # of which values a given one stands in place
-OUTCOME = ("test_top1_error", "parameters", "train_seconds", "images_per_second")
+OUTCOME = ("parameters", "train_seconds", "images_per_second")
 
 
 def find_runs(folder: Path) -> list[Path]:
@@ -24,29 +25,32 @@ def runs(folder: str | Path) -> list[dict[str, Any]]:
     """List the runs in a folder: flat records of the same keys, so that `pandas.DataFrame(resjax.runs("runs"))` works.
 
     First a run's place in the folder and the values by which the runs differ, None where a run has none; then the step
-    it has come to, the training loss and error (%) as last logged, and what it came to once it is finished. Raises
-    BadInput, naming the file, where there is no run or one is damaged.
+    it has come to, the training loss and error (%) as last logged, and what it came to once it is finished: what the
+    kinds of runs that are there measure. Raises BadInput, naming the file, where there is no run or one is damaged.
     """
     folder = expanded(folder)
     places = find_runs(folder)
-    values = [values_of(run) for run in places]
+    experiments = [read_experiment(run) for run in places]
+    measured = dict.fromkeys(measure.key for each in experiments for measure in kind_of(each).MEASURES)
+    values = [values_of(run, each) for run, each in zip(places, experiments, strict=True)]
     names = dict.fromkeys(name for some in values for name in some)
     differing = [name for name in names if len({some.get(name) for some in values}) > 1]
-    return [{"run": str(run.relative_to(folder)), **{name: some.get(name) for name in differing}, **outcome(run)}
+    return [{"run": str(run.relative_to(folder)), **{name: some.get(name) for name in differing},
+             **outcome(run, (*measured, *OUTCOME))}
             for run, some in zip(places, values, strict=True)]
 
 
-def values_of(run_directory: Path) -> dict[str, Any]:
+def values_of(run_directory: Path, experiment: Run) -> dict[str, Any]:
     """List the values of a run by name, with its network's name, and what was given in Python in their place."""
-    experiment, given = read_experiment(run_directory), read_given(run_directory) or {}
-    values = {"network": given.get("model", experiment.architecture.title()), **given, **flatten(experiment)}
+    given = read_given(run_directory) or {}
+    values = {"network": given.get("model", experiment.title), **given, **flatten(experiment)}
     without = ("model", "data.directory", *(INSTEAD[part] for part in given))
     return {name: value for name, value in values.items() if not name.startswith(without)}
 
 
-def outcome(run_directory: Path) -> dict[str, Any]:
+def outcome(run_directory: Path, names: tuple[str, ...]) -> dict[str, Any]:
     """Say how far a run has come, and what it came to."""
     lines, result = read_metrics(run_directory, "train"), read_result(run_directory) or {}
     last = lines[-1] if lines else {}
     return {"step": last.get("step", 0), "loss": last.get("loss"), "error": last.get("error"),
-            **{name: result.get(name) for name in OUTCOME}}
+            **{name: result.get(name) for name in names}}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import jax
 
@@ -20,38 +20,17 @@ from resjax.system.files import read_json, write_json
 from resjax.system.serialization import check_value, convert, from_json, to_json
 from resjax.system.terminal import tell
 from resjax.system.version import __version__
+from resjax.training.kinds import Run, kind_named, name_in
 
 RESULT = {"name": str, "seed": int, "steps": int, "parameters": int, "test_top1_error": float, "test_top5_error": float,
           "mean_average_precision": float | None, "eleven_point": float | None,  # None: no test image has an object
           "train_seconds": float, "images_per_second": float, "state_digest": str}
 ABOUT_IMAGES: dict[str, Any] = {"classes": tuple[str, ...], "image": tuple[int, int, int]}
 WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
-KINDS = ("experiment", "detection")  # of runs: each is described in KIND.json, by the value of a class of that name
-Value = TypeVar("Value")
-
-
-class Recipe(Protocol):
-    """What all kinds of runs have: see `Experiment`."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def steps(self) -> int: ...
-    @property
-    def batch_size(self) -> int: ...
-    @property
-    def log_steps(self) -> int: ...
-    @property
-    def evaluate_steps(self) -> int: ...
-    @property
-    def checkpoint_steps(self) -> int: ...
-    def differences(self, other: Any, /) -> list[str]: ...
 
 
 @contextmanager
-def claimed(run_directory: Path, experiment: Recipe) -> Iterator[None]:
+def claimed(run_directory: Path, experiment: Run) -> Iterator[None]:
     """Hold the folder for this process; the system lets go of it however the process ends.
 
     Raises BadInput where it cannot be written, another process holds it, or it belongs to another experiment. Of many
@@ -101,44 +80,38 @@ def lock(descriptor: int, run_directory: Path) -> None:
              "training there")
 
 
-def check_same_run(run_directory: Path, experiment: Recipe) -> None:
-    """Raise BadInput where a folder holds a run of another kind, or another experiment's."""
-    for kind in KINDS:
-        if (run_directory / f"{kind}.json").exists():
-            check(kind == kind_of(type(experiment)),
-                  f"{run_directory} holds the run of a {'classifier' if kind == 'experiment' else 'detector'}; choose "
-                  "another --workdir")
-            differences = read_described(run_directory, type(experiment), {})[0].differences(experiment)
-            check(not differences, f"{run_directory} belongs to another experiment: there {'; '.join(differences)}. "
-                                   "Choose another --workdir, or remove that one")
+def check_same_run(run_directory: Path, experiment: Run) -> None:
+    """Raise BadInput where a folder holds another experiment's run."""
+    if (run_directory / "experiment.json").exists():
+        differences = read_experiment(run_directory).differences(experiment)
+        check(not differences, f"{run_directory} belongs to another experiment: there {'; '.join(differences)}. "
+                               "Choose another --workdir, or remove that one")
 
 
-def kind_of(kind: type) -> str:
-    """Say how a class of runs is called in a run directory."""
-    return kind.__name__.lower()
-
-
-def read_experiment(run_directory: Path) -> Experiment:
-    """Read the run that a run directory holds. Raises BadInput where there is none."""
-    return read_run(run_directory)[0]
+def read_experiment(run_directory: Path) -> Any:
+    """Read the run that a run directory holds, of whatever kind. Raises BadInput where there is none."""
+    return read_described(run_directory, {})[0]
 
 
 def read_run(run_directory: Path) -> tuple[Experiment, tuple[str, ...], tuple[int, ...]]:
-    """Read a run, its classes and the shape of its images. Raises BadInput where there is none."""
-    experiment, (classes, image) = read_described(run_directory, Experiment, ABOUT_IMAGES)
+    """Read a classifier's run, its classes and the shape of its images. Raises BadInput where there is none."""
+    experiment, (classes, image) = read_described(run_directory, ABOUT_IMAGES, "classification")
     return experiment, classes, image
 
 
-def read_described(run_directory: Path, kind: type[Value], about: dict[str, Any]) -> tuple[Value, list[Any]]:
-    """Read a run of a kind, and what else is told of it, by names and types. Raises BadInput where there is none."""
-    file = run_directory / f"{kind_of(kind)}.json"
+def read_described(run_directory: Path, about: dict[str, Any], kind: str | None = None) -> tuple[Any, list[Any]]:
+    """Read a run, and what else is told of it, by names and types. Raises BadInput unless it is there, of that kind."""
+    file = run_directory / "experiment.json"
     check(file.exists(), f"{run_directory}: no run lies there (it has no {file.name})")
-    content = read_json(file, kind_of(kind), *about)
+    found = name_in(file)
+    check(kind in (None, found), f"{run_directory} holds the run of a {kind_named(found).NOUN}, not of a "
+                                 f"{kind_named(kind or found).NOUN}")
+    content = read_json(file, "experiment", *about)
     try:
         values = [convert(content[key], hint) for key, hint in about.items()]
         for (key, hint), value in zip(about.items(), values, strict=True):
             check_value(key, value, hint)
-        return from_json(content[kind_of(kind)], kind), values
+        return from_json(content["experiment"], kind_named(found).VALUE), values
     except BadInput as error:
         raise BadInput(f"{file}: not a run of this version of resjax ({error})") from None
 
@@ -154,16 +127,16 @@ def read_given(run_directory: Path) -> dict[str, str] | None:
     return dict(given)
 
 
-def write_run(run_directory: Path, experiment: Recipe, about: dict[str, Any], devices: Any) -> None:
+def write_run(run_directory: Path, experiment: Run, about: dict[str, Any], devices: Any) -> None:
     """Write what a run is, what is to be told of its images, and what it runs on."""
     if is_first():
-        kind = kind_of(type(experiment))
-        write_json(run_directory / f"{kind}.json", {kind: to_json(experiment), **about, **environment(devices)})
+        write_json(run_directory / "experiment.json", {
+            "kind": experiment.kind, "experiment": to_json(experiment), **about, **environment(devices)})
 
 
-def check_images(run_directory: Path, experiment: Recipe, images: dict[str, Any]) -> None:
+def check_images(run_directory: Path, images: dict[str, Any]) -> None:
     """Raise BadInput, saying what has changed, where the images are not those that a run began with."""
-    file = run_directory / f"{kind_of(type(experiment))}.json"
+    file = run_directory / "experiment.json"
     before = read_json(file).get("images") if file.exists() else None
     if not isinstance(before, dict) or before == images:
         return
@@ -185,11 +158,9 @@ def read_result(run_directory: Path) -> dict[str, Any] | None:
     return result
 
 
-def unfinished(run_directory: Path, experiment: Recipe) -> bool:
-    """Say whether there are steps to make: there is no result, or one of a shorter run, which is then removed."""
+def unfinished(run_directory: Path, experiment: Run) -> bool:
+    """Say whether there are steps to make: there is no result, or one of a shorter run."""
     result = read_result(run_directory)
-    if result is not None and result["steps"] < experiment.steps and is_first():
-        (run_directory / "result.json").unlink()
     return result is None or bool(result["steps"] < experiment.steps)
 
 

@@ -367,9 +367,9 @@ def control(folder: Path) -> bool:
 @kind("tags in a report")
 def tags(folder: Path) -> bool:
     run = run_of(folder)
-    row = {"experiment": "x", "title": "x", "layers": 1, "steps": 1, "parameters": 1, "paper": "<script>alert(1)",
-           "errors": [1.0], "mean": 1.0, "deviation": None, "training_errors": [1.0], "holds": True, "verdict": "x",
-           "top5_errors": [1.0]}
+    row = {"experiment": "x", "title": "x", "layers": 1, "steps": 1, "parameters": 1,
+           "training_errors": [1.0], "holds": True, "verdict": "x",
+           "measures": [{"paper": "<script>alert(1)", "ours": "1", "values": [1.0]}]}
     (run.parent / "table6.json").write_text(json.dumps({
         "table": "table6", "command": "x", "title": "x", "protocol": "x", "scale": 1, "rows": [row], "figures": []}))
     code, _ = told(lambda: execute(["report", str(run.parent)]))

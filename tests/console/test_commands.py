@@ -26,7 +26,6 @@ from resjax import (
 from resjax.console.arithmetic import arithmetic
 from resjax.console.command_line import FIRST, execute, guarded, overview, train_one_of
 from resjax.console.commands import COMMANDS
-from resjax.console.detection import TrainArguments as DetectorArguments
 from resjax.console.networks import Unsaid
 from resjax.console.plan import PlanArguments
 from resjax.console.runs import TrainArguments
@@ -63,7 +62,7 @@ def refuse(capsys, *arguments):
     (["evaluate", "--view", "single", "x"], "unknown flag --view; did you mean --views?"),
     (["evaluate", "x", "--views", "double"], "invalid choice 'double'"),
     (["plan", "scenes", "--on", "h101"], "invalid choice 'h101'"),
-    (["mean-image", "scenes"], "mean-image is for classifiers"),
+    (["mean-image", "scenes"], "scenes learns from scenes, whose mean takes no time"),
     (["train", "nowhere.py:resnet20"], "nowhere.py: no such experiment file"),
     (["train", f"{CIFAR10}:restnet20"], "unknown experiment 'restnet20'; did you mean 'resnet20'? There are: pl"),
     (["train", f"{CIFAR10}:resnet20", "--steps", "many"], "--steps: 'many' is not a whole number"),
@@ -147,7 +146,7 @@ def test_the_version_is_said(capsys):
 
 @pytest.mark.parametrize("name", ["resnet20", "cifar10:resnet20", f"{CIFAR10}:resnet20"])
 def test_an_experiment_has_a_short_name(name):
-    assert experiment_files.find(name) == experiment_files.load_experiments(Path(CIFAR10))["resnet20"]
+    assert experiment_files.find(name) == experiment_files.load_runs(Path(CIFAR10))["resnet20"]
 
 
 def test_short_names_are_of_one_file_only():
@@ -162,7 +161,7 @@ def test_a_name_in_several_files_is_not_guessed(monkeypatch):
 
 
 KINDS = [Experiment, Architecture, Data, Photographs, Optimizer, Detection, Detector, Sampling, Scenery, Inference,
-         TrainArguments, DetectorArguments, PlanArguments, Unsaid]
+         TrainArguments, PlanArguments, Unsaid]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -170,8 +169,8 @@ def test_every_flag_says_what_it_is(kind):
     """A string after each field, which becomes the help of its flag, unless the field is a group of flags."""
     body = ast.parse(inspect.getsource(kind)).body[0].body
     for field, after in pairwise([*body, None]):
-        group = isinstance(field, ast.AnnAssign) and any(each.__name__ in ast.unparse(field.annotation)
-                                                         for each in KINDS)
+        group = isinstance(field, ast.AnnAssign) and any(name in ast.unparse(field.annotation) for name in (
+            "Value", *(each.__name__ for each in KINDS)))
         if isinstance(field, ast.AnnAssign) and not group:
             said = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) and str(after.value.value)
             assert said, f"{kind.__name__}.{ast.unparse(field.target)}"

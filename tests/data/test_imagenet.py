@@ -146,14 +146,14 @@ def test_a_table_is_one_command(done, photographs, tmp_path, capsys, monkeypatch
     assert "1 runs: 1 are finished, 0 to train" in err
     assert "| ResNet-18 A | 18 | 11,003,714 | 27.88 |" in out
     assert "Figure 4" in out
-    kept = json.loads((run / "errors-ten-crop.json").read_text())
+    kept = json.loads((run / "measured-ten-crop.json").read_text())
     (row,) = json.loads((tmp_path / "runs" / "table2.json").read_text())["rows"]
-    assert row["errors"] == [kept["top1_error"]]
+    assert row["measures"][0]["values"] == [kept["top1_error"]]
     assert kept["images"] == 24
     drawing = figure4(plan(TABLES["table2"], tmp_path / "tiny", tmp_path / "runs", 1, ["resnet18A"]))
     assert drawing.figure.axes[1].get_ylim()[1] >= read_metrics(run, "train")[0]["error"]  # no plain net is there
     plt.close(drawing.figure)
-    monkeypatch.setattr("resjax.paper.results.measure", None)
+    monkeypatch.setattr("resjax.training.classifiers.measure_networks", None)
     execute(arguments)
     assert capsys.readouterr().out == out
 
@@ -163,7 +163,7 @@ def test_the_ensemble_of_table_5_is_measured_together(done, photographs, tmp_pat
     from resjax.paper.tables import TABLE5
 
     row = TABLE5.rows[0]._replace(members=(("resnet18A", 0), ("resnet18A", 1)))
-    table = TABLE5._replace(rows=(row,), views="single")
+    table = TABLE5._replace(rows=(row._replace(how="single"),))
     write(tmp_path, photographs)
     runs = plan(table, tmp_path / "tiny", tmp_path, seeds=3)
     assert [run.run_directory.name for run in runs] == ["seed0", "seed1"]
@@ -171,7 +171,7 @@ def test_the_ensemble_of_table_5_is_measured_together(done, photographs, tmp_pat
     for run in runs:
         shutil.copytree(done / "run", run.run_directory)
     (line,) = collect(table, runs)
-    assert (len(line.errors), line.errors, line.parameters) == (1, line.top5, 2 * 11_003_714)
+    assert (len(line.values), len(line.values[0]), line.parameters) == (1, 1, 2 * 11_003_714)
     assert "| ResNet, six models | 152 | 22,007,428 | 3.57 |" in as_markdown(table, [line], 1.0)
     assert "| GoogLeNet (ILSVRC'14) |  |  | 6.66 |" in as_markdown(table, [line], 1.0)
 

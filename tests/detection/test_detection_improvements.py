@@ -204,8 +204,8 @@ def test_wrong_scales():
     with pytest.raises(BadInput, match="it must be empty, or rise"):
         Inference(scales=(600, 400))
     with pytest.raises(BadInput, match=r"one of them is data\.shorter-side 600"):
-        Detection(name="x", inference=Inference(scales=(400, 800)))
-    assert Detection(name="x", inference=Inference(scales=(300, 600))).pyramid == (0.5, 1.0)
+        Detection(name="x", initialize_from="weights", inference=Inference(scales=(400, 800)))
+    assert Detection(name="x", initialize_from="weights", inference=Inference(scales=(300, 600))).pyramid == (0.5, 1.0)
 
 
 RUNS = """
@@ -220,7 +220,7 @@ EXPERIMENTS = {"resnet101_coco_context": Detection(
                       test_proposals=8, rois=8, detections=10),
     data=Scenery(source="coco:PATH", train=("train",), test=("val",), shorter_side=64, longer_side=64, flip=False),
     optimizer=Optimizer(learning_rate=0.001, decay_steps=(100,)), steps=2, batch_size=1, log_steps=1,
-    evaluate_steps=2)}
+    evaluate_steps=2, initialize_from="weights")}
 """
 
 

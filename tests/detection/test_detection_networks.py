@@ -1,5 +1,6 @@
 """Faster R-CNN against an independent one in PyTorch, with weights that come in through a file; VGG's counts."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -71,9 +72,11 @@ def test_all_outputs_are_those_of_pytorch(backbone, tmp_path):
         network = randomized(torch, torch_detector.ResNetC4((3, 4, 6, 3), 64, 10, "B", True, "1x1"))
         channels, width, pooled = 1024, 2048, 14
     torch.save(network.state_dict(), tmp_path / "weights.pth")
-    std = TORCHVISION if backbone == "resnet50" else ()
+    std = TORCHVISION
     detection = Detection(name="x", detector=detector_of(backbone), sampling=RULES, data=Scenery(std=std),
                           initialize_from=str(tmp_path / "weights.pth"))
+    with pytest.raises(BadInput, match="with std"):  # of weights for divided images, which these would not be
+        initial_weights(replace(detection, data=Scenery()), None)
     model, state = start(detection)
     theirs = torch_detector.FasterRCNN(network, channels, width, CLASSES, 6, 32).eval()
     to_torch(torch, theirs, state.params)
@@ -105,7 +108,7 @@ def test_padding_and_the_images_beside_it_change_no_detection():
     detector = Detector(backbone="tiny", anchor_sizes=(16.0, 32.0), rpn_channels=16)
     rules = Sampling(test_candidates=200, test_proposals=20, smallest=4.0)
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    run = Detection(name="x", detector=detector, sampling=rules)
+    run = Detection(name="x", detector=detector, sampling=rules, initialize_from="weights")
     model = FasterRCNN(detector, 3)
     state = draw_onto(place, run, 3, np.full((1, 1, 3), 128, np.float32), 0)
     random = np.random.default_rng(0)
@@ -145,8 +148,8 @@ def test_what_is_shared(backbone, stride, convolutions):
 def test_what_stays_as_it_is():
     detector = Detector(backbone="resnet18", frozen_stages=2)
     shapes = jax.eval_shape(lambda: draw_onto(
-        jax.sharding.SingleDeviceSharding(jax.devices()[0]), Detection(name="x", detector=detector), 3,
-        np.zeros((1, 1, 3), np.float32), 0))
+        jax.sharding.SingleDeviceSharding(jax.devices()[0]),
+        Detection(name="x", detector=detector, initialize_from="weights"), 3, np.zeros((1, 1, 3), np.float32), 0))
     stays = frozen(detector, JOINT[0], shapes.params)
     assert all(jax.tree.leaves([stays["shared"][name] for name in ("conv1", "bn1", "stage1")]))
     block = stays["shared"]["stage2"]["first"]
@@ -160,7 +163,7 @@ def test_wrong_weights_are_named(tmp_path):
     from torch_resnets import ResNet
 
     torch.save(ResNet((2, 2, 2, 2), 64, 10).state_dict(), tmp_path / "r18.pth")
-    for backbone, message in (("resnet50", "holds ResNet B-18"), ("vgg16", "has no features.0")):
+    for backbone, message in (("resnet50", "holds ResNet B-18"), ("vgg16", "holds ResNet")):
         run = Detection(name="x", detector=Detector(backbone=backbone), initialize_from=str(tmp_path / "r18.pth"))
         with pytest.raises(BadInput, match=message):
             initial_weights(run, None)

@@ -11,7 +11,7 @@ import pytest
 
 from resjax.detection import Detection, Detector, Sampling, Scenery, restore_detector, scenes, train_detector
 from resjax.detection.images import Batches, open_annotated
-from resjax.detection.initialize import Weights, start_from
+from resjax.detection.initialize import Weights, mean_colour, start_from
 from resjax.detection.networks import FasterRCNN
 from resjax.detection.phases import ALTERNATING, PROPOSER, Lesson, phase_at
 from resjax.detection.step import draw_onto, optimizer_of, train_step
@@ -20,7 +20,7 @@ from resjax.system.errors import BadInput, Interrupted
 from resjax.training import loop
 
 RUN = Detection(
-    name="turns", training="alternating",
+    name="turns", training="alternating", initialize_from="weights",
     detector=Detector(backbone="tiny", anchor_sizes=(24.0,), anchor_ratios=(1.0,), rpn_channels=8, pooling="align"),
     sampling=Sampling(anchors=16, smallest=4.0, train_candidates=30, train_proposals=10, test_candidates=30,
                       test_proposals=8, rois=8, detections=10),
@@ -33,6 +33,8 @@ MEAN = np.full((1, 1, 3), 90, np.float32)
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
     monkeypatch.setattr(scenes, "SCENES", {"train": 3, "test": 2})
+    monkeypatch.setattr("resjax.detection.train.initial_weights", lambda run, images: Weights(
+        mean_colour(images), {}, {}))  # those drawn, as if they had been loaded
 
 
 @pytest.fixture(scope="module")

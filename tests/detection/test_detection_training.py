@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from resjax.console.command_line import execute
-from resjax.console.detection import detect
+from resjax.console.networks import detect
 from resjax.detection import Detection, Detector, Sampling, Scenery, restore_detector, train_detector
 from resjax.detection.images import Batches, open_annotated
 from resjax.detection.pictures import draw_run
@@ -105,7 +105,7 @@ def test_two_processes_have_the_losses_of_one(run, whole, tmp_path):
     measured = [read_result(folder)["average_precision"] for folder in (tmp_path / "run", whole[0])]
     assert measured[0] == pytest.approx(measured[1], abs=1)
     assert restore_detector(tmp_path / "run").detection == run
-    assert "mean average precision" in (tmp_path / "log0").read_text()
+    assert "mAP" in (tmp_path / "log0").read_text()
     assert "loss" not in (tmp_path / "log1").read_text()  # only the first tells of steps
 
 
@@ -135,13 +135,13 @@ def test_a_run_goes_on_by_its_own_description(run, whole, tmp_path, capsys):
     folder, result = whole
     copy = shutil.copytree(folder, tmp_path / "copy")
     (copy / "result.json").unlink()  # it was cut off before its end
-    execute(["train", str(copy / "detection.json"), "--workdir", str(copy)])
-    assert "squares: mean average precision" in capsys.readouterr().out
+    execute(["train", str(copy / "experiment.json"), "--workdir", str(copy)])
+    assert "squares: mAP" in capsys.readouterr().out
     assert read_result(copy)["state_digest"] == result["state_digest"]
-    execute(["show", str(copy / "detection.json")])
+    execute(["show", str(copy / "experiment.json")])
     assert "sampling.rois                        8" in capsys.readouterr().out
     with pytest.raises(BadInput, match="no run lies there"):
-        execute(["train", str(tmp_path / "detection.json")])
+        execute(["train", str(tmp_path / "experiment.json")])
 
 
 def test_a_run_is_drawn(whole):
@@ -180,7 +180,10 @@ def test_detecting_in_pictures(whole, squares, tmp_path, capsys):
     assert " %  x " in told
     with Image.open(tmp_path / "out" / "4.png") as picture:
         assert picture.size == (64, 48)
-    for wrong, message in (((), "at least one image"), ((files[0], files[0]), "same name"),
-                           ((squares / "nothing.jpg",), "nothing.jpg: this image cannot be read")):
+    for wrong, message in (((), "at least one image"), ((files[0], files[0]), "same name")):
         with pytest.raises(BadInput, match=message):
             detect(folder, wrong, tmp_path / "out")
+    with pytest.raises(SystemExit):  # one that cannot be read is named, and the others are looked at
+        detect(folder, (squares / "nothing.jpg", files[0]), tmp_path / "some")
+    assert "nothing.jpg: this image cannot be read" in capsys.readouterr().err
+    assert [file.name for file in (tmp_path / "some").iterdir()] == ["0.png"]

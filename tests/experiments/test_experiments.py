@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from resjax import Architecture, BadInput, Data, Experiment, Optimizer
-from resjax.experiment_files import find, load_experiments, select
+from resjax.experiment_files import find, load_runs, select
 from resjax.system.serialization import flatten, from_json, to_json
 
 FILES = [Path(__file__).parents[2] / "experiments" / name for name in ("cifar10.py", "quickstart.py", "imagenet.py",
@@ -18,7 +18,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 
 def text(file):
     return "\n".join(f"{name}\n" + "".join(f"  {key} = {value!r}\n" for key, value in flatten(experiment).items())
-                     for name, experiment in load_experiments(file).items())
+                     for name, experiment in load_runs(file).items())
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -28,13 +28,13 @@ def test_runs_are_as_recorded(file):
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_experiment_goes_through_json(file):
-    for name, experiment in load_experiments(file).items():
+    for name, experiment in load_runs(file).items():
         assert from_json(to_json(experiment), Experiment) == experiment
         assert experiment.name == name
 
 
 def test_what_an_earlier_version_wrote_is_read_with_the_defaults_of_what_came_since():
-    run = load_experiments(FILES[0])["resnet56"]
+    run = load_runs(FILES[0])["resnet56"]
     written = to_json(run)
     for part, name in (("architecture", "family"), ("architecture", "stride_in"), ("optimizer", "plateau_steps")):
         del written[part][name]
@@ -45,7 +45,7 @@ def test_what_an_earlier_version_wrote_is_read_with_the_defaults_of_what_came_si
 
 
 def test_table_6_is_complete():
-    experiments = load_experiments(FILES[0])
+    experiments = load_runs(FILES[0])
     for kind, shortcut, deepest in (("plain", "plain", 110), ("resnet", "A", 1202)):
         for depth in {20, 32, 44, 56, 110, deepest}:
             architecture = experiments[f"{kind}{depth}"].architecture
@@ -71,13 +71,13 @@ def test_the_recipe_on_imagenet():
 
 def test_unknown_names_list_those_that_there_are():
     with pytest.raises(BadInput, match="unknown experiment 'restnet20'; did you mean 'resnet20'"):
-        select(load_experiments(FILES[0]), "restnet20")
+        select(load_runs(FILES[0]), "restnet20")
 
 
 def test_a_file_without_experiments_is_named(tmp_path):
     (tmp_path / "mine.py").write_text("EXPERIMENT = 3\n")
     with pytest.raises(BadInput, match=r"mine\.py: it defines no EXPERIMENTS"):
-        load_experiments(tmp_path / "mine.py")
+        load_runs(tmp_path / "mine.py")
 
 
 @pytest.mark.parametrize(("make", "message"), [

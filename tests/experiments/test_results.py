@@ -24,9 +24,10 @@ def test_rows_follow_from_the_runs(file):
     for row in table["rows"]:
         runs = sorted((file.parent / folder_of(table, row)).glob("seed*"))
         results = [json.loads((run / "result.json").read_text()) for run in runs]
-        assert row["errors"] == [result["test_top1_error"] for result in results]
+        (errors,) = row["measures"]
+        assert errors["values"] == [result["test_top1_error"] for result in results]
         assert row["training_errors"] == [read_metrics(run, "train")[-1]["error"] for run in runs]
-        assert row["mean"] == pytest.approx(np.mean(row["errors"]))
+        assert errors["mean"] == pytest.approx(np.mean(errors["values"]))
         assert {result["steps"] for result in results} == {row["steps"]} == {round(64_000 * table["scale"])}
 
 

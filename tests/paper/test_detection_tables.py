@@ -1,98 +1,165 @@
-"""Tables 7 to 9 as data, their experiments, and what is printed beside the paper's figures."""
+"""Tables 7 to 11 as data, their experiments, and what is printed beside the paper's figures."""
 
 import json
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from resjax.console.command_line import execute, train_one_of
 from resjax.console.tables import reproduce as command
-from resjax.detection import Inference
+from resjax.detection import detectors
 from resjax.detection.average_precision import Found
 from resjax.detection.draw import colour_of, confident, draw_boxes
-from resjax.paper import detection_tables as tables
+from resjax.experiment_files import load_runs
+from resjax.paper import detection_tables
 from resjax.plan.detector import sizes_of, workload_of
 from resjax.system.errors import BadInput
+from resjax.system.files import write_json
+from resjax.training.run_directory import write_run
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 
+DETECTION = {table.name: table for table in detection_tables.DETECTION}
+VOC_ORDER = [
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"]
+
+
 def test_the_papers_figures():
-    rows = [(row.title, row.published) for table in tables.TABLES.values() for row in table.rows]
-    assert rows == [("VGG-16", (73.2,)), ("ResNet-101", (76.4,)), ("VGG-16", (70.4,)), ("ResNet-101", (73.8,)),
+    rows = [(row.title, row.published) for name in ("table7", "table8", "table9") for row in DETECTION[name].rows]
+    assert rows == [("VGG-16, 07+12, test 2007", (73.2,)), ("ResNet-101, 07+12, test 2007", (76.4,)),
+                    ("VGG-16, 07++12, test 2012", (70.4,)), ("ResNet-101, 07++12, test 2012", (73.8,)),
                     ("VGG-16", (41.5, 21.2)), ("ResNet-101", (48.4, 27.2)),
                     ("VGG-16", (41.5, 21.2)), ("ResNet-101", (48.4, 27.2)), ("+ box refinement", (49.9, 29.9)),
                     ("+ global context", (51.1, 30.0)), ("+ multi-scale testing", (53.8, 32.5))]
-    how = [(row.experiment, row.inference.box_refinement, row.inference.scales) for row in tables.TABLE9.rows[2:]]
+    how = [(row.experiment, row.how.box_refinement, row.how.scales) for row in DETECTION["table9"].rows[2:]]
     assert how == [("resnet101_coco", True, ()), ("resnet101_coco_context", True, ()),
                    ("resnet101_coco_context", True, (200, 400, 600, 800, 1000))]
 
 
+def test_average_precisions_by_class():
+    """Tables 10 and 11: the mean of the 20 classes is the mAP that stands before them, as far as it is printed."""
+    for name in ("table10", "table11"):
+        assert [measure.title for measure in DETECTION[name].measures[1:]] == VOC_ORDER
+        for row in DETECTION[name].rows:
+            mean, *classes = row.published
+            assert len(classes) == 20
+            assert np.mean(classes) == pytest.approx(mean, abs=0.051)
+
+
 def test_the_papers_recipes():
-    known = tables.load_detections(EXPERIMENTS / "detection.py")
-    for table in tables.TABLES.values():
-        for row in table.rows:
-            if row.experiment:
-                run = known[row.experiment]
-                assert run.detector.backbone == ("vgg16" if row.title == "VGG-16" else "resnet101")
-                assert run.detector.global_context == (row.title in ("+ global context", "+ multi-scale testing"))
-                assert run.inference == Inference(box_refinement=run.detector.global_context)
-                assert not row.inference.scales or run.data.shorter_side in row.inference.scales
-                assert (run.data.shorter_side, run.data.longer_side) == (600, 1000)
-                assert (run.sampling.test_proposals, run.sampling.rois, run.sampling.anchors) == (300, 128, 256)
-                sgd = run.optimizer
-                assert (sgd.learning_rate, sgd.momentum, sgd.weight_decay) == (0.001, 0.9, 5e-4)
-                assert run.detector.frozen_batch_norm
-                assert len(run.detector.anchor_sizes) * len(run.detector.anchor_ratios) == 9
-                assert run.initialize_from
+    known = load_runs(EXPERIMENTS / "detection.py")
+    for row in (row for table in DETECTION.values() for row in table.rows if row.experiment):
+        run = known[row.experiment]
+        context = row.title in ("+ global context", "+ multi-scale testing", "baseline+++, COCO+07+12")
+        assert run.detector.backbone == ("vgg16" if row.title.startswith("VGG-16") else "resnet101")
+        assert run.detector.global_context == context
+        assert run.inference.box_refinement == context
+        assert row.how is None or not row.how.scales or run.data.shorter_side in row.how.scales
+        assert (run.data.shorter_side, run.data.longer_side) == (600, 1000)
+        assert (run.sampling.test_proposals, run.sampling.rois, run.sampling.anchors) == (300, 128, 256)
+        assert (run.optimizer.learning_rate, run.optimizer.momentum, run.optimizer.weight_decay) == (0.001, 0.9, 5e-4)
+        assert run.detector.frozen_batch_norm
+        assert len(run.detector.anchor_sizes) * len(run.detector.anchor_ratios) == 9
+        assert run.initialize_from
     coco = known["resnet101_coco"]
     assert (coco.optimizer.decay_steps, coco.steps, coco.batch_size) == ((240_000,), 320_000, 8)
     assert known["resnet101_0712"].data.train == ("VOC2007/trainval", "VOC2012/trainval")
+    fine = known["resnet101_coco_0712"]  # "baseline+++": the COCO model of all three improvements, on VOC
+    assert fine.initialize_from == "runs/resnet101_coco_context/seed0"
+    assert fine.detector == known["resnet101_coco_context"].detector
 
 
-def test_ours_stand_beside_the_papers(tmp_path, monkeypatch, capsys):
-    asked = []
+class Trained:
+    """Stands for the training of detectors: runs are described and have results, with the numbers that are given."""
 
-    def train(run, folder):
-        asked.append((run.name, run.seed, run.data.source, str(folder.relative_to(tmp_path))))
-        return {"eleven_point": 75.0 + run.seed, "coco_average": 27.0, "coco_at_half": 48.0}
+    def __init__(self, monkeypatch):
+        self.asked = []
+        monkeypatch.setattr(detectors, "train", self.train)
 
-    monkeypatch.setattr(tables, "train_detector", train)
-    command("table7", runs=tmp_path, seeds=2, only="resnet101_0712", experiments=EXPERIMENTS, data="voc:/x")
-    assert asked == [("resnet101_0712", seed, "voc:/x", f"resnet101_0712/seed{seed}") for seed in (0, 1)]
-    text = (tmp_path / "table7" / "table7.md").read_text()
-    assert "| ResNet-101 | 07+12, test 2007 | 76.4 | 75.5 ± 0.7 | 2 |" in text
-    assert "| VGG-16 | 07+12, test 2007 | 73.2 | - | 0 |" in text
-    assert text in capsys.readouterr().out
-    table8 = tables.reproduce(tables.TABLES["table8"], EXPERIMENTS, tmp_path, 1, ("resnet101_coco",), "coco:/y")
-    assert "| ResNet-101 | train 2014, val 2014 | 48.4 | 48.0 | 27.2 | 27.0 | 1 |" in table8
+    def train(self, run, folder, devices):
+        self.asked.append((run.name, run.seed, run.data.source, len(devices)))
+        folder.mkdir(parents=True)
+        write_run(folder, run, {"classes": ["a"]}, jax.devices())
+        classes = dict.fromkeys(VOC_ORDER, 70.0 + run.seed)
+        write_json(folder / "result.json", {
+            "name": run.name, "steps": run.steps, "state_digest": "x", "train_seconds": 1.0, "parameters": 7,
+            "eleven_point": 75.0 + run.seed, "coco_average": 27.0, "coco_at_half": 48.0, "eleven_points": classes})
+        line = {"step": 1, "kind": "train", "loss": 1.0, "error": 9.0, "images_per_second": 1.0}
+        (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
 
 
-def test_what_is_refused(tmp_path):
-    table = tables.TABLES["table7"]
-    with pytest.raises(BadInput, match="no row 'resnet50'; there are: vgg16_0712, resnet101_0712"):
-        tables.reproduce(table, EXPERIMENTS, tmp_path, 1, ("resnet50",))
-    with pytest.raises(BadInput, match="seeds is 0"):
-        tables.reproduce(table, EXPERIMENTS, tmp_path, 0)
+@pytest.fixture
+def trained(monkeypatch):
+    return Trained(monkeypatch)
+
+
+def test_ours_stand_beside_the_papers(tmp_path, trained, capsys):
+    asked = {"runs": tmp_path, "only": "resnet101_0712", "experiments": EXPERIMENTS, "data": "voc:/x"}
+    command("table7", seeds=2, **asked)
+    assert trained.asked == [("resnet101_0712", seed, "voc:/x", 1) for seed in (0, 1)]
+    out, err = capsys.readouterr()
+    text = (tmp_path / "table7.md").read_text()
+    assert "| ResNet-101, 07+12, test 2007 |  | 7 | 76.4 | 75.5 ± 0.7 | 76.0 | 2 | -0.9 | 9.00 |" in text
+    assert "| VGG-16, 07++12, test 2012 |  |  | 70.4 |  |" in text
+    assert text in out
+    assert "a batch of 1 divides over 1 of 8 devices" in err  # and is not refused
+    command("table10", seeds=2, **asked)
+    assert len(trained.asked) == 2  # they are the same runs
+    text = (tmp_path / "table10.md").read_text()
+    assert "| aeroplane | 76.5 | - | 79.8 | 70.5 ± 0.7 | 90.0 | - |" in text
+    command("table8", runs=tmp_path, only="resnet101_coco", experiments=EXPERIMENTS, data="coco:/y")
+    assert "| 48.4 | 48.0 | 48.0 | 1 | -0.4 | 27.2 | 27.0 |" in (tmp_path / "table8.md").read_text()
+    command("table8", runs=tmp_path, only="resnet101_coco", experiments=EXPERIMENTS, data="coco:/y", scale=0.01)
+    assert trained.asked[-1][0] == "resnet101_coco"
+    assert "[3,200 steps]" in (tmp_path / "table8-x0.01.md").read_text()
+    command("table8", runs=tmp_path / "two", seeds=2, only="resnet101_coco", experiments=EXPERIMENTS, data="coco:/y",
+            shard="2/2")
+    assert trained.asked[-1][:2] == ("resnet101_coco", 1)
+
+
+@pytest.mark.parametrize(("flags", "message"), [
+    ({"only": "resnet50"}, "no row 'resnet50'; there are: vgg16_0712, resnet101_0712"), ({"seeds": 0}, "seeds is 0"),
+    ({"scale": 0.0}, "scale is 0.0"), ({"shard": "3/2"}, "such as 2/8"),
+    ({"directory": Path("sets"), "data": "voc:/x"}, "directory is where prepared TFDS sets lie"),
+    ({}, "--data voc:PATH")])
+def test_what_is_refused(tmp_path, trained, flags, message):
+    with pytest.raises(BadInput, match=message):
+        command("table7", runs=tmp_path, experiments=EXPERIMENTS, **({"data": "voc:/x"} if flags else {}) | flags)
+    assert trained.asked == []
+
+
+def test_files_that_hold_no_runs(tmp_path):
     with pytest.raises(BadInput, match="no such experiment file"):
-        tables.reproduce(table, tmp_path, tmp_path, 1)
+        command("table8", runs=tmp_path, experiments=tmp_path)
     (tmp_path / "detection.py").write_text("EXPERIMENTS = 3")
     with pytest.raises(BadInput, match="defines no EXPERIMENTS"):
-        tables.load_detections(tmp_path / "detection.py")
+        command("table8", runs=tmp_path, experiments=tmp_path)
+    with pytest.raises(BadInput, match="measured by a server"):
+        command("table11", runs=tmp_path, experiments=EXPERIMENTS)
+
+
+@pytest.mark.parametrize("flags", [{"seeds": 0}, {"seeds": 2}, {"scale": 0.5}, {"shard": "1/2"}, {"data": "voc:/x"},
+                                   {"directory": Path("x")}, {"distributed": True}])
+def test_what_is_counted_takes_no_flag_of_a_training(flags):
+    with pytest.raises(BadInput, match=next(iter(flags))):
+        command("table1", **flags)
 
 
 def test_a_file_of_detectors_as_a_script(tmp_path, monkeypatch, capsys):
-    known = tables.load_detections(EXPERIMENTS / "detection.py")
+    known = load_runs(EXPERIMENTS / "detection.py")
     train_one_of(known, [], "detection.py")
     assert "scenes" in capsys.readouterr().out
     with pytest.raises(BadInput, match="unknown experiment 'scene'; did you mean 'scenes'"):
         train_one_of(known, ["scene"], "detection.py")
     seen = []
-    monkeypatch.setattr("resjax.detection.train.train_detector", lambda run, folder: seen.append((run, folder)) or {
+    monkeypatch.setattr(detectors, "train", lambda run, folder: seen.append((run, folder)) or {
         "name": run.name, "mean_average_precision": 1.0, "steps": run.steps, "images_per_second": 2.0})
-    monkeypatch.setattr("resjax.detection.pictures.draw_run", lambda folder: (folder / "curve.png",))
+    monkeypatch.setattr(detectors, "draw", lambda folder: [folder / "curve.png"])
     train_one_of(known, ["bccd", "--workdir", str(tmp_path), "--data.source", "voc:/cells", "--steps", "7",
                          "--detector.pooling", "align"], "detection.py")
     (run, folder), = seen
@@ -108,7 +175,7 @@ def test_detectors_are_listed_and_shown(capsys):
     file = str(EXPERIMENTS / "detection.py")
     execute(["list", file])
     listed = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["resnet101_0712", "resnet101", "110", "k"] in listed  # what is only known with the images has no columns
+    assert ["resnet101_0712", "Faster", "R-CNN,", "resnet101", "110", "k"] in listed  # the rest needs images
     execute(["show", f"{file}:vgg16_0712", "--data.shorter-side", "500"])
     shown = capsys.readouterr().out
     assert "data.shorter_side                    500" in shown
@@ -116,7 +183,7 @@ def test_detectors_are_listed_and_shown(capsys):
     proposals = 512 * 512 * 9 + 512 + 512 * 9 + 9 + 512 * 36 + 36
     total = 138_357_544 - (4096 * 1000 + 1000) + proposals + 4097 * (21 + 80)
     assert f"{total:,} parameters, 3 x 3 anchors every 16 pixels" in shown
-    with pytest.raises(BadInput, match="scenes trains a detector"):
+    with pytest.raises(BadInput, match="scenes learns from scenes"):
         execute(["mean-image", f"{file}:scenes"])
 
 
@@ -131,7 +198,7 @@ def test_the_plans_are_those_of_the_papers_sizes():
 
 
 def test_what_a_plan_asks_of_a_detector():
-    work = workload_of(tables.load_detections(EXPERIMENTS / "detection.py")["resnet101_0712"])
+    work = workload_of(load_runs(EXPERIMENTS / "detection.py")["resnet101_0712"])
     assert sizes_of(work.run) == ((608, 1008), (608, 800))
     assert "4,952 test images" in work.assumptions[0]
     assert work.precision == "float32"

@@ -17,10 +17,10 @@ import pytest
 
 from resjax import BadInput, read_metrics
 from resjax.console.command_line import execute
-from resjax.experiment_files import load_experiments
-from resjax.paper import TABLES, plan
+from resjax.experiment_files import load_runs
+from resjax.paper import TABLES, Planned, plan
 from resjax.paper.figures import figure6
-from resjax.paper.reproduce import Run, part, shortened, train_missing
+from resjax.paper.reproduce import part, shortened, train_missing
 from resjax.paper.results import Line, as_markdown, judge
 from resjax.system.progress import Screen
 
@@ -94,10 +94,11 @@ def test_a_table_is_trained_and_printed(done):
                    for seed in (0, 1)]
         errors = [result["test_top1_error"] for result in results]
         assert [result["seed"] for result in results] == [0, 1]
-        assert row["errors"] == errors
-        assert row["mean"] == pytest.approx(sum(errors) / 2)
-        assert row["deviation"] == pytest.approx(abs(errors[0] - errors[1]) / 2**0.5)
-    assert [row["paper"] for row in table["rows"]] == ["~9.50", "8.75"]
+        (measured,) = row["measures"]
+        assert measured["values"] == errors
+        assert measured["mean"] == pytest.approx(sum(errors) / 2)
+        assert measured["deviation"] == pytest.approx(abs(errors[0] - errors[1]) / 2**0.5)
+    assert [row["measures"][0]["paper"] for row in table["rows"]] == ["~9.50", "8.75"]
     assert table["command"] == "resjax reproduce table6 --seeds 2 --only plain20,resnet20"
     assert (folder / "runs" / "table6.md").read_text() in out
     assert "1 of 4: runs/plain20/seed0\n" in err
@@ -134,14 +135,15 @@ def test_the_parts_of_two_machines_make_the_whole(tmp_path):
     assert "4 runs: 4 are finished, 0 to train" in third
     results = [json.loads(file.read_text()) for file in sorted(tmp_path.glob("runs/*/*/result.json"))]
     rows = json.loads((tmp_path / "runs" / "table6.json").read_text())["rows"]
-    assert [error for row in rows for error in row["errors"]] == [result["test_top1_error"] for result in results]
+    errors = [error for row in rows for error in row["measures"][0]["values"]]
+    assert errors == [result["test_top1_error"] for result in results]
     assert [(result["name"], result["seed"]) for result in results] == [
         (name, seed) for name in ("plain20", "resnet20") for seed in (0, 1)]
 
 
 def test_seeds_train_one_after_the_other(tmp_path, monkeypatch):
     trained = []
-    monkeypatch.setattr("resjax.paper.reproduce.train", lambda run, workdir: trained.append(
+    monkeypatch.setattr("resjax.training.classifiers.train", lambda run, workdir, devices: trained.append(
         (run.name, run.seed, Screen.nets.number, Screen.nets.works)))
     train_missing(plan(TABLE6, EXPERIMENTS, tmp_path, seeds=2, only=["plain20", "resnet20"]), lambda _: None)
     assert [run[:2] for run in trained] == [(name, seed) for seed in (0, 1) for name in ("plain20", "resnet20")]
@@ -150,12 +152,12 @@ def test_seeds_train_one_after_the_other(tmp_path, monkeypatch):
 
 
 def test_a_shortened_schedule_is_in_proportion_and_says_so():
-    experiments = load_experiments(EXPERIMENTS / "cifar10.py")
+    experiments = load_runs(EXPERIMENTS / "cifar10.py")
     short = shortened(experiments["resnet56"], scale=0.05)
-    assert (short.steps, short.optimizer.decay_steps) == (3_200, (1_600, 2_400))
+    assert (short.steps, short.optimizer.decay_steps, short.precise_batch_norm_steps) == (3_200, (1_600, 2_400), 5)
     assert short.batch_size == experiments["resnet56"].batch_size
     assert short.log_steps == experiments["resnet56"].log_steps  # the training error is the mean over so many
-    line = Line(TABLE6.rows[0], 3_200, (20.0, 22.0), (5.0, 6.0), 269_722, (1.0, 1.0))
+    line = Line(TABLE6.rows[0], 3_200, ((20.0, 22.0),), (5.0, 6.0), 269_722, (1.0, 1.0))
     text = as_markdown(TABLE6, [line], 0.05)
     assert "| 21.00 ± 1.41 [3,200 steps] | 20.00 [3,200 steps] | 2 | - | 5.50 [3,200 steps] |" in text
     assert "not the reproduction" in text
@@ -178,14 +180,14 @@ def test_every_row_has_its_experiment_and_depth():
 def test_claims_are_judged_from_the_means():
     rows = {row.experiment: row for row in TABLE6.rows}
 
-    def line(name, *errors):
-        return Line(rows[name], 1_000, errors, errors, 1, errors)
+    def line(name, *errors, steps=64_000):
+        return Line(rows[name], steps, (errors,), errors, 1, errors)
 
     lines = [line("plain20", 9.0), line("plain56", 12.0, 14.0), line("resnet20", 9.5), line("resnet56", 7.0)]
     assert [judge(each, lines) for each in lines] == [
         (None, "nothing to compare with"), (True, "holds: > plain-20"), (False, "fails: < plain-20"),
         (True, "holds: < plain-56, < ResNet-20")]
-    assert judge(lines[1]._replace(steps=999), lines) == (None, "too short to judge")
+    assert judge(line("plain56", 12.0, steps=400), lines) == (None, "too short to judge")
 
 
 def test_figure_6_claims_what_the_paper_claims_and_of_nets_that_were_trained(tmp_path):
@@ -197,7 +199,7 @@ def test_figure_6_claims_what_the_paper_claims_and_of_nets_that_were_trained(tmp
         line = {"step": steps, "kind": "train", "loss": 1.0, "error": error, "learning_rate": 0.1,
                 "images_per_second": 1.0, "data_wait": 0.0}
         (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
-        return Run(row, SimpleNamespace(steps=steps, architecture=SimpleNamespace(
+        return Planned(row, SimpleNamespace(steps=steps, architecture=SimpleNamespace(
             shortcut="plain" if name.startswith("plain") else "A")), folder)
 
     def claims(*runs):

@@ -154,7 +154,7 @@ def test_nothing_from_files_is_a_tag_in_the_report(run, capsys):
     experiment["versions"]["<script>"] = "<b>"
     (run / "experiment.json").write_text(json.dumps(experiment))
     row = {"experiment": "x", "title": "<i>", "layers": 1, "steps": 1, "parameters": 1,
-           "paper": "<script>alert(1)</script>", "errors": [1.0], "mean": 1.0, "deviation": None,
+           "measures": [{"paper": "<script>alert(1)</script>", "ours": "1.0", "values": [1.0]}],
            "training_errors": [1.0], "holds": True, "verdict": "<u>"}
     (run.parent / "table6.json").write_text(json.dumps({
         "command": "<a>", "title": "<h9>", "protocol": "<p2>", "scale": 1, "rows": [row], "figures": []}))

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from resjax import BadInput, Optimizer, embed, export, features, load
 from resjax.training import sgd
-from resjax.training.restore import initialize_from
+from resjax.training.restoration import initialize_from
 from resjax.training.step import initial_state
 from resjax.weights.files import read_tensors
 

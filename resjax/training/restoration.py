@@ -14,10 +14,11 @@ from resjax.network import Network
 from resjax.system.errors import BadInput, check
 from resjax.system.files import expanded
 from resjax.training.checkpoint import read_latest
+from resjax.training.kinds import Run
 from resjax.training.log import Log
 from resjax.training.optimizer import sgd
 from resjax.training.own import model_of, network_of
-from resjax.training.run_directory import Recipe, read_given, read_result, read_run
+from resjax.training.run_directory import read_given, read_result, read_run
 from resjax.training.step import TrainState, initial_state, state_digest
 from resjax.weights import Bare, load_weights
 
@@ -55,7 +56,7 @@ def restore(run_directory: str | Path, device: jax.Device | None = None, *, mode
     return Trained(experiment, classes, model, restore_state(run_directory, experiment, shapes, place))
 
 
-def restore_state(run_directory: Path, experiment: Recipe, shapes: Any, place: jax.sharding.Sharding) -> TrainState:
+def restore_state(run_directory: Path, experiment: Run, shapes: Any, place: jax.sharding.Sharding) -> TrainState:
     """Restore the newest state of a run, and of a finished run the one that its result tells of. See `restore`."""
     result, state = read_result(run_directory), None
     if (run_directory / "checkpoints").is_dir():

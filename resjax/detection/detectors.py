@@ -1,0 +1,148 @@
+"""The runs of detectors, as a kind: see `resjax.training.kinds.Kind`."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from resjax.detection.annotations import fingerprint as digest_of
+from resjax.detection.annotations import identity_of
+from resjax.detection.config import Detection, Inference
+from resjax.detection.draw import confident, draw_boxes
+from resjax.detection.evaluate import TrainedDetector, find_in, restore_detector
+from resjax.detection.evaluate import measure as measure_detector
+from resjax.detection.images import open_annotated
+from resjax.detection.phases import PROPOSER
+from resjax.detection.pictures import draw_run
+from resjax.detection.step import draw_onto
+from resjax.detection.train import train_detector
+from resjax.system.errors import BadInput, check
+from resjax.system.files import write_aside
+from resjax.training.kinds import Measure
+
+VALUE = Detection
+NOUN = "detector"
+MEASURES = (Measure("mAP %", "mean_average_precision", 1, True), Measure("mAP % (11 points)", "eleven_point", 1, True))
+CURVES = {"train": ("train", "error"), "test": ("detection", "mean_average_precision")}
+CLASSES = {"voc": 20, "coco": 80, "scenes": 10}
+
+
+def train(run: Detection, run_directory: Path, devices: Sequence[jax.Device] | None = None) -> dict[str, Any]:
+    """Train, or resume; return what `result.json` holds."""
+    return train_detector(run, run_directory, devices)
+
+
+def draw(run_directory: Path) -> list[Path]:
+    """Draw the curve of a finished run, and its boxes in a few test images."""
+    return list(draw_run(run_directory))
+
+
+def open(target: str, unsaid: Any = None) -> TrainedDetector:
+    """Restore a detector from its run. Raises BadInput where something is said of it as of a file of weights."""
+    told = [name for name, value in vars(unsaid).items() if value is not None] if unsaid is not None else []
+    check(not told, f"{target}: a run says all of itself, so --{told[0].replace('_', '-')} is left out" if told else "")
+    return restore_detector(target)
+
+
+def title_of(opened: TrainedDetector) -> str:
+    """Name a trained detector."""
+    return opened.detection.name
+
+
+def measure(opened: Sequence[TrainedDetector], split: str, how: Inference | None, batch_size: int, source: str | None,
+            directory: Path | None) -> dict[str, Any]:
+    """Measure the average precision of one detector; `batch_size` is that of its run, as sizes are padded by it."""
+    check(len(opened) == 1, "several detectors are not measured together: name one run")
+    check(split != "validation", "split is 'validation'; a detector's images are those of 'train' and 'test'")
+    check(directory is None, "directory is where prepared TFDS sets lie; annotated images are named by --data voc:PATH "
+                             "or --data coco:PATH")
+    check(how is None or isinstance(how, Inference), f"views is {how!r}; a detector looks at an image as its run's "
+                                                     "inference says: 'single'")
+    (detector,) = opened
+    run = replace(detector.detection, inference=how or detector.detection.inference)
+    data = run.data if source is None else replace(run.data, source=source)
+    run = replace(run, data=data)
+    images = open_annotated(data, train=split == "train", classes=detector.classes)
+    return measure_detector(detector._replace(detection=run), images, run.batch_size)
+
+
+def own(run: Detection) -> Inference:
+    """Return how the training tests."""
+    return run.inference
+
+
+def outcome(result: dict[str, Any]) -> dict[str, Any]:
+    """Return the average precisions from a run's result."""
+    return result
+
+
+def name_of(how: Inference) -> str:
+    """Name a way of testing: baseline, refined, or refined_200_400 with its scales."""
+    return "_".join(["refined" if how.box_refinement else "baseline", *map(str, how.scales)])
+
+
+def fingerprint(run: Detection) -> str:
+    """Tell apart the test images that a run's data name now."""
+    return digest_of(open_annotated(run.data, train=False)).hex()
+
+
+def identity(run: Detection) -> dict[str, Any]:
+    """Tell what the images of a run are that its data name now, as `experiment.json` does."""
+    images = open_annotated(run.data, train=True)
+    return identity_of(images, open_annotated(run.data, train=False, classes=images.classes))
+
+
+def say_measured(found: dict[str, Any]) -> str:
+    """Put the average precisions into words."""
+    if found["mean_average_precision"] is None:
+        return "no image has an object that counts"
+    classes = (f"{name} {value:.1f}" for name, value in found["average_precision"].items() if value is not None)
+    return (f"mean average precision {found['mean_average_precision']:.2f} % at an overlap of 0.5 "
+            f"({found['eleven_point']:.2f} % by 11 points): {', '.join(classes)}")
+
+
+def look(opened: TrainedDetector, file: Path, out: Path, score: float) -> list[str]:
+    """Find objects in a picture, and draw their boxes into a copy of it in the folder `out`."""
+    pixels, everything = find_in(file, opened)
+    found = confident(everything, score)
+    out.mkdir(parents=True, exist_ok=True)
+    picture = out / f"{file.stem}.png"
+    write_aside(picture, draw_boxes(pixels, found, opened.classes).save)
+    return [f"{file}: {len(found.scores)} objects, {picture}",
+            *(f"  {opened.classes[label - 1]:16} {100 * value:5.1f} %  x {x1:.0f} to {x2:.0f}, y {y1:.0f} to {y2:.0f}"
+              for (x1, y1, x2, y2), value, label in zip(found.boxes, found.scores, found.labels, strict=True))]
+
+
+def export(opened: TrainedDetector, form: str, out: Path, run_directory: Path) -> Path:
+    """Raise BadInput: nobody else loads our detectors."""
+    raise BadInput(f"{run_directory} holds the run of a detector, which no other library loads; what can be exported "
+                   "are classifiers. resjax.detection.restore_detector gives its weights in Python")
+
+
+def parts(run: Detection) -> str:
+    """Show the parameters of the detector's parts."""
+    counts = count_parameters(run)
+    table = "\n".join(f"{part:36} {count:12,} parameters" for part, count in counts.items())
+    return (f"{table}\n\nFor {classes_of(run)} classes: {sum(counts.values()):,} parameters, "
+            f"{len(run.detector.anchor_sizes)} x {len(run.detector.anchor_ratios)} anchors every "
+            f"{run.detector.stride} pixels")
+
+
+def classes_of(run: Detection) -> int:
+    """Count the classes, as far as that can be known without the images."""
+    return len(run.data.classes) or CLASSES[run.data.source.partition(":")[0]]
+
+
+def first_state(run: Detection) -> Any:
+    """Describe the first state of a run."""
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.eval_shape(lambda: draw_onto(here, run, classes_of(run), np.zeros((1, 1, 3), np.float32), 0))
+
+
+def count_parameters(run: Detection) -> dict[str, int]:
+    """Count the parameters of each part of the network, without what only trains it."""
+    return {name: sum(leaf.size for leaf in jax.tree.leaves(part))
+            for name, part in first_state(run).params.items() if name != PROPOSER}

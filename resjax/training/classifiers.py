@@ -1,0 +1,142 @@
+"""The runs of classifiers, as a kind: see `kinds.Kind`."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from resjax.data import find_images, find_split, load
+from resjax.evaluation import classify
+from resjax.evaluation import measure as measure_networks
+from resjax.experiment import Experiment, Photographs, image_shape
+from resjax.models.counts import list_layers
+from resjax.network import Network, class_name
+from resjax.system.files import read_json
+from resjax.system.serialization import flatten
+from resjax.system.terminal import aligned, room
+from resjax.training.classification import train as train_classifier
+from resjax.training.kinds import Measure
+from resjax.training.log import read_metrics
+from resjax.training.restoration import load as load_network
+from resjax.training.run_directory import read_experiment, read_result
+from resjax.weights import Form, Measured
+from resjax.weights import export as export_network
+
+VALUE = Experiment
+NOUN = "classifier"
+MEASURES = (Measure("test error %", "test_top1_error"),)
+CURVES = {"train": ("train", "error"), "validation": ("validation", "top1_error"), "test": ("test", "top1_error")}
+
+
+def train(run: Experiment, run_directory: Path, devices: Sequence[Any] | None = None) -> dict[str, Any]:
+    """Train, or resume; return what `result.json` holds."""
+    return train_classifier(run, run_directory, devices)
+
+
+def draw(run_directory: Path) -> list[Path]:
+    """Draw nothing: `resjax report` shows the curves."""
+    return []
+
+
+def open(target: str, unsaid: Any = None) -> Network:
+    """Load a network, with what was said of it; see `console.networks.Unsaid`."""
+    network = load_network(target) if unsaid is None else load_network(
+        target, stride_in=unsaid.stride_in, shortcut=unsaid.shortcut, key=unsaid.key)
+    if unsaid is None or unsaid.resize is None:
+        return network
+    return network._replace(data=replace(network.data, resize=unsaid.resize),
+                            preprocessing=network.preprocessing.replace(resize=unsaid.resize))
+
+
+def title_of(opened: Network) -> str:
+    """Name a trained network."""
+    return opened.name
+
+
+def measure(opened: Sequence[Network], split: str, how: Any, batch_size: int, source: str | None,
+            directory: Path | None) -> dict[str, Any]:
+    """Measure the errors of networks together; `how` is the protocol of `evaluation.views`."""
+    return measure_networks(opened, split, how or "single", batch_size, source, directory)._asdict()
+
+
+def own(run: Experiment) -> str:
+    """Return the views of the training."""
+    return "single"
+
+
+def outcome(result: dict[str, Any]) -> dict[str, Any]:
+    """Return the errors on the test images from a run's result."""
+    return {key: result.get(f"test_{key}") for key in ("top1_error", "top5_error")}
+
+
+def name_of(how: str) -> str:
+    """Name the views."""
+    return how
+
+
+def fingerprint(run: Experiment) -> str:
+    """Tell apart the test images that a run's data name now."""
+    if isinstance(run.data, Photographs):
+        return find_split(run.data, "test")[1].fingerprint().hex()
+    return str(identity(run)["digest"])
+
+
+def identity(run: Experiment) -> dict[str, Any]:
+    """Tell what the images of a run are that its data name now, as `experiment.json` does."""
+    if isinstance(run.data, Photographs):
+        return find_images(run.data).identity()
+    return load(run.data).identity()
+
+
+def say_measured(found: dict[str, Any]) -> str:
+    """Put the errors into words."""
+    return (f"top-1 error {found['top1_error']:.2f} %, top-5 error {found['top5_error']:.2f} %, loss "
+            f"{found['loss']:.4f}, {found['images']} images")
+
+
+def look(opened: Network, file: Path, out: Path, score: float) -> list[str]:
+    """Name the likeliest classes of a picture."""
+    named = (f"{class_name(opened, label)} {100 * part:.1f} %" for label, part in classify(file, opened))
+    return [f"{file}: {', '.join(named)}"]
+
+
+def export(opened: Network, form: Form, out: Path, run_directory: Path) -> Path:
+    """Write a network as others load it, with what was measured of its run."""
+    return export_network(opened, form, out, *recorded(run_directory))
+
+
+def recorded(run_directory: Path) -> tuple[list[Measured], str]:
+    """Read what was measured of a run, and its recipe, for a model card; nothing of what is no finished run."""
+    if not (run_directory / "experiment.json").is_file():
+        return [], ""
+    experiment, result = read_experiment(run_directory), read_result(run_directory)
+    recipe = "\n".join(f"    {name} = {value!r}" for name, value in flatten(experiment).items())
+    if result is None:
+        return [], recipe
+    images_of, lines = f"{experiment.data.source}, test", read_metrics(run_directory, "test")
+    errors = [Measured(images_of, "single", result["test_top1_error"], result["test_top5_error"],
+                       lines[-1]["images"] if lines else None)]
+    for file in sorted(run_directory.glob("measured-*.json")):  # by other views, as tables of the paper ask for
+        kept = read_json(file, "state_digests", "top1_error", "top5_error", "images")
+        if kept["state_digests"] == [result["state_digest"]]:
+            views = file.stem.removeprefix("measured-")
+            errors.append(Measured(images_of, views, kept["top1_error"], kept["top5_error"], kept["images"]))
+    return errors, recipe
+
+
+def parts(run: Experiment) -> str:
+    """Show the layers with their multiply-adds."""
+    image, sizes = image_shape(run.data), run.sizes()
+    classes = 10 if run.architecture.family == "cifar" else 1000
+    rows = [["layer", "kernel", "output", "times", "mul-adds"],
+            *([layer.name, by(layer.kernel), by(layer.output), str(layer.repeats), f"{layer.macs:,}"]
+              for layer in list_layers(run.architecture.model(classes), image))]
+    table = "\n".join(aligned(rows, room(sys.stdout), 3))
+    return (f"{table}\n\nFor images of {by(image)} and {classes} classes: {sizes.parameters:,} parameters, "
+            f"{sizes.macs:,} multiply-adds")
+
+
+def by(shape: Sequence[int]) -> str:
+    """Write a shape: 3x3x16."""
+    return "x".join(map(str, shape))

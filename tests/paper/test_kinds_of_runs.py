@@ -1,0 +1,181 @@
+"""What is promised of a run holds for every kind: recipes are compared, seeds grouped, and nobody tells kinds apart."""
+
+import ast
+import inspect
+import json
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import resjax
+from resjax import Architecture, BadInput, Data, Experiment, train
+from resjax.console.command_line import execute
+from resjax.detection import Detection, Detector, Scenery
+from resjax.experiment_files import load_runs
+from resjax.models import imagenet_resnet
+from resjax.models.counts import list_layers
+from resjax.paper import TABLES, plan, train_missing
+from resjax.paper.compare import group_rows, group_runs
+from resjax.paper.figures import figure6
+from resjax.paper.table1 import FLOPS, IMAGE, describe, table1
+from resjax.training.kinds import HOMES, Kind, kind_named
+
+ROOT = Path(__file__).parents[2]
+EXPERIMENTS = ROOT / "experiments"
+
+
+@pytest.mark.parametrize("name", HOMES)
+def test_a_kind_answers_all_that_is_asked_of_it(name):
+    kind = kind_named(name)
+    assert kind.VALUE.kind == name
+    for question, method in inspect.getmembers(Kind, inspect.isfunction):
+        if not question.startswith("_"):
+            wanted = [each for each in inspect.signature(method).parameters if each != "self"]
+            assert list(inspect.signature(getattr(kind, question)).parameters)[:len(wanted)] == wanted, question
+    assert kind.MEASURES
+    assert next(iter(kind.CURVES)) == "train"
+
+
+def test_nobody_tells_kinds_of_runs_apart():
+    """No `isinstance` of a run's kind, nor a comparison with its name, in a command, a table, a report or a plan."""
+    kinds = {"Experiment", "Detection", "Run"}
+    for room in ("console", "paper", "plan"):
+        for file in sorted((ROOT / "resjax" / room).rglob("*.py")):
+            for node in ast.walk(ast.parse(file.read_text())):
+                if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("isinstance", "type"):
+                    asked = {name.id for argument in node.args[1:] for name in ast.walk(argument)
+                             if isinstance(name, ast.Name)}
+                    assert not asked & kinds, f"{file}: {ast.unparse(node)}"
+                if isinstance(node, ast.Compare):
+                    words = {each.value for each in ast.walk(node) if isinstance(each, ast.Constant)}
+                    assert not words & {*HOMES, "classifier", "detector"}, f"{file}: {ast.unparse(node)}"
+
+
+@pytest.fixture(scope="module")
+def two_seeds(tmp_path_factory):
+    """Two seeds of a net, and one seed of another with a higher rate, not finished."""
+    folder = tmp_path_factory.mktemp("seeds")
+    run = Experiment(name="net", architecture=Architecture(depth=8, ghost_batch_size=16), data=Data(pad=1, flip=False),
+                     steps=4, batch_size=32, log_steps=2, evaluate_steps=2, evaluate_test=True,
+                     precise_batch_norm_steps=1)
+    for seed in (0, 1):
+        train(replace(run, seed=seed), folder / f"seed{seed}", jax.devices()[:1])
+    faster = replace(run, optimizer=replace(run.optimizer, learning_rate=0.2))
+    shutil.copytree(folder / "seed0", folder / "faster", ignore=shutil.ignore_patterns("checkpoints", "result.json"))
+    record = json.loads((folder / "faster" / "experiment.json").read_text())
+    record["experiment"]["optimizer"]["learning_rate"] = 0.2
+    (folder / "faster" / "experiment.json").write_text(json.dumps(record))
+    assert resjax.training.read_experiment(folder / "faster") == faster
+    return folder, run
+
+
+def test_seeds_of_own_recipes_are_compared(two_seeds, capsys):
+    folder, _ = two_seeds
+    execute(["compare", str(folder), "--out", str(folder / "out")])
+    errors = [json.loads((folder / f"seed{seed}" / "result.json").read_text())["test_top1_error"] for seed in (0, 1)]
+    row = f"| {np.mean(errors):.2f} ± {np.std(errors, ddof=1):.2f} | 2 |"
+    text = (folder / "out" / "compare.md").read_text()
+    assert f"| net, optimizer.learning_rate 0.1 | ResNet A-8 for CIFAR-10 | 4 {row}" in text
+    assert "| net, optimizer.learning_rate 0.2 | ResNet A-8 for CIFAR-10 | 4 | - | 0 of 1 |" in text
+    assert text in capsys.readouterr().out
+    rows = json.loads((folder / "out" / "compare.json").read_text())["rows"]
+    assert [one["seeds"] for one in rows] == [[0], [0, 1]]
+    assert rows[1]["measures"]["test_top1_error"]["values"] == errors
+    assert "<svg" in (folder / "out" / "compare.svg").read_text()
+    execute(["report", str(folder)])
+    page = (folder / "report.html").read_text()
+    assert f"<td>{np.mean(errors):.2f} ± {np.std(errors, ddof=1):.2f}</td>" in page
+    with pytest.raises(BadInput, match="none of its runs is finished"):
+        execute(["compare", str(folder / "faster")])
+
+
+def test_kinds_of_runs_stand_beside_each_other():
+    one = Experiment(name="a")
+    two = Detection(name="b", detector=Detector(frozen_batch_norm=False), data=Scenery(source="scenes"))
+    groups = group_runs([(Path("x"), one, {"test_top1_error": 8.0}), (Path("y"), two, {
+        "mean_average_precision": 70.0, "eleven_point": 68.0})])
+    assert [row[3:] for row in group_rows(groups)] == [
+        ["test error %", "mAP %", "mAP % (11 points)", "n"], ["8.00", "-", "-", "1"], ["-", "70.0", "68.0", "1"]]
+
+
+def test_only_what_was_trained_as_the_papers_stands_in_a_table(two_seeds, tmp_path, capsys):
+    folder, _ = two_seeds
+    for name, change, message in (
+            ("recipe", {}, r"architecture\.depth: 8, here 20"),
+            ("model", {"given": {"model": "Net()"}}, r"model: Net\(\)")):
+        place = shutil.copytree(folder / "seed0", tmp_path / name / "resnet20" / "seed0")
+        record = json.loads((place / "experiment.json").read_text())
+        if change:
+            own = load_runs(EXPERIMENTS / "cifar10.py")["resnet20"]
+            record["experiment"] = json.loads(json.dumps(resjax.system.serialization.to_json(own)))
+        (place / "experiment.json").write_text(json.dumps({**record, **change}))
+        before = (place / "result.json").read_text()
+        with pytest.raises(BadInput, match=f"resnet20/seed0 holds another run than the table's: there .*{message}"):
+            execute(["reproduce", "table6", "--only", "resnet20", "--seeds", "1", "--runs", str(tmp_path / name)])
+        assert (place / "result.json").read_text() == before
+        assert not (tmp_path / name / "table6.md").exists()
+
+
+def test_a_run_that_was_trained_by_hand_is_the_papers(tmp_path, monkeypatch):
+    """By `resjax train resnet20`: how often is logged and measured makes no other run, nor where the images lie."""
+    (planned,) = plan(TABLES["table6"], EXPERIMENTS, tmp_path, 1, ["resnet20"])
+    by_hand = load_runs(EXPERIMENTS / "cifar10.py")["resnet20"]
+    assert by_hand.differences(planned.experiment) == []
+    assert replace(by_hand, log_steps=7, evaluate_steps=9, data=replace(
+        by_hand.data, directory=tmp_path)).differences(by_hand) == []
+    assert replace(by_hand, steps=10).differences(by_hand) == []  # it is resumed
+    assert by_hand.differences(replace(by_hand, steps=10)) == ["steps: 64000, here 10"]
+
+
+def test_a_refused_resume_with_more_steps_keeps_the_result(two_seeds, tmp_path):
+    folder, run = two_seeds
+    place = shutil.copytree(folder / "seed0", tmp_path / "run")
+    before = (place / "result.json").read_bytes()
+    record = json.loads((place / "experiment.json").read_text())
+    record["images"] |= {"training images": 7, "digest": "x"}
+    (place / "experiment.json").write_text(json.dumps(record))
+    with pytest.raises(BadInput, match="the images are not those that this run began with"):
+        train(replace(run, steps=6), place, jax.devices()[:1])
+    assert (place / "result.json").read_bytes() == before
+
+
+def test_nothing_is_traced_to_begin_a_table(tmp_path, monkeypatch):
+    planned = plan(TABLES["table6"], EXPERIMENTS, tmp_path, seeds=5)
+    monkeypatch.setattr("resjax.training.classifiers.train", lambda *_: None)
+    monkeypatch.setattr(jax, "make_jaxpr", None)
+    begun = time.process_time()
+    train_missing(planned, lambda _: None)
+    assert len(planned) == 55
+    assert time.process_time() - begun < 5  # 40 s with tracing
+
+
+def test_table_1_is_what_the_computation_does(monkeypatch):
+    """Kernels, blocks, strides and map sizes of two networks, told by the layers that run."""
+    for depth in (18, 50):
+        layers = list_layers(imagenet_resnet(depth), IMAGE)
+        for (name, size), text in describe(depth).items():
+            stage = "conv1" if name == "conv1" else f"stage{int(name[4]) - 1}" if name else "fc"
+            block = [layer for layer in layers if layer.name.split("/")[0] == stage and "shortcut" not in layer.name]
+            if stage != "fc":
+                assert size == "x".join(map(str, block[-1].output[:2]))
+                for layer in block:
+                    assert f"{layer.kernel[0]}x{layer.kernel[1]}, {layer.kernel[3]}" in text
+            if stage.startswith("stage"):
+                first = [layer for layer in block if "/first/" in layer.name]
+                repeats = sum(layer.repeats for layer in block) // len(first)
+                assert text.endswith(f"] x {repeats}")
+    monkeypatch.setattr(jax, "make_jaxpr", None)
+    text = table1()
+    assert "| ResNet-50 B v1 | 25,557,032 | 3,857,973,248 | 3.8e9 |" in text
+    assert len(FLOPS) == 5
+
+
+def test_wrong_batch_norm_and_weights_of_detectors():
+    with pytest.raises(BadInput, match=r"detector\.frozen-batch-norm keeps the statistics of the weights that --init"):
+        Detection(name="x")
+    assert Detection(name="x", detector=Detector(backbone="vgg16")).initialize_from == ""  # it has no batch norm
