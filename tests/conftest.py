@@ -1,6 +1,7 @@
 """Every test has a cache folder of its own; JAX has eight CPU devices, and compiles in a hurry."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,11 @@ import pytest
 
 from resjax import Architecture, Data, Experiment, Optimizer, load_data
 
+# A command that was started with nohup, or by a shell in the background, ignores these, and so would what tests start.
+# A handler that is a function is not inherited: the run itself outlives its shell as before.
+for number, handler in ((signal.SIGHUP, lambda *_: None), (signal.SIGINT, signal.default_int_handler)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 # Some optimisations of XLA and LLVM take most of their time. XLA reads the flags when the backend starts, and processes
 # that a test starts inherit them.
 HURRY = ("--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true "

@@ -57,3 +57,25 @@ def same_network(a, b):
               for network in (a, b)]
     arrays = [(network.variables, network.mean) for network in (a, b)]
     return values[0] == values[1] and all(jax.tree.leaves(jax.tree.map(np.array_equal, *arrays)))
+
+
+def disturbed(name, value, random):
+    """Draw new values for a tensor of any framework, by its name; the others' kernels keep their first values."""
+    kind = name.rpartition("/")[2].rpartition(".")[2]
+    if kind in ("running_var", "moving_variance"):
+        return random.uniform(0.5, 2, value.shape)
+    if kind == "gamma" or (kind == "weight" and value.ndim == 1):
+        return random.uniform(0.5, 1.2, value.shape)
+    if kind in ("running_mean", "moving_mean", "beta", "bias"):
+        return random.normal(0, 0.2, value.shape)
+    return value
+
+
+def randomized(torch, model):
+    """Give a PyTorch model other weights, and return it ready to be used."""
+    random = np.random.default_rng(0)
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if tensor.ndim:
+                tensor.copy_(torch.from_numpy(np.float32(disturbed(name, tensor.numpy(), random))))
+    return model.eval()

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from resjax.console.commands import COMMANDS, GROUPS
 from resjax.system import progress
+from resjax.system.chatter import leave_out_chatter
 from resjax.system.errors import BadInput, Diverged, Interrupted, Lost, nearest
 from resjax.system.interrupt import many_processes, stop_requests
 from resjax.system.last_words import end_at_once, withdraw_last_words
@@ -131,6 +132,7 @@ def failed(message: str, code: int) -> int:
 
 def carry_out(action: Callable[[], Any]) -> NoReturn:
     """Run, and exit with the code. Ctrl-C then ends Python at once: while it ends by itself, it would tell of it."""
+    leave_out_chatter()
     code = guarded(action)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -2,7 +2,7 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
@@ -62,7 +62,7 @@ def reproduce(
     flags = {"seeds": seeds, "only": only, "scale": scale if scale != 1 else None, "shard": shard, "data": data,
              "directory": directory, "distributed": distributed}
     if table == "table1":
-        given = [name for name, value in flags.items() if value is not None and value not in ("", False)]
+        given = [name for name, value in flags.items() if value is not None and value is not False and value != ""]
         check(not given, f"table1 is counted and takes no --{', no --'.join(given)}")
         say_table(paper.table1())
         return

@@ -13,7 +13,7 @@ from resjax.data.decode import decode
 from resjax.data.image_files import ImageFiles
 from resjax.data.index import check_labels, find_images, find_split, held_out, identity
 from resjax.data.prepared import channels_of, data_directory, find_prepared, fingerprint
-from resjax.data.preprocessing import Preprocessing, of_run
+from resjax.data.preprocessing import Preprocessing, of_run, one_thread_each
 from resjax.experiment import Data
 from resjax.system.errors import BadInput, check
 from resjax.system.files import cached
@@ -103,7 +103,7 @@ def read_all(data: Data) -> tuple[str, dict[str, np.ndarray]]:
 
 def decode_all(files: ImageFiles, prepare: Callable[[bytes, str], np.ndarray]) -> np.ndarray:
     """Decode images by `prepare(encoded, name)`, all of one size: uint8 `[images, height, width, channels]`."""
-    with ThreadPoolExecutor() as pool:
+    with one_thread_each(), ThreadPoolExecutor() as pool:
         pixels = list(pool.map(lambda index: prepare(files.read(index), files.name(index)), range(len(files.labels))))
     for index, image in enumerate(pixels):
         if image.shape != pixels[0].shape:

@@ -1,6 +1,8 @@
 """How an image becomes what a network sees: sizes, crops, mean and deviation, the same wherever it is looked at."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import cv2
@@ -13,8 +15,18 @@ from PIL import Image
 from resjax.data.decode import decode
 from resjax.experiment import Data, Photographs, Resize
 
-cv2.setNumThreads(0)  # the images of a batch are decoded side by side, each on one core
 PILLOW = {"pillow-bilinear": Image.Resampling.BILINEAR, "pillow-bicubic": Image.Resampling.BICUBIC}
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """Let OpenCV work on one core, until the end of a block in which images are decoded side by side."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(0)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
 
 
 class Box(NamedTuple):

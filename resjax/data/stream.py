@@ -25,7 +25,7 @@ from absl import flags
 
 from resjax.data.decode import decode, dimensions
 from resjax.data.image_files import ImageFiles
-from resjax.data.preprocessing import cut, random_box
+from resjax.data.preprocessing import cut, one_thread_each, random_box
 from resjax.experiment import Photographs
 from resjax.system.errors import BadInput, Lost, check
 
@@ -97,7 +97,8 @@ def opened(batches: grain.MapDataset, workers: int | None, size: int = 0) -> Ite
         start_tracker()
     source = [iter(batches.to_iter_dataset(threads).mp_prefetch(options, worker_init_fn=follow_parent))]
     try:
-        yield map(lambda _: jax.tree.map(own, fetched(source[0])), repeat(None))  # unlike a generator, it keeps nothing
+        with one_thread_each():
+            yield map(lambda _: jax.tree.map(own, fetched(source[0])), repeat(None))  # a generator would keep arrays
     finally:
         source.pop().close()
         time.sleep(0.1)  # for a thread of Grain's that gives back what was fetched and not given out
@@ -169,6 +170,7 @@ def follow_parent(worker: int, workers: int) -> None:
     """Leave signals that a shell or a cluster sends to all to the training process; end when it ends."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    cv2.setNumThreads(0)  # there is a worker for each core
     parent = os.getppid()
 
     def watch() -> None:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from resjax.data import normalize
+from resjax.data.preprocessing import one_thread_each
 from resjax.detection.annotations import Annotated, AnnotatedImages, Drawn, read_image
 from resjax.detection.average_precision import Found, average_precisions, coco_precision, mean_average_precision
 from resjax.detection.config import Detection, Scenery
@@ -84,7 +85,7 @@ def find_all(trained: TrainedDetector, images: AnnotatedImages, batch_size: int 
     run, data = trained.detection, trained.detection.data
     rows = list(rows_of(images, data, batch_size))
     variables, mean = jax.device_put((trained.variables, trained.mean))  # once, and not with every batch
-    with ThreadPoolExecutor() as pool:
+    with one_thread_each(), ThreadPoolExecutor() as pool:
         for indices, size in shown(rows, "detecting", len(rows), batch_size):
             padded = [*indices, *[indices[-1]] * (batch_size - len(indices))]  # one shape for the last batch too
             pyramid = tuple(

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from resjax.data.preprocessing import one_thread_each
 from resjax.detection.annotations import Annotated, AnnotatedImages
 from resjax.detection.coco import read_coco
 from resjax.detection.config import Scenery
@@ -172,7 +173,7 @@ class Batches:
 
     def steps(self, steps: range, process: int = 0, processes: int = 1) -> Generator[Batch]:
         """Make the batches of some steps, the next ones ahead; the images of a batch are read side by side."""
-        with ThreadPoolExecutor() as readers, ThreadPoolExecutor(1) as maker:
+        with one_thread_each(), ThreadPoolExecutor() as readers, ThreadPoolExecutor(1) as maker:
             waiting: deque[Future[Batch]] = deque()
             for step in steps:
                 waiting.append(maker.submit(self.at, step, readers, process, processes))

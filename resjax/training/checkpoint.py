@@ -6,15 +6,11 @@ its threads fail one by one: hence the seal, and that it is verified before Orba
 
 import dataclasses
 import json
-import logging
 import re
 import shutil
-import sys
-import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +18,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from resjax.system.chatter import without_chatter
 from resjax.system.distributed import broadcast_from_first, is_first, wait_for_all
 from resjax.system.errors import BadInput, Diverged, Interrupted
 from resjax.system.files import digest
@@ -31,26 +28,6 @@ from resjax.training.step import TrainState, named_leaves
 
 KEPT = 3
 SEAL = "digests.json"
-
-
-def is_news(record: logging.LogRecord) -> bool:
-    """Say whether a library's line is to be shown: Orbax's tell in pages what it raises, and of files that it lacks."""
-    error = "".join(traceback.format_exception(record.exc_info[1])) if record.exc_info else ""
-    return "orbax" not in f"{record.pathname} {error}" or (
-        record.levelno < logging.ERROR and "Metadata file" not in record.getMessage())
-
-
-for library in ("absl", "asyncio"):
-    logging.getLogger(library).addFilter(is_news)
-
-
-def unless_over(hook: Callable[[Any], object], unraisable: Any) -> None:
-    """Show what a thread raises, but where a save has failed and other parts of it find that it is over."""
-    if str(unraisable.exc_value) != "Event loop is closed":
-        hook(unraisable)
-
-
-sys.unraisablehook = partial(unless_over, sys.unraisablehook)  # for good, as threads of a failed save may outlive it
 
 
 @contextmanager
@@ -68,16 +45,17 @@ def checkpoints(run_directory: Path, *, clear: bool) -> Iterator[ocp.CheckpointM
         for unfinished in folder.glob("*.orbax-checkpoint-tmp"):
             (unfinished / SEAL).write_text(json.dumps(digests(unfinished)))
 
-    with requests(held=True):  # Orbax's threads print what happens to them where it is cut off, here and below
-        manager = ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(
-            max_to_keep=KEPT, cleanup_tmp_directories=clear,
-            async_options=ocp.AsyncOptions(post_finalization_callback=seal)))
-    try:
-        yield manager
-        finish_saves(manager)
-    finally:
-        with suppress(Exception, Interrupted), requests(held=True):  # which was raised already
-            manager.close()
+    with without_chatter():
+        with requests(held=True):  # Orbax's threads print what happens to them where it is cut off, here and below
+            manager = ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(
+                max_to_keep=KEPT, cleanup_tmp_directories=clear,
+                async_options=ocp.AsyncOptions(post_finalization_callback=seal)))
+        try:
+            yield manager
+            finish_saves(manager)
+        finally:
+            with suppress(Exception, Interrupted), requests(held=True):  # which was raised already
+                manager.close()
     heed()
 
 

@@ -28,6 +28,10 @@ import tyro
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from photographs import write_folders
 
+for ignored in (signal.SIGHUP, signal.SIGINT):  # by nohup or in the background: programs inherit it
+    if signal.getsignal(ignored) is signal.SIG_IGN:
+        signal.signal(ignored, signal.default_int_handler)
+
 SMALL = """
 from pathlib import Path
 import sys

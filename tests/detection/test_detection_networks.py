@@ -62,7 +62,7 @@ def to_torch(torch, theirs, params):
 def test_all_outputs_are_those_of_pytorch(backbone, tmp_path):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[peers]'")
     import torch_detector
-    from test_independent import randomized
+    from networks import randomized
 
     torch.manual_seed(0)
     if backbone == "vgg16":

@@ -95,7 +95,7 @@ def test_eight_devices_have_the_losses_of_one(run, whole, tmp_path):
 
 
 def test_two_processes_have_the_losses_of_one(run, whole, tmp_path):
-    from test_distributed import two_processes
+    from two_processes import two_processes
 
     file = tmp_path / "squares.py"
     file.write_text("from resjax.detection import Detection\nfrom resjax.system.serialization import from_json\n"
@@ -159,7 +159,7 @@ def test_a_folder_belongs_to_one_run(run, whole, tmp_path):
     (tmp_path / "experiment.json").write_text("{}")
     with pytest.raises(BadInput):
         train_detector(run, tmp_path)
-    with pytest.raises(BadInput, match="no run lies there"):
+    with pytest.raises(BadInput, match=r"experiment\.json: it says nothing of kind"):
         restore_detector(tmp_path)
     with pytest.raises(BadInput, match="batch-size 8 does not divide over 3 devices"):
         train_detector(run, tmp_path / "three", jax.devices()[:3])

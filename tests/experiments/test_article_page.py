@@ -19,7 +19,9 @@ from experiments.article.page import page, write_article
 from experiments.article.words import FOLDER, sections, speaker, statements, words
 from resjax.models import imagenet_resnet
 from resjax.models.counts import count_macs, count_parameters
-from resjax.paper.tables import IMAGE, TABLES, markdown
+from resjax.paper.table import markdown
+from resjax.paper.table1 import IMAGE
+from resjax.paper.tables import TABLES
 
 PLACEHOLDER = re.compile(r"\{[\w\[\].-]+(?::[^}]+)?\}")
 

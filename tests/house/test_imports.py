@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from counts import count_rooms
 
 ROOT = Path(__file__).parents[2] / "resjax"
 # From the ground up: a room knows those before it, and of its own floor nobody but itself.
@@ -49,6 +50,19 @@ def test_arrows_point_down(file):
     module = module_of(file)
     for other in imports(file):
         assert FLOOR[room(other)] < FLOOR[room(module)] or room(other) == room(module), f"{module} imports {other}"
+
+
+def test_the_house_has_at_most_eleven_floors():
+    rooms = {room(module_of(file)) for file in FILES}
+    assert rooms == FLOOR.keys()
+    assert len(FLOORS) <= 11
+
+
+def test_lines_are_counted(tmp_path):
+    (tmp_path / "room").mkdir()
+    (tmp_path / "room" / "one.py").write_text('"""Told."""\n\n# said\ndef f():  # here\n    """Told\n    twice."""\n'
+                                              '    return """a\n\nb"""\n')
+    assert count_rooms(tmp_path) == {"room": {"files": 1, "lines": 4, "functions": 1}}
 
 
 def test_no_module_imports_itself_by_way_of_others():

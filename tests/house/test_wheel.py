@@ -1,10 +1,13 @@
 """What is installed: every package, the experiments among them, and nothing that was measured with them."""
 
+import ast
 import os
+import re
 import subprocess
 import sys
 import tomllib
 import zipfile
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from shutil import copytree, ignore_patterns
 
@@ -62,3 +65,20 @@ def test_the_commands_work_outside_a_checkout(wheel, tmp_path):
     assert "269,722 parameters, 40,551,040 multiply-adds" in shown
     wrong = run("train", "resnet20", "--data.directory", str(tmp_path))
     assert (wrong.returncode, "resjax prepare cifar10" in wrong.stderr) == (2, True)
+
+
+def test_what_is_imported_is_declared():
+    """Every package that resjax imports is among its dependencies or extras, by the names of its distributions."""
+    declared = {re.split(r"[<>=\[; ]", line)[0].lower().replace("_", "-") for line in [
+        *SETTINGS["project"]["dependencies"], *(each for extra in SETTINGS["project"]["optional-dependencies"].values()
+                                                for each in extra)]}
+    homes = packages_distributions()
+    for file in sorted((ROOT / "resjax").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [
+                node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            for name in (name.partition(".")[0] for name in names):
+                if name not in sys.stdlib_module_names and name not in ("resjax", "google") and name in homes:
+                    found = {home.lower().replace("_", "-") for home in homes[name]}
+                    assert found & declared, f"{file} imports {name}: {', '.join(sorted(found))}"
+    assert {"protobuf", "numpy", "scipy", "absl-py"} <= declared

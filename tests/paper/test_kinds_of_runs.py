@@ -21,7 +21,6 @@ from resjax.models import imagenet_resnet
 from resjax.models.counts import list_layers
 from resjax.paper import TABLES, plan, train_missing
 from resjax.paper.compare import group_rows, group_runs
-from resjax.paper.figures import figure6
 from resjax.paper.table1 import FLOPS, IMAGE, describe, table1
 from resjax.training.kinds import HOMES, Kind, kind_named
 

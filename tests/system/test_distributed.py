@@ -1,14 +1,13 @@
 """Many devices and many processes train as one does: the same losses, and one checkpoint for all."""
 
 import json
-import os
-import socket
 import subprocess
 import sys
 from dataclasses import replace
 
 import jax
 import pytest
+from two_processes import two_processes
 
 from resjax import Architecture, BadInput, Data, Experiment, Optimizer, Photographs, read_metrics, restore, train
 from resjax.console.command_line import execute
@@ -35,37 +34,8 @@ def train_by_two(experiment, folder):
     source = folder / "source"
     source.mkdir()
     (source / "experiment.json").write_text(json.dumps(
-        {"experiment": to_json(experiment), "classes": [], "image": [1, 1, 1]}))
+        {"kind": "classification", "experiment": to_json(experiment), "classes": [], "image": [1, 1, 1]}))
     two_processes(str(source / "experiment.json"), folder)
-
-
-def two_processes(target, folder):
-    """Train what a command line names in two processes, into `folder / "run"`."""
-    processes = start_two(target, folder)
-    try:
-        codes = [process.wait(timeout=300) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert codes == [0, 0], "\n".join((folder / f"log{number}").read_text() for number in range(2))
-
-
-def start_two(target, folder):
-    """Begin to."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    slurm = {"SLURM_JOB_ID": "1", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2",
-             "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_CPU_DEVICES": "1",
-             "RESJAX_CACHE": str(folder / "cache")}
-    processes = []
-    for number in range(2):
-        with (folder / f"log{number}").open("w") as log:
-            processes.append(subprocess.Popen(
-                [sys.executable, "-m", "resjax", "train", target, "--workdir", str(folder / "run"),
-                 "--distributed"], stdout=log, stderr=log,
-                env=os.environ | slurm | {"SLURM_PROCID": str(number), "SLURM_LOCALID": str(number)}))
-    return processes
 
 
 def losses(workdir):

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from test_distributed import start_two
+from two_processes import start_two
 
 PHOTOGRAPHS = """
 from resjax import Architecture, Data, Experiment, Optimizer, Photographs, run

@@ -242,7 +242,8 @@ def test_a_workdir_that_cannot_be_written_is_refused(small, tmp_path):
 def test_a_workdir_of_nonsense_is_named(tmp_path):
     with pytest.raises(BadInput, match="no run lies there"):
         read_experiment(tmp_path)
-    (tmp_path / "experiment.json").write_text('{"experiment": {"name": 3}, "classes": ["a"], "image": [8, 8, 1]}')
+    (tmp_path / "experiment.json").write_text(
+        '{"kind": "classification", "experiment": {"name": 3}, "classes": ["a"], "image": [8, 8, 1]}')
     with pytest.raises(BadInput, match=r"experiment\.json: not a run of this version"):
         read_experiment(tmp_path)
 

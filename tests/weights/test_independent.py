@@ -7,7 +7,7 @@ import os
 
 import numpy as np
 import pytest
-from networks import same_network
+from networks import disturbed, randomized, same_network
 
 import resjax
 from resjax.weights.files import read_tensors
@@ -15,18 +15,6 @@ from resjax.weights.files import read_tensors
 SIZE = 64
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 PIXELS = np.random.default_rng(1).integers(0, 256, (2, SIZE, SIZE, 3)).astype(np.uint8)
-
-
-def disturbed(name, value, random):
-    """Draw new values for a tensor of any framework, by its name; the others' kernels keep their first values."""
-    kind = name.rpartition("/")[2].rpartition(".")[2]
-    if kind in ("running_var", "moving_variance"):
-        return random.uniform(0.5, 2, value.shape)
-    if kind == "gamma" or (kind == "weight" and value.ndim == 1):
-        return random.uniform(0.5, 1.2, value.shape)
-    if kind in ("running_mean", "moving_mean", "beta", "bias"):
-        return random.normal(0, 0.2, value.shape)
-    return value
 
 
 def relative(ours, theirs):
@@ -38,16 +26,6 @@ def logits(network, pixels):
 
     seen = (pixels - network.mean[:1, :1]) / np.float32(network.preprocessing.std or 1)
     return jax.jit(network.model.apply)(network.variables, seen)
-
-
-def randomized(torch, model):
-    """Give a PyTorch model other weights, and return it ready to be used."""
-    random = np.random.default_rng(0)
-    with torch.no_grad():
-        for name, tensor in model.state_dict().items():
-            if tensor.ndim:
-                tensor.copy_(torch.from_numpy(np.float32(disturbed(name, tensor.numpy(), random))))
-    return model.eval()
 
 
 def torch_logits(torch, model, pixels, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)):

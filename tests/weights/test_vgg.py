@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from networks import same_network
+from networks import randomized, same_network
 from safetensors.numpy import load_file, save_file
-from test_independent import randomized, relative, torch_logits
+from test_independent import relative, torch_logits
 
 import resjax
 from resjax import VGG, Architecture, BadInput, Experiment
