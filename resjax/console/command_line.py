@@ -15,6 +15,7 @@ from resjax.system.chatter import leave_out_chatter
 from resjax.system.errors import BadInput, Diverged, Interrupted, Lost, nearest
 from resjax.system.interrupt import many_processes, stop_requests
 from resjax.system.last_words import end_at_once, withdraw_last_words
+from resjax.system.platform import keep_freed_memory
 from resjax.system.terminal import harmless, say, tell
 from resjax.system.version import __version__
 
@@ -96,6 +97,7 @@ def train_one_of(experiments: Mapping[str, Any], arguments: Sequence[str], progr
 
 def guarded(action: Callable[[], Any]) -> int:
     """Run, and turn what can be expected to go wrong into one message on standard error and an exit code."""
+    keep_freed_memory()
     try:
         with stop_requests():
             action()

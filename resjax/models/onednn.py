@@ -51,7 +51,7 @@ WEIGHTS_MD, DIFF_WEIGHTS_MD, SCRATCHPAD_MD = 131, 132, 136  # dnnl_query_t
 FORWARD_TRAINING, DIRECT, CPU, ANY, IN_ORDER, USER = 64, 1, 1, 1, 1, 1
 AVX2 = 0x7  # dnnl_cpu_isa_t; with less there are no fast convolutions
 Dims = c_int64 * 12
-LARGE_KERNEL = 1 << 18  # bytes
+LARGE_KERNEL, TOO_LARGE = 1 << 18, 1 << 22  # bytes
 Argument = plain("dnnl_exec_arg_t", arg=c_int, memory=c_void_p)
 
 
@@ -151,7 +151,9 @@ class Convolution:
     def __init__(self, g: Geometry) -> None:
         engine, size, shape = library().engine, SIZES[g.data_type], (g.outputs, g.inputs, g.rows, g.columns)
         self.direction, large = g.direction, size * int(np.prod(shape)) > LARGE_KERNEL
-        most = 4 if large and g.direction == KERNEL_GRADIENT else 8  # partial gradients of large kernels cost memory
+        if g.direction == KERNEL_GRADIENT and size * int(np.prod(shape)) >= TOO_LARGE:
+            raise RuntimeError("XLA's is faster, as no gradients of pieces are added up")
+        most = 4 if large and g.direction == KERNEL_GRADIENT else 8  # the pieces' gradients are stored, then added
         self.pieces = max(pieces for pieces in range(1, most + 1) if g.images % pieces == 0)
         images = g.images // self.pieces
         self.x_step = size * images * g.height * g.width * g.inputs
