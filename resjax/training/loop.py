@@ -12,13 +12,20 @@ from orbax.checkpoint import CheckpointManager
 from resjax.data import leave_import
 from resjax.system.distributed import broadcast_from_first, is_first, largest, wait_for_all
 from resjax.system.errors import BadInput, Diverged, Interrupted, check
-from resjax.system.files import write_json
+from resjax.system.files import read_json, write_json
 from resjax.system.interrupt import requested, requests, stop_requests
 from resjax.system.platform import keep_compiled_programs
 from resjax.training.checkpoint import checkpoints, finish_saves, restore_latest, save
 from resjax.training.kinds import Run
 from resjax.training.log import MEASURED, Line, Log, RunningMetrics, Stopwatch, read_metrics, rewind_metrics
-from resjax.training.run_directory import claimed, environment, read_result, unfinished
+from resjax.training.run_directory import (
+    claimed,
+    computing,
+    earlier_environments,
+    environment,
+    read_result,
+    unfinished,
+)
 from resjax.training.step import TrainState, state_digest
 from resjax.training.task import Task
 
@@ -63,6 +70,7 @@ def train(experiment: Run, run_directory: Path, open_task: Callable[[Sequence[ja
                 finish_saves(manager)
             try:
                 result = finish(run, state, metrics) | environment(devices)
+                result["earlier"] = earlier_environments(run_directory, environment(devices))
             except BadInput as error:
                 raise BadInput(f"{error}. All {experiment.steps} steps are made and saved in {run_directory}: the same "
                                "command measures again") from None
@@ -80,10 +88,14 @@ def restore_or_start(run: Training) -> tuple[TrainState, RunningMetrics, bool]:
     step = int(state.step)
     if is_first():  # the result of a shorter run stays until nothing can be wrong with this one's values any more
         (run.log.run_directory / "result.json").unlink(missing_ok=True)
+    file = run.log.run_directory / "experiment.json"
+    before = computing(read_json(file)) if file.exists() else ""
     run.task.describe()
     rewind_metrics(run.log, step)
     if step:
-        run.log.tell(f"goes on from step {step}")
+        now = computing(read_json(file))
+        changed = f", until now with {before}, from here with {now}" if before not in ("", now) else ""
+        run.log.tell(f"resumes at step {step}{changed}")
     averaged = step == run.experiment.steps and meta.get("averaged", True)
     return state, run.task.metrics(**meta.get("window", {})), averaged
 

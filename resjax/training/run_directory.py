@@ -130,8 +130,28 @@ def read_given(run_directory: Path) -> dict[str, str] | None:
 def write_run(run_directory: Path, experiment: Run, about: dict[str, Any], devices: Any) -> None:
     """Write what a run is, what is to be told of its images, and what it runs on."""
     if is_first():
+        now = environment(devices)
         write_json(run_directory / "experiment.json", {
-            "kind": experiment.kind, "experiment": to_json(experiment), **about, **environment(devices)})
+            "kind": experiment.kind, "experiment": to_json(experiment), **about, **now,
+            "earlier": earlier_environments(run_directory, now)})
+
+
+def earlier_environments(run_directory: Path, now: dict[str, Any]) -> list[dict[str, Any]]:
+    """List what a run was trained with before, where another JAX, device or convolution computed than now."""
+    file = run_directory / "experiment.json"
+    if not file.exists():
+        return []
+    content = read_json(file)
+    before = {key: content[key] for key in now if key in content}
+    known: list[dict[str, Any]] = content.get("earlier", [])
+    return known if computing(before) == computing(now) else [*known, before]
+
+
+def computing(environment: dict[str, Any]) -> str:
+    """Say what of an environment decides the bits: "jax 0.10.2 on cpu, convolutions by oneDNN 3.2.0"."""
+    versions, devices = environment.get("versions", {}), environment.get("devices", {})
+    return (f"jax {versions.get('jax')} on {devices.get('kind')}, "
+            f"convolutions by {environment.get('convolutions', 'XLA')}")
 
 
 def check_images(run_directory: Path, images: dict[str, Any]) -> None:

@@ -96,7 +96,7 @@ def test_killed_and_stopped_it_ends_with_the_same_bits_and_its_workers_with_it(d
     assert process.wait() == 128 + signal.SIGTERM
     assert start(tmp_path, photographs).wait(timeout=300) == 0, (tmp_path / "err").read_text()
     assert result(tmp_path)["state_digest"] == result(done)["state_digest"]
-    assert "goes on from step" in (tmp_path / "err").read_text()
+    assert "resumes at step" in (tmp_path / "err").read_text()
 
 
 @pytest.mark.parametrize("views", ["single", "ten-crop", "multi-scale"])
