@@ -12,7 +12,18 @@ if TYPE_CHECKING:
     from resjax.data import load as load_data
     from resjax.evaluation import evaluate
     from resjax.experiment import Architecture, Data, Experiment, Optimizer, Photographs
-    from resjax.models import VGG, BasicBlock, BatchNorm, Bottleneck, ResNet, cifar_resnet, imagenet_resnet
+    from resjax.models import (
+        VGG,
+        BasicBlock,
+        BatchNorm,
+        Bottleneck,
+        ResNet,
+        Shortcut,
+        Stage,
+        cifar_resnet,
+        convolution,
+        imagenet_resnet,
+    )
     from resjax.network import Classifier, Network, embed, features
     from resjax.system.errors import BadInput, Diverged, Interrupted
     from resjax.training import Result, read_metrics, runs, train
@@ -21,14 +32,15 @@ if TYPE_CHECKING:
 
 __all__ = ["VGG", "Architecture", "BadInput", "BasicBlock", "BatchNorm", "Bottleneck", "Classifier", "Data", "Dataset",
            "Diverged", "Experiment", "Interrupted", "Network", "Optimizer", "Photographs", "ResNet", "Result",
-           "__version__", "cifar_resnet", "dataset", "embed", "evaluate", "export", "features", "imagenet_resnet",
-           "load", "load_data", "read_metrics", "restore", "run", "runs", "train"]
+           "Shortcut", "Stage", "__version__", "cifar_resnet", "convolution", "dataset", "embed", "evaluate", "export",
+           "features", "imagenet_resnet", "load", "load_data", "read_metrics", "restore", "run", "runs", "train"]
 
 HOMES = {  # of the public names, which are imported when they are used
     "data": ("Dataset", "dataset", "load_data"), "console.command_line": ("run",),
     "system.errors": ("BadInput", "Diverged", "Interrupted"),
     "evaluation": ("evaluate",), "experiment": ("Architecture", "Data", "Experiment", "Optimizer", "Photographs"),
-    "models": ("VGG", "BasicBlock", "BatchNorm", "Bottleneck", "ResNet", "cifar_resnet", "imagenet_resnet"),
+    "models": ("VGG", "BasicBlock", "BatchNorm", "Bottleneck", "ResNet", "Shortcut", "Stage", "cifar_resnet",
+               "convolution", "imagenet_resnet"),
     "network": ("Classifier", "Network", "embed", "features"),
     "training": ("Result", "load", "read_metrics", "restore", "runs", "train"), "weights": ("export",)}
 

@@ -7,13 +7,23 @@ from resjax.system.lazy import lazily
 if TYPE_CHECKING:
     from resjax.models.batch_norm import BatchNorm
     from resjax.models.mlp import DenseBlock, ResidualMLP
-    from resjax.models.resnet import BasicBlock, Bottleneck, ResNet, Shortcut, Stage, cifar_resnet, imagenet_resnet
+    from resjax.models.resnet import (
+        BasicBlock,
+        Bottleneck,
+        ResNet,
+        Shortcut,
+        cifar_resnet,
+        convolution,
+        imagenet_resnet,
+    )
+    from resjax.models.stage import Stage
     from resjax.models.vgg import VGG
 
 __all__ = ["VGG", "BasicBlock", "BatchNorm", "Bottleneck", "DenseBlock", "ResNet", "ResidualMLP", "Shortcut", "Stage",
-           "cifar_resnet", "imagenet_resnet"]
+           "cifar_resnet", "convolution", "imagenet_resnet"]
 
 HOMES = {  # imported when they are used, so that runs are listed without JAX
     "batch_norm": ("BatchNorm",), "mlp": ("DenseBlock", "ResidualMLP"), "vgg": ("VGG",),
-    "resnet": ("BasicBlock", "Bottleneck", "ResNet", "Shortcut", "Stage", "cifar_resnet", "imagenet_resnet")}
+    "resnet": ("BasicBlock", "Bottleneck", "ResNet", "Shortcut", "cifar_resnet", "convolution", "imagenet_resnet"),
+    "stage": ("Stage",)}
 __getattr__ = lazily("resjax.models", HOMES)

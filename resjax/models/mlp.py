@@ -10,7 +10,8 @@ from flax import linen as nn
 
 from resjax.models.batch_norm import BatchNorm
 from resjax.models.ops import relu
-from resjax.models.resnet import Shortcut, Stage
+from resjax.models.resnet import Shortcut
+from resjax.models.stage import Stage
 from resjax.models.variants import Option
 from resjax.system.serialization import shortly
 
@@ -33,7 +34,7 @@ class DenseBlock(nn.Module):
     norm: Callable[..., Any] = without
 
     @nn.compact
-    def __call__(self, a: jax.Array) -> jax.Array:
+    def __call__(self, a: jax.Array, *, train: bool = False) -> jax.Array:
         def projection(filters: int, size: int, stride: int, *, name: str) -> Any:
             return self.dense(filters, use_bias=False, name=name)
 

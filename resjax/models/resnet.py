@@ -14,7 +14,7 @@ from flax import linen as nn
 from resjax.models.batch_norm import BatchNorm
 from resjax.models.convolution import convolve
 from resjax.models.ops import max_pool, relu
-from resjax.models.stacking import FIRST, REST
+from resjax.models.stage import Stage
 from resjax.models.variants import Block, Option, StrideIn, cifar_blocks, imagenet_blocks
 from resjax.system.errors import check
 from resjax.system.serialization import shortly
@@ -27,6 +27,10 @@ class Shortcut(nn.Module):
     B: a projection (1x1 convolution, batch norm) where dimensions change, the identity elsewhere.
     C: a projection everywhere.
     plain: nothing, the net without residual learning.
+
+    In a block of one's own, whose `conv` and `norm` come from the network:
+
+        y = Shortcut(self.shortcut, self.conv, self.norm, name="shortcut")(x, self.filters, self.stride)
     """
 
     option: Option
@@ -60,7 +64,10 @@ def convolution(filters: int, size: int, stride: int = 1, *, name: str, initiali
                 **computed: Any) -> nn.Module:
     """Build a convolution without bias that keeps the size of the maps, divided by `stride`; He's initialisation.
 
-    `computed` are the fields `dtype` and `precision` of `nn.Conv`.
+    `computed` are the fields `dtype` and `precision` of `nn.Conv`. Images `[batch, height, width, channels]` become
+    `[batch, height / stride, width / stride, filters]`.
+
+        y = convolution(16, 3, stride=2, name="conv1")(x)
     """
     he = nn.initializers.variance_scaling(2.0, initialization, "normal")
     return nn.Conv(filters, (size, size), stride, padding=size // 2, use_bias=False, kernel_init=he,
@@ -118,30 +125,8 @@ class Bottleneck(nn.Module):
 Precision = Literal["float32", "tensorfloat32", "bfloat16"]
 
 
-class Stage(nn.Module):
-    """Blocks on maps of one size. The first may change the dimensions; the others are identical and stacked.
-
-    Up to `unroll` of them are compiled one by one, which runs faster; more run as a loop, whose compile time does
-    not grow with depth. Their parameters carry a leading axis `[blocks - 1, ...]` either way: a checkpoint never
-    depends on that choice.
-    """
-
-    block: Callable[..., nn.Module]
-    blocks: int
-    filters: int
-    stride: int
-    unroll: int = 8
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        x = self.block(filters=self.filters, stride=self.stride, name=FIRST)(x)
-        rest = self.blocks - 1
-        if rest:
-            loop: Any = nn.scan(lambda block, x, _: (block(x), None), length=rest,
-                                unroll=rest if rest <= self.unroll else 1, split_rngs={"params": True},
-                                variable_axes={"params": 0, "batch_stats": 0, "intermediates": 0})
-            x, _ = loop(self.block(filters=self.filters, name=REST), x, None)
-        return x
+BLOCKS: dict[str, Any] = {"basic": BasicBlock, "bottleneck": Bottleneck}
+PARTS = ("filters", "stride", "shortcut", "conv", "norm")
 
 
 class ResNet(nn.Module):
@@ -152,13 +137,19 @@ class ResNet(nn.Module):
     the collection `batch_stats`; with `frozen_batch_norm` it keeps to those that it has. Images may be of any size:
     the average over the last maps comes last, and with 0 `classes` it is returned. With `features=True` the outputs of
     the stages are returned instead, each `[batch, height, width, channels]`.
+
+    `block` is "basic", "bottleneck", or a module of one's own that takes `filters, stride, shortcut, conv, norm`; see
+    `Stage` for how it is called. With `pre_activation` (He et al. 2016, arXiv 1603.05027) the stem is a bare
+    convolution, and batch norm and ReLU follow the last stage: for blocks that begin with them.
+
+        network = ResNet((3, 3, 3), filters=16, classes=10, block=partial(SqueezeAndExcitation, reduction=4))
     """
 
     blocks: tuple[int, ...]
     filters: int
     classes: int
     shortcut: Option = "A"
-    block: Block = "basic"
+    block: Block | Callable[..., nn.Module] = "basic"
     stride_in: StrideIn = "1x1"
     stem: Literal["3x3", "7x7"] = "3x3"
     initialization: Side = "fan_in"
@@ -167,6 +158,7 @@ class ResNet(nn.Module):
     frozen_batch_norm: bool = False
     unroll: int = 8
     precision: Precision = "float32"
+    pre_activation: bool = False
 
     __repr__ = shortly
 
@@ -178,21 +170,23 @@ class ResNet(nn.Module):
         conv = partial(convolution, initialization=self.initialization, dtype=dtype, precision=matmul)
         norm = partial(BatchNorm, train=train and not self.frozen_batch_norm, ghost_batch_size=self.ghost_batch_size,
                        momentum=self.norm_momentum)
-        block: Any = partial(BasicBlock, shortcut=self.shortcut, conv=conv, norm=norm)
-        if self.block == "bottleneck":
-            block = partial(Bottleneck, shortcut=self.shortcut, stride_in=self.stride_in, conv=conv, norm=norm)
+        kind: Any = self.block if callable(self.block) else BLOCKS[self.block]
+        block = partial(kind, shortcut=self.shortcut, conv=conv, norm=norm,
+                        **{"stride_in": self.stride_in} if self.block == "bottleneck" else {})
 
-        x = x.astype(dtype)
-        if self.stem == "3x3":
-            x = norm(name="bn1", rectify=True)(conv(self.filters, 3, name="conv1")(x))
-        else:
-            x = norm(name="bn1", rectify=True)(conv(self.filters, 7, 2, name="conv1")(x))
+        size, stride = (3, 1) if self.stem == "3x3" else (7, 2)
+        x = conv(self.filters, size, stride, name="conv1")(x.astype(dtype))
+        if not self.pre_activation:
+            x = norm(name="bn1", rectify=True)(x)
+        if self.stem == "7x7":
             x = max_pool(x)
         outputs = []
         for i, blocks in enumerate(self.blocks):
             x = Stage(block, blocks, self.filters * 2**i, stride=1 if i == 0 else 2, unroll=self.unroll,
-                      name=f"stage{i + 1}")(x)
+                      first=1 + sum(self.blocks[:i]), total=sum(self.blocks), name=f"stage{i + 1}")(x, train=train)
             outputs.append(x)
+        if self.pre_activation:
+            x = norm(name="bn", rectify=True)(x)
         if features:
             return tuple(outputs)
         x = x.astype(jnp.float32).mean((1, 2))
@@ -219,8 +213,8 @@ def imagenet_resnet(depth: int, shortcut: Option = "B", classes: int = 1000, **s
     """
     check_shortcut(shortcut)
     block, blocks = imagenet_blocks(depth)
-    return ResNet(blocks, classes=classes, shortcut=shortcut, block=block, stem="7x7",
-                  **{"filters": 64, "ghost_batch_size": 32, **settings})
+    return ResNet(blocks, classes=classes, shortcut=shortcut, stem="7x7",
+                  **{"filters": 64, "ghost_batch_size": 32, "block": block, **settings})
 
 
 def check_shortcut(shortcut: str) -> None:

@@ -19,6 +19,8 @@ from jax.tree_util import keystr, tree_flatten_with_path
 from resjax.data import Dataset, of_run, with_validation
 from resjax.experiment import Data, Experiment, Photographs
 from resjax.models import VGG, ResidualMLP, ResNet
+from resjax.models.resnet import PARTS
+from resjax.models.variants import Block
 from resjax.network import Network
 from resjax.system.errors import BadInput, check
 from resjax.system.serialization import brief, check_ghosts, check_value, shortly
@@ -93,15 +95,36 @@ def check_kinds(own: Own) -> None:
               f"model: {type(model).__name__}.__call__ takes no train; it is called as model(images, train=True) in "
               "training, and without in testing")
         if type(model) in REBUILT.values():
-            hints = typing.get_type_hints(type(model))
+            hints = hints_of(type(model))
             for name in type(model).__annotations__.keys() - {"parent", "name"}:
-                check_value(f"model.{name}", getattr(model, name), hints[name])
+                if name == "block" and callable(model.block):
+                    check_block(model.block)
+                else:
+                    check_value(f"model.{name}", getattr(model, name), hints[name])
     check(optimizer is None or all(callable(getattr(optimizer, part, None)) for part in ("init", "update")),
           f"optimizer is {brief(optimizer)}; it is one of optax, such as optax.sgd(0.1)")
     check(data is None or isinstance(data, Dataset),
           f"data is {brief(type(data))}; it is resjax.dataset((pixels, labels), (test pixels, test labels))")
     check(callback is None or callable(callback),
           f"callback is {brief(callback)}; it is a function of a line of the log and a network")
+
+
+def hints_of(kind: type) -> dict[str, Any]:
+    """Return the types of the fields of one of our networks that can be written down: of a block, its name."""
+    return typing.get_type_hints(kind) | {"block": Block}
+
+
+def check_block(block: Any) -> None:
+    """Raise BadInput where a block of one's own is no module with the fields that a stage and a network give it."""
+    kind = block
+    while isinstance(kind, partial):
+        kind = kind.func
+    module = isinstance(kind, type) and issubclass(kind, nn.Module)
+    missing = [part for part in PARTS if not module or part not in kind.__dataclass_fields__]
+    check(not missing, f"model.block is {brief(block)}; it is 'basic', 'bottleneck', or a module of Flax Linen with "
+                       f"the fields {', '.join(PARTS)} ({', '.join(missing)} missing)")
+    check("train" in inspect.signature(kind.__call__).parameters,
+          f"model.block: {kind.__name__}.__call__ takes no train; a stage calls it as block(x, train=train)")
 
 
 def numbers(told: Any) -> dict[str, float]:
@@ -168,7 +191,7 @@ def rebuilt(run_directory: Path, told: str) -> Any:
         assert isinstance(call.func, ast.Name)
         kind: Any = REBUILT[call.func.id]
         fields = {word.arg or "": ast.literal_eval(word.value) for word in call.keywords}
-        hints = typing.get_type_hints(kind)
+        hints = hints_of(kind)
         for name, value in fields.items():
             check_value(f"model.{name}", value, hints[name])
         return kind(**fields)

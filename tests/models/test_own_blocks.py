@@ -1,0 +1,97 @@
+"""A block of one's own in the paper's networks: its count, its place, its keys."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from resjax import Bottleneck, ResNet, Shortcut, Stage, cifar_resnet
+from resjax.models.counts import count_parameters
+
+KEY = jax.random.key(0)
+
+
+class PreActivation(nn.Module):
+    """Batch norm and ReLU before each convolution (He et al. 2016, Figure 1b); a projection sees them too."""
+
+    filters: int
+    stride: int = 1
+    shortcut: Any = "B"
+    conv: Any = None
+    norm: Any = None
+
+    @nn.compact
+    def __call__(self, x, *, train=False):
+        y = self.norm(name="bn1", rectify=True)(x)
+        same = x.shape[-1] == 4 * self.filters and self.stride == 1
+        kept = x if same else self.conv(4 * self.filters, 1, self.stride, name="shortcut")(y)
+        y = self.norm(name="bn2", rectify=True)(self.conv(self.filters, 1, name="conv1")(y))
+        y = self.norm(name="bn3", rectify=True)(self.conv(self.filters, 3, self.stride, name="conv2")(y))
+        return kept + self.conv(4 * self.filters, 1, name="conv3")(y)
+
+
+class Told(nn.Module):
+    """Says its number, the total and a random number, each in a channel of its own."""
+
+    filters: int
+    stride: int = 1
+    shortcut: Any = "A"
+    conv: Any = None
+    norm: Any = None
+
+    @nn.compact
+    def __call__(self, x, *, number, total, train=False):
+        drawn = jax.random.uniform(self.make_rng("dropout")) if train else 0.0
+        self.sow("intermediates", "told", jnp.stack([jnp.float32(number), jnp.float32(total), jnp.float32(drawn)]))
+        self.param("scale", nn.initializers.zeros, (1,))
+        return Shortcut(self.shortcut, self.conv, self.norm)(x, self.filters, self.stride)
+
+
+def test_pre_activation_resnet_164_has_the_parameters_of_its_authors():
+    model = ResNet((18, 18, 18), 16, 10, block=PreActivation, pre_activation=True, unroll=0)
+    assert count_parameters(model, (32, 32, 3)) == 1_703_258
+
+
+@pytest.mark.parametrize("unroll", [0, 8])
+def test_every_block_has_its_number_and_a_key_of_its_own_however_it_is_compiled(unroll):
+    model, x = ResNet((3, 2), 4, 10, block=Told, unroll=unroll, ghost_batch_size=None), jnp.ones((2, 8, 8, 1))
+    variables = model.init(KEY, x)
+    _, seen = model.apply(variables, x, train=True, rngs={"dropout": KEY}, mutable=["intermediates", "batch_stats"])
+    told = np.concatenate([np.asarray(seen["intermediates"][stage][part]["told"][0]).reshape(-1, 3)
+                           for stage in ("stage1", "stage2") for part in ("first", "rest")])
+    assert told[:, 0].tolist() == [1, 2, 3, 4, 5]
+    assert told[:, 1].tolist() == [5] * 5
+    assert len(set(told[:, 2].tolist())) == 5
+
+
+def test_the_papers_blocks_are_values_of_the_same_kind():
+    x = jax.random.normal(KEY, (4, 8, 8, 1))
+    named, given = (cifar_resnet(14, "B", filters=4, ghost_batch_size=None, block=block, stride_in=stride_in)
+                    for block, stride_in in (("bottleneck", "3x3"), (partial(Bottleneck, stride_in="3x3"), "1x1")))
+    variables = named.init(KEY, x)
+    np.testing.assert_array_equal(named.apply(variables, x), given.apply(given.init(KEY, x), x))
+
+
+def test_dropout_differs_from_block_to_block_of_a_stage():
+    """Flax's own Dropout in the blocks that run as a loop: the kept units are not the same in two blocks."""
+    class Dropping(nn.Module):
+        filters: int
+        stride: int = 1
+
+        @nn.compact
+        def __call__(self, x, *, train=False):
+            kept = nn.Dropout(0.5, deterministic=not train)(jnp.ones_like(x))
+            self.sow("intermediates", "kept", kept)
+            self.param("scale", nn.initializers.zeros, (1,))
+            return x
+
+    stage, x = Stage(Dropping, 3, 4, stride=1, unroll=0), jnp.ones((1, 4, 4, 4))
+    _, seen = stage.apply(stage.init(KEY, x), x, train=True, rngs={"dropout": KEY}, mutable=["intermediates"])
+    kept = np.asarray(seen["intermediates"]["rest"]["kept"][0])
+    assert kept.shape[0] == 2
+    assert not np.array_equal(kept[0], kept[1])
+    assert 0.2 < (kept > 0).mean() < 0.8
