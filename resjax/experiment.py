@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 OF_RESNETS = {"stride_in": "1x1", "initialization": "fan_in", "precision": "float32", "frozen_batch_norm": False}
 
-Resize = Literal["area", "pillow-bilinear", "pillow-bicubic"]
+Resize = Literal["area", "pillow-nearest", "pillow-box", "pillow-bilinear", "pillow-hamming", "pillow-bicubic",
+                 "pillow-lanczos", "torch-bilinear", "torch-bicubic", "torch-lanczos"]
 In32Bits = Must("fit in 32 bits", lambda n: n < 2**31)
 Count = Annotated[int, Must("be at least 1", lambda n: n >= 1), In32Bits]
 Natural = Annotated[int, Must("be at least 0", lambda n: n >= 0), In32Bits]
@@ -120,8 +121,7 @@ class Photographs:
     test_shorter_side: Count = 256
     """The shorter side of test images before they are cropped, in pixels."""
     resize: Resize = "area"
-    """How test images are resized. area: averaged over areas, or linearly where they grow. pillow-bilinear,
-    pillow-bicubic: as Pillow does, and with it most published weights."""
+    """area: averaged over areas, or linearly where images grow. pillow-, torch-: as Pillow, or PyTorch with tensors."""
     std: tuple[Positive, ...] = ()
     """What each colour is divided by, for weights made elsewhere; the paper divides by nothing."""
     flip: bool = True

@@ -155,8 +155,8 @@ def export_network(
         network: A run directory, weights (a file, or a folder with one), OWNER/NAME on the Hugging Face Hub, or
             one that comes with resjax, such as resnet20.
         to: As whom to name the weights: torchvision (timm and pytorch-cifar-models too), huggingface, keras, akamaster
-            (pytorch_resnet_cifar10), resjax (any network of the paper, plain ones too); or stablehlo, the whole
-            function from pixels to logits for any process with JAX.
+            (pytorch_resnet_cifar10), resjax (any network of the paper, plain ones too); or the whole function from
+            pixels to logits: stablehlo, for any process with JAX, or onnx, for ONNX Runtime.
         out: The folder, which must not be there yet.
         weights: What a file of weights cannot say.
     """

@@ -16,6 +16,7 @@ from resjax.data.image_files import ImageFiles
 from resjax.data.images import Dataset, Images, dataset, load, load_split, mean_image, with_validation
 from resjax.data.index import ImageSet, find_images, find_split
 from resjax.data.preprocessing import (
+    Crop,
     Preprocessing,
     centre_crop,
     cut,
@@ -27,9 +28,10 @@ from resjax.data.preprocessing import (
 from resjax.data.statistics import Statistics, check_broken, measure_statistics
 from resjax.data.stream import HostBatch, leave_import, planned_batches, training_batches
 
-__all__ = ["Batch", "Batching", "Dataset", "Header", "HostBatch", "ImageFiles", "ImageSet", "Images", "Permutation",
-           "Preprocessing", "Statistics", "add_colour_noise", "augment", "batch_at", "centre_crop", "check_broken",
-           "cut", "dataset", "decode", "dimensions", "epochs_spanned", "file_header", "find_images", "find_split",
+__all__ = ["Batch", "Batching", "Crop", "Dataset", "Header", "HostBatch", "ImageFiles", "ImageSet", "Images",
+           "Permutation", "Preprocessing", "Statistics", "add_colour_noise", "augment", "batch_at", "centre_crop",
+           "check_broken", "cut", "dataset", "decode", "dimensions", "epochs_spanned", "file_header",
+           "find_images", "find_split",
            "leave_import", "load", "load_split", "mean_image", "measure_statistics", "normalize", "of_run", "permute",
            "planned_batches", "prepare_cifar10", "random_box", "resize_shorter_side", "training_batches",
            "upright_boxes", "with_validation"]

@@ -45,9 +45,11 @@ def decode(encoded: bytes, name: str, channels: int = 3, least: int = 0) -> np.n
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(encoded)
         if space != "CMYK" and height * width <= MOST_PIXELS_OF_A_JPEG:
-            kind = "GRAY" if channels == 1 else "RGB"
+            kind = "GRAY" if channels == 1 and space == "Gray" else "RGB"
             pixels = simplejpeg.decode_jpeg(encoded, kind, min_height=least or height, min_width=least or width,
                                             min_factor=2)
+            if channels == 1 and kind == "RGB":  # as from any other colour image
+                pixels = np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
             return np.ascontiguousarray(UPRIGHT[orientation(encoded)](pixels))
     except ValueError:  # no JPEG; or one with small faults, which Pillow forgives
         pass

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import jax
@@ -13,9 +13,10 @@ from flax import struct
 from PIL import Image
 
 from resjax.data.decode import decode
+from resjax.data.resampling import resize_as_torch
 from resjax.experiment import Data, Photographs, Resize
 
-PILLOW = {"pillow-bilinear": Image.Resampling.BILINEAR, "pillow-bicubic": Image.Resampling.BICUBIC}
+Crop = Literal["floor", "half-even"]  # how half a pixel beside the centre is rounded
 
 
 @contextmanager
@@ -73,9 +74,10 @@ def resize_shorter_side(image: np.ndarray, side: int, rule: Resize = "area") -> 
     return resize(image, height, width, rule)
 
 
-def centre_crop(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Crop the centre."""
-    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+def centre_crop(image: np.ndarray, height: int, width: int, rule: Crop = "floor") -> np.ndarray:
+    """Crop the centre; half a pixel is rounded down as here and in transformers, or half-even (torchvision, timm)."""
+    above, beside = (image.shape[0] - height) / 2, (image.shape[1] - width) / 2
+    top, left = (round(above), round(beside)) if rule == "half-even" else (int(above), int(beside))
     return image[top:top + height, left:left + width]
 
 
@@ -88,18 +90,22 @@ def fit(image: np.ndarray, height: int, width: int, rule: Resize) -> np.ndarray:
 
 
 def resize(image: np.ndarray, height: int, width: int, rule: Resize = "area") -> np.ndarray:
-    """Resize. area: linearly, and averaging over areas along a side that shrinks: nothing is aliased; or as Pillow.
+    """Resize. area: linearly, and averaging over areas along a side that shrinks: nothing is aliased; or as Pillow or
+    PyTorch.
 
     The sides that shrink come first: where any side grows, OpenCV's INTER_AREA averages neither (4.14, 5.0).
     """
-    if rule == "area":
+    whose, _, kernel = rule.partition("-")
+    if whose == "area":
         resized, (tall, wide) = image, (min(height, image.shape[0]), min(width, image.shape[1]))
         for size, way in (((wide, tall), cv2.INTER_AREA), ((width, height), cv2.INTER_LINEAR)):
             if size != resized.shape[1::-1]:
                 resized = cv2.resize(resized, size, interpolation=way)
+    elif whose == "torch":
+        resized = resize_as_torch(image, height, width, kernel)
     else:
-        grey = image.shape[2] == 1
-        resized = np.asarray(Image.fromarray(image[..., 0] if grey else image).resize((width, height), PILLOW[rule]))
+        picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+        resized = np.asarray(picture.resize((width, height), Image.Resampling[kernel.upper()]))
     return resized.reshape(height, width, image.shape[2])
 
 
@@ -108,14 +114,17 @@ class Preprocessing(struct.PyTreeNode):
 
     `mean` is the mean image `[height, width, channels]`, float32, of the size that the network was trained on. `std`
     has a value for each channel, or none where nothing is divided, as in the paper. `shorter_side` is that of an image
-    before it is cropped; without it the largest part of the network's shape is resized. `resize` is the rule of
-    resizing (`Photographs.resize`).
+    before it is cropped; `squash` is the height and width that it is resized to instead, whatever its shape; without
+    either the largest part of the network's shape is resized. `resize` is the rule of resizing (`Photographs.resize`),
+    `crop` that of `centre_crop`.
     """
 
     mean: Any
     std: tuple[float, ...] = struct.field(pytree_node=False, default=())
     shorter_side: int | None = struct.field(pytree_node=False, default=None)
     resize: Resize = struct.field(pytree_node=False, default="area")
+    squash: tuple[int, int] | None = struct.field(pytree_node=False, default=None)
+    crop: Crop = struct.field(pytree_node=False, default="floor")
 
     def __repr__(self) -> str:
         return f"images of {'x'.join(map(str, np.shape(self.mean)))}"
@@ -134,14 +143,19 @@ class Preprocessing(struct.PyTreeNode):
     def prepare(self, encoded: bytes, name: str) -> np.ndarray:
         """Decode, resize and crop: uint8 `[height, width, channels]`. Raises BadInput, naming an unreadable image."""
         height, width, channels = self.image_shape
-        if self.shorter_side is None:
+        sides = self.squash or self.shorter_side
+        if sides is None:
             return fit(decode(encoded, name, channels), height, width, self.resize)
-        return centre_crop(self.resized(encoded, name, self.shorter_side), height, width)
+        return centre_crop(self.resized(encoded, name, sides), height, width, self.crop)
 
-    def resized(self, encoded: bytes, name: str, side: int) -> np.ndarray:
-        """Decode, and resize to a shorter side. Raises BadInput, naming the image, where it cannot be read."""
-        least = side if self.resize == "area" else 0  # Pillow's rules begin with all pixels
-        return resize_shorter_side(decode(encoded, name, self.image_shape[2], least), side, self.resize)
+    def resized(self, encoded: bytes, name: str, sides: int | tuple[int, int]) -> np.ndarray:
+        """Decode, and resize to a shorter side, or to a height and width. Raises BadInput, naming the image, where it
+        cannot be read.
+        """
+        least = np.max(sides) if self.resize == "area" else 0  # other rules begin with all pixels
+        image = decode(encoded, name, self.image_shape[2], int(least))
+        return (resize_shorter_side(image, sides, self.resize) if isinstance(sides, int) else
+                resize(image, *sides, self.resize))
 
     def normalize(self, pixels: Any) -> jax.Array:
         """Turn `[batch, height, width, channels]` into what the network sees; for another size the mean is resized."""

@@ -129,6 +129,6 @@ def render(files: ImageFiles, preprocessing: Preprocessing, view: View, batch: V
     pixels = np.zeros((len(batch.images), view.number, batch.height, batch.width, channels), np.uint8)
     for views, index in zip(pixels, batch.images, strict=True):
         if index >= 0:
-            image = preprocessing.resized(files.read(index), files.name(index), view.side)
+            image = preprocessing.resized(files.read(index), files.name(index), view.squash or view.side)
             views[:] = view.crop(image, batch.height, batch.width)
     return pixels

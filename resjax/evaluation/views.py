@@ -5,11 +5,12 @@ softmax outputs are averaged.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, get_args
 
 import numpy as np
 
-from resjax.data import Preprocessing, centre_crop
+from resjax.data import Crop, Preprocessing, centre_crop
 from resjax.models.variants import Protocol
 from resjax.system.errors import BadInput
 
@@ -20,27 +21,30 @@ STRIDE = 32  # pixels of the image to one of the last map
 
 class View(NamedTuple):
     """The shorter side to resize to, the height and width of the crops (None: the whole image), their number, and how
-    they are cut.
+    they are cut. `squash` is a height and width to resize to instead.
     """
 
     side: int
     size: tuple[int, int] | None
     number: int
     crop: Callable[[np.ndarray, int, int], np.ndarray]
+    squash: tuple[int, int] | None = None
 
 
 def views_of(protocol: str, preprocessing: Preprocessing) -> tuple[View, ...]:
     """Return the views whose softmax outputs are averaged. Raises BadInput for an unknown protocol."""
     height, width, _ = preprocessing.image_shape
-    side = preprocessing.shorter_side or min(height, width)
+    one, ten = partial(centre, rule=preprocessing.crop), partial(ten_crop, rule=preprocessing.crop)
+    usual = round(min(height, width) * 256 / 224) if preprocessing.squash else min(height, width)
+    side = preprocessing.shorter_side or usual
     match protocol:
         case "single":
-            return (View(side, (height, width), 1, centre),)
-        case "ten-crop":
-            return (View(side, (height, width), 10, ten_crop),)
+            return (View(side, (height, width), 1, one, preprocessing.squash),)
+        case "ten-crop":  # of an image that is squashed otherwise, too: corners are of images that keep their shape
+            return (View(side, (height, width), 10, ten),)
         case "multi-scale":
             sides = [STRIDE * round(scale * height / SCALES[0] / STRIDE) for scale in SCALES]
-            return tuple(View(side, None, 1, centre) for side in sides)
+            return tuple(View(side, None, 1, one) for side in sides)
     raise BadInput(f"views is {protocol!r}; it is one of {', '.join(PROTOCOLS)}")
 
 
@@ -54,14 +58,14 @@ def whole(height: int, width: int, side: int) -> tuple[int, int]:
     return (side, long) if height < width else (long, side)
 
 
-def centre(image: np.ndarray, height: int, width: int) -> np.ndarray:
+def centre(image: np.ndarray, height: int, width: int, rule: Crop = "floor") -> np.ndarray:
     """One view: the centre."""
-    return centre_crop(image, height, width)[None]
+    return centre_crop(image, height, width, rule)[None]
 
 
-def ten_crop(image: np.ndarray, height: int, width: int) -> np.ndarray:
+def ten_crop(image: np.ndarray, height: int, width: int, rule: Crop = "floor") -> np.ndarray:
     """Ten views: the four corners and the centre, and their mirror images (Krizhevsky et al. 2012)."""
     corners = [image[rows, columns] for rows in (slice(height), slice(-height, None))
                for columns in (slice(width), slice(-width, None))]
-    five = np.stack([*corners, centre_crop(image, height, width)])
+    five = np.stack([*corners, centre_crop(image, height, width, rule)])
     return np.concatenate([five, five[:, :, ::-1]])

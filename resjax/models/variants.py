@@ -12,7 +12,8 @@ StrideIn = Literal["1x1", "3x3"]
 Block = Literal["basic", "bottleneck"]
 Protocol = Literal["single", "ten-crop", "multi-scale"]  # of testing on photographs, section 3.4
 Bare = Literal["plain", "A"]  # the shortcuts that leave no trace in the weights
-Form = Literal["torchvision", "huggingface", "keras", "akamaster", "resjax", "stablehlo"]  # that weights are written in
+Form = Literal[  # that weights are written in
+    "torchvision", "huggingface", "keras", "akamaster", "resjax", "stablehlo", "onnx"]
 
 IMAGENET: dict[int, tuple[Block, tuple[int, ...]]] = {  # Table 1: the blocks of conv2_x ... conv5_x
     18: ("basic", (2, 2, 2, 2)),

@@ -70,7 +70,8 @@ class VGG(nn.Module):
 
     Dropout in training. A larger image is looked at as in section 3.2 of the VGG paper, fully convolutional: the fully
     connected layers see every window of 7x7 of the last maps, and their class scores are averaged. With 0 `classes` the
-    last hidden layer is returned, with `features=True` the outputs of the five stages, before pooling. Raises BadInput,
+    last hidden layer is returned, with `features=True` the outputs of the five stages, before pooling. With 0 `units`
+    there are no hidden layers, and the last one sees the average of the maps, of an image of any size. Raises BadInput,
     a ValueError, for a smaller image.
     """
 
@@ -83,13 +84,17 @@ class VGG(nn.Module):
 
     def setup(self) -> None:
         self.convolutions = VGGConvolutions(self.depth, self.filters)
-        self.hidden = VGGHidden(self.units)
+        if self.units:
+            self.hidden = VGGHidden(self.units)
         if self.classes:
             self.fc = nn.Dense(self.classes, kernel_init=HE)
 
     def __call__(self, x: jax.Array, *, train: bool = False, features: bool = False) -> Any:
         if features:
             return self.convolutions(x, features=True)
+        if not self.units:
+            averaged = halved(self.convolutions(x)).mean((1, 2))
+            return self.fc(averaged) if self.classes else averaged
         height, width = x.shape[1:3]
         check(min(height, width) >= 32 * SIDE, f"images of {height}x{width} are too small for VGG-{self.depth}: its "
                                                f"fully connected layers take at least {32 * SIDE}x{32 * SIDE}")

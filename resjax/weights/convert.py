@@ -10,7 +10,7 @@ from resjax.models import BatchNorm, ResNet
 from resjax.models.counts import variable_shapes
 from resjax.models.stacking import unstack
 from resjax.system.errors import BadInput, check
-from resjax.weights.files import Tensors
+from resjax.weights.locate import Tensors
 from resjax.weights.tensor_names import Names, module_name
 
 

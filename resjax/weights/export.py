@@ -18,10 +18,13 @@ from resjax.models.variants import IMAGENET, Form
 from resjax.network import Network, check_last_layer, imagenet_classes
 from resjax.system.errors import BadInput, check
 from resjax.system.files import folder_aside, remove_leftovers, write_json
+from resjax.system.terminal import tell
 from resjax.weights.convert import flip_colours, to_tensors
-from resjax.weights.files import Tensors
+from resjax.weights.describe import differences, processor_config, timm_config
+from resjax.weights.locate import Tensors
 from resjax.weights.metadata import entry_of, write_metadata
 from resjax.weights.model_card import Measured, model_card
+from resjax.weights.onnx_graph import to_onnx
 from resjax.weights.tensor_names import FAMILIES
 from resjax.weights.vgg import to_vgg_tensors
 
@@ -33,9 +36,10 @@ def export(network: Network, to: Form, out: str | Path, errors: Sequence[Measure
     """Write a network into a new folder, in the form that `to` names, with a model card that states errors and recipe.
 
     torchvision (timm too; and pytorch-cifar-models), huggingface, keras and akamaster (pytorch_resnet_cifar10) load
-    theirs strictly; resjax, under torchvision's names, is any network of the paper for `load` alone; stablehlo is the
-    whole function from pixels to logits, for any process that has JAX. Raises BadInput where the other side has no such
-    network or the folder is there already, OSError where it cannot be written. Nothing is left half-written.
+    theirs strictly; resjax, under torchvision's names, is any network of the paper for `load` alone; stablehlo and onnx
+    are the whole function from pixels to logits, for any process with this JAX or a newer one, or with ONNX Runtime.
+    What the other side prepares otherwise is said. Raises BadInput where it has no such network or the folder is there
+    already, OSError where it cannot be written. Nothing is left half-written.
     """
     out = Path(out)
     check(to in WRITERS, f"to is {to!r}; it is one of {', '.join(WRITERS)}")
@@ -50,6 +54,8 @@ def export(network: Network, to: Form, out: str | Path, errors: Sequence[Measure
         images = entry_of(network.preprocessing, "BGR" if to == "keras" else "RGB")
         (folder / "README.md").write_text(model_card(network, to, images, errors, recipe))
         os.replace(folder, out)
+    for difference in differences(network.preprocessing, to):
+        tell(f"{out}: {difference}; logits of the same photograph differ in the third digit or so")
     return out
 
 
@@ -64,8 +70,7 @@ def check_form(network: Network, to: Form) -> None:
     family, depth, shortcut = architecture.family, architecture.depth, architecture.shortcut
     wide = depth >= 50
     v15 = not wide or architecture.stride_in == "3x3"
-    colour, vgg = network.preprocessing.image_shape[-1] == 3, family == "vgg"
-    shortcut = "plain" if vgg else shortcut
+    colour, vgg = network.preprocessing.image_shape[-1] == 3, family == "vgg" and network.model.units > 0
     has = {"torchvision": (colour and (vgg or (shortcut == "B" and (family == "cifar" or v15))),
                            "VGG, and ResNets with option B for colour images whose bottlenecks stride in the 3x3"),
            "huggingface": (family == "imagenet" and shortcut == "B", "ResNets of Table 1 with option B"),
@@ -74,7 +79,7 @@ def check_form(network: Network, to: Form) -> None:
                      "VGG, and ResNet-50, 101 and 152 with option B for colour images that stride in the first 1x1"),
            "akamaster": (colour and family == "cifar" and shortcut == "A",
                          "ResNets for CIFAR-10 with option A for colour images"),
-           "resjax": (True, ""), "stablehlo": (True, "")}
+              "resjax": (True, ""), "stablehlo": (True, ""), "onnx": (True, "")}
     fits, there = has[to]
     if not fits:
         others = [form for form, (right, _) in has.items() if right]
@@ -95,6 +100,13 @@ def write_safetensors(family: str, network: Network, folder: Path) -> None:
     write_metadata(network, folder)
 
 
+def write_torchvision(network: Network, folder: Path) -> None:
+    """Write what torchvision and timm load, with timm's `config.json`."""
+    write_safetensors("torchvision", network, folder)
+    if (config := timm_config(network)) is not None:
+        write_json(folder / "config.json", config)
+
+
 def write_huggingface(network: Network, folder: Path) -> None:
     """Write what `from_pretrained` reads; an image processor only for a mean of one colour, as it knows no other."""
     write_safetensors("huggingface", network, folder)
@@ -113,13 +125,7 @@ def write_huggingface(network: Network, folder: Path) -> None:
         "id2label": labels, "label2id": {name: int(i) for i, name in labels.items()}})
     images = entry_of(network.preprocessing)
     if images.mean:
-        write_json(folder / "preprocessor_config.json", {
-            "image_processor_type": "BitImageProcessor", "do_resize": True,
-            "resample": 3 if images.resize == "pillow-bicubic" else 2, "size": {"shortest_edge": images.shorter_side},
-            "do_center_crop": True, "crop_size": {"height": images.size, "width": images.width or images.size},
-            "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "do_convert_rgb": True,
-            "image_mean": [value / 255 for value in images.mean],
-            "image_std": [value / 255 for value in images.std or (1.0,) * len(images.mean)]})
+        write_json(folder / "preprocessor_config.json", processor_config(images))
 
 
 def write_keras(network: Network, folder: Path) -> None:
@@ -164,6 +170,11 @@ def write_stablehlo(network: Network, folder: Path) -> None:
     (folder / "model.stablehlo").write_bytes(exported.serialize())
 
 
+def write_onnx(network: Network, folder: Path) -> None:
+    """Write the function from pixels to logits as a graph of ONNX."""
+    (folder / "model.onnx").write_bytes(to_onnx(network))
+
+
 @contextmanager
 def without_places() -> Iterator[None]:
     """Leave out of a program where on this machine its source lies: the same network gives the same bytes anywhere."""
@@ -176,7 +187,7 @@ def without_places() -> Iterator[None]:
 
 
 WRITERS: dict[str, Callable[[Network, Path], None]] = {
-    "torchvision": partial(write_safetensors, "torchvision"), "huggingface": write_huggingface, "keras": write_keras,
+    "torchvision": write_torchvision, "huggingface": write_huggingface, "keras": write_keras,
     "akamaster": partial(write_safetensors, "akamaster"), "resjax": partial(write_safetensors, "torchvision"),
-    "stablehlo": write_stablehlo}
+    "stablehlo": write_stablehlo, "onnx": write_onnx}
 assert set(WRITERS) == set(get_args(Form))

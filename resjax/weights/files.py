@@ -3,6 +3,8 @@
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -10,10 +12,11 @@ from safetensors import SafetensorError, safe_open
 
 from resjax.system.errors import BadInput, check
 from resjax.weights.keras_files import is_keras_archive, read_keras, read_keras_archive
+from resjax.weights.kinds import READ_AT, describe_file
+from resjax.weights.locate import Tensors
 from resjax.weights.sets import shown
 from resjax.weights.torch_pickle import read_torch, reason
 
-Tensors = dict[str, np.ndarray]
 INDEX = ".index.json"  # of a network in several safetensors files
 MOST_TENSORS = 1 << 14  # the 1202-layer net has 7,208
 MOST_ELEMENTS = 1 << 28  # ResNet-152 with 50,000 classes has 160 million
@@ -22,14 +25,22 @@ MOST_SHARDS = 64
 LARGEST_HEADER = 1 << 23  # bytes, of a safetensors file or index; the 1202-layer net's takes 0.67 million
 LONGEST_NAME = 200
 STARTS = {b"\x89HDF\r\n\x1a\n": ".h5", b"PK\x03\x04": ".pt", b"\x80": ".pt"}
-OTHERS = {  # what people have in place of weights, and what helps
-    b"version https://git-lfs": "a pointer of Git LFS; `git lfs pull` brings the file itself",
-    b"<": "a web page; download the file itself", b"\x1f\x8b": "compressed by gzip; unpack it first",
-    b"BZh": "compressed by bzip2; unpack it first", b"\xfd7zXZ": "compressed by xz; unpack it first",
-    b"\x93NUMPY": "a NumPy array; weights need names", b"GGUF": "a quantised network (GGUF)"}
+
+
+class Stored(NamedTuple):
+    """What a file of weights holds: tensors by name, the `arch` beside them, the epsilons of Keras's batch norms."""
+
+    tensors: Tensors
+    arch: str = ""
+    epsilons: Mapping[str, float] = MappingProxyType({})
 
 
 def read_tensors(file: Path, key: str | None = None) -> Tensors:
+    """Read the tensors of a file by name; see `read_stored`."""
+    return read_stored(file, key).tensors
+
+
+def read_stored(file: Path, key: str | None = None) -> Stored:
     """Read every tensor of a file by name: safetensors, or an index of several; PyTorch's; Keras's `.h5`, `.keras`.
 
     `key` chooses one of several sets of weights in a PyTorch file. No code in a file is run; memory and time are
@@ -41,10 +52,10 @@ def read_tensors(file: Path, key: str | None = None) -> Tensors:
         raise BadInput(f"{file}: {file.stat().st_size:,} bytes are more than any network of the paper takes")
     kind = kind_of(file)
     check(key is None or kind == ".pt", f"{file}: it holds one set of weights, so --key chooses none; leave it out")
-    tensors = read_torch(file, key) if kind == ".pt" else READERS[kind](file)
-    check(bool(tensors), f"{file}: it holds no tensor")
-    check_tensors(tensors, file)
-    return tensors
+    stored = Stored(*read_torch(file, key)) if kind == ".pt" else READERS[kind](file)
+    check(bool(stored.tensors), f"{file}: it holds no tensor")
+    check_tensors(stored.tensors, file)
+    return stored
 
 
 def check_tensors(tensors: Tensors, file: Path) -> None:
@@ -61,29 +72,22 @@ def check_tensors(tensors: Tensors, file: Path) -> None:
 
 
 def kind_of(file: Path) -> str:
-    """Tell what a file is by how it begins; of one that begins in no way that is known, by its name. Raises BadInput,
-    saying what it is where that can be told, for a file of none of these kinds.
+    """Tell what a file is by how it begins, whatever it is called. Raises BadInput, saying what it is where that can be
+    told, for a file of none of these kinds.
     """
     try:
         with file.open("rb") as stream:
-            begin = stream.read(264)
+            begin = stream.read(READ_AT)
     except OSError as error:
         raise BadInput(f"{file}: cannot be read ({error.strerror})") from None
     if file.name.endswith(INDEX):
         return INDEX
-    check(begin[257:262] != b"ustar", f"{file}: a tar archive; unpack it first")
     if begin[4:9] == b"\0\0\0\0{":  # the length of a header in JSON; its first byte may be anything
         return ".safetensors"
     for start, kind in STARTS.items():
         if begin.startswith(start):
-            keras = start[:2] == b"PK" and (file.suffix == ".keras" or is_keras_archive(file))
-            return ".keras" if keras else kind
-    for start, what in OTHERS.items():
-        if begin.lower().startswith(start.lower()):
-            raise BadInput(f"{file}: {what}")
-    if file.suffix.lower() not in SUFFIXES:
-        raise BadInput(f"{file}: neither a file of safetensors nor of PyTorch, nor HDF5 as Keras writes it")
-    return SUFFIXES[file.suffix.lower()]
+            return ".keras" if start[:2] == b"PK" and is_keras_archive(file) else kind
+    raise BadInput(f"{file}: {describe_file(begin, file)}")
 
 
 def read_safetensors(file: Path) -> Tensors:
@@ -131,7 +135,7 @@ def read_places(file: Path) -> dict[str, str]:
     return places
 
 
-READERS: Mapping[str, Callable[[Path], Tensors]] = {
-    ".safetensors": read_safetensors, INDEX: read_index, ".h5": read_keras, ".keras": read_keras_archive}
-SUFFIXES = {".safetensors": ".safetensors", ".pt": ".pt", ".pth": ".pt", ".th": ".pt", ".bin": ".pt", ".tar": ".pt",
-            ".ckpt": ".pt", ".h5": ".h5", ".hdf5": ".h5", ".keras": ".keras"}
+READERS: Mapping[str, Callable[[Path], Stored]] = {
+    ".safetensors": lambda file: Stored(read_safetensors(file)), INDEX: lambda file: Stored(read_index(file)),
+    ".h5": lambda file: Stored(*read_keras(file)), ".keras": lambda file: Stored(*read_keras_archive(file))}
+SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".bin", ".tar", ".ckpt", ".h5", ".hdf5", ".keras")

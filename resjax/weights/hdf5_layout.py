@@ -3,7 +3,7 @@
 HDF5's library follows whatever a file states, round in circles too, so it works here in a process of its own, with
 little memory and time; the numbers are then read by `keras_files`, which needs to know only their places. The HDF5
 file is `SIZE` bytes from `START` on, as it may be a member of an archive. Printed are the name, type, shape and offset
-of each weight, or an error. This file runs as a script and imports nothing of ours.
+of each weight and the epsilon of each batch norm, or an error. This file runs as a script and imports nothing of ours.
 """
 
 import io
@@ -65,9 +65,7 @@ def child(group: Any, path: str) -> Any:
     import h5py  # here, so that the rest can be read without it
 
     for part in path.split("/"):
-        if not isinstance(group, h5py.Group):
-            raise KeyError(path)
-        link = group.get(part, getlink=True)
+        link = group.get(part, getlink=True) if isinstance(group, h5py.Group) else None
         if link is None:
             raise KeyError(f"{path} is missing")
         if not isinstance(link, h5py.HardLink):
@@ -102,20 +100,27 @@ def place(name: str, weight: Any) -> tuple[str, str, list[int], int]:
     return name, kind, list(weight.shape), offset or 0
 
 
+def named_layers(root: Any) -> Iterator[tuple[str, list[Any]]]:
+    """List the layers and their weights of a file by Keras 1 and 2, or by `model.save("NAME.h5")` of Keras 3. The
+    weights of a network that is a layer of another are named by their own layers, `LAYER/kernel`.
+    """
+    for layer in texts(root, "layer_names"):
+        group, inner = child(root, layer), dict[str, list[str]]()
+        names = texts(group, "weight_names")
+        for name in names:
+            inner.setdefault(name.rpartition("/")[0].rpartition("/")[2], []).append(name)
+        if len(names) in (0, *LEAVES) or len(inner) == 1:
+            inner = {layer: names}
+        for own, weights in inner.items():
+            leaves_of(own, len(weights))  # before they are looked for
+            yield own, [child(group, name) for name in weights]
+
+
 def leaves_of(layer: str, count: int) -> tuple[str, ...]:
     """Tell what so many weights of a layer are. Raises Refused where no layer has as many."""
     if count not in (0, *LEAVES):
         raise Refused(f"{layer} has {count} weights; no layer of a ResNet has so many")
     return LEAVES.get(count, ())
-
-
-def named_layers(root: Any) -> Iterator[tuple[str, list[Any]]]:
-    """List the layers and their weights of a file by Keras 1 and 2, or by `model.save("NAME.h5")` of Keras 3."""
-    for layer in texts(root, "layer_names"):
-        group = child(root, layer)
-        names = texts(group, "weight_names")
-        leaves_of(layer, len(names))  # before they are looked for
-        yield layer, [child(group, name) for name in names]
 
 
 def saved_layers(group: Any, depth: int = 0) -> Iterator[tuple[str, list[Any]]]:
@@ -128,15 +133,12 @@ def saved_layers(group: Any, depth: int = 0) -> Iterator[tuple[str, list[Any]]]:
         inner = child(group, part)
         if not isinstance(inner, h5py.Group) or part == "seed_generator":  # of dropout: no weights
             continue
-        if "vars" in inner:
-            variables = child(inner, "vars")
-            weights = [child(variables, str(number)) for number in range(min(len(variables), MOST))]
-            if weights:
-                name = variables.attrs.get("name")
-                if not isinstance(name, str) or len(name) > LONGEST:
-                    raise Refused("its layers have no names; load it by Keras and save it again by a newer one")
-                yield name, weights
-        if part != "vars":
+        if part == "vars" and len(inner):
+            name = inner.attrs.get("name")
+            if not isinstance(name, str) or len(name) > LONGEST:
+                raise Refused("its layers have no names; load it by Keras and save it again by a newer one")
+            yield name, [child(inner, str(number)) for number in range(min(len(inner), MOST))]
+        elif part != "vars":
             yield from saved_layers(inner, depth + 1)
 
 
@@ -145,15 +147,23 @@ def weights(opened: Any) -> Iterator[tuple[str, str, list[int], int]]:
     Keras itself.
     """
     root = child(opened, "model_weights") if "model_weights" in opened else opened
-    if "layer_names" in root.attrs:
-        layers = named_layers(root)
-    elif "layers" in opened:
-        layers = saved_layers(child(opened, "layers"))
-    else:
+    if "layer_names" not in root.attrs and "layers" not in opened:
         raise Refused("its layers have no names; write it by model.save('NAME.keras')")
+    layers = named_layers(root) if "layer_names" in root.attrs else saved_layers(child(opened, "layers"))
     for layer, found in layers:
         for leaf, weight in zip(leaves_of(layer, len(found)), found, strict=True):
             yield place(f"{layer}/{leaf}", weight)
+
+
+def epsilons(config: Any) -> dict[str, float]:
+    """Find what each batch norm adds to the variance, in the configuration of a Keras model."""
+    found, rest = {}, [config]
+    while rest:
+        value = rest.pop()
+        if isinstance(value, dict) and value.get("class_name") == "BatchNormalization":
+            found[str(value["config"]["name"])] = float(value["config"]["epsilon"])
+        rest += value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+    return found
 
 
 def main(path: str, start: str, size: str) -> dict[str, Any]:
@@ -170,7 +180,7 @@ def main(path: str, start: str, size: str) -> dict[str, Any]:
                 if number == MOST:
                     raise Refused("its weights are more than any network's")
                 found.append(weight)
-            return {"weights": found}
+            return {"weights": found, "epsilons": epsilons(json.loads(opened.attrs.get("model_config", "{}")))}
     except Refused as error:
         return {"refused": str(error)}
     except MemoryError:

@@ -1,38 +1,16 @@
 """Which network some tensors belong to: told by their names and shapes, and asked for where those are silent."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import count
 from typing import Literal
 
 from resjax.experiment import Architecture
 from resjax.models.variants import IMAGENET, Bare, Block, Option, StrideIn
 from resjax.system.errors import BadInput, check
-from resjax.weights.files import Tensors
-from resjax.weights.tensor_names import FAMILIES, Names, module_name
+from resjax.weights.locate import Tensors
+from resjax.weights.tensor_names import Names, module_name
 
 MOST_CHANNELS = 1024  # of an image
-
-
-def find_family(tensors: Iterable[str], source: str) -> str:
-    """Tell whose names these are, by the stem's, and the last layer's or where there is none the first projection's.
-
-    Without both, a net is one of those whose option A has no parameters. Raises BadInput where they are nobody's.
-    """
-    found = set(tensors)
-    near = [family for family, names in FAMILIES.items() if names.stem[0] + names.conv["kernel"] in found]
-    for family in near:
-        if head(FAMILIES[family]) in found:
-            return family
-    for family in near:
-        if any(place(FAMILIES[family], stage, 0, "conv") in found for stage in (1, 2)):
-            return family
-    bare = [family for family in near if FAMILIES[family].around and place(FAMILIES[family], 1, 0, "conv1") in found]
-    if bare:
-        return bare[0]
-    known = "; ".join(f"{names.title}: {names.stem[0]}{names.conv['kernel']} ... {head(names)}"
-                      for names in FAMILIES.values())
-    raise BadInput(f"{source}: its names are nobody's that we know ({', '.join(sorted(found)[:3])} ...). A ResNet has "
-                   f"one of: {known}")
 
 
 def head(names: Names) -> str:
@@ -44,7 +22,7 @@ def ends(tensors: Tensors, names: Names, source: str) -> tuple[int, int]:
     """Return the channels of the images and the number of classes, 0 where there is no last layer. Raises BadInput
     where a kernel is none.
     """
-    stem, last = tensors[names.stem[0] + names.conv["kernel"]], tensors.get(head(names))
+    stem, last = tensors[names.prefix + names.stem[0] + names.conv["kernel"]], tensors.get(head(names))
     if stem.ndim != 4 or (last is not None and last.ndim != 2) or 0 in (stem.size, 1 if last is None else last.size):
         raise BadInput(f"{source}: the first kernel has shape {stem.shape} and the last "
                        f"{None if last is None else last.shape}; a convolution's has four axes and a fully connected "

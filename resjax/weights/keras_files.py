@@ -6,21 +6,25 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 
 from resjax.system.errors import BadInput, check
+from resjax.system.files import LARGEST_JSON
 from resjax.weights import hdf5_layout
 from resjax.weights.sets import shown
 from resjax.weights.torch_pickle import BROKEN, open_zip, reason
 
 INSIDE = "model.weights.h5"  # of the archive
 SECONDS = 120  # on a busy machine; the limit of `hdf5_layout` counts its own work only
+Weights = tuple[dict[str, np.ndarray], str, dict[str, float]]
 
 
-def read_keras(file: Path) -> dict[str, np.ndarray]:
-    """Read the weights of a Keras file, by the names of their layers: `LAYER/kernel`, `LAYER/gamma` ...
+def read_keras(file: Path) -> Weights:
+    """Read the weights of a Keras file, by the names of their layers, `LAYER/kernel`, `LAYER/gamma` ..., and the
+    epsilons of its batch norms.
 
     Raises BadInput, naming the file, for one that is damaged, compressed, points elsewhere, or states more than it
     holds.
@@ -28,27 +32,31 @@ def read_keras(file: Path) -> dict[str, np.ndarray]:
     return read_weights(file, 0, file.stat().st_size)
 
 
-def read_keras_archive(file: Path) -> dict[str, np.ndarray]:
+def read_keras_archive(file: Path) -> Weights:
     """Read the weights of Keras 3's `.keras`, an archive with an HDF5 file as it is. Raises BadInput."""
     try:
         with file.open("rb") as stream:
             archive = open_zip(stream, file)
             member = archive.getinfo(INSIDE)
+            stated = "config.json" in archive.namelist() and archive.getinfo("config.json").file_size <= LARGEST_JSON
+            epsilons = hdf5_layout.epsilons(json.loads(archive.read("config.json"))) if stated else {}
             with archive.open(member):
                 start = stream.tell()  # the member's own header is read, and its content is next
-    except BROKEN as error:
-        if isinstance(error, BadInput):
-            raise
+    except BadInput:
+        raise
+    except (*BROKEN, RecursionError) as error:
         raise BadInput(f"{file}: not a whole Keras archive ({reason(error)}); get it again") from None
-    return read_weights(file, start, member.file_size)
+    tensors, _, _ = read_weights(file, start, member.file_size)
+    return tensors, "", epsilons
 
 
-def read_weights(file: Path, start: int, size: int) -> dict[str, np.ndarray]:
+def read_weights(file: Path, start: int, size: int) -> Weights:
     """Read the weights of an HDF5 file that is a part of a file."""
     tensors: dict[str, np.ndarray] = {}
     total = 0
+    found = look_into(file, start, size)
     with file.open("rb") as stream:
-        for name, kind, shape, offset in look_into(file, start, size):
+        for name, kind, shape, offset in found["weights"]:
             dtype = np.dtype(ml_dtypes.bfloat16 if kind == "bfloat16" else kind)
             length = math.prod(shape) * dtype.itemsize
             total += length
@@ -59,11 +67,11 @@ def read_weights(file: Path, start: int, size: int) -> dict[str, np.ndarray]:
                 raise BadInput(f"{file}: not a whole Keras file of weights ({shown(name)} is cut off); get it again")
             stream.seek(start + offset)
             tensors[name] = np.frombuffer(stream.read(length), dtype).reshape(shape)
-    return tensors
+    return tensors, "", found["epsilons"]
 
 
-def look_into(file: Path, start: int, size: int) -> list[tuple[str, str, list[int], int]]:
-    """List where the weights lie, by a process that a damaged file may end: name, type, shape, offset."""
+def look_into(file: Path, start: int, size: int) -> Any:
+    """Find where the weights lie, by a process that a damaged file may end: name, type, shape and offset of each."""
     settings = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "HDF5_USE_FILE_LOCKING": "FALSE"}
     # -P: nothing is imported that lies beside the file, or wherever the command was typed
     command = [sys.executable, "-P", hdf5_layout.__file__, str(file), str(start), str(size)]
@@ -76,8 +84,7 @@ def look_into(file: Path, start: int, size: int) -> list[tuple[str, str, list[in
         raise BadInput(f"{file}: {shown(found['refused'], 200)}")
     if "damaged" in found:
         raise BadInput(f"{file}: not a whole Keras file of weights ({shown(found['damaged'], 200)}); get it again")
-    weights: list[tuple[str, str, list[int], int]] = found["weights"]
-    return weights
+    return found
 
 
 def is_keras_archive(file: Path) -> bool:
@@ -87,5 +94,3 @@ def is_keras_archive(file: Path) -> bool:
             return INSIDE in open_zip(stream, file).namelist()
     except BROKEN:
         return False
-
-

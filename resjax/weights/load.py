@@ -1,6 +1,7 @@
 """Weights from a file, a folder, the package or the Hub to a network that can be evaluated, fine-tuned and exported."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -12,16 +13,18 @@ from resjax.network import Network
 from resjax.system.errors import BadInput, check
 from resjax.system.files import expanded
 from resjax.system.terminal import harmless, tell
+from resjax.weights.configs import check_arch, read_config
 from resjax.weights.convert import flip_colours, to_variables
-from resjax.weights.files import INDEX, SUFFIXES, Tensors, read_tensors
-from resjax.weights.foreign import check_kinship
+from resjax.weights.files import INDEX, SUFFIXES, Stored, read_stored
 from resjax.weights.hub import WEIGHTS, fetch, is_repository
-from resjax.weights.infer_architecture import ends, find_family, head, infer_architecture
-from resjax.weights.metadata import Entry, Metadata, data_of, known_classes, read_config, read_metadata, usual
-from resjax.weights.sets import without_wrappers
+from resjax.weights.infer_architecture import ends, head, infer_architecture
+from resjax.weights.kinds import check_names, check_shapes, describe_folder
+from resjax.weights.locate import Located, Tensors, canonical, find_prefixes, locate, without_wrappers
+from resjax.weights.metadata import Entry, Metadata, data_of, known_classes, read_metadata, usual
+from resjax.weights.model_card import resized
 from resjax.weights.tensor_names import FAMILIES, Names
 from resjax.weights.trained import find_trained, trained
-from resjax.weights.vgg import Family, describe_vgg, find_vgg, to_vgg_variables
+from resjax.weights.vgg import canonical_vgg, describe_vgg, find_depth, to_vgg_variables
 
 FILES = (*WEIGHTS, "model.keras", "model.weights.h5", "model.h5")  # of a folder, the first that is there
 
@@ -43,8 +46,19 @@ def load_weights(target: str | Path, *, stride_in: StrideIn | None = None, short
     if not path.exists() and path.suffix not in SUFFIXES and is_repository(str(target)):
         path = fetch(str(target))
     file, known = find_weights(path)
-    tensors = without_wrappers(read_tensors(file, key), str(file))
-    return assemble(tensors, known, str(file), known.name or str(target), stride_in, shortcut)
+    stored = read_stored(file, key)
+    if known.architecture is None:
+        known = replace(known, architecture=check_arch(stored.arch, str(file)))
+    located = find_network(stored, str(file))
+    return assemble(located, known, str(file), known.name or str(target), Unsaid(stride_in, shortcut, stored.epsilons))
+
+
+class Unsaid(NamedTuple):
+    """What tensors cannot say: see `load_weights`; and the epsilons of Keras's batch norms, by layer."""
+
+    stride_in: StrideIn | None
+    shortcut: Bare | None
+    epsilons: Mapping[str, float]
 
 
 def find_weights(path: Path) -> tuple[Path, Metadata]:
@@ -53,14 +67,24 @@ def find_weights(path: Path) -> tuple[Path, Metadata]:
     Raises BadInput where there is neither a run nor weights.
     """
     file = path if not path.is_dir() else next((path / name for name in FILES if (path / name).is_file()), None)
+    if file is None and (kind := describe_folder(path)):
+        raise BadInput(f"{path}: {kind}")
     if file is None or not file.is_file():
         raise BadInput(f"{path}: no run lies there (it has no experiment.json), nor weights: a file "
                        f"({', '.join(SUFFIXES)}), a folder with {' or '.join(FILES)}, a network that comes with "
                        f"resjax ({', '.join(trained())}), or OWNER/NAME on the Hub")
-    if beside(file).is_file():
+    if beside(file).is_file() and beside(file) != file:
         return file, read_metadata(beside(file))
     told = file.name in FILES and (file.parent / "config.json").is_file()
     return file, read_config(file.parent) if told else Metadata()
+
+
+def find_network(stored: Stored, source: str) -> Located:
+    """Find the network among the tensors of a file. Raises BadInput for one of another kind, saying which."""
+    tensors = without_wrappers(stored.tensors, source)
+    if not any(family.endswith("vgg") for family, _ in find_prefixes(tensors)):
+        check_names(tensors, source)
+    return locate(tensors, source)
 
 
 def beside(file: Path) -> Path:
@@ -78,12 +102,10 @@ class Recognised(NamedTuple):
     fill: Callable[[], Any]
 
 
-def assemble(tensors: Tensors, known: Metadata, source: str, name: str, stride_in: StrideIn | None,
-             shortcut: Bare | None) -> Network:
+def assemble(located: Located, known: Metadata, source: str, name: str, unsaid: Unsaid) -> Network:
     """Put a network together from tensors and what is known beside them."""
-    vgg = find_vgg(tensors)
-    found = (recognise_vgg(tensors, *vgg, source) if vgg else
-             recognise_resnet(tensors, known.architecture, source, stride_in, shortcut))
+    found = (recognise_vgg(located, source) if located.family.endswith("vgg") else
+             recognise_resnet(located, known.architecture, source, unsaid))
     architecture, count = found.architecture, found.model.classes
     if known.architecture is not None and architecture.title() != known.architecture.title():
         raise BadInput(f"{source}: it holds {architecture.title()}, and what lies beside it tells of "
@@ -94,10 +116,10 @@ def assemble(tensors: Tensors, known: Metadata, source: str, name: str, stride_i
     if entry.channel_order == "BGR":
         variables = flip_colours(variables)
     classes = known_classes(known.classes, count)
-    if classes and len(classes) != count:
+    if classes and len(classes) != count and count:
         raise BadInput(f"{source}: its last layer tells {count} classes apart, and {len(classes)} are named beside it")
-    return Network(name, architecture, data_of(architecture, preprocessing), classes, found.model, variables,
-                   preprocessing)
+    return Network(name, architecture, data_of(architecture, preprocessing), classes if count else (), found.model,
+                   variables, preprocessing)
 
 
 def presumed(found: Recognised, source: str) -> Entry:
@@ -107,35 +129,44 @@ def presumed(found: Recognised, source: str) -> Entry:
                        f"so how images are prepared is not known; say it in {beside(Path(source))}, under "
                        "\"preprocessing\"")
     whose, entry = known
+    if len(entry.mean) != found.channels:
+        raise BadInput(f"{source}: images of {found.channels} channels, and nothing beside it says how they are "
+                       f"prepared; write {beside(Path(source))}: {{\"preprocessing\": {{\"mean\": [{found.channels} "
+                       "numbers], \"std\": [...], \"value_range\": 1.0, \"shorter_side\": 256}}")
     divided = f", std {entry.std}" if entry.std else ""
     tell(harmless(f"{source}: nothing beside it says how images are prepared, so it is done as {whose} does: "
-                  f"{entry.channel_order} of 0 to {entry.value_range:g}, mean {entry.mean}{divided}"))
+                  f"{entry.channel_order} of 0 to {entry.value_range:g}, mean {entry.mean}{divided}, "
+                  f"{resized(entry)}"))
     return entry
 
 
-def recognise_vgg(tensors: Tensors, family: Family, depth: int, source: str) -> Recognised:
+def recognise_vgg(located: Located, source: str) -> Recognised:
     """Tell VGG by its tensors."""
+    family, tensors = canonical_vgg(located, source)
+    depth = find_depth(family, tensors, source)
     architecture, model, channels = describe_vgg(tensors, family, depth, source)
     return Recognised(family, architecture, model, channels, partial(to_vgg_variables, tensors, family, model, source))
 
 
-def recognise_resnet(tensors: Tensors, known: Architecture | None, source: str, stride_in: StrideIn | None,
-                     shortcut: Bare | None) -> Recognised:
+def recognise_resnet(located: Located, known: Architecture | None, source: str, unsaid: Unsaid) -> Recognised:
     """Tell a plain or residual network by its tensors, and by what is known beside them or said."""
-    check_kinship(tensors, source)
-    family = find_family(tensors, source)
-    names = FAMILIES[family]
+    check_shapes(located.own, source)
+    names, stride_in, shortcut = FAMILIES[located.family], unsaid.stride_in, unsaid.shortcut
+    tensors = canonical(located, source)
     if known is not None:
         stride_in = known.stride_in
         shortcut = "plain" if known.shortcut == "plain" else "A"
-    elif family.startswith("keras"):
+    elif located.family.startswith("keras"):
         stride_in = "1x1"  # as the authors' nets, which Keras's ResNet50, 101 and 152 are
+    epsilons = {value for layer, value in unsaid.epsilons.items() if f"{layer}/gamma" in located.own}
+    check(len(epsilons) < 2, f"{source}: its batch norms add {sorted(epsilons)} to the variance; ours all the same")
+    names = names._replace(epsilon=next(iter(epsilons), names.epsilon))
     architecture = infer_architecture(tensors, names, source, stride_in, shortcut)
     channels, count = ends(tensors, names, source)
     model = architecture.model(count)
     assert isinstance(model, ResNet)
     check_head(tensors, names, model, source)
-    return Recognised(family, architecture, model, channels,
+    return Recognised(located.family, architecture, model, channels,
                       partial(to_variables, tensors, names, model, channels, source))
 
 

@@ -1,6 +1,5 @@
-"""What belongs to weights and is no tensor, in the JSON beside them: architecture, classes, preprocessing.
-
-Ours is `model.json`; timm and Hugging Face transformers have their own.
+"""What belongs to weights and is no tensor: architecture, classes, preprocessing. Ours is in `model.json`; that of timm
+and transformers is read in `weights/configs.py`.
 """
 
 import math
@@ -10,17 +9,13 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from resjax.data import Preprocessing
+from resjax.data import Crop, Preprocessing
 from resjax.experiment import Architecture, Data, Photographs, Positive, Resize
-from resjax.models.variants import IMAGENET
 from resjax.network import Network, imagenet_classes
 from resjax.system.errors import BadInput, check
 from resjax.system.files import digest, read_json, write_json
 from resjax.system.serialization import Must, check_fields, from_json
 
-TIMM = {f"resnet{depth}": depth for depth in IMAGENET}  # its other names are of other networks
-RESIZE = {"bilinear": "pillow-bilinear", "bicubic": "pillow-bicubic", 2: "pillow-bilinear", 3: "pillow-bicubic"}
-HARMLESS = {"in_chans", "num_classes"}  # the tensors tell these too
 ColourOrder = Literal["RGB", "BGR"]
 Side = Annotated[int, Must("lie in 1 ... 4096", lambda side: 1 <= side <= 4096)]
 
@@ -44,7 +39,11 @@ class Entry:
     """Its width, where it is no square."""
     shorter_side: Side | None = None
     """The shorter side that an image is resized to before it is cropped, in pixels; see `Preprocessing`."""
+    squash: tuple[Side, Side] | None = None
+    """The height and width that it is resized to instead, whatever its shape."""
     resize: Resize = "area"
+    crop: Crop = "floor"
+    """How half a pixel beside the centre is rounded; see `centre_crop`."""
 
     def __post_init__(self) -> None:
         check_fields(self, "preprocessing.")
@@ -52,8 +51,12 @@ class Entry:
         check(Path(self.mean_image).name == self.mean_image, "preprocessing.mean_image names a file in the same folder")
         check(not self.std or not self.mean or len(self.std) == len(self.mean),
               f"preprocessing: mean has {len(self.mean)} channels and std {len(self.std)}")
-        check(self.size <= (self.shorter_side or self.size),
-              f"preprocessing: size {self.size} and shorter_side {self.shorter_side}; the crop is the smaller")
+        check(self.squash is None or self.shorter_side is None, "preprocessing: give either shorter_side or squash")
+        crop = self.size, self.width or self.size
+        resized = self.squash or (self.shorter_side or max(crop),) * 2
+        check(crop[0] <= resized[0] and crop[1] <= resized[1],
+              f"preprocessing: the crop is {crop[0]}x{crop[1]}, of an image resized to "
+              f"{self.squash or self.shorter_side}; the crop is the smaller")
 
     def read(self, folder: Path, channels: int) -> Preprocessing:
         """Turn it into the preprocessing of pixels of 0 to 255 in RGB. Raises BadInput where the mean is no such."""
@@ -65,8 +68,10 @@ class Entry:
             mean = np.broadcast_to(np.array(self.mean, np.float64), (*shape[:2], len(self.mean)))
         check(mean.shape == shape and len(self.std) in (0, channels),
               f"{folder}: the mean is of {mean.shape} and std of {len(self.std)} channels, for images of {shape}")
+        std = self.std or (() if scale == 1 else (1.0,) * channels)
         return Preprocessing((scale * mean[..., order]).astype(np.float32),
-                             tuple(scale * value for value in self.std[order]), self.shorter_side, self.resize)
+                             tuple(scale * value for value in std[order]), self.shorter_side, self.resize, self.squash,
+                             self.crop)
 
 
 def read_mean_image(file: Path) -> np.ndarray:
@@ -89,24 +94,25 @@ def entry_of(images: Preprocessing, order: ColourOrder = "RGB") -> Entry:
     """Describe a preprocessing, for pixels of 0 to 255 in that order of colours."""
     turned, (height, width, channels) = slice(None, None, -1 if order == "BGR" else 1), images.image_shape
     colours = np.asarray(images.mean).reshape(-1, channels)
-    one = bool((colours == colours[0]).all())
+    one = bool(np.ptp(colours, axis=0).max() < 1e-4)  # a colour that went through a resize is one in all but rounding
     return Entry(mean=tuple(colours[0, turned].tolist()) if one else (), mean_image="" if one else "mean.npy",
                  std=images.std[turned], channel_order=order, size=height, width=None if width == height else width,
-                 shorter_side=images.shorter_side, resize=images.resize)
+                 shorter_side=images.shorter_side, squash=images.squash, resize=images.resize, crop=images.crop)
 
 
 IMAGENET_COLOURS: Any = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "value_range": 1.0}
 CIFAR10_COLOURS: Any = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010), "value_range": 1.0}
 CIFAR100_COLOURS: Any = {"mean": (0.507, 0.4865, 0.4409), "std": (0.2673, 0.2564, 0.2761), "value_range": 1.0}
-CAFFE = Entry(mean=(103.939, 116.779, 123.68), channel_order="BGR", shorter_side=256)
-TORCH = Entry(**IMAGENET_COLOURS, shorter_side=256, resize="pillow-bilinear")
+CAFFE = Entry(mean=(103.939, 116.779, 123.68), channel_order="BGR", squash=(224, 224), resize="pillow-nearest")
+TORCH = Entry(**IMAGENET_COLOURS, shorter_side=256, resize="pillow-bilinear", crop="half-even")
+TRANSFORMERS = Entry(**IMAGENET_COLOURS, shorter_side=256, resize="torch-bicubic")
 USUAL = {  # whose the images' preparation is, and what: for each family, where nothing beside the weights says it
     ("torchvision", "imagenet"): ("torchvision", TORCH),
-    ("huggingface", "imagenet"): ("Hugging Face transformers", TORCH),
-    ("keras", "imagenet"): ("Keras applications", CAFFE),
-    ("keras-2016", "imagenet"): ("Keras applications", CAFFE),
+    ("huggingface", "imagenet"): ("transformers' ConvNextImageProcessor", TRANSFORMERS),
+    ("keras", "imagenet"): ("load_img and preprocess_input of Keras", CAFFE),
+    ("keras-2016", "imagenet"): ("load_img and preprocess_input of Keras", CAFFE),
     ("torchvision", "vgg"): ("torchvision", TORCH),
-    ("keras", "vgg"): ("Keras applications", CAFFE),
+    ("keras", "vgg"): ("load_img and preprocess_input of Keras", CAFFE),
     ("torchvision", "cifar"): ("pytorch-cifar-models for CIFAR-10", Entry(**CIFAR10_COLOURS, size=32)),
     ("torchvision", "cifar, 100"): ("pytorch-cifar-models for CIFAR-100", Entry(**CIFAR100_COLOURS, size=32)),
     ("akamaster", "cifar"): ("pytorch_resnet_cifar10", Entry(**IMAGENET_COLOURS, size=32)),
@@ -180,68 +186,3 @@ def known_classes(names: tuple[str, ...], count: int) -> tuple[str, ...]:
         return names
     alike = sum(bool(set(a.split(", ")) & set(b.split(", "))) for a, b in zip(names, ours, strict=True)) if names else 0
     return ids if not names or alike > 0.95 * count else names  # some lists spell a few names in another way
-
-
-def read_config(folder: Path) -> Metadata:
-    """Read `config.json`, and `preprocessor_config.json` beside it. Raises BadInput for another network than ours."""
-    file = folder / "config.json"
-    config, images = read_json(file), folder / "preprocessor_config.json"
-    try:
-        if "pretrained_cfg" in config:
-            return from_timm(config)
-        if config.get("model_type") == "resnet":
-            return from_transformers(config, read_json(images) if images.is_file() else {})
-    except BadInput as error:
-        raise BadInput(f"{file}: {error}") from None
-    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError, OverflowError) as error:
-        raise BadInput(f"{file}: not as timm or transformers write it ({type(error).__name__}: {error})") from None
-    kind = config.get("model_type") or config.get("architectures")
-    raise BadInput(f"{file}: it tells of {kind!r}; timm's and transformers' ResNets can be read")
-
-
-def from_timm(config: dict[str, Any]) -> Metadata:
-    """Read timm's: `architecture`, and under `pretrained_cfg` how its images are prepared."""
-    name, images = config["architecture"], config["pretrained_cfg"]
-    changed = {key: value for key, value in (config.get("model_args") or {}).items()
-               if key not in HARMLESS and (key, value) != ("global_pool", "avg")}
-    if name not in TIMM or changed:
-        raise BadInput(f"{name!r}{f' with {changed}' if changed else ''} is no network of the paper; of timm's those "
-                       f"are {', '.join(TIMM)}")
-    size = int(images["input_size"][-1])
-    return from_json({
-        "architecture": {"family": "imagenet", "depth": TIMM[name], "shortcut": "B", "stride_in": "3x3"},
-        "classes": images.get("label_names") or [],
-        "preprocessing": {"mean": images["mean"], "std": images["std"], "value_range": 1.0, "size": size,
-                          "shorter_side": int(size / images.get("crop_pct", 0.875)),
-                          "resize": RESIZE.get(images.get("interpolation"), "area")}}, Metadata)
-
-
-def from_transformers(config: dict[str, Any], images: dict[str, Any]) -> Metadata:
-    """Read transformers': blocks, stride, class names; and how its image processor prepares images."""
-    kind, blocks = config["layer_type"], tuple(config["depths"])
-    depth = next((depth for depth, table in IMAGENET.items() if table == (kind, blocks)), None)
-    if depth is None or config.get("hidden_act", "relu") != "relu" or config.get("downsample_in_first_stage"):
-        raise BadInput(f"{kind} blocks {blocks}, hidden_act {config.get('hidden_act')!r}, downsample_in_first_stage "
-                       f"{config.get('downsample_in_first_stage')}: no network of the paper")
-    labels = {int(number): str(name) for number, name in (config.get("id2label") or {}).items()}
-    if all(name == f"LABEL_{number}" for number, name in labels.items()):  # transformers' own, where nobody named any
-        labels = {}
-    return from_json({
-        "architecture": {"family": "imagenet", "depth": depth, "shortcut": "B",
-                         "stride_in": "1x1" if config.get("downsample_in_bottleneck") else "3x3"},
-        "classes": [labels[number] for number in range(len(labels))],
-        "preprocessing": prepared_images(images) if images else None}, Metadata)
-
-
-def prepared_images(images: dict[str, Any]) -> dict[str, Any]:
-    """Read how an image processor resizes, crops and scales."""
-    def pixels(value: Any) -> int:
-        return int(value if isinstance(value, int) else value.get("shortest_edge") or value["height"])
-
-    edge = pixels(images["size"])
-    crop = pixels(images["crop_size"]) if images.get("do_center_crop") and "crop_size" in images else edge
-    normalized = images.get("do_normalize", True)
-    return {"mean": images["image_mean"] if normalized else [0.0] * 3, "std": images["image_std"] if normalized else [],
-            "value_range": 255 * images.get("rescale_factor", 1 / 255) if images.get("do_rescale", True) else 255.0,
-            "size": crop, "shorter_side": int(edge / images["crop_pct"]) if "crop_pct" in images else edge,
-            "resize": RESIZE.get(images.get("resample"), "area")}

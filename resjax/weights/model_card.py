@@ -6,22 +6,40 @@ from typing import NamedTuple
 
 from resjax.experiment import Architecture
 from resjax.models.counts import count_macs, count_parameters
+from resjax.models.variants import Form
 from resjax.network import Network
+from resjax.weights.describe import differences, filter_of, shorter
 from resjax.weights.metadata import Entry
 
 USE = {  # by form, or by form and family of networks
     "torchvision": """\
+import timm  # which prepares images as its config.json says
+from PIL import Image
+model = timm.create_model("local-dir:.", pretrained=True).eval()
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+logits = model(transform(Image.open("photo.jpg").convert("RGB"))[None])
+
+import torch
 import torchvision
 from safetensors.torch import load_file
-model = torchvision.models.{network}(num_classes={classes})
-model.load_state_dict(load_file("model.safetensors"))""",
+from torchvision.transforms import v2
+model = torchvision.models.{network}(num_classes={classes}).eval()
+model.load_state_dict(load_file("model.safetensors"))
+transform = v2.Compose([v2.Resize({resized}, v2.InterpolationMode.{FILTER}), v2.CenterCrop(({height}, {width})),
+                        v2.PILToTensor(), v2.ToDtype(torch.float32), v2.Normalize({mean}, {std})])
+logits = model(transform(Image.open("photo.jpg").convert("RGB"))[None])""",
     "huggingface": """\
-from transformers import ResNetForImageClassification
-model = ResNetForImageClassification.from_pretrained(".")""",
+from PIL import Image
+from transformers import AutoImageProcessor, ResNetForImageClassification
+processor = AutoImageProcessor.from_pretrained("."{backend})
+model = ResNetForImageClassification.from_pretrained(".")
+logits = model(**processor(Image.open("photo.jpg").convert("RGB"), return_tensors="pt")).logits""",
     "keras": """\
-import keras
-model = keras.applications.{Network}(weights=None, classes={classes})
-model.load_weights("model.h5")""",
+import keras  # load_model reads none of its files: weights are loaded into the network that Keras builds
+model = keras.applications.{Network}(weights=None, classes={classes}, classifier_activation=None)
+model.load_weights("model.h5")
+image = keras.utils.load_img("photo.jpg", target_size=({height}, {width}), interpolation="{filter}")
+logits = model((keras.utils.img_to_array(image)[None, ..., ::-1] - {blue_first}) / {std_blue_first})""",
     "akamaster": """\
 from resnet import BasicBlock, ResNet  # of github.com/akamaster/pytorch_resnet_cifar10
 from safetensors.torch import load_file
@@ -36,12 +54,17 @@ model.load_state_dict(load_file("model.safetensors"))""",
 import resjax
 network = resjax.load(".")""",
     "stablehlo": """\
-from jax import export  # nothing but jax and flatbuffers is needed
+from jax import export  # JAX {jax}, which wrote it, or a newer one; nothing else is needed but flatbuffers
 logits = export.deserialize(open("model.stablehlo", "rb").read()).call(pixels)""",
+    "onnx": """\
+import onnxruntime
+session = onnxruntime.InferenceSession("model.onnx")
+(logits,) = session.run(None, {{"pixels": pixels}})""",
 }
 PIXELS = """\
 `pixels` are uint8 RGB of 0 to 255, `[batch, {height}, {width}, {channels}]` for any batch; `logits` are float32
-`[batch, {classes}]`. What is subtracted and divided is part of the function."""
+`[batch, {classes}]`. What is subtracted and divided is part of the function. How a photograph comes to that size is
+not: it is {resized_how}."""
 
 
 class Measured(NamedTuple):
@@ -54,13 +77,20 @@ class Measured(NamedTuple):
     images: int | None
 
 
-def model_card(network: Network, to: str, images: Entry, errors: Sequence[Measured], recipe: str) -> str:
+def model_card(network: Network, to: Form, images: Entry, errors: Sequence[Measured], recipe: str) -> str:
     """Write the card; without errors it says that none were measured."""
     shape = height, width, channels = network.preprocessing.image_shape
     paper = network.architecture or Architecture()  # one's own goes to stablehlo alone, which does not ask
     title = f"{'VGG' if paper.family == 'vgg' else 'ResNet'}{paper.depth}"
+    colours, divided = images.mean or (0.0,) * channels, images.std or (1.0,) * channels
+    blue_first = images.channel_order == "BGR"
     values = {"Network": title, "network": title.lower(), "classes": network.outputs, "height": height, "width": width,
-              "channels": channels, "blocks": getattr(network.model, "blocks", ("",))[0]}
+              "channels": channels, "blocks": getattr(network.model, "blocks", ("",))[0], "jax": version("jax"),
+              "resized": images.squash or shorter(images), "filter": filter_of(images),
+              "FILTER": filter_of(images).upper(), "mean": list(colours), "std": list(divided),
+              "blue_first": list(colours if blue_first else colours[::-1]),
+              "std_blue_first": list(divided if blue_first else divided[::-1]), "resized_how": resized(images),
+              "backend": ', backend="pil"' if images.resize.startswith("pillow") else ""}
     use = USE.get(f"{to}-{paper.family}", USE[to]).format(**values)
     parts = [
         f"# {network.name}",
@@ -68,8 +98,9 @@ def model_card(network: Network, to: str, images: Entry, errors: Sequence[Measur
         f"{count_parameters(network.model, shape):,} parameters, "
         f"{count_macs(network.model, shape):,} multiply-adds for an image of {height}x{width}.",
         "## Errors", table(errors), "## Use", f"```python\n{use}\n```",
-        PIXELS.format(**values) if to == "stablehlo" else
+        PIXELS.format(**values) if to in ("stablehlo", "onnx") else
         f"{prepared(images)} `model.json` holds this; `resjax.load` reads this folder."]
+    parts += [f"Otherwise there: {difference}." for difference in differences(network.preprocessing, to)]
     if recipe:
         parts += ["## Training", recipe]
     parts.append(f"Written by resjax {version('resjax')}: Deep Residual Learning for Image Recognition (He, Zhang, "
@@ -93,4 +124,15 @@ def prepared(images: Entry) -> str:
 
     what = f"the colour {colours(images.mean)}" if images.mean else f"the image in `{images.mean_image}`"
     divided = f" and divide by {colours(images.std)}" if images.std else ""
-    return f"From the pixels of an image, 0 to 255 in {images.channel_order}, subtract {what}{divided}."
+    return (f"An image is {resized(images)}. From its pixels, 0 to 255 in {images.channel_order}, subtract "
+            f"{what}{divided}.")
+
+
+def resized(images: Entry) -> str:
+    """Say how images come to their size."""
+    crop = f"{images.size}x{images.width or images.size}"
+    if images.shorter_side is None and images.squash is None:
+        return f"cut to the largest part in its centre of the shape of {crop}, resized to that ({images.resize})"
+    how = (f"squashed to {images.squash[0]}x{images.squash[1]}" if images.squash else
+           f"resized to a shorter side of {images.shorter_side}")
+    return f"{how} ({images.resize}), and its centre of {crop} cropped ({images.crop})"

@@ -1,28 +1,57 @@
 """Pickles as plain values. Nothing that a pickle names is imported, looked up or called.
 
 `pickle.Unpickler` calls what a file names, so that a list of what it may call has to be right for ever; and a few bytes
-let it grow its memo to any index or hash a key without end. Here the opcodes are carried out on lists, dictionaries and
-numbers. A name stays a `Name`. Whatever is made by calling one becomes an `Inert`, which keeps nothing of what it is
-given: arguments, states and items are dropped. So every name is harmless, and none needs to be on a list. Names that
+let it grow its memo to any index or hash a key without end. Here Python's own `pickletools` reads the opcodes, and they
+are carried out on lists, dictionaries and numbers. A name stays a `Name`. Whatever is made by calling one becomes an
+`Inert`, which keeps nothing of what it is given. So every name is harmless, and none needs to be on a list. Names that
 only an attack has a use for are refused all the same, for the sake of those who open the file elsewhere.
-
-Work and memory are bounded: so many opcodes, so many bytes, and every opcode takes time in proportion to what it reads
-or removes. https://docs.python.org/3/library/pickletools.html
 """
 
-import struct
+import pickletools
 from collections.abc import Callable
+from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 from resjax.system.errors import BadInput
-from resjax.weights.plain_values import LONGEST_NUMBER, Inert, Name, digits, integer, text
 
-MOST_BYTES = 1 << 26  # that net's takes 1.8 MB; strings in memory take up to four times as much as in the file
-MOST_OPCODES = 2_000_000  # the 1202-layer net takes 0.24 million, with momentum and an average 0.58 million
+MOST_BYTES = 1 << 26  # the 1202-layer net's takes 1.8 MB; strings in memory take up to four times as much
+MOST_OPCODES = 2_000_000  # that net takes 0.24 million, with momentum and an average 0.58 million
 MOST_ARGUMENTS = 8
 ATTACKS = frozenset({
     "os", "posix", "nt", "subprocess", "pty", "runpy", "importlib", "shutil", "socket", "ctypes", "code", "commands"})
 BUILT_IN_ATTACKS = frozenset({"eval", "exec", "execfile", "compile", "open", "file", "__import__", "breakpoint"})
+VALUES = frozenset(  # opcodes that stand for the value that follows them
+    opcode.name for opcode in pickletools.opcodes
+    if opcode.arg and not opcode.stack_before and opcode.stack_after and opcode.stack_after != [pickletools.anyobject])
+EMPTY: dict[str, Callable[[], Any]] = {
+    "NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False, "EMPTY_LIST": list, "EMPTY_DICT": dict,
+    "EMPTY_TUPLE": tuple, "EMPTY_SET": lambda: Inert("set")}
+TAKES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "SETITEM": 2, "APPEND": 1, "STACK_GLOBAL": 2, "REDUCE": 2, "NEWOBJ": 2,
+         "NEWOBJ_EX": 3, "BUILD": 1, "BINPERSID": 1}  # values from the stack
+TAKES_TO_MARK = frozenset({"TUPLE", "LIST", "DICT", "FROZENSET", "SETITEMS", "APPENDS", "ADDITEMS", "INST", "OBJ",
+                           "POP_MARK"})
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """What a pickle names: a class or a function, which is not looked up."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+class Inert:
+    """Stands for an object that a pickle makes, and holds nothing but whose it is and whether it was a `nn.Module`."""
+
+    __slots__ = ("maker", "network")
+
+    def __init__(self, maker: str) -> None:
+        self.maker = maker
+        self.network = False
 
 
 Rebuild = Callable[[Name, tuple[Any, ...]], Any]
@@ -30,15 +59,15 @@ Rebuild = Callable[[Name, tuple[Any, ...]], Any]
 
 
 class Reader:
-    """Reads pickles that follow each other in `content`; `position` is where the next begins.
+    """Reads pickles that follow each other in `content`; `stream` stands where the next begins.
 
     `rebuild` knows the calls that matter, `persistent` turns an id into a value. Raises BadInput, naming `source`, for
-    what is too much or an attack, and ValueError, LookupError, TypeError or struct.error for what is no pickle.
+    what is too much or an attack, and ValueError, LookupError or TypeError for what is no pickle.
     """
 
     def __init__(self, content: bytes, source: str, rebuild: Rebuild, persistent: Callable[[Any], Any]) -> None:
-        self.content, self.source, self.rebuild, self.persistent = content, source, rebuild, persistent
-        self.position, self.opcodes = 0, 0
+        self.stream, self.source, self.rebuild, self.persistent = BytesIO(content), source, rebuild, persistent
+        self.opcodes = 0
         self.memo: dict[int, Any] = {}
         self.stack: list[Any] = []
         self.outer: list[list[Any]] = []  # the stacks below the marks
@@ -46,15 +75,16 @@ class Reader:
     def load(self) -> Any:
         """Read the next pickle."""
         self.memo, self.stack, self.outer = {}, [], []
-        content = self.content
-        while (opcode := content[self.position]) != STOP:
-            self.position += 1
+        for opcode, argument, _ in pickletools.genops(self.stream):
+            if opcode.name == "STOP":
+                break
             self.charge(1)
-            action = ACTIONS.get(opcode)
-            if action is None:
-                raise ValueError(f"unknown opcode {opcode} at byte {self.position - 1}")
-            action(self)
-        self.position += 1
+            if opcode.name in VALUES:
+                self.stack.append(argument)
+            elif opcode.name in EMPTY:
+                self.stack.append(EMPTY[opcode.name]())
+            else:
+                self.carry_out(opcode.name, argument)
         return self.stack.pop()
 
     def charge(self, opcodes: int) -> None:
@@ -64,83 +94,90 @@ class Reader:
             raise BadInput(f"{self.source}: it holds more beside its tensors than any checkpoint of a ResNet; save the "
                            "state_dict alone")
 
-    def take(self, size: int) -> bytes:
-        """Read so many bytes. Raises ValueError where there are not as many."""
-        end = self.position + size
-        if not self.position <= end <= len(self.content):
-            raise ValueError(f"it ends within a pickle, {size} bytes after byte {self.position}")
-        taken = self.content[self.position:end]
-        self.position = end
-        return taken
+    def carry_out(self, opcode: str, argument: Any) -> None:
+        """Carry out an opcode that works on the stack, in time proportional to what it removes."""
+        items = (self.last(TAKES[opcode]) if opcode in TAKES else
+                 self.to_mark() if opcode in TAKES_TO_MARK else [])
+        match opcode:
+            case "PUT" | "BINPUT" | "LONG_BINPUT" | "MEMOIZE":
+                self.memo[len(self.memo) if argument is None else argument] = self.stack[-1]
+            case "GET" | "BINGET" | "LONG_BINGET":
+                self.stack.append(self.memo[argument])
+            case "MARK":
+                self.outer.append(self.stack)
+                self.stack = []
+            case "POP" if self.stack:
+                self.stack.pop()
+            case "POP":
+                self.to_mark()
+            case "DUP":
+                self.stack.append(self.stack[-1])
+            case "TUPLE" | "TUPLE1" | "TUPLE2" | "TUPLE3":
+                self.stack.append(tuple(items))
+            case "LIST":
+                self.stack.append(items)
+            case "FROZENSET":
+                self.stack.append(Inert("frozenset"))
+            case "DICT":
+                self.stack.append({})
+                self.add(items)
+            case "SETITEM" | "SETITEMS" | "APPEND" | "APPENDS" | "ADDITEMS":
+                self.add(items)
+            case "GLOBAL":
+                self.stack.append(self.name(*argument.split(" ", 1)))
+            case "STACK_GLOBAL":
+                self.stack.append(self.name(*items))
+            case "REDUCE" | "NEWOBJ" | "NEWOBJ_EX":
+                self.make(*items[:2])
+            case "INST":
+                self.make(self.name(*argument.split(" ", 1)), items)
+            case "OBJ":
+                self.make(items[0], items[1:])
+            case "BUILD":  # all that is kept of a state is whether it is that of a network
+                if isinstance(self.stack[-1], Inert) and isinstance(items[0], dict) and "_modules" in items[0]:
+                    self.stack[-1].network = True
+            case "BINPERSID":
+                self.stack.append(self.persistent(items[0]))
+            case "POP_MARK" | "PROTO" | "FRAME":
+                pass
+            case _:
+                raise ValueError(f"an opcode {opcode}, which no file of tensors has")
 
-    def number(self, form: struct.Struct) -> Any:
-        """Read a number of fixed size."""
-        (value,) = form.unpack_from(self.content, self.position)
-        self.position += form.size
-        return value
-
-    def line(self) -> bytes:
-        """Read up to the end of a line."""
-        taken = self.take(self.content.index(b"\n", self.position) + 1 - self.position)
-        return taken[:-1]
-
-    def push(self, value: Any) -> None:
-        self.stack.append(value)
-
-    def pop_to_mark(self) -> list[Any]:
+    def to_mark(self) -> list[Any]:
         items, self.stack = self.stack, self.outer.pop()
         return items
 
-    def mark(self) -> None:
-        self.outer.append(self.stack)
-        self.stack = []
-
-    def keep(self, index: int) -> None:
-        """Put the top of the stack into the memo, which takes no more memory for a large index than for a small one."""
-        self.memo[index] = self.stack[-1]
-
-    def last(self, size: int) -> tuple[Any, ...]:
+    def last(self, size: int) -> list[Any]:
         """Remove the last so many values from the stack."""
         if len(self.stack) < size:
             raise IndexError("an opcode for more values than there are")
-        values = tuple(self.stack[-size:])
+        values = self.stack[-size:]
         del self.stack[-size:]
         return values
 
     def add(self, items: list[Any]) -> None:
-        """Append to the list at the top of the stack."""
-        target = self.stack[-1]
-        if isinstance(target, list):
-            target.extend(items)
-        elif not isinstance(target, Inert):
-            raise TypeError("items are added to what is no list")
-
-    def set_items(self, items: list[Any]) -> None:
-        """Put keys and values into the dictionary at the top of the stack.
+        """Add to the list or dictionary at the top of the stack.
 
         No key but a string: to hash another can take for ever, and every tensor has a name. Optimizers count theirs.
         """
         target = self.stack[-1]
-        if isinstance(target, dict):
+        if isinstance(target, list):
+            target.extend(items)
+        elif isinstance(target, dict):
             target.update((key, value) for key, value in zip(items[::2], items[1::2], strict=True)
                           if isinstance(key, str))
         elif not isinstance(target, Inert):
-            raise TypeError("items are set in what is no dictionary")
+            raise TypeError("items are added to what is no list and no dictionary")
 
-    def make_dictionary(self) -> None:
-        items = self.pop_to_mark()
-        self.stack.append({})
-        self.set_items(items)
-
-    def name(self, module: Any, name: Any) -> None:
-        """Push a name. Raises BadInput for one that only an attack has a use for."""
+    def name(self, module: Any, name: Any) -> Name:
+        """Return a name. Raises BadInput for one that only an attack has a use for."""
         if not isinstance(module, str) or not isinstance(name, str) or len(module) + len(name) > 1000:
             raise TypeError("a name that is none")
         built_in = module in ("builtins", "__builtin__") and name in BUILT_IN_ATTACKS
         if built_in or module.partition(".")[0] in ATTACKS:
             raise BadInput(f"{self.source}: it asks for {ascii(module)[1:-1]}.{ascii(name)[1:-1]}, which no file of "
                            "weights needs; nothing of it was run, and it is better opened nowhere else either")
-        self.stack.append(Name(module, name))
+        return Name(module, name)
 
     def make(self, maker: Any, arguments: Any) -> None:
         """Push what calling `maker` stands for."""
@@ -156,71 +193,9 @@ class Reader:
             raise TypeError("a call of what is no name")
         self.stack.append(Inert(str(maker) if isinstance(maker, Name) else maker.maker) if made is None else made)
 
-    def make_instance(self) -> None:
-        """Push what stands for an instance, as it was written before protocol 2."""
-        arguments = self.pop_to_mark()
-        self.name(text(self.line()), text(self.line()))
-        self.make(self.stack.pop(), arguments)
-
-    def make_object(self) -> None:
-        maker, *arguments = self.pop_to_mark()
-        self.make(maker, arguments)
-
     def dictionary(self, arguments: Any) -> dict[str, Any]:
         """Make a dictionary, of pairs where there are some, as Python 2 wrote ordered ones."""
         pairs = arguments[0] if arguments and isinstance(arguments[0], list) else []
         self.charge(len(pairs))  # which lie in memory once and may be named any number of times
         return {pair[0]: pair[1] for pair in pairs if isinstance(pair, (list, tuple)) and len(pair) == 2
                 and isinstance(pair[0], str)}
-
-    def build(self) -> None:
-        """Give an object its state: all that is kept of it is whether it is that of a network."""
-        state = self.stack.pop()
-        target = self.stack[-1]
-        if isinstance(target, Inert) and isinstance(state, dict) and "_modules" in state:
-            target.network = True
-
-
-def long(reader: Reader, form: struct.Struct) -> int:
-    """Read a whole number of any size."""
-    size = reader.number(form)
-    if not 0 <= size <= LONGEST_NUMBER:
-        raise ValueError("a number of too many bytes")
-    return int.from_bytes(reader.take(size), "little", signed=True)
-
-
-BYTE, SHORT, INT, UNSIGNED, LONG, FLOAT = map(struct.Struct, ("<B", "<H", "<i", "<I", "<Q", ">d"))
-STOP = ord(".")
-Action = Callable[[Reader], Any]
-ACTIONS: dict[int, Action] = {ord(opcode): action for opcode, action in {
-    "\x80": lambda r: r.take(1), "\x95": lambda r: r.take(8),  # the protocol, and a frame's length
-    "N": lambda r: r.push(None), "\x88": lambda r: r.push(True), "\x89": lambda r: r.push(False),
-    "]": lambda r: r.push([]), "}": lambda r: r.push({}), ")": lambda r: r.push(()),
-    "\x8f": lambda r: r.push(Inert("set")), "\x91": lambda r: r.push((r.pop_to_mark(), Inert("frozenset"))[1]),
-    "K": lambda r: r.push(r.number(BYTE)), "M": lambda r: r.push(r.number(SHORT)),
-    "J": lambda r: r.push(r.number(INT)), "G": lambda r: r.push(r.number(FLOAT)),
-    "\x8a": lambda r: r.push(long(r, BYTE)), "\x8b": lambda r: r.push(long(r, INT)),
-    "I": lambda r: r.push(integer(r.line())), "L": lambda r: r.push(integer(r.line())),
-    "F": lambda r: r.push(float(digits(r.line()))),
-    "S": lambda r: r.push(text(r.line().strip(b" ")[1:-1])), "V": lambda r: r.push(text(r.line())),
-    "U": lambda r: r.push(text(r.take(r.number(BYTE)))), "T": lambda r: r.push(text(r.take(r.number(INT)))),
-    "\x8c": lambda r: r.push(text(r.take(r.number(BYTE)))), "X": lambda r: r.push(text(r.take(r.number(UNSIGNED)))),
-    "\x8d": lambda r: r.push(text(r.take(r.number(LONG)))), "C": lambda r: r.push(r.take(r.number(BYTE))),
-    "B": lambda r: r.push(r.take(r.number(UNSIGNED))), "\x8e": lambda r: r.push(r.take(r.number(LONG))),
-    "\x96": lambda r: r.push(r.take(r.number(LONG))),
-    "q": lambda r: r.keep(r.number(BYTE)), "r": lambda r: r.keep(r.number(UNSIGNED)),
-    "p": lambda r: r.keep(integer(r.line())), "\x94": lambda r: r.keep(len(r.memo)),
-    "h": lambda r: r.push(r.memo[r.number(BYTE)]), "j": lambda r: r.push(r.memo[r.number(UNSIGNED)]),
-    "g": lambda r: r.push(r.memo[integer(r.line())]),
-    "(": Reader.mark, "0": lambda r: r.stack.pop() if r.stack else r.pop_to_mark(), "1": Reader.pop_to_mark,
-    "2": lambda r: r.push(r.stack[-1]),
-    "t": lambda r: r.push(tuple(r.pop_to_mark())), "l": lambda r: r.push(r.pop_to_mark()),
-    "\x85": lambda r: r.push(r.last(1)), "\x86": lambda r: r.push(r.last(2)), "\x87": lambda r: r.push(r.last(3)),
-    "d": Reader.make_dictionary, "s": lambda r: r.set_items(list(r.last(2))),
-    "u": lambda r: r.set_items(r.pop_to_mark()), "a": lambda r: r.add(list(r.last(1))),
-    "e": lambda r: r.add(r.pop_to_mark()), "\x90": lambda r: r.add(r.pop_to_mark()),
-    "c": lambda r: r.name(text(r.line()), text(r.line())), "\x93": lambda r: r.name(*r.last(2)),
-    "R": lambda r: r.make(*r.last(2)), "\x81": lambda r: r.make(*r.last(2)), "\x92": lambda r: r.make(*r.last(3)[:2]),
-    "i": Reader.make_instance, "o": Reader.make_object, "b": Reader.build,
-    "Q": lambda r: r.push(r.persistent(r.stack.pop())),
-}.items()}

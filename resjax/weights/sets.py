@@ -1,28 +1,15 @@
 """Sets of weights in what a training script saved: found, listed where there are several, and chosen by a key."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from resjax.system.errors import BadInput
 from resjax.system.terminal import harmless
-from resjax.weights.plain_values import Inert
-from resjax.weights.tensor_names import FAMILIES, VGG_STEMS
+from resjax.weights.locate import COUNTERS, find_prefixes, unwrapped
+from resjax.weights.plain_pickle import Inert
 
-WRAPPERS = ("module.", "_orig_mod.", "model.")  # DataParallel and averages, torch.compile, Lightning and many scripts
-COUNTERS = frozenset({  # what stands among weights and is none: counts of batches, of updates and of averaged models
-    "n_averaged", "num_updates", "num_batches_tracked", "step", "global_step", "iteration", "epoch", "initted",
-    "decay"})
-STEMS = frozenset({*(names.stem[0] + names.conv["kernel"] for names in FAMILIES.values()), *VGG_STEMS.values()})
 DEEPEST = 4  # dictionaries within dictionaries
 LISTED = 10
-ALONE = ("embedder.", "encoder.stages.")  # transformers' network without its last layer is not in a `resnet.`
-
-
-def unwrapped(name: str) -> str:
-    """Drop what wrappers and compilers put before a name, in any order and number."""
-    while (prefix := next(filter(name.startswith, WRAPPERS), None)) is not None:
-        name = name[len(prefix):]
-    return f"resnet.{name}" if name.startswith(ALONE) else name
 
 
 def choose_set(content: Any, kind: type, source: str, key: str | None) -> dict[str, Any]:
@@ -34,7 +21,7 @@ def choose_set(content: Any, kind: type, source: str, key: str | None) -> dict[s
     found = dict(find_sets(content, kind))
     if key is not None and key not in found:
         raise BadInput(f"{source}: it holds no set of weights {shown(key)}; {listed(found, 'those that it holds are')}")
-    ours = [path for path, tensors in found.items() if any(unwrapped(name) in STEMS for name in tensors)]
+    ours = [path for path, tensors in found.items() if find_prefixes(map(unwrapped, tensors))]
     nets = [path for path, tensors in found.items() if any(len(getattr(value, "shape", ())) == 4
                                                           for value in tensors.values())]
     chosen = [key] if key is not None else ours or nets or list(found)
@@ -75,18 +62,6 @@ def is_weight(name: str, value: Any, kind: type, source: str) -> bool:
     if "rebuild_qtensor" in maker or "packed_params" in name:
         raise BadInput(f"{source}: {shown(name)} is quantised; only networks of floating-point numbers can be read")
     raise BadInput(f"{source}: {shown(name)} is no tensor, but {shown(maker)}")
-
-
-def without_wrappers(tensors: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Drop wrappers' prefixes and counters. Raises BadInput where two tensors then have one name."""
-    found: dict[str, str] = {}
-    for name, tensor in tensors.items():
-        if name.rpartition(".")[2] in COUNTERS and tensor.size == 1:
-            continue
-        if (short := unwrapped(name)) in found:
-            raise BadInput(f"{source}: {found[short]} and {name} are the same tensor, twice")
-        found[short] = name
-    return {short: tensors[name] for short, name in found.items()}
 
 
 def nothing(content: Any) -> str:

@@ -15,7 +15,7 @@ class Names(NamedTuple):
     `stem`, `layer` and `shortcut` name a convolution and its batch norm. `conv`, `dense` and `norm` map our leaves to
     theirs. `conv_axes` and `dense_axes` bring their kernels to `[height, width, in, out]` and `[in, out]`. `epsilon` is
     what batch norm adds to the variance, and `counter` counts the batches that it has seen, which says nothing here.
-    `around` tells that option A has its zero channels on both sides.
+    `around` tells that option A has its zero channels on both sides, and `prefix` comes before all but the last layer.
     """
 
     title: str
@@ -31,6 +31,7 @@ class Names(NamedTuple):
     epsilon: float = 1e-5
     counter: str = ""
     around: bool = False
+    prefix: str = ""
 
 
 TORCH: dict[str, Any] = {
@@ -54,12 +55,11 @@ FAMILIES = {
         ("layer{stage}.{block}.conv{layer}", "layer{stage}.{block}.bn{layer}"),
         ("layer{stage}.{block}.shortcut.0", "layer{stage}.{block}.shortcut.1"), "linear", around=True, **TORCH),
     "huggingface": Names(
-        "Hugging Face transformers",
-        ("resnet.embedder.embedder.convolution", "resnet.embedder.embedder.normalization"),
-        ("resnet.encoder.stages.{stage0}.layers.{block}.layer.{layer0}.convolution",
-         "resnet.encoder.stages.{stage0}.layers.{block}.layer.{layer0}.normalization"),
-        ("resnet.encoder.stages.{stage0}.layers.{block}.shortcut.convolution",
-         "resnet.encoder.stages.{stage0}.layers.{block}.shortcut.normalization"), "classifier.1", **TORCH),
+        "Hugging Face transformers", ("embedder.embedder.convolution", "embedder.embedder.normalization"),
+        ("encoder.stages.{stage0}.layers.{block}.layer.{layer0}.convolution",
+         "encoder.stages.{stage0}.layers.{block}.layer.{layer0}.normalization"),
+        ("encoder.stages.{stage0}.layers.{block}.shortcut.convolution",
+         "encoder.stages.{stage0}.layers.{block}.shortcut.normalization"), "classifier.1", prefix="resnet.", **TORCH),
     "keras": Names(
         "Keras applications", ("conv1_conv", "conv1_bn"),
         ("conv{next}_block{block1}_{layer}_conv", "conv{next}_block{block1}_{layer}_bn"),
@@ -71,7 +71,6 @@ FAMILIES = {
         ("res{next}{letter}_branch2{layer_letter}", "bn{next}{letter}_branch2{layer_letter}"),
         ("res{next}{letter}_branch1", "bn{next}{letter}_branch1"), "fc1000", **KERAS),
 }
-VGG_STEMS = {"torchvision": "features.0.weight", "keras": "block1_conv1/kernel"}  # more of VGG's in `weights/vgg.py`
 
 
 def module_name(names: Names, path: tuple[Any, ...]) -> str:
@@ -83,11 +82,12 @@ def module_name(names: Names, path: tuple[Any, ...]) -> str:
     if module == "fc":
         return names.head
     if not where:
-        return names.stem[norm]
+        return names.prefix + names.stem[norm]
     stage, block = int(where[0].removeprefix("stage")), where[1]
     places = {"stage": stage, "stage0": stage - 1, "next": stage + 1, "block": block, "block1": block + 1,
               "letter": chr(ord("a") + block)}
     if "shortcut" in where:
-        return names.shortcut[norm].format(**places)
+        return names.prefix + names.shortcut[norm].format(**places)
     layer = int(module.removeprefix("conv").removeprefix("bn"))
-    return names.layer[norm].format(layer=layer, layer0=layer - 1, layer_letter=" abc"[layer], **places)
+    inner = names.layer[norm].format(layer=layer, layer0=layer - 1, layer_letter=" abc"[layer], **places)
+    return names.prefix + inner

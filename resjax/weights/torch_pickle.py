@@ -17,8 +17,8 @@ import ml_dtypes
 import numpy as np
 
 from resjax.system.errors import BadInput, check
-from resjax.weights.plain_pickle import MOST_BYTES, Reader
-from resjax.weights.plain_values import Inert, Name
+from resjax.weights.kinds import describe_archive, describe_pickle
+from resjax.weights.plain_pickle import MOST_BYTES, Inert, Name, Reader
 from resjax.weights.sets import choose_set, shown
 
 DTYPES: dict[str, Any] = {
@@ -59,8 +59,9 @@ class Tensor:
 Load = Callable[[Storage], np.ndarray]
 
 
-def read_torch(file: Path, key: str | None = None) -> dict[str, np.ndarray]:
-    """Read the tensors of a file that `torch.save` wrote: a state_dict, or a checkpoint that holds one or several.
+def read_torch(file: Path, key: str | None = None) -> tuple[dict[str, np.ndarray], str]:
+    """Read the tensors of a file that `torch.save` wrote, a state_dict or a checkpoint that holds one or several; and
+    the name of the network that many scripts put beside them as `arch`, or "".
 
     `key` chooses one of several. Raises BadInput, naming the file, where it is damaged, holds no state_dict, several
     and no key chooses, or more than the library's largest network with two copies.
@@ -71,7 +72,8 @@ def read_torch(file: Path, key: str | None = None) -> dict[str, np.ndarray]:
             tensors = choose_set(content, Tensor, str(file), key)
             if sum(tensor.bytes for tensor in tensors.values()) > file.stat().st_size:
                 raise ValueError("its tensors are larger than the file")
-            return read_views(tensors, load)
+            arch = content.get("arch")
+            return read_views(tensors, load), arch[:100] if isinstance(arch, str) else ""
     except BadInput:
         raise
     except BROKEN as error:
@@ -98,9 +100,15 @@ def read_views(tensors: dict[str, Tensor], load: Load) -> dict[str, np.ndarray]:
 
 def rebuild(maker: Name, arguments: tuple[Any, ...]) -> Any:
     """Tell the tensor that a call of PyTorch's makes, or the size; None for any other call."""
+    state: Any = None
     if (maker.module, maker.name) == ("torch._tensor", "_rebuild_from_type_v2"):  # a tensor that has attributes
-        maker, _, arguments, *_ = arguments
+        maker, _, arguments, state = arguments
     match maker.module, maker.name:
+        case "torch._utils", "_rebuild_wrapper_subclass":
+            _, _, shape, *_ = arguments
+            local = state.get("_local_tensor") if isinstance(state, dict) else None
+            whole = isinstance(local, Tensor) and local.shape == shape
+            return local if whole else Inert("a part of a tensor that is spread over processes (FSDP)")
         case "torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2":
             storage, offset, shape, strides, *_ = arguments
             if not isinstance(storage, Storage):
@@ -139,8 +147,6 @@ def open_archive(stream: IO[bytes], file: Path) -> tuple[Any, Load]:
     if len(roots) != 1:
         raise ValueError(f"an archive with {len(roots)} members data.pkl")
     root = roots[0]
-    if f"{root}constants.pkl" in members:
-        raise BadInput(f"{file}: a program of TorchScript, which is code; save the network's state_dict instead")
     if f"{root}byteorder" in members and archive.read(f"{root}byteorder") != b"little":
         raise BadInput(f"{file}: it was written on a big-endian machine; save it again on another")
     if members[f"{root}data.pkl"].file_size > MOST_BYTES:
@@ -160,6 +166,8 @@ def open_zip(stream: IO[bytes], file: Path) -> zipfile.ZipFile:
     archive = zipfile.ZipFile(bounded)
     bounded.most = size
     members = archive.infolist()
+    if kind := describe_archive(member.filename for member in members):
+        raise BadInput(f"{file}: {kind}")
     if len({member.filename for member in members}) < len(members):
         raise BadInput(f"{file}: a member of the archive is there twice")
     if any(member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1 for member in members):
@@ -192,12 +200,14 @@ def open_stream(stream: IO[bytes], file: Path) -> tuple[Any, Load]:
         return found.setdefault(storage.key, storage) if isinstance(storage, Storage) else storage
 
     reader = Reader(stream.read(MOST_BYTES), str(file), rebuild, listing)
-    magic, protocol = reader.load(), reader.load()
-    if (magic, protocol) != (MAGIC, PROTOCOL):
+    magic = reader.load()
+    if isinstance(magic, dict) and (kind := describe_pickle(magic)):
+        raise BadInput(f"{file}: {kind}")
+    if magic != MAGIC or reader.load() != PROTOCOL:
         raise ValueError("it does not begin as one does")
     reader.load()  # about the machine that wrote it
     content, keys = reader.load(), reader.load()
-    position, starts = reader.position, {}
+    position, starts = reader.stream.tell(), {}
     for key in keys:
         stream.seek(position)
         (count,) = struct.unpack("<q", stream.read(8))

@@ -18,9 +18,8 @@ from resjax.models.counts import variable_shapes
 from resjax.models.variants import VGG_STAGES
 from resjax.models.vgg import SIDE
 from resjax.system.errors import check
-from resjax.weights.files import Tensors
 from resjax.weights.infer_architecture import check_channels
-from resjax.weights.tensor_names import VGG_STEMS
+from resjax.weights.locate import Located, Tensors, find_head
 
 Family = Literal["torchvision", "keras"]
 LAST: dict[Family, dict[int, str]] = {  # convolutions, the deeper network's first
@@ -39,18 +38,41 @@ class Layer(NamedTuple):
     bias: str
 
 
-def find_vgg(tensors: Mapping[str, np.ndarray]) -> tuple[Family, int] | None:
-    """Tell whose VGG some tensors are, and its depth; None where they are none of ours. One with batch norm is not."""
-    if any(name.startswith("features.") and name.endswith(".running_mean") for name in tensors):
-        return None
-    for family in LAST:
-        if VGG_STEMS[family] in tensors:
-            return next(((family, depth) for depth, last in LAST[family].items() if last in tensors), None)
-    return None
+def canonical_vgg(located: Located, source: str) -> tuple[Family, Tensors]:
+    """Name a VGG's tensors as torchvision or Keras do, timm's among them, whose first two dense layers are convolutions
+    that see all of the maps.
+    """
+    family: Family = "torchvision" if located.family == "vgg" else "keras"
+    fc6, fc7, last = DENSE[family]
+    hidden = {"pre_logits.fc1": fc6, "pre_logits.fc2": fc7, fc6: fc6, fc7: fc7}
+    separator, kernel = (".", "weight") if family == "torchvision" else ("/", "kernel")
+    tensors, beside = dict(located.own), dict(located.beside)
+    for name, tensor in located.beside.items():
+        module, _, leaf = name.rpartition(separator)
+        if module in hidden:
+            del beside[name]
+            matrix = tensor.reshape(len(tensor), -1) if tensor.ndim == 4 and module not in (fc6, fc7) else tensor
+            tensors[f"{hidden[module]}{separator}{leaf}"] = matrix
+    head = find_head(beside, kernel, source)
+    if head:
+        classes = head[kernel].transpose(AXES[family][1]).shape[1]
+        tensors[f"{last}{separator}{kernel}"] = head[kernel]
+        tensors[f"{last}{separator}bias"] = head.get("bias", np.zeros(classes, np.float32))
+    return family, tensors
 
 
-def layers(family: Family, depth: int, last: bool) -> Iterator[Layer]:
-    """List the layers in the order in which they run; `last` says whether there is a last one."""
+def find_depth(family: Family, tensors: Mapping[str, np.ndarray], source: str) -> int:
+    """Tell the depth. Raises BadInput for another network of these names: another depth, AlexNet, or batch norm."""
+    odd = next((name for name in tensors if name.endswith((".running_mean", "/gamma"))), None)
+    check(odd is None, f"{source}: a VGG with batch norm ({odd}), which is no network of the paper")
+    depths = [depth for depth, last in LAST[family].items() if last in tensors]
+    check(bool(depths), f"{source}: a VGG, AlexNet or the like, of another depth than 16 and 19, which is no network "
+                        "of the paper")
+    return depths[0]
+
+
+def layers(family: Family, depth: int, last: bool, hidden: bool = True) -> Iterator[Layer]:
+    """List the layers in the order in which they run; `hidden` and `last` say whether there are dense ones."""
     kernel, bias = ("/kernel", "/bias") if family == "keras" else (".weight", ".bias")
     stages = VGG_STAGES[depth]
     starts = accumulate((2 * count + 1 for count in stages), initial=0)  # of PyTorch's list: ReLUs and a pool count too
@@ -59,17 +81,19 @@ def layers(family: Family, depth: int, last: bool) -> Iterator[Layer]:
             name = f"block{stage}_conv{layer}" if family == "keras" else f"features.{start + 2 * (layer - 1)}"
             yield Layer(("convolutions", f"conv{stage}_{layer}"), name + kernel, name + bias)
     for path, name in zip((("hidden", "fc6"), ("hidden", "fc7"), ("fc",)), DENSE[family], strict=True):
-        if path != ("fc",) or last:
+        if last if path == ("fc",) else hidden:
             yield Layer(path, name + kernel, name + bias)
 
 
 def describe_vgg(tensors: Tensors, family: Family, depth: int, source: str) -> tuple[Architecture, VGG, int]:
     """Return the architecture, the network with the widths that the tensors have, and the channels of its images.
 
-    Without the last layer it has 0 classes. Raises BadInput for a tensor that is missing or no kernel.
+    Without the last layer it has 0 classes, and without the hidden ones 0 units: Keras's network without top. Raises
+    BadInput for a tensor that is missing or no kernel.
     """
-    head = DENSE[family][2] + ("/kernel" if family == "keras" else ".weight")
-    table = list(layers(family, depth, head in tensors))
+    leaf = "/kernel" if family == "keras" else ".weight"
+    hidden = any(name + leaf in tensors for name in DENSE[family][:2])
+    table = list(layers(family, depth, DENSE[family][2] + leaf in tensors, hidden))
     shapes = {}
     for layer in table:
         axes = AXES[family][layer.path[0] != "convolutions"]
@@ -82,7 +106,7 @@ def describe_vgg(tensors: Tensors, family: Family, depth: int, source: str) -> t
     channels, filters = shapes["conv1_1"][2], tuple(shapes[f"conv{stage}_1"][3] for stage in range(1, 6))
     check_channels(channels, source)
     classes = shapes["fc"][1] if "fc" in shapes else 0
-    model = VGG(depth, classes, filters, shapes["fc6"][1])
+    model = VGG(depth, classes, filters, shapes["fc6"][1] if hidden else 0)
     wanted = flatten_dict(variable_shapes(model, (32 * SIDE, 32 * SIDE, channels))["params"])
     for layer in table:
         for name, leaf in ((layer.kernel, "kernel"), (layer.bias, "bias")):
@@ -97,7 +121,7 @@ def to_vgg_variables(tensors: Tensors, family: Family, model: VGG, source: str) 
     """Fill VGG's variables, float32, with every tensor used. Raises BadInput for one too many or not finite."""
     params: dict[tuple[str, ...], dict[str, np.ndarray]] = {}
     unused = set(tensors)
-    for layer in layers(family, model.depth, bool(model.classes)):
+    for layer in layers(family, model.depth, bool(model.classes), bool(model.units)):
         for name in (layer.kernel, layer.bias):
             check(bool(np.isfinite(tensors[name]).all()), f"{source}: {name} holds a value that is not finite")
         params[layer.path] = read_layer(tensors, family, layer)
@@ -119,7 +143,7 @@ def to_vgg_tensors(variables: Any, family: Family, model: VGG) -> Tensors:
     """Name VGG's variables as a family does; float32."""
     tensors: Tensors = {}
     params = flatten_dict(jax.device_get(variables["params"]))
-    for layer in layers(family, model.depth, bool(model.classes)):
+    for layer in layers(family, model.depth, bool(model.classes), bool(model.units)):
         kernel = np.asarray(params[(*layer.path, "kernel")])
         if layer.path[-1] == "fc6" and family == "torchvision":
             kernel = kernel.reshape(SIDE, SIDE, -1, model.units).transpose(2, 0, 1, 3).reshape(kernel.shape)

@@ -84,7 +84,8 @@ def test_no_other_name_is_imported_or_called(before, tmp_path):
 
 
 @pytest.mark.parametrize(("content", "message"), [
-    (b"", "not a whole PyTorch file"), (b"\x80", "not a whole PyTorch file"), (os.urandom(1000), "not a whole PyTorch"),
+    (b"", "it is empty; get it again"), (b"\x80", "not a whole PyTorch file"),
+    (b"\xaa" * 1000, "neither a file of safetensors nor of PyTorch, nor HDF5 as Keras writes it"),
     (pickle.dumps(3), "not a whole PyTorch file"), (pickle.dumps(MAGIC), "not a whole PyTorch file"),
     (pickle.dumps(MAGIC) + pickle.dumps(7), "does not begin as one does"),
 ])

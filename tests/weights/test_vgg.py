@@ -161,8 +161,8 @@ def narrow(family="torchvision", depth=16):
      r"features.2.weight has shape \(4, 5, 3, 3\), and our convolutions/conv1_2/kernel is \(3, 3, 4, 4\)"),
     (lambda t: t.update({"features.0.weight": np.zeros(4, np.float32)}), r"features.0.weight has shape \(4,\)"),
     (lambda t: t.update({"classifier.6.bias": np.full(7, np.nan, np.float32)}), "classifier.6.bias holds a value that"),
-    (lambda t: t.update({"extra.weight": np.zeros(3, np.float32)}), "our VGG-16 has no place for extra.weight"),
-    (lambda t: t.update({"features.1.running_mean": np.zeros(3, np.float32)}), "a VGG, AlexNet or the like"),
+    (lambda t: t.update({"features.2.extra": np.zeros(3, np.float32)}), "our VGG-16 has no place for features.2.extra"),
+    (lambda t: t.update({"features.1.running_mean": np.zeros(3, np.float32)}), "a VGG with batch norm"),
     (lambda t: t.pop("features.28.weight"), "a VGG, AlexNet or the like"),
     (lambda t: t.pop("classifier.0.weight"), r"classifier.0.weight is missing, .* hidden/fc6"),
 ])

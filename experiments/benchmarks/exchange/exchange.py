@@ -1,0 +1,82 @@
+"""Files as the peers' real packages write them: the same six JPEGs give the same logits here and there.
+
+    python experiments/benchmarks/exchange/exchange.py [--only TEXT] [--out experiments/results/exchange]
+
+needs `pip install torch torchvision timm transformers keras onnx onnxruntime` beside resjax. Prints a table: for each
+file the largest error of the logits, relative to the largest logit, or the sentence by which it is refused.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import warnings
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+
+os.environ.setdefault("KERAS_BACKEND", "jax")
+warnings.filterwarnings("ignore")
+
+import numpy as np  # noqa: E402
+from peers import Case, photographs  # noqa: E402
+
+import resjax  # noqa: E402
+
+MOST = 1e-4
+
+
+def ours(case: Case, files: list[Path]) -> np.ndarray:
+    """Look at photographs by the network that resjax makes of a file, or that it has written there."""
+    from back import of_resjax
+
+    return of_resjax(case.settings.get("of") or resjax.load(case.target, **case.settings), files)
+
+
+def compare(make, files: list[Path]) -> tuple[str, bool]:
+    """Say what becomes of a file, and whether that is right."""
+    with tempfile.TemporaryDirectory() as folder:
+        case = make(Path(folder))
+        try:
+            found = ours(case, files)
+        except resjax.BadInput as error:
+            said = str(error).replace(folder, "").replace(str(case.target), "")
+            return f"refused: {said}", bool(case.refused) and case.refused in str(error)
+        if case.refused or case.logits is None:
+            return f"loads, and should say {case.refused!r}", False
+        wanted = case.logits(files)
+        if found.shape != wanted.shape:
+            return f"{found.shape}, there {wanted.shape}", False
+        error = float(np.abs(found - wanted).max() / np.abs(wanted).max())
+        return f"{error:.1e}", error <= MOST
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--only", default="")
+    parser.add_argument("--out", type=Path)
+    asked = parser.parse_args()
+    lines, wrong = ["| file | largest relative error of the logits |", "|---|---|"], 0
+    print("\n".join(lines), flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        files = photographs(Path(folder))
+        for module in ("torch_files", "timm_files", "keras_files", "back"):
+            for name, make in import_module(module).cases():
+                if asked.only.lower() not in f"{module} {name}".lower():
+                    continue
+                try:
+                    said, right = compare(make, files)
+                except Exception as error:
+                    said, right = f"{type(error).__name__}: {error}"[:200], False
+                wrong += not right
+                lines.append(f"| {name} | {'' if right else '**wrong** '}{said} |")
+                print(lines[-1], flush=True)
+    used = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "timm", "transformers", "keras"))
+    print(f"\n{len(lines) - 2} files, {wrong} wrong; {used}")
+    if asked.out:
+        asked.out.with_suffix(".md").write_text("\n".join(lines) + "\n")
+    return min(wrong, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""What timm and transformers say beside weights: `config.json`, `preprocessor_config.json`, and `arch` in a checkpoint.
+
+A setting that changes what a network sees or computes is done as they do it, or refused by its name.
+"""
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from resjax.experiment import Architecture
+from resjax.models.variants import IMAGENET, VGG_STAGES
+from resjax.system.errors import BadInput, check
+from resjax.system.files import read_json
+from resjax.system.serialization import from_json
+from resjax.weights.metadata import Metadata
+
+RESNETS, VGGS = {f"resnet{depth}": depth for depth in IMAGENET}, {f"vgg{depth}": depth for depth in VGG_STAGES}
+FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # Pillow's, by their numbers
+TENSOR_FILTERS = ("lanczos", "bilinear", "bicubic")  # those that torchvision has for tensors, with antialias
+HARMLESS = {"in_chans", "num_classes"}  # the tensors tell these too
+IMAGENET_COLOURS = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+CLIP = {"resample": 3, "size": {"shortest_edge": 224}, "do_center_crop": True, "crop_size": 224,
+        "image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]}
+PROCESSORS: dict[str, dict[str, Any]] = {  # those that only resize, crop and scale, with their defaults
+    "BitImageProcessor": CLIP, "CLIPImageProcessor": CLIP,
+    "ConvNextImageProcessor": {"resample": 3, "size": {"shortest_edge": 384}, **HALF},
+    "ViTImageProcessor": {"resample": 2, "size": {"height": 224, "width": 224}, **HALF},
+    "DeiTImageProcessor": {"resample": 3, "size": {"height": 256, "width": 256}, "do_center_crop": True,
+                           "crop_size": 224, **HALF}}
+UNKNOWN_CHANGES = ("do_pad", "do_flip_channel_order", "rescale_offset", "include_top", "do_crop_margin")
+
+
+def read_config(folder: Path) -> Metadata:
+    """Read `config.json`, and `preprocessor_config.json` beside it. Raises BadInput for another network than ours."""
+    file = folder / "config.json"
+    config, images = read_json(file), folder / "preprocessor_config.json"
+    try:
+        if "pretrained_cfg" in config or config.get("model_type") == "timm_wrapper":
+            return from_timm(config)
+        if config.get("model_type") == "resnet":
+            return from_transformers(config, read_json(images) if images.is_file() else {})
+    except BadInput as error:
+        raise BadInput(f"{file}: {error}") from None
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError, OverflowError) as error:
+        raise BadInput(f"{file}: not as timm or transformers write it ({type(error).__name__}: {error})") from None
+    kind = config.get("model_type") or config.get("architectures") or config.get("architecture")
+    raise BadInput(f"{file}: it tells of {kind!r}; timm's and transformers' ResNets can be read")
+
+
+def architecture_of(name: str) -> dict[str, Any] | None:
+    """Return the architecture that timm and torchvision call so; None where they call none so."""
+    short = name.lower().removeprefix("tv_").partition(".")[0]
+    if short in VGGS:
+        return {"family": "vgg", "depth": VGGS[short], "shortcut": "plain"}
+    if short in RESNETS:
+        return {"family": "imagenet", "depth": RESNETS[short], "shortcut": "B", "stride_in": "3x3"}
+    return None
+
+
+def check_arch(arch: str, source: str) -> Architecture | None:
+    """Return what `arch` in a checkpoint says, None for a name of one's own.
+
+    Raises BadInput for another network of timm's or torchvision's, such as resnetblur18, whose tensors are those of
+    ResNet-18: a name of theirs has letters right before or after the number.
+    """
+    if (known := architecture_of(arch)) is not None:
+        return from_json(known, Architecture)
+    other = re.match(r"(resnet|vgg)(?!\d+([_.]|$))[a-z]*\d", arch.lower())  # others differ in their tensors too
+    check(other is None, f"{source}: its arch is {arch!r}, which is no network of the paper; of timm's and "
+                         f"torchvision's those are {', '.join((*RESNETS, *VGGS))}")
+    return None
+
+
+def from_timm(config: dict[str, Any]) -> Metadata:
+    """Read timm's: `architecture`, and under `pretrained_cfg` how its images are prepared."""
+    name, images = config["architecture"], config.get("pretrained_cfg") or {}
+    changed = {key: value for key, value in (config.get("model_args") or {}).items()
+               if key not in HARMLESS and (key, value) != ("global_pool", "avg")}
+    architecture = architecture_of(name)
+    if architecture is None or changed:
+        raise BadInput(f"{name!r}{f' with {changed}' if changed else ''} is no network of the paper; of timm's those "
+                       f"are {', '.join((*RESNETS, *VGGS))}")
+    labels = images.get("label_names") or config.get("label_names") or []
+    return from_json({"architecture": architecture, "classes": named(dict(enumerate(labels))),
+                      "preprocessing": timm_images(images)}, Metadata)
+
+
+def timm_images(images: dict[str, Any]) -> dict[str, Any]:
+    """Read how timm's evaluation transform resizes, crops and scales."""
+    images = {"input_size": (3, 224, 224), "interpolation": "bicubic", "crop_pct": 0.875, "crop_mode": "center",
+              **IMAGENET_COLOURS, **{key: value for key, value in images.items() if value}}
+    size, width = map(int, images["input_size"][-2:])
+    check(images["interpolation"] in FILTERS, f"interpolation is {images['interpolation']!r}; it is one of "
+                                              f"{', '.join(FILTERS)}")
+    check(images["crop_mode"] in ("center", "squash") and (size == width or images["crop_mode"] == "squash"),
+          f"crop_mode is {images['crop_mode']!r} with crops of {size}x{width}; 'center' with a square and 'squash' can "
+          "be done")
+    sides = tuple(math.floor(side / images["crop_pct"]) for side in (size, width))
+    resized = {"squash": sides} if images["crop_mode"] == "squash" else {"shorter_side": sides[0]}
+    return {"mean": images["mean"], "std": images["std"], "value_range": 1.0, "size": size, "width": width, **resized,
+            "resize": f"pillow-{images['interpolation']}", "crop": "half-even"}
+
+
+def from_transformers(config: dict[str, Any], images: dict[str, Any]) -> Metadata:
+    """Read transformers': blocks, stride, class names; and how its image processor prepares images."""
+    kind, blocks = config["layer_type"], tuple(config["depths"])
+    depth = next((depth for depth, table in IMAGENET.items() if table == (kind, blocks)), None)
+    if depth is None or config.get("hidden_act", "relu") != "relu" or config.get("downsample_in_first_stage"):
+        raise BadInput(f"{kind} blocks {blocks}, hidden_act {config.get('hidden_act')!r}, downsample_in_first_stage "
+                       f"{config.get('downsample_in_first_stage')}: no network of the paper")
+    return from_json({
+        "architecture": {"family": "imagenet", "depth": depth, "shortcut": "B",
+                         "stride_in": "1x1" if config.get("downsample_in_bottleneck") else "3x3"},
+        "classes": named({int(number): name for number, name in (config.get("id2label") or {}).items()}),
+        "preprocessing": processed_images(images) if images else None}, Metadata)
+
+
+def named(labels: dict[int, Any]) -> list[str]:
+    """Return the names of classes, none where they are transformers' own for classes that nobody named."""
+    if all(name == f"LABEL_{number}" for number, name in labels.items()):
+        return []
+    return [str(labels[number]) for number in range(len(labels))]
+
+
+def processed_images(said: dict[str, Any]) -> dict[str, Any]:
+    """Read how transformers' image processor resizes, crops and scales: on tensors, or where its name ends in Pil on
+    pictures, as its class for ResNets, ConvNext's, does it where no name is given.
+    """
+    name = said.get("image_processor_type") or said.get("feature_extractor_type") or "ConvNextImageProcessor"
+    short = name.replace("FeatureExtractor", "ImageProcessor").removesuffix("Fast").removesuffix("Pil")
+    check(short in PROCESSORS, f"image_processor_type is {name!r}; those that can be done are {', '.join(PROCESSORS)}")
+    images = PROCESSORS[short] | said
+    wrong = [key for key in UNKNOWN_CHANGES if images.get(key)] + ["do_resize"] * (images.get("do_resize") is False)
+    check(not wrong, f"{short} with {wrong[:1]} {images.get(wrong[0] if wrong else '')} cannot be done")
+    number = 2 if images["resample"] is None else int(images["resample"])
+    kernel = dict(enumerate(FILTERS)).get(number, "")
+    on_tensors = not name.endswith("Pil") and kernel != "nearest"  # which is the same on tensors
+    check(kernel in (TENSOR_FILTERS if on_tensors else FILTERS), f"resample is {images['resample']}, which {name} "
+                                                                 "does not have")
+    scaled = images.get("do_rescale", True)
+    normalized = images.get("do_normalize", True)
+    channels = len(images["image_mean"])
+    return {"mean": images["image_mean"] if normalized else [0.0] * channels,
+            "std": images["image_std"] if normalized else [],
+            "value_range": 255 * images.get("rescale_factor", 1 / 255) if scaled else 255.0,
+            **places(short, images), "resize": f"{'torch' if on_tensors else 'pillow'}-{kernel}"}
+
+
+def places(short: str, images: dict[str, Any]) -> dict[str, Any]:
+    """Read the size that an image processor resizes to, and the size of its crop."""
+    square = "height" in PROCESSORS[short]["size"]
+    size: Any = images["size"]
+    crop: Any = images.get("crop_size")
+    if isinstance(size, int):
+        size = {"height": size, "width": size} if square else {"shortest_edge": size}
+    if isinstance(crop, int):
+        crop = {"height": crop, "width": crop}
+    check(size.keys() in ({"height", "width"}, {"shortest_edge"}), f"size is {size}; it is a shortest_edge, or height "
+                                                                   "and width")
+    if short == "ConvNextImageProcessor":  # below 384 it crops by itself
+        edge = int(size["shortest_edge"])
+        crop = crop if images.get("do_center_crop") else {"height": edge, "width": edge}
+        resized = ({"shorter_side": int(edge / (images.get("crop_pct") or 224 / 256))} if edge < 384 else
+                   {"squash": (edge, edge)})
+    else:
+        resized = {"shorter_side": size["shortest_edge"]} if "shortest_edge" in size else {
+            "squash": (size["height"], size["width"])}
+        cropped = images.get("do_center_crop")
+        check(cropped or "squash" in resized, "do_center_crop is false and size is a shortest_edge, so that images are "
+                                              "of any shape; a crop_size, or a height and width, can be done")
+        crop = crop if cropped else size
+    return {**resized, "size": crop["height"], "width": crop["width"]}

@@ -1,0 +1,79 @@
+"""How images are prepared, said as timm and transformers say it in their files, and what they cannot do."""
+
+import math
+from typing import Any
+
+from resjax.data import Preprocessing
+from resjax.models.variants import Form
+from resjax.network import Network
+from resjax.weights.configs import FILTERS
+from resjax.weights.metadata import Entry, entry_of
+
+
+def filter_of(images: Entry) -> str:
+    """Name Pillow's filter that resizes as these images are, or nearly so."""
+    return "bilinear" if images.resize == "area" else images.resize.partition("-")[2]
+
+
+def shorter(images: Entry) -> int:
+    """Return the shorter side that images are resized to."""
+    return images.shorter_side or min(images.size, images.width or images.size)
+
+
+def differences(preprocessing: Preprocessing, to: Form) -> list[str]:
+    """List what of a preparation the other side cannot do; it then does the nearest that it has."""
+    images = entry_of(preprocessing)
+    if to in ("resjax", "stablehlo", "onnx", "akamaster") or max(preprocessing.image_shape[:2]) <= 32:
+        return []
+    whose, rules = {"torchvision": ("torchvision and timm", "pillow"), "keras": ("Keras's load_img", "pillow"),
+                    "huggingface": ("transformers", "torch pillow")}[to]
+    found = []
+    if images.resize.partition("-")[0] not in rules.split():
+        found.append(f"images are resized by {images.resize} here, by {filter_of(images)} there")
+    if to == "keras":
+        if images.squash != (images.size, images.width or images.size):
+            found.append("images are cropped here, squashed there")
+    elif images.crop != ("floor" if to == "huggingface" else "half-even") and not images.squash:
+        found.append("of an odd border, half a pixel is rounded the other way")
+    if images.mean_image and to == "huggingface":
+        found.append("the mean is an image, which no image processor has: none is written")
+    return [f"{whose}: {text}" for text in found]
+
+
+def timm_config(network: Network) -> dict[str, Any] | None:
+    """Describe a network for `timm.create_model("local-dir:...")`; None where timm has no such network or images."""
+    architecture, images = network.architecture, entry_of(network.preprocessing)
+    if architecture is None or architecture.family == "cifar" or not images.mean:
+        return None
+    size, width = images.size, images.width or images.size
+    sides = images.squash or (shorter(images),) * 2
+    part = size / sides[0]
+    part = part if math.floor(size / part) == sides[0] else size / (sides[0] + 0.5)  # which timm rounds down
+    name = f"{'vgg' if architecture.family == 'vgg' else 'resnet'}{architecture.depth}"
+    return {"architecture": name, "num_classes": network.outputs,
+            "num_features": 4096 if architecture.family == "vgg" else 2048 if architecture.depth >= 50 else 512,
+            "pretrained_cfg": {
+                "tag": "resjax", "custom_load": False,
+                "input_size": [network.preprocessing.image_shape[-1], size, width],
+                "fixed_input_size": False, "interpolation": filter_of(images), "crop_pct": part,
+                "crop_mode": "squash" if images.squash else "center", "mean": [value / 255 for value in images.mean],
+                "std": deviations(images), "num_classes": network.outputs, "pool_size": None,
+                "first_conv": "features.0" if architecture.family == "vgg" else "conv1",
+                "classifier": "head.fc" if architecture.family == "vgg" else "fc",
+                "label_names": list(network.classes)}}
+
+
+def deviations(images: Entry) -> list[float]:
+    """Return what colours of 0 to 1 are divided by."""
+    return [value / 255 for value in images.std or (1.0,) * len(images.mean)]
+
+
+def processor_config(images: Entry) -> dict[str, Any]:
+    """Describe a preparation for transformers' AutoImageProcessor."""
+    size = ({"height": images.squash[0], "width": images.squash[1]} if images.squash else
+            {"shortest_edge": shorter(images)})
+    return {"image_processor_type": "BitImageProcessor", "do_resize": True,
+            "resample": FILTERS.index(filter_of(images)), "size": size, "do_center_crop": True,
+            "crop_size": {"height": images.size, "width": images.width or images.size}, "do_rescale": True,
+            "rescale_factor": 1 / 255, "do_normalize": True, "do_convert_rgb": len(images.mean) == 3,
+            "image_mean": [value / 255 for value in images.mean], "image_std": deviations(images)}

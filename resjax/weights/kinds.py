@@ -1,0 +1,122 @@
+"""What a file, an archive, a folder or a set of tensors is that is no network of the paper, in a sentence."""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from resjax.system.errors import BadInput, check
+
+READ_AT = 4096  # bytes from the beginning of a file by which it is told
+TENSORFLOW = "TensorFlow's; weights are read as Keras saves them, model.save('NAME.keras')"
+CAFFE = "Caffe's; the authors' networks are read as Keras has them, keras.applications.ResNet50().save('NAME.keras')"
+STATE_DICT = "save the network's state_dict() instead"
+BEGINNINGS: tuple[tuple[bytes, str], ...] = (  # regular expressions, in small letters
+    (rb"version https://git-lfs", "a pointer of Git LFS; `git lfs pull` brings the file itself"),
+    (rb"\s*<(!doctype|html|\?xml|head|!--)", "a web page; download the file itself"),
+    (rb"\x1f\x8b", "compressed by gzip; unpack it first"), (rb"bzh", "compressed by bzip2; unpack it first"),
+    (rb"\xfd7zxz", "compressed by xz; unpack it first"), (rb"(?s).{257}ustar", "a tar archive; unpack it first"),
+    (rb"\x93numpy", "a NumPy array; weights need names"), (rb"gguf", "a quantised network (GGUF)"),
+    (rb"(?s).{4}tfl3", TENSORFLOW.replace("TensorFlow's", "TensorFlow Lite's")),
+    (rb"(?s).*(stablehlo|ml\xefr)", "a function that jax.export wrote, to be called by jax.export.deserialize; what "
+                                    "`export --to resjax` writes can be loaded"),
+    (rb"\x08[\x03-\x0f][\x12\x1a\x22\x28\x32\x3a\x42]",
+     "ONNX, a program without names that tell its layers; load the weights that it was made of"),
+    (rb"[\x81-\x8f\xde\xdf]\x00{0,3}[\x00-\x7f]?[\xa1-\xbf\xd9][\w.]", "msgpack, as Flax writes it, whose networks "
+     "have names of their own; save the arrays under torchvision's names by safetensors.numpy.save_file"),
+    (rb"\{", "JSON; name the file of weights that it lies beside"))
+ENDINGS = {
+    ".caffemodel": CAFFE, ".prototxt": CAFFE, ".pb": TENSORFLOW, ".index": TENSORFLOW, ".meta": TENSORFLOW,
+    ".data-00000-of-00001": TENSORFLOW, ".mlmodel": "Core ML's, a program", ".engine": "TensorRT's, a program"}
+NETWORKS = {  # what a name of a tensor matches, the first of these that does
+    r"_preact_bn/|(^|/)post_bn/": "the second version of Keras's ResNet, with batch norm and ReLU before each "
+                                  "convolution",
+    r"\.(se|se_module)\.|\.attn\.|_se_(reduce|expand|squeeze)": "a network with squeeze-and-excitation or attention",
+    r"\.zero_point$|packed_params|\.weight_fake_quant\.|\.qweight$": "a quantised network",
+    r"(^|\.)conv1\.[36]\.weight$": "a ResNet whose stem is three 3x3 convolutions",
+    r"(^|\.)transition\d\.|\.fuse_layers\.|\.branches\.\d": "an HRNet",
+    r"denseblock\d|(^|/)pool\d_(bn|conv)/": "a DenseNet",
+    r"(^|\.)(cls_token|pos_embed|class_token)$|self_attn|attention\.|relative_position": "a transformer",
+    r"(^|\.)(rpn|roi_heads|proposal_generator)\.|^backbone\.(body|fpn)\.": "a detector",
+    r"lora_[AB]\.": "an adapter, without the network that it adapts",
+    r"(^|\.)(Mixed_\d|inception\d)": "an Inception network", r"(^|\.)_?conv_stem\.": "an EfficientNet or MobileNet",
+    r"^(.*\.)?features\.\d+\.(\d+\.)*weight$": "a VGG, AlexNet or the like"}
+
+
+def describe_file(begin: bytes, file: Path) -> str:
+    """Say what a file is that begins in no way that files of weights do."""
+    if not begin:
+        return "it is empty; get it again"
+    told = (what for pattern, what in BEGINNINGS if re.match(pattern, begin.lower()))
+    ending = next((what for end, what in ENDINGS.items() if file.name.lower().endswith(end)), "")
+    return ending or next(told, "neither a file of safetensors nor of PyTorch, nor HDF5 as Keras writes it")
+
+
+def describe_archive(members: Iterable[str]) -> str:
+    """Say what a zip archive is; "" for one of PyTorch's tensors or Keras's."""
+    names = list(members)
+    if any(name.endswith("/constants.pkl") or "/code/__torch__" in name for name in names):
+        return f"a program of TorchScript, which is code; {STATE_DICT}"
+    if any(name.endswith(("archive_format", "serialized_exported_program.json")) for name in names):
+        return f"a program of torch.export (.pt2); {STATE_DICT}"
+    if names and all(name.endswith(".npy") for name in names):
+        return "NumPy's archive of arrays (.npz); save them under torchvision's names by safetensors.numpy.save_file"
+    whole = [name for name in names if name.endswith((".pth", ".pt", ".ckpt", ".safetensors", ".h5", ".keras", ".bin"))
+             and not name.endswith("model.weights.h5")]
+    return f"a zip archive around {whole[0]}; unpack it first" if whole else ""
+
+
+def describe_pickle(keys: Iterable[str]) -> str:
+    """Say whose pickle a dictionary of no tensors of PyTorch's comes from; "" where its keys do not tell."""
+    known = set(keys)
+    if known & {"__author__", "matching_heuristics"}:
+        return "a pickle of NumPy arrays, as detectron2 keeps them; load it by detectron2 and torch.save its tensors"
+    if any(key.endswith("@@") for key in known):
+        return "a pickle of Paddle's; save its arrays under torchvision's names by safetensors.numpy.save_file"
+    return ""
+
+
+def describe_folder(folder: Path) -> str:
+    """Say what a folder is in which nothing lies that is called as weights are; "" where nothing in it tells."""
+    names = {file.name for file in folder.iterdir()}
+    run = folder.parent.parent
+    if folder.parent.name == "checkpoints" and (run / "experiment.json").is_file():
+        return f"a checkpoint of a run; name the run, {run}"
+    if ".metadata" in names and any(name.endswith(".distcp") for name in names):
+        return ("of torch.distributed.checkpoint; `python -m torch.distributed.checkpoint.format_utils dcp_to_torch "
+                f"{folder} weights.pth` makes a file of it")
+    if names & {"_CHECKPOINT_METADATA", "_METADATA", "manifest.ocdbt"}:
+        return ("a checkpoint of Orbax, whose networks have names of their own; save the arrays under torchvision's "
+                "names by safetensors.numpy.save_file")
+    if "saved_model.pb" in names:
+        return TENSORFLOW
+    parts = sorted((name for name in names if re.fullmatch(r"checkpoint-\d+", name)), key=lambda name: int(name[11:]))
+    if parts:
+        return f"a Trainer's checkpoints lie there; name one of them, such as {folder / parts[-1]}"
+    files = sorted(name for name in names if name.endswith((".pth", ".pt", ".ckpt", ".safetensors", ".h5", ".keras")))
+    return f"name the file of weights itself, such as {folder / files[0]}" if files else ""
+
+
+def check_names(names: Iterable[str], source: str) -> None:
+    """Raise BadInput for a network of another kind, told by the names of its tensors."""
+    names = list(names)
+    kind = next((kind for mark, kind in NETWORKS.items() if any(re.search(mark, name) for name in names)), "")
+    if kind:
+        raise BadInput(f"{source}: {kind}, which is no network of the paper")
+
+
+def check_shapes(tensors: Mapping[str, np.ndarray], source: str) -> None:
+    """Raise BadInput for another kind of network, told by its kernels under PyTorch's usual names."""
+    shapes = {name: tensor.shape for name, tensor in tensors.items() if tensor.ndim == 4}
+    stem, inner = shapes.get("conv1.weight", ()), shapes.get("layer1.0.conv2.weight", ())
+    wide, kind = shapes.get("layer1.0.conv3.weight", ()), ""
+    if any(tensor.dtype in (np.int8, np.uint8) for tensor in tensors.values() if tensor.ndim == 4):
+        kind = "a quantised network"
+    elif stem[2:] == (3, 3) and any(name.startswith("layer4.") for name in shapes):
+        kind = "a ResNet with a 3x3 stem before four stages, as it is used on small images"
+    elif inner and inner[0] != inner[1]:
+        kind = "a network with grouped convolutions (ResNeXt)"
+    elif wide and inner[:1] and stem and inner[0] != stem[0]:
+        kind = "a ResNet with wider bottlenecks (Wide ResNet)"
+    check(not kind, f"{source}: {kind}, which is no network of the paper")
