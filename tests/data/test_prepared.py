@@ -164,6 +164,8 @@ def label_with_text(file):
     ("tiny-test.array_record-00000-of-00001", lambda file: file.write_bytes(file.read_bytes()[:65_536]),
      "a file of the test split is damaged or missing"),
     ("tiny-test.array_record-00000-of-00001", lambda file: flip(file, 300), "a file of the test split is damaged"),
+    ("tiny-test.array_record-00000-of-00001", lambda file: file.write_bytes(b""),  # as of a writer that was not closed
+     "a file of the test split is damaged"),
     ("dataset_info.json", lambda file: file.write_text(file.read_text()[:100]), "cannot read dataset_info.json"),
     ("features.json", Path.unlink, "cannot read dataset_info.json and features.json"),
     ("dataset_info.json", lambda file: file.write_text(file.read_text().replace("array_record", "tfrecord")),

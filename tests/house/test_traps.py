@@ -12,7 +12,11 @@ from PIL import Image
 from resjax import BadInput
 from resjax.data import decode
 from resjax.data.preprocessing import resize
+from resjax.detection.annotations import Annotated
+from resjax.detection.average_precision import Found, average_precisions, coco_precision
+from resjax.detection.config import Sampling
 from resjax.detection.pooling import roi_align, roi_max_pool
+from resjax.detection.proposals import Predictions, detect
 
 
 @pytest.mark.parametrize("shape", [(8, 64), (8, 70), (70, 8), (8, 8), (100, 90)])
@@ -54,3 +58,47 @@ def test_gradients_of_a_thousand_regions_are_added_in_float32(pool):
     gradient = jax.grad(total)(features)
     assert gradient.dtype == jnp.bfloat16
     assert float(gradient[0, 0, 0]) == 1000
+
+
+def test_a_jpeg_without_its_last_two_bytes_is_damaged():
+    """OpenCV 4.12 to 5.0 reads it from a file, not from memory (findings/jpeg_from_memory_or_file.sh)."""
+    out = BytesIO()
+    Image.new("RGB", (16, 16), "red").save(out, "JPEG")
+    assert decode(out.getvalue(), "whole.jpg").shape == (16, 16, 3)
+    with pytest.raises(BadInput, match=r"cut\.jpg"):
+        decode(out.getvalue()[:-2], "cut.jpg")
+
+
+def test_classes_beyond_the_border_do_not_suppress_each_other():
+    """OpenCV 5.0 tells classes apart by offsets, not below 0 (findings/nms_by_class_off_the_image.sh)."""
+    boxes = jnp.tile(jnp.array([-20.0, -20, -10, -10]), (1, 2, 1))  # one region, two classes
+    found = detect(Predictions(boxes, jnp.array([[0.9, 0.8]])), Sampling())
+    assert found.labels[found.valid].tolist() == [1, 2]
+
+
+def record(*boxes):
+    boxes, none = np.array(boxes, np.float32), np.zeros(len(boxes), bool)
+    return Annotated("image", 100, 100, boxes, np.ones(len(boxes), np.int32), none, none,
+                     (boxes[:, 2:] - boxes[:, :2]).prod(1))
+
+
+def seen(*boxes):
+    return Found(np.array(boxes, np.float32), np.full(len(boxes), 0.5), np.ones(len(boxes), int))
+
+
+@pytest.mark.parametrize(("side", "small", "medium"), [(31, True, False), (32, True, True), (33, False, True)])
+def test_an_object_of_32_pixels_is_small_and_medium(side, small, medium):
+    """pycocotools 2.0.11: both borders belong to a range of sizes (findings/coco_object_of_two_sizes.sh)."""
+    pytest.importorskip("pycocotools")
+    measured = coco_precision([record((0, 0, side, side))], [seen((0, 0, side, side))], ["cell"])
+    assert (not np.isnan(measured.small), not np.isnan(measured.medium)) == (small, medium)
+
+
+def test_equal_scores_count_in_the_order_of_the_images():
+    """pycocotools 2.0.11 and our own measure: an order counts where scores tie (findings/coco_renumbered_images.sh)."""
+    pytest.importorskip("pycocotools")
+    right, wrong = (record((0, 0, 50, 50)), seen((0, 0, 50, 50))), (record((0, 0, 50, 50)), seen((50, 50, 99, 99)))
+    for pairs, half in (((right, wrong), 50), ((wrong, right), 25)):  # of two objects: found first, or second
+        records, found = zip(*pairs, strict=True)
+        assert average_precisions(records, found, 1)[0] == half
+        assert coco_precision(records, found, ["cell"]).at_half == pytest.approx(half * 102 / 101, rel=0.01)
