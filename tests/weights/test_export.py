@@ -13,9 +13,9 @@ from PIL import Image
 
 from resjax import BadInput, Data, export, load, train
 from resjax.console.command_line import execute
-from resjax.console.networks import recorded
 from resjax.evaluation import measure
 from resjax.network import imagenet_classes
+from resjax.training.classifiers import recorded
 from resjax.weights import Measured
 
 CALL = """
