@@ -26,14 +26,15 @@ if TYPE_CHECKING:
     )
     from resjax.network import Classifier, Network, embed, features
     from resjax.system.errors import BadInput, Diverged, Interrupted
-    from resjax.training import Result, read_metrics, runs, train
+    from resjax.training import CutMix, Cutout, LabelSmoothing, Mixup, Result, read_metrics, runs, train
     from resjax.training.restoration import load, restore
     from resjax.weights import export
 
-__all__ = ["VGG", "Architecture", "BadInput", "BasicBlock", "BatchNorm", "Bottleneck", "Classifier", "Data", "Dataset",
-           "Diverged", "Experiment", "Interrupted", "Network", "Optimizer", "Photographs", "ResNet", "Result",
-           "Shortcut", "Stage", "__version__", "cifar_resnet", "convolution", "dataset", "embed", "evaluate", "export",
-           "features", "imagenet_resnet", "load", "load_data", "read_metrics", "restore", "run", "runs", "train"]
+__all__ = ["VGG", "Architecture", "BadInput", "BasicBlock", "BatchNorm", "Bottleneck", "Classifier", "CutMix",
+           "Cutout", "Data", "Dataset", "Diverged", "Experiment", "Interrupted", "LabelSmoothing", "Mixup", "Network",
+           "Optimizer", "Photographs", "ResNet", "Result", "Shortcut", "Stage", "__version__", "cifar_resnet",
+           "convolution", "dataset", "embed", "evaluate", "export", "features", "imagenet_resnet", "load", "load_data",
+           "read_metrics", "restore", "run", "runs", "train"]
 
 HOMES = {  # of the public names, which are imported when they are used
     "data": ("Dataset", "dataset", "load_data"), "console.command_line": ("run",),
@@ -42,7 +43,9 @@ HOMES = {  # of the public names, which are imported when they are used
     "models": ("VGG", "BasicBlock", "BatchNorm", "Bottleneck", "ResNet", "Shortcut", "Stage", "cifar_resnet",
                "convolution", "imagenet_resnet"),
     "network": ("Classifier", "Network", "embed", "features"),
-    "training": ("Result", "load", "read_metrics", "restore", "runs", "train"), "weights": ("export",)}
+    "training": ("CutMix", "Cutout", "LabelSmoothing", "Mixup", "Result",
+                 "load", "read_metrics", "restore", "runs", "train"),
+    "weights": ("export",)}
 
 platform.configure()  # before anything starts JAX
 

@@ -10,16 +10,19 @@ if TYPE_CHECKING:
     from resjax.training.log import read_metrics
     from resjax.training.optimizer import sgd
     from resjax.training.records import find_runs, runs
+    from resjax.training.regularization import CutMix, Cutout, LabelSmoothing, Mixup
     from resjax.training.restoration import Trained, load, restore
     from resjax.training.run_directory import read_experiment, read_given, read_result
     from resjax.training.step import TrainState, initial_state, state_digest, train_step
 
-__all__ = ["Result", "TrainState", "Trained", "find_runs", "fit", "initial_state", "load", "read_experiment",
-           "read_given", "read_metrics", "read_result", "restore", "runs", "sgd", "state_digest", "train", "train_step"]
+__all__ = ["CutMix", "Cutout", "LabelSmoothing", "Mixup", "Result", "TrainState", "Trained", "find_runs", "fit",
+           "initial_state", "load", "read_experiment", "read_given", "read_metrics", "read_result", "restore", "runs",
+           "sgd", "state_digest", "train", "train_step"]
 
 HOMES = {
     "classification": ("Result", "train"), "in_memory": ("fit",), "log": ("read_metrics",), "optimizer": ("sgd",),
-    "records": ("find_runs", "runs"), "restoration": ("Trained", "load", "restore"),
+    "records": ("find_runs", "runs"), "regularization": ("CutMix", "Cutout", "LabelSmoothing", "Mixup"),
+    "restoration": ("Trained", "load", "restore"),
     "run_directory": ("read_experiment", "read_given", "read_result"),
     "step": ("TrainState", "initial_state", "state_digest", "train_step")}
 __getattr__ = lazily("resjax.training", HOMES)

@@ -26,7 +26,17 @@ from resjax.training.own import NOTHING, Callback, Own, network_of, numbers, pre
 from resjax.training.packing import Form, form_for, one_by_one
 from resjax.training.restoration import initialize_from, load_weights_for, needs_weights
 from resjax.training.run_directory import check_images, write_run
-from resjax.training.step import TrainState, add_batch_statistics, draw, initial_state, named_leaves
+from resjax.training.step import (
+    Augment,
+    Loss,
+    MakeBatch,
+    OwnBatch,
+    TrainState,
+    add_batch_statistics,
+    draw,
+    initial_state,
+    named_leaves,
+)
 
 
 class Result(dict[str, Any]):
@@ -40,16 +50,20 @@ class Result(dict[str, Any]):
 
 def train(experiment: Experiment, run_directory: str | Path, devices: Sequence[jax.Device] | None = None, *,
           model: nn.Module | None = None, data: Dataset | None = None,
-          optimizer: optax.GradientTransformation | None = None, callback: Callback | None = None) -> Result:
+          optimizer: optax.GradientTransformation | None = None, loss: Loss | None = None,
+          augment: Augment | None = None, callback: Callback | None = None) -> Result:
     """Train, or go on where the last process stopped; return what `result.json` holds.
 
     In place of the experiment's can stand a `model` of one's own, which takes images and `train`, `data` of one's own
-    arrays (`resjax.dataset`), and any `optimizer` of optax; whoever goes on with the run gives them again. `callback`
-    gets each training line of the log and the network of then; numbers that it returns are logged too. Raises
+    arrays (`resjax.dataset`), and any `optimizer` of optax; whoever goes on with the run gives them again.
+    `loss(logits, labels)`, `[batch]`, stands in place of the cross-entropy, and `augment(key, images, labels)` changes
+    each training batch, after crops and flips; both are pure and lie in the compiled step (`LabelSmoothing`, `Mixup`,
+    `CutMix`, `Cutout`, or functions of one's own). `callback` gets each training line of the log and the network of
+    then; numbers that it returns are logged too. Raises
     BadInput for wrong data or a run directory that is not this experiment's, Diverged where the loss is no longer
     finite, Interrupted after Ctrl-C, SIGTERM or SIGHUP with the state saved, OSError where the disk is full.
     """
-    experiment, own = prepared(experiment, Path(run_directory), Own(model, data, optimizer, callback))
+    experiment, own = prepared(experiment, Path(run_directory), Own(model, data, optimizer, callback, loss, augment))
     return Result(loop.train(experiment, Path(run_directory), partial(open_classification, experiment, own=own),
                              devices or jax.devices()))
 
@@ -100,11 +114,19 @@ class Classification:
         first = partial(initial_state, self.model, self.optimizer, self.images.mean, self.experiment.seed)
         if given := self.own.told(None if self.own.optimizer is None else jax.eval_shape(first)):
             about["given"] = given
+            self.log.tell(", ".join(f"{part}: {given[part]}" for part in ("loss", "augment") if part in given))
         write_run(self.log.run_directory, self.experiment, about, list(self.sharding.mesh.devices.flat))
 
     def inputs(self, state: TrainState, steps: range) -> AbstractContextManager[Iterator[tuple[int, Any]]]:
         """Open the batches of `steps`; the key of the data is copied, as the state's own is donated with it."""
         return self.images.inputs(jax.random.wrap_key_data(jnp.copy(jax.random.key_data(state.key))), steps)
+
+    @property
+    def batch(self) -> MakeBatch:
+        """Return what makes the batches, changed as one's own augmentation does."""
+        own, batch = self.own, self.images.batch
+        changed: MakeBatch = OwnBatch(batch, own.augment, own.loss) if own.augment or own.loss else batch
+        return changed
 
     @property
     def form(self) -> Form:
@@ -121,7 +143,7 @@ class Classification:
 
     def lower(self, count: int, packed: TrainState, inputs: Any) -> Any:
         """Lower the program of `count` steps."""
-        return self.form.steps.lower(self.model, self.optimizer, self.images.batch, count, packed, inputs)
+        return self.form.steps.lower(self.model, self.optimizer, self.batch, count, packed, inputs)
 
     def average(self, state: TrainState, heed: Callable[[], None]) -> TrainState:
         """Put averages over the next `precise_batch_norm_steps` batches in place of the moving ones (section 3.4)."""
@@ -136,7 +158,7 @@ class Classification:
                 here, first = state.replace(step=jnp.int32(step)), step == experiment.steps
                 if first and self.own.model is not None:
                     reached = self.own_statistics(several, here, inputs)
-                sums = add_batch_statistics(self.model, self.images.batch, several, here, sums, inputs)
+                sums = add_batch_statistics(self.model, self.batch, several, here, sums, inputs)
                 step += several
                 advance(step - experiment.steps)
                 heed()
@@ -151,7 +173,7 @@ class Classification:
         """
         moved = state.replace(batch_stats=jax.tree.map(lambda x: x + 1, state.batch_stats))
         one, other = (named_leaves(add_batch_statistics(  # which reuses the memory of the zeros
-            self.model, self.images.batch, count, each, jax.tree.map(jnp.zeros_like, state.batch_stats), inputs))
+            self.model, self.batch, count, each, jax.tree.map(jnp.zeros_like, state.batch_stats), inputs))
             for each in (state, moved))
         same = [np.array_equal(mine, theirs) for (_, mine), (_, theirs) in zip(one, other, strict=True)]
         left = [name for (name, _), own in zip(one, same, strict=True) if not own]
@@ -195,6 +217,7 @@ def open_classification(experiment: Experiment, devices: Sequence[jax.Device], l
     weights = load_weights_for(experiment) if needs_weights(experiment, log.run_directory) else None
     images = open_images(experiment, devices, log, own.data)
     own.check_outputs(experiment, images.mean.shape, len(images.classes))
+    own.check_functions(experiment, images.mean.shape, len(images.classes))
     identity = images.identity()  # once, as that asks for the size of every file
     check_images(log.run_directory, identity)
     return Classification(experiment, own, images, identity, own.model_for(experiment, len(images.classes)),

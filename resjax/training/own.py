@@ -5,7 +5,7 @@ import inspect
 import re
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from resjax.system.serialization import brief, check_ghosts, check_value, shortl
 from resjax.training.log import Line
 from resjax.training.optimizer import sgd
 from resjax.training.run_directory import check_images, read_given
-from resjax.training.step import TrainState, initial_state
+from resjax.training.step import Augment, Loss, TrainState, initial_state
 
 Callback = Callable[[Line, Network], Mapping[str, float] | None]
 REBUILT = {kind.__name__: kind for kind in (ResNet, ResidualMLP, VGG)}  # their fields are all that there is to know
@@ -41,6 +41,8 @@ class Own:
     data: Dataset | None = None
     optimizer: optax.GradientTransformation | None = None
     callback: Callback | None = None
+    loss: Loss | None = None
+    augment: Augment | None = None
 
     def model_for(self, experiment: Experiment, classes: int) -> nn.Module:
         """Return the network to train. Raises BadInput where its groups for batch norm do not divide the batch."""
@@ -66,6 +68,23 @@ class Own:
         twice = next((path for path in paths if paths.count(path) > 1), None)
         check(twice is None, f"model: two of its arrays would be saved as {twice!r}: call one by a name without dots")
 
+    def check_functions(self, experiment: Experiment, image: tuple[int, ...], classes: int) -> None:
+        """Raise BadInput where a loss or an augmentation of one's own returns arrays of another form."""
+        size = experiment.batch_size
+        images = jax.ShapeDtypeStruct((size, *image), jnp.float32)
+        labels: Any = jax.ShapeDtypeStruct((size,), jnp.int32)
+        outputs = getattr(self.model, "classes", classes)
+        if self.augment is not None:
+            told = jax.eval_shape(self.augment, jax.random.key(0), images, labels)
+            shapes = [getattr(part, "shape", None) for part in told] if isinstance(told, tuple) else brief(told)
+            check(shapes in ([images.shape, (size,)], [images.shape, (size, outputs)]),
+                  f"augment gives {shapes}; it gives images {images.shape} and labels ({size},) or ({size}, {outputs})")
+            labels = told[1]
+        if self.loss is not None:
+            losses = jax.eval_shape(self.loss, jax.ShapeDtypeStruct((size, outputs), jnp.float32), labels)
+            check(getattr(losses, "shape", None) == (size,), f"loss gives {brief(losses)}; it gives one loss for each "
+                                                             f"image, ({size},), and not their mean")
+
     def optimizer_for(self, experiment: Experiment) -> optax.GradientTransformationExtraArgs:
         """Return the optimizer."""
         return sgd(experiment.optimizer) if self.optimizer is None else optax.with_extra_args_support(self.optimizer)
@@ -77,7 +96,19 @@ class Own:
             parts = re.findall(r"namedtuple\[(\w+?)(?:State)?\]", str(jax.tree.structure(state and state.opt_state)))
             names = ", ".join(dict.fromkeys(part for part in parts if part != "Empty")) or "an optimizer"
             told["optimizer"] = f"{names}: given in Python, its values are not kept here"
-        return told
+        return told | {part: called(function) for part, function in (("loss", self.loss), ("augment", self.augment))
+                       if function is not None}
+
+
+def called(function: Any) -> str:
+    """Name a function by its file, or a value such as `Mixup` by its fields; the same name for the same function."""
+    if isinstance(function, partial):
+        given = [*map(repr, function.args), *(f"{key}={value!r}" for key, value in function.keywords.items())]
+        return f"partial({', '.join([called(function.func), *given])})"
+    if is_dataclass(function) and not isinstance(function, type):
+        return shortly(function)
+    code = getattr(function, "__code__", None)
+    return f"{Path(code.co_filename).name}:{function.__qualname__}" if code else type(function).__qualname__
 
 
 NOTHING = Own()
@@ -107,6 +138,9 @@ def check_kinds(own: Own) -> None:
           f"data is {brief(type(data))}; it is resjax.dataset((pixels, labels), (test pixels, test labels))")
     check(callback is None or callable(callback),
           f"callback is {brief(callback)}; it is a function of a line of the log and a network")
+    check(own.loss is None or callable(own.loss), f"loss is {brief(own.loss)}; it is a function of logits and labels")
+    check(own.augment is None or callable(own.augment),
+          f"augment is {brief(own.augment)}; it is a function of a key, images and labels")
 
 
 def hints_of(kind: type) -> dict[str, Any]:
@@ -166,7 +200,8 @@ def prepared(experiment: Experiment, run_directory: Path, own: Own) -> tuple[Exp
     if (before := read_given(run_directory)) is not None:
         now = own.told()
         for part, same in (("model", before.get("model") == now.get("model")),
-                           ("optimizer", ("optimizer" in before) == ("optimizer" in now))):
+                           ("optimizer", ("optimizer" in before) == ("optimizer" in now)),
+                           *((part, before.get(part) == now.get(part)) for part in ("loss", "augment"))):
             there, here = (given.get(part, "the one of its experiment") for given in (before, now))
             check(same, f"{run_directory}: its {part} is {there}, and here {here}: give {part}= as it was, or choose "
                         "another folder")

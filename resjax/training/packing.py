@@ -19,7 +19,7 @@ from flax import struct
 
 from resjax.models import ResNet
 from resjax.models.stacking import stack, unstack
-from resjax.training.step import MakeBatch, Metrics, TrainState, repeated, train_step, train_steps
+from resjax.training.step import MakeBatch, Metrics, TrainState, loss_of, repeated, train_step, train_steps
 
 PARTS, MOST = ("params", "batch_stats", "opt_state"), 2**16
 
@@ -75,7 +75,7 @@ def packed_train_steps(model: nn.Module, optimizer: optax.GradientTransformation
 
     def step(carry: TrainState, _: None) -> tuple[TrainState, Metrics]:
         here = unpacked(carry)
-        after, metrics = train_step(model, optimizer, here, make_batch(here, inputs))
+        after, metrics = train_step(model, optimizer, here, make_batch(here, inputs), loss_of(make_batch))
         return packed(after), metrics
 
     return repeated(step, state, count)

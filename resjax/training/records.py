@@ -44,7 +44,7 @@ def values_of(run_directory: Path, experiment: Run) -> dict[str, Any]:
     """List the values of a run by name, with its network's name, and what was given in Python in their place."""
     given = read_given(run_directory) or {}
     values = {"network": given.get("model", experiment.title), **given, **flatten(experiment)}
-    without = ("model", "data.directory", *(INSTEAD[part] for part in given))
+    without = ("model", "data.directory", *(values for part, values in INSTEAD.items() if part in given))
     return {name: value for name, value in values.items() if not name.startswith(without)}
 
 

@@ -5,6 +5,7 @@ With the experiment the state decides every later bit, so it is the checkpoint.
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, NamedTuple
 
@@ -43,6 +44,36 @@ class TrainState(struct.PyTreeNode):
 
 
 MakeBatch = Callable[[TrainState, Any], Batch]  # pure: it lies inside the compiled step
+Loss = Callable[[jax.Array, jax.Array], jax.Array]  # of logits [batch, classes] and labels: [batch]
+Augment = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]  # key, images, labels
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Return the losses `[batch]`; `labels` are class indices `[batch]` or probabilities `[batch, classes]`."""
+    losses: jax.Array = (optax.softmax_cross_entropy if labels.ndim == 2 else
+                         optax.softmax_cross_entropy_with_integer_labels)(logits, labels)
+    return losses
+
+
+@dataclass(frozen=True)
+class OwnBatch:
+    """Makes batches as `make` does, changed by an augmentation of one's own, for a loss of one's own."""
+
+    make: MakeBatch
+    augment: Augment | None
+    loss: Loss | None
+
+    def __call__(self, state: TrainState, inputs: Any) -> Batch:
+        batch = self.make(state, inputs)
+        if self.augment is None:
+            return batch
+        key = jax.random.fold_in(jax.random.fold_in(state.key, 3), state.step)
+        return Batch(*self.augment(key, batch.images, batch.labels))
+
+
+def loss_of(make_batch: MakeBatch) -> Loss:
+    """Return the loss that goes with the batches: the cross-entropy, unless there is one's own."""
+    return (make_batch.loss if isinstance(make_batch, OwnBatch) else None) or cross_entropy
 
 
 def initial_state(model: nn.Module, optimizer: optax.GradientTransformation, mean: Any,
@@ -94,14 +125,17 @@ class Metrics(NamedTuple):
 
 
 def train_step(model: nn.Module, optimizer: optax.GradientTransformationExtraArgs, state: TrainState,
-               batch: Batch) -> tuple[TrainState, Metrics]:
-    """Descend once along the gradient of the mean cross-entropy. Stages of the parameters may be taken apart."""
+               batch: Batch, loss_function: Loss = cross_entropy) -> tuple[TrainState, Metrics]:
+    """Descend once along the gradient of the mean loss. Stages of the parameters may be taken apart.
+
+    An image with probabilities for its label is wrong where the likeliest classes differ.
+    """
 
     def mean_loss(params: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array, Any]]:
         logits, updated = model.apply({"params": stack(params), "batch_stats": state.batch_stats}, batch.images,
                                       train=True, mutable=["batch_stats"], rngs=dropout(state))
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels)
-        wrong = logits.argmax(-1) != batch.labels
+        losses = loss_function(logits, batch.labels)
+        wrong = logits.argmax(-1) != (batch.labels.argmax(-1) if batch.labels.ndim == 2 else batch.labels)
         return losses.mean(), (losses.sum(), wrong.sum(), updated.get("batch_stats", {}))
 
     gradients, (loss, wrong, batch_stats) = jax.grad(mean_loss, has_aux=True)(state.params)
@@ -123,7 +157,7 @@ def train_steps(model: nn.Module, optimizer: optax.GradientTransformationExtraAr
     """Make `count` steps in one call; the metrics come with a leading axis `[count]`."""
 
     def step(state: TrainState, _: None) -> tuple[TrainState, Metrics]:
-        return train_step(model, optimizer, state, make_batch(state, inputs))
+        return train_step(model, optimizer, state, make_batch(state, inputs), loss_of(make_batch))
 
     return repeated(step, state, count)
 

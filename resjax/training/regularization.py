@@ -1,0 +1,124 @@
+"""Ready-made losses and augmentations for `resjax.train(loss=..., augment=...)`, each a value with its paper.
+
+An augmentation takes a key, images `[batch, height, width, channels]` and labels, class indices `[batch]`; it returns
+images, and labels as they were or as probabilities `[batch, classes]`.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import random
+
+from resjax.system.errors import check
+
+
+@dataclass(frozen=True)
+class LabelSmoothing:
+    """Cross-entropy with probabilities (1 - amount) of the label + amount / classes (Szegedy et al. 2016, 1512.00567).
+
+    `loss(logits, labels)` of `[batch, classes]` and labels, indices or probabilities, is `[batch]`.
+
+        resjax.train(run, "runs/smooth", loss=resjax.LabelSmoothing(0.1))
+    """
+
+    amount: float = 0.1
+
+    def __post_init__(self) -> None:
+        check(0 <= self.amount < 1, f"LabelSmoothing: amount is {self.amount}; it lies in [0, 1)")
+
+    def __call__(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
+        classes = logits.shape[-1]
+        targets = (1 - self.amount) * probabilities(labels, classes) + self.amount / classes
+        losses: jax.Array = optax.softmax_cross_entropy(logits, targets)
+        return losses
+
+
+@dataclass(frozen=True)
+class Mixup:
+    """Images and labels become weight x + (1 - weight) x', x' another of the batch, weight from Beta(alpha, alpha).
+
+    One weight a batch, as its authors' code has it (Zhang et al. 2018, arXiv 1710.09412).
+
+        resjax.train(run, "runs/mixup", augment=resjax.Mixup(0.2, classes=10))
+    """
+
+    alpha: float = 0.2
+    classes: int = 10
+
+    def __post_init__(self) -> None:
+        check(self.alpha > 0, f"Mixup: alpha is {self.alpha}; it is above 0")
+
+    def __call__(self, key: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+        weight_key, order_key = random.split(key)
+        weight = random.beta(weight_key, self.alpha, self.alpha)
+        order = random.permutation(order_key, len(images))
+        targets = probabilities(labels, self.classes)
+        return mix(weight, images, images[order]), mix(weight, targets, targets[order])
+
+
+@dataclass(frozen=True)
+class CutMix:
+    """A rectangle of each image comes from another of the batch, and as much of the label as of the area.
+
+    The rectangle covers 1 - weight of the area, weight from Beta(alpha, alpha), and is cut where it leaves the image
+    (Yun et al. 2019, arXiv 1905.04899).
+
+        resjax.train(run, "runs/cutmix", augment=resjax.CutMix(1.0, classes=10))
+    """
+
+    alpha: float = 1.0
+    classes: int = 10
+
+    def __post_init__(self) -> None:
+        check(self.alpha > 0, f"CutMix: alpha is {self.alpha}; it is above 0")
+
+    def __call__(self, key: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+        weight_key, centre_key, order_key = random.split(key, 3)
+        height, width = images.shape[1:3]
+        share = jnp.sqrt(1 - random.beta(weight_key, self.alpha, self.alpha))
+        centre = random.uniform(centre_key, (2,)) * jnp.array([height, width])
+        inside = rectangle(centre, share * jnp.array([height, width]), (height, width))
+        order = random.permutation(order_key, len(images))
+        targets = probabilities(labels, self.classes)
+        return (jnp.where(inside[..., None], images[order], images),
+                mix(1 - inside.mean(), targets, targets[order]))
+
+
+@dataclass(frozen=True)
+class Cutout:
+    """A square of `size` pixels around a random pixel of each image becomes 0, the mean (DeVries and Taylor 2017).
+
+    It is cut where it leaves the image (arXiv 1708.04552); on CIFAR-10 its authors take 16 pixels.
+
+        resjax.train(run, "runs/cutout", augment=resjax.Cutout(16))
+    """
+
+    size: int = 16
+
+    def __post_init__(self) -> None:
+        check(self.size >= 1, f"Cutout: size is {self.size}; it is at least 1")
+
+    def __call__(self, key: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+        height, width = images.shape[1:3]
+        centres = random.randint(key, (len(images), 2), 0, jnp.array([height, width])) + (0.5 if self.size % 2 else 0.0)
+        sides = jnp.full(2, self.size, jnp.float32)
+        inside = jax.vmap(lambda centre: rectangle(centre, sides, (height, width)))(centres)
+        return jnp.where(inside[..., None], 0, images), labels
+
+
+def probabilities(labels: jax.Array, classes: int) -> jax.Array:
+    """Write class indices `[batch]` as probabilities `[batch, classes]`; those are returned as they are."""
+    return labels if labels.ndim == 2 else jax.nn.one_hot(labels, classes)
+
+
+def mix(weight: jax.Array, one: jax.Array, other: jax.Array) -> jax.Array:
+    """Return weight x + (1 - weight) x'."""
+    return weight * one + (1 - weight) * other
+
+
+def rectangle(centre: jax.Array, sides: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    """Mark the pixels `[height, width]` whose middles lie in a rectangle; `centre` and `sides` are in pixels."""
+    within = [jnp.abs(jnp.arange(length) + 0.5 - centre[axis]) < sides[axis] / 2 for axis, length in enumerate(shape)]
+    return within[0][:, None] & within[1]

@@ -1,0 +1,105 @@
+"""Losses and augmentations: against NumPy and their distributions, and in runs that are resumed to the same bits."""
+
+import json
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from resjax import BadInput, CutMix, Cutout, Interrupted, LabelSmoothing, Mixup, train
+
+ONE = jax.devices()[:1]
+RANDOM = np.random.default_rng(0)
+IMAGES = RANDOM.normal(size=(6, 8, 8, 1)).astype(np.float32)
+LABELS = np.array([0, 1, 2, 3, 4, 5])
+KEYS = jax.random.split(jax.random.key(0), 2000)
+
+
+def cross_entropies(logits, targets):
+    """Return the losses in float64, from the definition."""
+    x = np.float64(logits)
+    return -(np.float64(targets) * (x - np.log(np.exp(x).sum(-1, keepdims=True)))).sum(-1)
+
+
+def test_label_smoothing_is_its_formula():
+    logits = RANDOM.normal(size=(6, 10))
+    targets = np.full((6, 10), 0.01) + 0.9 * np.eye(10)[LABELS]
+    found = LabelSmoothing(0.1)(jnp.float32(logits), LABELS)
+    np.testing.assert_allclose(found, cross_entropies(logits, targets), rtol=1e-5)
+    given = LabelSmoothing(0.1)(jnp.float32(logits), jax.nn.one_hot(LABELS, 10))
+    np.testing.assert_allclose(found, given, rtol=1e-6)
+
+
+def test_mixup_mixes_images_as_their_labels_say():
+    """All labels differ, so they tell which images were mixed, and by what weights."""
+    for key in KEYS[:20]:
+        mixed, targets = map(np.asarray, Mixup(0.5, classes=10)(key, jnp.asarray(IMAGES), jnp.asarray(LABELS)))
+        np.testing.assert_allclose(mixed, np.einsum("bc,chwd->bhwd", targets[:, :6], IMAGES), atol=1e-5)
+        np.testing.assert_allclose(targets.sum(1), 1, rtol=1e-6)
+
+
+def test_mixups_weights_are_distributed_as_beta():
+    mixed = jax.jit(jax.vmap(lambda key: Mixup(0.5, 10)(key, jnp.asarray(IMAGES), jnp.asarray(LABELS))[1][0, 0]))(KEYS)
+    weights = np.asarray(mixed)[np.asarray(mixed) < 1]  # 1 where the image is mixed with itself
+    assert 0.75 < len(weights) / len(KEYS) < 0.9  # 5 of 6
+    bins = stats.beta(0.5, 0.5).ppf(np.linspace(0, 1, 11))
+    assert stats.chisquare(np.histogram(weights, bins)[0]).pvalue > 1e-3
+
+
+def test_cutmix_gives_as_much_of_a_label_as_of_the_image():
+    flat = jnp.broadcast_to(jnp.asarray(LABELS, jnp.float32)[:, None, None, None], (6, 8, 8, 1))
+    for key in KEYS[:20]:
+        mixed, targets = map(np.asarray, CutMix(1.0, classes=10)(key, flat, jnp.asarray(LABELS)))
+        shares = np.stack([(mixed[..., 0] == label).mean((1, 2)) for label in range(10)], 1)
+        np.testing.assert_allclose(targets, shares, atol=1e-6)
+
+
+def test_cutouts_squares_are_everywhere_alike():
+    """A square of one pixel is as often on each of the 64, by a chi-square test; one of 4 keeps the rest."""
+    ones = jnp.ones((100, 8, 8, 1))
+    holes = sum(np.asarray(Cutout(1)(key, ones, LABELS)[0] == 0).sum(0) for key in KEYS[:64])
+    assert holes.sum() == 6400
+    assert stats.chisquare(holes.ravel()).pvalue > 1e-3
+    inner = np.asarray(Cutout(4)(KEYS[0], ones, LABELS)[0] == 0).sum((1, 2, 3))
+    assert inner.max() == 16
+    assert set(inner.tolist()) <= {a * b for a in (2, 3, 4) for b in (2, 3, 4)}
+
+
+def steep(logits, labels, *, power):
+    """Return a loss of one's own."""
+    return -(jax.nn.log_softmax(logits) * labels).sum(-1) * power
+
+
+@pytest.mark.parametrize("given", [
+    {"loss": LabelSmoothing(0.1), "augment": Mixup(0.2)}, {"loss": partial(steep, power=2.0), "augment": CutMix()}])
+def test_a_run_with_its_own_loss_and_augmentation_is_resumed_to_the_same_bits(small, tmp_path, given):
+    def cut(line, network):
+        if line["step"] == 2:
+            raise Interrupted("enough", 2)
+
+    run = small(steps=4)
+    whole = train(run, tmp_path / "whole", ONE, **given)
+    with pytest.raises(Interrupted):
+        train(run, tmp_path / "cut", ONE, **given, callback=cut)
+    with pytest.raises(BadInput, match=r"its augment is .* give augment= as it was"):
+        train(run, tmp_path / "cut", ONE, loss=given["loss"])
+    assert train(run, tmp_path / "cut", ONE, **given)["state_digest"] == whole["state_digest"]
+    plain = train(run, tmp_path / "plain", ONE)
+    assert plain["state_digest"] != whole["state_digest"]
+    told = json.loads((tmp_path / "cut" / "experiment.json").read_text())["given"]
+    assert told["loss"] in ("LabelSmoothing()", "partial(test_regularization.py:steep, power=2.0)")
+    assert told["augment"] in ("Mixup()", "CutMix()")
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    ({"loss": lambda logits, labels: logits.mean()}, r"loss gives .*; it gives one loss for each image, \(32,\)"),
+    ({"loss": "focal"}, "loss is 'focal'; it is a function"),
+    ({"augment": lambda key, images, labels: images}, "augment gives .*; it gives images"),
+    ({"augment": Mixup(classes=3)}, r"augment gives .*\(32, 3\).* labels \(32,\) or \(32, 10\)")])
+def test_functions_of_another_form_are_named(small, tmp_path, given, message):
+    with pytest.raises(BadInput, match=message):
+        train(small(), tmp_path, ONE, **given)
+    assert not (tmp_path / "experiment.json").exists()
