@@ -1,0 +1,68 @@
+"""Pages that are made from the code: the help of every command, the fields of a run."""
+
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+from inspect import getmodule
+from typing import ClassVar
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.pycode import ModuleAnalyzer
+from sphinx.util.docutils import SphinxDirective
+
+import resjax
+from resjax.console.commands import COMMANDS
+
+
+class CommandHelp(SphinxDirective):
+    """`{command-help} NAME`: what `resjax NAME --help` prints, of a command on an experiment with all flags."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        name = self.arguments[0]
+        words = COMMANDS[name].example.split()[:2] if COMMANDS[name].on_experiment else [name]
+        text = subprocess.run([sys.executable, "-m", "resjax", *words, "--help"], check=True, capture_output=True,
+                              text=True, env=os.environ | {"COLUMNS": "84", "NO_COLOR": "1"}).stdout
+        return [nodes.literal_block(text, unboxed(text), language="text")]
+
+
+def unboxed(text: str) -> str:
+    """Take the frames off the help."""
+    titled = re.sub("^╭─ (.*?) ─*╮$", r"\1:", text, flags=re.MULTILINE)
+    lines = (re.sub("^│ (.*?) *│$", r"  \1", line) for line in titled.splitlines())
+    return "\n".join(line for line in lines if not re.fullmatch(" *[╰─╯]+ *", line)).strip()
+
+
+class Fields(SphinxDirective):
+    """`{fields} CLASS PREFIX`: a table of a dataclass of resjax: flag, default, what it is."""
+
+    required_arguments, optional_arguments = 1, 1
+    option_spec: ClassVar[dict[str, object]] = {}
+
+    def run(self) -> list[nodes.Node]:
+        kind = getattr(resjax, self.arguments[0])
+        prefix = self.arguments[1] if len(self.arguments) > 1 else ""
+        told = ModuleAnalyzer.for_module(getmodule(kind).__name__).find_attr_docs()
+        rows = ["| flag | default | |", "|---|---|---|"]
+        for field in dataclasses.fields(kind):
+            said = " ".join(told.get((kind.__name__, field.name), ["its fields are below"])).strip()
+            rows.append(f"| `--{prefix}{field.name.replace('_', '-')}` | {default(field)} | {said.replace('|', ' or ')} |")
+        return self.parse_text_to_nodes("\n".join(rows))
+
+
+def default(field: dataclasses.Field) -> str:
+    """Write a default as code; a field without one is named."""
+    if field.default is not dataclasses.MISSING:
+        return f"`{field.default!r}`"
+    return "" if field.default_factory is not dataclasses.MISSING else "must be given"
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Add the directives."""
+    app.add_directive("command-help", CommandHelp)
+    app.add_directive("fields", Fields)
+    return {"parallel_read_safe": True}

@@ -1,0 +1,29 @@
+"""The site: `sphinx-build -W docs site`, without a network; pages are MyST, the look-up pages are made from the code."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+
+from resjax import __version__
+
+project, author, release = "resjax", "resjax authors", __version__
+copyright = "resjax authors, Apache-2.0"
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", "from_code"]
+exclude_patterns = ["_ext", "README.md"]
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 3
+nb_execution_mode = "off"  # tests/experiments/test_notebook.py runs the notebook and compares what its cells print
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+autodoc_class_signature = "mixed"
+toc_object_entries = False
+
+html_theme = "sphinx_book_theme"
+html_title = "resjax"
+html_extra_path = ["../experiments/results/article/article.html"]
+html_theme_options = {"use_download_button": False, "use_fullscreen_button": False, "show_toc_level": 2,
+                      "home_page_in_toc": True}
+html_show_sourcelink = False
