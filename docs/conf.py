@@ -1,4 +1,4 @@
-"""The site: `sphinx-build -W docs site`, without a network; pages are MyST, the look-up pages are made from the code."""
+"""The site: `sphinx-build -W docs site`, offline. Pages are MyST; the look-up pages are made from the code."""
 
 import sys
 from pathlib import Path

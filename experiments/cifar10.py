@@ -4,7 +4,7 @@
 
 Data: `resjax prepare cifar10` once (170 MB), or `--data.directory` where a prepared copy lies.
 Cost: resnet20 trains 484 images/s on 2 CPU cores, where its 64k steps take about 4.7 hours at that rate.
-Result: none yet for the full recipe. One epoch (`--steps 390`) leaves resnet20 with 43.41 % test error.
+Result: by the full recipe resnet20 ends at 8.38 % test error and plain20 at 9.36 % (docs/results/cifar10.md).
 """
 
 from dataclasses import replace
@@ -15,7 +15,7 @@ from resjax import Architecture, Data, Experiment, Optimizer, run
 # per-pixel mean, pad 4, crop, flip. Batch norm over 64 images, as the batch lay on two GPUs.
 CIFAR10 = Data(source="tfds:cifar10")
 PAPER = Optimizer(learning_rate=0.1, decay_steps=(32_000, 48_000), momentum=0.9, weight_decay=1e-4)
-# With 110 layers (and, we take it, 1202) the paper starts at 0.01 and goes on once the training error is below 80 %.
+# With 110 layers (and, we take it, 1202) the paper starts at 0.01, until the training error is below 80 %.
 WARM_UP = replace(PAPER, warmup_rate=0.01, warmup_error=80.0)
 
 

@@ -1,6 +1,6 @@
 """Fine-tuning: weights that were trained on other images, with a new last layer, for a few steps.
 
-    python experiments/finetune.py resnet20_tuned --initialize-from runs/resnet20 --data.source folder:PATH
+    python experiments/finetune.py resnet20_tuned --data.source folder:PATH
     python experiments/finetune.py resnet50_tuned --data.source folder:PATH
 
 `--initialize-from` names any source of weights: a run directory, a file, or OWNER/NAME on the Hugging Face Hub. The
@@ -8,7 +8,7 @@ names that end in `_head` train the last layer alone. `--initialize-from ""` tra
 Data: `folder:PATH` with PATH/train/CLASS/* and PATH/test/CLASS/* (or val), or any other source.
 Cost: resnet20_tuned's 200 steps take about a minute on 2 CPU cores.
 Result: on CIFAR-10's vehicles, 200 steps from a run on its animals leave 25.43 % test error, from scratch 34.30 %
-(experiments/results/README.md). resnet50_tuned: none yet; no machine with these weights and a network has run it.
+(docs/results/transfer.md). resnet50_tuned: none yet; no machine with these weights and a network has run it.
 """
 
 from dataclasses import replace
@@ -29,7 +29,7 @@ TORCHVISION = "timm/resnet50.tv_in1k"
 
 def small(name: str, architecture: Architecture, optimizer: Optimizer) -> Experiment:
     """Fine-tune a network for CIFAR-10 on other small images."""
-    return Experiment(name=name, architecture=architecture, optimizer=optimizer, initialize_from="runs/resnet20",
+    return Experiment(name=name, architecture=architecture, optimizer=optimizer, initialize_from="resnet20",
                       data=Data(source="folder:PATH", size=32), steps=200, batch_size=128, log_steps=20,
                       checkpoint_steps=100, precise_batch_norm_steps=50)
 

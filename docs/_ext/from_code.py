@@ -50,7 +50,8 @@ class Fields(SphinxDirective):
         rows = ["| flag | default | |", "|---|---|---|"]
         for field in dataclasses.fields(kind):
             said = " ".join(told.get((kind.__name__, field.name), ["its fields are below"])).strip()
-            rows.append(f"| `--{prefix}{field.name.replace('_', '-')}` | {default(field)} | {said.replace('|', ' or ')} |")
+            flag = f"--{prefix}{field.name.replace('_', '-')}"
+            rows.append(f"| `{flag}` | {default(field)} | {said.replace('|', ' or ')} |")
         return self.parse_text_to_nodes("\n".join(rows))
 
 
@@ -61,8 +62,14 @@ def default(field: dataclasses.Field) -> str:
     return "" if field.default_factory is not dataclasses.MISSING else "must be given"
 
 
+def without_foreign_pages(app: Sphinx, name: str, source: list[str]) -> None:
+    """Name, in place of a link, a Markdown file of the repository that is no page of the site."""
+    source[0] = re.sub(r"\[([^\]]+)\]\((?:\.\./)+((?:experiments|findings)/[^)]+\.md)\)", r"\1 (`\2`)", source[0])
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Add the directives."""
     app.add_directive("command-help", CommandHelp)
     app.add_directive("fields", Fields)
+    app.connect("source-read", without_foreign_pages)
     return {"parallel_read_safe": True}

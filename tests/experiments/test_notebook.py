@@ -15,7 +15,7 @@ from pathlib import Path
 import matplotlib as mpl
 import pytest
 
-NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "own_research.ipynb"
+NOTEBOOK = Path(__file__).parents[2] / "docs" / "learn" / "own_research.ipynb"
 
 
 def run_cells(notebook):
