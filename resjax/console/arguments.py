@@ -32,7 +32,8 @@ def call(function: Callable[..., Any], arguments: Sequence[str], program: str) -
     def later(*values: Any, **named: Any) -> Callable[[], Any]:
         return partial(function, *values, **named)  # so that what the function itself prints is let through
 
-    return parse(later, arguments, program)()
+    return parse(later, arguments, program,
+                 config=(tyro.conf.DisallowNone, tyro.conf.PositionalMetavarFromFieldName))()
 
 
 def parse(kind: Any, arguments: Sequence[str], program: str, **settings: Any) -> Any:

@@ -33,18 +33,18 @@ GROUPS = {
     "Train": {
         "train": Command("Train a net, or resume where it was stopped.", "train resnet20 --seed 1", "runs", "train",
                          True),
-        "plan": Command("Plan a run on devices that are not here.", "plan resnet50 --on h100 --devices 8", "plan",
+        "plan": Command("Plan a run on hardware you don't have.", "plan resnet50 --on h100 --devices 8", "plan",
                         "plan", True),
         "mean-image": Command("Compute the mean photograph before a training.",
                               "mean-image resnet50", "runs", "mean_image", True)},
     "Use": {
         "evaluate": Command("Measure the errors of one network or several.", "evaluate runs/resnet20", "networks",
                             "evaluate_networks"),
-        "predict": Command("Name the likeliest classes of pictures.", "predict runs/resnet20 cat.png", "networks",
+        "predict": Command("Name the likeliest classes of images.", "predict runs/resnet20 cat.png", "networks",
                            "predict"),
         "export": Command("Write a network as others load it.", "export RUN --to torchvision --out DIR",
                           "networks", "export_network"),
-        "detect": Command("Find objects in pictures, and draw them.", "detect runs/scenes photo.png", "networks",
+        "detect": Command("Find objects in images, and draw them.", "detect runs/scenes photo.png", "networks",
                           "detect")},
     "The paper": {
         "reproduce": Command("Train a table's nets, set ours beside theirs.", "reproduce table6 --seeds 1", "tables",

@@ -46,7 +46,8 @@ def load_as(target: str, unsaid: Unsaid) -> tuple[Kind, Any]:
 
 
 def evaluate_networks(
-    networks: Annotated[tuple[str, ...], tyro.conf.Positional],
+    networks: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NETWORK ...",
+                                                                            help_behavior_hint="")],
     split: Literal["train", "validation", "test"] = "test",
     views: Protocol = "single",
     batch_size: int = 128,
@@ -84,10 +85,11 @@ def evaluate_networks(
 
 def predict(
     network: Annotated[str, tyro.conf.Positional],
-    images: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE ...",
+                                                                            help_behavior_hint="")],
     weights: Asked = Unsaid(),
 ) -> None:
-    """Name the likeliest classes of pictures.
+    """Name the likeliest classes of images.
 
     One that cannot be read is named, and the others are classified.
 
@@ -102,19 +104,20 @@ def predict(
 
 def detect(
     network: Annotated[str, tyro.conf.Positional],
-    images: Annotated[tuple[Path, ...], tyro.conf.Positional],
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE ...",
+                                                                            help_behavior_hint="")],
     out: Path = Path("detections"),
     score: float = 0.5,
 ) -> None:
-    """Find objects in pictures, and draw them.
+    """Find objects in images, and draw them.
 
-    They are printed, and their boxes drawn into copies of the pictures. A picture that cannot be read is named, and the
-    others are looked at.
+    They are printed, and their boxes drawn into copies of the images. An image that cannot be read is named, and the
+    others are searched.
 
     Args:
         network: The workdir of a detector's run.
-        images: Picture files of any size.
-        out: The folder of the pictures with boxes, each named like its file.
+        images: Image files of any size.
+        out: The folder of the images with boxes, each named like its file.
         score: The lowest score that counts, 0 to 1.
     """
     check(0 <= score <= 1, f"score is {score}; it lies in [0, 1]")

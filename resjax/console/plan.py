@@ -40,13 +40,13 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanArguments(Target, Generic[Value]):
-    """Plan a run on devices that are not here. All values can be changed, as for training."""
+    """Plan a run on hardware you don't have. All values can be changed, as for training."""
 
     experiment: Annotated[Value, tyro.conf.arg(name="")]
 
 
 def plan(experiment: Run, arguments: Sequence[str], program: str) -> None:
-    """Plan a run on devices that are not here."""
+    """Plan a run on hardware you don't have."""
     asked, run = read_arguments(experiment, arguments, program)
     with working("loading JAX"):  # here, so that the help is quick
         from resjax.plan import compile as compilers

@@ -5,6 +5,7 @@ import shlex
 import warnings
 import zlib
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ def test_every_public_name_is_documented_once():
     named = re.findall(r"^\.\. auto(?:class|function|exception|data):: (\w+)$", (DOCS / "lookup/api.md").read_text(),
                        re.MULTILINE)
     assert sorted(named) == sorted(resjax.__all__)
+    assert not [name for name in named if isinstance(getattr(resjax, name), ModuleType)]
 
 
 def test_every_command_is_documented_once():
