@@ -40,7 +40,8 @@ HOMES = {  # of the public names, which are imported when they are used
     "data": ("Dataset", "dataset", "load_data"), "console.command_line": ("run",),
     "system.errors": ("BadInput", "Diverged", "Interrupted"),
     "evaluation": ("evaluate",), "experiment": ("Architecture", "Data", "Experiment", "Optimizer", "Photographs"),
-    "models": ("VGG", "BasicBlock", "BatchNorm", "Bottleneck", "ResNet", "Shortcut", "Stage", "cifar_resnet", "imagenet_resnet"),
+    "models": ("VGG", "BasicBlock", "BatchNorm", "Bottleneck", "ResNet", "Shortcut", "Stage", "cifar_resnet",
+               "imagenet_resnet"),
     "models.resnet": ("convolution",),  # resjax.models.convolution is a module
     "network": ("Classifier", "Network", "embed", "features"),
     "training": ("CutMix", "Cutout", "LabelSmoothing", "Mixup", "Result",
