@@ -26,8 +26,8 @@ from resjax.data import Batch, Preprocessing
 from resjax.evaluation.probabilities import look
 from resjax.plan.compile import Program, compile_program, prepare, shaped, target_devices
 from resjax.plan.devices import find_device
-from resjax.plan.plan import figures
-from resjax.plan.run import installed
+from resjax.plan.figures import figures
+from resjax.plan.plan import installed
 from resjax.system.distributed import batch_sharding, replicated
 from resjax.system.files import write_json
 from resjax.training import TrainState, initial_state, sgd

@@ -58,10 +58,11 @@ def measure(case: Case) -> dict[str, Any]:
 
     from resjax.experiment import image_shape
     from resjax.experiment_files import find
-    from resjax.plan.compile import compile_program, prepare, programs_of_run, target_devices
+    from resjax.plan.classifier import programs_of_classifier
+    from resjax.plan.compile import compile_program, prepare, target_devices
     from resjax.plan.devices import find_device
-    from resjax.plan.plan import figures
-    from resjax.plan.run import installed
+    from resjax.plan.figures import figures
+    from resjax.plan.plan import installed
 
     prepare()
     file, images = SIZES[case.network]
@@ -69,7 +70,7 @@ def measure(case: Case) -> dict[str, Any]:
     architecture = replace(run.architecture, precision=case.precision, ghost_batch_size=images)
     run = replace(run, architecture=architecture, batch_size=images * case.devices, log_steps=1)
     device = find_device(case.device)
-    _, program = next(programs_of_run(run, target_devices(device, case.devices, case.hosts)))
+    _, program = next(programs_of_classifier(run, target_devices(device, case.devices, case.hosts)))
     read = figures(compile_program(program), device, case.precision, case.devices, case.hosts)
     sample = jax.ShapeDtypeStruct((1, *image_shape(run.data)), "float32")
     shapes = jax.eval_shape(architecture.model(10 if file == "cifar10" else 1000).init, jax.random.key(0), sample)

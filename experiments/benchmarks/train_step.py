@@ -145,7 +145,7 @@ def at_least(program: Program, task: Task) -> float | None:
         return None
     from resjax.plan.compile import Compiled
     from resjax.plan.devices import find_device
-    from resjax.plan.plan import figures
+    from resjax.plan.figures import figures
 
     read = figures(Compiled(program.text, program.steps, 0, 0, 0, 0.0), find_device(kind), task.architecture.precision,
                    1, 1)

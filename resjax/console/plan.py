@@ -19,14 +19,13 @@ from resjax.system.terminal import aligned, room, say
 from resjax.training.kinds import Run
 
 Value = TypeVar("Value")
-Name = Literal["h100", "h200", "a100", "b200", "v5e", "v5p", "v6e"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Target:
-    """The devices to plan for; every value of the run can be overridden, as for training."""
+class PlanArguments(Generic[Value]):
+    """Plan a run on hardware you don't have. All values can be changed, as for training."""
 
-    on: Name
+    on: Literal["h100", "h200", "a100", "b200", "v5e", "v5p", "v6e"]
     """The device to plan for."""
     devices: int = 1
     """How many of them share each batch."""
@@ -36,25 +35,20 @@ class Target:
     """Plan the other runs of its tables of the paper too, for the hours of all; values that are changed are theirs."""
     json: Path | None = None
     """A file to write all figures to."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanArguments(Target, Generic[Value]):
-    """Plan a run on hardware you don't have. All values can be changed, as for training."""
-
     experiment: Annotated[Value, tyro.conf.arg(name="")]
+    """The run; its values are flags."""
 
 
 def plan(experiment: Run, arguments: Sequence[str], program: str) -> None:
     """Plan a run on hardware you don't have."""
-    asked, run = read_arguments(experiment, arguments, program)
+    asked = read_arguments(experiment, arguments, program)
     with working("loading JAX"):  # here, so that the help is quick
-        from resjax.plan import compile as compilers
+        from resjax.plan.compile import prepare
 
-        compilers.prepare()
+        prepare()
         tables = tables_with(experiment.name) if asked.whole_table else {}
     check(bool(tables) or not asked.whole_table, f"{experiment.name} is in no table of the paper that is trained here")
-    found = plan_one(asked, run)
+    found = plan_one(asked)
     say("\n".join(lines(asked.on, found)))
     if asked.whole_table:
         found["tables"] = {title: dict(plan_all(runs, arguments, program)) for title, runs in tables.items()}
@@ -63,13 +57,21 @@ def plan(experiment: Run, arguments: Sequence[str], program: str) -> None:
         write_json(asked.json, found)
 
 
-def plan_one(asked: Target, run: Run) -> dict[str, Any]:
+def read_arguments(experiment: Run, arguments: Sequence[str], program: str) -> PlanArguments[Any]:
+    """Read what to plan for, and the run with the values that are changed."""
+    kind: Any = PlanArguments[type(experiment)]  # type: ignore[misc]
+    default = PlanArguments(experiment=experiment, on=tyro.MISSING)
+    asked: PlanArguments[Any] = parse(kind, arguments, program, default=default, config=(SAME_KIND,))
+    return asked
+
+
+def plan_one(asked: PlanArguments[Any]) -> dict[str, Any]:
     """Plan a run for the devices that were asked for."""
     from resjax.plan import workload_of
-    from resjax.plan.run import plan_workload
+    from resjax.plan.plan import plan_workload
 
-    with working(f"compiling {run.name} for {asked.devices} x {asked.on}"):
-        return plan_workload(workload_of(run), asked.on, asked.devices, asked.hosts)
+    with working(f"compiling {asked.experiment.name} for {asked.devices} x {asked.on}"):
+        return plan_workload(workload_of(asked.experiment), asked.on, asked.devices, asked.hosts)
 
 
 def tables_with(name: str) -> dict[str, dict[str, Any]]:
@@ -86,36 +88,31 @@ def plan_all(runs: Mapping[str, Any], arguments: Sequence[str], program: str) ->
     """Plan runs with the same flags: by their names what matters of the plans, or why there is none."""
     for name, run in runs.items():
         try:
-            found = plan_one(*read_arguments(run, arguments, program))
+            found = plan_one(read_arguments(run, arguments, program))
         except BadInput as error:
             yield name, {"refused": str(error)}
         else:
             yield name, {key: found[key] for key in ("run_hours", "device_hours", "images_per_second", "limit")}
 
 
-def read_arguments(experiment: Run, arguments: Sequence[str], program: str) -> tuple[Target, Any]:
-    """Read what to plan for, and the run."""
-    arguments_of: Any = PlanArguments
-    default = PlanArguments(experiment=experiment, on=tyro.MISSING)
-    asked = parse(arguments_of[type(experiment)], arguments, program, default=default, config=(SAME_KIND,))
-    return asked, asked.experiment
-
-
 def lines(name: str, found: dict[str, Any]) -> Iterator[str]:
     """Put a plan into words."""
     device, programs, train = find_device(name), found["programs"], found["programs"]["train"]
+    hours = ", ".join(f"{kind} {spent:.2f}" for kind, spent in found["hours"].items())
     yield (f"{found['experiment']} on {found['devices']} x {found['device']}, batch {found['batch_size']}, "
            f"{found['precision']}; compiled in {found['compile_seconds']:.0f} s")
     yield table([["on each device, a step or batch", *programs],
-                 *([title, *map(value, programs.values())] for title, value in TABLE.items())])
+                 *([title, *map(value, programs.values())] for title, value in ROWS.items())])
     yield table([["the training step by kind", "kernels", "GB", "G multiply-adds", "ms at best"],
                  *([kind, f"{part['kernels']:.0f}", f"{part['bytes'] / 1e9:.2f}", f"{part['macs'] / 1e9:.0f}",
                     f"{1e3 * part['seconds']:.3f}"] for kind, part in train["parts"].items())])
-    yield from exchange(train)
+    for kind, (times, size) in train["collectives"].items():
+        yield f"{kind}: {times:.0f} a step, {size / 1e6:.2f} MB of arrays"
+    if train["limits"]["exchange"]:
+        yield f"the exchange takes {1e3 * train['limits']['exchange']:.3f} ms at best, beside the rest"
     yield (f"\nAt best {found['images_per_second']:,.0f} images/s, limited by {found['limit']}; "
-           f"{found['run_hours']:.2f} hours for the run ("
-           + ", ".join(f"{kind} {hours:.2f}" for kind, hours in found["hours"].items())
-           + f"), {found['device_hours']:.1f} device-hours; {100 * found['memory_share']:.0f} % of the memory.")
+           f"{found['run_hours']:.2f} hours for the run ({hours}), {found['device_hours']:.1f} device-hours; "
+           f"{100 * found['memory_share']:.0f} % of the memory.")
     yield f"Sources: {device.source}. Memory and programs are XLA's own; times are bounds, no device was measured."
     if device.platform == "tpu":
         yield "Compiled until program and memory were settled: the machine code of the kernels was not made."
@@ -135,7 +132,7 @@ def lines_of_tables(found: dict[str, Any]) -> Iterator[str]:
         yield from (f"{name}: {run['refused']}" for name, run in runs.items() if name not in planned)
 
 
-TABLE: dict[str, Callable[[dict[str, Any]], str]] = {
+ROWS: dict[str, Callable[[dict[str, Any]], str]] = {
     "kernels": lambda program: f"{program['kernels']:,.0f}",
     "bytes moved, GB": lambda program: f"{program['bytes'] / 1e9:.2f}",
     "multiply-adds, G": lambda program: f"{program['macs'] / 1e9:.0f}",
@@ -143,19 +140,10 @@ TABLE: dict[str, Callable[[dict[str, Any]], str]] = {
     "temporaries, MiB": lambda program: f"{program['temporary_bytes'] / 2**20:,.0f}",
     "peak, MiB": lambda program: f"{program['peak_bytes'] / 2**20:,.0f}",
     "at best, ms": lambda program: f"{1e3 * program['seconds']:.3f}",
-    "limited by": lambda program: max(program["limits"], key=lambda name: program["limits"][name]),
-    "compiled in, s": lambda program: f"{program['compile_seconds']:.0f}",
-}
+    "limited by": lambda program: max(program["limits"], key=program["limits"].get),
+    "compiled in, s": lambda program: f"{program['compile_seconds']:.0f}"}
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Lay out a table after an empty line."""
     return "\n".join(["", *aligned(rows, room(sys.stdout))])
-
-
-def exchange(train: dict[str, Any]) -> Iterator[str]:
-    """Tell what the devices send each other in a step."""
-    for kind, (times, size) in train["collectives"].items():
-        yield f"{kind}: {times:.0f} a step, {size / 1e6:.2f} MB of arrays"
-    if train["limits"]["exchange"]:
-        yield f"the exchange takes {1e3 * train['limits']['exchange']:.3f} ms at best, beside the rest"

@@ -16,8 +16,8 @@ from resjax.detection.phases import Lesson, phases_of
 from resjax.detection.step import optimizer_of, train_step
 from resjax.detection.targets import Objects
 from resjax.plan.compile import Program, Programs, shaped
-from resjax.plan.plan import Figures
-from resjax.plan.run import Workload
+from resjax.plan.figures import Figures
+from resjax.plan.plan import Workload
 from resjax.system.distributed import batch_sharding, replicated
 from resjax.training.step import TrainState
 
@@ -52,7 +52,8 @@ def programs_of_detector(detection: Detection, devices: Sequence[jax.Device]) ->
     """
     spread = batch_sharding(devices)
     whole = replicated(spread)
-    model, phase = FasterRCNN(detection.detector, classes_of(detection)), phases_of(detection)[:2][-1]  # the longest
+    model, phases = FasterRCNN(detection.detector, classes_of(detection)), phases_of(detection)
+    phase = phases[min(1, len(phases) - 1)]  # the one that computes most: of the alternation the detector's first
     state: TrainState = shaped(first_state(detection), whole)
     update = jax.jit(partial(train_step, model, optimizer_of(detection, phase), detection), donate_argnums=0,
                      out_shardings=whole)

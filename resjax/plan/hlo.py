@@ -1,6 +1,4 @@
-"""The text of a compiled program (HLO, as `compiled.as_text()` or XLA's flags print it), taken apart into
-instructions.
-"""
+"""The text of a compiled program (HLO, as `compiled.as_text()` or XLA's flags print it), parsed into instructions."""
 
 import math
 import re
@@ -24,17 +22,17 @@ class Shape(NamedTuple):
 
     @property
     def elements(self) -> int:
-        """Count the elements."""
+        """The number of elements."""
         return math.prod(self.dimensions)
 
     @property
     def size(self) -> int:
-        """Count the bytes wherever it lies, without the padding of tiles."""
+        """Its bytes wherever it lies, without the padding of tiles."""
         return -(-self.elements * BITS.get(self.kind, 0) // 8)
 
     @property
     def bytes(self) -> int:
-        """Count the bytes in the device's main memory."""
+        """Its bytes in the device's main memory."""
         return self.size if self.in_memory else 0
 
 
@@ -45,37 +43,39 @@ class Instruction(NamedTuple):
     shapes: tuple[Shape, ...]
     opcode: str
     operands: tuple[str, ...]
-    attributes: str
-    root: bool
+    attributes: str = ""
+    root: bool = False
 
     @property
     def bytes(self) -> int:
-        """Count the bytes of the result."""
+        """The bytes of the result in the device's main memory."""
         return sum(shape.bytes for shape in self.shapes)
 
-    def attribute(self, name: str) -> str | None:
-        """Return the word after `name=`, without the `%` of names; None where there is none."""
+    def attribute(self, name: str) -> str:
+        """Return the word after `name=`, without the `%` of names; empty where there is none."""
         found = re.search(rf"\b{name}=%?([^\s,{{}}]+)", self.attributes)
-        return found.group(1) if found else None
+        return found[1] if found else ""
+
+
+Computation = dict[str, Instruction]
 
 
 class Module(NamedTuple):
     """The computations by name, each its instructions by name; and the one that runs."""
 
-    computations: dict[str, dict[str, Instruction]]
+    computations: dict[str, Computation]
     entry: str
 
 
 def parse(text: str) -> Module:
-    """Take a printed program apart. Raises ValueError where it has no entry."""
-    computations: dict[str, dict[str, Instruction]] = {}
-    entry, current = "", None
-    lines: dict[str, str] = {}
+    """Parse a printed program. Raises ValueError where it has no entry."""
+    computations: dict[str, Computation] = {}
+    entry, current, lines = "", None, dict[str, str]()
     for line in COMMENT.sub("", text).splitlines():
         if current is None:
             if found := COMPUTATION.match(line):
-                current = computations[found.group(2)] = {}
-                entry = found.group(2) if found.group(1) else entry
+                current = computations[found[2]] = {}
+                entry = found[2] if found[1] else entry
         elif line.startswith("}"):
             current = None
         elif instruction := parse_instruction(line):
@@ -88,20 +88,18 @@ def parse(text: str) -> Module:
 
 
 def element(lines: dict[str, str], name: str) -> Instruction:
-    """Return what takes an element out of a tuple; a program that XLA writes down names it `fusion.1#0`, or one of a
-    tuple within a tuple `fusion.1#0#0`.
+    """Return the get-tuple-element that `fusion.1#0` stands for, in a program that XLA's flags print; `fusion.1#0#0` is
+    an element of a tuple within a tuple.
     """
     whole, *places = name.split("#")
-    line = lines[whole]
-    kind = line[line.index("("):]
+    kind = lines[whole][lines[whole].index("("):]
     for place in places:
-        inner = kind[1:closing(kind, 0) - 1]
-        kind = list(separated(inner))[int(place)].strip()
-    return Instruction(name, shapes_of(kind), "get-tuple-element", (whole,), "", False)
+        kind = split(kind[1:closing(kind, 0) - 1])[int(place)]
+    return Instruction(name, shapes_of(kind), "get-tuple-element", (whole,))
 
 
 def parse_instruction(line: str) -> Instruction | None:
-    """Take one line apart; None where it is no instruction."""
+    """Parse one line; None where it is no instruction."""
     head = HEAD.match(line)
     if not head:
         return None
@@ -109,34 +107,35 @@ def parse_instruction(line: str) -> Instruction | None:
     end = closing(line, start) if line[start] == "(" else ARRAY.match(line, start).end()  # type: ignore[union-attr]
     bracket = line.index("(", end)
     close = closing(line, bracket)
-    operands = tuple(found.split()[-1].lstrip("%") for found in separated(line[bracket + 1:close - 1]))
-    return Instruction(head.group(2), shapes_of(line[start:end]), line[end:bracket].strip(), operands,
-                       line[close:], bool(head.group(1)))
+    operands = tuple(found.split()[-1].lstrip("%") for found in split(line[bracket + 1:close - 1]))
+    return Instruction(head[2], shapes_of(line[start:end]), line[end:bracket].strip(), operands, line[close:],
+                       bool(head[1]))
 
 
 def shapes_of(text: str) -> tuple[Shape, ...]:
-    """Read the shapes of a type; `S(1)` and on in a layout are memories on the chip."""
-    return tuple(Shape(found.group(1), tuple(int(size) for size in found.group(2).split(",") if size),
-                       not re.search(r"S\([1-9]", found.group(3) or "")) for found in ARRAY.finditer(text))
+    """Read the shapes of a type; `S(1)` and higher in a layout are memories on the chip."""
+    return tuple(Shape(kind, tuple(int(size) for size in sizes.split(",") if size), not re.search(r"S\([1-9]", layout))
+                 for kind, sizes, layout in ARRAY.findall(text))
+
+
+def depths(text: str, start: int) -> Iterator[tuple[int, int]]:
+    """Yield every place from `start` on, and how many brackets are open after it."""
+    depth = 0
+    for place in range(start, len(text)):
+        depth += (text[place] in "([{") - (text[place] in ")]}")
+        yield place, depth
 
 
 def closing(text: str, start: int) -> int:
     """Return the place after the bracket that closes the one at `start`."""
-    depth = 0
-    for place in range(start, len(text)):
-        depth += (text[place] in "([{") - (text[place] in ")]}")
+    for place, depth in depths(text, start):
         if depth == 0:
             return place + 1
     raise ValueError(f"an unclosed bracket: {text[start:start + 60]}")
 
 
-def separated(text: str) -> Iterator[str]:
+def split(text: str) -> list[str]:
     """Split at the commas that lie within no bracket."""
-    depth, start = 0, 0
-    for place, letter in enumerate(text):
-        depth += (letter in "([{") - (letter in ")]}")
-        if letter == "," and depth == 0:
-            yield text[start:place]
-            start = place + 1
-    if text[start:].strip():
-        yield text[start:]
+    commas = [place for place, depth in depths(text, 0) if text[place] == "," and depth == 0]
+    starts = [0, *(comma + 1 for comma in commas)]
+    return [text[start:end].strip() for start, end in zip(starts, [*commas, len(text)], strict=True) if text[start:end]]

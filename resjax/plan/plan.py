@@ -1,136 +1,102 @@
-"""From compiled programs to a plan: what a step moves and computes, how fast it can be at best, and what limits it."""
+"""The plan of a run: compiled, or read from the cache, and what stands in its way told with what would be right."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import hashlib
+import json
+import math
+import threading
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
-from resjax.experiment import Experiment
-from resjax.plan.compile import Compiled, image_set
-from resjax.plan.devices import Device
-from resjax.plan.program import Kernel, read_kernels
-from resjax.training.kinds import Run
+import jax
 
-LIMITS = {"memory": "the memory's bandwidth", "arithmetic": "arithmetic", "launches": "the launches of small kernels",
-          "exchange": "the exchange between devices"}
+import resjax
+from resjax.plan.compile import DoesNotFit, Job, Program, Programs
+from resjax.plan.devices import GIB, Device, find_device
+from resjax.plan.figures import Figures, figures
+from resjax.plan.process import compile_apart
+from resjax.system.errors import BadInput, check
+from resjax.system.files import read_json, write_json
+from resjax.system.platform import cache_directory
+
+TOGETHER = 2  # programs that are compiled at a time: more would be short of memory on a laptop
+TOO_LARGE = "too_large"  # in place of a plan: the message that says so
+COMPILERS = ("jax", "jaxlib", "flax", "optax", "jax-cuda12-pjrt", "jax-cuda13-pjrt", "libtpu")
 JAX_SHARE = 0.75  # of a GPU's memory, which JAX takes at its start unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise
 
 
 @dataclass(frozen=True)
-class Part:
-    """What one kind of kernels adds up to in a step."""
+class Workload:
+    """A run of any kind, as a plan sees it."""
 
-    kernels: float
-    bytes: float
-    macs: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Figures:
-    """What one device does in a step (or a batch) of a program, as the compiled text says."""
-
-    steps: int
-    """Steps that a call makes."""
-    kernels: float
-    bytes: float
-    macs: float
-    collectives: dict[str, tuple[float, float]]
-    """By kind: how many, and the bytes of their arrays."""
-    argument_bytes: int
-    temporary_bytes: int
-    peak_bytes: int
-    compile_seconds: float
-    compiler_bytes: float | None
-    """What XLA itself counts that a call moves, where it does."""
-    seconds: float
-    """The least that a step takes on the device."""
-    limits: dict[str, float]
-    """The seconds of that by what limits each kernel; the exchange runs beside them, at best."""
-    parts: dict[str, Part]
-
-    @property
-    def limit(self) -> str:
-        """Say what limits the step most."""
-        return LIMITS[max(self.limits, key=lambda name: self.limits[name])]
+    run: Any
+    precision: str
+    ghost_batch_size: tuple[str, int]
+    """The images that a batch is made of in groups, after the name of the field that says so."""
+    programs: Callable[[Any, Sequence[jax.Device]], Programs]
+    """The programs of such a run for devices, "train" first; a function of a module, as other processes call it."""
+    hours: Callable[[dict[str, Figures]], dict[str, float]]
+    """The least hours of the run, from the figures of its programs, by what they are spent on."""
+    assumptions: tuple[str, ...]
 
 
-def figures(compiled: Compiled, device: Device, precision: str, count: int, hosts: int) -> Figures:
-    """Read a compiled program, for one of `count` devices on `hosts` machines that share the work."""
-    everything = read_kernels(compiled.text, compiled.rounds)
-    kernels = [kernel for kernel in everything if kernel.kind != "collective"]
-    collectives = [kernel for kernel in everything if kernel.kind == "collective"]
-    steps, peak = compiled.steps, device.peak[precision]
-    limits = {"memory": 0.0, "arithmetic": 0.0, "launches": 0.0}
-    for kernel in kernels:
-        seconds, limit = bound(kernel, device, peak)
-        limits[limit] += seconds * kernel.times / steps
-    limits["exchange"] = sum(exchange_seconds(kernel, device, count, hosts) * kernel.times for kernel in collectives
-                             ) / steps
-    busy = sum(seconds for name, seconds in limits.items() if name != "exchange")
-    launched, moved, multiplied = totals([*kernels, *collectives], steps)
-    return Figures(
-        steps=steps, kernels=launched, bytes=moved, macs=multiplied, collectives=dict(exchanged(collectives, steps)),
-        argument_bytes=compiled.argument_bytes, temporary_bytes=compiled.temporary_bytes,
-        peak_bytes=compiled.peak_bytes, compile_seconds=round(compiled.seconds, 1),
-        compiler_bytes=compiled.compiler_bytes,
-        seconds=max(busy, limits["exchange"]), limits=limits, parts=dict(parts(kernels, device, peak, steps)))
+def plan_workload(work: Workload, name: str, count: int = 1, hosts: int = 1) -> dict[str, Any]:
+    """Plan a run on `count` devices called `name`, on `hosts` machines: the same run, compiled before or now.
 
-
-def bound(kernel: Kernel, device: Device, peak: float) -> tuple[float, str]:
-    """Return the least seconds of a kernel, and what asks for them: its bytes, its multiply-adds, or its launch."""
-    return max((kernel.bytes / device.bandwidth, "memory"), (kernel.macs / peak, "arithmetic"),
-               (device.launch, "launches"))
-
-
-def exchange_seconds(kernel: Kernel, device: Device, count: int, hosts: int) -> float:
-    """Return the least seconds in which arrays are summed over all devices: around a ring within each host, then each
-    device's share around a ring of hosts.
+    Raises BadInput for a device that is not in the table, a plugin that is missing, devices that do not divide the
+    batch, and a run that does not fit, with the largest batch that does.
     """
-    local = count // hosts
-    within = 2 * (local - 1) / local * kernel.sent / device.link
-    return max(device.launch, within + 2 * (hosts - 1) / hosts * kernel.sent / local / device.network)
+    device, size = find_device(name), work.run.batch_size
+    check(count >= 1 and hosts >= 1, f"devices is {count} and hosts {hosts}; both are at least 1")
+    check(size % count == 0, f"batch-size {size} does not divide over {count} devices; it does over "
+          f"{', '.join(str(few) for few in range(1, size + 1) if size % few == 0 and few <= 2 * count)}")
+    kept = cache_directory() / "plans" / f"{fingerprint(work.run, name, count, hosts)}.json"
+    plan = read_kept(kept)
+    if plan is None:
+        job = Job(work.programs, work.run, device, count, hosts)
+        try:
+            made = compile_plan(work, job)
+        except DoesNotFit as error:  # to find that out takes as long as a plan, so it is kept too
+            made = {TOO_LARGE: too_large(work, job, str(error))}
+        plan = json.loads(json.dumps(made))
+        keep(kept, plan)
+    check(TOO_LARGE not in plan, plan.get(TOO_LARGE, ""))
+    return plan
 
 
-def totals(kernels: Sequence[Kernel], steps: int) -> tuple[float, float, float]:
-    """Add up launches, bytes and multiply-adds of a step."""
-    return (sum(kernel.times for kernel in kernels) / steps,
-            sum(kernel.bytes * kernel.times for kernel in kernels) / steps,
-            sum(kernel.macs * kernel.times for kernel in kernels) / steps)
+def compile_plan(work: Workload, job: Job) -> dict[str, Any]:
+    """Compile a run's programs and read them. Raises DoesNotFit where the device's memory is too small for one."""
+    start, stop, pool = time.perf_counter(), threading.Event(), ThreadPoolExecutor(TOGETHER)
+    try:
+        waited = {name: pool.submit(read, work, job, name, program, stop) for name, program in job.all().items()}
+        found = {name: future.result() for name, future in waited.items()}
+    finally:
+        stop.set()
+        pool.shutdown(cancel_futures=True)
+    train, hours, run = found["train"], work.hours(found), work.run
+    return {
+        "experiment": run.name, "device": job.device.title, "devices": job.count, "hosts": job.hosts,
+        "batch_size": run.batch_size, "images_per_second": run.batch_size / train.seconds,
+        "step_seconds": train.seconds, "limit": train.limit, "hours": hours, "run_hours": sum(hours.values()),
+        "device_hours": sum(hours.values()) * job.count,
+        "memory_share": max(program.peak_bytes for program in found.values()) / job.device.memory,
+        "compile_seconds": round(time.perf_counter() - start, 1), "precision": work.precision,
+        "assumptions": list(work.assumptions), "versions": installed(),
+        "programs": {name: asdict(program) for name, program in found.items()}}
 
 
-def exchanged(collectives: Sequence[Kernel], steps: int) -> Iterator[tuple[str, tuple[float, float]]]:
-    """Count, for each kind of collective, how many a step has, and the bytes of their arrays."""
-    for kind in sorted({kind_of(kernel) for kernel in collectives}):
-        same = [kernel for kernel in collectives if kind_of(kernel) == kind]
-        yield kind, (sum(kernel.times for kernel in same) / steps,
-                     sum(kernel.sent * kernel.times for kernel in same) / steps)
-
-
-def kind_of(collective: Kernel) -> str:
-    """Name a collective as XLA does: "all-reduce"."""
-    return collective.name.partition(".")[0].removesuffix("-start")
-
-
-def parts(kernels: Sequence[Kernel], device: Device, peak: float, steps: int) -> Iterator[tuple[str, Part]]:
-    """Divide a step into its kinds of kernels, the ones that take longest first."""
-    found = []
-    for kind in {kernel.kind for kernel in kernels}:
-        same = [kernel for kernel in kernels if kernel.kind == kind]
-        seconds = sum(bound(kernel, device, peak)[0] * kernel.times for kernel in same) / steps
-        found.append((kind, Part(*totals(same, steps), seconds)))
-    yield from sorted(found, key=lambda pair: -pair[1].seconds)
-
-
-def hours(experiment: Experiment, programs: dict[str, Figures]) -> dict[str, float]:
-    """Return the least hours of a run: of its steps, its precise batch norm, and all its evaluations."""
-    test = image_set(experiment.data).test
-    batches = -(-test // experiment.batch_size)
-    evaluations = 1 + (experiment.steps - 1) // experiment.evaluate_steps * experiment.evaluate_test
-    seconds = {"train": experiment.steps * programs["train"].seconds,
-               "evaluate": evaluations * batches * programs["evaluate"].seconds}
-    if "statistics" in programs:
-        seconds["statistics"] = experiment.precise_batch_norm_steps * programs["statistics"].seconds
-    return {name: value / 3600 for name, value in seconds.items()}
+def read(work: Workload, job: Job, name: str, program: Program, stop: threading.Event) -> Figures:
+    """Compile one program and read it. Raises DoesNotFit where the device's memory is too small for it."""
+    found = figures(compile_apart(job, name, program, stop), job.device, work.precision, job.count, job.hosts)
+    if found.peak_bytes > usable_memory(job.device):
+        raise DoesNotFit(f"it needs {found.peak_bytes / GIB:.1f} GiB")
+    return found
 
 
 def usable_memory(device: Device) -> int:
@@ -138,13 +104,73 @@ def usable_memory(device: Device) -> int:
     return int(device.memory * (JAX_SHARE if device.platform == "cuda" else 1))
 
 
-def summary(run: Run, device: Device, count: int, hosts: int, programs: dict[str, Figures],
-            taken: dict[str, float]) -> dict[str, Any]:
-    """Gather what a plan says beside the figures of its programs; `taken` are the hours of the run."""
-    train = programs["train"]
-    return {
-        "experiment": run.name, "device": device.title, "devices": count, "hosts": hosts,
-        "batch_size": run.batch_size, "images_per_second": run.batch_size / train.seconds,
-        "step_seconds": train.seconds, "limit": train.limit, "hours": taken, "run_hours": sum(taken.values()),
-        "device_hours": sum(taken.values()) * count,
-        "memory_share": max(program.peak_bytes for program in programs.values()) / device.memory}
+def too_large(work: Workload, job: Job, reason: str) -> str:
+    """Say that a run does not fit, and which batch would."""
+    field, ghosts = work.ghost_batch_size
+    unit = math.lcm(ghosts, job.count)
+
+    def fits(batch: int) -> bool:
+        smaller = replace(job, run=replace(work.run, batch_size=batch))
+        try:
+            read(work, smaller, "train", smaller.all()["train"], threading.Event())
+        except DoesNotFit:
+            return False
+        return True
+
+    largest = largest_batch(fits, unit, work.run.batch_size)
+    advice = (f"the largest batch that does is {largest} (--batch-size {largest})" if largest else
+              f"nor does a batch of {unit}, the smallest that {field} and the number of devices allow")
+    return (f"{work.run.name} with batch-size {work.run.batch_size} does not fit into the "
+            f"{usable_memory(job.device) / GIB:.0f} GiB that JAX has of each {job.device.title}: "
+            f"{reason.splitlines()[0].partition('. ')[0]}; {advice}")
+
+
+def largest_batch(fits: Callable[[int], bool], unit: int, batch: int) -> int:
+    """Return the largest multiple of `unit` below `batch` that fits, by bisection; 0 where none does."""
+    low, high = 0, -(-batch // unit)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle * unit) else (low, middle)
+    return low * unit
+
+
+def read_kept(file: Path) -> dict[str, Any] | None:
+    """Return a plan that was kept; None where there is none, and with a warning where it is not what was kept."""
+    if not file.exists():
+        return None
+    try:
+        kept = read_json(file, "plan", "sha256")
+        check(kept["sha256"] == seal(kept["plan"]), f"{file}: it is not what was kept")
+    except BadInput as error:
+        warnings.warn(f"{error}; the run is planned again", stacklevel=2)
+        return None
+    return dict(kept["plan"])
+
+
+def keep(file: Path, plan: dict[str, Any]) -> None:
+    """Keep a plan with its SHA-256; where that cannot be done, warn: it took minutes, and is told all the same."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, {"plan": plan, "sha256": seal(plan)})
+    except (BadInput, OSError) as error:  # BadInput: what lies there is no file
+        warnings.warn(f"the plan is not kept ({error}); RESJAX_CACHE names another folder", stacklevel=2)
+
+
+def seal(content: Any) -> str:
+    """Compute the SHA-256 of what JSON gives back alike."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def fingerprint(run: Any, name: str, count: int, hosts: int) -> str:
+    """Name a plan by all that it follows from: the run, the devices, the compilers and our own code."""
+    code = b"".join(file.read_bytes() for file in sorted(Path(resjax.__file__).parent.rglob("*.py")))
+    return seal([repr(run), name, count, hosts, installed(), hashlib.sha256(code).hexdigest()])[:24]
+
+
+def installed() -> dict[str, str]:
+    """Return the versions of what compiles."""
+    found = {}
+    for package in COMPILERS:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found

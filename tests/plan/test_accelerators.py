@@ -15,11 +15,12 @@ from resjax.models.batch_norm import batch_norm, in_one_pass, statistics
 from resjax.models.convolution import convolve, xla_convolution
 from resjax.models.counts import count_macs
 from resjax.models.ops import max_pool
-from resjax.plan.compile import Compiled, compile_program, programs_of_run, target_devices
+from resjax.plan.classifier import programs_of_classifier
+from resjax.plan.compile import Compiled, compile_program, target_devices
 from resjax.plan.devices import DEVICES, find_device
+from resjax.plan.figures import figures
 from resjax.plan.hlo import parse
-from resjax.plan.plan import figures
-from resjax.plan.program import read_kernels, valid_pairs
+from resjax.plan.kernels import read_kernels, valid_pairs
 from resjax.system.errors import BadInput
 
 AUDIT = Path(__file__).parents[2] / "experiments" / "results" / "accelerators.json"
@@ -261,7 +262,7 @@ def test_the_cifar_step_compiles(name, count, small):
     except BadInput as error:
         pytest.skip(str(error))
     experiment = small(batch_size=16 * count)
-    kind, program = next(programs_of_run(experiment, devices))
+    kind, program = next(programs_of_classifier(experiment, devices))
     read = figures(compile_program(program), DEVICES[name], "float32", count, 1)
     assert kind == "train"
     assert read.kernels > 50

@@ -9,9 +9,11 @@ from test_accelerators import LOOP
 from resjax.console.plan import lines, plan
 from resjax.experiment_files import find
 from resjax.paper.tables import TABLES
-from resjax.plan import apart, run
+from resjax.plan import classifier, workload_of
 from resjax.plan import compile as compilers
-from resjax.plan.compile import Compiled, Program, largest_batch
+from resjax.plan import plan as planning
+from resjax.plan.compile import Compiled, Program
+from resjax.plan.plan import largest_batch
 from resjax.system.errors import BadInput
 
 
@@ -28,7 +30,7 @@ def test_the_largest_batch_is_found_by_few_trials():
 
 
 def plan_run(experiment, *machine):
-    return run.plan_workload(run.workload_of(experiment), *machine)
+    return planning.plan_workload(workload_of(experiment), *machine)
 
 
 def test_errors_say_what_would_be_right(small, monkeypatch):
@@ -60,9 +62,9 @@ def compiled(monkeypatch):
     def stand_in(job, name, program, stop):
         return Compiled(LOOP, program.steps, 10, 20, 40 * job.run.batch_size, 0.5)
 
-    monkeypatch.setattr(apart, "target_devices", lambda device, count, hosts: range(count))
-    monkeypatch.setattr(run, "programs_of_run", programs)
-    monkeypatch.setattr(run, "compile_apart", stand_in)
+    monkeypatch.setattr(compilers, "target_devices", lambda device, count, hosts: range(count))
+    monkeypatch.setattr(classifier, "programs_of_classifier", programs)
+    monkeypatch.setattr(planning, "compile_apart", stand_in)
     return batches
 
 
@@ -80,17 +82,17 @@ def test_a_plan_is_made_once_and_told(small, compiled):
 
 
 def test_what_does_not_fit_is_told_with_what_does(small, compiled, monkeypatch):
-    monkeypatch.setattr(run, "usable_memory", lambda device: 40 * 100)
+    monkeypatch.setattr(planning, "usable_memory", lambda device: 40 * 100)
     with pytest.raises(BadInput, match=r"batch-size 256 does not fit into .* the largest batch that does is 96 "):
         plan_run(small(batch_size=256), "h100")
     assert compiled[0] == 256
-    monkeypatch.setattr(run, "usable_memory", lambda device: 40)
+    monkeypatch.setattr(planning, "usable_memory", lambda device: 40)
     with pytest.raises(BadInput, match=r"nor does a batch of 16, the smallest that architecture\.ghost-batch-size and"):
         plan_run(small(), "h100", 2)
 
 
 def test_what_does_not_fit_is_found_out_once(small, compiled, monkeypatch):
-    monkeypatch.setattr(run, "usable_memory", lambda device: 40 * 100)
+    monkeypatch.setattr(planning, "usable_memory", lambda device: 40 * 100)
     for _ in range(2):
         with pytest.raises(BadInput, match="the largest batch that does is 96"):
             plan_run(small(batch_size=256), "h100")
@@ -115,7 +117,7 @@ def test_a_damaged_plan_is_made_again(damage, small, compiled, tmp_path):
 
 def test_hours_of_a_whole_table(compiled, monkeypatch, capsys, tmp_path):
     """All rows of Table 6, with the flags of the one that is named; what cannot be planned is said."""
-    monkeypatch.setattr(run, "usable_memory", lambda device: 40 * 200)
+    monkeypatch.setattr(planning, "usable_memory", lambda device: 40 * 200)
     monkeypatch.setattr(compilers, "prepare", lambda: None)
     flags = ["--on", "h100", "--devices", "2", "--whole-table", "--json", str(tmp_path / "plan.json")]
     plan(find("resnet20"), flags, "resjax plan resnet20")

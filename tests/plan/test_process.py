@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from resjax.plan import apart
-from resjax.plan.apart import compile_apart, settled
-from resjax.plan.compile import DoesNotFit, Program, compile_program, programs_of_run, target_devices
+from resjax.plan.classifier import programs_of_classifier
+from resjax.plan.compile import DoesNotFit, Job, Program, compile_program, target_devices
 from resjax.plan.devices import DEVICES, Device
-from resjax.plan.plan import figures
+from resjax.plan.figures import figures
+from resjax.plan.process import compile_apart, settled, started
 from resjax.system.errors import BadInput, Lost
 
 
@@ -71,7 +71,7 @@ def test_the_process_ends_when_it_is_told_to():
 def test_the_process_ends_with_the_one_that_started_it(tmp_path):
     folder = tmp_path / "temporary"
     folder.mkdir()
-    with apart.started(JobHere("patience"), "train", folder) as process:
+    with started(JobHere("patience"), "train", folder) as process:
         process.stdin.close()  # as the system does
         process.wait(60)
     assert not folder.exists()
@@ -107,10 +107,10 @@ def test_a_settled_program_is_the_one_that_is_compiled(small):
     """All figures of a TPU's step, but for the memory of its code, are those of the whole compilation."""
     device, experiment = DEVICES["v5e"], small()
     try:
-        programs = dict(programs_of_run(experiment, target_devices(device, 1)))
+        programs = dict(programs_of_classifier(experiment, target_devices(device, 1)))
     except BadInput as error:
         pytest.skip(str(error))
-    job = apart.Job(programs_of_run, experiment, device, 1, 1)
+    job = Job(programs_of_classifier, experiment, device, 1, 1)
     early, whole = (figures(compiled, device, "float32", 1, 1) for compiled in (
         compile_apart(job, "train", programs["train"], threading.Event()), compile_program(programs["train"])))
     assert early.compiler_bytes is None

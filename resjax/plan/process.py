@@ -13,46 +13,18 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
-import jax
-
-from resjax.plan.compile import (
-    Compiled,
-    DoesNotFit,
-    Program,
-    Programs,
-    compile_program,
-    prepare,
-    target_devices,
-)
-from resjax.plan.devices import Device
+from resjax.plan.compile import Compiled, DoesNotFit, Job, Program, compile_program, prepare
 from resjax.system.errors import Lost
 
 PAUSE = 0.05  # seconds between two looks at what has been written
 SETTLED = ".after_optimizations"  # how XLA names the files of a TPU's program
 # An array in main memory; those on the chip have a color, and only later compilers name a page.
 ALLOCATION = re.compile(r"^allocation \d+: size (\d+), (?:page \d+, )?(?!color)(\S*)", re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class Job:
-    """The programs of a run, for devices that are not here."""
-
-    programs: Callable[[Any, Sequence[jax.Device]], Programs]
-    run: Any
-    device: Device
-    count: int
-    hosts: int
-
-    def all(self) -> dict[str, Program]:
-        """Return the programs by name. Raises what `target_devices` does."""
-        return dict(self.programs(self.run, target_devices(self.device, self.count, self.hosts)))
 
 
 def compile_apart(job: Job, name: str, program: Program, stop: threading.Event) -> Compiled:
@@ -73,7 +45,7 @@ def compile_apart(job: Job, name: str, program: Program, stop: threading.Event) 
 
 
 @contextmanager
-def started(job: Job, name: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+def started(job: Job, name: str, folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
     """Start to compile in a process that dies with this one, or at the end of the block; it heeds no Ctrl-C."""
     (folder / "job").write_bytes(pickle.dumps((job, name)))
     command = [sys.executable, "-c", f"from {__name__} import work; work()", str(folder)]
@@ -93,8 +65,7 @@ def work() -> None:
     prepare()
     job, name = pickle.loads((folder / "job").read_bytes())
     if job.device.platform == "tpu":
-        flags = os.environ.get("XLA_FLAGS", "")
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_dump_to={folder} --xla_dump_hlo_as_text".strip()
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_dump_to={folder} --xla_dump_hlo_as_text"
     try:
         found: Compiled | DoesNotFit = compile_program(job.all()[name])
     except DoesNotFit as error:
@@ -111,11 +82,10 @@ def end_with_the_other(folder: Path) -> None:
 
 def result(folder: Path, name: str, code: int) -> Compiled:
     """Return what a process has left behind at its end. Raises Lost with its last words where that is nothing."""
-    file = folder / "result"
-    if not file.exists():
+    if not (folder / "result").exists():
         words = (folder / "errors").read_text(errors="replace")[-2000:].strip()
         raise Lost(f"{name}: the process that compiled it has died with exit code {code} {words}".rstrip())
-    found: Compiled | DoesNotFit = pickle.loads(file.read_bytes())
+    found: Compiled | DoesNotFit = pickle.loads((folder / "result").read_bytes())
     if isinstance(found, DoesNotFit):
         raise found
     return found

@@ -1,0 +1,105 @@
+"""A classifier's run as a plan sees it: its programs, compiled for devices that are not here."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from resjax.data import Batch, Batching, Images, Permutation, epochs_spanned, of_run
+from resjax.evaluation.probabilities import at_places, look
+from resjax.experiment import Data, Experiment, image_shape
+from resjax.plan.compile import Program, Programs, shaped
+from resjax.plan.figures import Figures
+from resjax.plan.plan import Workload
+from resjax.system.distributed import batch_sharding, replicated
+from resjax.training.in_memory import InMemoryBatch, InMemoryInputs, steps_per_call
+from resjax.training.optimizer import sgd
+from resjax.training.packing import form_for, one_by_one
+from resjax.training.step import TrainState, add_batch_statistics, initial_state
+from resjax.training.streaming import StreamedBatch, StreamedInputs
+
+
+class ImageSet(NamedTuple):
+    """How many images a source holds, and of how many classes."""
+
+    train: int
+    test: int
+    classes: int
+
+
+SETS = {"digits": ImageSet(1_437, 360, 10), "tfds:cifar10": ImageSet(50_000, 10_000, 10),
+        "tfds:imagenet2012": ImageSet(1_281_167, 50_000, 1000)}
+
+
+def image_set(data: Any) -> ImageSet:
+    """Return the size of a source; of one whose images nobody has counted, CIFAR-10's or ImageNet's."""
+    return SETS.get(data.source, SETS["tfds:cifar10" if isinstance(data, Data) else "tfds:imagenet2012"])
+
+
+def workload_of(run: Experiment) -> Workload:
+    """See a classifier's run as a plan does."""
+    counts, source, architecture = image_set(run.data), run.data.source, run.architecture
+    assumed = (f"Assumed: {source} holds {counts.train:,} training and {counts.test:,} test images of {counts.classes} "
+               "classes.")
+    return Workload(run, architecture.precision, ("architecture.ghost-batch-size", architecture.ghost_batch_size),
+                    programs_of_classifier, partial(hours, run), () if source in SETS else (assumed,))
+
+
+def hours(run: Experiment, programs: dict[str, Figures]) -> dict[str, float]:
+    """Return the least hours of a run: of its steps, its precise batch norm, and all its evaluations."""
+    batches = -(-image_set(run.data).test // run.batch_size)
+    evaluations = 1 + (run.steps - 1) // run.evaluate_steps * run.evaluate_test
+    times = {"train": run.steps, "statistics": run.precise_batch_norm_steps, "evaluate": evaluations * batches}
+    return {name: times[name] * figures.seconds / 3600 for name, figures in programs.items()}
+
+
+def programs_of_classifier(run: Experiment, devices: Sequence[jax.Device]) -> Programs:
+    """Return the programs of a run: "train", "statistics" where it has that phase, and "evaluate"."""
+    spread = batch_sharding(devices)
+    whole = replicated(spread)
+    counts, shape = image_set(run.data), image_shape(run.data)
+    model, optimizer = run.architecture.model(counts.classes), sgd(run.optimizer)
+    mean = np.zeros(shape, np.float32)
+    state: TrainState = shaped(jax.eval_shape(lambda: initial_state(model, optimizer, mean, 0)), whole)
+    make_batch, inputs, steps = training_inputs(run, spread, counts)
+    form = form_for(devices[0].platform)
+    packed = shaped(jax.eval_shape(lambda: form.pack(state, one_by_one(model))), whole)
+    yield "train", Program(lambda: form.steps.lower(model, optimizer, make_batch, steps, packed, inputs), steps)
+    if run.precise_batch_norm_steps and not run.architecture.frozen_batch_norm:
+        yield "statistics", Program(
+            lambda: add_batch_statistics.lower(model, make_batch, steps, state, state.batch_stats, inputs), steps)
+    preprocessing = of_run(run.data, state.mean)
+    if isinstance(run.data, Data):
+        pixels, places = shaped(images_of(counts.test, shape), whole).pixels, array(jnp.int32, run.batch_size)
+        lower = partial(at_places.lower, model, spread, state.variables, preprocessing, pixels, shaped(places, whole))
+    else:
+        images = shaped(array(jnp.uint8, run.batch_size, 1, *shape), spread)
+        lower = partial(look.lower, model, spread, state.variables, preprocessing, images)
+    yield "evaluate", Program(lower, 1)
+
+
+def training_inputs(run: Experiment, spread: Any, counts: ImageSet) -> tuple[Any, Any, int]:
+    """Return what makes a batch inside the step, what it is made of, and the steps of a call."""
+    data, size, shape, whole = run.data, run.batch_size, image_shape(run.data), replicated(spread)
+    if isinstance(data, Data):
+        steps = steps_per_call(run, spread.mesh.devices.flat[0].platform)
+        train = counts.train - data.validation_images
+        order = Permutation(array(jnp.int32), array(jnp.int32, epochs_spanned(steps, size, train) * train))
+        inputs = InMemoryInputs(images_of(train, shape), order)
+        return InMemoryBatch(Batching(size, data.pad, data.flip), data.std, spread), shaped(inputs, whole), steps
+    pixels = shaped(Batch(array(jnp.uint8, size, *shape), array(jnp.int32, size)), spread)
+    colours = shaped(array(jnp.float32, 3, 3), whole)
+    return StreamedBatch(data.colour_noise, data.std), StreamedInputs(pixels, colours), 1
+
+
+def images_of(count: int, shape: tuple[int, ...]) -> Images:
+    """Describe so many images and their labels."""
+    return Images(array(jnp.uint8, count, *shape), array(jnp.int32, count))
+
+
+def array(kind: Any, *shape: int) -> Any:
+    """Describe an array."""
+    return jax.ShapeDtypeStruct(shape, kind)

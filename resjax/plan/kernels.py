@@ -1,0 +1,202 @@
+"""What a compiled program does in a run: its kernels with their bytes and multiply-adds, and what devices send."""
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from resjax.plan.hlo import Computation, Instruction, Module, Shape, parse
+
+FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id",
+        "opt-barrier", "domain", "add-dependency", "iota"}  # no kernel, or what the program is made of
+COLLECTIVES = {"all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast"}
+SLICES = {"slice", "dynamic-slice", "gather"}
+COPIES = {"copy", "transpose", "fusion", "reshape"} | SLICES
+REDUCTIONS = {"reduce", "reduce-window", "select-and-scatter"}
+SMALL = 2**18  # bytes: below, a GPU's kernel takes the time of its launch
+
+
+class Kernel(NamedTuple):
+    """One launch of a device, or so many; bytes, multiply-adds and what is sent are those of one."""
+
+    name: str
+    kind: str
+    """convolution, matrix product, sum, element-wise, copy, small, or collective."""
+    bytes: int
+    macs: int
+    times: int
+    sent: int = 0
+    """Bytes of the arrays that a collective sums or moves."""
+
+
+def read_kernels(text: str, rounds: int | None = None) -> list[Kernel]:
+    """List the kernels of a compiled program, those of loops as often as they run; `rounds`, where that is not known.
+
+    Bytes are the operands and results of each kernel in the device's memory; a slice counts as what it reads, an array
+    that is updated in place as what is written. Of the branches of a condition the one with the fewest bytes counts.
+    """
+    module = parse(text)
+    return list(kernels_of(module, module.entry, 1, rounds))
+
+
+def kernels_of(module: Module, name: str, times: int, rounds: int | None) -> Iterator[Kernel]:
+    """List the kernels of a computation that runs so many times."""
+    table = module.computations[name]
+    for instruction in table.values():
+        opcode = instruction.opcode
+        if opcode in FREE or opcode.endswith(("-done", "-update")):
+            continue
+        if opcode == "while":
+            trips = trip_count(module, instruction, rounds)
+            yield from kernels_of(module, instruction.attribute("body"), times * trips, rounds)
+        elif opcode == "call":
+            yield from kernels_of(module, instruction.attribute("to_apply"), times, rounds)
+        elif opcode == "conditional":
+            listed = re.search(r"branch_computations=\{([^}]*)\}", instruction.attributes)
+            branches = ([branch.strip().lstrip("%") for branch in listed[1].split(",")] if listed else
+                        [instruction.attribute(f"{value}_computation") for value in ("true", "false")])
+            yield from min((list(kernels_of(module, branch, times, rounds)) for branch in branches),
+                           key=lambda kernels: sum(kernel.bytes * kernel.times for kernel in kernels))
+        else:
+            yield kernel_of(module, table, instruction, times)
+
+
+def trip_count(module: Module, loop: Instruction, rounds: int | None) -> int:
+    """Return how often a loop runs: as the compiler says, or up to the only number that its condition compares with.
+
+    Where neither tells it is `rounds`; raises ValueError where nobody says how many these are.
+    """
+    if found := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes):
+        return int(found[1])
+    condition = module.computations.get(loop.attribute("condition"), {}).values()
+    numbers = [inner.operands[0] for inner in condition if inner.opcode == "constant" and inner.operands]
+    if len(numbers) == 1 and numbers[0].isdigit():
+        return int(numbers[0])
+    if rounds is None:
+        raise ValueError(f"the compiled program does not say how often its loop {loop.name} runs")
+    return rounds
+
+
+def kernel_of(module: Module, table: Computation, instruction: Instruction, times: int) -> Kernel:
+    """Read one kernel: an instruction of its own, or the fusion of many."""
+    body = module.computations.get(instruction.attribute("calls"), {})
+    if instruction.opcode == "async-start" and body:
+        return kernel_of(module, body, next(reversed(body.values())), times)
+    opcode = instruction.opcode.removesuffix("-start")
+    macs = sum(multiply_adds(body, inner) for inner in body.values()) + multiply_adds(table, instruction)
+    moved = bytes_moved(table, instruction, body)
+    kind = kind_of_kernel(instruction, {opcode, *(inner.opcode for inner in body.values())}, macs, moved)
+    sent = sum(shape.size for name in instruction.operands for shape in table[name].shapes)
+    return Kernel(instruction.name, kind, moved, macs, times, sent if opcode in COLLECTIVES else 0)
+
+
+def kind_of_kernel(instruction: Instruction, opcodes: set[str], macs: int, moved: int) -> str:
+    """Say what a kernel mostly does."""
+    if opcodes & COLLECTIVES:
+        return "collective"
+    if "convolution" in opcodes or "$conv" in instruction.attributes:
+        return "convolution"
+    if macs:
+        return "matrix product"
+    if moved < SMALL:
+        return "small"
+    if opcodes & REDUCTIONS:
+        return "sum"
+    return "copy" if opcodes - FREE <= COPIES else "element-wise"
+
+
+def bytes_moved(table: Computation, instruction: Instruction, body: Computation) -> int:
+    """Count what a kernel reads and writes in the device's memory."""
+    operands, opcode, results = [table[name] for name in instruction.operands], instruction.opcode, instruction.shapes
+    if opcode in SLICES or opcode == "slice-start":  # an asynchronous one results in what it reads, the slice, a token
+        whole, part = operands[0].shapes[0], results[1 if opcode == "slice-start" else 0]
+        return part._replace(in_memory=whole.in_memory).bytes + part.bytes
+    if opcode == "dynamic-update-slice":
+        return 2 * operands[1].bytes
+    if opcode == "copy-start":  # its result: what is written, what is read, and a token
+        return results[0].bytes + operands[0].bytes
+    read = sum(operand.bytes for operand in operands)
+    if not body:
+        if opcode.endswith("-start"):
+            return 2 * read
+        workspace = ("u8", "s8") if opcode == "custom-call" and len(results) > 1 else ()  # memory a library works in
+        return read + sum(shape.bytes for shape in results if shape.kind not in workspace)
+    parameters = {int(inner.operands[0]): inner.name for inner in body.values() if inner.opcode == "parameter"}
+    return bytes_written(body, instruction) + sum(
+        min(operand.bytes, bytes_read(body, parameters[place])) for place, operand in enumerate(operands)
+        if place in parameters)
+
+
+def bytes_read(body: Computation, name: str) -> int:
+    """Count what a fusion reads of one of its parameters: all of it, unless it only takes slices."""
+    total = 0
+    for user in (inner for inner in body.values() if name in inner.operands and inner.opcode != "parameter"):
+        if user.opcode in SLICES and user.operands[0] == name:
+            total += user.bytes
+        elif user.opcode == "bitcast":
+            total += bytes_read(body, user.name)
+        elif user.opcode != "dynamic-update-slice" or user.operands[0] != name:  # which updates it in place
+            return body[name].bytes
+    return total
+
+
+def bytes_written(body: Computation, instruction: Instruction) -> int:
+    """Count what a fusion writes: of a result that is updated in place, the update."""
+    root = next(inner for inner in body.values() if inner.root)
+    results = [body[name] for name in root.operands] if root.opcode == "tuple" else [root]
+    written = []
+    for result in results:
+        origin = result
+        while origin.opcode == "bitcast":  # the same array, seen in another shape
+            origin = body[origin.operands[0]]
+        written.append(body[origin.operands[1]] if origin.opcode == "dynamic-update-slice" else result)
+    if written != results or instruction.opcode.endswith("-start"):
+        return sum(result.bytes for result in written)
+    return instruction.bytes
+
+
+def multiply_adds(table: Computation, instruction: Instruction) -> int:
+    """Count the multiply-adds of a convolution or a matrix product, whoever computes it; 0 of anything else."""
+    shapes = [table[name].shapes[0] for name in instruction.operands if name in table and table[name].shapes]
+    if instruction.opcode == "convolution" or "$conv" in instruction.attributes:
+        return convolution_macs(instruction, shapes)
+    if instruction.opcode == "dot":
+        found = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.attributes)
+        sides = [side for side in found[1].split(",") if side] if found else []
+    elif 'custom_call_target="__cublas' in instruction.attributes:
+        found = re.search(r'"dot_dimension_numbers":(\{.*?\})', instruction.attributes)
+        sides = json.loads(found[1])["lhs_contracting_dimensions"] if found else []
+    else:
+        return 0
+    return instruction.shapes[0].elements * math.prod(shapes[0].dimensions[int(side)] for side in sides)
+
+
+def convolution_macs(instruction: Instruction, operands: list[Shape]) -> int:
+    """Count the multiply-adds of a convolution, those with padding or with the zeros of a spread image left out."""
+    image, kernel, result = operands[0], operands[1], instruction.shapes[0]
+    if "$convBackwardInput" in instruction.attributes:  # cuDNN's gradients are described by the convolution forward
+        image, result = result, image
+    elif "$convBackwardFilter" in instruction.attributes:
+        kernel, result = result, kernel
+    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.attributes)
+    if labels is None:
+        return 0
+    images, kernels, results = (dict(zip(names, shape.dimensions, strict=True)) for names, shape in zip(
+        labels.groups(), (image, kernel, result), strict=True))
+    found = re.search(r"window=\{([^}]*)\}", instruction.attributes)
+    window = dict(part.split("=") for part in found[1].split()) if found else {}
+    pairs = 1
+    for place, side in enumerate(sorted(filter(str.isdigit, labels[1]))):
+        settings = {name: tuple(map(int, values.split("x")[place].split("_"))) for name, values in window.items()
+                    if name in ("stride", "pad", "lhs_dilate", "rhs_dilate")}
+        pairs *= valid_pairs(images[side], kernels[side], results[side], settings)
+    return int(results["b"] * results["f"] * kernels["i"] * pairs)
+
+
+def valid_pairs(image: int, kernel: int, result: int, window: dict[str, tuple[int, ...]]) -> int:
+    """Count, along one dimension, the pairs of a result and a kernel's position that meet a real pixel."""
+    stride, low = window.get("stride", (1,))[0], window.get("pad", (0, 0))[0]
+    spread, gap = window.get("lhs_dilate", (1,))[0], window.get("rhs_dilate", (1,))[0]
+    places = (out * stride + position * gap - low for out in range(result) for position in range(kernel))
+    return sum(0 <= place <= (image - 1) * spread and place % spread == 0 for place in places)
