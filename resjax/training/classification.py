@@ -52,10 +52,10 @@ def train(experiment: Experiment, run_directory: str | Path, devices: Sequence[j
           model: nn.Module | None = None, data: Dataset | None = None,
           optimizer: optax.GradientTransformation | None = None, loss: Loss | None = None,
           augment: Augment | None = None, callback: Callback | None = None) -> Result:
-    """Train, or go on where the last process stopped; return what `result.json` holds.
+    """Train, or resume where the last process stopped; return what `result.json` holds.
 
     In place of the experiment's can stand a `model` of one's own, which takes images and `train`, `data` of one's own
-    arrays (`resjax.dataset`), and any `optimizer` of optax; whoever goes on with the run gives them again.
+    arrays (`resjax.dataset`), and any `optimizer` of optax; give them again to resume the run.
     `loss(logits, labels)`, `[batch]`, stands in place of the cross-entropy, and `augment(key, images, labels)` changes
     each training batch, after crops and flips; both are pure and lie in the compiled step (`LabelSmoothing`, `Mixup`,
     `CutMix`, `Cutout`, or functions of one's own). `callback` gets each training line of the log and the network of
