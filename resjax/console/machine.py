@@ -59,7 +59,7 @@ def doctor(directory: Path | None = None) -> None:
     for finding in examine(data_directory(directory)):
         say(hung(finding.mark, finding.text))
         passed &= finding.mark != WRONG
-    say("\nNext: resjax quickstart" if passed else f"\nMend what is marked {WRONG} first")
+    say("\nNext: resjax quickstart" if passed else f"\nFix what is marked {WRONG} first")
     if not passed:
         sys.exit(1)
 
