@@ -21,7 +21,7 @@ from jax import lax
 
 from resjax.models.ops import materialize, relu
 
-LOST = 2.0**-22  # of the square of the distance between c and the mean: less of a variance is rounding
+MIN_VARIANCE_RATIO = 2.0**-22  # to the square of the distance between c and the mean; below it only rounding is left
 
 
 class BatchNorm(nn.Module):
@@ -93,7 +93,7 @@ def _backward(epsilon: float, rectify: bool, residuals: Any, cotangents: Any) ->
     (x, scale, bias, mean, var, near, y), dy = residuals, cotangents[0]
     inverse = lax.rsqrt(var + epsilon)
     centred = x - mean
-    summed, spread = passed_on(y, dy, centred * (inverse * scale), bias) if rectify else (dy, dy)
+    summed, spread = masked_by_relu(y, dy, centred * (inverse * scale), bias) if rectify else (dy, dy)
     mean_dy = group_mean(summed)
     mean_dy_h = group_mean(summed * centred) * inverse
     dx = (spread - mean_dy - centred * (inverse * mean_dy_h)) * (inverse * scale)
@@ -105,25 +105,25 @@ def _backward(epsilon: float, rectify: bool, residuals: Any, cotangents: Any) ->
 batch_norm.defvjp(_forward, _backward)
 
 
-def passed_on(y: jax.Array, dy: jax.Array, scaled: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return what the rectifier passes on of a gradient, twice: for the sums over it, and for what is made of them.
+def masked_by_relu(y: jax.Array, dy: jax.Array, scaled: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mask dy by the ReLU. Returned as two separately written copies, one for the sums and one for dx.
 
-    It passes where y = scaled + bias is positive. A GPU asks that of x, which both uses read anyway, each in its own
-    words: XLA would take equal ones for one, and store and read again what was passed on.
+    The mask is y = scaled + bias > 0. On GPU each copy recomputes it from x, which its consumer reads anyway, so that
+    XLA does not merge, store and reread them.
     """
     pair: tuple[jax.Array, jax.Array] = lax.platform_dependent(
-        y, dy, scaled, bias, cpu=seen_in_output, tpu=seen_in_output, default=seen_in_input)
+        y, dy, scaled, bias, cpu=by_output, tpu=by_output, default=by_input)
     return pair
 
 
-def seen_in_output(y: jax.Array, dy: jax.Array, *_: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Pass on where the output is positive."""
+def by_output(y: jax.Array, dy: jax.Array, *_: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mask by the sign of the output."""
     passed = materialize(jnp.where(y > 0, dy, 0))
     return passed, passed
 
 
-def seen_in_input(_: jax.Array, dy: jax.Array, scaled: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Pass on where the input is such that the output is positive: the sign of a float32 sum is exact."""
+def by_input(_: jax.Array, dy: jax.Array, scaled: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mask by the input: the sign of a float32 sum is exact."""
     return jnp.where(bias > -scaled, dy, 0), jnp.where(scaled > -bias, dy, 0)
 
 
@@ -150,7 +150,7 @@ def in_one_pass(x: jax.Array, near: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Compute both from the sums over x - `near` and over its square; no variance comes out as mere rounding."""
     offset = x.astype(jnp.float32) - near
     mean, square = means_together(offset, jnp.square(offset))
-    return near + mean, jnp.maximum(square - jnp.square(mean), LOST * jnp.square(mean))
+    return near + mean, jnp.maximum(square - jnp.square(mean), MIN_VARIANCE_RATIO * jnp.square(mean))
 
 
 def one_pixel(x: jax.Array) -> jax.Array:
