@@ -12,7 +12,7 @@ import numpy as np
 from flax import struct
 from PIL import Image
 
-from resjax.data.decode import decode
+from resjax.data.decode import decode, dimensions
 from resjax.data.resampling import resize_as_torch
 from resjax.experiment import Data, Photographs, Resize
 
@@ -69,9 +69,13 @@ def resize_shorter_side(image: np.ndarray, side: int, rule: Resize = "area") -> 
     """Resize so that the shorter side is `side`, at the same aspect ratio; the longer is rounded, or as torchvision has
     it with Pillow's rules, rounded down.
     """
-    height, width = (max(side, (round if rule == "area" else int)(side * length / min(image.shape[:2])))
-                     for length in image.shape[:2])
+    height, width = (max(side, scaled(length, side, min(image.shape[:2]), rule)) for length in image.shape[:2])
     return resize(image, height, width, rule)
+
+
+def scaled(length: int, side: int, shorter: int, rule: Resize) -> int:
+    """Return the pixels of a side of an image whose shorter side is resized to `side`."""
+    return (round if rule == "area" else int)(side * length / shorter)
 
 
 def centre_crop(image: np.ndarray, height: int, width: int, rule: Crop = "floor") -> np.ndarray:
@@ -154,8 +158,11 @@ class Preprocessing(struct.PyTreeNode):
         """
         least = np.max(sides) if self.resize == "area" else 0  # other rules begin with all pixels
         image = decode(encoded, name, self.image_shape[2], int(least))
-        return (resize_shorter_side(image, sides, self.resize) if isinstance(sides, int) else
-                resize(image, *sides, self.resize))
+        if isinstance(sides, int):  # by the size that is stated, as a JPEG decoded at 3/8 has another aspect ratio
+            tall, wide = dimensions(encoded, name)
+            height, width = (max(sides, scaled(length, sides, min(tall, wide), self.resize)) for length in (tall, wide))
+            return resize(image, height, width, self.resize)
+        return resize(image, *sides, self.resize)
 
     def normalize(self, pixels: Any) -> jax.Array:
         """Turn `[batch, height, width, channels]` into what the network sees; for another size the mean is resized."""

@@ -75,7 +75,8 @@ def log_probabilities_of_views(classifier: Classifier, files: ImageFiles, views:
     shapes = read_dimensions(files, workers).tolist() if any(view.size is None for view in views) else []
     total = np.full((len(files.labels), outputs_of(classifier)), -np.inf, np.float32)
     for view in views:
-        sizes = [view.size] * len(total) if view.size else [whole(tall, wide, view.side) for tall, wide in shapes]
+        sizes = [view.size] * len(total) if view.size else [
+            whole(tall, wide, view.side, preprocessing.resize) for tall, wide in shapes]
         plan = plan_batches(sizes, batch_size * height * width // view.number, sharding.mesh.size)
         share = [batch._replace(images=np.split(batch.images, jax.process_count())[jax.process_index()])
                  for batch in plan]

@@ -11,6 +11,8 @@ from typing import NamedTuple, get_args
 import numpy as np
 
 from resjax.data import Crop, Preprocessing, centre_crop
+from resjax.data.preprocessing import scaled
+from resjax.experiment import Resize
 from resjax.models.variants import Protocol
 from resjax.system.errors import BadInput
 
@@ -48,13 +50,13 @@ def views_of(protocol: str, preprocessing: Preprocessing) -> tuple[View, ...]:
     raise BadInput(f"views is {protocol!r}; it is one of {', '.join(PROTOCOLS)}")
 
 
-def whole(height: int, width: int, side: int) -> tuple[int, int]:
+def whole(height: int, width: int, side: int, rule: Resize = "area") -> tuple[int, int]:
     """Return the size to look at of an image whose shorter side is resized to `side`, a multiple of 32.
 
     All of it, but for what the longer side has beyond a multiple of 32 or beyond twice the shorter one. The network is
     fully convolutional and takes any size; few sizes mean few programs to compile.
     """
-    long = min(round(max(height, width) * side / min(height, width)), 2 * side) // STRIDE * STRIDE
+    long = min(scaled(max(height, width), side, min(height, width), rule), 2 * side) // STRIDE * STRIDE
     return (side, long) if height < width else (long, side)
 
 

@@ -70,7 +70,7 @@ def test_ten_crop_averages_the_softmax(setting):
     _, photos, *_ = setting
     found = probabilities(setting, "ten-crop")
     for index in (0, 7, 23):
-        image = resize_shorter_side(decode(photos.read(index), "", least=80), 80)
+        image = of_run(setting[0], setting[4]).resized(photos.read(index), "", 80)
         np.testing.assert_allclose(found[index], softmax(setting, ten_crop(image, 64, 64)).mean(0), rtol=1e-4)
     assert np.abs(found - probabilities(setting, "single")).max() > 1e-3
 
