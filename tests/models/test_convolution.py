@@ -148,6 +148,7 @@ print(hashlib.sha256(b"".join(np.asarray(part).tobytes() for part in f(x, kernel
 """
 
 
+@needs_onednn
 def test_one_core_and_two_give_the_same_bits():
     found = {subprocess.run([sys.executable, "-c", BITS.format(cores=cores)], capture_output=True, text=True,
                             check=True, timeout=120).stdout for cores in (1, 2)}
