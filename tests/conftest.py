@@ -108,16 +108,12 @@ def flip(file: Path, position: int) -> None:
 
 # Known faults of 2026-11-30, to be mended first: each is told in CHANGELOG. A test that passes again is taken out here.
 KNOWN = {
-    "test_fields.py::test_a_field_refuses_what_it_cannot_work_with[Detection-":
-        "Detection() is refused",
     "test_configs.py::test_configs_of_other_networks_are_refused[config6":
         "told in other words",
     "test_configs.py::test_configs_of_other_networks_are_refused[config9":
         "told in other words",
     "test_configs.py::test_transformers_configs_tell_crop_and_classes[images":
         "sizes are read another way",
-    "test_onnx.py::test_networks_of_the_paper_compute_the_same_for_any_batch[{'family': 'imagenet', 'depth': 50":
-        "bottlenecks are written to ONNX with wrong dimensions",
     "test_export.py::test_a_run_is_exported_measured_and_used": "the card's line of measurements has changed",
     "test_article_page.py::test_measured_numbers_are_of": "asks rows for top5, which one kind of row does not have",
 }

@@ -73,7 +73,8 @@ def add_shortcut(graph: Graph, x: str, params: Any, statistics: Any, stride: int
     if "shortcut" in params:
         projected = graph.conv(x, params["shortcut"]["conv"], stride)
         return graph.norm(projected, params["shortcut"]["bn"], statistics["shortcut"]["bn"])
-    inside, outside = params["conv1"]["kernel"].shape[2], params["bn2"]["scale"].shape[0]
+    last = "bn3" if "conv3" in params else "bn2"
+    inside, outside = params["conv1"]["kernel"].shape[2], params[last]["scale"].shape[0]
     if stride == 1 and inside == outside:
         return x
     ends, axes = np.array([2**31, 2**31]), np.array([2, 3])

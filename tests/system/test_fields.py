@@ -63,7 +63,7 @@ def test_all_values_are_found():
 
 @pytest.mark.parametrize(("kind", "prefix", "name"), FIELDS, ids=lambda value: getattr(value, "__name__", value))
 def test_a_field_refuses_what_it_cannot_work_with(kind, prefix, name):
-    usual = {} if kind not in (Experiment, Detection) else {"name": "x"}
+    usual = {Experiment: {"name": "x"}, Detection: {"name": "x", "initialize_from": "resnet20"}}.get(kind, {})
     kind(**usual)
     wrong = wrong_values(typing.get_type_hints(kind, include_extras=True)[name])
     assert wrong, "a type that this test does not know"
