@@ -114,8 +114,6 @@ KNOWN = {
         "told in other words",
     "test_configs.py::test_transformers_configs_tell_crop_and_classes[images":
         "sizes are read another way",
-    "test_export.py::test_a_run_is_exported_measured_and_used": "the card's line of measurements has changed",
-    "test_article_page.py::test_measured_numbers_are_of": "asks rows for top5, which one kind of row does not have",
 }
 
 

@@ -109,9 +109,9 @@ def train_grey(small, tmp_path):
 def test_a_run_is_exported_measured_and_used_from_the_command_line(small, halves, tmp_path, capsys, one_device):
     run, data = tmp_path / "run", f"folder:{halves}/low"
     result = train(small(steps=40, data=Data(source=data, pad=1, flip=False)), run)
-    (run / "errors-ten-crop.json").write_text(json.dumps({
+    (run / "measured-ten-crop.json").write_text(json.dumps({
         "top1_error": 5.5, "top5_error": 1.5, "images": 360, "state_digests": [result["state_digest"]]}))
-    (run / "errors-multi-scale.json").write_text(json.dumps({
+    (run / "measured-multi-scale.json").write_text(json.dumps({
         "top1_error": 6.5, "top5_error": 1.5, "images": 360, "state_digests": ["of another state"]}))
     out = tmp_path / "out"
     execute(["export", str(run), "--to", "akamaster", "--out", str(out)])
