@@ -104,22 +104,3 @@ def flip(file: Path, position: int) -> None:
     content = bytearray(file.read_bytes())
     content[position] ^= 1
     file.write_bytes(content)
-
-
-# Known faults of 2026-11-30, to be mended first: each is told in CHANGELOG. A test that passes again is taken out here.
-KNOWN = {
-    "test_configs.py::test_configs_of_other_networks_are_refused[config6":
-        "told in other words",
-    "test_configs.py::test_configs_of_other_networks_are_refused[config9":
-        "told in other words",
-    "test_configs.py::test_transformers_configs_tell_crop_and_classes[images":
-        "sizes are read another way",
-}
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of known faults."""
-    for item in items:
-        for part, reason in KNOWN.items():
-            if part in item.nodeid:
-                item.add_marker(pytest.mark.xfail(reason=reason, strict=False))

@@ -117,18 +117,18 @@ def from_transformers(config: dict[str, Any], images: dict[str, Any]) -> Metadat
         "preprocessing": processed_images(images) if images else None}, Metadata)
 
 
-def named(labels: dict[int, Any]) -> list[str]:
+def named(labels: dict[int, Any]) -> list[Any]:
     """Return the names of classes, none where they are transformers' own for classes that nobody named."""
     if all(name == f"LABEL_{number}" for number, name in labels.items()):
         return []
-    return [str(labels[number]) for number in range(len(labels))]
+    return [labels[number] for number in range(len(labels))]
 
 
 def processed_images(said: dict[str, Any]) -> dict[str, Any]:
     """Read how transformers' image processor resizes, crops and scales: on tensors, or where its name ends in Pil on
-    pictures, as its class for ResNets, ConvNext's, does it where no name is given.
+    images.
     """
-    name = said.get("image_processor_type") or said.get("feature_extractor_type") or "ConvNextImageProcessor"
+    name = said.get("image_processor_type") or said.get("feature_extractor_type") or processor_for(said)
     short = name.replace("FeatureExtractor", "ImageProcessor").removesuffix("Fast").removesuffix("Pil")
     check(short in PROCESSORS, f"image_processor_type is {name!r}; those that can be done are {', '.join(PROCESSORS)}")
     images = PROCESSORS[short] | said
@@ -146,6 +146,15 @@ def processed_images(said: dict[str, Any]) -> dict[str, Any]:
             "std": images["image_std"] if normalized else [],
             "value_range": 255 * images.get("rescale_factor", 1 / 255) if scaled else 255.0,
             **places(short, images), "resize": f"{'torch' if on_tensors else 'pillow'}-{kernel}"}
+
+
+def processor_for(said: dict[str, Any]) -> str:
+    """Choose the processor of settings that name none: transformers' for ResNets, ConvNext's, unless they state what
+    that one does not have, a height and width or a crop.
+    """
+    if isinstance(said.get("size"), dict) and "height" in said["size"]:
+        return "ViTImageProcessor"
+    return "CLIPImageProcessor" if said.get("do_center_crop") else "ConvNextImageProcessor"
 
 
 def places(short: str, images: dict[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,8 @@ def exported(tmp_path_factory):
     ({"model_type": "resnet", "layer_type": "basic", "depths": [2, 2, 2, 2], "hidden_act": "gelu"}, "'gelu'"),
     ({"architecture": "resnet50d", "pretrained_cfg": {}}, "'resnet50d' is no network of the paper"),
     ({"architecture": "resnet50", "model_args": {"aa_layer": "blur"}, "pretrained_cfg": {}}, "aa_layer"),
-    ({"architecture": "resnet50", "pretrained_cfg": {}}, "not as timm or transformers write it"),
+    ({"architecture": "resnet50", "pretrained_cfg": {"input_size": 9}}, "not as timm or transformers write it"),
+    ({"architecture": "resnet50", "pretrained_cfg": {}}, "tells of ResNet B-50"),  # timm's defaults, of another network
     ({"architecture": "resnet18", "pretrained_cfg": {"input_size": [3, 9, 9], "mean": ["x", 1, 1], "std": [1, 1, 1]}},
      r"config\.json: .*mean is 'x'"),
     ({"architecture": "resnet18", "pretrained_cfg": {"input_size": [3, 9, 9], "mean": [1, 1, 1], "std": [1, 1, 1],
