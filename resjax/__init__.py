@@ -1,15 +1,14 @@
 """resjax: "Deep Residual Learning for Image Recognition" (He et al., CVPR 2016), reproduced in JAX and Flax."""
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from resjax.system import platform
+from resjax.system.lazy import lazily
 from resjax.system.version import __version__
 
 if TYPE_CHECKING:
     from resjax.console.command_line import run
-    from resjax.data import Dataset, dataset
-    from resjax.data import load as load_data
+    from resjax.data import Dataset, dataset, load_data
     from resjax.evaluation import evaluate
     from resjax.experiment import Architecture, Data, Experiment, Optimizer, Photographs
     from resjax.models import (
@@ -41,23 +40,14 @@ HOMES = {  # of the public names, which are imported when they are used
     "system.errors": ("BadInput", "Diverged", "Interrupted"),
     "evaluation": ("evaluate",), "experiment": ("Architecture", "Data", "Experiment", "Optimizer", "Photographs"),
     "models": ("VGG", "BasicBlock", "BatchNorm", "Bottleneck", "ResNet", "Shortcut", "Stage", "cifar_resnet",
-               "imagenet_resnet"),
-    "models.resnet": ("convolution",),  # resjax.models.convolution is a module
+               "convolution", "imagenet_resnet"),
     "network": ("Classifier", "Network", "embed", "features"),
     "training": ("CutMix", "Cutout", "LabelSmoothing", "Mixup", "Result",
                  "load", "read_metrics", "restore", "runs", "train"),
     "weights": ("export",)}
 
 platform.configure()  # before anything starts JAX
-
-
-def __getattr__(name: str) -> Any:
-    home = next((home for home, names in HOMES.items() if name in names), None)
-    if home is None:
-        raise AttributeError(f"module 'resjax' has no attribute {name!r}")
-    value = getattr(import_module(f"resjax.{home}"), "load" if name == "load_data" else name)
-    globals()[name] = value
-    return value
+__getattr__ = lazily("resjax", HOMES)
 
 
 def __dir__() -> list[str]:

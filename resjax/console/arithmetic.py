@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from resjax.models import BatchNorm
-from resjax.models.convolution import convolve
+from resjax.models.convolutions import convolve
 
 
 def arithmetic() -> dict[str, float]:

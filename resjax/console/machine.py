@@ -80,7 +80,7 @@ def examine(directory: Path) -> Iterator[Finding]:
 
     from resjax.console.arithmetic import arithmetic
     from resjax.data.prepared import find_prepared
-    from resjax.models.convolution import convolutions_of
+    from resjax.models.convolutions import convolutions_of
 
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets")
     yield Finding(RIGHT, f"resjax {__version__}, " + ", ".join(f"{name} {version(name)}" for name in packages))

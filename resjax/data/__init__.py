@@ -28,10 +28,12 @@ from resjax.data.preprocessing import (
 from resjax.data.statistics import Statistics, check_broken, measure_statistics
 from resjax.data.stream import HostBatch, leave_import, planned_batches, training_batches
 
+load_data = load  # its name in resjax, where `load` loads a network
+
 __all__ = ["Batch", "Batching", "Crop", "Dataset", "Header", "HostBatch", "ImageFiles", "ImageSet", "Images",
            "Permutation", "Preprocessing", "Statistics", "add_colour_noise", "augment", "batch_at", "centre_crop",
            "check_broken", "cut", "dataset", "decode", "dimensions", "epochs_spanned", "file_header",
-           "find_images", "find_split",
-           "leave_import", "load", "load_split", "mean_image", "measure_statistics", "normalize", "of_run", "permute",
+           "find_images", "find_split", "leave_import", "load", "load_data", "load_split", "mean_image",
+           "measure_statistics", "normalize", "of_run", "permute",
            "planned_batches", "prepare_cifar10", "random_box", "resize_shorter_side", "training_batches",
            "upright_boxes", "with_validation"]

@@ -15,7 +15,7 @@ from resjax.detection.config import RESNETS, Detector
 from resjax.detection.improvements import join_context, maxout, with_whole_image
 from resjax.detection.pooling import roi_align, roi_max_pool
 from resjax.models import BasicBlock, BatchNorm, Bottleneck, ResNet, Stage
-from resjax.models.convolution import convolve
+from resjax.models.convolutions import convolve
 from resjax.models.vgg import VGGConvolutions, VGGHidden
 
 NORM_MOMENTUM = 0.97  # the batches of a detector are small: its running statistics are averaged over more of them

@@ -16,8 +16,6 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-LAYOUT = ("NHWC", "HWIO", "NHWC")
-
 
 def materialize(x: jax.Array) -> jax.Array:
     """Return x, on CPU computed once and stored.

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from resjax.models.batch_norm import BatchNorm
-from resjax.models.convolution import convolve
+from resjax.models.convolutions import convolve
 from resjax.models.ops import max_pool, relu
 from resjax.models.stage import Stage
 from resjax.models.variants import Block, Option, StrideIn, cifar_blocks, imagenet_blocks

@@ -64,7 +64,8 @@ def measured(group: Sequence[Planned], measures: Sequence[Measure]) -> dict[str,
     """Return what a run, or an ensemble of runs, came to when it is tested as its row says.
 
     What the training has measured itself is read from its result. All else is measured here and kept in the first run's
-    folder, with what it was measured of: it is measured again where networks or images have changed since.
+    folder, with what it was measured of: it is measured again where the networks have changed since, or the images lie
+    elsewhere and are others.
     """
     first = group[0]
     kind, data = kind_of(first.experiment), first.experiment.data
@@ -113,11 +114,11 @@ def as_markdown(table: Table, lines: Sequence[Line], scale: float) -> str:
         notes.append(f"**Shortened to {scale:g} of the paper's schedule: not the reproduction.**")
     if any(line.row.sign == "~" for line in lines):
         notes.append("Errors marked ~ were read off the paper's Figure 6.")
-    rows = lying(table, lines, scale) if len(table.measures) >= MANY else standing(table, lines, scale)
+    rows = (rows_by_measure if len(table.measures) >= MANY else rows_by_network)(table, lines, scale)
     return "\n\n".join([*notes, markdown(rows)])
 
 
-def standing(table: Table, lines: Sequence[Line], scale: float) -> list[list[str]]:
+def rows_by_network(table: Table, lines: Sequence[Line], scale: float) -> list[list[str]]:
     """Write a line for each network."""
     first, *more = table.measures
     further = [f"{whose}, {measure.title}" for measure in more for whose in ("paper", "ours")]
@@ -144,7 +145,7 @@ def standing(table: Table, lines: Sequence[Line], scale: float) -> list[list[str
     return rows
 
 
-def lying(table: Table, lines: Sequence[Line], scale: float) -> list[list[str]]:
+def rows_by_measure(table: Table, lines: Sequence[Line], scale: float) -> list[list[str]]:
     """Write a line for each measure."""
     by_row = {line.row: line for line in lines}
     head = [f"{row.title}: {whose}" for row in table.rows for whose in ("paper", "ours")]

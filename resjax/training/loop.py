@@ -69,8 +69,8 @@ def train(experiment: Run, run_directory: Path, open_task: Callable[[Sequence[ja
             with log.doing("saving"):
                 finish_saves(manager)
             try:
-                result = finish(run, state, metrics) | environment(devices)
-                result["earlier"] = earlier_environments(run_directory, environment(devices))
+                now = environment(devices)
+                result = finish(run, state, metrics) | now | {"earlier": earlier_environments(run_directory, now)}
             except BadInput as error:
                 raise BadInput(f"{error}. All {experiment.steps} steps are made and saved in {run_directory}: the same "
                                "command measures again") from None

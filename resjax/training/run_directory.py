@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from resjax.experiment import Experiment
-from resjax.models.convolution import convolutions_of
+from resjax.models.convolutions import convolutions_of
 from resjax.system.distributed import is_first, told_by_first
 from resjax.system.errors import BadInput, check
 from resjax.system.files import read_json, write_json

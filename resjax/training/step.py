@@ -126,7 +126,7 @@ class Metrics(NamedTuple):
 
 def train_step(model: nn.Module, optimizer: optax.GradientTransformationExtraArgs, state: TrainState,
                batch: Batch, loss_function: Loss = cross_entropy) -> tuple[TrainState, Metrics]:
-    """Descend once along the gradient of the mean loss. Stages of the parameters may be taken apart.
+    """Descend once along the gradient of the mean loss. `state.params` may hold its stages as lists of blocks.
 
     An image with probabilities for its label is wrong where the likeliest classes differ.
     """

@@ -14,7 +14,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from resjax.models import BatchNorm
 from resjax.models.batch_norm import batch_norm
-from resjax.models.convolution import convolve
+from resjax.models.convolutions import convolve
 from resjax.models.ops import relu
 
 

@@ -12,7 +12,7 @@ from flax import linen as nn
 from jax import lax
 
 from resjax.models.batch_norm import batch_norm, in_one_pass, statistics
-from resjax.models.convolution import convolve, xla_convolution
+from resjax.models.convolutions import convolve, xla_convolution
 from resjax.models.counts import count_macs
 from resjax.models.ops import max_pool
 from resjax.plan.classifier import programs_of_classifier

@@ -13,7 +13,7 @@ ten times slower, its padding is written out. An exported program has XLA's, as 
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,17 +50,17 @@ def xla_convolution(x: jax.Array, kernel: jax.Array, *, strides: Any, padding: A
                                     precision=precision)
 
 
-def xla_input_gradient(dy: jax.Array, kernel: jax.Array, *, size: Pair, **how: Any) -> jax.Array:
-    """Compute dx as JAX derives it."""
+def input_gradient_of(way: Any, dy: jax.Array, kernel: jax.Array, size: Pair, **how: Any) -> jax.Array:
+    """Compute dx as JAX derives it from a way to convolve; `size` is the height and width of x."""
     x = jax.ShapeDtypeStruct((len(dy), *size, kernel.shape[2]), dy.dtype)
-    dx: jax.Array = jax.linear_transpose(lambda x: xla_convolution(x, kernel, **how), x)(dy)[0]
+    dx: jax.Array = jax.linear_transpose(lambda x: way(x, kernel, **how), x)(dy)[0]
     return dx
 
 
-def xla_kernel_gradient(x: jax.Array, dy: jax.Array, *, size: Pair, **how: Any) -> jax.Array:
-    """Compute the kernel's gradient as JAX derives it."""
+def kernel_gradient_of(way: Any, x: jax.Array, dy: jax.Array, size: Pair, **how: Any) -> jax.Array:
+    """Compute the kernel's gradient as JAX derives it from a way to convolve; `size` is the kernel's."""
     kernel = jax.ShapeDtypeStruct((*size, x.shape[3], dy.shape[3]), dy.dtype)
-    dkernel: jax.Array = jax.linear_transpose(lambda kernel: xla_convolution(x, kernel, **how), kernel)(dy)[0]
+    dkernel: jax.Array = jax.linear_transpose(lambda kernel: way(x, kernel, **how), kernel)(dy)[0]
     return dkernel
 
 
@@ -76,10 +76,7 @@ def cpu_input_gradient(dy: jax.Array, kernel: jax.Array, *, size: Pair, strides:
                        precision: Any) -> jax.Array:
     """Compute dx: dy, spread out by the stride, convolved with the kernel turned around."""
     if is_pointwise(kernel.shape[:2], padding):
-        x = jax.ShapeDtypeStruct((len(dy), *size, kernel.shape[2]), dy.dtype)
-        dx: jax.Array = jax.linear_transpose(partial(pointwise, kernel=kernel, strides=strides, precision=precision),
-                                             x)(dy)[0]
-        return dx
+        return input_gradient_of(pointwise, dy, kernel, size, strides=strides, precision=precision)
     full = [(k - 1 - low, n + low - s * (m - 1) - 1) for k, (low, _), n, m, s in
             zip(kernel.shape[:2], padding, size, dy.shape[1:3], strides, strict=True)]
     way = padded_convolution if is_small(dy.shape[1:3], kernel.shape[:2]) else xla_convolution
@@ -91,10 +88,7 @@ def cpu_kernel_gradient(x: jax.Array, dy: jax.Array, *, size: Pair, strides: Any
                         precision: Any) -> jax.Array:
     """Compute the kernel's gradient: x convolved with dy, where channels of x are the batch and images the channels."""
     if is_pointwise(size, padding):
-        kernel = jax.ShapeDtypeStruct((*size, x.shape[3], dy.shape[3]), dy.dtype)
-        dkernel: jax.Array = jax.linear_transpose(
-            lambda kernel: pointwise(x, kernel, strides=strides, precision=precision), kernel)(dy)[0]
-        return dkernel
+        return kernel_gradient_of(pointwise, x, dy, size, strides=strides, precision=precision)
     full = [(low, k + s * (m - 1) - n - low) for k, (low, _), n, m, s in
             zip(size, padding, x.shape[1:3], dy.shape[1:3], strides, strict=True)]
     return lax.conv_general_dilated(x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3), (1, 1), full,
@@ -135,31 +129,45 @@ def result_shape(x: Any, kernel: Any, *, strides: Any, padding: Any, precision: 
                           zip(x.shape[1:3], kernel.shape[:2], padding, strides, strict=True)), kernel.shape[3])
 
 
-SHAPES: dict[str, Callable[..., tuple[int, ...]]] = {
-    "convolution": result_shape,
-    "input_gradient": lambda dy, kernel, size, **_: (dy.shape[0], *size, kernel.shape[2]),
-    "kernel_gradient": lambda x, dy, size, **_: (*size, x.shape[3], dy.shape[3]),
-}
-RULES = {"convolution": "n h w i, k l i o -> n p q o", "input_gradient": "n p q o, k l i o -> n h w i",
-         "kernel_gradient": "n h w i, n p q o -> k l i o"}
-DIRECTIONS = {"convolution": onednn.FORWARD, "input_gradient": onednn.INPUT_GRADIENT,
-              "kernel_gradient": onednn.KERNEL_GRADIENT}
+class Operation(NamedTuple):
+    """One of the three: its direction for oneDNN, how Shardy is to name its axes, the shape of its result, and how XLA
+    computes it, on CPU in a way of its own.
+    """
+
+    name: str
+    direction: int
+    sharding_rule: str
+    shape: Callable[..., tuple[int, ...]]
+    xla: Callable[..., jax.Array]
+    on_cpu: Callable[..., jax.Array]
 
 
-def primitive(name: str, xla: Any, on_cpu: Any) -> Primitive:
-    """Make one of the three, with all that JAX asks of it but its gradients."""
-    made = Primitive(name)
-    made.def_abstract_eval(lambda a, b, **how: a.update(shape=SHAPES[name](a, b, **how), weak_type=False))
+CONVOLUTION = Operation(
+    "convolution", onednn.FORWARD, "n h w i, k l i o -> n p q o", result_shape, xla_convolution, cpu_convolution)
+INPUT_GRADIENT = Operation(
+    "input_gradient", onednn.INPUT_GRADIENT, "n p q o, k l i o -> n h w i",
+    lambda dy, kernel, size, **_: (dy.shape[0], *size, kernel.shape[2]),
+    partial(input_gradient_of, xla_convolution), cpu_input_gradient)
+KERNEL_GRADIENT = Operation(
+    "kernel_gradient", onednn.KERNEL_GRADIENT, "n h w i, n p q o -> k l i o",
+    lambda x, dy, size, **_: (*size, x.shape[3], dy.shape[3]),
+    partial(kernel_gradient_of, xla_convolution), cpu_kernel_gradient)
+
+
+def primitive(operation: Operation) -> Primitive:
+    """Make the primitive of an operation, with all that JAX asks of it but its gradients."""
+    made = Primitive(operation.name)
+    made.def_abstract_eval(lambda a, b, **how: a.update(shape=operation.shape(a, b, **how), weak_type=False))
     made.def_impl(lambda a, b, **how: jax.jit(partial(made.bind, **how))(a, b))
-    batching.primitive_batchers[made] = partial(batched, made)
-    mlir.register_lowering(made, mlir.lower_fun(xla, multiple_results=False))
+    batching.primitive_batchers[made] = partial(batched, made, operation)
+    mlir.register_lowering(made, mlir.lower_fun(operation.xla, multiple_results=False))
 
     def lower(context: Any, a: Any, b: Any, **how: Any) -> Any:
         elsewhere = context.module_context.lowering_parameters.for_export
         known = context.avals_in[0].dtype.name in onednn.DATA_TYPES and not elsewhere
-        way = on_cpu
-        if known and onednn.computes(geometry_of(name, *context.avals_in, **how)):
-            way = partial(shared, name)
+        way = operation.on_cpu
+        if known and onednn.computes(geometry_of(operation, *context.avals_in, **how)):
+            way = partial(shared, operation)
         return mlir.lower_fun(way, multiple_results=False)(context, a, b, **how)
 
     mlir.register_lowering(made, lower, platform="cpu")
@@ -175,59 +183,53 @@ def convolutions_of(platform: str) -> str:
         return f"XLA ({reason})"
 
 
-def geometry_of(name: str, a: Any, b: Any, **how: Any) -> onednn.Geometry:
-    """Describe one of the three to oneDNN. Raises KeyError for types that it does not know."""
-    result = SHAPES[name](a, b, **how)
-    x, kernel, y = {"convolution": (a.shape, b.shape, result), "input_gradient": (result, b.shape, a.shape),
-                    "kernel_gradient": (a.shape, result, b.shape)}[name]
+def geometry_of(operation: Operation, a: Any, b: Any, **how: Any) -> onednn.Geometry:
+    """Describe an operation to oneDNN. Raises KeyError for types that it does not know."""
+    result = operation.shape(a, b, **how)
+    x, kernel, y = {onednn.FORWARD: (a.shape, b.shape, result), onednn.INPUT_GRADIENT: (result, b.shape, a.shape),
+                    onednn.KERNEL_GRADIENT: (a.shape, result, b.shape)}[operation.direction]
     before, after = zip(*how["padding"], strict=True)
-    numbers = (DIRECTIONS[name], onednn.DATA_TYPES[a.dtype.name], *x, *kernel[:2], y[3], y[2], y[1])
+    numbers = (operation.direction, onednn.DATA_TYPES[a.dtype.name], *x, *kernel[:2], y[3], y[2], y[1])
     return onednn.Geometry._make((*numbers, how["strides"], before, after))
 
 
-def by_onednn(name: str, a: Any, b: Any, **how: Any) -> Any:
+def by_onednn(operation: Operation, a: Any, b: Any, **how: Any) -> Any:
     """Call oneDNN."""
-    values = np.hstack(geometry_of(name, a, b, **how)).astype(np.int64)
-    result = jax.ShapeDtypeStruct(SHAPES[name](a, b, **how), a.dtype)
+    values = np.hstack(geometry_of(operation, a, b, **how)).astype(np.int64)
+    result = jax.ShapeDtypeStruct(operation.shape(a, b, **how), a.dtype)
     return jax.ffi.ffi_call(onednn.TARGET, result)(a, b, geometry=values)
 
 
-def shared(name: str, a: Any, b: Any, **how: Any) -> Any:
+def shared(operation: Operation, a: Any, b: Any, **how: Any) -> Any:
     """Call oneDNN for the images of each device, where they are shared among several."""
-    call = custom_partitioning(partial(by_onednn, name, **how))
+    local: Any = partial(by_onednn, operation, **how)
+    rule, summed = operation.sharding_rule, operation is KERNEL_GRADIENT
+    call = custom_partitioning(local)
 
     def partition(mesh: Any, arguments: Any, _: Any) -> Any:
-        over = arguments[0].sharding.spec[0] if len(arguments[0].sharding.spec) else None
+        spec = arguments[0].sharding.spec
+        over = spec[0] if len(spec) else None
         images, whole = NamedSharding(mesh, P(over)), NamedSharding(mesh, P())
+        if not summed:
+            return mesh, local, images, (images, whole)
+        return mesh, lambda a, b: lax.psum(local(a, b), over) if over else local(a, b), whole, (images, images)
 
-        def summed(a: Any, b: Any) -> Any:
-            part = by_onednn(name, a, b, **how)
-            return lax.psum(part, over) if over else part
-
-        if name == "kernel_gradient":
-            return mesh, summed, whole, (images, images)
-        return mesh, partial(by_onednn, name, **how), images, (images, whole)
-
-    whole_axes = tuple(dict.fromkeys(axis for axis in RULES[name] if axis in "hwiklopq"))  # in the rule's order
-    call.def_partition(partition, sharding_rule=RULES[name], need_replication_factors=whole_axes,
-                       **({"reduction_factors": ("n",)} if name == "kernel_gradient" else {}))
+    whole_axes = tuple(dict.fromkeys(axis for axis in rule if axis in "hwiklopq"))  # in the rule's order
+    call.def_partition(partition, sharding_rule=rule, need_replication_factors=whole_axes,
+                       **({"reduction_factors": ("n",)} if summed else {}))
     return call(a, b)
 
 
-def batched(made: Primitive, arguments: Any, axes: Any, **how: Any) -> Any:
+def batched(made: Primitive, operation: Operation, arguments: Any, axes: Any, **how: Any) -> Any:
     """Map over one more axis: one after the other on CPU, all at once elsewhere."""
     [size, *_] = [x.shape[axis] for x, axis in zip(arguments, axes, strict=True) if axis is not None]
     a, b = (batching.bdim_at_front(x, axis, size) for x, axis in zip(arguments, axes, strict=True))
     mapped = lax.platform_dependent(a, b, cpu=lambda a, b: lax.map(lambda pair: made.bind(*pair, **how), (a, b)),
-                                    default=jax.vmap(partial(XLA[made.name], **how)))
+                                    default=jax.vmap(partial(operation.xla, **how)))
     return mapped, 0
 
 
-XLA: dict[str, Callable[..., jax.Array]] = {
-    "convolution": xla_convolution, "input_gradient": xla_input_gradient, "kernel_gradient": xla_kernel_gradient}
-convolution_p = primitive("convolution", xla_convolution, cpu_convolution)
-input_gradient_p = primitive("input_gradient", xla_input_gradient, cpu_input_gradient)
-kernel_gradient_p = primitive("kernel_gradient", xla_kernel_gradient, cpu_kernel_gradient)
+convolution_p, input_gradient_p, kernel_gradient_p = map(primitive, (CONVOLUTION, INPUT_GRADIENT, KERNEL_GRADIENT))
 
 ad.defbilinear(convolution_p,
                lambda dy, x, kernel, **how: input_gradient_p.bind(dy, kernel, size=x.aval.shape[1:3], **how),

@@ -14,7 +14,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from resjax.models import onednn
-from resjax.models.convolution import convolutions_of, convolve, xla_convolution
+from resjax.models.convolutions import convolutions_of, convolve, xla_convolution
 from resjax.system import custom_call
 
 ONEDNN = convolutions_of("cpu").startswith("oneDNN")
@@ -140,7 +140,7 @@ BITS = """
 import os
 os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:{cores}]))
 import hashlib, jax, numpy as np
-from resjax.models.convolution import convolve
+from resjax.models.convolutions import convolve
 random = np.random.default_rng(0)
 x, kernel = (random.normal(size=shape).astype("f") for shape in ((16, 9, 9, 8), (3, 3, 8, 8)))
 f = jax.jit(jax.grad(lambda x, kernel: (convolve(x, kernel, (1, 1), ((1, 1), (1, 1))) ** 3).sum(), (0, 1)))
