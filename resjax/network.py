@@ -1,6 +1,7 @@
 """A trained network as a value, wherever its weights come from, and what others use it for."""
 
-from functools import cache
+from collections.abc import Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,9 +11,12 @@ import numpy as np
 from flax import linen as nn
 
 from resjax.data import Preprocessing
+from resjax.data.pictures import find_pictures, read_picture
 from resjax.experiment import Architecture, Data, Photographs
 from resjax.system.errors import check
 from resjax.system.serialization import shortly
+
+TOGETHER = 128  # images that are looked at together
 
 
 class Classifier(NamedTuple):
@@ -29,6 +33,7 @@ class Classifier(NamedTuple):
 class Network(NamedTuple):
     """A network with its weights, and how images are prepared for it.
 
+    `network(pixels)` gives probabilities, `network.predict(images)` names, `network.knows` tells which there are.
     `architecture` is None where the network is none of the paper's, but one's own. `data` tells where its test images
     are if nothing else is said. `classes` is empty where nobody told their names,
     and `outputs` is 0 where the last layer is missing: then there are no logits; `features` and `embed` work.
@@ -43,7 +48,45 @@ class Network(NamedTuple):
     preprocessing: Preprocessing
 
     def __repr__(self) -> str:
-        return f"Network({self.name!r}: {self.title}, {counted(self.variables['params'])}, {self.preprocessing})"
+        return (f"Network({self.name!r}: {self.title}, {counted(self.variables['params'])}, {self.preprocessing}, "
+                f"{self.knows})")
+
+    def __call__(self, pixels: Any) -> jax.Array:
+        """Compute the probabilities of the classes, float32 `[batch, classes]`.
+
+        `pixels` are as for `features`. Raises BadInput for another shape, and where the network has no last layer.
+        """
+        check_last_layer(self)
+        pixels = pixels if hasattr(pixels, "shape") else np.asarray(pixels)
+        channels = self.preprocessing.image_shape[-1]
+        check(len(pixels.shape) == 4 and pixels.shape[-1] == channels,
+              f"pixels are {list(pixels.shape)}; they are [batch, height, width, {channels}], one image pixels[None]")
+        if not len(pixels):
+            return jnp.zeros((0, self.outputs))
+        size = min(len(pixels), TOGETHER)
+        parts = (jnp.asarray(pixels[start:start + size]) for start in range(0, len(pixels), size))
+        filled = (jnp.pad(part, [(0, size - len(part)), *[(0, 0)] * 3]) for part in parts)  # so that one size compiles
+        return jnp.concatenate([probabilities(self.model, self.variables, self.preprocessing, part)
+                                for part in filled])[:len(pixels)]
+
+    def predict(self, images: Any) -> list[str]:
+        """Name the likeliest class of each image: pixels as for `features`, or image files and folders of them.
+
+        Files of any size are brought to that of the network. Raises BadInput, naming the file, where one cannot be
+        read, and where the logits of an image are not numbers.
+        """
+        if isinstance(images, str | Path) or (isinstance(images, Sequence) and isinstance(images[0], str | Path)):
+            files = find_pictures([images] if isinstance(images, str | Path) else images)
+            return [class_name(self, classify(file, self, 1)[0][0]) for file in files]
+        seen = np.asarray(self(images))
+        broken = np.flatnonzero(np.isnan(seen).any(1))
+        check(not broken.size, f"image {broken[:1]}: {self.name} gives logits that are not numbers")
+        return [class_name(self, int(label)) for label in seen.argmax(1)]
+
+    @property
+    def knows(self) -> str:
+        """Say which classes it tells apart: "10 classes: airplane, automobile, ..."."""
+        return named_classes([imagenet_classes().get(name, name).split(", ")[0] for name in self.classes], self.outputs)
 
     @property
     def title(self) -> str:
@@ -74,6 +117,31 @@ def counted(params: Any) -> str:
 def as_classifier(network: Network | Classifier) -> Classifier:
     """Return what it takes to tell images apart."""
     return network.classifier if isinstance(network, Network) else network
+
+
+@partial(jax.jit, static_argnums=0)
+def probabilities(model: nn.Module, variables: Any, preprocessing: Preprocessing, pixels: jax.Array) -> jax.Array:
+    """Compute the softmax outputs `[batch, classes]`; NaN for all classes where a logit is not finite."""
+    logits: Any = model.apply(variables, preprocessing.normalize(pixels))
+    return jax.nn.softmax(jnp.where(jnp.isfinite(logits).all(-1, keepdims=True), logits, jnp.nan))
+
+
+def classify(file: Path, network: Network, most: int = 5) -> list[tuple[int, float]]:
+    """Return the likeliest classes of a picture, with their probabilities.
+
+    Raises BadInput where it cannot be read, or the network has no last layer or gives logits that are not numbers.
+    """
+    check_last_layer(network)
+    pixels = network.preprocessing.prepare(read_picture(file), str(file))
+    seen = np.asarray(network(pixels[None]))[0]
+    check(not np.isnan(seen).any(), f"{file}: {network.name} gives logits that are not numbers")
+    return [(int(label), float(seen[label])) for label in np.argsort(-seen, kind="stable")[:most]]
+
+
+def named_classes(names: Sequence[str], count: int, most: int = 20) -> str:
+    """Say how many classes there are and name them; of many the first few and the last."""
+    some = names if len(names) <= most else [*names[:5], "...", names[-1]]
+    return f"{count:,} class{'es' * (count != 1)}{': ' if some else ''}{', '.join(some)}"
 
 
 def check_last_layer(network: Network) -> None:

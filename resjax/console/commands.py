@@ -40,11 +40,11 @@ GROUPS = {
     "Use": {
         "evaluate": Command("Measure the errors of one network or several.", "evaluate runs/resnet20", "networks",
                             "evaluate_networks"),
-        "predict": Command("Name the likeliest classes of images.", "predict runs/resnet20 cat.png", "networks",
+        "predict": Command("Name the likeliest classes of images.", "predict resnet20 cat.png", "pictures",
                            "predict"),
         "export": Command("Write a network as others load it.", "export RUN --to torchvision --out DIR",
                           "networks", "export_network"),
-        "detect": Command("Find objects in images, and draw them.", "detect runs/scenes photo.png", "networks",
+        "detect": Command("Find objects in images, and draw them.", "detect runs/scenes photo.png", "pictures",
                           "detect")},
     "The paper": {
         "reproduce": Command("Train a table's nets, set ours beside theirs.", "reproduce table6 --seeds 1", "tables",

@@ -1,7 +1,5 @@
 """Commands on trained networks, wherever their weights come from: measure, use and export them."""
 
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,8 +11,8 @@ from resjax.models.variants import Bare, Form, Protocol, StrideIn
 from resjax.system.errors import BadInput, check
 from resjax.system.files import expanded
 from resjax.system.platform import keep_compiled_programs
-from resjax.system.progress import shown, working
-from resjax.system.terminal import harmless, say, tell
+from resjax.system.progress import working
+from resjax.system.terminal import say
 from resjax.training.kinds import Kind, kind_at
 
 
@@ -33,6 +31,7 @@ class Unsaid:
 
 
 Asked = tyro.conf.OmitArgPrefixes[Unsaid]
+NOTHING_SAID = Unsaid()
 NETWORK = ("a run directory, weights (a file, or a folder with one), OWNER/NAME on the Hugging Face Hub, or one that "
            "comes with resjax, such as resnet20")
 
@@ -81,67 +80,6 @@ def evaluate_networks(
         found = kinds[0].measure(loaded, split, None if views == "single" else views, batch_size, data, directory)
     names = " + ".join(kinds[0].title_of(network) for network in loaded)
     say(f"{names}, {split}{'' if views == 'single' else f', {views}'}: {kinds[0].say_measured(found)}")
-
-
-def predict(
-    network: Annotated[str, tyro.conf.Positional],
-    images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE ...",
-                                                                            help_behavior_hint="")],
-    weights: Asked = Unsaid(),
-) -> None:
-    """Name the likeliest classes of images.
-
-    One that cannot be read is named, and the others are classified.
-
-    Args:
-        network: A run directory, weights (a file, or a folder with one), OWNER/NAME on the Hugging Face Hub, or
-            one that comes with resjax, such as resnet20.
-        images: Image files of any size; the centre is brought to the size that the network was trained on.
-        weights: What a file of weights cannot say.
-    """
-    look_at_all(network, images, Path("detections"), 0.5, weights)
-
-
-def detect(
-    network: Annotated[str, tyro.conf.Positional],
-    images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE ...",
-                                                                            help_behavior_hint="")],
-    out: Path = Path("detections"),
-    score: float = 0.5,
-) -> None:
-    """Find objects in images, and draw them.
-
-    They are printed, and their boxes drawn into copies of the images. An image that cannot be read is named, and the
-    others are searched.
-
-    Args:
-        network: The workdir of a detector's run.
-        images: Image files of any size.
-        out: The folder of the images with boxes, each named like its file.
-        score: The lowest score that counts, 0 to 1.
-    """
-    check(0 <= score <= 1, f"score is {score}; it lies in [0, 1]")
-    names = [file.stem for file in images]
-    check(len(set(names)) == len(names), "two images have the same name, and their pictures would be one file")
-    look_at_all(network, images, out, score, Unsaid())
-
-
-def look_at_all(network: str, images: Sequence[Path], out: Path, score: float, unsaid: Unsaid) -> None:
-    """Say what is in each picture, one after the other; name those that cannot be read, and then exit with code 1."""
-    check(bool(images), "name at least one image file")
-    kind, loaded = load_as(network, unsaid)
-    unread = False
-    for file in shown(images, f"looking at pictures with {kind.title_of(loaded)}", len(images)):
-        try:
-            said = kind.look(loaded, file, out, score)
-        except BadInput as error:
-            unread = True
-            tell(f"resjax: {harmless(str(error))}")
-            continue
-        for line in said:
-            say(harmless(line))
-    if unread:
-        sys.exit(1)
 
 
 def export_network(

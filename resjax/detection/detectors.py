@@ -19,13 +19,15 @@ from resjax.detection.phases import PROPOSER
 from resjax.detection.pictures import draw_run
 from resjax.detection.step import draw_onto
 from resjax.detection.train import train_detector
+from resjax.network import named_classes
 from resjax.system.errors import BadInput, check
 from resjax.system.files import write_aside
-from resjax.training.kinds import Measure
+from resjax.training.kinds import Asked, Measure, Seen
 
 VALUE = Detection
 NOUN = "detector"
 MEASURES = (Measure("mAP %", "mean_average_precision", 1, True), Measure("mAP % (11 points)", "eleven_point", 1, True))
+FOUND = ("class", "score", "x1", "y1", "x2", "y2")
 CURVES = {"train": ("train", "error"), "test": ("detection", "mean_average_precision")}
 CLASSES = {"voc": 20, "coco": 80, "scenes": 10}
 
@@ -104,16 +106,23 @@ def say_measured(found: dict[str, Any]) -> str:
             f"({found['eleven_point']:.2f} % by 11 points): {', '.join(classes)}")
 
 
-def look(opened: TrainedDetector, file: Path, out: Path, score: float) -> list[str]:
-    """Find objects in a picture, and draw their boxes into a copy of it in the folder `out`."""
+def knows(opened: TrainedDetector) -> str:
+    """Say which classes a detector finds."""
+    return named_classes(opened.classes, len(opened.classes))
+
+
+def look(opened: TrainedDetector, file: Path, asked: Asked) -> Seen:
+    """Find objects in a picture, and draw their boxes into a copy of it in the folder `asked.out`."""
     pixels, everything = find_in(file, opened)
-    found = confident(everything, score)
-    out.mkdir(parents=True, exist_ok=True)
-    picture = out / f"{file.stem}.png"
+    found = confident(everything, asked.score)
+    asked.out.mkdir(parents=True, exist_ok=True)
+    picture = asked.out / f"{file.stem}.png"
     write_aside(picture, draw_boxes(pixels, found, opened.classes).save)
-    return [f"{file}: {len(found.scores)} objects, {picture}",
-            *(f"  {opened.classes[label - 1]:16} {100 * value:5.1f} %  x {x1:.0f} to {x2:.0f}, y {y1:.0f} to {y2:.0f}"
-              for (x1, y1, x2, y2), value, label in zip(found.boxes, found.scores, found.labels, strict=True))]
+    objects = [(opened.classes[label - 1], float(value), *map(float, box))
+               for box, value, label in zip(*found, strict=True)]
+    return Seen([f"{file}: {len(objects)} objects, {picture}",
+                 *(f"  {name:16} {100 * value:5.1f} %  x {x1:.0f} to {x2:.0f}, y {y1:.0f} to {y2:.0f}"
+                   for name, value, x1, y1, x2, y2 in objects)], objects)
 
 
 def export(opened: TrainedDetector, form: str, out: Path, run_directory: Path) -> Path:

@@ -18,7 +18,6 @@ from resjax.models.variants import Protocol
 from resjax.network import Classifier, Network, as_classifier, check_last_layer, imagenet_classes
 from resjax.system.distributed import batch_sharding, replicated
 from resjax.system.errors import BadInput, check
-from resjax.system.files import regular
 from resjax.system.terminal import tell
 
 
@@ -153,16 +152,3 @@ def aliases(classes: tuple[str, ...]) -> dict[str, int]:
     """Map ImageNet's names for the classes of a network, folded, to the place of the only one that each stands for."""
     return alone((folded(word), place) for place, name in enumerate(classes)
                  for word in imagenet_classes().get(name, "").split(", ") if word)
-
-
-def classify(file: Path, network: Network, most: int = 5) -> list[tuple[int, float]]:
-    """Return the likeliest classes of a picture, with their probabilities. Raises BadInput where it cannot be read."""
-    check_last_layer(network)
-    try:
-        encoded = regular(file).read_bytes()
-    except OSError as error:
-        raise BadInput(f"{file}: cannot be read ({error.strerror})") from None
-    pixels = network.preprocessing.prepare(encoded, str(file))
-    (seen,) = log_probabilities(network.classifier, Images(pixels[None], np.zeros(1, np.int32)), 1)
-    best = np.argsort(-seen, kind="stable")[:most]
-    return [(int(label), float(np.exp(seen[label]))) for label in best]

@@ -80,11 +80,13 @@ def say_end(where: str, *commands: str) -> None:
 
 def hung(mark: str, text: str) -> str:
     """Fold a long text on a terminal beside its mark, whole words only, not below it."""
-    columns, indent = room(sys.stdout), len(mark) + 2
-    if columns == float("inf"):
-        return f"{mark}  {text}"
-    return textwrap.fill(f"{mark}  {text}", int(columns), subsequent_indent=" " * indent, break_long_words=False,
-                         break_on_hyphens=False)
+    return folded(f"{mark}  {text}", room(sys.stdout), len(mark) + 2)
+
+
+def folded(text: str, columns: float, indent: int = 2) -> str:
+    """Fold a text into lines of so many columns, whole words only; further ones are indented."""
+    return text if columns == float("inf") else textwrap.fill(
+        text, int(columns), subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
 
 
 def say_table(markdown: str) -> None:

@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from resjax.data import find_images, find_split, load
-from resjax.evaluation import classify
 from resjax.evaluation import measure as measure_networks
 from resjax.experiment import Experiment, Photographs, image_shape
 from resjax.models.counts import list_layers
-from resjax.network import Network, class_name
+from resjax.network import Network, class_name, classify
 from resjax.system.files import read_json
 from resjax.system.serialization import flatten
 from resjax.system.terminal import aligned, room
 from resjax.training.classification import train as train_classifier
-from resjax.training.kinds import Measure
+from resjax.training.kinds import Asked, Measure, Seen
 from resjax.training.log import read_metrics
 from resjax.training.restoration import load as load_network
 from resjax.training.run_directory import read_experiment, read_result
@@ -26,6 +25,7 @@ from resjax.weights import export as export_network
 VALUE = Experiment
 NOUN = "classifier"
 MEASURES = (Measure("test error %", "test_top1_error"),)
+FOUND = ("class", "probability")
 CURVES = {"train": ("train", "error"), "validation": ("validation", "top1_error"), "test": ("test", "top1_error")}
 
 
@@ -95,10 +95,15 @@ def say_measured(found: dict[str, Any]) -> str:
             f"{found['loss']:.4f}, {found['images']} images")
 
 
-def look(opened: Network, file: Path, out: Path, score: float) -> list[str]:
+def knows(opened: Network) -> str:
+    """Say which classes a network tells apart."""
+    return opened.knows
+
+
+def look(opened: Network, file: Path, asked: Asked) -> Seen:
     """Name the likeliest classes of a picture."""
-    named = (f"{class_name(opened, label)} {100 * part:.1f} %" for label, part in classify(file, opened))
-    return [f"{file}: {', '.join(named)}"]
+    found = [(class_name(opened, label), part) for label, part in classify(file, opened, asked.top)]
+    return Seen([f"{file}: {', '.join(f'{name} {100 * part:.1f} %' for name, part in found)}"], [*found])
 
 
 def export(opened: Network, form: Form, out: Path, run_directory: Path) -> Path:

@@ -70,12 +70,28 @@ class Measure(NamedTuple):
         return "" if value is None else f"{value:.{self.digits}f}"
 
 
+class Asked(NamedTuple):
+    """What is asked of a picture: how many classes; of detectors the lowest score, and where boxes are drawn."""
+
+    top: int = 5
+    score: float = 0.5
+    out: Path = Path("detections")
+
+
+class Seen(NamedTuple):
+    """What a network makes of a picture: in words, and for each class or object the values of its kind's `FOUND`."""
+
+    lines: list[str]
+    found: list[tuple[Any, ...]]
+
+
 class Kind(Protocol):
     """What is asked of the runs of a kind. `how` is a way of testing; None is that of the training."""
 
     VALUE: type
     NOUN: str
     MEASURES: tuple[Measure, ...]  # that result.json holds, the most important first
+    FOUND: tuple[str, ...]  # the values of what is found in a picture
     CURVES: dict[str, tuple[str, str]]  # in percent, "train" first: which lines of the log, and which of their numbers
 
     def train(self, run: Any, run_directory: Path, devices: Sequence[Any] | None = None) -> dict[str, Any]:
@@ -123,8 +139,12 @@ class Kind(Protocol):
         """Put into words what was measured."""
         ...
 
-    def look(self, opened: Any, file: Path, out: Path, score: float) -> list[str]:
-        """Say in lines what is in a picture. Raises BadInput where it cannot be read."""
+    def knows(self, opened: Any) -> str:
+        """Say which classes a network tells apart."""
+        ...
+
+    def look(self, opened: Any, file: Path, asked: Asked) -> Seen:
+        """Say what is in a picture. Raises BadInput where it cannot be read."""
         ...
 
     def export(self, opened: Any, form: str, out: Path, run_directory: Path) -> Path:

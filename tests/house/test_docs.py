@@ -40,10 +40,10 @@ def test_commands_of_all_pages_exist():
             assert command in COMMANDS, f"{page.name}: resjax {command}"
 
 
-def test_forty_tasks_are_tried_where_they_say():
+def test_tasks_are_tried_where_they_say():
     rows = re.findall(r"^\| [^|]+ \| `.*?\| \[[^]]+\]\(([^)]+)\) \| (.*) \|$", (DOCS / "howto/tasks.md").read_text()
                       .replace("| the same command |", "| `the same command` |"), re.MULTILINE)
-    assert len(rows) == 40
+    assert len(rows) >= 40
     for page, tried in rows:
         assert DOCS / "howto" / page in PAGES if tried == "here" else (DOCS / "howto" / page).is_file()
         assert all((ROOT / place).exists() for place in re.findall("`(.*?)`", tried))

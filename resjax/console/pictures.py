@@ -1,0 +1,122 @@
+"""Commands that look at pictures with a trained network: name what is in them, find objects."""
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from resjax.console.networks import NOTHING_SAID, Unsaid, load_as
+from resjax.console.networks import Asked as Told
+from resjax.system.errors import BadInput, check
+from resjax.system.files import write_text
+from resjax.system.progress import shown, working
+from resjax.system.terminal import folded, harmless, room, say, tell
+from resjax.training.kinds import Asked, Kind, Seen
+
+Pictures = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE ...", help_behavior_hint="")]
+Target = Annotated[str | None, tyro.conf.arg(metavar="FILE")]
+STANDARD_OUTPUT = "-"
+
+
+def predict(
+    network: Annotated[str, tyro.conf.Positional],
+    images: Pictures,
+    top: int = 5,
+    json: Target = None,
+    csv: Target = None,
+    weights: Told = NOTHING_SAID,
+) -> None:
+    """Name the likeliest classes of images.
+
+    One that cannot be read is named, and the others are classified.
+
+    Args:
+        network: A run directory, weights (a file, or a folder with one), OWNER/NAME on the Hugging Face Hub, or
+            one that comes with resjax, such as resnet20.
+        images: Image files of any size, and folders of them; the centre is brought to the network's size.
+        top: How many classes are named for each image.
+        json: Also write them to this file; - prints JSON instead of words.
+        csv: Also write them to this file, a line for each class; - prints CSV instead of words.
+        weights: What a file of weights cannot say.
+    """
+    check(top >= 1, f"top is {top}; it must be at least 1")
+    with working("loading"):
+        from resjax.data.pictures import find_pictures
+
+        files = find_pictures(images)
+    look_at_all(network, files, Asked(top=top), (json, csv), weights)
+
+
+def detect(
+    network: Annotated[str, tyro.conf.Positional],
+    images: Pictures,
+    out: Path = Path("detections"),
+    score: float = 0.5,
+    json: Target = None,
+    csv: Target = None,
+) -> None:
+    """Find objects in images, and draw them.
+
+    They are printed, and their boxes drawn into copies of the images. An image that cannot be read is named, and the
+    others are searched.
+
+    Args:
+        network: The workdir of a detector's run.
+        images: Image files of any size, and folders of them.
+        out: The folder of the images with boxes, each named like its file.
+        score: The lowest score that counts, 0 to 1.
+        json: Also write the boxes, in pixels, to this file; - prints JSON instead of words.
+        csv: Also write them to this file, a line for each object; - prints CSV instead of words.
+    """
+    check(0 <= score <= 1, f"score is {score}; it lies in [0, 1]")
+    with working("loading"):
+        from resjax.data.pictures import find_pictures
+
+        files = find_pictures(images)
+    names = [file.stem for file in files]
+    check(len(set(names)) == len(names), "two images have the same name, and their pictures would be one file")
+    look_at_all(network, files, Asked(score=score, out=out), (json, csv), NOTHING_SAID)
+
+
+def look_at_all(network: str, files: Sequence[Path], asked: Asked, to: tuple[str | None, str | None],
+                unsaid: Unsaid) -> None:
+    """Say what is in each picture, one after the other; name those that cannot be read, and then exit with code 1."""
+    kind, loaded = load_as(network, unsaid)
+    tell(folded(harmless(f"{kind.title_of(loaded)} knows {kind.knows(loaded)}"), room(sys.stderr)))
+    found: list[tuple[Path, Seen]] = []
+    for file in shown(files, f"looking at pictures with {kind.title_of(loaded)}", len(files)):
+        try:
+            seen = kind.look(loaded, file, asked)
+        except BadInput as error:
+            tell(f"resjax: {harmless(str(error))}")
+            continue
+        found.append((file, seen))
+        for line in seen.lines if STANDARD_OUTPUT not in to else ():
+            say(folded(harmless(line), room(sys.stdout), 4))
+    for place, text in zip(to, (as_json(kind, found), as_csv(kind, found)), strict=True):
+        if place == STANDARD_OUTPUT:
+            say(text.rstrip())
+        elif place is not None:
+            write_text(Path(place), text)
+    if len(found) < len(files):
+        sys.exit(1)
+
+
+def as_json(kind: Kind, found: Sequence[tuple[Path, Seen]]) -> str:
+    """Write a list of objects: the file, and a list of what was found in it."""
+    return json.dumps([{"file": harmless(str(file)), "found": [
+        dict(zip(kind.FOUND, values, strict=True)) for values in seen.found]} for file, seen in found], indent=1) + "\n"
+
+
+def as_csv(kind: Kind, found: Sequence[tuple[Path, Seen]]) -> str:
+    """Write a line for each class or object, under a head."""
+    text = io.StringIO()
+    lines: Any = csv.writer(text, lineterminator="\n")
+    lines.writerows([("file", *kind.FOUND), *((harmless(str(file)), *values) for file, seen in found
+                                              for values in seen.found)])
+    return text.getvalue()

@@ -1,0 +1,122 @@
+"""A trained network in one call: probabilities, names, folders of files, JSON and CSV."""
+
+import csv
+import json
+import os
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from PIL import Image
+
+import resjax
+from resjax import BadInput, Data, Network
+from resjax.console.command_line import execute
+from resjax.data import Preprocessing
+from resjax.network import TOGETHER, named_classes
+from resjax.system import terminal
+
+
+class Table(nn.Module):
+    """A network whose logits are the pixels of the first row."""
+
+    classes: int = 3
+
+    @nn.compact
+    def __call__(self, x):
+        return x[:, 0, :, 0]
+
+
+def table(mean=0.0, classes=("low", "high", "other")):
+    return Network("table", None, Data(), classes, Table(), {"params": {}}, Preprocessing(jnp.full((1, 3, 1), mean)))
+
+
+def test_probabilities_are_the_softmax_of_any_number_of_images():
+    pixels = np.random.default_rng(0).integers(0, 9, (TOGETHER + 3, 1, 3, 1), np.uint8)
+    powers = np.exp(pixels[:, 0, :, 0].astype(np.float64))
+    expected = powers / powers.sum(1, keepdims=True)
+    for count in (0, 1, TOGETHER, TOGETHER + 3):
+        np.testing.assert_allclose(table()(pixels[:count]), expected[:count], rtol=1e-5)
+    assert table().predict(pixels) == [("low", "high", "other")[i] for i in expected.argmax(1)]
+    assert table().predict(pixels[:0]) == []
+    np.testing.assert_allclose(jax.jit(table().__call__)(pixels[:5]), expected[:5], rtol=1e-5)
+
+
+def test_wrong_pixels_are_named():
+    with pytest.raises(BadInput, match=r"pixels are \[1, 3, 1\]; they are \[batch, height, width, 1\], one "):
+        table()(np.zeros((1, 3, 1)))
+    with pytest.raises(BadInput, match=r"pixels are \[2, 1, 3, 3\]"):
+        table()(np.zeros((2, 1, 3, 3)))
+    assert np.isnan(table(np.nan)(np.zeros((1, 1, 3, 1)))).all()
+    with pytest.raises(BadInput, match="table gives logits that are not numbers"):
+        table(np.nan).predict(np.zeros((1, 1, 3, 1)))
+
+
+def test_what_a_network_knows_is_said():
+    assert resjax.load("resnet20").knows == (
+        "10 classes: airplane, automobile, bird, cat, deer, dog, frog, horse, ship, truck")
+    assert table(classes=()).knows == "3 classes"
+    assert named_classes([f"c{i}" for i in range(1000)], 1000) == "1,000 classes: c0, c1, c2, c3, c4, ..., c999"
+    assert "3 classes: low, high, other" in repr(table())
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    (tmp_path / "in" / "deeper").mkdir(parents=True)
+    for name, colour in (("b.png", (90, 120, 200)), ("in/a.jpg", (20, 120, 20)), ("in/deeper/c.JPG", (0, 0, 0))):
+        Image.new("RGB", (60, 40), colour).save(tmp_path / name)
+    (tmp_path / "in" / "notes.txt").write_text("none")
+    return tmp_path
+
+
+def test_folders_are_looked_at_and_results_written(pictures, capsys, monkeypatch):
+    monkeypatch.chdir(pictures)
+    execute(["predict", "resnet20", "b.png", "in", "--top", "2", "--json", "out.json", "--csv", "out.csv"])
+    said = capsys.readouterr()
+    assert "resnet20, step 64000 knows 10 classes: airplane, automobile" in said.err
+    found = json.loads((pictures / "out.json").read_text())
+    assert [one["file"] for one in found] == ["b.png", "in/a.jpg", "in/deeper/c.JPG"]
+    network = resjax.load("resnet20")
+    assert [one["found"][0]["class"] for one in found] == network.predict(["b.png", pictures / "in"])
+    for one, line in zip(found, said.out.splitlines(), strict=True):
+        seen = np.asarray(network(network.preprocessing.prepare((pictures / one["file"]).read_bytes(), "")[None]))[0]
+        best = np.argsort(-seen)[:2]
+        assert [each["class"] for each in one["found"]] == [network.classes[i] for i in best]
+        np.testing.assert_allclose([each["probability"] for each in one["found"]], seen[best], rtol=1e-6)
+        assert line == f"{one['file']}: " + ", ".join(f"{network.classes[i]} {100 * seen[i]:.1f} %" for i in best)
+    rows = list(csv.DictReader((pictures / "out.csv").read_text().splitlines()))
+    assert [(row["file"], row["class"], float(row["probability"])) for row in rows] == [
+        (one["file"], each["class"], each["probability"]) for one in found for each in one["found"]]
+    execute(["predict", "resnet20", "b.png", "--json", "-"])
+    (alone,) = json.loads(capsys.readouterr().out)
+    assert len(alone["found"]) == 5
+
+
+def test_lines_fit_a_narrow_terminal(pictures, capsys, monkeypatch):
+    monkeypatch.chdir(pictures)
+    monkeypatch.setattr("resjax.console.pictures.room", lambda stream: 60)
+    execute(["predict", "resnet20", "b.png"])
+    said = capsys.readouterr()
+    assert max(map(len, said.out.splitlines())) <= 60
+    assert re.fullmatch(r"b\.png: (\w+ [\d.]+ %(, ?|$))+", " ".join(said.out.split()))
+    assert max(len(line) for line in said.err.splitlines() if "loading" not in line and "looking" not in line) <= 60
+    assert terminal.folded("a b", float("inf")) == "a b"
+
+
+def test_wrong_folders_and_numbers_are_refused(pictures, monkeypatch):
+    monkeypatch.chdir(pictures)
+    (pictures / "empty").mkdir()
+    for words, message in ((["empty"], "no image lies there"), (["b.png", "--top", "0"], "it must be at least 1"),
+                           ([], "name at least one image file")):
+        with pytest.raises(BadInput, match=message):
+            execute(["predict", "resnet20", *words])
+    (pictures / "in" / "broken.png").write_text("none")
+    with pytest.raises(SystemExit):
+        execute(["predict", "resnet20", "in", "--json", "out.json"])
+    assert len(json.loads((pictures / "out.json").read_text())) == 2
+    os.mkfifo(pictures / "pipe.png")
+    with pytest.raises(BadInput, match=r"pipe\.png"):
+        resjax.load("resnet20").predict("pipe.png")
