@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from resjax.console.command_line import execute
-from resjax.console.networks import detect
+from resjax.console.pictures import detect
 from resjax.detection import Detection, Detector, Sampling, Scenery, restore_detector, train_detector
 from resjax.detection.images import Batches, open_annotated
 from resjax.detection.pictures import draw_run
