@@ -30,7 +30,7 @@ from resjax.plan.figures import figures
 from resjax.plan.plan import installed
 from resjax.system.distributed import batch_sharding, replicated
 from resjax.system.files import write_json
-from resjax.training import TrainState, initial_state, sgd
+from resjax.training import TrainState, build_optimizer, initial_state
 from resjax.training.packing import PACKED, one_by_one
 
 RESULTS = Path(__file__).parents[1] / "results" / "accelerators.json"
@@ -93,7 +93,7 @@ def tasks(batch: int) -> dict[str, Task]:
 def lower(name: str, task: Task, spread: NamedSharding) -> Callable[[], Any]:
     """Return what lowers a task's program: training steps, or the mean softmax of ten crops."""
     model, image = task.model, (task.size, task.size, 3)
-    optimizer, whole = sgd(Optimizer()), replicated(spread)
+    optimizer, whole = build_optimizer(Optimizer(), 1), replicated(spread)
     state = shaped(jax.eval_shape(lambda: initial_state(model, optimizer, jnp.zeros(image), 0)), whole)
     if name.endswith("ten_crop"):
         crops = jax.ShapeDtypeStruct((task.batch, 10, *image), jnp.uint8, sharding=spread)

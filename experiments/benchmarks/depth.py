@@ -22,7 +22,7 @@ import tyro
 
 from resjax import Architecture, Experiment
 from resjax.data import Batch
-from resjax.training import initial_state, sgd, train_step
+from resjax.training import build_optimizer, initial_state, train_step
 
 BATCH = 128
 DEPTHS = (20, 56, 110, 1202)
@@ -32,7 +32,8 @@ def measure(depth: int) -> dict[str, Any]:
     """Compile a step and make it until half a minute is over, four times at least."""
     jax.config.update("jax_enable_compilation_cache", False)
     experiment = Experiment(name="depth", architecture=Architecture(depth=depth))
-    model, optimizer = experiment.architecture.model(classes=10), sgd(experiment.optimizer)
+    model = experiment.architecture.model(classes=10)
+    optimizer = build_optimizer(experiment.optimizer, experiment.steps)
     state = jax.jit(initial_state, static_argnums=(0, 1))(model, optimizer, jnp.zeros((32, 32, 3)), 0)
     batch = Batch(jax.random.normal(jax.random.key(1), (BATCH, 32, 32, 3)), jnp.arange(BATCH) % 10)
 

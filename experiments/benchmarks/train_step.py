@@ -77,13 +77,14 @@ def ours(task: Task, steps: int) -> Program:
     from accelerators import given  # the benchmark beside this one
 
     from resjax.data import Batch
-    from resjax.training import sgd
+    from resjax.training import build_optimizer
     from resjax.training.packing import form_for, one_by_one
     from resjax.training.step import draw
 
     keep_freed_memory()  # as the command line does
     device = jax.devices()[0]
-    model, optimizer, form = task.architecture.model(task.classes), sgd(Optimizer()), form_for(device.platform)
+    model, optimizer = task.architecture.model(task.classes), build_optimizer(Optimizer(), 1)
+    form = form_for(device.platform)
     image = (task.size, task.size, 3)
     state = draw(jax.sharding.SingleDeviceSharding(device), model, optimizer, jnp.zeros(image), 0)
     images = jax.random.normal(jax.random.key(1), (task.batch, *image))

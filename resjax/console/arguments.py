@@ -18,7 +18,8 @@ FIELDS_WORDS = {  # what people type, and the flag that it is here
     "iterations": "--steps", "max-steps": "--steps", "output-dir": "--workdir", "logdir": "--workdir",
     "output": "--workdir", "data-dir": "--data.directory", "dataset": "--data.source", "pretrained":
     "--initialize-from", "resume": "--workdir", "device": "--on", "gpus": "--devices", "num-workers": "--data.workers",
-    "augment": "--data.flip", "schedule": "--optimizer.decay-steps", "milestones": "--optimizer.decay-steps"}
+    "augment": "--data.flip", "milestones": "--optimizer.decay-steps", "opt": "--optimizer.method",
+    "optimizer": "--optimizer.method", "clip-grad": "--optimizer.clip-norm", "model-ema": "--optimizer.ema-decay"}
 
 
 def did_you_mean(word: str | None) -> str:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, NamedTuple
 
-from resjax.experiment import Count, In32Bits, Natural, NonNegative, Optimizer, Positive
+from resjax.experiment import Optimizer
+from resjax.experiment.fields import Count, In32Bits, Natural, NonNegative, Positive
 from resjax.models.variants import Block, StrideIn
 from resjax.system.errors import check
 from resjax.system.serialization import Must, check_fields, check_ghosts, check_source, list_differences
@@ -195,6 +196,7 @@ class Detection:
         check_fields(self)
         check(self.optimizer.backbone_rate == 1,
               "optimizer.backbone-rate is for classifiers; detector.frozen-stages keeps layers as they are")
+        check(self.optimizer.ema_decay == 0, "optimizer.ema-decay is for classifiers")
         if self.training == "alternating":
             check(self.steps % 4 == 0, f"steps is {self.steps}; alternating training has four parts, all equally long")
             check(self.detector.frozen_batch_norm, "alternating training keeps layers as they are: it needs "
@@ -208,6 +210,12 @@ class Detection:
         ghosts = self.detector.ghost_batch_size
         if not self.detector.frozen_batch_norm:
             check_ghosts(self.batch_size, ghosts, "detector.ghost-batch-size")
+        self.optimizer.check_length(self.phase_steps)
+
+    @property
+    def phase_steps(self) -> int:
+        """Count the steps in which the learning rate runs once through its schedule."""
+        return self.steps if self.training == "joint" else self.steps // 4
 
     @property
     def pyramid(self) -> tuple[float, ...]:
@@ -224,7 +232,8 @@ class Detection:
 
         The four steps of alternating training are quarters, so such a run is never made longer.
         """
-        return list_differences(self, other, longer=self.training == "joint")
+        longer = self.training == "joint" and self.optimizer.schedule == "steps"
+        return list_differences(self, other, longer)
 
     def sizes(self) -> None:
         """Return nothing: parameters and multiply-adds depend on the images."""

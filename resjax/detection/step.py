@@ -26,7 +26,8 @@ from resjax.detection.targets import (
     objectness_loss,
     region_targets,
 )
-from resjax.training.optimizer import learning_rate, sgd
+from resjax.training.learning_rate import learning_rate
+from resjax.training.optimizer import build_optimizer
 from resjax.training.step import TrainState
 
 ANCHOR_BETA = 1 / 9  # where smooth L1 turns straight for anchors, as in the authors' code; 1 for regions
@@ -116,7 +117,7 @@ def train_step(model: FasterRCNN, optimizer: optax.GradientTransformationExtraAr
     state = state.replace(step=state.step + 1, params=optax.apply_updates(state.params, updates),
                           batch_stats=batch_stats, opt_state=opt_state)
     sums: Losses = jax.tree.map(lambda mean: len(images) * mean, losses)
-    return state, sums._replace(learning_rate=learning_rate(opt_state))
+    return state, sums._replace(learning_rate=learning_rate(optimizer, opt_state))
 
 
 def examples(run: Detection, key: jax.Array, batch: Batch) -> tuple[AnchorTargets, Choose]:
@@ -152,7 +153,7 @@ def optimizer_of(run: Detection, phase: Phase) -> optax.GradientTransformationEx
     The gradients of the others are set to zero before, so that the compiler leaves them out, and their decay after.
     """
     fixed = optax.masked(optax.set_to_zero(), partial(frozen, run.detector, phase))
-    return optax.with_extra_args_support(optax.chain(fixed, sgd(run.optimizer), fixed))
+    return optax.with_extra_args_support(optax.chain(fixed, build_optimizer(run.optimizer, run.phase_steps), fixed))
 
 
 def frozen(detector: Detector, phase: Phase, params: Any) -> Any:

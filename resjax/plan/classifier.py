@@ -16,7 +16,7 @@ from resjax.plan.figures import Figures
 from resjax.plan.plan import Workload
 from resjax.system.distributed import batch_sharding, replicated
 from resjax.training.in_memory import InMemoryBatch, InMemoryInputs, steps_per_call
-from resjax.training.optimizer import sgd
+from resjax.training.optimizer import build_optimizer
 from resjax.training.packing import form_for, one_by_one
 from resjax.training.step import TrainState, add_batch_statistics, initial_state
 from resjax.training.streaming import StreamedBatch, StreamedInputs
@@ -61,7 +61,7 @@ def programs_of_classifier(run: Experiment, devices: Sequence[jax.Device]) -> Pr
     spread = batch_sharding(devices)
     whole = replicated(spread)
     counts, shape = image_set(run.data), image_shape(run.data)
-    model, optimizer = run.architecture.model(counts.classes), sgd(run.optimizer)
+    model, optimizer = run.architecture.model(counts.classes), build_optimizer(run.optimizer, run.steps)
     mean = np.zeros(shape, np.float32)
     state: TrainState = shaped(jax.eval_shape(lambda: initial_state(model, optimizer, mean, 0)), whole)
     make_batch, inputs, steps = training_inputs(run, spread, counts)

@@ -8,21 +8,21 @@ if TYPE_CHECKING:
     from resjax.training.classification import Result, train
     from resjax.training.in_memory import fit
     from resjax.training.log import read_metrics
-    from resjax.training.optimizer import sgd
+    from resjax.training.optimizer import build_optimizer
     from resjax.training.records import find_runs, runs
     from resjax.training.regularization import CutMix, Cutout, LabelSmoothing, Mixup
     from resjax.training.restoration import Trained, load, restore
     from resjax.training.run_directory import read_experiment, read_given, read_result
     from resjax.training.step import TrainState, initial_state, state_digest, train_step
 
-__all__ = ["CutMix", "Cutout", "LabelSmoothing", "Mixup", "Result", "TrainState", "Trained", "find_runs", "fit",
-           "initial_state", "load", "read_experiment", "read_given", "read_metrics", "read_result", "restore", "runs",
-           "sgd", "state_digest", "train", "train_step"]
+__all__ = ["CutMix", "Cutout", "LabelSmoothing", "Mixup", "Result", "TrainState", "Trained", "build_optimizer",
+           "find_runs", "fit", "initial_state", "load", "read_experiment", "read_given", "read_metrics", "read_result",
+           "restore", "runs", "state_digest", "train", "train_step"]
 
 HOMES = {
-    "classification": ("Result", "train"), "in_memory": ("fit",), "log": ("read_metrics",), "optimizer": ("sgd",),
-    "records": ("find_runs", "runs"), "regularization": ("CutMix", "Cutout", "LabelSmoothing", "Mixup"),
-    "restoration": ("Trained", "load", "restore"),
+    "classification": ("Result", "train"), "in_memory": ("fit",), "log": ("read_metrics",),
+    "optimizer": ("build_optimizer",), "records": ("find_runs", "runs"),
+    "regularization": ("CutMix", "Cutout", "LabelSmoothing", "Mixup"), "restoration": ("Trained", "load", "restore"),
     "run_directory": ("read_experiment", "read_given", "read_result"),
     "step": ("TrainState", "initial_state", "state_digest", "train_step")}
 __getattr__ = lazily("resjax.training", HOMES)

@@ -22,6 +22,7 @@ from resjax.system.progress import advance
 from resjax.training import loop
 from resjax.training.images import TrainingImages, open_images
 from resjax.training.log import Line, Log, RunningMetrics
+from resjax.training.optimizer import exchange_average
 from resjax.training.own import NOTHING, Callback, Own, network_of, numbers, prepared
 from resjax.training.packing import Form, form_for, one_by_one
 from resjax.training.restoration import initialize_from, load_weights_for, needs_weights
@@ -146,25 +147,35 @@ class Classification:
         return self.form.steps.lower(self.model, self.optimizer, self.batch, count, packed, inputs)
 
     def average(self, state: TrainState, heed: Callable[[], None]) -> TrainState:
-        """Put averages over the next `precise_batch_norm_steps` batches in place of the moving ones (section 3.4)."""
-        experiment = self.experiment
+        """Put averages over the next `precise_batch_norm_steps` batches in place of the moving ones (section 3.4).
+
+        Those of the averaged parameters, which come in place of the last, where the optimizer keeps an average.
+        """
+        experiment, state = self.experiment, self.prolong(state)
         count = 0 if experiment.architecture.frozen_batch_norm else experiment.precise_batch_norm_steps
         if not count or not state.batch_stats:
             return state
-        sums, step = jax.tree.map(jnp.zeros_like, state.batch_stats), experiment.steps
+        begun = step = int(state.step)
+        sums = jax.tree.map(jnp.zeros_like, state.batch_stats)
         reached = jax.tree.map(lambda _: True, sums)
         with self.inputs(state, range(step, step + count)) as calls, self.log.doing("averaging", count):
             for several, inputs in calls:
-                here, first = state.replace(step=jnp.int32(step)), step == experiment.steps
+                here, first = state.replace(step=jnp.int32(step)), step == begun
                 if first and self.own.model is not None:
                     reached = self.own_statistics(several, here, inputs)
                 sums = add_batch_statistics(self.model, self.batch, several, here, sums, inputs)
                 step += several
-                advance(step - experiment.steps)
+                advance(step - begun)
                 heed()
         averaged: TrainState = state.replace(batch_stats=jax.tree.map(
             lambda own, total, moving: total / count if own else moving, reached, sums, state.batch_stats))
         return averaged
+
+    def prolong(self, state: TrainState) -> TrainState:
+        """Exchange the parameters and the average that the optimizer keeps of them, if it does."""
+        params, opt_state = exchange_average(state.params, state.opt_state)
+        exchanged: TrainState = state.replace(params=params, opt_state=opt_state)
+        return exchanged
 
     def own_statistics(self, count: int, state: TrainState, inputs: Any) -> Any:
         """Say which batch statistics come from the batches alone; the log names those that do not: they stay averages.
@@ -183,6 +194,8 @@ class Classification:
 
     def measure(self, state: TrainState, last: bool) -> list[Line]:
         """Measure the errors on the splits that hold images; on the test between steps where the experiment says so."""
+        if not last and self.own.optimizer is None and self.experiment.optimizer.ema_decay:
+            state = self.average(state, lambda: None)
         classifier = Classifier(self.model, state.variables, of_run(self.experiment.data, state.mean))
         splits = ("validation", "test") if last or self.experiment.evaluate_test else ("validation",)
         found = {}

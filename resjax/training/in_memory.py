@@ -29,7 +29,7 @@ from resjax.evaluation import ErrorRates, error_rates, log_probabilities
 from resjax.experiment import Data, Experiment
 from resjax.network import Classifier
 from resjax.system.distributed import batch_sharding, replicated
-from resjax.training.optimizer import sgd
+from resjax.training.optimizer import build_optimizer
 from resjax.training.packing import form_for, one_by_one
 from resjax.training.step import TrainState, draw, state_of
 
@@ -132,7 +132,7 @@ def fit(experiment: Experiment, model: nn.Module, dataset: Dataset,
     For studies of many small nets: nothing is on disk, and the statistics of batch norm stay moving averages. It begins
     at its first state or, with its own schedule anew, at `begin`, all but whose step and optimizer state counts.
     """
-    steps, optimizer = experiment.steps, sgd(experiment.optimizer)
+    steps, optimizer = experiment.steps, build_optimizer(experiment.optimizer, experiment.steps)
     images = replace(in_memory(experiment, dataset, jax.devices()[:1]), stride=steps)
     if begin is None:
         state = draw(replicated(images.sharding), model, optimizer, images.mean, experiment.seed)

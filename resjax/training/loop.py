@@ -97,6 +97,8 @@ def restore_or_start(run: Training) -> tuple[TrainState, RunningMetrics, bool]:
         changed = f", until now with {before}, from here with {now}" if before not in ("", now) else ""
         run.log.tell(f"resumes at step {step}{changed}")
     averaged = step == run.experiment.steps and meta.get("averaged", True)
+    if meta.get("averaged") and not averaged:
+        state = run.task.prolong(state)
     return state, run.task.metrics(**meta.get("window", {})), averaged
 
 

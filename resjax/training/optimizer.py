@@ -1,5 +1,10 @@
-"""The paper's optimiser: v := momentum v + rate (g + decay w), w := w - v, with its steps and its warm-up."""
+"""The optimizers of a run's fields, built of optax's parts; the paper's keeps the rate inside the velocity.
 
+v := momentum v + rate (g + decay w), w := w - v, as in Caffe; `optax.sgd` keeps the rate outside, and the two differ
+after every drop of the rate.
+"""
+
+import math
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -26,21 +31,28 @@ class RateState(NamedTuple):
     plateau: Any
 
 
-@cache
-def sgd(settings: Optimizer) -> optax.GradientTransformationExtraArgs:
-    """Build the optimiser; its `update` takes `error`, the batch's training error in percent.
+class AverageState(NamedTuple):
+    """Updates so far, and the average of the parameters after each."""
 
-    The rate stands inside the velocity, as in Caffe; `optax.sgd` keeps it outside, and the two differ after
-    every drop of the rate.
-    """
-    scope = None if settings.weight_decay_scope == "all" else kernels
+    count: jax.Array  # type: ignore[assignment]
+    average: Any
+
+
+@cache
+def build_optimizer(settings: Optimizer, steps: int) -> optax.GradientTransformationExtraArgs:
+    """Build the optimizer of a run of `steps`; its `update` takes `error`, the batch's training error in percent."""
+    settings.check_length(steps)
+    decay = optax.add_decayed_weights(settings.weight_decay,
+                                      None if settings.weight_decay_scope == "all" else kernels)
     slowed = [] if settings.backbone_rate == 1 else [optax.masked(optax.scale(settings.backbone_rate), body)]
-    return optax.with_extra_args_support(optax.chain(
-        optax.add_decayed_weights(settings.weight_decay, scope),
-        scale_by_rate(settings),
-        *slowed,
-        optax.trace(settings.momentum),
-    ))
+    rate = [scale_by_rate(settings, steps), *slowed]
+    if settings.method == "adamw":
+        descent = [optax.scale_by_adam(settings.momentum), decay, *rate]
+    else:
+        descent = [decay, *rate, optax.trace(settings.momentum, nesterov=settings.method == "nesterov")]
+    clip = [optax.clip_by_global_norm(settings.clip_norm)] * (settings.clip_norm > 0)
+    average = [keep_average(settings.ema_decay)] * (settings.ema_decay > 0)
+    return optax.with_extra_args_support(optax.chain(*clip, *descent, *average))
 
 
 def kernels(params: Any) -> Any:
@@ -53,14 +65,16 @@ def body(params: Any) -> Any:
     return {module: jax.tree.map(lambda _, module=module: module != "fc", leaves) for module, leaves in params.items()}
 
 
-def scale_by_rate(settings: Optimizer) -> optax.GradientTransformationExtraArgs:
+def scale_by_rate(settings: Optimizer, steps: int) -> optax.GradientTransformationExtraArgs:
     """Multiply by minus the learning rate: `warmup_rate` at first, then `learning_rate`, a tenth after each decay or
-    plateau.
+    plateau; or a cosine over `steps` that begins with a linear warm-up.
 
     Warm-up is over once `warmup_steps` updates were made and the smoothed training error has been below
     `warmup_error`; section 4.2 waits for 80 % with 110 layers ("about 400 iterations").
     """
     plateau = plateau_rule(settings)
+    cosine = optax.warmup_cosine_decay_schedule(settings.warmup_rate, settings.learning_rate, settings.warmup_steps,
+                                                steps) if settings.schedule == "cosine" else None
 
     def init(_: Any) -> RateState:
         found = plateau.init({}) if settings.plateau_steps else None
@@ -73,14 +87,17 @@ def scale_by_rate(settings: Optimizer) -> optax.GradientTransformationExtraArgs:
         smoothed = SMOOTHING * state.error + (1 - SMOOTHING) * error
         low = jnp.bool(settings.warmup_error == 100) | (smoothed < settings.warmup_error)
         warm = state.warm | (low & (state.count >= settings.warmup_steps))
-        rate = jnp.where(warm, rates[jnp.sum(state.count >= decay_steps)], settings.warmup_rate)
+        if cosine is None:
+            rate = jnp.where(warm, rates[jnp.sum(state.count >= decay_steps)], settings.warmup_rate)
+        else:
+            rate = jnp.asarray(cosine(state.count), jnp.float32)
         found = state.plateau
         if found is not None:
             _, found = plateau.update({}, found, value=error)
             rate = rate * found.scale
         return jax.tree.map(lambda g: -rate * g, updates), RateState(state.count + 1, smoothed, warm, rate, found)
 
-    return optax.GradientTransformationExtraArgs(init, update)  
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
 def plateau_rule(settings: Optimizer) -> optax.GradientTransformationExtraArgs:
@@ -89,13 +106,31 @@ def plateau_rule(settings: Optimizer) -> optax.GradientTransformationExtraArgs:
                                            accumulation_size=max(1, settings.plateau_steps))
 
 
-def learning_rate(opt_state: Any) -> jax.Array:
-    """Read the rate of the last update; NaN where an optimizer of one's own keeps none.
+def keep_average(decay: float) -> optax.GradientTransformation:
+    """Keep an exponential moving average of the parameters, without the bias towards the first, as in Adam.
 
-    Those that `optax.inject_hyperparams` makes keep theirs.
+    After t updates the parameters after the i-th weigh (1 - decay) decay^(t - i) / (1 - decay^t).
     """
-    found = [value for key in ("rate", "learning_rate")
-             for _, value in optax.tree_utils.tree_get_all_with_path(opt_state, key)
-             if isinstance(value, jax.Array) and value.ndim == 0]
-    rate: jax.Array = jnp.float32(found[0] if found else jnp.nan)
-    return rate
+    def init(params: Any) -> AverageState:
+        return AverageState(jnp.int32(0), jax.tree.map(jnp.copy, params))
+
+    def update(updates: Any, state: AverageState, params: Any = None) -> tuple[Any, AverageState]:
+        count = state.count + 1
+        share = (1 - decay) / -jnp.expm1(count * math.log(decay))
+        average = optax.incremental_update(optax.apply_updates(params, updates), state.average, share)
+        return updates, AverageState(count, average)
+
+    return optax.GradientTransformation(init, update)
+
+
+def exchange_average(params: Any, opt_state: Any) -> tuple[Any, Any]:
+    """Put the average in place of the parameters and these in its place; a second time undoes it."""
+    kept = [part for part in jax.tree.leaves(opt_state, is_leaf=is_average) if is_average(part)]
+    exchanged = jax.tree.map(lambda part: part._replace(average=params) if is_average(part) else part, opt_state,
+                             is_leaf=is_average)
+    return (kept[0].average, exchanged) if kept else (params, opt_state)
+
+
+def is_average(part: Any) -> bool:
+    """Say whether a part of an optimizer's state is that of `keep_average`."""
+    return isinstance(part, AverageState)

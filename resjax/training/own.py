@@ -25,7 +25,7 @@ from resjax.network import Network
 from resjax.system.errors import BadInput, check
 from resjax.system.serialization import brief, check_ghosts, check_value, shortly
 from resjax.training.log import Line
-from resjax.training.optimizer import sgd
+from resjax.training.optimizer import build_optimizer
 from resjax.training.run_directory import check_images, read_given
 from resjax.training.step import Augment, Loss, TrainState, initial_state
 
@@ -87,7 +87,9 @@ class Own:
 
     def optimizer_for(self, experiment: Experiment) -> optax.GradientTransformationExtraArgs:
         """Return the optimizer."""
-        return sgd(experiment.optimizer) if self.optimizer is None else optax.with_extra_args_support(self.optimizer)
+        if self.optimizer is None:
+            return build_optimizer(experiment.optimizer, experiment.steps)
+        return optax.with_extra_args_support(self.optimizer)
 
     def told(self, state: TrainState | None = None) -> dict[str, str]:
         """Say for `experiment.json` what was given: the network by its fields, of an optimizer what it keeps."""

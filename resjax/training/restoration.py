@@ -16,7 +16,7 @@ from resjax.system.files import expanded
 from resjax.training.checkpoint import read_latest
 from resjax.training.kinds import Run
 from resjax.training.log import Log
-from resjax.training.optimizer import sgd
+from resjax.training.optimizer import build_optimizer
 from resjax.training.own import model_of, network_of
 from resjax.training.run_directory import read_given, read_result, read_run
 from resjax.training.step import TrainState, initial_state, state_digest
@@ -48,7 +48,8 @@ def restore(run_directory: str | Path, device: jax.Device | None = None, *, mode
     """
     run_directory = Path(run_directory)
     experiment, classes, image = read_run(run_directory)
-    model, optimizer = model_of(run_directory, experiment, len(classes), model), sgd(experiment.optimizer)
+    model = model_of(run_directory, experiment, len(classes), model)
+    optimizer = build_optimizer(experiment.optimizer, experiment.steps)
     shapes = jax.eval_shape(lambda: initial_state(model, optimizer, jnp.zeros(image), experiment.seed))
     if "optimizer" in (read_given(run_directory) or {}):
         shapes = shapes.replace(opt_state=None)

@@ -20,7 +20,7 @@ from jax import lax
 from resjax.data import Batch
 from resjax.models.batch_norm import BatchNorm
 from resjax.models.stacking import stack
-from resjax.training.optimizer import learning_rate
+from resjax.training.learning_rate import learning_rate
 
 
 class TrainState(struct.PyTreeNode):
@@ -143,7 +143,7 @@ def train_step(model: nn.Module, optimizer: optax.GradientTransformationExtraArg
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, error=100 * wrong / images)
     state = state.replace(step=state.step + 1, params=optax.apply_updates(state.params, updates),
                           batch_stats=batch_stats, opt_state=opt_state)
-    return state, Metrics(loss, wrong, jnp.int32(images), learning_rate(opt_state))
+    return state, Metrics(loss, wrong, jnp.int32(images), learning_rate(optimizer, opt_state))
 
 
 def dropout(state: TrainState) -> dict[str, jax.Array]:

@@ -48,6 +48,10 @@ class Task(Protocol):
         """Return what is kept of the last state. Calls `heed`, which may raise Interrupted, between its steps."""
         ...
 
+    def prolong(self, state: TrainState) -> TrainState:
+        """Return the state that training goes on from, where the last of a shorter run is to be made longer."""
+        ...
+
     def measure(self, state: TrainState, last: bool) -> list[Line]:
         """Measure the state on images that it does not learn from: the lines of the log, without their step."""
         ...

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from resjax.data import Crop, Preprocessing
-from resjax.experiment import Architecture, Data, Photographs, Positive, Resize
+from resjax.experiment import Architecture, Data, Photographs, Resize
+from resjax.experiment.fields import Positive
 from resjax.network import Network, imagenet_classes
 from resjax.system.errors import BadInput, check
 from resjax.system.files import digest, read_json, write_json

@@ -21,7 +21,7 @@ from resjax import (
     restore,
     train,
 )
-from resjax.training import sgd
+from resjax.training import build_optimizer
 
 
 @pytest.fixture(autouse=True)
@@ -130,7 +130,7 @@ def test_the_rate_of_the_body_is_scaled_and_that_of_the_last_layer_is_not():
     gradients = jax.tree.map(lambda x: 2 * x, params)
 
     def update(rate):
-        optimizer = sgd(Optimizer(learning_rate=0.5, backbone_rate=rate, decay_steps=()))
+        optimizer = build_optimizer(Optimizer(learning_rate=0.5, backbone_rate=rate, decay_steps=()), 1)
         return optimizer.update(gradients, optimizer.init(params), params, error=jnp.float32(50))[0]
 
     whole, part = update(1.0), update(0.25)

@@ -83,7 +83,8 @@ def test_a_run_with_everything_of_ones_own_is_cut_off_and_goes_on(small, tmp_pat
         assert [(line["kind"], line["step"]) for line in lines] == [
             (kind, step) for step in (2, 4, 6) for kind in ("train", "own")] + [("test", 6)]
     assert [line["norm"] for line in whole[1:-1:2]] == [line["norm"] for line in cut_off[1:-1:2]]
-    assert "learning_rate" not in whole[0]  # this optimizer keeps none
+    cosine = [1.5e-3 * (1 + np.cos(np.pi * (step - 1) / 6)) for step in (2, 4, 6)]  # of each line's last update
+    np.testing.assert_allclose([line["learning_rate"] for line in whole[:-1:2]], cosine, rtol=1e-5)
 
 
 def test_what_was_given_is_told_and_asked_for_again(small, folder, parts, digits):

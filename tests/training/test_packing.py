@@ -13,7 +13,7 @@ from flax import linen as nn
 from resjax import Interrupted, Optimizer, ResNet, train
 from resjax.data import Batch
 from resjax.system.distributed import batch_sharding, replicated
-from resjax.training import initial_state, loop, restore, sgd, state_digest
+from resjax.training import build_optimizer, initial_state, loop, restore, state_digest
 from resjax.training.packing import PACKED, PLAIN, Packed, one_by_one
 
 ONE = jax.devices()[:1]
@@ -22,7 +22,7 @@ CAREFUL = Optimizer(learning_rate=0.01)
 
 
 def first_state(optimizer=None):
-    return initial_state(MODEL, optimizer or sgd(CAREFUL), np.zeros((8, 8, 3)), 0)
+    return initial_state(MODEL, optimizer or build_optimizer(CAREFUL, 1), np.zeros((8, 8, 3)), 0)
 
 
 def steps(form, most, calls, devices=ONE):
@@ -31,7 +31,7 @@ def steps(form, most, calls, devices=ONE):
     batch = Batch(jnp.float32(random.normal(size=(8, 8, 8, 3))), jnp.int32(random.integers(0, 3, 8)))
     batch = jax.device_put(batch, spread)
     state, found = form.pack(jax.device_put(first_state(), replicated(spread)), most), []
-    programs = {count: form.steps.lower(MODEL, sgd(CAREFUL), same_batch, count, state, batch).compile()
+    programs = {count: form.steps.lower(MODEL, build_optimizer(CAREFUL, 1), same_batch, count, state, batch).compile()
                 for count in set(calls)}
     for count in calls:
         state, metrics = programs[count](state, batch)  # which lies where the program wants it
@@ -59,7 +59,9 @@ def test_packed_steps_are_the_same_steps(plain, most, calls, devices):
     assert same_trees(found.batch_stats, wanted.batch_stats, 1e-5)
 
 
-@pytest.mark.parametrize("optimizer", [sgd(CAREFUL), sgd(replace(CAREFUL, backbone_rate=0.1)), optax.adam(0.1)])
+@pytest.mark.parametrize("optimizer", [
+    build_optimizer(CAREFUL, 1), build_optimizer(replace(CAREFUL, backbone_rate=0.1, clip_norm=1.0, ema_decay=0.9), 1),
+    build_optimizer(replace(CAREFUL, method="adamw"), 1), optax.adam(0.1)])
 def test_what_is_packed_comes_back_bit_for_bit(optimizer):
     state = first_state(optax.with_extra_args_support(optimizer))
     again = PACKED.unpack(PACKED.pack(jax.tree.map(jnp.copy, state), 8))

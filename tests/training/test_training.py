@@ -15,7 +15,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import resjax
 from resjax import Architecture, BadInput, Diverged, Optimizer, read_metrics, train
 from resjax.data import Batch, Batching, Images, load, mean_image, permute
-from resjax.training import initial_state, restore, sgd, state_digest, train_step
+from resjax.training import build_optimizer, initial_state, restore, state_digest, train_step
 from resjax.training.in_memory import InMemoryBatch, InMemoryInputs
 from resjax.training.packing import PLAIN
 from resjax.training.step import add_batch_statistics, train_steps
@@ -28,7 +28,7 @@ def begin(experiment, devices):
     data = load(experiment.data).train
     mesh = jax.make_mesh((len(devices),), ("batch",), devices=devices, axis_types=(AxisType.Auto,))
     everywhere, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("batch"))
-    model, optimizer = experiment.architecture.model(10), sgd(experiment.optimizer)
+    model, optimizer = experiment.architecture.model(10), build_optimizer(experiment.optimizer, experiment.steps)
     state = jax.jit(initial_state, static_argnums=(0, 1))(model, optimizer, mean_image(data), experiment.seed)
     inputs = InMemoryInputs(Images(*data), permute(state.key, 0, 3, len(data.labels)))
     make_batch = InMemoryBatch(Batching(experiment.batch_size, experiment.data.pad, experiment.data.flip), (), split)
@@ -200,7 +200,8 @@ def test_bfloat16_runs_learn(small, tmp_path):
 def test_optax_sgd_would_be_another_optimizer():
     """The rate stands inside the velocity: after a drop, the old velocity is not scaled down with it."""
     settings = Optimizer(learning_rate=0.1, decay_steps=(1,), weight_decay=0.0)
-    ours, other = sgd(settings), optax.sgd(optax.piecewise_constant_schedule(0.1, {1: 0.1}), momentum=0.9)
+    ours = build_optimizer(settings, 1)
+    other = optax.sgd(optax.piecewise_constant_schedule(0.1, {1: 0.1}), momentum=0.9)
     params = {"w": jnp.ones(1)}
     states, values = [ours.init(params), other.init(params)], [params, params]
     for _ in range(2):

@@ -13,7 +13,7 @@ from networks import in_parts, random_network, same_network
 from safetensors.numpy import load_file, save_file
 
 from resjax import BadInput, Optimizer, embed, export, features, load
-from resjax.training import sgd
+from resjax.training import build_optimizer
 from resjax.training.restoration import initialize_from
 from resjax.training.step import initial_state
 from resjax.weights.files import read_tensors
@@ -223,7 +223,7 @@ def test_what_lies_beside_weights_is_bounded(exported, tmp_path):
 def test_fine_tuning_adds_the_layer_that_a_network_lacks(exported, tmp_path):
     network = load(without_head(exported, tmp_path / "a.safetensors", "fc"))
     model = network.architecture.model(10)
-    first = initial_state(model, sgd(Optimizer()), network.mean, 0)
+    first = initial_state(model, build_optimizer(Optimizer(), 1), network.mean, 0)
     told = []
     state = initialize_from(network, first, tuple("abcdefghij"), SimpleNamespace(tell=told.append))
     assert np.array_equal(state.params["fc"]["kernel"], first.params["fc"]["kernel"])

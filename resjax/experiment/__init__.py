@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from resjax.experiment.fields import Count, In32Bits, Natural, NonNegative, Positive
+from resjax.experiment.optimizer import Optimizer
 from resjax.models.formulas import Sizes, count
 from resjax.models.variants import Option, StrideIn, check_depth, network_title
 from resjax.system.errors import check
@@ -16,11 +18,8 @@ OF_RESNETS = {"stride_in": "1x1", "initialization": "fan_in", "precision": "floa
 
 Resize = Literal["area", "pillow-nearest", "pillow-box", "pillow-bilinear", "pillow-hamming", "pillow-bicubic",
                  "pillow-lanczos", "torch-bilinear", "torch-bicubic", "torch-lanczos"]
-In32Bits = Must("fit in 32 bits", lambda n: n < 2**31)
-Count = Annotated[int, Must("be at least 1", lambda n: n >= 1), In32Bits]
-Natural = Annotated[int, Must("be at least 0", lambda n: n >= 0), In32Bits]
-Positive = Annotated[float, Must("be above 0", lambda x: x > 0)]
-NonNegative = Annotated[float, Must("be at least 0", lambda x: x >= 0)]
+
+__all__ = ["Architecture", "Data", "Experiment", "Optimizer", "Photographs", "Resize", "image_shape"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,41 +144,6 @@ class Photographs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Optimizer:
-    """Stochastic gradient descent as in sections 3.4 and 4.2: v := momentum v + rate g, w := w - v."""
-
-    learning_rate: Positive = 0.1
-    """The learning rate after the warm-up and before the first decay."""
-    momentum: Annotated[float, Must("lie in [0, 1)", lambda x: 0 <= x < 1)] = 0.9
-    """What each step keeps of the velocity v."""
-    weight_decay: NonNegative = 1e-4
-    """Times the parameters themselves, added to their gradients (L2)."""
-    weight_decay_scope: Literal["all", "kernels"] = "all"
-    """Which parameters decay: all, or only the kernels of the convolutions and of the last layer."""
-    decay_steps: tuple[Count, ...] = (32_000, 48_000)
-    """The steps at which the learning rate is divided by 10."""
-    plateau_steps: Natural = 0
-    """Also divide it by 10, three times at most, when the training error, averaged over so many steps, has not fallen
-    twice in a row ("when the error plateaus", section 3.4); 0 never does."""
-    warmup_rate: Positive = 0.01
-    """The learning rate while the warm-up lasts."""
-    warmup_steps: Natural = 0
-    """A warm-up of fixed length: 400 is about what the paper's rule takes for 110 layers."""
-    warmup_error: Annotated[float, Must("lie in (0, 100], in percent", lambda x: 0 < x <= 100)] = 100.0
-    """A warm-up that lasts until the training error, in percent, is below this: the paper's rule is 80."""
-    backbone_rate: NonNegative = 1.0
-    """For fine-tuning, times the learning rate for all but the last layer. 0 leaves the parameters of those layers as
-    they are, and with `architecture.frozen_batch_norm` their statistics too."""
-
-    __repr__ = shortly
-
-    def __post_init__(self) -> None:
-        check_fields(self, "optimizer.")
-        check(all(a < b for a, b in zip((0, *self.decay_steps), self.decay_steps, strict=False)),
-              f"optimizer.decay-steps is {self.decay_steps}; the steps must be above 0 and rise")
-
-
-@dataclass(frozen=True, kw_only=True)
 class Experiment:
     """One training run, whole: two equal experiments give the same bits on the same machine."""
 
@@ -225,6 +189,10 @@ class Experiment:
         check(self.architecture.family != "vgg", "architecture.family is 'vgg', whose weights are evaluated and "
                                                  "exported here, not trained; it is 'cifar' or 'imagenet'")
         check_ghosts(self.batch_size, self.architecture.ghost_batch_size, "architecture.ghost-batch-size")
+        self.optimizer.check_length(self.steps)
+        check(not self.optimizer.ema_decay or self.precise_batch_norm_steps > 0 or self.architecture.frozen_batch_norm,
+              "optimizer.ema-decay averages the parameters, and precise-batch-norm-steps measures the batch statistics "
+              "of the average: it is at least 1")
 
     @property
     def title(self) -> str:
@@ -232,8 +200,11 @@ class Experiment:
         return self.architecture.title()
 
     def differences(self, other: "Experiment") -> list[str]:
-        """Name the fields by which the two lead to different results; see `list_differences`."""
-        return list_differences(self, other)
+        """Name the fields by which the two lead to different results; see `list_differences`.
+
+        A cosine ends with its run, which is never made longer.
+        """
+        return list_differences(self, other, longer=self.optimizer.schedule == "steps")
 
     def sizes(self) -> Sizes:
         """Count parameters and multiply-adds, with as many classes as the set has that the networks are for."""

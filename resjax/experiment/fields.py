@@ -1,0 +1,12 @@
+"""Types of fields that several kinds of runs share, each with what a value must hold to."""
+
+from typing import Annotated
+
+from resjax.system.serialization import Must
+
+In32Bits = Must("fit in 32 bits", lambda n: n < 2**31)
+Count = Annotated[int, Must("be at least 1", lambda n: n >= 1), In32Bits]
+Natural = Annotated[int, Must("be at least 0", lambda n: n >= 0), In32Bits]
+Positive = Annotated[float, Must("be above 0", lambda x: x > 0)]
+NonNegative = Annotated[float, Must("be at least 0", lambda x: x >= 0)]
+Kept = Annotated[float, Must("lie in [0, 1)", lambda x: 0 <= x < 1)]
