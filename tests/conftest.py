@@ -20,9 +20,7 @@ for number, handler in ((signal.SIGHUP, lambda *_: None), (signal.SIGINT, signal
 # Some optimisations of XLA and LLVM take most of their time. XLA reads the flags when the backend starts, and processes
 # that a test starts inherit them.
 HURRY = ("--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true "
-         "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters,xla_cpu_disable_loop_unrolling "
-         # eight devices on two busy cores may wait for each other longer than the 40 s after which XLA aborts
-         "--xla_cpu_collective_call_terminate_timeout_seconds=300 --xla_cpu_collective_timeout_seconds=300")
+         "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters,xla_cpu_disable_loop_unrolling")
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {HURRY}"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
