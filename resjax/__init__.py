@@ -7,9 +7,10 @@ from resjax.system.lazy import lazily
 from resjax.system.version import __version__
 
 if TYPE_CHECKING:
+    from resjax.analysis import saliency
     from resjax.console.command_line import run
     from resjax.data import Dataset, dataset, load_data
-    from resjax.evaluation import evaluate
+    from resjax.evaluation import Evaluation, evaluate
     from resjax.experiment import Architecture, Data, Experiment, Optimizer, Photographs
     from resjax.models import (
         VGG,
@@ -29,16 +30,17 @@ if TYPE_CHECKING:
     from resjax.training.restoration import load, restore
     from resjax.weights import export
 
-__all__ = ["VGG", "Architecture", "BadInput", "BasicBlock", "BatchNorm", "Bottleneck", "Classifier", "CutMix",
-           "Cutout", "Data", "Dataset", "Diverged", "Experiment", "Interrupted", "LabelSmoothing", "Mixup", "Network",
-           "Optimizer", "Photographs", "ResNet", "Result", "Shortcut", "Stage", "__version__", "cifar_resnet",
-           "convolution", "dataset", "embed", "evaluate", "export", "features", "imagenet_resnet", "load", "load_data",
-           "read_metrics", "restore", "run", "runs", "train"]
+__all__ = ["VGG", "Architecture", "BadInput", "BasicBlock", "BatchNorm", "Bottleneck", "Classifier", "CutMix", "Cutout",
+           "Data", "Dataset", "Diverged", "Evaluation", "Experiment", "Interrupted", "LabelSmoothing", "Mixup",
+           "Network", "Optimizer", "Photographs", "ResNet", "Result", "Shortcut", "Stage", "__version__",
+           "cifar_resnet", "convolution", "dataset", "embed", "evaluate", "export", "features", "imagenet_resnet",
+           "load", "load_data", "read_metrics", "restore", "run", "runs", "saliency", "train"]
 
 HOMES = {  # of the public names, which are imported when they are used
     "data": ("Dataset", "dataset", "load_data"), "console.command_line": ("run",),
     "system.errors": ("BadInput", "Diverged", "Interrupted"),
-    "evaluation": ("evaluate",), "experiment": ("Architecture", "Data", "Experiment", "Optimizer", "Photographs"),
+    "analysis": ("saliency",), "evaluation": ("Evaluation", "evaluate"),
+    "experiment": ("Architecture", "Data", "Experiment", "Optimizer", "Photographs"),
     "models": ("VGG", "BasicBlock", "BatchNorm", "Bottleneck", "ResNet", "Shortcut", "Stage", "cifar_resnet",
                "convolution", "imagenet_resnet"),
     "network": ("Classifier", "Network", "embed", "features"),

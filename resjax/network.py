@@ -11,9 +11,10 @@ import numpy as np
 from flax import linen as nn
 
 from resjax.data import Preprocessing
+from resjax.data.classes import place_of
 from resjax.data.pictures import find_pictures, read_picture
 from resjax.experiment import Architecture, Data, Photographs
-from resjax.system.errors import check
+from resjax.system.errors import BadInput, check, nearest
 from resjax.system.serialization import shortly
 
 TOGETHER = 128  # images that are looked at together
@@ -138,6 +139,23 @@ def classify(file: Path, network: Network, most: int = 5) -> list[tuple[int, flo
     return [(int(label), float(seen[label])) for label in np.argsort(-seen, kind="stable")[:most]]
 
 
+def label_of(network: Network, name: str) -> int:
+    """Find a class by its name, its number where classes are unnamed. Raises BadInput where there is none."""
+    if not network.classes:
+        check(name.isdecimal() and int(name) < network.outputs, f"{name!r} is no class: the classes of {network.name} "
+                                                                f"have no names, but numbers below {network.outputs}")
+        return int(name)
+    place = place_of(name, network.classes)
+    words = {word: i for i, each in enumerate(network.classes)
+             for word in reversed(imagenet_classes().get(each, each).split(", "))}
+    found = words.get(name) if place is None else place
+    if found is None:
+        near = nearest(name, words)
+        raise BadInput(f"{name!r} is no class of {network.name}, which knows {network.knows}"
+                       + f"; did you mean {near!r}?" * bool(near))
+    return found
+
+
 def named_classes(names: Sequence[str], count: int, most: int = 20) -> str:
     """Say how many classes there are and name them; of many the first few and the last."""
     some = names if len(names) <= most else [*names[:5], "...", names[-1]]
@@ -180,6 +198,10 @@ def class_name(network: Network, label: int) -> str:
     """Name a class for people: "tench (n01440764)"."""
     if not network.classes:
         return f"class {label}"
-    name = network.classes[label]
+    return told(network.classes[label])
+
+
+def told(name: str) -> str:
+    """Tell what a class is called, also where its name is WordNet's id."""
     meaning = imagenet_classes().get(name)
     return f"{meaning.split(', ')[0]} ({name})" if meaning else name

@@ -42,6 +42,8 @@ GROUPS = {
                             "evaluate_networks"),
         "predict": Command("Name the likeliest classes of images.", "predict resnet20 cat.png", "pictures",
                            "predict"),
+        "saliency": Command("Draw which pixels an answer rests on.", "saliency resnet20 cat.png", "pictures",
+                            "saliency"),
         "export": Command("Write a network as others load it.", "export RUN --to torchvision --out DIR",
                           "networks", "export_network"),
         "detect": Command("Find objects in images, and draw them.", "detect runs/scenes photo.png", "pictures",

@@ -1,5 +1,6 @@
 """Commands on trained networks, wherever their weights come from: measure, use and export them."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,8 +13,8 @@ from resjax.system.errors import BadInput, check
 from resjax.system.files import expanded
 from resjax.system.platform import keep_compiled_programs
 from resjax.system.progress import working
-from resjax.system.terminal import say
-from resjax.training.kinds import Kind, kind_at
+from resjax.system.terminal import aligned, room, say
+from resjax.training.kinds import Exam, Kind, kind_at
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ def evaluate_networks(
     batch_size: int = 128,
     data: str | None = None,
     directory: Path | None = None,
+    by_class: bool = False,
+    out: Path = Path("evaluation"),
     weights: Asked = Unsaid(),
 ) -> None:
     """Measure the errors of one network or several.
@@ -68,6 +71,8 @@ def evaluate_networks(
         data: What to read, if not what the network was trained on: folder:PATH, tars:PATH or tfds:NAME; of a
             detector voc:PATH or coco:PATH.
         directory: Where prepared TFDS sets lie, if not where the run found them.
+        by_class: Also the errors of each class, a confusion matrix, and a sheet of the most confident mistakes.
+        out: The folder of these tables and pictures.
         weights: What a file of weights cannot say.
     """
     if batch_size < 1:
@@ -76,10 +81,17 @@ def evaluate_networks(
         raise BadInput(f"name at least one network: {NETWORK}")
     kinds, loaded = zip(*(load_as(network, weights) for network in networks), strict=True)
     check(len(set(kinds)) == 1, f"{networks[0]} is a {kinds[0].NOUN}, and another is none: measure them apart")
+    exam, rows = Exam(split, None if views == "single" else views, batch_size, data, directory), []
     with working(f"evaluating, {split}"):
-        found = kinds[0].measure(loaded, split, None if views == "single" else views, batch_size, data, directory)
+        if by_class:
+            found, rows = kinds[0].examine(loaded, exam, out)
+        else:
+            found = kinds[0].measure(loaded, *exam)
     names = " + ".join(kinds[0].title_of(network) for network in loaded)
     say(f"{names}, {split}{'' if views == 'single' else f', {views}'}: {kinds[0].say_measured(found)}")
+    if by_class:
+        say("\n" + "\n".join(aligned(rows, room(sys.stdout))))
+        say(f"\nIn {out}: {', '.join(sorted(file.name for file in out.iterdir()))}")
 
 
 def export_network(

@@ -1,19 +1,18 @@
 """Commands that look at pictures with a trained network: name what is in them, find objects."""
 
-import csv
-import io
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
 from resjax.console.networks import NOTHING_SAID, Unsaid, load_as
 from resjax.console.networks import Asked as Told
 from resjax.system.errors import BadInput, check
-from resjax.system.files import write_text
+from resjax.system.files import as_csv, write_text
 from resjax.system.progress import shown, working
 from resjax.system.terminal import folded, harmless, room, say, tell
 from resjax.training.kinds import Asked, Kind, Seen
@@ -78,9 +77,50 @@ def detect(
         from resjax.data.pictures import find_pictures
 
         files = find_pictures(images)
-    names = [file.stem for file in files]
-    check(len(set(names)) == len(names), "two images have the same name, and their pictures would be one file")
+    check_names(files)
     look_at_all(network, files, Asked(score=score, out=out), (json, csv), NOTHING_SAID)
+
+
+def saliency(
+    network: Annotated[str, tyro.conf.Positional],
+    images: Pictures,
+    of: str | None = None,
+    out: Path = Path("saliency"),
+    weights: Told = NOTHING_SAID,
+) -> None:
+    """Draw which pixels an answer rests on.
+
+    The gradient of a class's logit in the pixels, beside each image.
+
+    Args:
+        network: A run directory, weights (a file, or a folder with one), OWNER/NAME on the Hugging Face Hub, or
+            one that comes with resjax, such as resnet20.
+        images: Image files of any size, and folders of them; the centre is brought to the network's size.
+        of: The class whose logit it is, by name; by default the likeliest of each image.
+        out: The folder of the pictures, each named like its file.
+        weights: What a file of weights cannot say.
+    """
+    with working("loading"):
+        from resjax.data.pictures import find_pictures
+
+        files = find_pictures(images)
+    check_names(files)
+    kind, loaded = load_as(network, weights)
+    unread = False
+    for file in shown(files, "drawing", len(files)):
+        try:
+            say(folded(harmless(kind.explain(loaded, file, of, out)), room(sys.stdout), 4))
+        except BadInput as error:
+            unread = True
+            tell(f"resjax: {harmless(str(error))}")
+    if unread:
+        sys.exit(1)
+
+
+def check_names(files: Sequence[Path]) -> None:
+    """Raise BadInput where pictures of two files would have one name."""
+    twice = next((name for name, times in Counter(file.stem for file in files).items() if times > 1), None)
+    check(twice is None, f"two images have the same name, {twice}, and their pictures would be one file")
 
 
 def look_at_all(network: str, files: Sequence[Path], asked: Asked, to: tuple[str | None, str | None],
@@ -98,7 +138,8 @@ def look_at_all(network: str, files: Sequence[Path], asked: Asked, to: tuple[str
         found.append((file, seen))
         for line in seen.lines if STANDARD_OUTPUT not in to else ():
             say(folded(harmless(line), room(sys.stdout), 4))
-    for place, text in zip(to, (as_json(kind, found), as_csv(kind, found)), strict=True):
+    rows = [(harmless(str(file)), *values) for file, seen in found for values in seen.found]
+    for place, text in zip(to, (as_json(kind, found), as_csv(("file", *kind.FOUND), rows)), strict=True):
         if place == STANDARD_OUTPUT:
             say(text.rstrip())
         elif place is not None:
@@ -111,12 +152,3 @@ def as_json(kind: Kind, found: Sequence[tuple[Path, Seen]]) -> str:
     """Write a list of objects: the file, and a list of what was found in it."""
     return json.dumps([{"file": harmless(str(file)), "found": [
         dict(zip(kind.FOUND, values, strict=True)) for values in seen.found]} for file, seen in found], indent=1) + "\n"
-
-
-def as_csv(kind: Kind, found: Sequence[tuple[Path, Seen]]) -> str:
-    """Write a line for each class or object, under a head."""
-    text = io.StringIO()
-    lines: Any = csv.writer(text, lineterminator="\n")
-    lines.writerows([("file", *kind.FOUND), *((harmless(str(file)), *values) for file, seen in found
-                                              for values in seen.found)])
-    return text.getvalue()

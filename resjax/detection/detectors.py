@@ -21,8 +21,8 @@ from resjax.detection.step import draw_onto
 from resjax.detection.train import train_detector
 from resjax.network import named_classes
 from resjax.system.errors import BadInput, check
-from resjax.system.files import write_aside
-from resjax.training.kinds import Asked, Measure, Seen
+from resjax.system.files import write_aside, write_csv
+from resjax.training.kinds import Asked, Exam, Measure, Seen
 
 VALUE = Detection
 NOUN = "detector"
@@ -69,6 +69,17 @@ def measure(opened: Sequence[TrainedDetector], split: str, how: Inference | None
     run = replace(run, data=data)
     images = open_annotated(data, train=split == "train", classes=detector.classes)
     return measure_detector(detector._replace(detection=run), images, run.batch_size)
+
+
+def examine(opened: Sequence[TrainedDetector], exam: Exam, out: Path) -> tuple[dict[str, Any], list[list[str]]]:
+    """Measure; write and list the average precision of each class."""
+    found = measure(opened, *exam)
+    rows = [["class", "average precision %", "by 11 points"], *(
+        [name, *("-" if value is None else f"{value:.2f}" for value in (area, found["eleven_points"][name]))]
+        for name, area in found["average_precision"].items())]
+    out.mkdir(parents=True, exist_ok=True)
+    write_csv(out / "classes.csv", rows[0], rows[1:])
+    return found, rows
 
 
 def own(run: Detection) -> Inference:
@@ -123,6 +134,11 @@ def look(opened: TrainedDetector, file: Path, asked: Asked) -> Seen:
     return Seen([f"{file}: {len(objects)} objects, {picture}",
                  *(f"  {name:16} {100 * value:5.1f} %  x {x1:.0f} to {x2:.0f}, y {y1:.0f} to {y2:.0f}"
                    for name, value, x1, y1, x2, y2 in objects)], objects)
+
+
+def explain(opened: TrainedDetector, file: Path, of: str | None, out: Path) -> str:
+    """Raise BadInput: a detector's answers are many, each of its own region."""
+    raise BadInput(f"{opened.detection.name} is a detector, and its answers are many: saliency is of classifiers")
 
 
 def export(opened: TrainedDetector, form: str, out: Path, run_directory: Path) -> Path:

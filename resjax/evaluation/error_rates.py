@@ -4,50 +4,33 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from resjax.data import Images, find_images, find_split, load, load_split
 from resjax.data.classes import alone, composed, folded, place_of
+from resjax.evaluation.outcomes import Evaluation, evaluation
 from resjax.evaluation.probabilities import log_probabilities, log_probabilities_of_views
 from resjax.evaluation.views import views_of
 from resjax.experiment import Data, Photographs
 from resjax.models.variants import Protocol
-from resjax.network import Classifier, Network, as_classifier, check_last_layer, imagenet_classes
+from resjax.network import Classifier, Network, as_classifier, check_last_layer, imagenet_classes, told
 from resjax.system.distributed import batch_sharding, replicated
 from resjax.system.errors import BadInput, check
 from resjax.system.terminal import tell
 
 
-class ErrorRates(NamedTuple):
-    """Top-1 and top-5 errors in percent, the mean cross-entropy, and the images that were counted."""
+def evaluate(network: Network | Classifier, images: Images, batch_size: int = 128) -> Evaluation:
+    """Measure the errors on images in memory, seen once each; `batch_size` changes the speed and nothing else.
 
-    top1_error: float
-    top5_error: float
-    loss: float
-    images: int
-
-
-def evaluate(network: Network | Classifier, images: Images, batch_size: int = 128) -> ErrorRates:
-    """Measure the errors on images in memory, seen once each; `batch_size` changes the speed and nothing else."""
-    return error_rates(log_probabilities(as_classifier(network), images, batch_size), np.asarray(images.labels))
-
-
-def error_rates(log_probabilities: np.ndarray, labels: np.ndarray) -> ErrorRates:
-    """Measure the errors of `[images, classes]` against `[images]`.
-
-    An image is right within the first k where fewer than k classes are likelier; of equal ones the earlier is. With
-    fewer than five classes "top 5" is all of them. An image whose probabilities are not numbers is wrong.
+    What is returned has the errors, `class_errors`, `confusion`, `mistakes()`, and writes tables and pictures by
+    `save(folder)`.
     """
-    images, classes = log_probabilities.shape
-    true = log_probabilities[np.arange(images), labels][:, None]
-    earlier = np.arange(classes) < labels[:, None]
-    likelier = ((log_probabilities > true) | ((log_probabilities == true) & earlier)).sum(1)
-    likelier = np.where(np.isnan(log_probabilities).any(1), max(5, classes), likelier)
-    return ErrorRates(100 * float((likelier >= 1).mean()), 100 * float((likelier >= 5).mean()),
-                      float(-true.astype(np.float64).mean()), images)
+    seen = log_probabilities(as_classifier(network), images, batch_size)
+    named = network.classes if isinstance(network, Network) else ()
+    classes = [told(name) for name in named] or [f"class {label}" for label in range(seen.shape[1])]
+    return evaluation(seen, images.labels, classes, lambda index: np.asarray(images.pixels[index]))
 
 
 def ensemble(members: list[np.ndarray]) -> np.ndarray:
@@ -56,7 +39,7 @@ def ensemble(members: list[np.ndarray]) -> np.ndarray:
 
 
 def measure(networks: Sequence[Network], split: str, protocol: Protocol, batch_size: int, source: str | None = None,
-            directory: Path | None = None) -> ErrorRates:
+            directory: Path | None = None) -> Evaluation:
     """Measure the errors of one network, or of the mean of several networks' softmax outputs (an ensemble).
 
     `source` and `directory` say where the images are, if not where the training found them; a `source` may hold that
@@ -79,7 +62,8 @@ def measure(networks: Sequence[Network], split: str, protocol: Protocol, batch_s
         check(channels == wanted, f"{data.source} has images of {channels} channels, {network.name} is for {wanted}")
     members = [log_probabilities(network.classifier, images, batch_size)[:, place]
                for network, place in zip(networks, places, strict=True)]
-    return error_rates(ensemble(members), np.asarray(images.labels))
+    return evaluation(ensemble(members), images.labels, [told(name) for name in classes],
+                      lambda index: np.asarray(images.pixels[index]))
 
 
 def load_images(network: Network, data: Data, split: str) -> tuple[tuple[str, ...], Images]:
@@ -98,7 +82,7 @@ def load_images(network: Network, data: Data, split: str) -> tuple[tuple[str, ..
 
 
 def measure_photographs(networks: Sequence[Network], data: Photographs, split: str, protocol: Protocol,
-                        batch_size: int) -> ErrorRates:
+                        batch_size: int) -> Evaluation:
     """Measure on photographs, on all devices; each network looks at them as it does."""
     views = [views_of(protocol, network.preprocessing) for network in networks]
     check(split != "validation", "photographs are not held out for validation; the splits are train and test")
@@ -117,7 +101,9 @@ def measure_photographs(networks: Sequence[Network], data: Photographs, split: s
 
     seen = [log_probabilities_of_views(on_devices(network), files, view, batch_size, sharding, data.workers)
             for network, view in zip(networks, views, strict=True)]
-    return error_rates(ensemble([each[:, place] for each, place in zip(seen, places, strict=True)]), files.labels)
+    return evaluation(ensemble([each[:, place] for each, place in zip(seen, places, strict=True)]), files.labels,
+                      [told(name) for name in classes],
+                      lambda index: networks[0].preprocessing.prepare(files.read(index), files.name(index)))
 
 
 def class_places(network: Network, classes: tuple[str, ...], source: str) -> np.ndarray:

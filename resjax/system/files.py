@@ -1,14 +1,16 @@
 """Files that are whole or not there, and arrays that are kept between runs."""
 
+import csv
 import fcntl
 import hashlib
+import io
 import json
 import os
 import re
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
@@ -128,6 +130,19 @@ def remove_leftovers(path: Path) -> None:
 def write_text(file: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     write_aside(file, lambda aside: aside.write_text(text, "utf-8"))
+
+
+def as_csv(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Write a table as CSV."""
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerows([head, *rows])
+    return text.getvalue()
+
+
+def write_csv(file: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a table as CSV, whole or not at all."""
+    write_text(file, as_csv(head, rows))
 
 
 def read_json(file: Path, *keys: str) -> dict[str, Any]:

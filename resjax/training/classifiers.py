@@ -6,16 +6,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from resjax.analysis import saliency
 from resjax.data import find_images, find_split, load
+from resjax.data.pictures import read_picture
 from resjax.evaluation import measure as measure_networks
 from resjax.experiment import Experiment, Photographs, image_shape
 from resjax.models.counts import list_layers
-from resjax.network import Network, class_name, classify
+from resjax.network import Network, class_name, classify, label_of
 from resjax.system.files import read_json
 from resjax.system.serialization import flatten
 from resjax.system.terminal import aligned, room
 from resjax.training.classification import train as train_classifier
-from resjax.training.kinds import Asked, Measure, Seen
+from resjax.training.kinds import Asked, Exam, Measure, Seen
 from resjax.training.log import read_metrics
 from resjax.training.restoration import load as load_network
 from resjax.training.run_directory import read_experiment, read_result
@@ -25,6 +29,7 @@ from resjax.weights import export as export_network
 VALUE = Experiment
 NOUN = "classifier"
 MEASURES = (Measure("test error %", "test_top1_error"),)
+MOST_ROWS = 40  # of a table on a terminal: the worst
 FOUND = ("class", "probability")
 CURVES = {"train": ("train", "error"), "validation": ("validation", "top1_error"), "test": ("test", "top1_error")}
 
@@ -57,7 +62,18 @@ def title_of(opened: Network) -> str:
 def measure(opened: Sequence[Network], split: str, how: Any, batch_size: int, source: str | None,
             directory: Path | None) -> dict[str, Any]:
     """Measure the errors of networks together; `how` is the protocol of `evaluation.views`."""
-    return measure_networks(opened, split, how or "single", batch_size, source, directory)._asdict()
+    return measure_networks(opened, split, how or "single", batch_size, source, directory).rates._asdict()
+
+
+def examine(opened: Sequence[Network], exam: Exam, out: Path) -> tuple[dict[str, Any], list[list[str]]]:
+    """Measure; write tables and pictures by class, and list the worst classes."""
+    found = measure_networks(opened, exam.split, exam.how or "single", *exam[2:])
+    found.save(out)
+    worst = sorted(found.class_errors, key=lambda one: -1 if one.error is None else one.error, reverse=True)
+    rows = [["class", "images", "wrong", "error %", "most often taken for"],
+            *([one.name, f"{one.images}", f"{one.wrong}", "-" if one.error is None else f"{one.error:.2f}",
+               f"{one.taken_for} ({one.times})" if one.times else "-"] for one in worst[:MOST_ROWS])]
+    return found.rates._asdict(), rows
 
 
 def own(run: Experiment) -> str:
@@ -104,6 +120,20 @@ def look(opened: Network, file: Path, asked: Asked) -> Seen:
     """Name the likeliest classes of a picture."""
     found = [(class_name(opened, label), part) for label, part in classify(file, opened, asked.top)]
     return Seen([f"{file}: {', '.join(f'{name} {100 * part:.1f} %' for name, part in found)}"], [*found])
+
+
+def explain(opened: Network, file: Path, of: str | None, out: Path) -> str:
+    """Draw an image, the size of the gradient of a class's logit in its pixels, and both."""
+    from resjax.evaluation.drawings import draw_saliency  # here, as Matplotlib takes its time
+
+    label = classify(file, opened, 1)[0][0] if of is None else label_of(opened, of)
+    pixels = opened.preprocessing.prepare(read_picture(file), str(file))
+    (found,) = np.asarray(saliency(opened, pixels[None], [label]))
+    part = float(opened(pixels[None])[0, label])
+    out.mkdir(parents=True, exist_ok=True)
+    said = f"{class_name(opened, label)} {100 * part:.1f} %"
+    draw_saliency(pixels, found, f"{file.name}: {said}", out / f"{file.stem}.png")
+    return f"{file}: {said}, {out / f'{file.stem}.png'}"
 
 
 def export(opened: Network, form: Form, out: Path, run_directory: Path) -> Path:

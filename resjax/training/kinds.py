@@ -78,6 +78,16 @@ class Asked(NamedTuple):
     out: Path = Path("detections")
 
 
+class Exam(NamedTuple):
+    """On which images networks are measured, and how: see `Kind.measure`."""
+
+    split: str = "test"
+    how: Any = None
+    batch_size: int = 128
+    source: str | None = None
+    directory: Path | None = None
+
+
 class Seen(NamedTuple):
     """What a network makes of a picture: in words, and for each class or object the values of its kind's `FOUND`."""
 
@@ -115,6 +125,10 @@ class Kind(Protocol):
         """Measure networks together, on the images of their run or on others; the keys are those of `MEASURES`."""
         ...
 
+    def examine(self, opened: Sequence[Any], exam: Exam, out: Path) -> tuple[dict[str, Any], list[list[str]]]:
+        """Measure, and write what it comes to by class into the folder `out`; return the numbers, and a table."""
+        ...
+
     def own(self, run: Any) -> Any:
         """Return the way of testing of the training."""
         ...
@@ -145,6 +159,13 @@ class Kind(Protocol):
 
     def look(self, opened: Any, file: Path, asked: Asked) -> Seen:
         """Say what is in a picture. Raises BadInput where it cannot be read."""
+        ...
+
+    def explain(self, opened: Any, file: Path, of: str | None, out: Path) -> str:
+        """Draw into the folder `out` what an answer rests on: the likeliest class's, or of one; say in a line of which.
+
+        Raises BadInput where the picture cannot be read, or there is no such class.
+        """
         ...
 
     def export(self, opened: Any, form: str, out: Path, run_directory: Path) -> Path:

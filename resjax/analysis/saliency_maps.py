@@ -1,0 +1,47 @@
+"""What in an image a network's answer rests on."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from resjax.data import Preprocessing
+from resjax.network import Classifier, Network, as_classifier
+from resjax.system.errors import check
+
+
+def saliency(network: Network | Classifier, pixels: Any, labels: Any = None) -> jax.Array:
+    """Compute how much each pixel moves the logit of a class: `[batch, height, width]` (Simonyan et al. 2014).
+
+    That is the size of the logit's gradient in the pixels of 0 to 255, of the channels the largest. `pixels` are as for
+    `features`; `labels` are class numbers `[batch]`, by default the likeliest classes. Raises BadInput for others.
+    """
+    model, variables, preprocessing = as_classifier(network)
+    pixels = jnp.asarray(pixels, jnp.float32)
+    channels = preprocessing.image_shape[-1]
+    check(pixels.ndim == 4 and pixels.shape[-1] == channels,
+          f"pixels are {list(pixels.shape)}; they are [batch, height, width, {channels}], one image pixels[None]")
+    image = jax.ShapeDtypeStruct(pixels.shape, jnp.float32)
+    outputs = jax.eval_shape(lambda x: model.apply(variables, preprocessing.normalize(x)), image).shape[-1]
+    if labels is not None:
+        labels = np.asarray(labels)
+        check(labels.shape == pixels.shape[:1] and labels.dtype.kind in "iu" and bool(
+            ((labels >= 0) & (labels < outputs)).all()),
+              f"labels are {labels.tolist()}; they are class numbers below {outputs}, one for each image")
+    found: jax.Array = gradient(model, variables, preprocessing, pixels, labels)
+    return found
+
+
+@partial(jax.jit, static_argnums=0)
+def gradient(model: nn.Module, variables: Any, preprocessing: Preprocessing, pixels: jax.Array,
+             labels: jax.Array | None) -> jax.Array:
+    """Compute the largest absolute gradient of the channels."""
+    def chosen(pixels: jax.Array) -> jax.Array:
+        logits: Any = model.apply(variables, preprocessing.normalize(pixels))
+        classes = logits.argmax(-1) if labels is None else labels
+        return jnp.take_along_axis(logits, classes[:, None], -1).sum()  # images do not meet in testing
+
+    return jnp.abs(jax.grad(chosen)(pixels)).max(-1)

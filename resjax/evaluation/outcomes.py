@@ -1,0 +1,156 @@
+"""What networks made of labelled images: errors, errors by class, confusions, and the most confident mistakes."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from resjax.system.files import write_csv
+
+SHEET = 24  # mistakes on a sheet
+NOTHING = -1  # is guessed where probabilities are not numbers
+
+
+class ErrorRates(NamedTuple):
+    """Top-1 and top-5 errors in percent, the mean cross-entropy, and the images that were counted."""
+
+    top1_error: float
+    top5_error: float
+    loss: float
+    images: int
+
+
+class ClassErrors(NamedTuple):
+    """The errors of a class: its images, how many are wrong, that in percent (None without images), and the class that
+    they are most often taken for ("" where none is wrong), how many times.
+    """
+
+    name: str
+    images: int
+    wrong: int
+    error: float | None
+    taken_for: str
+    times: int
+
+
+class Mistake(NamedTuple):
+    """An image that a network is wrong about: its place, true class, guessed class, and the probability of that."""
+
+    image: int
+    true: int
+    guessed: int
+    probability: float
+
+
+class Evaluation(NamedTuple):
+    """Top-1 and top-5 errors in percent, the mean cross-entropy, the images that were counted; and what they come from.
+
+    `classes` are names, `log_probabilities` `[images, classes]`, `labels` `[images]`; `pixels_of` returns an image.
+    """
+
+    top1_error: float
+    top5_error: float
+    loss: float
+    images: int
+    classes: tuple[str, ...]
+    log_probabilities: np.ndarray
+    labels: np.ndarray
+    pixels_of: Callable[[int], np.ndarray]
+
+    def __repr__(self) -> str:
+        return (f"Evaluation(top1_error={self.top1_error:.2f}, top5_error={self.top5_error:.2f}, loss={self.loss:.4f}, "
+                f"images={self.images})")
+
+    @property
+    def rates(self) -> ErrorRates:
+        """The errors alone."""
+        return ErrorRates(*self[:4])
+
+    @property
+    def guesses(self) -> np.ndarray:
+        """The likeliest classes `[images]`, of equal ones the first; -1 where probabilities are not numbers."""
+        broken = np.isnan(self.log_probabilities).any(1)
+        return np.where(broken, NOTHING, self.log_probabilities.argmax(1))
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """How many images of each class (rows) are taken for each class (columns): `[classes, classes]`.
+
+        Images whose probabilities are not numbers are taken for none; they are wrong all the same.
+        """
+        counts = np.zeros((len(self.classes),) * 2, np.int64)
+        guesses = self.guesses
+        np.add.at(counts, (self.labels[guesses != NOTHING], guesses[guesses != NOTHING]), 1)
+        return counts
+
+    @property
+    def class_errors(self) -> tuple[ClassErrors, ...]:
+        """The errors of each class."""
+        others, found = self.confusion, []
+        images = np.bincount(self.labels, minlength=len(self.classes))
+        wrong = images - others.diagonal()
+        np.fill_diagonal(others, 0)
+        for place, name in enumerate(self.classes):
+            most = int(others[place].argmax())
+            times = int(others[place, most])
+            error = 100 * int(wrong[place]) / int(images[place]) if images[place] else None
+            found.append(ClassErrors(name, int(images[place]), int(wrong[place]), error,
+                                     self.classes[most] if times else "", times))
+        return tuple(found)
+
+    def mistakes(self, most: int | None = None) -> list[Mistake]:
+        """List the images that the network is wrong about, the most confident first, all or so many."""
+        guesses = self.guesses
+        wrong = np.flatnonzero((guesses != self.labels) & (guesses != NOTHING))
+        parts = np.exp(self.log_probabilities[wrong, guesses[wrong]])
+        order = np.argsort(-parts, kind="stable")[:most]
+        return [Mistake(int(wrong[i]), int(self.labels[wrong[i]]), int(guesses[wrong[i]]), float(parts[i]))
+                for i in order]
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write `confusion.csv`, `classes.csv`, `mistakes.csv` and the pictures `confusion.png` and `mistakes.png`.
+
+        Returns the files; there is no `mistakes.png` where there is no mistake.
+        """
+        from resjax.evaluation.drawings import draw_confusion, draw_sheet, shortened  # when asked for
+
+        folder, mistakes = Path(folder), self.mistakes()
+        folder.mkdir(parents=True, exist_ok=True)
+        names = ("confusion.csv", "classes.csv", "mistakes.csv", "confusion.png", "mistakes.png")
+        files = [folder / name for name in names[:5 if mistakes else 4]]
+        write_csv(files[0], ("true", *self.classes), (
+            (name, *row) for name, row in zip(self.classes, self.confusion.tolist(), strict=True)))
+        write_csv(files[1], ("class", *ClassErrors._fields[1:]), self.class_errors)
+        write_csv(files[2], Mistake._fields, (
+            (image, self.classes[true], self.classes[guessed], part) for image, true, guessed, part in mistakes))
+        draw_confusion(self.confusion, self.classes, f"{self.top1_error:.2f} % of {self.images:,} images are wrong",
+                       files[3])
+        (folder / names[4]).unlink(missing_ok=True)  # of another network
+        if mistakes:
+            draw_sheet([(self.pixels_of(image), f"{shortened(self.classes[true])}, taken for\n"
+                         f"{shortened(self.classes[guessed])}, {100 * part:.1f} %")
+                        for image, true, guessed, part in mistakes[:SHEET]], files[4])
+        return files
+
+
+def evaluation(log_probabilities: np.ndarray, labels: Any, classes: Sequence[str],
+               pixels_of: Callable[[int], np.ndarray]) -> Evaluation:
+    """Measure `[images, classes]` against the true classes `[images]`."""
+    true = np.asarray(labels)
+    return Evaluation(*error_rates(log_probabilities, true), tuple(classes), log_probabilities, true, pixels_of)
+
+
+def error_rates(log_probabilities: np.ndarray, labels: np.ndarray) -> ErrorRates:
+    """Measure the errors of `[images, classes]` against `[images]`.
+
+    An image is right within the first k where fewer than k classes are likelier; of equal ones the earlier is. With
+    fewer than five classes "top 5" is all of them. An image whose probabilities are not numbers is wrong.
+    """
+    images, classes = log_probabilities.shape
+    true = log_probabilities[np.arange(images), labels][:, None]
+    earlier = np.arange(classes) < labels[:, None]
+    likelier = ((log_probabilities > true) | ((log_probabilities == true) & earlier)).sum(1)
+    likelier = np.where(np.isnan(log_probabilities).any(1), max(5, classes), likelier)
+    return ErrorRates(100 * float((likelier >= 1).mean()), 100 * float((likelier >= 5).mean()),
+                      float(-true.astype(np.float64).mean()), images)
