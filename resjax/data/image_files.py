@@ -63,10 +63,10 @@ class ImageFiles(NamedTuple):
             except BadInput:
                 read_header(self.read(index), self.name(index))
 
-    def fingerprint(self) -> bytes:
-        """Digest names, labels and, where they are known, sizes."""
+    def fingerprint(self, sizes: bool = True) -> bytes:
+        """Digest names, labels and, where they are known and asked for, the sizes of the files."""
         sha = hashlib.sha256(b"\0".join(self.names.tolist()) + self.labels.tobytes())
-        sha.update(np.asarray(self.reader.sizes(), np.int64).tobytes())
+        sha.update(np.asarray(self.reader.sizes() if sizes else (), np.int64).tobytes())
         return sha.digest()
 
     def part(self, chosen: np.ndarray) -> "ImageFiles":

@@ -15,6 +15,7 @@ from resjax.experiment import Data, Photographs
 from resjax.system.errors import BadInput, check
 from resjax.system.files import expanded
 
+BUT_TEST_SIZES = "digest but for the sizes of test images"  # which are mended when one cannot be read at the end
 TEST = ("test", "val")  # folders of test images, the first that has class folders
 
 
@@ -30,9 +31,10 @@ class ImageSet(NamedTuple):
     remark: str = ""
 
     def identity(self) -> dict[str, Any]:
-        """Tell what the images are, wherever they lie: classes, numbers, and a digest of names, sizes and labels."""
-        return identity(self.classes, [self.train.fingerprint(), self.test.fingerprint()],
-                        len(self.train.labels), len(self.test.labels))
+        """Tell what the images are, wherever they lie: classes, numbers, and digests of names, sizes and labels."""
+        learned, seen = self.train.fingerprint(), self.test.fingerprint(sizes=False)
+        return identity(self.classes, [learned, self.test.fingerprint()], len(self.train.labels), len(self.test.labels)
+                        ) | {BUT_TEST_SIZES: hashlib.sha256(learned + seen).hexdigest()}
 
 
 def identity(classes: tuple[str, ...], parts: Iterable[bytes], train: int, test: int) -> dict[str, Any]:

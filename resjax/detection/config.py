@@ -7,7 +7,7 @@ from resjax.experiment import Optimizer
 from resjax.experiment.fields import Count, In32Bits, Natural, NonNegative, Positive
 from resjax.models.variants import Block, StrideIn
 from resjax.system.errors import check
-from resjax.system.serialization import Must, check_fields, check_ghosts, check_source, list_differences
+from resjax.system.serialization import Must, Named, check_fields, check_ghosts, check_source, list_differences
 
 Overlap = Annotated[float, Must("be an overlap, within (0, 1]", lambda x: 0 < x <= 1)]
 SomeNumbers = Annotated[tuple[Positive, ...], Must("be one number or several", len)]
@@ -31,7 +31,7 @@ RESNETS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Detector:
+class Detector(Named):
     """Faster R-CNN with a residual network (appendix A of the paper), or with VGG-16 as in Ren et al. 2015."""
 
     backbone: Literal["vgg16", "resnet50", "resnet101", "resnet18", "small", "tiny"] = "resnet101"
@@ -69,7 +69,7 @@ class Detector:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampling:
+class Sampling(Named):
     """Thresholds and counts of Faster R-CNN (Ren et al. 2015): what is proposed, learnt from and detected."""
 
     anchors: Count = 256
@@ -114,7 +114,7 @@ class Sampling:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scenery:
+class Scenery(Named):
     """Images with boxes: where they come from, and to which size they are brought."""
 
     source: str = "voc:PATH"
@@ -144,7 +144,7 @@ class Scenery:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inference:
+class Inference(Named):
     """How a trained detector looks at an image; the defaults are the baseline of Table 9."""
 
     box_refinement: bool = False
@@ -158,7 +158,7 @@ class Inference:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Detection:
+class Detection(Named):
     """One training run of a detector, whole: two equal ones give the same bits on the same machine.
 
     The defaults are those of the paper for VOC 07+12, but for the weights to start from.

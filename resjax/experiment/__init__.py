@@ -9,7 +9,7 @@ from resjax.experiment.optimizer import Optimizer
 from resjax.models.formulas import Sizes, count
 from resjax.models.variants import Option, StrideIn, check_depth, network_title
 from resjax.system.errors import check
-from resjax.system.serialization import Must, check_fields, check_ghosts, check_source, list_differences, shortly
+from resjax.system.serialization import Must, Named, check_fields, check_ghosts, check_source, list_differences, shortly
 
 if TYPE_CHECKING:
     from resjax.models import VGG, ResNet
@@ -23,7 +23,7 @@ __all__ = ["Architecture", "Data", "Experiment", "Optimizer", "Photographs", "Re
 
 
 @dataclass(frozen=True, kw_only=True)
-class Architecture:
+class Architecture(Named):
     """A network of the paper: plain, with one of the three shortcuts, or the VGG that it compares with."""
 
     family: Literal["cifar", "imagenet", "vgg"] = "cifar"
@@ -72,7 +72,7 @@ class Architecture:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Data:
+class Data(Named):
     """Small images of one size, in memory; where they come from, and how section 4.2 changes them for training."""
 
     source: str = "digits"
@@ -102,7 +102,7 @@ class Data:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Photographs:
+class Photographs(Named):
     """Photographs of any size, decoded as they are needed, and how section 3.4 changes them for training."""
 
     source: str = "tfds:imagenet2012"
@@ -144,7 +144,7 @@ class Photographs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Experiment:
+class Experiment(Named):
     """One training run, whole: two equal experiments give the same bits on the same machine."""
 
     kind = "classification"

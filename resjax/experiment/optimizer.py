@@ -5,11 +5,11 @@ from typing import Annotated, Literal
 
 from resjax.experiment.fields import Count, Kept, Natural, NonNegative, Positive
 from resjax.system.errors import check
-from resjax.system.serialization import Must, check_fields, shortly
+from resjax.system.serialization import Must, Named, check_fields, shortly
 
 
 @dataclass(frozen=True, kw_only=True)
-class Optimizer:
+class Optimizer(Named):
     """Stochastic gradient descent as in sections 3.4 and 4.2: v := momentum v + rate g, w := w - v; or a later one."""
 
     method: Literal["sgd", "nesterov", "adamw"] = "sgd"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from resjax.system.errors import BadInput, check
+from resjax.system.errors import BadInput, check, nearest
 
 Value = TypeVar("Value")
 SMALLEST, LARGEST = 2.0**-126, 2.0**128 - 2.0**104  # of the normal numbers of float32
@@ -20,6 +20,35 @@ class Must(NamedTuple):
 
     text: str
     holds: Callable[[Any], bool]
+
+
+class Named:
+    """A dataclass of fields that are given by name: a name that is none of them is told as a wrong value is."""
+
+    def __new__(cls, *positional: Any, **values: Any) -> typing.Self:
+        check(not positional, f"{cls.__name__}({brief(positional[:1])[1:-2]}): its fields are given by name, such as "
+                              f"{next(iter(fields_of(cls)))}=...")
+        for name in values:
+            check(name in fields_of(cls), f"{cls.__name__} has no field {name!r}; {meant(cls, name)}")
+        return super().__new__(cls)
+
+
+def fields_of(kind: Any) -> dict[str, tuple[Any, ...]]:
+    """Map the fields of a dataclass to the dataclasses that may stand there."""
+    hints = typing.get_type_hints(kind)
+    return {f.name: tuple(arm for arm in (typing.get_args(hints[f.name]) or (hints[f.name],))
+                          if dataclasses.is_dataclass(arm)) for f in dataclasses.fields(kind)}
+
+
+def meant(kind: type, name: str) -> str:
+    """Say which field was meant: one of a field's own, one that is spelled alike, or else which there are."""
+    known = fields_of(kind)
+    for field, inner in known.items():
+        for arm in inner:
+            if name in fields_of(arm):
+                return f"it is one of {field}: {field}={arm.__name__}({name}=...)"
+    near = nearest(name, known)
+    return f"did you mean {near!r}?" if near else f"its fields are {', '.join(known)}"
 
 
 def check_fields(value: Any, prefix: str = "") -> None:

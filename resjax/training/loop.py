@@ -73,7 +73,7 @@ def train(experiment: Run, run_directory: Path, open_task: Callable[[Sequence[ja
                 result = finish(run, state, metrics) | now | {"earlier": earlier_environments(run_directory, now)}
             except BadInput as error:
                 raise BadInput(f"{error}. All {experiment.steps} steps are made and saved in {run_directory}: the same "
-                               "command measures again") from None
+                               "command measures again when it is mended, and `resjax evaluate` without it") from None
             if is_first():
                 write_json(run_directory / "result.json", result)
             wait_for_all("result")

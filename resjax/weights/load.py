@@ -69,10 +69,12 @@ def find_weights(path: Path) -> tuple[Path, Metadata]:
     file = path if not path.is_dir() else next((path / name for name in FILES if (path / name).is_file()), None)
     if file is None and (kind := describe_folder(path)):
         raise BadInput(f"{path}: {kind}")
-    if file is None or not file.is_file():
-        raise BadInput(f"{path}: no run lies there (it has no experiment.json), nor weights: a file "
-                       f"({', '.join(SUFFIXES)}), a folder with {' or '.join(FILES)}, a network that comes with "
-                       f"resjax ({', '.join(trained())}), or OWNER/NAME on the Hub")
+    if file is None:
+        raise BadInput(f"{path}: no run lies there (it has no experiment.json), nor weights, {' or '.join(FILES)}")
+    if not file.is_file():
+        raise BadInput(f"{path}: no run lies there, nor weights; a network is a run, a file or folder of weights, one "
+                       f"that comes with resjax ({', '.join(trained())}), or OWNER/NAME on the Hub, such as "
+                       "timm/resnet50.a1_in1k")
     if beside(file).is_file() and beside(file) != file:
         return file, read_metadata(beside(file))
     told = file.name in FILES and (file.parent / "config.json").is_file()

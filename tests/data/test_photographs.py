@@ -3,7 +3,9 @@
 import gc
 import os
 import shutil
+import tarfile
 from dataclasses import replace
+from io import BytesIO
 from multiprocessing.shared_memory import SharedMemory
 from multiprocessing.synchronize import SemLock
 from pathlib import Path
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 from conftest import flip
 from grain._src.python.ipc.shared_memory_array import SharedMemoryArray
+from photographs import add
 from PIL import Image
 
 from resjax import BadInput, Photographs
@@ -21,10 +24,10 @@ from resjax.data import (
     find_images,
     measure_statistics,
     random_box,
-    resize_shorter_side,
     training_batches,
 )
 from resjax.data.archives import DEVKIT, TRAIN, VALIDATION
+from resjax.data.preprocessing import resize
 from resjax.data.stream import own
 
 SEEDS = (3, 4)
@@ -49,6 +52,30 @@ def same(a, b):
 @pytest.fixture(scope="module")
 def three(photographs):
     return batches(small(photographs), 7)  # of 48 images: three epochs' worth
+
+
+def test_what_macs_put_beside_images_is_no_image_in_archives_within_archives(photographs, tmp_path):
+    """macOS's tar writes `._NAME.JPEG` beside every picture."""
+    def packed_again(content, file):
+        with tarfile.open(fileobj=content) as tar, tarfile.open(fileobj=file, mode="w") as mac:
+            for member in tar:
+                inner = tar.extractfile(member).read()
+                if member.name.endswith(".tar"):
+                    inner = packed_again(BytesIO(inner), BytesIO())
+                for name in (f"./._{member.name}", ".DS_Store"):
+                    add(mac, name, b"Mac OS X")
+                add(mac, f"./{member.name}", inner)
+        return file.getvalue()
+
+    shutil.copytree(photographs / "tars", tmp_path / "tars")
+    for name in (TRAIN, VALIDATION):
+        content = (photographs / "tars" / name).read_bytes()
+        (tmp_path / "tars" / name).write_bytes(packed_again(BytesIO(content), BytesIO()))
+    plain, mac = (find_images(small(root, "tars")) for root in (photographs, tmp_path))
+    for split in ("train", "test"):
+        a, b = getattr(plain, split), getattr(mac, split)
+        assert np.array_equal(a.labels, b.labels)
+        assert all(a.read(i) == b.read(i) for i in range(len(a.labels)))
 
 
 @pytest.mark.parametrize("kind", ["tars", "tfds"])
@@ -98,8 +125,12 @@ def test_statistics_are_those_of_the_centre_crops_and_are_kept(photographs, monk
     data = small(photographs)
     photos = find_images(data)
     found = measure_statistics(photos.train, data)
-    crops = np.stack([centre_crop(resize_shorter_side(decode(photos.train.read(i), "", least=80), 80), 64, 64)
-                      for i in range(len(photos.train.labels))])
+    crops = []
+    for encoded in map(photos.train.read, range(len(photos.train.labels))):
+        sides = decode(encoded, "").shape[:2]  # as stated; a JPEG that is decoded at 3/8 has another aspect ratio
+        height, width = (max(80, round(80 * side / min(sides))) for side in sides)
+        crops.append(centre_crop(resize(decode(encoded, "", least=80), height, width), 64, 64))
+    crops = np.stack(crops)
     np.testing.assert_allclose(found.mean, crops.mean(0), rtol=1e-6)
     covariance = np.cov(crops.reshape(-1, 3).T, bias=True)
     np.testing.assert_allclose(found.colours @ found.colours.T, covariance, rtol=1e-4)

@@ -1,7 +1,9 @@
 """Every field of every value that an experiment is made of refuses what it cannot work with, by its name."""
 
+import copy
 import dataclasses
 import math
+import pickle
 import types
 import typing
 from pathlib import Path
@@ -73,6 +75,28 @@ def test_a_field_refuses_what_it_cannot_work_with(kind, prefix, name):
         message = str(told.value)
         assert f"{prefix}{name}".replace("_", "-") in message
         assert len(message) < 500
+
+
+@pytest.mark.parametrize(("kind", "given", "message"), [
+    (Experiment, {"depth": 20}, "Experiment has no field 'depth'; it is one of architecture: architecture=Arch"),
+    (Experiment, {"name": "x", "learning_rate": 0.1}, "it is one of optimizer: optimizer=Optimizer(learning_rate=...)"),
+    (Experiment, {"name": "x", "colour_noise": 0.1}, "it is one of data: data=Photographs(colour_noise=...)"),
+    (Detection, {"name": "x", "rpn_channels": 8}, "it is one of detector: detector=Detector(rpn_channels=...)"),
+    (Architecture, {"dept": 20}, "Architecture has no field 'dept'; did you mean 'depth'?"),
+    (Optimizer, {"lr": 0.1}, "Optimizer has no field 'lr'; its fields are learning_rate, momentum"),
+    (Architecture, 20, "Architecture(20): its fields are given by name, such as family=...")])
+def test_a_field_that_there_is_not_is_told_with_what_was_meant(kind, given, message):
+    with pytest.raises(BadInput) as told:
+        kind(**given) if isinstance(given, dict) else kind(given)
+    assert message in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+def test_runs_are_copied_changed_and_sent_to_other_processes():
+    run = Experiment(name="x", architecture=Architecture(depth=8))
+    assert pickle.loads(pickle.dumps(run)) == copy.deepcopy(run) == dataclasses.replace(run) == run
+    with pytest.raises(BadInput, match="Experiment has no field 'depth'"):
+        dataclasses.replace(run, depth=20)
 
 
 def test_steps_that_are_counted_beyond_32_bits():

@@ -4,19 +4,25 @@ import errno
 import fcntl
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
+from flax import linen as nn
 from PIL import Image
 
-from resjax import Architecture, BadInput, Experiment, Photographs, train
+import resjax
+from resjax import Architecture, BadInput, Experiment, Photographs, read_metrics, train
 from resjax.data import stream
 from resjax.detection import Scenery
 from resjax.detection.images import open_annotated
+from resjax.detection.stated import found_in_both
+from resjax.evaluation import measure
 from resjax.experiment_files import load_runs
 from resjax.system.progress import one_by_one
+from resjax.training.step import state_digest
 
 ONE = jax.devices()[:1]
 
@@ -33,6 +39,16 @@ def photographs(root, spoil=lambda root: None):
                       steps=2, batch_size=4)
 
 
+class Tiny(nn.Module):
+    """Compiles in no time."""
+
+    classes: int = 2
+
+    @nn.compact
+    def __call__(self, x, *, train=False):
+        return nn.Dense(self.classes)(x.mean((1, 2)))
+
+
 def break_all(root):
     for file in (root / "train").rglob("*.jpg"):
         file.write_bytes(b"no picture")
@@ -47,6 +63,33 @@ def test_unreadable_photographs_are_named_before_the_first_step(tmp_path, spoil,
     with pytest.raises(BadInput, match=message):
         train(photographs(tmp_path / "set", spoil), tmp_path / "run", ONE)
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_an_unreadable_test_image_at_the_end_keeps_the_state_and_is_measured_when_mended(tmp_path, capsys):
+    """Its header is whole, so that nothing tells before it is decoded."""
+    whole = {}
+
+    def cut_off(root):
+        file = root / "test/dog/1.jpg"
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (36, 40, 3), np.uint8)).save(file)
+        whole[file] = file.read_bytes()
+        file.write_bytes(whole[file][:-200])
+
+    run = replace(photographs(tmp_path / "set", cut_off), steps=1, precise_batch_norm_steps=0)
+    told = r"test/dog/1.jpg: not a whole image .* All 1 steps are made and saved in .*: the same command measures again"
+    with pytest.raises(BadInput, match=told):
+        train(run, tmp_path / "run", ONE, model=Tiny())
+    assert not (tmp_path / "run" / "result.json").exists()
+    kept = resjax.restore(tmp_path / "run", model=Tiny())
+    assert kept.state.step == 1
+    for file, content in whole.items():
+        file.write_bytes(content)
+    result = train(run, tmp_path / "run", ONE, model=Tiny())
+    assert "test images have other sizes than when this run began" in capsys.readouterr().err
+    assert result["state_digest"] == state_digest(kept.state)
+    measured = measure([kept.network], "test", "single", 4)
+    assert (measured.images, measured.top1_error) == (6, result["test_top1_error"])
+    assert [line["kind"] for line in read_metrics(tmp_path / "run") if line["kind"] != "compile"] == ["train", "test"]
 
 
 def test_a_small_shared_memory_is_told_before_workers_start(monkeypatch):
@@ -150,3 +193,6 @@ def test_pictures_listed_twice_and_in_both_sets_are_remarked(tmp_path):
     images = open_annotated(data, train=True)
     assert len(images.records) == 5
     assert f"2 images listed more than once: it counts as often, such as {tmp_path}/JPEGImages/a.jpg" in images.remarks
+    (tmp_path / "ImageSets/Main/t.txt").write_text("b\nc\n")
+    told = found_in_both(images, open_annotated(data, train=False))
+    assert told.startswith("2 images both trained and tested on, so that what is measured is too good, such as ")

@@ -146,7 +146,7 @@ def test_what_does_not_fit_is_named_on_both_sides(change, message, exported, tmp
 
 
 @pytest.mark.parametrize(("name", "content", "message"), [
-    ("none.safetensors", None, "no run lies there .* nor weights"),
+    ("none.safetensors", None, "no run lies there, nor weights"),
     ("weights.npz", b"x", "neither a file of safetensors nor of PyTorch, nor HDF5 as Keras writes it"),
     ("weights.safetensors", b"", "it is empty; get it again"),
     ("weights.safetensors", b"\xff" * 100, "neither a file of safetensors nor of PyTorch"),
