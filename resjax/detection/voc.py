@@ -61,9 +61,10 @@ def read_list(path: Path, name: str) -> Iterator[tuple[Path, str]]:
     check(any(lines), f"{file}: this list names no images")
     for line in filter(None, lines):
         check(not CONTROL.search(line), f"{file}: {line!r} is no name of an image")
-        words = [line, line.split()[0]]
+        first = line.split()[0]
+        words = [line, re.sub(r"\s+(-1|0|1)$", "", line), first]
         names = [*words, *(word[:-len(Path(word).suffix)] for word in words if word.lower().endswith(EXTENSIONS))]
-        yield base, next((each for each in names if annotation_of(base, each).exists()), words[1])
+        yield base, next((each for each in names if annotation_of(base, each).exists()), first)
 
 
 def sets_of(path: Path) -> str:

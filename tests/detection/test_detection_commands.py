@@ -14,6 +14,7 @@ import resjax
 from resjax import BadInput
 from resjax.console.command_line import execute
 from resjax.detection import TrainedDetector, evaluate, find_all, images, restore_detector, train_detector
+from resjax.detection import detectors as kind_of_detections
 from resjax.detection.images import Batches, open_annotated
 from resjax.detection.initialize import initial_weights
 from resjax.training.run_directory import read_result
@@ -51,6 +52,18 @@ def test_a_detector_is_measured_again(whole, moved, capsys):  # noqa: F811
                            (["--stride-in", "3x3"], "--stride-in is left out"), (["resnet20"], "measure them apart")):
         with pytest.raises(BadInput, match=message):
             execute(["evaluate", str(folder), *flags])
+
+
+def test_images_without_any_object_have_no_precision(moved, capsys):
+    folder, source = moved
+    for file in (images.expanded(source.removeprefix("voc:")) / "Annotations").iterdir():
+        file.write_text("<annotation></annotation>")
+    execute(["evaluate", str(folder), "--data", source])
+    said = capsys.readouterr().out
+    assert "no image has an object that counts" in said
+    assert "0.00 %" not in said
+    assert kind_of_detections.measure([restore_detector(folder)], "test", None, 1, source, None)[
+        "mean_average_precision"] is None
 
 
 def test_a_detector_is_listed_compared_and_reported(whole, moved, capsys):  # noqa: F811
