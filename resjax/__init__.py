@@ -25,16 +25,18 @@ if TYPE_CHECKING:
         imagenet_resnet,
     )
     from resjax.network import Classifier, Network, embed, features
+    from resjax.paper import Comparison, compare
     from resjax.system.errors import BadInput, Diverged, Interrupted
     from resjax.training import CutMix, Cutout, LabelSmoothing, Mixup, Result, read_metrics, runs, train
     from resjax.training.restoration import load, restore
     from resjax.weights import export
 
-__all__ = ["VGG", "Architecture", "BadInput", "BasicBlock", "BatchNorm", "Bottleneck", "Classifier", "CutMix", "Cutout",
-           "Data", "Dataset", "Diverged", "Evaluation", "Experiment", "Interrupted", "LabelSmoothing", "Mixup",
-           "Network", "Optimizer", "Photographs", "ResNet", "Result", "Shortcut", "Stage", "__version__",
-           "cifar_resnet", "convolution", "dataset", "embed", "evaluate", "export", "features", "imagenet_resnet",
-           "load", "load_data", "read_metrics", "restore", "run", "runs", "saliency", "train"]
+__all__ = ["VGG", "Architecture", "BadInput", "BasicBlock", "BatchNorm", "Bottleneck", "Classifier", "Comparison",
+           "CutMix", "Cutout", "Data", "Dataset", "Diverged", "Evaluation", "Experiment", "Interrupted",
+           "LabelSmoothing", "Mixup", "Network", "Optimizer", "Photographs", "ResNet", "Result", "Shortcut", "Stage",
+           "__version__", "cifar_resnet", "compare", "convolution", "dataset", "embed", "evaluate", "export",
+           "features", "imagenet_resnet", "load", "load_data", "read_metrics", "restore", "run", "runs", "saliency",
+           "train"]
 
 HOMES = {  # of the public names, which are imported when they are used
     "data": ("Dataset", "dataset", "load_data"), "console.command_line": ("run",),
@@ -43,7 +45,8 @@ HOMES = {  # of the public names, which are imported when they are used
     "experiment": ("Architecture", "Data", "Experiment", "Optimizer", "Photographs"),
     "models": ("VGG", "BasicBlock", "BatchNorm", "Bottleneck", "ResNet", "Shortcut", "Stage", "cifar_resnet",
                "convolution", "imagenet_resnet"),
-    "network": ("Classifier", "Network", "embed", "features"),
+    "paper": ("Comparison", "compare"),
+    "network": ("Classifier", "Comparison", "Network", "embed", "features"),
     "training": ("CutMix", "Cutout", "LabelSmoothing", "Mixup", "Result",
                  "load", "read_metrics", "restore", "runs", "train"),
     "weights": ("export",)}

@@ -85,21 +85,25 @@ def reproduce(
         say_end(f"In {file}", f"resjax report {runs}")
 
 
-def compare(runs: Annotated[Path, tyro.conf.Positional] = Path("runs"), out: Path | None = None) -> None:
+Runs = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUNS ...", help_behavior_hint="")]
+
+
+def compare(runs: Runs = (Path("runs"),), out: Path | None = None) -> None:
     """Compare your runs: mean, deviation over seeds.
 
-    Runs in the folder that differ in their seeds alone are one row, whatever their networks are.
+    Runs that differ in their seeds alone are one row, whatever their networks are and wherever they lie. The curves are
+    means over the seeds, with a band of one deviation to each side.
 
     Args:
-        runs: The folder of the runs.
-        out: Where `compare.md`, `compare.json` and `compare.svg` are written; by default into that folder.
+        runs: Folders of runs, and runs; by default the folder runs.
+        out: Where compare.md, compare.csv, compare.json and compare.svg are written; by default into the first folder.
     """
     with working("comparing"):
         from resjax import paper
 
-        files = paper.compare(runs, out or runs)
+        files = paper.compare(*runs).save(out or runs[0])
     say_table(f"\n{files[0].read_text()}")
-    say_end(f"In {files[0].parent}: {', '.join(file.name for file in files)}", f"resjax report {runs}")
+    say_end(f"In {files[0].parent}: {', '.join(file.name for file in files)}", f"resjax report {runs[0]}")
 
 
 def report(

@@ -1,6 +1,6 @@
 """The paper's tables and figures, and what it takes to reproduce them."""
 
-from resjax.paper.compare import compare
+from resjax.paper.comparison import Comparison, compare
 from resjax.paper.figures import Drawing, Verdict
 from resjax.paper.report import write_report
 from resjax.paper.reproduce import Planned, find_table, part, plan, read_from, train_missing
@@ -10,5 +10,5 @@ from resjax.paper.table1 import table1
 from resjax.paper.tables import TABLES
 from resjax.paper.tensorboard import write_tensorboard
 
-__all__ = ["TABLES", "Drawing", "Planned", "Table", "Verdict", "compare", "find_table", "part", "plan", "read_from",
-           "table1", "train_missing", "write_report", "write_table", "write_tensorboard"]
+__all__ = ["TABLES", "Comparison", "Drawing", "Planned", "Table", "Verdict", "compare", "find_table", "part", "plan",
+           "read_from", "table1", "train_missing", "write_report", "write_table", "write_tensorboard"]

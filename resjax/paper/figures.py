@@ -1,6 +1,7 @@
 """Figures 6 and 7 of the paper, drawn from runs, each with what the paper claims of it and whether that holds."""
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,11 +52,13 @@ def draw(table: Table, runs: Sequence[Planned], scale: float, folder: Path) -> l
     return saved
 
 
-def save_figure(figure: Figure, file: Path) -> None:
+def save_figure(figure: Figure, file: Path | BytesIO) -> None:
     """Save a figure as SVG, whole or not at all; the same figure gives the same bytes."""
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with plt.rc_context({"svg.hashsalt": file.stem}):
-        write_aside(file, lambda aside: figure.savefig(aside, metadata=nothing))
+    def write(aside: Path | BytesIO) -> None:
+        figure.savefig(aside, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+
+    with plt.rc_context({"svg.hashsalt": file.stem if isinstance(file, Path) else "page"}):
+        write_aside(file, write) if isinstance(file, Path) else write(file)
 
 
 def is_plain(run: Planned) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 from string import Template
 from typing import Any, NamedTuple
 
-from resjax.paper.compare import group_rows, group_runs
+from resjax.paper.comparison import group_rows, group_runs
 from resjax.system.errors import BadInput
 from resjax.system.files import read_json, write_text
 from resjax.system.serialization import flatten

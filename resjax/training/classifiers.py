@@ -28,7 +28,7 @@ from resjax.weights import export as export_network
 
 VALUE = Experiment
 NOUN = "classifier"
-MEASURES = (Measure("test error %", "test_top1_error"),)
+MEASURES = (Measure("test error %", "test_top1_error"), Measure("validation error %", "validation_top1_error"))
 MOST_ROWS = 40  # of a table on a terminal: the worst
 FOUND = ("class", "probability")
 CURVES = {"train": ("train", "error"), "validation": ("validation", "top1_error"), "test": ("test", "top1_error")}

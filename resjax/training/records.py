@@ -31,7 +31,9 @@ def runs(folder: str | Path) -> list[dict[str, Any]]:
     folder = expanded(folder)
     places = find_runs(folder)
     experiments = [read_experiment(run) for run in places]
-    measured = dict.fromkeys(measure.key for each in experiments for measure in kind_of(each).MEASURES)
+    results = [read_result(run) or {} for run in places]
+    measured = dict.fromkeys(measure.key for each in experiments for place, measure in enumerate(kind_of(each).MEASURES)
+                             if not place or any(measure.of(result) is not None for result in results))
     values = [values_of(run, each) for run, each in zip(places, experiments, strict=True)]
     names = dict.fromkeys(name for some in values for name in some)
     differing = [name for name in names if len({some.get(name) for some in values}) > 1]

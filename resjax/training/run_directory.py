@@ -186,6 +186,11 @@ def read_result(run_directory: Path) -> dict[str, Any] | None:
     return result
 
 
+def finished_result(run_directory: Path, experiment: Run) -> dict[str, Any] | None:
+    """Read the result of a run, None where there are steps to make: of a longer run, a shorter one's is not its own."""
+    return None if unfinished(run_directory, experiment) else read_result(run_directory)
+
+
 def unfinished(run_directory: Path, experiment: Run) -> bool:
     """Say whether there are steps to make: there is no result, or one of a shorter run."""
     result = read_result(run_directory)

@@ -1,6 +1,7 @@
 """What is promised of a run holds for every kind: recipes are compared, seeds grouped, and nobody tells kinds apart."""
 
 import ast
+import csv
 import inspect
 import json
 import shutil
@@ -20,7 +21,8 @@ from resjax.experiment_files import load_runs
 from resjax.models import imagenet_resnet
 from resjax.models.counts import list_layers
 from resjax.paper import TABLES, plan, train_missing
-from resjax.paper.compare import group_rows, group_runs
+from resjax.paper.comparison import group_rows, group_runs
+from resjax.paper.mean_curves import Curve, curves_of, draw_curves
 from resjax.paper.table1 import FLOPS, IMAGE, describe, table1
 from resjax.training.kinds import HOMES, Kind, kind_named
 
@@ -82,6 +84,14 @@ def test_seeds_of_own_recipes_are_compared(two_seeds, capsys):
     assert f"| net, optimizer.learning_rate 0.1 | ResNet A-8 for CIFAR-10 | 4 {row}" in text
     assert "| net, optimizer.learning_rate 0.2 | ResNet A-8 for CIFAR-10 | 4 | - | 0 of 1 |" in text
     assert text in capsys.readouterr().out
+    faster, net = csv.DictReader((folder / "out" / "compare.csv").read_text().splitlines())
+    assert (net["seeds"], net["finished"], faster["finished"], faster["test_top1_error_mean"]) == ("0 1", "2", "0", "")
+    assert float(net["test_top1_error_mean"]) == pytest.approx(np.mean(errors))
+    assert float(net["test_top1_error_deviation"]) == pytest.approx(np.std(errors, ddof=1))
+    assert resjax.compare(folder).records()[1]["test_top1_error_mean"] == pytest.approx(np.mean(errors))
+    assert repr(resjax.compare(folder / "seed0", folder / "seed1", folder / "seed0")) in text.replace(
+        ", optimizer.learning_rate 0.1", "").replace("| net, optimizer.learning_rate 0.2 | ResNet A-8 for CIFAR-10 | 4 "
+                                                     "| - | 0 of 1 |\n", "")
     rows = json.loads((folder / "out" / "compare.json").read_text())["rows"]
     assert [one["seeds"] for one in rows] == [[0], [0, 1]]
     assert rows[1]["measures"]["test_top1_error"]["values"] == errors
@@ -91,6 +101,44 @@ def test_seeds_of_own_recipes_are_compared(two_seeds, capsys):
     assert f"<td>{np.mean(errors):.2f} ± {np.std(errors, ddof=1):.2f}</td>" in page
     with pytest.raises(BadInput, match="none of its runs is finished"):
         execute(["compare", str(folder / "faster")])
+
+
+def test_mean_curves_are_those_of_the_logs(two_seeds):
+    folder, run = two_seeds
+    training, test = curves_of("net", run, [folder / "seed0", folder / "seed1"])
+    for curve, kind, key, title in ((training, "train", "error", "training error, %"),
+                                    (test, "test", "top1_error", "test error, %")):
+        assert curve.title == title
+        assert curve.steps.tolist() == [2, 4]
+        for row, seed in zip(curve.values, (0, 1), strict=True):
+            lines = map(json.loads, (folder / f"seed{seed}" / "metrics.jsonl").read_text().splitlines())
+            assert row.tolist() == [line[key] for line in lines if line["kind"] == kind]
+    left, right = draw_curves([[training, test]]).axes
+    band = right.collections[0].get_paths()[0].vertices
+    low, high = (test.values.mean(0) + side * test.values.std(0, ddof=1) for side in (-1, 1))
+    assert {tuple(vertex) for vertex in band} >= {(step, value) for step, value in zip((2, 4), high, strict=True)} | {
+        (step, max(value, 0)) for step, value in zip((2, 4), low, strict=True)}
+    np.testing.assert_array_equal(left.lines[0].get_ydata(), training.values.mean(0))
+
+
+def test_one_test_at_the_end_is_a_point():
+    once = Curve("net", "test error, %", np.array([40]), np.array([[8.0], [9.0], [13.0]]))
+    (axis,) = draw_curves([[once], []]).axes[:1]
+    (container,) = axis.containers
+    assert container.lines[0].get_xydata().tolist() == [[40, 10]]
+    (bar,) = container.lines[2][0].get_segments()
+    np.testing.assert_allclose(bar[:, 1], [10 - np.std([8, 9, 13], ddof=1), 10 + np.std([8, 9, 13], ddof=1)])
+
+
+def test_a_longer_run_that_was_stopped_is_not_finished(two_seeds, tmp_path):
+    """Its folder still holds the result of the shorter one."""
+    folder, _ = two_seeds
+    shutil.copytree(folder / "seed0", tmp_path / "short")
+    longer = shutil.copytree(folder / "seed1", tmp_path / "longer")
+    record = json.loads((longer / "experiment.json").read_text())
+    record["experiment"]["steps"] = 9
+    (longer / "experiment.json").write_text(json.dumps(record))
+    assert [(one["steps"], one["finished"]) for one in resjax.compare(tmp_path).records()] == [(9, 0), (4, 1)]
 
 
 def test_kinds_of_runs_stand_beside_each_other():

@@ -1,0 +1,169 @@
+"""Runs of one's own beside each other: mean and deviation over the seeds of each recipe, whatever the networks are."""
+
+import io
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from resjax.paper.figures import save_figure
+from resjax.paper.mean_curves import Curve, curves_of, draw_curves
+from resjax.paper.results import spread
+from resjax.paper.table import markdown
+from resjax.system.errors import check
+from resjax.system.files import expanded, write_csv, write_json, write_text
+from resjax.system.serialization import MAY_CHANGE
+from resjax.training.kinds import Measure, Run, kind_of
+from resjax.training.records import find_runs, values_of
+from resjax.training.run_directory import finished_result, read_experiment, read_given
+
+APART = {"seed", *MAY_CHANGE}  # by which seeds of one recipe may differ
+DRAWN = 12  # recipes in a picture; more cannot be told apart
+
+
+class Group(NamedTuple):
+    """The runs of one recipe: a folder, a run and its result, None where it is not finished, for each seed."""
+
+    name: str
+    runs: tuple[tuple[Path, Run, dict[str, Any] | None], ...]
+
+    @property
+    def first(self) -> Run:
+        """The first run."""
+        return self.runs[0][1]
+
+    @property
+    def network(self) -> str:
+        """The network's name, or what is told of one that was given in Python."""
+        return str(values_of(*self.runs[0][:2])["network"])
+
+    @property
+    def finished(self) -> int:
+        """How many of its runs are finished."""
+        return sum(result is not None for _, _, result in self.runs)
+
+    def values(self, measure: Measure) -> list[float]:
+        """Return a measure of the finished runs."""
+        found = (measure.of(result) for _, _, result in self.runs if result is not None)
+        return [value for value in found if value is not None]
+
+    def curves(self) -> list[Curve]:
+        """Return the curves of its finished runs, or of all where none is."""
+        wanted = [run for run, _, result in self.runs if result is not None] or [run for run, _, _ in self.runs]
+        return curves_of(self.name, self.first, wanted)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Recipes beside each other, each with its seeds; printed, it is a table. See `resjax.compare`."""
+
+    groups: tuple[Group, ...]
+
+    def __repr__(self) -> str:
+        return markdown(group_rows(self.groups))
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return a record of each recipe, of the same keys: `pandas.DataFrame(resjax.compare("runs").records())`.
+
+        Of each measure `_mean` and `_deviation` (the sample's, None for one seed) over the finished runs.
+        """
+        return [{"run": group.name, "network": group.network, "steps": group.first.steps,
+                 "runs": len(group.runs), "finished": group.finished,
+                 "seeds": " ".join(str(run.seed) for _, run, _ in group.runs)} | {
+                    f"{measure.key}_{what}": value for measure in measures_of(self.groups)
+                    for what, value in zip(("mean", "deviation"), moments(group.values(measure)), strict=True)}
+                for group in self.groups]
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """Write `compare.md`, `compare.csv`, `compare.json` and the curves, `compare.svg`; return the files."""
+        folder = expanded(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        files = [folder / f"compare.{suffix}" for suffix in ("md", "csv", "json", "svg")]
+        records = self.records()
+        write_text(files[0], f"{self!r}\n\n{self.note()}\n\n![curves](compare.svg)\n")
+        write_csv(files[1], list(records[0]), [list(record.values()) for record in records])
+        write_json(files[2], {"rows": [as_values(group) for group in self.groups]})
+        self.draw(files[3])
+        return files
+
+    def note(self) -> str:
+        """Say what the numbers and the curves are."""
+        some = f" of the first {DRAWN} of {len(self.groups)} recipes" if len(self.groups) > DRAWN else ""
+        return (f"Mean ± standard deviation over n seeds, after the last step. The curves{some} are means, "
+                "the bands one deviation to each side.")
+
+    def draw(self, file: Path | io.BytesIO) -> None:
+        """Draw the mean curves with their deviations, as SVG."""
+        save_figure(draw_curves([group.curves() for group in self.groups[:DRAWN]]), file)
+
+
+def compare(*folders: str | Path) -> Comparison:
+    """Compare runs, wherever they lie: of each recipe mean and deviation over its seeds, and mean curves with a band.
+
+    Each of `folders` is a run or holds runs, at any depth; by default `runs`. Runs that differ in their seeds alone are
+    one recipe. Printed, a comparison is a table; `save(folder)` writes it as Markdown, CSV, JSON and a picture.
+    Raises BadInput, naming the folder, where there is no run, and where none is finished.
+    """
+    places = [run for folder in folders or ("runs",) for run in find_runs(expanded(folder))]
+    runs = list({run.resolve(): run for run in places}.values())
+    groups = group_runs([(run, experiment, finished_result(run, experiment)) for run in runs
+                         for experiment in [read_experiment(run)]])
+    check(any(group.finished for group in groups),
+          f"{', '.join(map(str, folders or ('runs',)))}: none of its runs is finished")
+    return Comparison(tuple(groups))
+
+
+def group_runs(runs: Sequence[tuple[Path, Run, dict[str, Any] | None]]) -> list[Group]:
+    """Gather the runs that differ in their seeds alone, in the order in which they come.
+
+    Recipes of the same name are told apart by the values by which they differ.
+    """
+    gathered: dict[str, list[tuple[Path, Run, dict[str, Any] | None]]] = {}
+    recipes: dict[str, dict[str, Any]] = {}
+    for run_directory, run, result in runs:
+        values = {name: value for name, value in values_of(run_directory, run).items() if name not in APART}
+        if "model" not in (read_given(run_directory) or {}):
+            del values["network"]  # which architecture tells value by value
+        key = repr((run.kind, sorted((name, repr(value)) for name, value in values.items())))
+        gathered.setdefault(key, []).append((run_directory, run, result))
+        recipes[key] = values
+    groups = []
+    for key, some in gathered.items():
+        name = some[0][1].name
+        alike = [values for other, values in recipes.items() if values["name"] == name and other != key]
+        own = [f"{field} {value}" for field, value in recipes[key].items()
+               if any(values.get(field) != value for values in alike)]
+        groups.append(Group(", ".join([name, *own]), tuple(sorted(some, key=lambda run: run[1].seed))))
+    return groups
+
+
+def measures_of(groups: Sequence[Group]) -> list[Measure]:
+    """List the measures of the kinds of runs that are there: the first of each kind, and others that a run has."""
+    return list(dict.fromkeys(measure for group in groups for place, measure in enumerate(kind_of(group.first).MEASURES)
+                              if not place or any(other.values(measure) for other in groups)))
+
+
+def group_rows(groups: Sequence[Group]) -> list[list[str]]:
+    """Write a row for each recipe, under a head."""
+    measures = measures_of(groups)
+    rows = [["run", "network", "steps", *(measure.title for measure in measures), "n"]]
+    for group in groups:
+        rows.append([group.name, group.network, f"{group.first.steps:,}",
+                     *(spread(measure, group.values(measure)) for measure in measures),
+                     f"{group.finished}" if group.finished == len(group.runs) else
+                     f"{group.finished} of {len(group.runs)}"])
+    return rows
+
+
+def moments(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Return mean and sample deviation, as far as there are any."""
+    return statistics.fmean(values) if values else None, statistics.stdev(values) if len(values) > 1 else None
+
+
+def as_values(group: Group) -> dict[str, Any]:
+    """Turn a recipe's outcome into what JSON holds."""
+    found = {measure.key: group.values(measure) for measure in kind_of(group.first).MEASURES}
+    return {"run": group.name, "network": group.network, "seeds": [run.seed for _, run, _ in group.runs],
+            "measures": {key: {"values": values, **dict(zip(("mean", "deviation"), moments(values), strict=True))}
+                         for key, values in found.items()}}
