@@ -71,7 +71,10 @@ class Library(NamedTuple):
 
 @cache
 def library() -> Library:
-    """Load oneDNN. Raises Unavailable where it is missing, damaged, of another version, or refuses the processor."""
+    """Load oneDNN, and have XLA call it.
+
+    Raises Unavailable where it is missing, damaged, of another version, or refuses the processor.
+    """
     if os.environ.get("RESJAX_ONEDNN") == "0":
         raise Unavailable("RESJAX_ONEDNN=0")
     try:
@@ -93,14 +96,8 @@ def library() -> Library:
     if not version.startswith("3.") or free.dnnl_get_effective_cpu_isa() & AVX2 != AVX2 or free.dnnl_engine_create(
             byref(engine), CPU, c_size_t(0)):
         raise Unavailable(f"oneDNN {version} does not suit this processor, or resjax, which knows 3.x and AVX2")
-    answer_calls()
-    return Library(free, held, openmp, engine, version)
-
-
-@cache
-def answer_calls() -> None:
-    """Have XLA call oneDNN."""
     register(TARGET, lambda call: convolution(call.attribute)(call))
+    return Library(free, held, openmp, engine, version)
 
 
 def new(name: str, *arguments: Any) -> c_void_p:
@@ -139,7 +136,10 @@ class Workspace:
     idle: ClassVar[list[Any]] = []
 
     def __init__(self, size: int) -> None:
-        self.memory = self.idle.pop() if self.idle else np.empty(0, np.uint8)
+        try:
+            self.memory = self.idle.pop()
+        except IndexError:
+            self.memory = np.empty(0, np.uint8)
         if self.memory.size < size + 64:
             self.memory = np.empty(size + 64, np.uint8)
         self.address = -(-self.memory.ctypes.data // 64) * 64

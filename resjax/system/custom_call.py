@@ -14,6 +14,8 @@ from typing import Any
 
 import jax
 
+from resjax.system.terminal import tell
+
 
 def plain(name: str, **fields: Any) -> Any:
     """Declare a structure of C."""
@@ -43,8 +45,6 @@ ErrorCreate = extensible("XLA_FFI_Error_Create_Args", message=c_char_p, errc=c_i
 Schedule = extensible("XLA_FFI_ThreadPool_Schedule_Args", ctx=c_void_p, task=c_void_p, data=c_void_p)
 NumThreads = extensible("XLA_FFI_ThreadPool_NumThreads_Args", ctx=c_void_p, num_threads=POINTER(c_int64))
 EXTENSION_METADATA, STAGE_EXECUTE, ERROR_INTERNAL = 1, 3, 13
-
-
 
 
 class Call:
@@ -110,8 +110,13 @@ def register(name: str, answer: Callable[[Call], None]) -> None:
                     version.major_version, version.minor_version = 0, 1
             elif frame.stage == STAGE_EXECUTE:
                 answer(Call(frame))
-        except BaseException:
-            error = ErrorCreate(sizeof(ErrorCreate), None, traceback.format_exc().encode(), ERROR_INTERNAL)
+        except BaseException as raised:
+            # format_exc, in several threads at once, is itself an error in Python 3.11 (SystemError, of ast)
+            places = [f"{frame.f_code.co_filename}:{line}" for frame, line in traceback.walk_tb(raised.__traceback__)]
+            told = f"{type(raised).__name__}: {raised} ({', '.join(places)})"
+            if jax.local_device_count("cpu") > 1:
+                tell(f"{name}: {told}; XLA ends the process, as its other devices wait for this one")
+            error = ErrorCreate(sizeof(ErrorCreate), None, told.encode(), ERROR_INTERNAL)
             created: int = frame.api.contents.Error_Create(ctypes.addressof(error))
             return created
         return None
