@@ -5,6 +5,7 @@ It needs no network and no other file; without JavaScript everything but the cha
 
 import base64
 import hashlib
+import io
 import json
 import shlex
 from collections.abc import Callable, Sequence
@@ -13,29 +14,32 @@ from pathlib import Path
 from string import Template
 from typing import Any, NamedTuple
 
-from resjax.paper.comparison import group_rows, group_runs
+from resjax.paper.comparison import Comparison, group_rows, group_runs
+from resjax.paper.run_curves import Curves, curves_in, last_before, quantities
 from resjax.system.errors import BadInput
 from resjax.system.files import read_json, write_text
-from resjax.system.serialization import flatten
 from resjax.training.kinds import Measure, Run, kind_of
 from resjax.training.log import read_metrics
-from resjax.training.records import find_runs
-from resjax.training.run_directory import read_experiment, read_given, read_result
+from resjax.training.records import find_runs, values_of
+from resjax.training.run_directory import finished_result, read_experiment, read_given
 
 ASSETS = Path(__file__).parent
 DAMAGE = (BadInput, KeyError, TypeError, ValueError, AttributeError, OSError)
-POINTS = 150  # of a curve: more than a line of this width can show
 
 
 class Summary(NamedTuple):
-    """A run as the report shows it: its place in the folder, what it came to, and its values by name."""
+    """A run as the report shows it: its place in the folder, what it came to, and its values by name.
+
+    `step` and `training_error` are those of its last training line; of a finished run, those of its result.
+    """
 
     place: str
     directory: Path
     experiment: Run
     result: dict[str, Any] | None
-    curves: dict[str, list[tuple[int, float]]]
+    curves: Curves
     values: dict[str, Any]
+    step: int
     training_error: float | None
 
 
@@ -45,21 +49,24 @@ def write_report(folder: Path, file: Path) -> None:
     Raises BadInput where the folder holds no run.
     """
     run_directories = find_runs(folder)
-    finished = sum((run_directory / "result.json").exists() for run_directory in run_directories)
     runs, damaged = read_all(run_directories, folder)
+    finished = sum(run.result is not None for run in runs)
     script, style = ((ASSETS / name).read_text("utf-8") for name in ("report.js", "report.css"))
     name = folder.resolve().name
     measures = list(dict.fromkeys(kind_of(run.experiment).MEASURES[0] for run in runs))
-    columns = ("run", "network", "steps", "training error %", *(measure.title for measure in measures), "parameters",
-               "images/s", "minutes", "state")
+    numbers = ("steps", "training error %", *(measure.title for measure in measures), "parameters", "images/s",
+               "minutes")
+    head = [heading("run"), heading("network"), *(heading(each, ' class="number"') for each in numbers),
+            heading("state")]
     whole = Template((ASSETS / "report.html").read_text("utf-8")).substitute(
         title=escape(name), style=style, script=script, script_digest=digest(script),
         count=f"{len(run_directories)} runs, {finished} of them finished",
         tables="\n".join(shown_or_named(table_section, table, folder) for table in sorted(folder.glob("table*.json"))),
-        seeds=seeds_section(runs), head="".join(heading(column) for column in columns), damaged="\n".join(damaged),
+        seeds=comparison_section(runs), head="".join(head), damaged="\n".join(damaged),
         rows="\n".join(row(run, number, measures) for number, run in enumerate(runs)),
         details="\n".join(details(run, number) for number, run in enumerate(runs)),
-        data=json.dumps(chart_data(runs), separators=(",", ":")).replace("<", "\\u003c"))
+        data=json.dumps({"quantities": quantities([run.curves for run in runs]), "runs": chart_data(runs)},
+                        separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"))
     file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, whole)
 
@@ -69,9 +76,9 @@ def digest(content: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
 
 
-def heading(column: str) -> str:
+def heading(column: str, kind: str = "") -> str:
     """Write a heading that sorts by its column."""
-    return f'<th scope="col"><button type="button">{column}</button></th>'
+    return f'<th scope="col"{kind}><button type="button">{column}</button></th>'
 
 
 def read_all(run_directories: list[Path], folder: Path) -> tuple[list[Summary], list[str]]:
@@ -126,17 +133,20 @@ def table_row(row: dict[str, Any], shortened: bool) -> str:
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 
 
-def seeds_section(runs: Sequence[Summary]) -> str:
-    """Write the mean and deviation over the seeds of each recipe that has several."""
-    groups = [group for group in group_runs([(run.directory, run.experiment, run.result) for run in runs])
-              if len(group.runs) > 1]
-    if not groups:
+def comparison_section(runs: Sequence[Summary]) -> str:
+    """Write mean and deviation over the seeds of each recipe, and its mean curves, where there is more than one run."""
+    groups = group_runs([(run.directory, run.experiment, run.result) for run in runs])
+    if len(runs) < 2 or not any(group.finished for group in groups):
         return ""
     head, *rows = group_rows(groups)
     cells = "".join(f"<th>{escape(cell)}</th>" for cell in head)
     lines = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return (f'<h2>Seeds</h2><p>Mean ± standard deviation over the seeds of each network.</p><div class="scroll"><table '
-            f'class="paper"><thead><tr>{cells}</tr></thead><tbody>{lines}</tbody></table></div>')
+    comparison, drawing = Comparison(tuple(groups)), io.BytesIO()
+    comparison.draw(drawing)
+    svg = drawing.getvalue().decode()
+    return (f'<h2>Comparison</h2><p>{escape(comparison.note())}</p><div class="scroll"><table '
+            f'class="paper wide"><thead><tr>{cells}</tr></thead><tbody>{lines}</tbody></table></div>'
+            f'<figure><div class="scroll">{svg[svg.index("<svg"):]}</div></figure>')
 
 
 def figure(drawn: dict[str, Any], folder: Path) -> str:
@@ -156,38 +166,32 @@ def mark(holds: bool | None, text: str) -> str:
 
 def summarize(run_directory: Path, folder: Path) -> Summary:
     """Read a run. Raises BadInput, or what a damaged file leads to."""
-    experiment, result = read_experiment(run_directory), read_result(run_directory)
+    experiment = read_experiment(run_directory)
+    result = finished_result(run_directory, experiment)
     record = read_json(run_directory / "experiment.json", "devices", "versions")
     lines = read_metrics(run_directory)
-    curves = {name: thinned([(line["step"], line[key]) for line in lines if line["kind"] == kind])
-              for name, (kind, key) in kind_of(experiment).CURVES.items()}
     place = run_directory.relative_to(folder) if run_directory != folder else Path(run_directory.resolve().name)
-    values = {**(read_given(run_directory) or {}), **flatten(experiment), **record["devices"], **record["versions"]}
-    trained = [line["error"] for line in lines if line["kind"] == "train"]
-    return Summary(str(place), run_directory, experiment, result, {kind: some for kind, some in curves.items() if some},
-                   {key: value for key, value in values.items() if key != "data.directory"},
-                   trained[-1] if trained else None)
-
-
-def thinned(points: Sequence[tuple[int, float]], most: int = POINTS) -> list[tuple[int, float]]:
-    """Keep every n-th of many points, about `most` of them, and the last always."""
-    every = max(1, -(-len(points) // most))
-    return [*points[:-1:every], *points[-1:]]
+    last = last_before(lines, None if result is None else result["steps"])
+    values = {**values_of(run_directory, experiment), **record["devices"], **record["versions"]}
+    return Summary(str(place), run_directory, experiment, result, curves_in(lines), values, last.get("step", 0),
+                   last.get("error"))
 
 
 def row(run: Summary, number: int, measures: Sequence[Measure]) -> str:
     """Write a run's row: a box that shows its curves, and cells with what they are sorted by."""
-    result, name = run.result or {}, str(run.values.get("model") or run.experiment.title)
+    result, name = run.result or {}, str(run.values["network"])
     cells: list[tuple[str, Any]] = [
         (name, name), (f"{run.experiment.steps:,}", run.experiment.steps), number_cell(run.training_error, ".2f"),
         *(number_cell(measure.of(result), f".{measure.digits}f") for measure in measures),
         number_cell(result.get("parameters"), ",d"), number_cell(result.get("images_per_second"), ",.0f"),
         number_cell(result["train_seconds"] / 60 if result else None, ",.1f"),
-        ("finished" if result else "not finished", "")]
+        ("finished", "") if result else (f"not finished: step {run.step:,}", run.step)]
     words = escape(" ".join([run.place, *(f"{key}={value}" for key, value in run.values.items())]).lower())
     box = (f'<td data-value="{escape(run.place)}"><label><input type="checkbox" value="{number}">'
            f'<i class="line"></i><span>{escape(run.place)}</span></label></td>')
-    rest = "".join(f'<td data-value="{escape(str(value))}">{escape(text)}</td>' for text, value in cells)
+    classes = ["", *[' class="number"'] * (len(cells) - 2), ""]
+    rest = "".join(f'<td{kind} data-value="{escape(str(value))}">{escape(text)}</td>'
+                   for kind, (text, value) in zip(classes, cells, strict=True))
     return f'<tr data-run="{number}" data-words="{words}">{box}{rest}</tr>'
 
 
@@ -202,7 +206,7 @@ def details(run: Summary, number: int) -> str:
                      for key, value in run.values.items())
     absolute = run.directory.resolve()
     command = shlex.join(["resjax", "train", str(absolute / "experiment.json"), "--workdir", f"{absolute}-again"])
-    given = {"model", "optimizer"} & run.values.keys() or run.experiment.data.source == "arrays"
+    given = read_given(run.directory) or run.experiment.data.source == "arrays"
     again = "<p>Parts of this run were given in Python, which trains it.</p>" if given else copied(command)
     return (f'<section class="run" data-run="{number}"><details><summary>{escape(run.place)}</summary>{again}'
             f'<table class="values">{values}</table></details></section>')
@@ -215,7 +219,7 @@ def copied(command: str) -> str:
 
 
 def chart_data(runs: Sequence[Summary]) -> list[dict[str, Any]]:
-    """Return names and curves as the script draws them; errors to four digits."""
+    """Return names and curves as the script draws them; numbers to four digits."""
     return [{"name": run.place, "curves": {
-        kind: [[step, float(f"{error:.4g}")] for step, error in points] for kind, points in run.curves.items()}}
-        for run in runs]
+        name: {series: [[step, float(f"{value:.4g}")] for step, value in points] for series, points in some.items()}
+        for name, some in run.curves.items()}} for run in runs]

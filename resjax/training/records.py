@@ -8,7 +8,7 @@ from resjax.system.files import expanded
 from resjax.system.serialization import flatten
 from resjax.training.kinds import Run, kind_of
 from resjax.training.log import read_metrics
-from resjax.training.run_directory import read_experiment, read_given, read_result
+from resjax.training.run_directory import finished_result, read_experiment, read_given
 
 INSTEAD = {"model": "architecture.", "optimizer": "optimizer."}  # of which values a given one stands in place
 OUTCOME = ("parameters", "train_seconds", "images_per_second")
@@ -31,15 +31,15 @@ def runs(folder: str | Path) -> list[dict[str, Any]]:
     folder = expanded(folder)
     places = find_runs(folder)
     experiments = [read_experiment(run) for run in places]
-    results = [read_result(run) or {} for run in places]
+    results = [finished_result(*run) or {} for run in zip(places, experiments, strict=True)]
     measured = dict.fromkeys(measure.key for each in experiments for place, measure in enumerate(kind_of(each).MEASURES)
                              if not place or any(measure.of(result) is not None for result in results))
     values = [values_of(run, each) for run, each in zip(places, experiments, strict=True)]
     names = dict.fromkeys(name for some in values for name in some)
     differing = [name for name in names if len({some.get(name) for some in values}) > 1]
     return [{"run": str(run.relative_to(folder)), **{name: some.get(name) for name in differing},
-             **outcome(run, (*measured, *OUTCOME))}
-            for run, some in zip(places, values, strict=True)]
+             **outcome(run, result, (*measured, *OUTCOME))}
+            for run, some, result in zip(places, values, results, strict=True)]
 
 
 def values_of(run_directory: Path, experiment: Run) -> dict[str, Any]:
@@ -50,9 +50,9 @@ def values_of(run_directory: Path, experiment: Run) -> dict[str, Any]:
     return {name: value for name, value in values.items() if not name.startswith(without)}
 
 
-def outcome(run_directory: Path, names: tuple[str, ...]) -> dict[str, Any]:
+def outcome(run_directory: Path, result: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     """Say how far a run has come, and what it came to."""
-    lines, result = read_metrics(run_directory, "train"), read_result(run_directory) or {}
+    lines = read_metrics(run_directory, "train")
     last = lines[-1] if lines else {}
     return {"step": last.get("step", 0), "loss": last.get("loss"), "error": last.get("error"),
             **{name: result.get(name) for name in names}}

@@ -8,15 +8,18 @@ import re
 import shlex
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import jax
+import optax
 import pytest
 
-from resjax import Architecture, BadInput, Data, Experiment, Optimizer, read_metrics, train
+import resjax
+from resjax import Architecture, BadInput, Data, Experiment, Optimizer, cifar_resnet, read_metrics, train
 from resjax.console.command_line import execute
 from resjax.paper import write_report, write_tensorboard
-from resjax.paper.report import POINTS, thinned
+from resjax.paper.run_curves import POINTS, curves_in, last_before, quantities, thinned
 from resjax.training import read_experiment
 
 
@@ -70,14 +73,15 @@ def test_a_page_of_fifty_runs_is_small_and_needs_nothing_else(folder, tmp_path):
     assert [attributes.strip() for attributes, _ in scripts] == ['type="application/json" id="data"', ""]
     allowed = base64.b64encode(hashlib.sha256(scripts[1][1].encode()).digest()).decode()
     assert f"script-src 'sha256-{allowed}'" in page
-    curves = json.loads(scripts[0][1])
+    curves, quantities = (json.loads(scripts[0][1])[key] for key in ("runs", "quantities"))
     assert len(curves) == 50
-    assert curves[1]["curves"]["train"][-1] == [64_000, float(f"{50 / 64_000:.4g}")]
+    assert curves[1]["curves"]["error, %"]["train"][-1] == [64_000, float(f"{50 / 64_000:.4g}")]
+    assert quantities == ["error, %", "loss", "learning rate", "top-5 error, %"]
     assert all(reference.startswith("#") for reference in seen.references)
     assert not re.search(r"url\((?!#)|@import", page)
     text = "".join(seen.text)
     result = json.loads((folder / "run0" / "result.json").read_text())
-    assert f"<td data-value=\"{result['test_top1_error']}\">{result['test_top1_error']:.2f}</td>" in page
+    assert f"<td class=\"number\" data-value=\"{result['test_top1_error']}\">{result['test_top1_error']:.2f}</td>" in page
     assert "<script>alert(1)</script>" in text  # as text
     assert "50 runs, 49 of them finished" in text
     assert text.count("not finished") == 1
@@ -97,6 +101,94 @@ def test_chromium_opens_the_page_without_a_complaint(folder, tmp_path):
     assert "CONSOLE" not in opened.stderr
     assert opened.stdout.count('<section class="run"') == 50
     assert opened.stdout.count('class="curve train') == 4  # the script ran
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory):
+    """A run that was tested once, with a callback, an own network and an own optimizer; a longer one, stopped."""
+    folder = tmp_path_factory.mktemp("truth")
+    run = Experiment(name="own", architecture=Architecture(depth=8, ghost_batch_size=16), data=Data(pad=1, flip=False),
+                     steps=4, batch_size=32, log_steps=2, precise_batch_norm_steps=1)
+    train(run, folder / "own", jax.devices()[:1], model=cifar_resnet(8, filters=4, ghost_batch_size=16),
+          optimizer=optax.adamw(1e-3), callback=lambda line, network: {"depth below zero": -3e6 * line["step"]})
+    train(replace(run, name="longer"), folder / "longer", jax.devices()[:1])
+    record = json.loads((folder / "longer" / "experiment.json").read_text())
+    record["experiment"]["steps"] = 100
+    (folder / "longer" / "experiment.json").write_text(json.dumps(record))
+    line = read_metrics(folder / "longer", "train")[-1]
+    with (folder / "longer" / "metrics.jsonl").open("a") as log:
+        log.write(json.dumps(line | {"step": 60, "error": 12.34}) + "\n")
+    write_report(folder, folder / "report.html")
+    return folder
+
+
+def test_a_stopped_run_is_not_paired_with_the_test_of_another_step(truth):
+    longer = re.search(r'<tr data-run="0".*?</tr>', (truth / "report.html").read_text(), re.DOTALL)[0]
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", longer)
+    assert cells[1:] == ["ResNet A-8 for CIFAR-10", "100", "12.34", "-", "-", "-", "-", "not finished: step 60"]
+    assert resjax.runs(truth)[0]["test_top1_error"] is None
+    assert "2 runs, 1 of them finished" in (truth / "report.html").read_text()
+
+
+def test_what_was_given_in_python_stands_in_place_of_the_defaults(truth):
+    page = html.unescape((truth / "report.html").read_text())
+    own = re.search(r'<section class="run" data-run="1">.*?</section>', page, re.DOTALL)[0]
+    values = dict(re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td></tr>", own))
+    assert values["network"] == "ResNet(blocks=(1, 1, 1), filters=4, classes=10, ghost_batch_size=16)"
+    assert values["optimizer"].startswith("ScaleByAdam")
+    assert not [name for name in values if name.startswith(("architecture.", "optimizer."))]
+    assert "Parts of this run were given in Python" in own
+    assert '<td class="number" data-value="4">4</td>' in page
+    longer = re.search(r'<section class="run" data-run="0">.*?</section>', page, re.DOTALL)[0]
+    assert "<td>architecture.depth</td><td>8</td>" in longer
+
+
+def test_curves_are_sorted_by_what_is_measured():
+    log = [{"step": 1, "kind": "train", "loss": 2.0, "error": 90.0, "learning_rate": 0.1, "images_per_second": 7.0},
+           {"step": 2, "kind": "train", "loss": 1.0, "error": 80.0, "images_per_second": 7.0},
+           {"step": 2, "kind": "own", "sharpness": 5.0, "broken": float("nan")},
+           {"step": 2, "kind": "validation", "top1_error": 70.0, "top5_error": 9.0, "loss": 3.0},
+           {"step": 2, "kind": "compile", "seconds": 5.0},
+           {"step": 2, "kind": "detection", "mean_average_precision": None, "eleven_point": 40.0,
+            "average_precision": {"cat": 41.0, "dog": None}}]
+    found = curves_in(log)
+    assert found == {
+        "loss": {"train": [(1, 2.0), (2, 1.0)], "validation": [(2, 3.0)]}, "learning rate": {"train": [(1, 0.1)]},
+        "error, %": {"train": [(1, 90.0), (2, 80.0)], "validation": [(2, 70.0)]},
+        "sharpness": {"own": [(2, 5.0)]}, "top-5 error, %": {"validation": [(2, 9.0)]},
+        "mAP by 11 points, %": {"test": [(2, 40.0)]}, "AP of cat, %": {"test": [(2, 41.0)]}}
+    assert quantities([found]) == ["error, %", "loss", "learning rate", "top-5 error, %", "mAP by 11 points, %",
+                                   "sharpness", "AP of cat, %"]
+    assert last_before(log, 1)["error"] == 90
+    assert last_before([], None) == {}
+
+
+def test_chromium_draws_one_point_and_numbers_below_zero(truth, tmp_path):
+    chromium = shutil.which("chromium")
+    if not chromium:
+        pytest.skip("Chromium is not installed")
+    page = (truth / "report.html").read_text()
+    shown = {}
+    for name in ("error, %", "depth below zero"):  # the first is drawn
+        changed = re.sub(r'"quantities":\[', rf'"quantities":["{name}",', page)
+        (tmp_path / "page.html").write_text(changed)
+        opened = subprocess.run(
+            [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom",
+             "--disable-background-networking", f"--user-data-dir={tmp_path / 'profile'}",
+             f"file://{tmp_path}/page.html"], capture_output=True, text=True, timeout=60, check=True)
+        assert "CONSOLE" not in opened.stderr
+        shown[name] = re.search(r'<div class="plot".*?</div>', opened.stdout, re.DOTALL)[0]
+        legend = re.search(r'<ul class="legend".*?</ul>', opened.stdout, re.DOTALL)[0]
+        assert ("test 12.34" in legend, "train 12.34, test" in legend) == (False, name == "error, %")
+        if name == "error, %":
+            assert re.search(r"train 12\.34, test [\d.]+ \(at 4\)", legend)  # of the step that it was measured at
+    assert shown["error, %"].count('<circle class="point test') == 2
+    heights = [float(y) for y in re.findall(r"[ML][\d.]+ (-?[\d.]+)", re.search(
+        r'class="curve own[^>]*d="([^"]*)"', shown["depth below zero"])[1])]
+    height = float(re.search(r'height="(\d+)"', shown["depth below zero"])[1])
+    assert len(heights) == 2
+    assert all(0 < y <= height - 40 for y in heights)
+    assert ">-1e7<" in shown["depth below zero"]
 
 
 def test_a_run_is_repeated_from_its_record(folder, tmp_path):
