@@ -43,6 +43,9 @@ class TarReader:
     def sizes(self) -> np.ndarray:
         return self.lengths
 
+    def files(self) -> list[Path]:
+        return [self.file]
+
 
 @cache
 def descriptor(file: Path) -> int:

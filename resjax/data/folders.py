@@ -32,6 +32,9 @@ class FileReader:
         """Return the sizes of the files; -1 where one cannot be read."""
         return self.asked_for
 
+    def files(self) -> list[Path]:
+        return [self.root / os.fsdecode(name) for name in self.names]
+
     @cached_property
     def asked_for(self) -> np.ndarray:
         """Ask for the size of every file: once, as a start needs them for the mean image and for the run's identity."""

@@ -2,25 +2,30 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from resjax.data.decode import HEAD, read_header
 from resjax.system.errors import BadInput
+from resjax.system.files import stamp
 from resjax.system.progress import shown
 
 
 class Reader(Protocol):
-    """Reads the i-th encoded image, or its first bytes (None: not for less), and tells the sizes of all it knows."""
+    """Reads the i-th encoded image, or its first bytes (None: not for less); tells sizes and files."""
 
     def __call__(self, index: int, /) -> bytes: ...
 
     def head(self, index: int, size: int, /) -> bytes | None: ...
 
     def sizes(self) -> Any: ...
+
+    def files(self) -> Sequence[Path]: ...
 
 
 class ImageFiles(NamedTuple):
@@ -69,6 +74,10 @@ class ImageFiles(NamedTuple):
         sha.update(np.asarray(self.reader.sizes() if sizes else (), np.int64).tobytes())
         return sha.digest()
 
+    def state(self) -> str:
+        """Digest what tells these images from others, and from what lay in the same files before."""
+        return hashlib.sha256(self.fingerprint() + stamp(self.reader.files())).hexdigest()
+
     def part(self, chosen: np.ndarray) -> "ImageFiles":
         """Return some of the images."""
         return ImageFiles(self.names[chosen], self.labels[chosen], Chosen(self.reader, chosen), self.place)
@@ -89,3 +98,7 @@ class Chosen:
 
     def sizes(self) -> Any:
         return np.asarray(self.reader.sizes())[self.numbers]
+
+    def files(self) -> list[Path]:
+        files = self.reader.files()
+        return [files[number] for number in self.numbers]

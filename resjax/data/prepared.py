@@ -73,7 +73,10 @@ class PreparedReader:
 
     def sizes(self) -> list[int]:
         """Return the sizes of the files of records."""
-        return [file.stat().st_size for file in sorted(self.folder.glob(f"*-{self.split}.*"))]
+        return [file.stat().st_size for file in self.files()]
+
+    def files(self) -> list[Path]:
+        return sorted(self.folder.glob(f"*-{self.split}.*"))
 
 
 def find_records(name: str, directory: Path | None, splits: Sequence[str],

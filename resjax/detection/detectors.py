@@ -21,7 +21,7 @@ from resjax.detection.step import draw_onto
 from resjax.detection.train import train_detector
 from resjax.network import named_classes
 from resjax.system.errors import BadInput, check
-from resjax.system.files import write_aside, write_csv
+from resjax.system.files import stamp, write_aside, write_csv
 from resjax.training.kinds import Asked, Exam, Measure, Seen
 
 VALUE = Detection
@@ -98,8 +98,9 @@ def name_of(how: Inference) -> str:
 
 
 def fingerprint(run: Detection) -> str:
-    """Tell apart the test images that a run's data name now."""
-    return digest_of(open_annotated(run.data, train=False)).hex()
+    """Tell apart the test images that a run's data name now, by their annotations and files."""
+    images = open_annotated(run.data, train=False)
+    return (digest_of(images) + stamp(getattr(images, "files", ()))).hex()
 
 
 def identity(run: Detection) -> dict[str, Any]:

@@ -127,7 +127,9 @@ def check_recipe(run: Planned) -> None:
 
 def check_moved(run: Planned) -> None:
     """Raise BadInput where the images of a finished run now lie elsewhere, and are others."""
-    if read_experiment(run.run_directory).data.source != run.experiment.data.source:
+    before, now = read_experiment(run.run_directory).data, run.experiment.data
+    directory = getattr(now, "directory", None)
+    if before.source != now.source or directory not in (None, getattr(before, "directory", None)):
         check_images(run.run_directory, kind_of(run.experiment).identity(run.experiment))
 
 

@@ -42,14 +42,14 @@ class Line(NamedTuple):
 
 def collect(table: Table, planned: Sequence[Planned]) -> list[Line]:
     """Gather the finished runs of each row; a row without any, or an ensemble without all, is left out."""
-    lines = []
+    lines, images = list[Line](), dict[Any, str]()
     for row in dict.fromkeys(run.row for run in planned):
         of_row = [run for run in planned if run.row == row]
         finished = [(run, result) for run in of_row if (result := finished_result(run))]
         if not finished or (row.members and len(finished) < len(of_row)):
             continue
         groups = [[run for run, _ in finished]] if row.members else [[run] for run, _ in finished]
-        found = [measured(group, table.measures) for group in groups]
+        found = [measured(group, table.measures, images) for group in groups]
         values = [[measure.of(each) for each in found] for measure in table.measures]
         lines.append(Line(
             row, of_row[0].experiment.steps,
@@ -60,12 +60,12 @@ def collect(table: Table, planned: Sequence[Planned]) -> list[Line]:
     return lines
 
 
-def measured(group: Sequence[Planned], measures: Sequence[Measure]) -> dict[str, Any]:
+def measured(group: Sequence[Planned], measures: Sequence[Measure], images: dict[Any, str]) -> dict[str, Any]:
     """Return what a run, or an ensemble of runs, came to when it is tested as its row says.
 
     What the training has measured itself is read from its result. All else is measured here and kept in the first run's
-    folder, with what it was measured of: it is measured again where the networks have changed since, or the images lie
-    elsewhere and are others.
+    folder. It is measured again where networks or images have changed since; where the images lie decides nothing.
+    `images` gathers the fingerprints of test images: to list them takes seconds, and many rows share them.
     """
     first = group[0]
     kind, data = kind_of(first.experiment), first.experiment.data
@@ -76,17 +76,17 @@ def measured(group: Sequence[Planned], measures: Sequence[Measure]) -> dict[str,
         if all(measure.key.partition(".")[0] in found for measure in measures):
             return found
     digests = [result["state_digest"] for result in results]
-    place = [data.source, str(getattr(data, "directory", ""))]
+    if data not in images:
+        images[data] = kind.fingerprint(first.experiment)
     file = first.run_directory / f"{'ensemble' if len(group) > 1 else 'measured'}-{kind.name_of(how)}.json"
     if file.exists():
-        kept = read_json(file, "state_digests", "place", "images_digest")
-        if kept["state_digests"] == digests and (
-                kept["place"] == place or kept["images_digest"] == kind.fingerprint(first.experiment)):
-            return dict(kept)
+        kept = read_json(file)
+        if (kept.get("state_digests"), kept.get("images_digest")) == (digests, images[data]):
+            return kept
     opened = [kind.open(str(run.run_directory)) for run in group]
     found = {**kind.measure(opened, "test", how, BATCH, data.source, getattr(data, "directory", None)),
-             "runs": [str(run.run_directory) for run in group], "state_digests": digests, "place": place,
-             "images_digest": kind.fingerprint(first.experiment)}
+             "runs": [str(run.run_directory) for run in group], "state_digests": digests,
+             "images_digest": images[data]}
     if is_first():
         write_json(file, found)
     return found

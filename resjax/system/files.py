@@ -170,6 +170,12 @@ def digest(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def stamp(files: Iterable[Path]) -> bytes:
+    """Digest the sizes of files and when each was last written: what a change in place changes, and a move does not."""
+    states = (file.stat() for file in files)
+    return hashlib.sha256(json.dumps([(state.st_size, state.st_mtime_ns) for state in states]).encode()).digest()
+
+
 def cached(name: str, fingerprint: str, build: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Return `build()`, from the cache where a copy with this fingerprint is there, whole by size and digest."""
     name = name.replace("/", "-").replace(":", "-")

@@ -142,7 +142,7 @@ class Kind(Protocol):
         ...
 
     def fingerprint(self, run: Any) -> str:
-        """Tell apart the test images that a run's data name now."""
+        """Tell the test images that a run's data name now from others, wherever they lie, and from changed ones."""
         ...
 
     def identity(self, run: Any) -> dict[str, Any]:

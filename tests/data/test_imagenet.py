@@ -18,6 +18,7 @@ from resjax import Architecture, BadInput, Experiment, Optimizer, Photographs, r
 from resjax.console.command_line import execute
 from resjax.paper import TABLES, plan
 from resjax.paper.figures import figure4
+from resjax.training import classifiers
 
 FILE = """
 from resjax import Architecture, Experiment, Optimizer, Photographs, run
@@ -156,6 +157,26 @@ def test_a_table_is_one_command(done, photographs, tmp_path, capsys, monkeypatch
     monkeypatch.setattr("resjax.training.classifiers.measure_networks", None)
     execute(arguments)
     assert capsys.readouterr().out == out
+
+
+def test_what_was_measured_is_kept_when_images_move_but_not_when_they_change(done, photographs, tmp_path, monkeypatch):
+    write(tmp_path, photographs)
+    monkeypatch.chdir(tmp_path)
+    run = shutil.copytree(done / "run", tmp_path / "runs" / "resnet18A" / "seed0")
+    arguments = ["reproduce", "table2", "--only", "resnet18A", "--experiments", "tiny"]
+    execute(arguments)
+    first = json.loads((run / "measured-ten-crop.json").read_text())
+    asked, measure = [], classifiers.measure_networks
+    monkeypatch.setattr(classifiers, "measure_networks", lambda *how: asked.append(how) or measure(*how))
+    moved = shutil.copytree(photographs / "folders", tmp_path / "moved")
+    execute([*arguments, "--data", f"folder:{moved}"])
+    assert asked == []
+    small, large = sorted((next((moved / "val" / name).iterdir()) for name in ("n02000001", "n02000002")),
+                            key=lambda file: file.stat().st_size)
+    large.write_bytes(small.read_bytes().ljust(large.stat().st_size, b"\0"))  # other pixels, under the name and size
+    execute([*arguments, "--data", f"folder:{moved}"])
+    assert len(asked) == 1
+    assert json.loads((run / "measured-ten-crop.json").read_text())["loss"] != first["loss"]
 
 
 def test_the_ensemble_of_table_5_is_measured_together(done, photographs, tmp_path, monkeypatch):

@@ -54,6 +54,16 @@ def test_a_detector_is_measured_again(whole, moved, capsys):  # noqa: F811
             execute(["evaluate", str(folder), *flags])
 
 
+def test_test_images_are_known_wherever_they_lie_unless_they_changed(run, moved):  # noqa: F811
+    _, source = moved
+    there = replace(run, data=replace(run.data, source=source))
+    assert kind_of_detections.fingerprint(there) == kind_of_detections.fingerprint(run)
+    picture = images.expanded(source.removeprefix("voc:")) / "JPEGImages" / "1.jpg"
+    content = picture.read_bytes()
+    picture.write_bytes(content)  # anything of this size may have been written
+    assert kind_of_detections.fingerprint(there) != kind_of_detections.fingerprint(run)
+
+
 def test_images_without_any_object_have_no_precision(moved, capsys):
     folder, source = moved
     for file in (images.expanded(source.removeprefix("voc:")) / "Annotations").iterdir():
