@@ -50,6 +50,9 @@ def resize_columns(image: np.ndarray, width: int, name: str) -> np.ndarray:
     """Resize the second axis of `[height, width, channels]`."""
     if image.shape[1] == width:
         return image
+    if name == "nearest":  # the pixel before, where Pillow takes the one in the middle
+        scale = np.float32(image.shape[1]) / np.float32(width)
+        return image[:, np.minimum((np.arange(width, dtype=np.float32) * scale).astype(int), image.shape[1] - 1)]
     places, weights, bits = taps(image.shape[1], width, name)
     total = np.full((len(image), width, image.shape[2]), 1 << (bits - 1), np.int32)
     for tap in range(places.shape[1]):
@@ -58,6 +61,6 @@ def resize_columns(image: np.ndarray, width: int, name: str) -> np.ndarray:
 
 
 def resize_as_torch(image: np.ndarray, height: int, width: int, name: str) -> np.ndarray:
-    """Resize uint8 `[height, width, channels]` by a filter, bilinear, bicubic or lanczos: columns first."""
+    """Resize uint8 `[height, width, channels]` by a filter, nearest, bilinear, bicubic or lanczos; columns first."""
     rows = resize_columns(image, width, name).swapaxes(0, 1)
     return np.ascontiguousarray(resize_columns(rows, height, name).swapaxes(0, 1))

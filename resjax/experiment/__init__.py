@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 OF_RESNETS = {"stride_in": "1x1", "initialization": "fan_in", "precision": "float32", "frozen_batch_norm": False}
 
 Resize = Literal["area", "pillow-nearest", "pillow-box", "pillow-bilinear", "pillow-hamming", "pillow-bicubic",
-                 "pillow-lanczos", "torch-bilinear", "torch-bicubic", "torch-lanczos"]
+                 "pillow-lanczos", "torch-nearest", "torch-bilinear", "torch-bicubic", "torch-lanczos"]
 
 __all__ = ["Architecture", "Data", "Experiment", "Optimizer", "Photographs", "Resize", "image_shape"]
 

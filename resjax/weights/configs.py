@@ -17,7 +17,7 @@ from resjax.weights.metadata import Metadata
 
 RESNETS, VGGS = {f"resnet{depth}": depth for depth in IMAGENET}, {f"vgg{depth}": depth for depth in VGG_STAGES}
 FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # Pillow's, by their numbers
-TENSOR_FILTERS = ("lanczos", "bilinear", "bicubic")  # those that torchvision has for tensors, with antialias
+TENSOR_FILTERS = FILTERS[:4]  # those that torchvision has for tensors, with antialias
 HARMLESS = {"in_chans", "num_classes"}  # the tensors tell these too
 IMAGENET_COLOURS = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
@@ -136,7 +136,7 @@ def processed_images(said: dict[str, Any]) -> dict[str, Any]:
     check(not wrong, f"{short} with {wrong[:1]} {images.get(wrong[0] if wrong else '')} cannot be done")
     number = 2 if images["resample"] is None else int(images["resample"])
     kernel = dict(enumerate(FILTERS)).get(number, "")
-    on_tensors = not name.endswith("Pil") and kernel != "nearest"  # which is the same on tensors
+    on_tensors = not name.endswith("Pil")
     check(kernel in (TENSOR_FILTERS if on_tensors else FILTERS), f"resample is {images['resample']}, which {name} "
                                                                  "does not have")
     scaled = images.get("do_rescale", True)

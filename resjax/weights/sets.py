@@ -61,7 +61,7 @@ def is_weight(name: str, value: Any, kind: type, source: str) -> bool:
     maker = value.maker if isinstance(value, Inert) else type(value).__name__
     if "rebuild_qtensor" in maker or "packed_params" in name:
         raise BadInput(f"{source}: {shown(name)} is quantised; only networks of floating-point numbers can be read")
-    raise BadInput(f"{source}: {shown(name)} is no tensor, but {shown(maker)}")
+    raise BadInput(f"{source}: {shown(name)} is no tensor, but {shown(maker, 200)}")
 
 
 def nothing(content: Any) -> str:
@@ -71,6 +71,8 @@ def nothing(content: Any) -> str:
         if isinstance(value, Inert) and value.network:
             return (f"{f'{shown(name)} is ' if name else ''}a whole pickled network, {shown(value.maker)}, which only "
                     "its own code can open; save its state_dict() instead")
+        if isinstance(value, Inert) and " " in value.maker:  # of ours, and no name
+            return f"{shown(name)} is {shown(value.maker, 200)}"
     keys = ", ".join(map(shown, list(objects)[:LISTED])) if isinstance(content, dict) and content else ""
     return f"it holds no dictionary of tensors{f', but {keys}' if keys else ''}; save a network's state_dict()"
 

@@ -27,6 +27,8 @@ DTYPES: dict[str, Any] = {
     "CharStorage": np.int8, "ByteStorage": np.uint8, "BoolStorage": np.bool_}
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the files before PyTorch 1.6, which are no archives
 MOST_AXES = 8
+SPREAD = ("a part of a tensor that is spread over processes (FSDP); get_model_state_dict gathers it, with "
+          "StateDictOptions(full_state_dict=True)")
 LARGEST_DIRECTORY = 1 << 23  # bytes; the 1202-layer net's with momentum and an average takes 1.1 million
 BROKEN = (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, OverflowError, struct.error,
           zipfile.BadZipFile, NotImplementedError, RuntimeError, MemoryError)
@@ -106,9 +108,10 @@ def rebuild(maker: Name, arguments: tuple[Any, ...]) -> Any:
     match maker.module, maker.name:
         case "torch._utils", "_rebuild_wrapper_subclass":
             _, _, shape, *_ = arguments
-            local = state.get("_local_tensor") if isinstance(state, dict) else None
+            fields = state[-1] if isinstance(state, tuple) and state else state  # of attributes and slots, the latter
+            local = fields.get("_local_tensor") if isinstance(fields, dict) else None
             whole = isinstance(local, Tensor) and local.shape == shape
-            return local if whole else Inert("a part of a tensor that is spread over processes (FSDP)")
+            return local if whole else Inert(SPREAD)
         case "torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2":
             storage, offset, shape, strides, *_ = arguments
             if not isinstance(storage, Storage):

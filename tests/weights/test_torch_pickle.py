@@ -204,3 +204,26 @@ def test_what_pytorch_writes_is_read_bit_for_bit(zipped, tmp_path):
     torch.save({"model": state, "ema": dict(state)}, file, _use_new_zipfile_serialization=zipped)
     with pytest.raises(BadInput, match="it holds 2 sets of weights; choose one by --key model, ema"):
         read_tensors(file)
+
+
+def test_tensors_that_one_process_holds_whole_are_read_and_parts_are_named(tmp_path):
+    """FSDP2's DTensors."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[peers]'")
+    spread = pytest.importorskip("torch.distributed.tensor", reason="an older PyTorch")
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        mesh, whole = spread.init_device_mesh("cpu", (1,)), torch.randn(4, 3)
+        kept = {"shard": spread.distribute_tensor(whole, mesh, [spread.Shard(0)]),
+                "copy": spread.distribute_tensor(whole, mesh, [spread.Replicate()])}
+        torch.save(kept, tmp_path / "whole.pth")
+        part = spread.DTensor.from_local(whole, mesh, [spread.Shard(0)], shape=(8, 3), stride=(3, 1))
+        torch.save({"shard": part}, tmp_path / "part.pth")
+        torch.save({"shard": part, "whole": whole}, tmp_path / "some.pth")
+    finally:
+        torch.distributed.destroy_process_group()
+    read = read_tensors(tmp_path / "whole.pth")
+    assert all(np.array_equal(read[name], whole.numpy()) for name in kept)
+    with pytest.raises(BadInput, match=r"shard is a part of a tensor that is spread over .* \(FSDP\); get_model"):
+        read_tensors(tmp_path / "part.pth")
+    with pytest.raises(BadInput, match=r"shard is no tensor, but a part of a tensor that is spread over processes"):
+        read_tensors(tmp_path / "some.pth")

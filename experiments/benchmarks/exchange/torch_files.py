@@ -56,6 +56,16 @@ def headed(head: Callable[[], nn.Module], features: bool = False) -> Make:
     return make
 
 
+def stem(channels: int) -> Make:
+    """Images of other channels than three, with nothing beside the file that says how they are prepared."""
+    def make(folder: Path) -> Case:
+        model = resnet()
+        model.conv1 = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
+        return Case(saved(folder, model.state_dict()), None, {}, f"images of {channels} channels")
+
+    return make
+
+
 def backbone_and_head(folder: Path) -> Case:
     class Net(nn.Module):
         def __init__(self) -> None:
@@ -171,6 +181,8 @@ def cases() -> Iterator[tuple[str, Make]]:
     yield "head with batch norm, dropped", headed(
         lambda: nn.Sequential(nn.BatchNorm1d(512), nn.Linear(512, 10)), True)
     yield "no head", headed(nn.Identity)
+    yield "images of one channel", stem(1)
+    yield "images of four channels", stem(4)
     for prefix in ("module.", "_orig_mod.", "model.", "net.", "backbone.", "encoder.", "resnet.", "base_model.",
                    "body.", "_fsdp_wrapped_module.", "student.net.module."):
         yield f"prefix {prefix}", renamed(lambda name, prefix=prefix: prefix + name)
