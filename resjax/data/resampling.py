@@ -50,9 +50,10 @@ def resize_columns(image: np.ndarray, width: int, name: str) -> np.ndarray:
     """Resize the second axis of `[height, width, channels]`."""
     if image.shape[1] == width:
         return image
-    if name == "nearest":  # the pixel before, where Pillow takes the one in the middle
+    if name == "nearest":  # PyTorch's nearest-exact: Pillow's but for what float32 rounds to another pixel
         scale = np.float32(image.shape[1]) / np.float32(width)
-        return image[:, np.minimum((np.arange(width, dtype=np.float32) * scale).astype(int), image.shape[1] - 1)]
+        places = ((np.arange(width, dtype=np.float32) + np.float32(0.5)) * scale).astype(int)
+        return image[:, np.minimum(places, image.shape[1] - 1)]
     places, weights, bits = taps(image.shape[1], width, name)
     total = np.full((len(image), width, image.shape[2]), 1 << (bits - 1), np.int32)
     for tap in range(places.shape[1]):
