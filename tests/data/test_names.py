@@ -4,14 +4,16 @@ import random
 import unicodedata
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from resjax import BadInput, Data, Photographs
+from resjax import BadInput, Data, Photographs, load, train
 from resjax.data import find_images
 from resjax.data.classes import place_of
 from resjax.data.index import find_split
+from resjax.evaluation import measure
 from resjax.evaluation.error_rates import class_places
 from resjax.network import Network
 
@@ -58,6 +60,58 @@ def folders(root, split, names):
         (root / split / name).mkdir(parents=True)
         for i in range(3):
             Image.new("RGB", (4, 4), (i, 0, 0)).save(root / split / name / f"{i}.png")
+
+
+def shades(root, names):
+    """Write noisy pictures, brighter from class to class, more of them than a few steps tell apart."""
+    random = np.random.default_rng(0)
+    for split, count in (("train", 8), ("test", 5)):
+        for number, name in enumerate(sorted(names)):
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = random.integers(0, 60, (8, 8, 3)) + 25 * number
+                Image.fromarray(pixels.astype(np.uint8)).save(root / split / name / f"{i}.png")
+
+
+@pytest.fixture(scope="module")
+def finished(small, tmp_path_factory):
+    """Train two steps on classes that differ by case, spaces and form; return the data, the network, its result."""
+    root = tmp_path_factory.mktemp("letters")
+    shades(root / "data", ["A", "B", "a", "b", "t shirt", "t_shirt", "Größe"])
+    run = small(data=Data(source=f"folder:{root}/data", pad=1, flip=False), steps=2)
+    result = train(run, root / "run", jax.devices()[:1])
+    return root / "data", load(root / "run"), result
+
+
+def check_measured(network, result, *sources):
+    """Compare every digit of what `evaluate` finds, on the run's own data and on the same by their place."""
+    for source in (None, *sources):
+        found = measure([network], "test", "single", 32, source)
+        assert (found.top1_error, found.top5_error) == (result["test_top1_error"], result["test_top5_error"])
+
+
+def test_evaluate_finds_what_the_result_says(finished):
+    data, network, result = finished
+    assert network.classes == ("A", "B", "Größe", "a", "b", "t shirt", "t_shirt")
+    assert 0 < result["test_top1_error"] < 100
+    check_measured(network, result, f"folder:{data}", f"folder:{data}/test")
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_evaluate_finds_what_the_result_says_whatever_the_classes_are_called(finished, tmp_path, seed):
+    """The same run, whose classes are called otherwise in its folder and in its data, in the same order."""
+    data, network, result = finished
+    draw, names = random.Random(seed), set()
+    while len(names) < 7:
+        names |= {unicodedata.normalize("NFC", "".join(draw.choices(LETTERS, k=draw.randint(1, 3)))).strip()} - {""}
+    classes = tuple(sorted(names))
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        for old, new in zip(sorted(path.name for path in (data / split).iterdir()), classes, strict=True):
+            written = draw.choice(("NFC", "NFD"))  # as on one system or another
+            (tmp_path / split / unicodedata.normalize(written, new)).symlink_to(data / split / old)
+    network = network._replace(classes=classes, data=Data(source=f"folder:{tmp_path}", pad=1, flip=False))
+    check_measured(network, result, f"folder:{tmp_path}/test")
 
 
 def test_folders_of_two_unicode_forms_are_one_class(tmp_path):
