@@ -132,8 +132,10 @@ def processed_images(said: dict[str, Any]) -> dict[str, Any]:
     short = name.replace("FeatureExtractor", "ImageProcessor").removesuffix("Fast").removesuffix("Pil")
     check(short in PROCESSORS, f"image_processor_type is {name!r}; those that can be done are {', '.join(PROCESSORS)}")
     images = PROCESSORS[short] | said
-    wrong = [key for key in UNKNOWN_CHANGES if images.get(key)] + ["do_resize"] * (images.get("do_resize") is False)
-    check(not wrong, f"{short} with {wrong[:1]} {images.get(wrong[0] if wrong else '')} cannot be done")
+    wrong = next((key for key in UNKNOWN_CHANGES if images.get(key)), None)
+    check(wrong is None, f"{wrong} is {images.get(wrong or '')}, which cannot be done")
+    check(images.get("do_resize") is not False, "do_resize is false, so that images are of any size; a size and a crop "
+                                                "can be done")
     number = 2 if images["resample"] is None else int(images["resample"])
     kernel = dict(enumerate(FILTERS)).get(number, "")
     on_tensors = not name.endswith("Pil")
