@@ -150,7 +150,8 @@ def test_transformers_settings_are_done_as_transformers_does(name, picture, tmp_
 
 @pytest.mark.parametrize(("settings", "message"), [
     ({"do_center_crop": False}, "do_center_crop is false and size is a shortest_edge"),
-    ({"do_resize": False}, "do_resize is false, so"), ({"do_pad": True}, "do_pad is True"), ({"resample": 4}, "resample is 4"),
+    ({"do_resize": False}, "do_resize is false, so"), ({"do_pad": True}, "do_pad is True"),
+    ({"resample": 4}, "resample is 4"),
     ({"image_processor_type": "EfficientNetImageProcessor"}, "image_processor_type is 'EfficientNetImageProcessor'"),
     ({"size": {"shortest_edge": 256, "longest_edge": 300}}, "size is"),
     ({"crop_size": 300}, "the crop is 300x300")])
