@@ -26,15 +26,8 @@ class CommandHelp(SphinxDirective):
         name = self.arguments[0]
         words = COMMANDS[name].example.split()[:2] if COMMANDS[name].on_experiment else [name]
         text = subprocess.run([sys.executable, "-m", "resjax", *words, "--help"], check=True, capture_output=True,
-                              text=True, env=os.environ | {"COLUMNS": "84", "NO_COLOR": "1"}).stdout
-        return [nodes.literal_block(text, unboxed(text), language="text")]
-
-
-def unboxed(text: str) -> str:
-    """Take the frames off the help."""
-    titled = re.sub("^╭─ (.*?) ─*╮$", r"\1:", text, flags=re.MULTILINE)
-    lines = (re.sub("^│ (.*?) *│$", r"  \1", line) for line in titled.splitlines())
-    return "\n".join(line for line in lines if not re.fullmatch(" *[╰─╯]+ *", line)).strip()
+                              text=True, env=os.environ | {"COLUMNS": "84"}).stdout.strip()
+        return [nodes.literal_block(text, text, language="text")]
 
 
 class Fields(SphinxDirective):

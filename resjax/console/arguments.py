@@ -1,17 +1,20 @@
 """From typed words to typed values, by tyro; what is wrong with them is one message, with the nearest right word."""
 
+import inspect
 import io
 import re
 import shutil
-import textwrap
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr
 from functools import partial, wraps
 from typing import Any
 
 import tyro
 
+from resjax.console.commands import COMMANDS
+from resjax.console.help import sections_of, written
 from resjax.system.errors import BadInput, nearest
+from resjax.system.terminal import say
 
 FIELDS_WORDS = {  # what people type, and the flag that it is here
     "lr": "--optimizer.learning-rate", "wd": "--optimizer.weight-decay", "bs": "--batch-size", "epochs": "--steps",
@@ -33,35 +36,41 @@ def call(function: Callable[..., Any], arguments: Sequence[str], program: str) -
     def later(*values: Any, **named: Any) -> Callable[[], Any]:
         return partial(function, *values, **named)  # so that what the function itself prints is let through
 
-    return parse(later, arguments, program,
-                 config=(tyro.conf.DisallowNone, tyro.conf.PositionalMetavarFromFieldName))()
+    return parse(later, arguments, program)()
 
 
 def parse(kind: Any, arguments: Sequence[str], program: str, **settings: Any) -> Any:
     """Make a `kind` of the arguments; `settings` are tyro's. Raises BadInput where they are wrong."""
-    told = io.StringIO()
-    summary = " ".join((kind.__doc__ or "").partition("\n\n")[0].split())
-    columns = min(shutil.get_terminal_size().columns, 100)
-    read = partial(tyro.cli, kind, prog=program, description=textwrap.fill(summary, columns), **settings)
+    told, read = io.StringIO(), reader(kind, program, **settings)
+    if {"-h", "--help"} & set(arguments):
+        say(written(program, about(kind, program), sections_of(read), min(shutil.get_terminal_size().columns, 100)))
+        raise SystemExit(0)
     try:
         with redirect_stderr(told):
             return read(args=list(arguments))
-    except SystemExit as stop:
-        if not stop.code:  # help, which is on standard output
-            raise
-    raise BadInput(f"{complaint(told.getvalue(), arguments, known_flags(read))} ({program} --help lists "
-                   "all)") from None
-
-
-def known_flags(read: Callable[..., Any]) -> list[str]:
-    """List the flags that the help of a command names."""
-    text = io.StringIO()
-    try:
-        with redirect_stdout(text):
-            read(args=["--help"])
     except SystemExit:
-        pass
-    return sorted(set(re.findall(r"(?<![\w-])--[a-z][\w.-]*", text.getvalue())))
+        flags = [flag for section in sections_of(read) for entry in section.entries for flag in entry.flags]
+    raise BadInput(f"{complaint(told.getvalue(), arguments, flags)} ({program} --help lists all)")
+
+
+def reader(kind: Any, program: str, **settings: Any) -> Callable[..., Any]:
+    """Return `tyro.cli` of a kind: flags change an experiment's data, not what kind they are, and None is no value."""
+    return partial(tyro.cli, kind, prog=program, **settings, config=(
+        tyro.conf.AvoidSubcommands, tyro.conf.DisallowNone, tyro.conf.PositionalMetavarFromFieldName))
+
+
+def about(kind: Any, program: str) -> list[str]:
+    """Return what the help says first, by paragraphs: what a command does, and an example."""
+    command = COMMANDS.get(program.removeprefix("resjax ").split()[0])
+    if command is None:
+        return paragraphs(kind)
+    told = [command.summary] if command.on_experiment else paragraphs(kind)
+    return [*told, f"Example: resjax {command.example}"]
+
+
+def paragraphs(kind: Any) -> list[str]:
+    """Split a docstring at its empty lines, up to its arguments."""
+    return inspect.cleandoc(kind.__doc__ or "").partition("\nArgs:")[0].strip().split("\n\n")
 
 
 def complaint(told: str, arguments: Sequence[str], flags: Sequence[str]) -> str:

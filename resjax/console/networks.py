@@ -66,13 +66,13 @@ def evaluate_networks(
         networks: A run directory, weights (a file, or a folder with one), OWNER/NAME on the Hugging Face Hub, or
             one that comes with resjax, such as resnet20; of several, their mean softmax is measured (an ensemble).
         split: Which images to measure on.
-        views: How photographs are looked at; several views are averaged.
-        batch_size: Images that are looked at together; it changes the speed and nothing else.
+        views: The crops and scales of each test image whose softmax is averaged (section 3.4).
+        batch_size: Images that go through the network together; it changes the speed and nothing else.
         data: What to read, if not what the network was trained on: folder:PATH, tars:PATH or tfds:NAME; of a
             detector voc:PATH or coco:PATH.
         directory: Where prepared TFDS sets lie, if not where the run found them.
         by_class: Also the errors of each class, a confusion matrix, and a sheet of the most confident mistakes.
-        out: The folder of these tables and pictures.
+        out: The folder for these tables and figures.
         weights: What a file of weights cannot say.
     """
     if batch_size < 1:

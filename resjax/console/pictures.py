@@ -1,4 +1,4 @@
-"""Commands that look at pictures with a trained network: name what is in them, find objects."""
+"""Commands that apply a trained network to images: name what is in them, find objects."""
 
 import json
 import sys
@@ -65,7 +65,7 @@ def detect(
     others are searched.
 
     Args:
-        network: The workdir of a detector's run.
+        network: A detector's run directory; `resjax train scenes` makes one without a download.
         images: Image files of any size, and folders of them.
         out: The folder of the images with boxes, each named like its file.
         score: The lowest score that counts, 0 to 1.
@@ -97,7 +97,7 @@ def saliency(
             one that comes with resjax, such as resnet20.
         images: Image files of any size, and folders of them; the centre is brought to the network's size.
         of: The class whose logit it is, by name; by default the likeliest of each image.
-        out: The folder of the pictures, each named like its file.
+        out: The folder to draw into, a file named like each image.
         weights: What a file of weights cannot say.
     """
     with working("loading"):
@@ -118,18 +118,18 @@ def saliency(
 
 
 def check_names(files: Sequence[Path]) -> None:
-    """Raise BadInput where pictures of two files would have one name."""
+    """Raise BadInput where two images would be drawn into one file."""
     twice = next((name for name, times in Counter(file.stem for file in files).items() if times > 1), None)
-    check(twice is None, f"two images have the same name, {twice}, and their pictures would be one file")
+    check(twice is None, f"two images have the same name, {twice}, and would be drawn into one file")
 
 
 def look_at_all(network: str, files: Sequence[Path], asked: Asked, to: tuple[str | None, str | None],
                 unsaid: Unsaid) -> None:
-    """Say what is in each picture, one after the other; name those that cannot be read, and then exit with code 1."""
+    """Say what is in each image, one after the other; name those that cannot be read, and then exit with code 1."""
     kind, loaded = load_as(network, unsaid)
     tell(folded(harmless(f"{kind.title_of(loaded)} knows {kind.knows(loaded)}"), room(sys.stderr)))
     found: list[tuple[Path, Seen]] = []
-    for file in shown(files, f"looking at pictures with {kind.title_of(loaded)}", len(files)):
+    for file in shown(files, f"images through {kind.title_of(loaded)}", len(files)):
         try:
             seen = kind.look(loaded, file, asked)
         except BadInput as error:

@@ -10,7 +10,6 @@ import tyro
 
 from resjax import experiment_files
 from resjax.console.arguments import parse
-from resjax.console.runs import SAME_KIND
 from resjax.plan.devices import find_device
 from resjax.system.errors import BadInput, check
 from resjax.system.files import write_json
@@ -61,7 +60,7 @@ def read_arguments(experiment: Run, arguments: Sequence[str], program: str) -> P
     """Read what to plan for, and the run with the values that are changed."""
     kind: Any = PlanArguments[type(experiment)]  # type: ignore[misc]
     default = PlanArguments(experiment=experiment, on=tyro.MISSING)
-    asked: PlanArguments[Any] = parse(kind, arguments, program, default=default, config=(SAME_KIND,))
+    asked: PlanArguments[Any] = parse(kind, arguments, program, default=default)
     return asked
 
 

@@ -20,7 +20,6 @@ from resjax.system.terminal import aligned, duration, room, say, say_end
 from resjax.training.kinds import Run, kind_of
 
 Value = TypeVar("Value")
-SAME_KIND: Any = tyro.conf.AvoidSubcommands  # flags change an experiment's data, not what kind they are
 # Multiply-adds a second of ResNet-20's training on 2 CPU cores, three for each of the forward pass: 484 images/s
 # (experiments/results/README.md). Other nets reach about as many: the cost of a run is given to one digit.
 CPU = 484 * 3 * count(Architecture(), (32, 32, 3), 10).macs
@@ -41,7 +40,7 @@ def train(experiment: Run, arguments: Sequence[str], program: str) -> None:
     """Train a net, or resume where it was stopped."""
     arguments_of: Any = TrainArguments
     default = TrainArguments(experiment, Path("runs") / file_name(experiment.name))
-    asked = parse(arguments_of[type(experiment)], arguments, program, default=default, config=(SAME_KIND,))
+    asked = parse(arguments_of[type(experiment)], arguments, program, default=default)
     with working("loading JAX"):  # each command imports what it needs, so that `list` is quick
         from resjax.system.distributed import is_first, join
 
@@ -64,11 +63,11 @@ def train(experiment: Run, arguments: Sequence[str], program: str) -> None:
 
 
 def mean_image(experiment: Any, arguments: Sequence[str], program: str) -> None:
-    """Compute the mean photograph before a training."""
-    experiment = parse(type(experiment), arguments, program, default=experiment, config=(SAME_KIND,))
+    """Compute the mean image before a training."""
+    experiment = parse(type(experiment), arguments, program, default=experiment)
     if not isinstance(experiment.data, Photographs):
-        raise BadInput(f"{experiment.name} learns from {experiment.data.source}, whose mean takes no time: a mean "
-                       "photograph is that of an experiment on photographs, such as resnet50")
+        raise BadInput(f"{experiment.name} learns from {experiment.data.source}, whose mean takes no time: only "
+                       "experiments on images of many sizes, such as resnet50, need it ahead")
     with working("looking for the images"):
         import numpy as np
 
@@ -131,7 +130,7 @@ def about(seconds: float) -> str:
 
 def show(experiment: Any, arguments: Sequence[str], program: str) -> None:
     """Show a run: values, layers, multiply-adds."""
-    experiment = parse(type(experiment), arguments, program, default=experiment, config=(SAME_KIND,))
+    experiment = parse(type(experiment), arguments, program, default=experiment)
     with working("tracing the network"):
         parts = kind_of(experiment).parts(experiment)
     say("\n".join(f"{key:36} {value}" for key, value in flatten(experiment).items()))

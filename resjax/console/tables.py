@@ -42,7 +42,7 @@ def reproduce(
 
     Args:
         table: table1 (counted, not trained), table2 ... table6, table7 ... table11 (detection).
-        runs: The folder of all runs; the table is saved there too. The same command goes on after any stop.
+        runs: The folder of all runs; the table is saved there too. The same command resumes what was stopped.
         seeds: Runs of each row, with the seeds 0, 1, ...; by default 5 on CIFAR-10, and 1 on ImageNet as in the paper.
         only: Some rows only: resnet20,plain20.
         scale: Shorten the schedule in proportion; such numbers are labelled and never stand as the reproduction.

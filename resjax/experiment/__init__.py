@@ -76,14 +76,14 @@ class Data(Named):
     """Small images of one size, in memory; where they come from, and how section 4.2 changes them for training."""
 
     source: str = "digits"
-    """`digits`, `tfds:NAME` (a prepared TFDS set) or `folder:PATH` (one folder per class). `arrays` are those of
-    `resjax.train(..., data=...)`."""
+    """`digits`, `tfds:NAME` (a prepared TFDS set) or `folder:PATH` (one folder per class). `arrays`: those given to
+    `resjax.train` in Python."""
     directory: Path | None = None
     """Where prepared TFDS sets lie; by default RESJAX_DATA, else TFDS's own ~/tensorflow_datasets."""
     size: Count | None = None
     """Resize the images to this height and width: the shorter side, then the centre; unset, they must all be alike."""
     resize: Resize = "pillow-bicubic"
-    """How images are resized; see `Photographs.resize`."""
+    """area: averaged over areas, or linearly where images grow. pillow-, torch-: as Pillow, or PyTorch with tensors."""
     std: tuple[Positive, ...] = ()
     """What each colour is divided by, for weights made elsewhere; the paper divides by nothing."""
     validation_images: Natural = 0
