@@ -4,12 +4,13 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
-from resjax.console.networks import NOTHING_SAID, Unsaid, load_as
+from resjax.console.networks import NOTHING_SAID, load_as
 from resjax.console.networks import Asked as Told
 from resjax.system.errors import BadInput, check
 from resjax.system.files import as_csv, write_text
@@ -20,6 +21,21 @@ from resjax.training.kinds import Asked, Kind, Seen
 Pictures = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE ...", help_behavior_hint="")]
 Target = Annotated[str | None, tyro.conf.arg(metavar="FILE")]
 STANDARD_OUTPUT = "-"
+
+
+@dataclass(frozen=True)
+class Written:
+    """Files of what is found; - stands for standard output, in place of words."""
+
+    json: Target = None
+    """Also write the boxes, in pixels, to this file; - prints JSON instead of words."""
+    csv: Target = None
+    """Also write them to this file, a line for each object; - prints CSV instead of words."""
+    coco: Path | None = None
+    """Also write them to this file as COCO's results, which pycocotools and COCO's server take; with --score 0 all."""
+    annotations: Path | None = None
+    """The file of COCO's annotations that --coco answers: its numbers of images and classes are used. Without it both
+    count from 1."""
 
 
 def predict(
@@ -48,7 +64,9 @@ def predict(
         from resjax.data.pictures import find_pictures
 
         files = find_pictures(images)
-    look_at_all(network, files, Asked(top=top), (json, csv), weights)
+    found = look_at_all(*load_as(network, weights), files, Asked(top=top), (json, csv))
+    if len(found) < len(files):
+        sys.exit(1)
 
 
 def detect(
@@ -56,8 +74,7 @@ def detect(
     images: Pictures,
     out: Path = Path("detections"),
     score: float = 0.5,
-    json: Target = None,
-    csv: Target = None,
+    files: tyro.conf.OmitArgPrefixes[Written] = Written(),
 ) -> None:
     """Find objects in images, and draw them.
 
@@ -69,16 +86,24 @@ def detect(
         images: Image files of any size, and folders of them.
         out: The folder of the images with boxes, each named like its file.
         score: The lowest score that counts, 0 to 1.
-        json: Also write the boxes, in pixels, to this file; - prints JSON instead of words.
-        csv: Also write them to this file, a line for each object; - prints CSV instead of words.
+        files: Where else to write what is found.
     """
     check(0 <= score <= 1, f"score is {score}; it lies in [0, 1]")
+    check(files.coco is not None or files.annotations is None, "annotations gives --coco its numbers: name both")
     with working("loading"):
         from resjax.data.pictures import find_pictures
+        from resjax.detection.detections import numbers_of, write_results
 
-        files = find_pictures(images)
-    check_names(files)
-    look_at_all(network, files, Asked(score=score, out=out), (json, csv), NOTHING_SAID)
+        pictures = find_pictures(images)
+    check_names(pictures)
+    kind, loaded = load_as(network, NOTHING_SAID)
+    check(files.coco is None or "x1" in kind.FOUND, f"{network} is a {kind.NOUN}, which finds no boxes for --coco")
+    numbers = None if files.coco is None else numbers_of(files.annotations, pictures, loaded.classes)
+    found = look_at_all(kind, loaded, pictures, Asked(score=score, out=out), (files.json, files.csv))
+    if files.coco is not None and numbers is not None:
+        write_results(files.coco, [(file, seen.found) for file, seen in found], numbers)
+    if len(found) < len(pictures):
+        sys.exit(1)
 
 
 def saliency(
@@ -123,10 +148,9 @@ def check_names(files: Sequence[Path]) -> None:
     check(twice is None, f"two images have the same name, {twice}, and would be drawn into one file")
 
 
-def look_at_all(network: str, files: Sequence[Path], asked: Asked, to: tuple[str | None, str | None],
-                unsaid: Unsaid) -> None:
-    """Say what is in each image, one after the other; name those that cannot be read, and then exit with code 1."""
-    kind, loaded = load_as(network, unsaid)
+def look_at_all(kind: Kind, loaded: Any, files: Sequence[Path], asked: Asked,
+                to: tuple[str | None, str | None]) -> list[tuple[Path, Seen]]:
+    """Say what is in each image, one after the other, and return it; those that cannot be read are named."""
     tell(folded(harmless(f"{kind.title_of(loaded)} knows {kind.knows(loaded)}"), room(sys.stderr)))
     found: list[tuple[Path, Seen]] = []
     for file in shown(files, f"images through {kind.title_of(loaded)}", len(files)):
@@ -144,8 +168,7 @@ def look_at_all(network: str, files: Sequence[Path], asked: Asked, to: tuple[str
             say(text.rstrip())
         elif place is not None:
             write_text(Path(place), text)
-    if len(found) < len(files):
-        sys.exit(1)
+    return found
 
 
 def as_json(kind: Kind, found: Sequence[tuple[Path, Seen]]) -> str:

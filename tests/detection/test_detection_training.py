@@ -187,3 +187,26 @@ def test_detecting_in_pictures(whole, squares, tmp_path, capsys):
         detect(folder, (squares / "nothing.jpg", files[0]), tmp_path / "some")
     assert "nothing.jpg: this image cannot be read" in capsys.readouterr().err
     assert [file.name for file in (tmp_path / "some").iterdir()] == ["0.png"]
+
+
+def test_detections_are_written_as_cocos_results(whole, squares, tmp_path, capsys):
+    folder, _ = whole
+    pictures = [str(squares / "JPEGImages" / f"{number}.jpg") for number in (0, 3)]
+    numbers = tmp_path / "instances.json"
+    numbers.write_text(json.dumps({
+        "images": [{"id": 50 + number, "file_name": f"{number}.jpg", "height": 1, "width": 1} for number in (0, 3)],
+        "categories": [{"id": 7, "name": "green"}, {"id": 3, "name": "red"}], "annotations": []}))
+    asked = ["detect", str(folder), *pictures, "--out", str(tmp_path / "out"), "--score", "0"]
+    execute([*asked, "--json", "-", "--coco", str(tmp_path / "coco.json"), "--annotations", str(numbers)])
+    words = json.loads(capsys.readouterr().out)
+    assert json.loads((tmp_path / "coco.json").read_text()) == [
+        {"image_id": image, "category_id": {"red": 3, "green": 7}[thing["class"]], "score": round(thing["score"], 5),
+         "bbox": [round(side, 2) for side in (thing["x1"], thing["y1"], thing["x2"] - thing["x1"],
+                                              thing["y2"] - thing["y1"])]}
+        for image, picture in zip((50, 53), words, strict=True) for thing in picture["found"]]
+    for flags, message in ((["--annotations", str(numbers)], "annotations gives --coco its numbers"),
+                           (["--coco", str(tmp_path / "x"), "--annotations", str(squares)], "cannot be read|no file")):
+        with pytest.raises(BadInput, match=message):
+            execute([*asked, *flags])
+    with pytest.raises(BadInput, match="resnet20 is a classifier, which finds no boxes for --coco"):
+        execute(["detect", "resnet20", *pictures, "--coco", str(tmp_path / "x")])
