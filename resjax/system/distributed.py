@@ -26,8 +26,9 @@ def join() -> None:
                        "srun, mpirun, Kubernetes or on a TPU pod, or leave the flag out") from None
     Screen.silent = not is_first()
     if jax.process_count() > 1:
-        leave_last_words(f"resjax: process {jax.process_index()} of {jax.process_count()} has died, or another that it "
-                         "needs; the same command resumes from the last checkpoint")
+        own = f"process {jax.process_index()} of {jax.process_count()}"
+        leave_last_words(f"resjax: {own}, or one that it trains with, has died; the same command resumes from what is "
+                         "saved")
 
 
 def batch_sharding(devices: Sequence[jax.Device]) -> NamedSharding:

@@ -81,7 +81,8 @@ def test_a_rank_that_dies_is_told_by_the_other_in_one_line(photographs, tmp_path
     assert processes[1 - victim].wait(timeout=100) != 0
     processes[victim].wait()
     wait_for("resjax: ", logs[1 - victim])
-    assert "the same command" in last_line(logs[1 - victim])  # from the last checkpoint, or the one before
+    assert last_line(logs[1 - victim]) == (f"resjax: process {1 - victim} of 2, or one that it trains with, has died; "
+                                           "the same command resumes from what is saved")
 
 
 def test_a_wrong_run_directory_is_told_by_all_ranks(photographs, tmp_path):

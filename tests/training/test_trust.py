@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import types
 import zlib
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from resjax.data.prepared import data_directory
 from resjax.experiment_files import load_file
 from resjax.paper import TABLES, Planned
 from resjax.paper.reproduce import finished_result
+from resjax.system import platform
 from resjax.system.files import expanded, folder_aside, in_use, read_json, write_aside, write_text
 from resjax.system.platform import cache_directory, remove_damaged_programs
 
@@ -50,15 +53,33 @@ def test_what_is_being_written_stays(tmp_path):
     assert not other.exists()
 
 
-def test_damaged_programs_are_removed_and_whole_ones_stay(tmp_path):
+class Zstandard(types.ModuleType):
+    """Stands for the package `zstandard`: frames of their own, whose damage is an error of its own."""
+
+    def ZstdDecompressor(self):
+        return self
+
+    def decompress(self, frame):
+        if not frame.startswith(b"\x28\xb5\x2f\xfd"):
+            raise RuntimeError("ZstdError")
+        return zlib.decompress(frame[4:])
+
+
+@pytest.mark.parametrize("by", ["zlib", "zstandard"])
+def test_damaged_programs_are_removed_and_whole_ones_stay(tmp_path, by, monkeypatch):
+    zstandard = Zstandard("zstandard")
+    zstandard.__spec__ = ModuleSpec("zstandard", None)
+    monkeypatch.setitem(sys.modules, "zstandard", zstandard if by == "zstandard" else None)
+    monkeypatch.setattr(platform, "find_spec", lambda name: by == "zstandard")
     program = zlib.compress(np.random.default_rng(0).bytes(1000))
-    for how in ("emptied", "cut to half", "flipped early", "flipped in the middle", "flipped late"):
-        (tmp_path / f"{how}-cache").write_bytes(program)
-        DAMAGES[how](tmp_path / f"{how}-cache")
-    (tmp_path / "whole-cache").write_bytes(program)
-    (tmp_path / "another compression-cache").write_bytes(b"\x28\xb5\x2f\xfd" + program)
-    remove_damaged_programs(tmp_path)
-    assert {file.name for file in tmp_path.glob("*-cache")} == {"whole-cache", "another compression-cache"}
+    for compressor, head in (("zlib", b""), ("zstandard", b"\x28\xb5\x2f\xfd")):
+        flipped = ("flipped early", "flipped in the middle", "flipped late") if compressor == "zlib" else ()
+        for how in ("emptied", "cut to half", *flipped):  # a frame of zstandard's has no checksum
+            (tmp_path / f"{compressor} {how}-cache").write_bytes(head + program)
+            DAMAGES[how](tmp_path / f"{compressor} {how}-cache")
+        (tmp_path / f"{compressor} whole-cache").write_bytes(head + program)
+    remove_damaged_programs(tmp_path)  # what JAX would read by another decompression is as good as damaged
+    assert [file.name for file in tmp_path.glob("*-cache")] == [f"{by} whole-cache"]
 
 
 PROGRAM = """
