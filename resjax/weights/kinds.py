@@ -94,6 +94,10 @@ def describe_folder(folder: Path) -> str:
     parts = sorted((name for name in names if re.fullmatch(r"checkpoint-\d+", name)), key=lambda name: int(name[11:]))
     if parts:
         return f"a Trainer's checkpoints lie there; name one of them, such as {folder / parts[-1]}"
+    if programs := names & {"model.stablehlo", "model.onnx"}:
+        file = folder / min(programs)
+        with file.open("rb") as stream:
+            return f"it holds {file.name}, {describe_file(stream.read(READ_AT), file)}"
     files = sorted(name for name in names if name.endswith((".pth", ".pt", ".ckpt", ".safetensors", ".h5", ".keras")))
     return f"name the file of weights itself, such as {folder / files[0]}" if files else ""
 

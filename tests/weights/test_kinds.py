@@ -77,6 +77,7 @@ def test_our_own_exports(tmp_path):
     (["D/checkpoint-500/model.safetensors", "D/checkpoint-1000/model.safetensors"], "D",
      r"a Trainer's checkpoints lie there; name one of them, such as .*checkpoint-1000"),
     (["D/best.pth"], "D", r"name the file of weights itself, such as .*best\.pth"),
+    (["D/model.stablehlo", "D/README.md"], "D", r"it holds model\.stablehlo, "),
     (["D/notes.txt"], "D", "no run lies there")])
 def test_folders(files, target, message, tmp_path):
     for file in files:
