@@ -13,6 +13,9 @@ from resjax.data.decode import EXTENSIONS
 from resjax.data.image_files import ImageFiles
 from resjax.system.errors import BadInput, check
 
+SYSTEMS = {"__MACOSX", "lost+found", "System Volume Information", "$RECYCLE.BIN"}
+SPLITS = ("train", "test", "val", "valid", "validation")  # as people call folders of splits
+
 
 @dataclass(frozen=True)
 class FileReader:
@@ -79,7 +82,7 @@ def class_names(root: Path) -> tuple[str, ...]:
 
 def is_hidden(name: str) -> bool:
     """Say whether a name is of no file of the user's: `.DS_Store`, `__MACOSX`, `@eaDir`."""
-    return name.startswith((".", "@")) or name == "__MACOSX"
+    return name.startswith((".", "@")) or name in SYSTEMS
 
 
 def list_classes(root: Path, classes: tuple[str, ...]) -> tuple[ImageFiles, str]:
@@ -90,23 +93,35 @@ def list_classes(root: Path, classes: tuple[str, ...]) -> tuple[ImageFiles, str]
     names: list[str] = []
     labels: list[int] = []
     others: list[str] = []
+    inner: list[str] = []
     folders = class_folders(root)
     for label, folder in enumerate(folders[name] for name in classes):
         found = sorted(name for name in os.listdir(root / folder) if not is_hidden(name) and name != "Thumbs.db")
         files = [name for name in found if name.lower().endswith(EXTENSIONS)]
         if not files:
-            inner = next((name for name in found if (root / folder / name).is_dir()), None)
-            raise BadInput(f"{root / folder}: the class folder holds no image" + (
-                f"; it holds the folder {inner!r}: move what lies in it one folder up" if inner else
-                f" ({', '.join(EXTENSIONS)})"))
+            raise BadInput(f"{root / folder}: the class folder holds no image{instead(root / folder, found)}")
         names += [f"{folder}/{name}" for name in files]
         labels += [label] * len(files)
-        others += [f"{folder}/{name}" for name in sorted(set(found) - set(files))]
+        for name in sorted(set(found) - set(files)):
+            (inner if (root / folder / name).is_dir() else others).append(f"{folder}/{name}")
     encoded = np.array([os.fsencode(name) for name in names])
     remarks = []
     if others:
         remarks.append(f"{root}: not used, as not named like an image: {len(others)} files, such as {others[0]}")
+    if inner:
+        remarks.append(f"{root}: not used, as they lie within a class: {len(inner)} folders, such as {inner[0]}, with "
+                       "all that they hold")
     if all(name.isdecimal() for name in classes) and sorted(classes, key=int) != list(classes):
         remarks.append(f"{root}: the classes are in the order of their names as text: {', '.join(classes[:5])} ...")
     listed = ImageFiles(encoded, np.array(labels, np.int32), FileReader(root, encoded), f"{root}/")
     return listed, "; ".join(remarks)
+
+
+def instead(folder: Path, found: list[str]) -> str:
+    """Say what a class folder without images holds, and what that means."""
+    inner = next((name for name in found if (folder / name).is_dir()), None)
+    if inner is None:
+        return " (.jpg, .png, or another ending that Pillow knows)"
+    if folder.name.lower() in SPLITS:
+        return f"; it holds the folder {inner!r}: a split is a folder called train, test or val, in small letters"
+    return f"; it holds the folder {inner!r}: move what lies in it one folder up"

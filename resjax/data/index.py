@@ -111,7 +111,8 @@ def index_folders(root: Path) -> ImageSet:
         return ImageSet(classes, files.part(kept), files.part(held), remark)
     test, unlabelled = test_folder(root)
     if test is None:
-        raise BadInput(f"{root}: beside 'train' there must be a folder 'test' or 'val'")
+        there = sorted(path.name for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))
+        raise BadInput(f"{root}: beside 'train' there must be a folder 'test' or 'val'; there are {', '.join(there)}")
     classes = class_names(train)
     train_files, remark = list_classes(train, classes)
     if class_names(test) != classes:

@@ -26,7 +26,7 @@ def test_what_systems_leave_behind_is_no_class_and_no_image(tmp_path):
     paint_splits(tmp_path)
     for name in (".DS_Store", "Thumbs.db", "._00.png"):
         (tmp_path / "train" / "cat" / name).write_bytes(b"x")
-    for folder in ("__MACOSX", "@eaDir", ".ipynb_checkpoints"):
+    for folder in ("__MACOSX", "@eaDir", ".ipynb_checkpoints", "lost+found", "System Volume Information"):
         (tmp_path / "train" / folder).mkdir()
     found = find_images(Data(source=f"folder:{tmp_path}"))
     assert (found.classes, len(found.train.labels), found.remark) == (("cat", "dog"), 2, "")

@@ -151,3 +151,24 @@ def test_images_one_folder_too_deep_are_named(tmp_path):
         folders(tmp_path / split / "n01629819", "images", [""])
     with pytest.raises(BadInput, match="train/n01443537: the class folder holds no image; it holds the folder"):
         find_images(Photographs(source=f"folder:{tmp_path}"))
+
+
+def test_splits_that_are_called_otherwise_are_named(tmp_path):
+    for split in ("Train", "Test"):
+        folders(tmp_path / "capitals", split, ["bad", "good"])
+    with pytest.raises(BadInput, match=r"Test: .* the folder 'bad': a split is a folder called train, test or val"):
+        find_images(Photographs(source=f"folder:{tmp_path}/capitals"))
+    for split in ("train", "valid"):
+        folders(tmp_path / "valid", split, ["bad", "good"])
+    with pytest.raises(BadInput, match="there must be a folder 'test' or 'val'; there are train, valid"):
+        find_images(Photographs(source=f"folder:{tmp_path}/valid"))
+
+
+def test_folders_within_a_class_are_remarked(tmp_path):
+    for split in ("train", "test"):
+        folders(tmp_path, split, ["cat", "dog"])
+        folders(tmp_path, f"{split}/dog", ["beagle"])
+    found = find_images(Photographs(source=f"folder:{tmp_path}"))
+    assert len(found.train.labels) == 6
+    assert "/train: not used, as they lie within a class: 1 folders, such as dog/beagle, with all" in found.remark
+    assert "not named like an image" not in found.remark
