@@ -3,7 +3,7 @@
     python experiments/quickstart.py
 
 Trains a shallow and a deep net of each kind on scikit-learn's handwritten digits and ends with a table like the
-paper's and a picture of the training curves (Figure 6), both in its folder. Start it again to go on after a stop.
+paper's and a figure of the training curves (Figure 6), both in its folder. The same command resumes it.
 
 Cost: about a minute on 2 CPU cores. Result: the deep plain net's training loss is 3.5 to 5.5 times the shallow one's,
 the deep residual net's 0.31 to 0.55 times, over five seeds (experiments/results/README.md). Depths, rate and steps

@@ -6,7 +6,7 @@ from typing import Any
 from experiments.article import charts
 from experiments.article.charts import BOTTOM, LEFT, RIGHT, TOP, Axis, Curve, linear, logarithmic, panel, swatch
 from experiments.article.contours import contour_panel, scale_of_losses
-from resjax.paper.report import thinned
+from resjax.paper.run_curves import thinned
 from resjax.paper.tables import TABLES
 
 Say = Callable[[str], str]

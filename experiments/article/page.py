@@ -46,12 +46,12 @@ def write_article(measurements: Sequence[Measured], folder: Path, name: str) -> 
     """
     said = [one for measured in measurements for one in statements(measured, "en")]
     verdicts = ["holds" if one.holds else "FAILS" for one in said]
-    rows = [[speaker("en", "experiments")(one.experiment), one.text, verdict]
+    rows = [[speaker("en", "experiments")(one.experiment), one.claim, one.measured, verdict]
             for one, verdict in zip(said, verdicts, strict=True)]
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / f"{name}.md", markdown([["experiment", "claim and measurement", "verdict"], *rows]) + "\n")
+    write_text(folder / f"{name}.md", markdown([["experiment", "claim", "measured", "verdict"], *rows]) + "\n")
     write_text(folder / f"{name}.html", page(measurements))
-    plain = [re.sub("<sup>(.*?)</sup>", r"^\1", one.text) for one in said]
+    plain = [re.sub("<sup>(.*?)</sup>", r"^\1", f"{one.claim} Measured: {one.measured}") for one in said]
     return list(zip(verdicts, plain, strict=True)), folder / f"{name}.html"
 
 
@@ -108,10 +108,11 @@ class Article:
                 "</figure>")
 
     def claim(self, said: Statement) -> str:
-        """Show a claim with its verdict, told by more than colour."""
+        """Show a claim, its verdict, told by more than colour, and what was measured."""
         kind, mark = ("holds", "✓") if said.holds else ("fails", "✗")
-        return (f'<li class="{kind}"><span class="mark" aria-hidden="true">{mark}</span>{said.text} '
-                f'<b class="verdict">{self.word(kind)}</b></li>')
+        return (f'<li class="{kind}"><span class="mark" aria-hidden="true">{mark}</span>{said.claim} '
+                f'<b class="verdict">{self.word(kind)}</b><span class="measured">{self.word("measured")}{said.measured}'
+                '</span></li>')
 
     def claims(self, name: str) -> str:
         """Show the claims of an experiment."""
@@ -124,7 +125,7 @@ class Article:
 
     def source(self, name: str) -> str:
         """Show the source of a class or function of the package."""
-        return listing(f"{self.word('source')}: <code>{name}</code>", source_of(SOURCES[name]))
+        return listing(f"{self.word('source')}<code>{name}</code>", source_of(SOURCES[name]))
 
     def summary(self, _: str) -> str:
         """Count claims by experiment."""

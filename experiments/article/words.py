@@ -19,10 +19,11 @@ WHEN = re.compile(r"<\?when ([\w.]+)\?>(.*?)<\?otherwise\?>(.*?)<\?end\?>", re.D
 
 
 class Statement(NamedTuple):
-    """A claim in a language, filled with what was measured, and whether it holds."""
+    """A claim in a language, what was measured of it, and whether it holds."""
 
     experiment: str
-    text: str
+    claim: str
+    measured: str
     holds: bool
 
 
@@ -92,8 +93,8 @@ def statements(measured: Measured, language: str) -> Iterator[Statement]:
         if family not in FAMILIES:
             family, claim = "", name
         filling = {**values, **values.get(family, {}), "family": speaker(language)(family) if family else ""}
-        template = speaker(language, "claims")(f"{measured.name}.{claim}")
-        yield Statement(measured.name, template.format_map(filling), holds)
+        claimed, found = (speaker(language, part)(f"{measured.name}.{claim}") for part in ("claims", "measured"))
+        yield Statement(measured.name, claimed.format_map(filling), found.format_map(filling), holds)
 
 
 def claims_of(measurements: Sequence[Measured]) -> dict[str, bool]:

@@ -4,7 +4,7 @@
 
 Writes both halves of CIFAR-10 as folders of images, trains on the animals, and then on the vehicles four times, by
 `experiments/finetune.py`: from scratch, the same at the paper's rate, all layers from the animals' weights, and the
-last layer alone. Cost: 12 minutes on 2 CPU cores. Start it again to go on after a stop.
+last layer alone. Cost: 12 minutes on 2 CPU cores. The same command resumes it.
 """
 
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The command that plans a run on rented devices before anything is rented."""
+"""The command that plans a run on hardware you don't have."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -128,7 +128,7 @@ def opened(encoded: bytes, name: str) -> Iterator[Image.Image]:
     except BadInput:
         raise
     except Exception as error:  # a damaged file takes Pillow's decoders to any exception there is
-        raise BadInput(f"{name}: not a whole image ({error}); mend or remove it") from None
+        raise BadInput(f"{name}: not a whole image ({error}); repair or remove it") from None
 
 
 def check_png(encoded: bytes) -> None:

@@ -15,7 +15,7 @@ from resjax.experiment import Data, Photographs
 from resjax.system.errors import BadInput, check
 from resjax.system.files import expanded
 
-BUT_TEST_SIZES = "digest but for the sizes of test images"  # which are mended when one cannot be read at the end
+BUT_TEST_SIZES = "digest but for the sizes of test images"  # which are repaired when one cannot be read at the end
 TEST = ("test", "val")  # folders of test images, the first that has class folders
 
 

@@ -132,7 +132,7 @@ def fetched(iterator: Iterator[Any]) -> Any:
                        "starts to work at once; put what it does under: if __name__ == \"__main__\":") from None
     died = f"was ended by {signal.Signals(-int(code[1])).name}" if int(code[1]) < 0 else f"has failed ({code[1]})"
     often = ", as the system does where memory ends: fewer data.workers need less" * (int(code[1]) == -signal.SIGKILL)
-    raise Lost(f"a process that decodes images {died}{often}. The same command goes on from what is saved") from None
+    raise Lost(f"a process that decodes images {died}{often}. The same command resumes from what is saved") from None
 
 
 def leave_import() -> None:

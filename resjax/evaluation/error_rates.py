@@ -83,9 +83,9 @@ def load_images(network: Network, data: Data, split: str) -> tuple[tuple[str, ..
 
 def measure_photographs(networks: Sequence[Network], data: Photographs, split: str, protocol: Protocol,
                         batch_size: int) -> Evaluation:
-    """Measure on photographs, on all devices; each network looks at them as it does."""
+    """Measure on images of any size, on all devices; each network prepares them as its weights ask."""
     views = [views_of(protocol, network.preprocessing) for network in networks]
-    check(split != "validation", "photographs are not held out for validation; the splits are train and test")
+    check(split != "validation", "no images are held out for validation; the splits are train and test")
     if data.source != networks[0].data.source:
         classes, files, remark = find_split(data, split)
     else:

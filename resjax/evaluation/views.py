@@ -1,4 +1,4 @@
-"""The ways to look at a test photograph (section 3.4), each a small pure function on a uint8 image.
+"""The views of a test image (section 3.4), each a small pure function on a uint8 image.
 
 The image comes with its shorter side at `side`; the views `[views, height, width, 3]` go through the network, and their
 softmax outputs are averaged.

@@ -1,4 +1,4 @@
-"""Programs of runs for devices that are not here: compiled, read, and turned into hours."""
+"""Programs of runs for hardware you don't have: compiled, read, and turned into hours."""
 
 from importlib import import_module
 from typing import Any

@@ -1,4 +1,4 @@
-"""A classifier's run as a plan sees it: its programs, compiled for devices that are not here."""
+"""A classifier's run as a plan sees it: its programs, compiled for hardware you don't have."""
 
 from collections.abc import Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""Programs, compiled for devices that are not here, on a machine that need not have any."""
+"""Programs, compiled for hardware that this machine need not have."""
 
 import os
 import sys
@@ -55,7 +55,7 @@ Programs = Iterator[tuple[str, Program]]
 
 @dataclass(frozen=True)
 class Job:
-    """The programs of a run, for devices that are not here."""
+    """The programs of a run, for hardware you don't have."""
 
     programs: Callable[[Any, Sequence[jax.Device]], Programs]
     run: Any

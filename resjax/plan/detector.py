@@ -1,4 +1,4 @@
-"""A detector's run as a plan sees it: its programs, compiled for devices that are not here."""
+"""A detector's run as a plan sees it: its programs, compiled for hardware you don't have."""
 
 from collections.abc import Sequence
 from functools import partial

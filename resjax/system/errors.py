@@ -1,4 +1,4 @@
-"""What can go wrong, told apart by who can mend it. The command line prints each without a traceback."""
+"""What can go wrong, told apart by who can fix it. The command line prints each without a traceback."""
 
 import re
 from collections.abc import Iterable
@@ -21,11 +21,11 @@ class Diverged(RuntimeError):
 
 
 class Lost(RuntimeError):
-    """A process that this one needs has died; the message says which, and how to go on. Exit code 1."""
+    """A process that this one needs has died; the message says which, and how to resume. Exit code 1."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, SIGTERM or SIGHUP, with the state saved; the message says how to go on. Exit code 128 + `signal`."""
+    """Ctrl-C, SIGTERM or SIGHUP, with the state saved; the message says how to resume. Exit code 128 + `signal`."""
 
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)

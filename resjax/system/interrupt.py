@@ -76,7 +76,7 @@ def importing(frame: FrameType | None) -> bool:
 def heed() -> None:
     """Raise the request that came, unless it is held or all processes have to agree on it."""
     if Requests.received and not Requests.held and not many_processes():
-        raise Interrupted(f"{Requests.received.name}: stopped; the same command goes on from what is saved",
+        raise Interrupted(f"{Requests.received.name}: stopped; the same command resumes from what is saved",
                           Requests.received)
 
 

@@ -102,7 +102,7 @@ def failures_told(manager: ocp.CheckpointManager) -> Iterator[None]:
     except Exception as error:
         cause = re.search(r"[^:]*(?= \[os_error_code=)", str(error))  # as TensorStore quotes the system
         why = error.strerror if isinstance(error, OSError) else cause[0].strip() if cause else brief(error)
-        raise OSError(f"{manager.directory}: a checkpoint could not be written ({why}); the same command goes on from "
+        raise OSError(f"{manager.directory}: a checkpoint could not be written ({why}); the same command resumes from "
                       "the one before it") from None
 
 
@@ -167,7 +167,7 @@ def read_latest(run_directory: Path, template: TrainState, step: int | None) -> 
                     wrong[number] = f"it went away: {error}"
             if step is not None:
                 raise BadInput(f"{run_directory}: the checkpoint of step {step}, of which its result.json tells, is "
-                               f"damaged ({wrong[step]}); remove result.json, and the same command goes on from the "
+                               f"damaged ({wrong[step]}); remove result.json, and the same command resumes from the "
                                "checkpoint before it")
             if not steps:
                 return None

@@ -1,4 +1,4 @@
-"""What a run tells while it goes on: `metrics.jsonl`, and lines for whoever watches."""
+"""What a run tells while it trains: `metrics.jsonl`, and lines for whoever watches."""
 
 import json
 import math

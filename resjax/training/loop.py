@@ -41,7 +41,7 @@ class Training(NamedTuple):
 
 def train(experiment: Run, run_directory: Path, open_task: Callable[[Sequence[jax.Device], Log], Task],
           devices: Sequence[jax.Device]) -> dict[str, Any]:
-    """Train, or go on where the last process stopped; return what `result.json` holds.
+    """Train, or resume where the last process stopped; return what `result.json` holds.
 
     Raises BadInput for wrong data or a run directory that is not this experiment's, Diverged where the loss is no
     longer finite, Interrupted after Ctrl-C, SIGTERM or SIGHUP with the state saved, OSError where the disk is full.
@@ -73,7 +73,7 @@ def train(experiment: Run, run_directory: Path, open_task: Callable[[Sequence[ja
                 result = finish(run, state, metrics) | now | {"earlier": earlier_environments(run_directory, now)}
             except BadInput as error:
                 raise BadInput(f"{error}. All {experiment.steps} steps are made and saved in {run_directory}: the same "
-                               "command measures again when it is mended, and `resjax evaluate` without it") from None
+                               "command measures again when it is repaired, and `resjax evaluate` without it") from None
             if is_first():
                 write_json(run_directory / "result.json", result)
             wait_for_all("result")
@@ -177,7 +177,7 @@ def pause(run: Training, state: TrainState, metrics: RunningMetrics, stop: int) 
         try:
             with requests(held=False):
                 measure(run, state)
-        except Interrupted as request:  # the run that goes on from here measures again
+        except Interrupted as request:  # the run that resumes from here measures again
             stop = request.signal
     if stop:
         save_and_stop(run, state, metrics, stop)
@@ -205,7 +205,7 @@ def save_and_stop(run: Training, state: TrainState, metrics: RunningMetrics, sto
         keep(run, state, metrics)
         finish_saves(run.manager)
     raise Interrupted(f"{Signals(stop).name}: saved step {step} of {run.experiment.steps} in {run.log.run_directory}; "
-                      "the same command goes on from there", stop)
+                      "the same command resumes from there", stop)
 
 
 def keep(run: Training, state: TrainState, metrics: RunningMetrics, averaged: bool = False) -> None:

@@ -88,7 +88,7 @@ def load(target: str | Path, *, stride_in: StrideIn | None = None, shortcut: Bar
 
 
 def needs_weights(experiment: Experiment, run_directory: Path) -> bool:
-    """Say whether a run begins with other weights: it names some, and has no checkpoint to go on from."""
+    """Say whether a run begins with other weights: it names some, and has no checkpoint to resume from."""
     return bool(experiment.initialize_from) and not any((run_directory / "checkpoints").glob("[0-9]*"))
 
 

@@ -71,7 +71,7 @@ def locked(run_directory: Path) -> Iterator[None]:
 
 
 def lock(descriptor: int, run_directory: Path) -> None:
-    """Lock the file of a folder; where the file system knows no locks, as some of clusters, say so and go on."""
+    """Lock the file of a folder; where the file system knows no locks, as some of clusters, say so and continue."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -158,7 +158,7 @@ def computing(environment: dict[str, Any]) -> str:
 def check_images(run_directory: Path, images: dict[str, Any]) -> None:
     """Raise BadInput, saying what has changed, where the images are not those that a run began with.
 
-    The files of test images may have been mended meanwhile, which is told.
+    The files of test images may have been repaired meanwhile, which is said.
     """
     file = run_directory / "experiment.json"
     before = read_json(file).get("images") if file.exists() else None

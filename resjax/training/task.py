@@ -49,7 +49,7 @@ class Task(Protocol):
         ...
 
     def prolong(self, state: TrainState) -> TrainState:
-        """Return the state that training goes on from, where the last of a shorter run is to be made longer."""
+        """Return the state that training resumes from, where the last of a shorter run is to be made longer."""
         ...
 
     def measure(self, state: TrainState, last: bool) -> list[Line]:

@@ -55,7 +55,7 @@ def export(network: Network, to: Form, out: str | Path, errors: Sequence[Measure
         (folder / "README.md").write_text(model_card(network, to, images, errors, recipe))
         os.replace(folder, out)
     for difference in differences(network.preprocessing, to):
-        tell(f"{out}: {difference}; logits of the same photograph differ in the third digit or so")
+        tell(f"{out}: {difference}; logits of the same image differ in about the third digit")
     return out
 
 

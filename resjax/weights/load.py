@@ -112,7 +112,7 @@ def assemble(located: Located, known: Metadata, source: str, name: str, unsaid: 
     if known.architecture is not None and architecture.title() != known.architecture.title():
         raise BadInput(f"{source}: it holds {architecture.title()}, and what lies beside it tells of "
                        f"{known.architecture.title()}")
-    variables = found.fill()  # first, so that nobody is asked about the images of a network that does not fit
+    variables = found.fill()  # first, so that a network that does not fit is refused before its images are asked about
     entry = known.preprocessing or presumed(found, source)
     preprocessing = entry.read(Path(source).parent, found.channels)
     if entry.channel_order == "BGR":

@@ -63,7 +63,7 @@ session = onnxruntime.InferenceSession("model.onnx")
 }
 PIXELS = """\
 `pixels` are uint8 RGB of 0 to 255, `[batch, {height}, {width}, {channels}]` for any batch; `logits` are float32
-`[batch, {classes}]`. What is subtracted and divided is part of the function. How a photograph comes to that size is
+`[batch, {classes}]`. What is subtracted and divided is part of the function. How an image comes to that size is
 not: it is {resized_how}."""
 
 

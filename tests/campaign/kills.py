@@ -7,7 +7,7 @@ seven of ten just before a random one of the file operations that they make (a f
 removed, a folder made or removed), the others at a random moment. The same command is then given again, at most ten
 times, and at last left alone. Its end must be the one of a command that was never killed: the same bits, every line of
 the log once, no file more. The networks have one block or none, as what is tried is files and not arithmetic.
-The counts are kept in DIR/kills.json, from which the same command goes on, and printed.
+The counts are kept in DIR/kills.json, from which the same command resumes, and printed.
 """
 
 import io

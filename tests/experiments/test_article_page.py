@@ -71,10 +71,18 @@ def test_both_languages_have_the_same_parts():
         assert english[name][0] == chinese[name][0], name
         assert Counter(directive.findall(english[name][1])) == Counter(directive.findall(chinese[name][1])), name
         assert Counter(PLACEHOLDER.findall(english[name][1])) == Counter(PLACEHOLDER.findall(chinese[name][1])), name
-    for part in ("page", "labels", "captions", "claims", "experiments"):
+    for part in ("page", "labels", "captions", "claims", "measured", "experiments"):
         for name, both in words()[part].items():
             assert both.keys() == {"en", "zh"}, name
             assert Counter(PLACEHOLDER.findall(both["en"])) == Counter(PLACEHOLDER.findall(both["zh"])), name
+
+
+def test_a_claim_holds_no_measurement_and_both_have_the_same_names():
+    """So that a claim that fails reads as one that was made, not as a false sentence."""
+    assert words()["claims"].keys() == words()["measured"].keys()
+    for both in words()["claims"].values():
+        named = re.findall(r"\{(\w+)", both["en"] + both["zh"])
+        assert set(named) <= {"family", "deep", "shallow", "limit", "allowed"}
 
 
 def test_every_figure_has_a_caption_and_a_number(html):
@@ -110,7 +118,7 @@ def test_no_number_of_a_text_is_typed_by_hand():
         for name, (_, text) in sections(language).items():
             bare = re.sub(r"<math.*?</math>|<\?.*?\?>|<[^>]*>", " ", PLACEHOLDER.sub(" ", text), flags=re.DOTALL)
             assert set(re.findall(r"\d+(?:\.\d+)?", bare)) <= allowed, name
-        for part in ("claims", "captions"):
+        for part in ("claims", "measured", "captions"):
             for name, both in words()[part].items():
                 bare = re.sub(r"<[^>]*>", " ", PLACEHOLDER.sub(" ", both[language]))
                 assert set(re.findall(r"\d+(?:\.\d+)?", bare)) <= {"10", "2", "3", "6", "34"}, name
@@ -199,7 +207,7 @@ def test_bars_in_cells_end_no_cell(tmp_path):
     table = (tmp_path / "new" / "mine.md").read_text()
     assert len(claims) == table.count("\n") - 2
     assert not any("<" in text for _, text in claims)  # what a terminal shows
-    assert {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()} == {4}
+    assert {len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()} == {5}
 
 
 def test_code_is_shown_as_it_stands():

@@ -60,7 +60,7 @@ def whole(measured, tmp_path_factory):
     ("add_batch_statistics", 1, 6), ("finish", 1, None)])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_request_to_stop_is_heeded_in_every_phase(measured, whole, tmp_path, number, phase, count, saved):
-    with signalled(number, phase, count), pytest.raises(Interrupted, match="the same command goes on") as stopped:
+    with signalled(number, phase, count), pytest.raises(Interrupted, match="the same command resumes") as stopped:
         train(measured, tmp_path / "cut", ONE)
     assert stopped.value.signal == number
     assert not (tmp_path / "cut" / "result.json").exists()
@@ -134,7 +134,7 @@ def test_orbax_ends_what_it_has_begun(work, small, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(ocp.CheckpointManager, work, asked)
-        with pytest.raises(Interrupted, match="the same command goes on"):
+        with pytest.raises(Interrupted, match="the same command resumes"):
             train(small(), tmp_path, ONE)
     assert ended
     assert train(small(), tmp_path, ONE)["steps"] == 6

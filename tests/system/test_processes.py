@@ -62,7 +62,7 @@ def test_a_worker_that_is_killed_is_told_in_one_line(photographs, tmp_path):
     os.kill(workers_of(process)[0], signal.SIGKILL)
     assert process.wait(timeout=60) == 1
     assert "a process that decodes images was ended by SIGKILL" in last_line(tmp_path / "err")
-    assert "The same command goes on from what is saved" in last_line(tmp_path / "err")
+    assert "The same command resumes from what is saved" in last_line(tmp_path / "err")
 
 
 def test_a_script_without_a_guard_is_told_so(photographs, tmp_path):
