@@ -1,5 +1,6 @@
 """Every test has a cache folder of its own; JAX has eight CPU devices, and compiles in a hurry."""
 
+import gc
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -36,6 +37,16 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("JAX_COMPILATION_CACHE_DIR", folder)
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def room_for_programs() -> Iterator[None]:
+    """Drop compiled programs before the process has more mappings than Linux grants (65,530): LLVM then crashes."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_text().count("\n") > 20_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(autouse=True)
