@@ -47,6 +47,8 @@ def test_a_detector_is_measured_again(whole, moved, capsys):  # noqa: F811
     execute(["evaluate", str(folder), "--data", source])
     said = capsys.readouterr().out
     assert f"mean average precision {whole[1]['mean_average_precision']:.2f} %" in said
+    found = kind_of_detections.measure([restore_detector(folder)], "test", None, 1, source, None)
+    assert found == {key: whole[1][key] for key in found}  # to the last digit
     for flags, message in ((["--views", "ten-crop"], "a detector looks at an image as"),
                            (["--split", "validation"], "those of 'train' and 'test'"),
                            (["--stride-in", "3x3"], "--stride-in is left out"), (["resnet20"], "measure them apart")):
