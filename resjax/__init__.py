@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from resjax.console.command_line import run
     from resjax.data import Dataset, dataset, load_data
     from resjax.evaluation import Evaluation, evaluate
-    from resjax.experiment import Architecture, Data, Experiment, Optimizer, Photographs
+    from resjax.experiment import Architecture, Data, Experiment, Optimizer, Own, Photographs
     from resjax.models import (
         VGG,
         BasicBlock,
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["VGG", "Architecture", "BadInput", "BasicBlock", "BatchNorm", "Bottleneck", "Classifier", "Comparison",
            "CutMix", "Cutout", "Data", "Dataset", "Diverged", "Evaluation", "Experiment", "Interrupted",
-           "LabelSmoothing", "Mixup", "Network", "Optimizer", "Photographs", "ResNet", "Result", "Shortcut", "Stage",
-           "__version__", "cifar_resnet", "compare", "convolution", "dataset", "embed", "evaluate", "export",
+           "LabelSmoothing", "Mixup", "Network", "Optimizer", "Own", "Photographs", "ResNet", "Result", "Shortcut",
+           "Stage", "__version__", "cifar_resnet", "compare", "convolution", "dataset", "embed", "evaluate", "export",
            "features", "imagenet_resnet", "load", "load_data", "read_metrics", "restore", "run", "runs", "saliency",
            "train"]
 
@@ -42,7 +42,7 @@ HOMES = {  # of the public names, which are imported when they are used
     "data": ("Dataset", "dataset", "load_data"), "console.command_line": ("run",),
     "system.errors": ("BadInput", "Diverged", "Interrupted"),
     "analysis": ("saliency",), "evaluation": ("Evaluation", "evaluate"),
-    "experiment": ("Architecture", "Data", "Experiment", "Optimizer", "Photographs"),
+    "experiment": ("Architecture", "Data", "Experiment", "Optimizer", "Own", "Photographs"),
     "models": ("VGG", "BasicBlock", "BatchNorm", "Bottleneck", "ResNet", "Shortcut", "Stage", "cifar_resnet",
                "convolution", "imagenet_resnet"),
     "paper": ("Comparison", "compare"),

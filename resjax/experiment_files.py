@@ -84,7 +84,7 @@ def find(target: str) -> Any:
 
         given = read_given(Path(target).parent)
         check(not given, f"{target}: {' and '.join(given or ())} of this run were given in Python, which trains it: "
-                         "resjax.train(...)")
+                         "resjax.train(...), or the file that it is from, FILE:NAME")
         return read_experiment(Path(target).parent)
     file, colon, name = target.rpartition(":")
     if colon:

@@ -15,6 +15,7 @@ from sphinx.util.docutils import SphinxDirective
 
 import resjax
 from resjax.console.commands import COMMANDS
+from resjax.system.serialization import written_fields
 
 
 class CommandHelp(SphinxDirective):
@@ -41,7 +42,7 @@ class Fields(SphinxDirective):
         prefix = self.arguments[1] if len(self.arguments) > 1 else ""
         told = ModuleAnalyzer.for_module(getmodule(kind).__name__).find_attr_docs()
         rows = ["| flag | default | |", "|---|---|---|"]
-        for field in dataclasses.fields(kind):
+        for field in written_fields(kind):
             said = " ".join(told.get((kind.__name__, field.name), ["its fields are below"])).strip()
             flag = f"--{prefix}{field.name.replace('_', '-')}"
             rows.append(f"| `{flag}` | {default(field)} | {said.replace('|', ' or ')} |")

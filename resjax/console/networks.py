@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from resjax.experiment import Resize
+from resjax.experiment_files import load_runs
 from resjax.models.variants import Bare, Form, Protocol, StrideIn
 from resjax.system.errors import BadInput, check
 from resjax.system.files import expanded
@@ -15,6 +16,7 @@ from resjax.system.platform import keep_compiled_programs
 from resjax.system.progress import working
 from resjax.system.terminal import aligned, room, say
 from resjax.training.kinds import Exam, Kind, kind_at
+from resjax.training.run_directory import read_experiment
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class Unsaid:
     """How images are resized, if not as the weights' description says: area (ours), or as Pillow does."""
     key: str | None = None
     """Which of several sets of weights in a file: the error lists them, such as state_dict, state_dict_ema."""
+    code: Path | None = None
+    """The Python file that a run with a network of its own was trained from; it is executed."""
 
 
 Asked = tyro.conf.OmitArgPrefixes[Unsaid]
@@ -41,8 +45,22 @@ def load_as(target: str, unsaid: Unsaid) -> tuple[Kind, Any]:
     """Load a network, with what was said of it, and return it after its kind."""
     with working(f"loading {target}"):
         keep_compiled_programs()
-        kind = kind_at(expanded(target))
-        return kind, kind.open(target, unsaid)
+        place = expanded(target)
+        kind = kind_at(place)
+        return kind, kind.open(target, unsaid, own_model(place, unsaid.code))
+
+
+def own_model(run_directory: Path, code: Path | None) -> Any:
+    """Return the own network of the run in a folder, as a file defines it; None without. Raises BadInput for another.
+
+    Only a file that is named is executed: what lies in a run's folder never is.
+    """
+    if code is None or not (run_directory / "experiment.json").is_file():
+        return None
+    name, runs = read_experiment(run_directory).name, load_runs(code)
+    found = [run for run in runs.values() if run.name == name]
+    check(bool(found), f"{code} has no run named {name!r}, as {run_directory} is; it has: {', '.join(runs)}")
+    return found[0].own.model
 
 
 def evaluate_networks(

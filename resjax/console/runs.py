@@ -1,8 +1,9 @@
 """Commands on experiments: train one, list and show them, prepare their mean image."""
 
+import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -12,14 +13,15 @@ from resjax import experiment_files
 from resjax.console.arguments import parse
 from resjax.experiment import Architecture, Photographs
 from resjax.models.formulas import count
-from resjax.system.errors import BadInput
+from resjax.system.errors import BadInput, check
 from resjax.system.files import file_name
-from resjax.system.progress import working
+from resjax.system.progress import one_by_one, working
 from resjax.system.serialization import flatten
 from resjax.system.terminal import aligned, duration, room, say, say_end
 from resjax.training.kinds import Run, kind_of
 
 Value = TypeVar("Value")
+MOST_SEEDS = 1_000
 # Multiply-adds a second of ResNet-20's training on 2 CPU cores, three for each of the forward pass: 484 images/s
 # (experiments/results/README.md). Other nets reach about as many: the cost of a run is given to one digit.
 CPU = 484 * 3 * count(Architecture(), (32, 32, 3), 10).macs
@@ -32,6 +34,8 @@ class TrainArguments(Generic[Value]):
     experiment: Annotated[Value, tyro.conf.arg(name="")]
     workdir: Path
     """Where the run is kept; the same command resumes it there."""
+    seeds: int = 1
+    """Train so many, with the seeds from `--seed` on, each in a folder of its own in the workdir: seed0, seed1, ..."""
     distributed: bool = False
     """Join the processes that SLURM, Open MPI, Kubernetes or a TPU pod has started, each with this command."""
 
@@ -45,21 +49,42 @@ def train(experiment: Run, arguments: Sequence[str], program: str) -> None:
         from resjax.system.distributed import is_first, join
 
         kind = kind_of(asked.experiment)
+    runs, pictures = by_seed(asked), []
     if asked.distributed:
         join()
-    result = kind.train(asked.experiment, asked.workdir)
-    if not is_first():
-        return
-    pictures = []
-    if not asked.distributed:  # many processes restore a checkpoint together or not at all
-        with working("drawing"):
-            pictures = [picture.name for picture in kind.draw(asked.workdir)]
-    measure = kind.MEASURES[0]
-    value = measure.written(measure.of(result)) or "-"
-    say(f"{result['name']}: {measure.title.removesuffix(' %')} {value} % after {result['steps']:,} steps, "
-        f"{result['images_per_second']:.0f} images/s")
-    say_end(f"In {asked.workdir}: {', '.join(['result.json', *pictures])}", f"resjax evaluate {asked.workdir}",
-            f"resjax report {asked.workdir.parent}")
+    places = one_by_one(list(runs), [run.work() for run in runs.values()]) if len(runs) > 1 else runs
+    for place in places:
+        result = kind.train(runs[place], place)
+        if not is_first():
+            continue
+        if not asked.distributed:  # many processes restore a checkpoint together or not at all
+            with working("drawing"):
+                pictures = [picture.name for picture in kind.draw(place)]
+        measure = kind.MEASURES[0]
+        value = measure.written(measure.of(result)) or "-"
+        say(f"{result['name']}: {measure.title.removesuffix(' %')} {value} % after {result['steps']:,} steps, "
+            f"{result['images_per_second']:.0f} images/s")
+    if is_first():
+        say_end(f"In {place}: {', '.join(['result.json', *pictures])}",
+                f"resjax evaluate {place}{code_flag(experiment, program)}", f"resjax report {asked.workdir.parent}",
+                *[f"resjax compare {asked.workdir}"] * (len(runs) > 1))
+
+
+def by_seed(asked: TrainArguments[Any]) -> dict[Path, Any]:
+    """List the runs that are asked for, by their folders. Raises BadInput for a number of seeds that nobody means."""
+    check(1 <= asked.seeds <= MOST_SEEDS, f"seeds is {asked.seeds}; it lies in 1 ... {MOST_SEEDS}")
+    if asked.seeds == 1:
+        return {asked.workdir: asked.experiment}
+    first = asked.experiment.seed
+    return {asked.workdir / f"seed{seed}": replace(asked.experiment, seed=seed)
+            for seed in range(first, first + asked.seeds)}
+
+
+def code_flag(experiment: Any, program: str) -> str:
+    """Return the flag by which other commands know the file, "resjax train FILE:NAME", of a run's own network."""
+    file = program.removeprefix("resjax train ").rpartition(":")[0] or sys.argv[0]
+    own = getattr(experiment, "own", None)
+    return f" --code {shlex.quote(file)}" if own and own.model is not None else ""
 
 
 def mean_image(experiment: Any, arguments: Sequence[str], program: str) -> None:

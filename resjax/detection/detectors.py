@@ -42,7 +42,7 @@ def draw(run_directory: Path) -> list[Path]:
     return list(draw_run(run_directory))
 
 
-def open(target: str, unsaid: Any = None) -> TrainedDetector:
+def open(target: str, unsaid: Any = None, model: Any = None) -> TrainedDetector:
     """Restore a detector from its run. Raises BadInput where something is said of it as of a file of weights."""
     told = [name for name, value in vars(unsaid).items() if value is not None] if unsaid is not None else []
     check(not told, f"{target}: a run says all of itself, so --{told[0].replace('_', '-')} is left out" if told else "")

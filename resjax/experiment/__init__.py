@@ -1,15 +1,27 @@
 """A run is a value: frozen, checked when it is made, comparable, and readable back from its JSON."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+import tyro
+
 from resjax.experiment.fields import Count, In32Bits, Natural, NonNegative, Positive
 from resjax.experiment.optimizer import Optimizer
+from resjax.experiment.own import Own
 from resjax.models.formulas import Sizes, count
 from resjax.models.variants import Option, StrideIn, check_depth, network_title
 from resjax.system.errors import check
-from resjax.system.serialization import Must, Named, check_fields, check_ghosts, check_source, list_differences, shortly
+from resjax.system.serialization import (
+    IN_PYTHON,
+    Must,
+    Named,
+    check_fields,
+    check_ghosts,
+    check_source,
+    list_differences,
+    shortly,
+)
 
 if TYPE_CHECKING:
     from resjax.models import VGG, ResNet
@@ -19,7 +31,7 @@ OF_RESNETS = {"stride_in": "1x1", "initialization": "fan_in", "precision": "floa
 Resize = Literal["area", "pillow-nearest", "pillow-box", "pillow-bilinear", "pillow-hamming", "pillow-bicubic",
                  "pillow-lanczos", "torch-nearest", "torch-bilinear", "torch-bicubic", "torch-lanczos"]
 
-__all__ = ["Architecture", "Data", "Experiment", "Optimizer", "Photographs", "Resize", "image_shape"]
+__all__ = ["Architecture", "Data", "Experiment", "Optimizer", "Own", "Photographs", "Resize", "image_shape"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +185,8 @@ class Experiment(Named):
     precise_batch_norm_steps: Natural = 100
     """Training batches after the last step over which the batch-norm statistics are averaged, as the authors did, to
     replace the moving averages; 0 keeps those."""
+    own: Annotated[Own, tyro.conf.Suppress, tyro.conf.Fixed] = field(default=Own(), metadata=IN_PYTHON)
+    """What is Python and no value: a network, an optimizer, a loss of one's own."""
 
     __repr__ = shortly
 
@@ -196,8 +210,9 @@ class Experiment(Named):
 
     @property
     def title(self) -> str:
-        """Name the network."""
-        return self.architecture.title()
+        """Name the network: the paper's, or one's own by its fields."""
+        model = self.own.model
+        return self.architecture.title() if model is None else repr(model) if is_dataclass(model) else "its own network"
 
     def differences(self, other: "Experiment") -> list[str]:
         """Name the fields by which the two lead to different results; see `list_differences`.
@@ -206,13 +221,20 @@ class Experiment(Named):
         """
         return list_differences(self, other, longer=self.optimizer.schedule == "steps")
 
-    def sizes(self) -> Sizes:
-        """Count parameters and multiply-adds, with as many classes as the set has that the networks are for."""
+    def sizes(self) -> Sizes | None:
+        """Count parameters and multiply-adds, with as many classes as the set has that the networks are for.
+
+        None for a network of one's own.
+        """
+        return None if self.own.model else self.of_the_paper()
+
+    def of_the_paper(self) -> Sizes:
+        """Count those of the network of the paper that the architecture names."""
         return count(self.architecture, image_shape(self.data), 10 if self.architecture.family == "cifar" else 1000)
 
     def work(self) -> float:
-        """Count the multiply-adds of all steps, by which the time that runs take compares."""
-        return float(self.sizes().macs * self.steps * self.batch_size)
+        """Count the multiply-adds of all steps, by which the time that runs take compares; roughly, of one's own."""
+        return float(self.of_the_paper().macs * self.steps * self.batch_size)
 
 
 def image_shape(data: Data | Photographs) -> tuple[int, int, int]:

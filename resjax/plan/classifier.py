@@ -16,8 +16,8 @@ from resjax.plan.figures import Figures
 from resjax.plan.plan import Workload
 from resjax.system.distributed import batch_sharding, replicated
 from resjax.training.in_memory import InMemoryBatch, InMemoryInputs, steps_per_call
-from resjax.training.optimizer import build_optimizer
-from resjax.training.packing import form_for, one_by_one
+from resjax.training.own import batch_for, blocks_apart, model_for, optimizer_for
+from resjax.training.packing import form_for
 from resjax.training.step import TrainState, add_batch_statistics, initial_state
 from resjax.training.streaming import StreamedBatch, StreamedInputs
 
@@ -61,14 +61,15 @@ def programs_of_classifier(run: Experiment, devices: Sequence[jax.Device]) -> Pr
     spread = batch_sharding(devices)
     whole = replicated(spread)
     counts, shape = image_set(run.data), image_shape(run.data)
-    model, optimizer = run.architecture.model(counts.classes), build_optimizer(run.optimizer, run.steps)
+    model, optimizer = model_for(run, counts.classes), optimizer_for(run)
     mean = np.zeros(shape, np.float32)
     state: TrainState = shaped(jax.eval_shape(lambda: initial_state(model, optimizer, mean, 0)), whole)
     make_batch, inputs, steps = training_inputs(run, spread, counts)
+    make_batch = batch_for(run, make_batch)
     form = form_for(devices[0].platform)
-    packed = shaped(jax.eval_shape(lambda: form.pack(state, one_by_one(model))), whole)
+    packed = shaped(jax.eval_shape(lambda: form.pack(state, blocks_apart(run, model))), whole)
     yield "train", Program(lambda: form.steps.lower(model, optimizer, make_batch, steps, packed, inputs), steps)
-    if run.precise_batch_norm_steps and not run.architecture.frozen_batch_norm:
+    if run.precise_batch_norm_steps and state.batch_stats and not run.architecture.frozen_batch_norm:
         yield "statistics", Program(
             lambda: add_batch_statistics.lower(model, make_batch, steps, state, state.batch_stats, inputs), steps)
     preprocessing = of_run(run.data, state.mean)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 from resjax.system.errors import BadInput, check, nearest
 
 Value = TypeVar("Value")
+IN_PYTHON = {"in_python": True}  # metadata of a field whose value JSON cannot hold
 SMALLEST, LARGEST = 2.0**-126, 2.0**128 - 2.0**104  # of the normal numbers of float32
 
 
@@ -65,7 +66,7 @@ def check_value(name: str, value: Any, hint: Any) -> None:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
         check_value(name, value, arguments[0])
-        for must in arguments[1:]:
+        for must in (each for each in arguments[1:] if isinstance(each, Must)):
             check(must.holds(value), f"{name} is {brief(value)}; it must {must.text}")
     elif origin is typing.Literal:
         check(type(value) is str and value in arguments,
@@ -99,10 +100,15 @@ def brief(value: Any) -> str:
     return text if len(text) <= 200 else f"{text[:200]} ..."
 
 
+def written_fields(value: Any) -> list[dataclasses.Field[Any]]:
+    """List the fields of a dataclass that are values, without those that are Python objects."""
+    return [f for f in dataclasses.fields(value) if "in_python" not in f.metadata]
+
+
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     """List a dataclass's values by dotted name, as on the command line."""
     flat: dict[str, Any] = {}
-    for f in dataclasses.fields(value):
+    for f in written_fields(value):
         item = getattr(value, f.name)
         flat |= flatten(item, f"{prefix}{f.name}.") if dataclasses.is_dataclass(item) else {prefix + f.name: item}
     return flat
@@ -129,8 +135,9 @@ def list_differences(before: Any, now: Any, longer: bool = True) -> list[str]:
 
 def to_json(value: Any) -> dict[str, Any]:
     """Turn a dataclass into nested dictionaries that JSON can hold."""
-    return dataclasses.asdict(value, dict_factory=lambda items: {
-        key: str(item) if isinstance(item, Path) else item for key, item in items})
+    items = {f.name: getattr(value, f.name) for f in written_fields(value)}
+    return {name: to_json(item) if dataclasses.is_dataclass(item) else str(item) if isinstance(item, Path) else item
+            for name, item in items.items()}
 
 
 def from_json(values: Any, kind: type[Value]) -> Value:
@@ -139,9 +146,9 @@ def from_json(values: Any, kind: type[Value]) -> Value:
     A field that has come since has its default, by which the earlier version worked.
     """
     check(isinstance(values, dict), f"{kind.__name__} is {brief(values)}; it is an object of fields")
-    hints, fields = typing.get_type_hints(kind), dataclasses.fields(kind)  # type: ignore[arg-type]
+    hints, fields = typing.get_type_hints(kind), written_fields(kind)
     needed = {f.name for f in fields if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING}
-    if wrong := sorted((values.keys() - hints.keys()) | (needed - values.keys())):
+    if wrong := sorted((values.keys() - {f.name for f in fields}) | (needed - values.keys())):
         raise BadInput(f"{kind.__name__}: unknown or missing field: {', '.join(wrong)}")
     return kind(**{name: convert(value, hints[name]) for name, value in values.items()})
 

@@ -20,18 +20,27 @@ from resjax.network import Classifier, Network
 from resjax.system.distributed import batch_sharding, replicated
 from resjax.system.progress import advance
 from resjax.training import loop
+from resjax.training.given import changed_code, network_of, prepared, sources, told
 from resjax.training.images import TrainingImages, open_images
 from resjax.training.log import Line, Log, RunningMetrics
 from resjax.training.optimizer import exchange_average
-from resjax.training.own import NOTHING, Callback, Own, network_of, numbers, prepared
-from resjax.training.packing import Form, form_for, one_by_one
+from resjax.training.own import (
+    Callback,
+    batch_for,
+    blocks_apart,
+    check_functions,
+    check_outputs,
+    model_for,
+    numbers,
+    optimizer_for,
+)
+from resjax.training.packing import Form, form_for
 from resjax.training.restoration import initialize_from, load_weights_for, needs_weights
 from resjax.training.run_directory import check_images, write_run
 from resjax.training.step import (
     Augment,
     Loss,
     MakeBatch,
-    OwnBatch,
     TrainState,
     add_batch_statistics,
     draw,
@@ -56,7 +65,8 @@ def train(experiment: Experiment, run_directory: str | Path, devices: Sequence[j
     """Train, or resume where the last process stopped; return what `result.json` holds.
 
     In place of the experiment's can stand a `model` of one's own, which takes images and `train`, `data` of one's own
-    arrays (`resjax.dataset`), and any `optimizer` of optax; give them again to resume the run.
+    arrays (`resjax.dataset`), and any `optimizer` of optax; give them again to resume the run, or keep them in a file,
+    see `Own`.
     `loss(logits, labels)`, `[batch]`, stands in place of the cross-entropy, and `augment(key, images, labels)` changes
     each training batch, after crops and flips; both are pure and lie in the compiled step (`LabelSmoothing`, `Mixup`,
     `CutMix`, `Cutout`, or functions of one's own). `callback` gets each training line of the log and the network of
@@ -64,8 +74,10 @@ def train(experiment: Experiment, run_directory: str | Path, devices: Sequence[j
     BadInput for wrong data or a run directory that is not this experiment's, Diverged where the loss is no longer
     finite, Interrupted after Ctrl-C, SIGTERM or SIGHUP with the state saved, OSError where the disk is full.
     """
-    experiment, own = prepared(experiment, Path(run_directory), Own(model, data, optimizer, callback, loss, augment))
-    return Result(loop.train(experiment, Path(run_directory), partial(open_classification, experiment, own=own),
+    parts = {"model": model, "optimizer": optimizer, "loss": loss, "augment": augment, "callback": callback}
+    given = {part: value for part, value in parts.items() if value is not None}
+    experiment, data = prepared(experiment, Path(run_directory), data, given)
+    return Result(loop.train(experiment, Path(run_directory), partial(open_classification, experiment, data=data),
                              devices or jax.devices()))
 
 
@@ -86,7 +98,6 @@ class Classification:
     """A classifier that learns from an experiment's images; `weights` are those to start from, where it needs them."""
 
     experiment: Experiment
-    own: Own
     images: TrainingImages
     identity: dict[str, Any]
     model: nn.Module
@@ -112,10 +123,12 @@ class Classification:
     def describe(self) -> None:
         """Write `experiment.json`."""
         about = {"classes": self.identity["classes"], "image": self.images.mean.shape, "images": self.identity}
-        first = partial(initial_state, self.model, self.optimizer, self.images.mean, self.experiment.seed)
-        if given := self.own.told(None if self.own.optimizer is None else jax.eval_shape(first)):
-            about["given"] = given
+        run, classes = self.experiment, len(self.images.classes)
+        first = partial(initial_state, self.model, self.optimizer, self.images.mean, run.seed)
+        if given := told(run, classes, None if run.own.optimizer is None else jax.eval_shape(first)):
+            about |= {"given": given, "code": sources(run, classes)}
             self.log.tell(", ".join(f"{part}: {given[part]}" for part in ("loss", "augment") if part in given))
+            self.log.tell(changed_code(self.log.run_directory, about["code"]))
         write_run(self.log.run_directory, self.experiment, about, list(self.sharding.mesh.devices.flat))
 
     def inputs(self, state: TrainState, steps: range) -> AbstractContextManager[Iterator[tuple[int, Any]]]:
@@ -125,9 +138,7 @@ class Classification:
     @property
     def batch(self) -> MakeBatch:
         """Return what makes the batches, changed as one's own augmentation does."""
-        own, batch = self.own, self.images.batch
-        changed: MakeBatch = OwnBatch(batch, own.augment, own.loss) if own.augment or own.loss else batch
-        return changed
+        return batch_for(self.experiment, self.images.batch)
 
     @property
     def form(self) -> Form:
@@ -136,7 +147,7 @@ class Classification:
 
     def pack(self, state: TrainState) -> TrainState:
         """Lay a state out as the steps take it; blocks stay in their stacks for an optimizer of one's own."""
-        return self.form.pack(state, 0 if self.own.optimizer is not None else one_by_one(self.model))
+        return self.form.pack(state, blocks_apart(self.experiment, self.model))
 
     def unpack(self, packed: TrainState) -> TrainState:
         """Undo `pack`."""
@@ -161,7 +172,7 @@ class Classification:
         with self.inputs(state, range(step, step + count)) as calls, self.log.doing("averaging", count):
             for several, inputs in calls:
                 here, first = state.replace(step=jnp.int32(step)), step == begun
-                if first and self.own.model is not None:
+                if first and experiment.own.model is not None:
                     reached = self.own_statistics(several, here, inputs)
                 sums = add_batch_statistics(self.model, self.batch, several, here, sums, inputs)
                 step += several
@@ -194,7 +205,7 @@ class Classification:
 
     def measure(self, state: TrainState, last: bool) -> list[Line]:
         """Measure the errors on the splits that hold images; on the test between steps where the experiment says so."""
-        if not last and self.own.optimizer is None and self.experiment.optimizer.ema_decay:
+        if not last and self.experiment.own.optimizer is None and self.experiment.optimizer.ema_decay:
             state = self.average(state, lambda: None)
         classifier = Classifier(self.model, state.variables, of_run(self.experiment.data, state.mean))
         splits = ("validation", "test") if last or self.experiment.evaluate_test else ("validation",)
@@ -210,7 +221,7 @@ class Classification:
 
         What it returns are numbers for a line of their own.
         """
-        if (callback := self.own.callback) is None:
+        if (callback := self.experiment.own.callback) is None:
             return None
 
         def called(line: Line, state: TrainState) -> Line | None:
@@ -225,13 +236,14 @@ class Classification:
 
 
 def open_classification(experiment: Experiment, devices: Sequence[jax.Device], log: Log,
-                        own: Own = NOTHING) -> Classification:
+                        data: Dataset | None = None) -> Classification:
     """Open the images of an experiment, and load the weights that it starts from. Raises BadInput for what is wrong."""
     weights = load_weights_for(experiment) if needs_weights(experiment, log.run_directory) else None
-    images = open_images(experiment, devices, log, own.data)
-    own.check_outputs(experiment, images.mean.shape, len(images.classes))
-    own.check_functions(experiment, images.mean.shape, len(images.classes))
+    images = open_images(experiment, devices, log, data)
+    classes = len(images.classes)
+    check_outputs(experiment, images.mean.shape, classes)
+    check_functions(experiment, images.mean.shape, classes)
     identity = images.identity()  # once, as that asks for the size of every file
     check_images(log.run_directory, identity)
-    return Classification(experiment, own, images, identity, own.model_for(experiment, len(images.classes)),
-                          own.optimizer_for(experiment), weights, batch_sharding(devices), log)
+    return Classification(experiment, images, identity, model_for(experiment, classes), optimizer_for(experiment),
+                          weights, batch_sharding(devices), log)

@@ -13,15 +13,18 @@ from resjax.data import find_images, find_split, load
 from resjax.data.pictures import read_picture
 from resjax.evaluation import measure as measure_networks
 from resjax.experiment import Experiment, Photographs, image_shape
-from resjax.models.counts import list_layers
+from resjax.models.counts import count_parameters, list_layers
 from resjax.network import Network, class_name, classify, label_of
 from resjax.system.files import read_json
 from resjax.system.serialization import flatten
 from resjax.system.terminal import aligned, room
 from resjax.training.classification import train as train_classifier
+from resjax.training.given import told
 from resjax.training.kinds import Asked, Exam, Measure, Seen
 from resjax.training.log import read_metrics
+from resjax.training.own import model_for
 from resjax.training.restoration import load as load_network
+from resjax.training.restoration import restore
 from resjax.training.run_directory import read_experiment, read_result
 from resjax.weights import Form, Measured
 from resjax.weights import export as export_network
@@ -44,10 +47,14 @@ def draw(run_directory: Path) -> list[Path]:
     return []
 
 
-def open(target: str, unsaid: Any = None) -> Network:
-    """Load a network, with what was said of it; see `console.networks.Unsaid`."""
-    network = load_network(target) if unsaid is None else load_network(
-        target, stride_in=unsaid.stride_in, shortcut=unsaid.shortcut, key=unsaid.key)
+def open(target: str, unsaid: Any = None, model: Any = None) -> Network:
+    """Load a network, with what was said of it; see `console.networks.Unsaid`. `model` is what a run had of its own."""
+    if model is not None:
+        network = restore(target, model=model).network
+    elif unsaid is None:
+        network = load_network(target)
+    else:
+        network = load_network(target, stride_in=unsaid.stride_in, shortcut=unsaid.shortcut, key=unsaid.key)
     if unsaid is None or unsaid.resize is None:
         return network
     return network._replace(data=replace(network.data, resize=unsaid.resize),
@@ -161,15 +168,17 @@ def recorded(run_directory: Path) -> tuple[list[Measured], str]:
 
 
 def parts(run: Experiment) -> str:
-    """Show the layers with their multiply-adds."""
-    image, sizes = image_shape(run.data), run.sizes()
-    classes = 10 if run.architecture.family == "cifar" else 1000
+    """Show the layers with their multiply-adds, and what is the run's own."""
+    image, classes = image_shape(run.data), 10 if run.architecture.family == "cifar" else 1000
+    model = model_for(run, classes)
+    layers = list_layers(model, image)
     rows = [["layer", "kernel", "output", "times", "mul-adds"],
             *([layer.name, by(layer.kernel), by(layer.output), str(layer.repeats), f"{layer.macs:,}"]
-              for layer in list_layers(run.architecture.model(classes), image))]
+              for layer in layers)]
     table = "\n".join(aligned(rows, room(sys.stdout), 3))
-    return (f"{table}\n\nFor images of {by(image)} and {classes} classes: {sizes.parameters:,} parameters, "
-            f"{sizes.macs:,} multiply-adds")
+    own = "".join(f"own.{part:32} {value}\n" for part, value in told(run, classes).items())
+    return (f"{own}{table}\n\nFor images of {by(image)} and {classes} classes: {count_parameters(model, image):,} "
+            f"parameters, {sum(layer.macs for layer in layers):,} multiply-adds")
 
 
 def by(shape: Sequence[int]) -> str:

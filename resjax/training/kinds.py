@@ -112,8 +112,8 @@ class Kind(Protocol):
         """Draw what a finished run of this kind shows of itself; return the files."""
         ...
 
-    def open(self, target: str, unsaid: Any = None) -> Any:
-        """Load a trained network."""
+    def open(self, target: str, unsaid: Any = None, model: Any = None) -> Any:
+        """Load a trained network; `model` is a run's own, given again."""
         ...
 
     def title_of(self, opened: Any) -> str:

@@ -14,10 +14,10 @@ from resjax.network import Network
 from resjax.system.errors import BadInput, check
 from resjax.system.files import expanded
 from resjax.training.checkpoint import read_latest
+from resjax.training.given import model_of, network_of
 from resjax.training.kinds import Run
 from resjax.training.log import Log
 from resjax.training.optimizer import build_optimizer
-from resjax.training.own import model_of, network_of
 from resjax.training.run_directory import read_given, read_result, read_run
 from resjax.training.step import TrainState, initial_state, state_digest
 from resjax.weights import Bare, load_weights

@@ -1,0 +1,173 @@
+"""What of a run is Python: told in `experiment.json`, compared when the run is resumed, and built again from it."""
+
+import ast
+import hashlib
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+from resjax.data import Dataset, of_run, with_validation
+from resjax.experiment import Data, Experiment, Photographs
+from resjax.network import Network
+from resjax.system.errors import BadInput, check
+from resjax.system.files import read_json
+from resjax.system.serialization import brief, check_value, shortly
+from resjax.training.own import REBUILT, check_kinds, hints_of, is_optimizer, made
+from resjax.training.run_directory import check_images, read_given, read_run
+from resjax.training.step import TrainState
+
+UNKEPT = "given in Python, its values are not kept here"
+
+
+def told(experiment: Experiment, classes: int, state: TrainState | None = None) -> dict[str, str]:
+    """Say for `experiment.json` what is Python: a network by its fields, functions by their files.
+
+    Of an optimizer that no function makes, what it keeps in the state.
+    """
+    own = experiment.own
+    named = {} if own.model is None else {"model": shortly(made(experiment, own.model, classes))}
+    if is_optimizer(own.optimizer):
+        parts = re.findall(r"namedtuple\[(\w+?)(?:State)?\]", str(jax.tree.structure(state and state.opt_state)))
+        names = ", ".join(dict.fromkeys(part for part in parts if part != "Empty")) or "an optimizer"
+        named["optimizer"] = f"{names}: {UNKEPT}"
+    elif own.optimizer is not None:
+        named["optimizer"] = called(own.optimizer)
+    return named | {part: called(function) for part, function in (("loss", own.loss), ("augment", own.augment))
+                    if function is not None}
+
+
+def called(function: Any) -> str:
+    """Name a function by its file, or a value such as `Mixup` by its fields; the same name for the same function."""
+    if isinstance(function, partial):
+        given = [*map(repr, function.args), *(f"{key}={value!r}" for key, value in function.keywords.items())]
+        return f"partial({', '.join([called(function.func), *given])})"
+    if is_dataclass(function) and not isinstance(function, type):
+        return shortly(function)
+    code = getattr(function, "__code__", None)
+    return f"{Path(code.co_filename).name}:{function.__qualname__}" if code else type(function).__qualname__
+
+
+def sources(experiment: Experiment, classes: int) -> dict[str, str]:
+    """Return the files that a run's own parts come from, by name, each with a digest of what it holds."""
+    own = experiment.own
+    parts = (made(experiment, own.model, classes), own.model, own.optimizer, own.loss, own.augment)
+    files = {file for part in parts for file in files_of(part)}
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in sorted(files)}
+
+
+def changed_code(run_directory: Path, code: Mapping[str, str]) -> str:
+    """Say which files are no longer as they were when a run began; nothing where they are."""
+    file = run_directory / "experiment.json"
+    before = read_json(file).get("code") if file.exists() else None
+    known = before if isinstance(before, dict) else {}
+    changed = [name for name, digest in code.items() if known.get(name, digest) != digest]
+    return f"{', '.join(changed)} has changed since this run began, and is used as it is now" if changed else ""
+
+
+def files_of(part: Any) -> Iterator[Path]:
+    """List the files, none of an installed package, in which a function, a module or what it holds is defined."""
+    if isinstance(part, partial):
+        for each in (part.func, *part.args, *part.keywords.values()):
+            yield from files_of(each)
+        return
+    defined = part if inspect.isfunction(part) or inspect.isclass(part) else type(part)
+    try:
+        file = Path(inspect.getsourcefile(defined) or "")
+    except (TypeError, OSError):  # of what is built in, or typed into a session
+        return
+    package = str(getattr(defined, "__module__", "")).partition(".")[0]
+    if file.is_file() and package not in ("resjax", "flax", "optax", "jax") and "site-packages" not in file.parts:
+        yield file
+    if is_dataclass(part) and not isinstance(part, type):
+        for each in fields(part):
+            yield from files_of(getattr(part, each.name))
+
+
+def check_arrays(values: Data, data: Dataset) -> None:
+    """Raise BadInput where arrays of one's own are of another size than the experiment says, or of other channels."""
+    height, width, channels = data.train.pixels.shape[1:]
+    check(values.size is None or (height, width) == (values.size, values.size),
+          f"data.size is {values.size}, and the arrays that are given are {height}x{width}: they are not resized; "
+          "leave it out, or resize them")
+    check(len(values.std) in (0, channels), f"data.std has {len(values.std)} values, and the arrays that are given "
+                                            f"have {channels} channels")
+
+
+def prepared(experiment: Experiment, run_directory: Path, data: Dataset | None,
+             given: Mapping[str, Any]) -> tuple[Experiment, Dataset | None]:
+    """Put what is given into a run; of images say so in its values, and hold some out for validation if it is to.
+
+    Raises BadInput where the folder holds the run of another network, of other images or of an optimizer, and names
+    what is to be given again.
+    """
+    check(isinstance(experiment, Experiment), f"experiment is {brief(experiment)}; it is a resjax.Experiment")
+    check(data is None or isinstance(data, Dataset),
+          f"data is {brief(type(data))}; it is resjax.dataset((pixels, labels), (test pixels, test labels))")
+    experiment = replace(experiment, own=replace(experiment.own, **given))
+    check_kinds(experiment.own)
+    if data is not None:
+        if isinstance(experiment.data, Photographs):
+            raise BadInput("data is given in Python: write its values as data=resjax.Data(...), not Photographs")
+        check_arrays(experiment.data, data)
+        values = replace(experiment.data, source="arrays")
+        experiment, data = replace(experiment, data=values), with_validation(values, data)
+        check_images(run_directory, data.identity())
+    check(experiment.own.model is None or not experiment.initialize_from,
+          "initialize-from starts the networks of the paper; model= is one's own")
+    check_given(experiment, run_directory)
+    return experiment, data
+
+
+def check_given(experiment: Experiment, run_directory: Path) -> None:
+    """Raise BadInput where a folder holds the run of another network, optimizer, loss or augmentation."""
+    if (before := read_given(run_directory)) is None:
+        return
+    now = told(experiment, len(read_run(run_directory)[1]))
+    for part in ("model", "optimizer", "loss", "augment"):
+        there, here = (given.get(part, "the one of its experiment") for given in (before, now))
+        unkept = part == "optimizer" and UNKEPT in there and UNKEPT in here
+        check(there == here or unkept, f"{run_directory}: its {part} is {there}, and here {here}: give {part}= as it "
+                                       "was, or choose another folder")
+
+
+def model_of(run_directory: Path, experiment: Experiment, classes: int, given: Any) -> Any:
+    """Return the network of a run. Raises BadInput where it was one's own, and has to be given again."""
+    known = (read_given(run_directory) or {}).get("model")
+    if given is None:
+        return experiment.architecture.model(classes) if known is None else rebuilt(run_directory, known)
+    model: nn.Module = made(experiment, given, classes)
+    check(shortly(model) == known, f"{run_directory}: its network is {known or 'the one of its experiment'}, here "
+                                  f"{shortly(model)}")
+    return model
+
+
+def rebuilt(run_directory: Path, known: str) -> Any:
+    """Build one of our networks from what is told of it. Raises BadInput for any other."""
+    try:
+        call = ast.parse(known, mode="eval").body
+        assert isinstance(call, ast.Call)
+        assert isinstance(call.func, ast.Name)
+        kind: Any = REBUILT[call.func.id]
+        fields = {word.arg or "": ast.literal_eval(word.value) for word in call.keywords}
+        hints = hints_of(kind)
+        for name, value in fields.items():
+            check_value(f"model.{name}", value, hints[name])
+        return kind(**fields)
+    except (AssertionError, KeyError, TypeError, ValueError, SyntaxError, RecursionError, MemoryError):
+        raise BadInput(f"{run_directory}: its network was given in Python, {known}: give it again, "
+                       f"resjax.restore({str(run_directory)!r}, model=...), or on the command line the file that "
+                       "defines it, --code FILE") from None
+
+
+def network_of(experiment: Experiment, classes: tuple[str, ...], model: Any, state: TrainState) -> Network:
+    """Return a run's network as a value; it is one's own where its architecture makes another."""
+    paper = experiment.architecture if experiment.architecture.model(len(classes)) == model else None
+    return Network(f"{experiment.name}, step {state.step}", paper, experiment.data, classes, model, state.variables,
+                   of_run(experiment.data, state.mean))
