@@ -16,7 +16,6 @@ from resjax.system.platform import keep_compiled_programs
 from resjax.system.progress import working
 from resjax.system.terminal import aligned, room, say
 from resjax.training.kinds import Exam, Kind, kind_at
-from resjax.training.run_directory import read_experiment
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,8 @@ def own_model(run_directory: Path, code: Path | None) -> Any:
     """
     if code is None or not (run_directory / "experiment.json").is_file():
         return None
+    from resjax.training.run_directory import read_experiment  # here, so that the help is quick
+
     name, runs = read_experiment(run_directory).name, load_runs(code)
     found = [run for run in runs.values() if run.name == name]
     check(bool(found), f"{code} has no run named {name!r}, as {run_directory} is; it has: {', '.join(runs)}")

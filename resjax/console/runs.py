@@ -36,6 +36,8 @@ class TrainArguments(Generic[Value]):
     """Where the run is kept; the same command resumes it there."""
     seeds: int = 1
     """Train so many, with the seeds from `--seed` on, each in a folder of its own in the workdir: seed0, seed1, ..."""
+    tensorboard: Path | None = None
+    """Also write the log for TensorBoard, as it comes, into a folder of the workdir's name in this one."""
     distributed: bool = False
     """Join the processes that SLURM, Open MPI, Kubernetes or a TPU pod has started, each with this command."""
 
@@ -54,7 +56,8 @@ def train(experiment: Run, arguments: Sequence[str], program: str) -> None:
         join()
     places = one_by_one(list(runs), [run.work() for run in runs.values()]) if len(runs) > 1 else runs
     for place in places:
-        result = kind.train(runs[place], place)
+        logs = asked.tensorboard and asked.tensorboard / place.relative_to(asked.workdir.parent)
+        result = kind.train(runs[place], place, tensorboard=logs)
         if not is_first():
             continue
         if not asked.distributed:  # many processes restore a checkpoint together or not at all

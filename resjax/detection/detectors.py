@@ -32,9 +32,10 @@ CURVES = {"train": ("train", "error"), "test": ("detection", "mean_average_preci
 CLASSES = {"voc": 20, "coco": 80, "scenes": 10}
 
 
-def train(run: Detection, run_directory: Path, devices: Sequence[jax.Device] | None = None) -> dict[str, Any]:
+def train(run: Detection, run_directory: Path, devices: Sequence[jax.Device] | None = None,
+          tensorboard: Path | None = None) -> dict[str, Any]:
     """Train, or resume; return what `result.json` holds."""
-    return train_detector(run, run_directory, devices)
+    return train_detector(run, run_directory, devices, tensorboard)
 
 
 def draw(run_directory: Path) -> list[Path]:

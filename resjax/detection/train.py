@@ -29,10 +29,10 @@ from resjax.training.step import TrainState
 
 
 def train_detector(detection: Detection, run_directory: str | Path,
-                   devices: Sequence[jax.Device] | None = None) -> dict[str, Any]:
+                   devices: Sequence[jax.Device] | None = None, tensorboard: Path | None = None) -> dict[str, Any]:
     """Train, or resume where the last process stopped; return what `result.json` holds. See `resjax.train`."""
     return loop.train(detection, Path(run_directory), partial(open_faster_rcnn, detection),
-                      devices or jax.devices())
+                      devices or jax.devices(), tensorboard)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The curves of runs as TensorBoard logs, written without TensorFlow."""
+"""The curves of all runs in a folder as TensorBoard logs."""
 
 import time
 from collections.abc import Iterable
@@ -7,11 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from resjax.system.errors import BadInput, check
+from resjax.system.errors import check
 from resjax.system.files import write_aside
 from resjax.training import find_runs, read_metrics
-
-VERSION = "brain.Event:2"  # of the format: each file begins with it
+from resjax.training.tensorboard import begun, check_installed, write_line
 
 
 def write_tensorboard(folder: Path, out: Path) -> None:
@@ -20,10 +19,7 @@ def write_tensorboard(folder: Path, out: Path) -> None:
     Raises BadInput where tensorboardX is missing, there is no run, or `out` holds logs already; OSError where the disk
     is full.
     """
-    try:
-        import tensorboardX  # noqa: F401
-    except ModuleNotFoundError:
-        raise BadInput("TensorBoard logs need tensorboardX: pip install 'resjax[tensorboard]'") from None
+    check_installed()
     for run_directory in find_runs(folder):
         logs = out / run_directory.relative_to(folder)
         check(not any(logs.glob("events.*")), f"{logs} holds logs already; choose another folder, or remove them")
@@ -33,17 +29,7 @@ def write_tensorboard(folder: Path, out: Path) -> None:
 
 
 def write_events(lines: Iterable[dict[str, Any]], file: Path) -> None:
-    """Write the numbers of a log in TensorBoard's format; in this thread, which hears of a full disk."""
-    from tensorboardX.proto.event_pb2 import Event
-    from tensorboardX.proto.summary_pb2 import Summary
-    from tensorboardX.record_writer import RecordWriter
-
-    now = time.time()
-    with closing(RecordWriter(str(file))) as writer:
-        writer.write(Event(wall_time=now, file_version=VERSION).SerializeToString())
+    """Write the numbers of a log."""
+    with closing(begun(file)) as writer:
         for line in lines:
-            for key, number in line.items():
-                if key != "step" and type(number) in (int, float):
-                    value = Summary.Value(tag=f"{line['kind']}/{key}", simple_value=number)
-                    event = Event(wall_time=now, step=line["step"], summary=Summary(value=[value]))
-                    writer.write(event.SerializeToString())
+            write_line(writer, line)

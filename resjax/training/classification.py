@@ -61,7 +61,8 @@ class Result(dict[str, Any]):
 def train(experiment: Experiment, run_directory: str | Path, devices: Sequence[jax.Device] | None = None, *,
           model: nn.Module | None = None, data: Dataset | None = None,
           optimizer: optax.GradientTransformation | None = None, loss: Loss | None = None,
-          augment: Augment | None = None, callback: Callback | None = None) -> Result:
+          augment: Augment | None = None, callback: Callback | None = None,
+          tensorboard: str | Path | None = None) -> Result:
     """Train, or resume where the last process stopped; return what `result.json` holds.
 
     In place of the experiment's can stand a `model` of one's own, which takes images and `train`, `data` of one's own
@@ -70,15 +71,15 @@ def train(experiment: Experiment, run_directory: str | Path, devices: Sequence[j
     `loss(logits, labels)`, `[batch]`, stands in place of the cross-entropy, and `augment(key, images, labels)` changes
     each training batch, after crops and flips; both are pure and lie in the compiled step (`LabelSmoothing`, `Mixup`,
     `CutMix`, `Cutout`, or functions of one's own). `callback` gets each training line of the log and the network of
-    then; numbers that it returns are logged too. Raises
-    BadInput for wrong data or a run directory that is not this experiment's, Diverged where the loss is no longer
-    finite, Interrupted after Ctrl-C, SIGTERM or SIGHUP with the state saved, OSError where the disk is full.
+    then; numbers that it returns are logged too. `tensorboard` is a folder for the log in TensorBoard's format, live.
+    Raises BadInput for wrong data or a run directory that is not this experiment's, Diverged where the loss is no
+    longer finite, Interrupted after Ctrl-C, SIGTERM or SIGHUP with the state saved, OSError where the disk is full.
     """
     parts = {"model": model, "optimizer": optimizer, "loss": loss, "augment": augment, "callback": callback}
     given = {part: value for part, value in parts.items() if value is not None}
     experiment, data = prepared(experiment, Path(run_directory), data, given)
     return Result(loop.train(experiment, Path(run_directory), partial(open_classification, experiment, data=data),
-                             devices or jax.devices()))
+                             devices or jax.devices(), None if tensorboard is None else Path(tensorboard)))
 
 
 @dataclass(frozen=True)

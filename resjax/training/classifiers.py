@@ -37,9 +37,10 @@ FOUND = ("class", "probability")
 CURVES = {"train": ("train", "error"), "validation": ("validation", "top1_error"), "test": ("test", "top1_error")}
 
 
-def train(run: Experiment, run_directory: Path, devices: Sequence[Any] | None = None) -> dict[str, Any]:
+def train(run: Experiment, run_directory: Path, devices: Sequence[Any] | None = None,
+          tensorboard: Path | None = None) -> dict[str, Any]:
     """Train, or resume; return what `result.json` holds."""
-    return train_classifier(run, run_directory, devices)
+    return train_classifier(run, run_directory, devices, tensorboard=tensorboard)
 
 
 def draw(run_directory: Path) -> list[Path]:

@@ -104,8 +104,9 @@ class Kind(Protocol):
     FOUND: tuple[str, ...]  # the values of what is found in a picture
     CURVES: dict[str, tuple[str, str]]  # in percent, "train" first: which lines of the log, and which of their numbers
 
-    def train(self, run: Any, run_directory: Path, devices: Sequence[Any] | None = None) -> dict[str, Any]:
-        """Train, or resume; return what `result.json` holds."""
+    def train(self, run: Any, run_directory: Path, devices: Sequence[Any] | None = None,
+              tensorboard: Path | None = None) -> dict[str, Any]:
+        """Train, or resume; return what `result.json` holds. The log goes to the folder `tensorboard` too."""
         ...
 
     def draw(self, run_directory: Path) -> list[Path]:

@@ -1,5 +1,7 @@
 """What a run tells while it trains: `metrics.jsonl`, and lines for whoever watches."""
 
+import csv
+import io
 import json
 import math
 import os
@@ -16,6 +18,7 @@ from resjax.system.distributed import is_first
 from resjax.system.files import regular, write_text, writing
 from resjax.system.progress import advance_net, working
 from resjax.system.terminal import duration, fitted, room, tell
+from resjax.training.tensorboard import Events
 
 Line = dict[str, Any]
 Item = TypeVar("Item")
@@ -96,6 +99,7 @@ class Log:
     name: str
     steps: int
     batch_size: int
+    events: Events | None = None
 
     def record(self, line: Line) -> None:
         """Append a line to `metrics.jsonl`, on disk before this returns, and tell it. OSError: the disk is full."""
@@ -105,6 +109,8 @@ class Log:
                 file.write(json.dumps(line) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
+            if self.events:
+                self.events.write(line)
         left = self.glance(line) if line["kind"] == "train" else ()
         columns = room()
         parts = self.parts(line) if columns < float("inf") else (*self.parts(line), *left)
@@ -199,3 +205,16 @@ def rewind_metrics(log: Log, step: int) -> None:
     kept = [line for line in lines if line and (line["step"] < step or (
         line["step"] == step and (step < log.steps or line["kind"] not in MEASURED)))]
     write_text(log.run_directory / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+    if log.events:
+        log.events.begin(step)
+
+
+def write_csv(run_directory: Path) -> None:
+    """Write the numbers of `metrics.jsonl` as `metrics.csv`: a row for each line, a column for each number."""
+    rows = [{key: value for key, value in line.items() if type(value) in (int, float, str)}
+            for line in read_metrics(run_directory)]
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(run_directory / "metrics.csv", table.getvalue())

@@ -1,6 +1,7 @@
 """A whole run, from top to bottom: folder, task, state, steps, measurements, checkpoints, result."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from signal import Signals
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from resjax.system.interrupt import requested, requests, stop_requests
 from resjax.system.platform import keep_compiled_programs
 from resjax.training.checkpoint import checkpoints, finish_saves, restore_latest, save
 from resjax.training.kinds import Run
-from resjax.training.log import MEASURED, Line, Log, RunningMetrics, Stopwatch, read_metrics, rewind_metrics
+from resjax.training.log import MEASURED, Line, Log, RunningMetrics, Stopwatch, read_metrics, rewind_metrics, write_csv
 from resjax.training.run_directory import (
     claimed,
     computing,
@@ -28,6 +29,7 @@ from resjax.training.run_directory import (
 )
 from resjax.training.step import TrainState, state_digest
 from resjax.training.task import Task
+from resjax.training.tensorboard import Events
 
 
 class Training(NamedTuple):
@@ -40,7 +42,7 @@ class Training(NamedTuple):
 
 
 def train(experiment: Run, run_directory: Path, open_task: Callable[[Sequence[jax.Device], Log], Task],
-          devices: Sequence[jax.Device]) -> dict[str, Any]:
+          devices: Sequence[jax.Device], tensorboard: Path | None = None) -> dict[str, Any]:
     """Train, or resume where the last process stopped; return what `result.json` holds.
 
     Raises BadInput for wrong data or a run directory that is not this experiment's, Diverged where the loss is no
@@ -50,8 +52,10 @@ def train(experiment: Run, run_directory: Path, open_task: Callable[[Sequence[ja
     check(experiment.batch_size % len(devices) == 0,
           f"batch-size {experiment.batch_size} does not divide over {len(devices)} devices")
     keep_compiled_programs()
-    log = Log(run_directory, f"{experiment.name} seed {experiment.seed}", experiment.steps, experiment.batch_size)
-    with stop_requests(), claimed(run_directory, experiment):
+    events = Events(tensorboard) if tensorboard and is_first() else None
+    name = f"{experiment.name} seed {experiment.seed}"
+    log = Log(run_directory, name, experiment.steps, experiment.batch_size, events)
+    with stop_requests(), claimed(run_directory, experiment), events or nullcontext():
         with log.doing("loading"):
             if not broadcast_from_first([unfinished(run_directory, experiment)])[0]:
                 return read_result(run_directory) or {}
@@ -75,6 +79,7 @@ def train(experiment: Run, run_directory: Path, open_task: Callable[[Sequence[ja
                 raise BadInput(f"{error}. All {experiment.steps} steps are made and saved in {run_directory}: the same "
                                "command measures again when it is repaired, and `resjax evaluate` without it") from None
             if is_first():
+                write_csv(run_directory)
                 write_json(run_directory / "result.json", result)
             wait_for_all("result")
             return result

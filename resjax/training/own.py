@@ -4,6 +4,7 @@ import inspect
 import typing
 from collections.abc import Callable, Mapping
 from functools import partial
+from types import FunctionType
 from typing import Any
 
 import jax
@@ -113,9 +114,7 @@ def check_functions(experiment: Experiment, image: tuple[int, ...], classes: int
 
 def check_kinds(own: Own) -> None:
     """Raise BadInput, in a line, where something else is given than a network, an optimizer or a function."""
-    if own.model is not None and (isinstance(own.model, type) or not callable(own.model)):
-        check_model(own.model)
-    if isinstance(own.model, nn.Module):
+    if own.model is not None and not isinstance(own.model, FunctionType | partial):
         check_model(own.model)
     optimizer = own.optimizer
     makes = callable(optimizer) and not str(getattr(optimizer, "__module__", "")).startswith("optax")

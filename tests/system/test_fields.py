@@ -53,7 +53,7 @@ def wrong_values(hint):
     return OF_TYPE.get(hint, [])
 
 
-KINDS = {kind: prefix for run in (Experiment, Detection) for kind, prefix in values_of(run)}
+KINDS = {kind: prefix for run in (Experiment, Detection) for kind, prefix in values_of(run) if kind is not Own}
 FIELDS = [(kind, prefix, field.name) for kind, prefix in KINDS.items() for field in dataclasses.fields(kind)]
 
 

@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from resjax import BadInput, CutMix, Cutout, Interrupted, LabelSmoothing, Mixup, train
+from resjax.training.step import cross_entropy
 
 ONE = jax.devices()[:1]
 RANDOM = np.random.default_rng(0)
@@ -39,6 +40,49 @@ def test_mixup_mixes_images_as_their_labels_say():
         mixed, targets = map(np.asarray, Mixup(0.5, classes=10)(key, jnp.asarray(IMAGES), jnp.asarray(LABELS)))
         np.testing.assert_allclose(mixed, np.einsum("bc,chwd->bhwd", targets[:, :6], IMAGES), atol=1e-5)
         np.testing.assert_allclose(targets.sum(1), 1, rtol=1e-6)
+
+
+def test_mixups_loss_is_that_of_both_labels_by_their_weights():
+    """The cross-entropy of mixed labels, in float64: weight l(x, y) + (1 - weight) l(x, y')."""
+    logits = RANDOM.normal(size=(6, 10))
+    each = -(logits - np.log(np.exp(logits).sum(1, keepdims=True)))
+    for key in KEYS[:20]:
+        targets = np.asarray(Mixup(0.5, classes=10)(key, jnp.asarray(IMAGES), jnp.asarray(LABELS))[1])
+        wanted = []
+        for own, (losses, row) in enumerate(zip(each, targets, strict=True)):
+            other = next((label for label in np.flatnonzero(row) if label != own), own)
+            wanted.append(row[own] * losses[own] + (1 - row[own]) * losses[other])
+        np.testing.assert_allclose(cross_entropy(jnp.float32(logits), targets), wanted, rtol=1e-5)
+
+
+def test_every_image_is_as_likely_the_other():
+    """Of six images each is mixed with the first in a sixth of the draws, itself too."""
+    targets = jax.jit(jax.vmap(lambda key: Mixup(0.5, 10)(key, jnp.asarray(IMAGES), jnp.asarray(LABELS))[1][0]))(KEYS)
+    others = [next((label for label in np.flatnonzero(row) if label), 0) for row in np.asarray(targets)]
+    assert stats.chisquare(np.bincount(others, minlength=6)).pvalue > 1e-3
+
+
+def cutmix_box(random):
+    """Return height, width, top and left of a box of the paper's rule on 16x16 pixels, by NumPy; none is all zeros."""
+    side, centre = 16 * np.sqrt(1 - random.beta(1, 1)), 16 * random.random(2)
+    inside = [np.flatnonzero(np.abs(np.arange(16) + 0.5 - middle) < side / 2) for middle in centre]
+    return [*map(len, inside), *(some[0] if len(some) else 0 for some in inside)]
+
+
+def test_cutmixs_boxes_are_distributed_as_those_of_its_rule_in_numpy():
+    """Areas, shapes and places: two samples, compared by chi-square tests of their tables."""
+    ramp = jnp.stack([jnp.zeros((16, 16, 1)), jnp.ones((16, 16, 1))])
+    mixed = jax.jit(jax.vmap(lambda key: CutMix(1.0)(key, ramp, jnp.arange(2))[0][0, ..., 0]))(KEYS)
+    exchanged = [np.argwhere(image > 0) for image in np.asarray(mixed) if image.any()]  # half are mixed with themselves
+    ours = np.array([[*(found.max(0) - found.min(0) + 1), *found.min(0)] for found in exchanged])
+    random = np.random.default_rng(1)
+    theirs = np.array([box for box in (cutmix_box(random) for _ in range(4000)) if box[0] * box[1]])
+    assert 0.4 < len(ours) / len(KEYS) < 0.55
+    for value in (lambda box: box[:, 0] * box[:, 1], lambda box: box[:, 0] - box[:, 1], lambda box: box[:, 2],
+                  lambda box: box[:, 3]):
+        cuts = np.unique(np.quantile(value(theirs), np.linspace(0.1, 0.9, 9)))
+        tables = [np.bincount(np.digitize(value(boxes), cuts), minlength=len(cuts) + 1) for boxes in (ours, theirs)]
+        assert stats.chi2_contingency([column for column in np.transpose(tables) if column.sum()]).pvalue > 1e-3
 
 
 def test_mixups_weights_are_distributed_as_beta():

@@ -1,0 +1,76 @@
+"""The training step of ResNet-20 on CIFAR-10's sizes with a loss or an augmentation, beside the step without, in turn.
+
+    python experiments/benchmarks/own_parts.py
+
+Crops, flips and all: the calls of five steps of 128 images that training makes on CPU, in one process, in an order
+that is drawn anew each round. Prints one JSON line: medians of processor time and of wall clock, ms a step, and ratios
+to the step without.
+"""
+
+import json
+import random
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from resjax import CutMix, Cutout, Experiment, LabelSmoothing, Mixup, Own, dataset
+from resjax.console.command_line import script
+from resjax.system.platform import keep_freed_memory
+from resjax.training.in_memory import in_memory
+from resjax.training.own import batch_for, optimizer_for
+from resjax.training.packing import form_for, one_by_one
+from resjax.training.step import draw
+
+PARTS = {"without": Own(), "without, again": Own(), "LabelSmoothing": Own(loss=LabelSmoothing()),
+         "Mixup": Own(augment=Mixup()), "CutMix": Own(augment=CutMix()), "Cutout": Own(augment=Cutout()),
+         "both": Own(loss=LabelSmoothing(), augment=CutMix())}
+
+
+def program(own: Own) -> tuple[Callable[[], None], int]:
+    """Compile the steps of a call with such parts; return the call and the number of its steps."""
+    drawn = np.random.default_rng(0)
+    data = dataset((drawn.integers(0, 256, (2_000, 32, 32, 3), np.uint8), np.arange(2_000) % 10),
+                   (drawn.integers(0, 256, (10, 32, 32, 3), np.uint8), np.arange(10)))
+    run, devices = Experiment(name="step", own=own), jax.devices()[:1]
+    images, form = in_memory(run, data, devices), form_for(devices[0].platform)
+    model, optimizer = run.architecture.model(10), optimizer_for(run)
+    state: Any = draw(jax.sharding.SingleDeviceSharding(devices[0]), model, optimizer, images.mean, 0)
+    count, inputs = next(images.calls(state.key, range(run.steps)))
+    state = form.pack(state, one_by_one(model))
+    compiled = form.steps.lower(model, optimizer, batch_for(run, images.batch), count, state, inputs).compile()
+
+    def call() -> None:
+        nonlocal state
+        state, metrics = compiled(state, inputs)
+        jax.block_until_ready((state, metrics))
+
+    return call, count
+
+
+def measure(rounds: int = 15) -> None:
+    """Time every program in each round, after one that warms up."""
+    keep_freed_memory()  # as the command line does
+    programs = {name: program(own) for name, own in PARTS.items()}
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in PARTS}
+    for number in range(rounds + 1):
+        for name in random.sample(list(PARTS), len(PARTS)):
+            call, count = programs[name]
+            begun, wall = time.process_time(), time.perf_counter()
+            call()
+            spent = (time.process_time() - begun) / count, (time.perf_counter() - wall) / count
+            if number:
+                seconds[name].append(spent)
+    medians = {name: [1e3 * statistics.median(column) for column in zip(*some, strict=True)]
+               for name, some in seconds.items()}
+    print(json.dumps({name: {"processor_ms": round(cpu, 1), "wall_ms": round(wall, 1), "rounds": rounds,
+                             "processor_ratio": round(cpu / medians["without"][0], 3),
+                             "wall_ratio": round(wall / medians["without"][1], 3)}
+                      for name, (cpu, wall) in medians.items()}))
+
+
+if __name__ == "__main__":
+    script(measure)

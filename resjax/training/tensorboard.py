@@ -1,0 +1,79 @@
+"""A run's log as TensorBoard reads it, written without TensorFlow: line by line while the run trains, or at once."""
+
+import time
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from resjax.system.errors import BadInput
+from resjax.system.files import writing
+
+VERSION = "brain.Event:2"  # of the format: each file begins with it
+
+
+def check_installed() -> None:
+    """Raise BadInput where what writes the format is missing."""
+    try:
+        import tensorboardX  # noqa: F401
+    except ModuleNotFoundError:
+        raise BadInput("TensorBoard logs need tensorboardX: pip install 'resjax[tensorboard]'") from None
+
+
+def begun(file: Path) -> Any:
+    """Begin a file of events; return what writes records, in this thread, which hears of a full disk."""
+    from tensorboardX.record_writer import RecordWriter
+
+    writer = RecordWriter(str(file))
+    write_event(writer, file_version=VERSION)
+    return writer
+
+
+def write_event(writer: Any, **parts: Any) -> None:
+    """Write an event."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    writer.write(Event(wall_time=time.time(), **parts).SerializeToString())
+
+
+def write_line(writer: Any, line: dict[str, Any]) -> None:
+    """Write the numbers of a line of the log: `train/loss` and so on."""
+    from tensorboardX.proto.summary_pb2 import Summary
+
+    values = [Summary.Value(tag=f"{line['kind']}/{key}", simple_value=number) for key, number in line.items()
+              if key != "step" and type(number) in (int, float)]
+    write_event(writer, step=line["step"], summary=Summary(value=values))
+
+
+class Events(AbstractContextManager["Events"]):
+    """The events of a run in a folder: a file for each process that trains it. Raises BadInput, see above."""
+
+    def __init__(self, folder: Path) -> None:
+        check_installed()
+        self.folder, self.file = folder, folder
+        self.writer: Any = None
+
+    def __exit__(self, *_: object) -> None:
+        if self.writer:
+            self.writer.close()
+
+    def begin(self, step: int) -> None:
+        """Begin a file for the lines after `step`; what TensorBoard has of later steps is to be forgotten.
+
+        Raises OSError where the folder cannot be written.
+        """
+        from tensorboardX.proto.event_pb2 import SessionLog
+
+        before = [int(file.name.split(".")[3]) for file in self.folder.glob("events.out.tfevents.*.resjax")]
+        number = max([int(time.time()), *(number + 1 for number in before)])  # TensorBoard reads files in this order
+        self.file = self.folder / f"events.out.tfevents.{number}.resjax"
+        with writing(self.file):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.writer = begun(self.file)
+            write_event(self.writer, step=step + 1, session_log=SessionLog(status=SessionLog.START))
+            self.writer.flush()
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Write a line of the log, so that it is seen at once."""
+        with writing(self.file):
+            write_line(self.writer, line)
+            self.writer.flush()
