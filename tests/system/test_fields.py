@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from resjax import BadInput, Experiment
+from resjax import BadInput, Experiment, Own
 from resjax.detection import Detection
 from resjax.experiment import Architecture, Data, Optimizer, Photographs
 from resjax.system.files import file_name
