@@ -24,6 +24,8 @@ toc_object_entries = False
 html_theme = "sphinx_book_theme"
 html_title = "resjax"
 html_extra_path = ["../experiments/results/article/article.html"]
-html_theme_options = {"use_download_button": False, "use_fullscreen_button": False, "show_toc_level": 2,
-                      "home_page_in_toc": True}
+html_static_path, html_css_files, html_favicon = ["_static"], ["site.css"], "_static/icon.svg"
+html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
+html_theme_options = {"navbar_persistent": [], "use_download_button": False, "use_fullscreen_button": False,
+                      "show_toc_level": 2, "home_page_in_toc": True}
 html_show_sourcelink = False

@@ -18,6 +18,9 @@ from resjax.console.commands import COMMANDS
 from resjax.system.serialization import written_fields
 
 
+FIELDS = ("Experiment", "Architecture", "Data", "Photographs", "Optimizer")  # on the page of that name
+
+
 class CommandHelp(SphinxDirective):
     """`{command-help} NAME`: what `resjax NAME --help` prints, of a command on an experiment with all flags."""
 
@@ -56,6 +59,15 @@ def default(field: dataclasses.Field) -> str:
     return "" if field.default_factory is not dataclasses.MISSING else "must be given"
 
 
+def signature(app: Sphinx, what: str, name: str, thing: object, *rest: object) -> tuple[str, str] | None:
+    """Write the fields of a run's parts as keywords with their defaults, which is how they are given."""
+    if what != "class" or not dataclasses.is_dataclass(thing) or name.rpartition(".")[2] not in FIELDS:
+        return None
+    given = [field.name if (value := default(field)) == "must be given" else f"{field.name}={value.strip('`') or '...'}"
+             for field in dataclasses.fields(thing)]
+    return f"(*, {', '.join(given)})", ""
+
+
 def without_foreign_pages(app: Sphinx, name: str, source: list[str]) -> None:
     """Name, in place of a link, a Markdown file of the repository that is no page of the site."""
     source[0] = re.sub(r"\[([^\]]+)\]\((?:\.\./)+((?:experiments|findings)/[^)]+\.md)\)", r"\1 (`\2`)", source[0])
@@ -65,5 +77,6 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Add the directives."""
     app.add_directive("command-help", CommandHelp)
     app.add_directive("fields", Fields)
+    app.connect("autodoc-process-signature", signature)
     app.connect("source-read", without_foreign_pages)
     return {"parallel_read_safe": True}

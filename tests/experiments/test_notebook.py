@@ -1,6 +1,6 @@
-"""The notebook runs from top to bottom.
+"""The notebooks run from top to bottom.
 
-`python tests/experiments/test_notebook.py` writes what its cells print into it.
+`python tests/experiments/test_notebook.py NAME` writes what the cells of `docs/learn/NAME.ipynb` print into it.
 """
 
 import ast
@@ -15,7 +15,7 @@ from pathlib import Path
 import matplotlib as mpl
 import pytest
 
-NOTEBOOK = Path(__file__).parents[2] / "docs" / "learn" / "own_research.ipynb"
+LEARN = Path(__file__).parents[2] / "docs" / "learn"
 
 
 def run_cells(notebook):
@@ -35,17 +35,18 @@ def run_cells(notebook):
 
 
 @pytest.mark.usefixtures("one_device")
-def test_every_cell_runs_and_says_what_it_said(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", sorted(file.stem for file in LEARN.glob("*.ipynb")))
+def test_every_cell_runs_and_says_what_it_said(name, tmp_path, monkeypatch):
     """Numbers differ by machine; all words around them are as they were recorded."""
     monkeypatch.chdir(tmp_path)
     mpl.use("Agg")
-    for cell, printed, value in run_cells(json.loads(NOTEBOOK.read_text())):
+    for cell, printed, value in run_cells(json.loads((LEARN / f"{name}.ipynb").read_text())):
         recorded = ["".join(output.get("text", output.get("data", {}).get("text/plain", []))) for output in
                     cell["outputs"]]
         assert [words(text) for text in (printed, value) if text] == [words(text) for text in recorded]
         assert all(len(line) <= 200 for line in (printed + value).splitlines())
-    errors = json.loads((tmp_path / "runs" / "paper" / "result.json").read_text())["test_top1_error"]
-    assert errors < 30
+    if name == "own_research":
+        assert json.loads((tmp_path / "runs" / "paper" / "result.json").read_text())["test_top1_error"] < 30
 
 
 def words(text):
@@ -53,9 +54,10 @@ def words(text):
     return "".join(letter for letter in text if not letter.isdigit() and letter not in " .,")
 
 
-def record():
-    """Write what the cells print into the notebook."""
-    notebook = json.loads(NOTEBOOK.read_text())
+def record(name):
+    """Write what the cells print into a notebook."""
+    file = LEARN / f"{name}.ipynb"
+    notebook = json.loads(file.read_text())
     os.chdir(tempfile.mkdtemp())
     for number, (cell, printed, value) in enumerate(run_cells(notebook), 1):
         shown = {"output_type": "execute_result", "execution_count": number, "metadata": {},
@@ -63,8 +65,8 @@ def record():
         cell["execution_count"] = number
         cell["outputs"] = [{"output_type": "stream", "name": "stdout", "text": printed.splitlines(keepends=True)}
                            ] * bool(printed) + [shown] * bool(value)
-    NOTEBOOK.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
+    file.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":
-    sys.exit(record())
+    sys.exit(record(sys.argv[1]))
