@@ -45,7 +45,7 @@ def load_as(target: str, unsaid: Unsaid) -> tuple[Kind, Any]:
     with working(f"loading {target}"):
         keep_compiled_programs()
         place = expanded(target)
-        kind = kind_at(place)
+        kind = kind_at(target)
         return kind, kind.open(target, unsaid, own_model(place, unsaid.code))
 
 

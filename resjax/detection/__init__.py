@@ -9,14 +9,17 @@ if TYPE_CHECKING:
     from resjax.detection.config import Detection, Detector, Inference, Sampling, Scenery
     from resjax.detection.evaluate import TrainedDetector, find_all, restore_detector
     from resjax.detection.networks import FasterRCNN
+    from resjax.detection.stored import load_detector
     from resjax.detection.train import train_detector
 
 __all__ = ["Detection", "Detector", "FasterRCNN", "Found", "Inference", "Sampling", "Scenery", "TrainedDetector",
-           "average_precisions", "find_all", "mean_average_precision", "restore_detector", "train_detector"]
+           "average_precisions", "find_all", "load_detector", "mean_average_precision", "restore_detector",
+           "train_detector"]
 
 HOMES = {  # imported when they are used, so that runs are listed at once
     "average_precision": ("Found", "average_precisions", "mean_average_precision"),
     "config": ("Detection", "Detector", "Inference", "Sampling", "Scenery"),
     "evaluate": ("TrainedDetector", "find_all", "restore_detector"), "networks": ("FasterRCNN",),
+    "stored": ("load_detector",),
     "train": ("train_detector",)}
 __getattr__ = lazily("resjax.detection", HOMES)

@@ -12,17 +12,21 @@ from resjax.detection.annotations import fingerprint as digest_of
 from resjax.detection.annotations import identity_of
 from resjax.detection.config import Detection, Inference
 from resjax.detection.draw import confident, draw_boxes
-from resjax.detection.evaluate import TrainedDetector, find_in, restore_detector
+from resjax.detection.evaluate import TrainedDetector, find_in
 from resjax.detection.evaluate import measure as measure_detector
 from resjax.detection.images import open_annotated
 from resjax.detection.phases import PROPOSER
 from resjax.detection.pictures import draw_run
 from resjax.detection.step import draw_onto
+from resjax.detection.stored import FILE, load_detector, write_detector
 from resjax.detection.train import train_detector
 from resjax.network import named_classes
 from resjax.system.errors import BadInput, check
 from resjax.system.files import stamp, write_aside, write_csv
-from resjax.training.kinds import Asked, Exam, Measure, Seen
+from resjax.system.serialization import flatten
+from resjax.training.kinds import Asked, Exam, Measure, Seen, found_at
+from resjax.training.run_directory import read_experiment, read_result
+from resjax.weights.card import Card, Precision, read_card
 
 VALUE = Detection
 NOUN = "detector"
@@ -44,10 +48,13 @@ def draw(run_directory: Path) -> list[Path]:
 
 
 def open(target: str, unsaid: Any = None, model: Any = None) -> TrainedDetector:
-    """Restore a detector from its run. Raises BadInput where something is said of it as of a file of weights."""
+    """Restore a detector from its run, from a folder that `export` wrote, or by the name of one that comes with resjax.
+
+    Raises BadInput where something is said of it as of a file of weights.
+    """
     told = [name for name, value in vars(unsaid).items() if value is not None] if unsaid is not None else []
-    check(not told, f"{target}: a run says all of itself, so --{told[0].replace('_', '-')} is left out" if told else "")
-    return restore_detector(target)
+    check(not told, f"{target}: a detector says all of itself: leave out --{told[0].replace('_', '-')}" if told else "")
+    return load_detector(target)
 
 
 def title_of(opened: TrainedDetector) -> str:
@@ -143,10 +150,24 @@ def explain(opened: TrainedDetector, file: Path, of: str | None, out: Path) -> s
     raise BadInput(f"{opened.detection.name} is a detector, and its answers are many: saliency is of classifiers")
 
 
-def export(opened: TrainedDetector, form: str, out: Path, run_directory: Path) -> Path:
-    """Raise BadInput: nobody else loads our detectors."""
-    raise BadInput(f"{run_directory} holds the run of a detector, which no other library loads; what can be exported "
-                   "are classifiers. resjax.detection.restore_detector gives its weights in Python")
+def export(opened: TrainedDetector, form: str, out: Path, target: Path) -> Path:
+    """Write a detector for resjax, with what was measured of its run. Raises BadInput for others: nobody loads it."""
+    check(form == "resjax", f"{target} is a detector, which no other library loads: it goes --to resjax alone")
+    return write_detector(opened, out, recorded(found_at(str(target))))
+
+
+def recorded(folder: Path) -> Card:
+    """Read what a model card tells of a run, or of a folder that `export` wrote."""
+    if (folder / FILE).is_file():
+        return read_card(folder)
+    run, result = read_experiment(folder), read_result(folder)
+    images_of, precisions = f"{run.data.source}, {' and '.join(run.data.test)}", []
+    if result is not None and result["mean_average_precision"] is not None:
+        precisions = [Precision(images_of, "mean", result["mean_average_precision"], result["eleven_point"]), *(
+            Precision(images_of, name, value, result["eleven_points"][name])
+            for name, value in result["average_precision"].items() if value is not None)]
+    return Card(precisions=tuple(precisions), source=run.data.source,
+                recipe="\n".join(f"    {name} = {value!r}" for name, value in flatten(run).items()))
 
 
 def parts(run: Detection) -> str:

@@ -7,12 +7,12 @@ import numpy as np
 
 from resjax.detection.annotations import AnnotatedImages
 from resjax.detection.config import RESNETS, Detection
-from resjax.detection.evaluate import TrainedDetector, restore_detector
+from resjax.detection.evaluate import TrainedDetector
 from resjax.detection.phases import PROPOSER
+from resjax.detection.stored import load_detector
 from resjax.models import VGG, ResNet
 from resjax.network import Network
 from resjax.system.errors import BadInput, check
-from resjax.system.files import expanded
 from resjax.system.serialization import flatten
 from resjax.training.kinds import kind_at
 from resjax.training.restoration import load
@@ -38,8 +38,8 @@ def initial_weights(detection: Detection, images: AnnotatedImages) -> Weights:
     source, detector = detection.initialize_from, detection.detector
     if not source:
         return Weights(mean_colour(images), {}, {})
-    if kind_at(expanded(source)).VALUE is Detection:
-        return detector_weights(restore_detector(expanded(source)), detection, images.classes)
+    if kind_at(source).VALUE is Detection:
+        return detector_weights(load_detector(source), detection, images.classes)
     network = load(source, stride_in=detector.stride_in, shortcut="A")
     return vgg_weights(network, detection) if detector.backbone == "vgg16" else resnet_weights(network, detection)
 

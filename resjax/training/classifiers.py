@@ -26,8 +26,10 @@ from resjax.training.own import model_for
 from resjax.training.restoration import load as load_network
 from resjax.training.restoration import restore
 from resjax.training.run_directory import read_experiment, read_result
-from resjax.weights import Form, Measured
+from resjax.weights import Card, Form, Measured
 from resjax.weights import export as export_network
+from resjax.weights.card import read_card
+from resjax.weights.trained import find_trained
 
 VALUE = Experiment
 NOUN = "classifier"
@@ -144,28 +146,29 @@ def explain(opened: Network, file: Path, of: str | None, out: Path) -> str:
     return f"{file}: {said}, {out / f'{file.stem}.png'}"
 
 
-def export(opened: Network, form: Form, out: Path, run_directory: Path) -> Path:
-    """Write a network as others load it, with what was measured of its run."""
-    return export_network(opened, form, out, *recorded(run_directory))
+def export(opened: Network, form: Form, out: Path, target: Path) -> Path:
+    """Write a network as others load it, with what was measured of its run, or is known beside its weights."""
+    return export_network(opened, form, out, recorded(target))
 
 
-def recorded(run_directory: Path) -> tuple[list[Measured], str]:
-    """Read what was measured of a run, and its recipe, for a model card; nothing of what is no finished run."""
-    if not (run_directory / "experiment.json").is_file():
-        return [], ""
-    experiment, result = read_experiment(run_directory), read_result(run_directory)
-    recipe = "\n".join(f"    {name} = {value!r}" for name, value in flatten(experiment).items())
+def recorded(target: Path) -> Card:
+    """Read what a model card tells: of a run, or of a folder that `export` wrote; of other weights nothing is known."""
+    if not (target / "experiment.json").is_file():
+        return read_card(target if target.exists() else find_trained(str(target)) or target)
+    experiment, result = read_experiment(target), read_result(target)
+    known = Card(recipe="\n".join(f"    {name} = {value!r}" for name, value in flatten(experiment).items()),
+                 source=experiment.data.source)
     if result is None:
-        return [], recipe
-    images_of, lines = f"{experiment.data.source}, test", read_metrics(run_directory, "test")
+        return known
+    images_of, lines = f"{experiment.data.source}, test", read_metrics(target, "test")
     errors = [Measured(images_of, "single", result["test_top1_error"], result["test_top5_error"],
                        lines[-1]["images"] if lines else None)]
-    for file in sorted(run_directory.glob("measured-*.json")):  # by other views, as tables of the paper ask for
+    for file in sorted(target.glob("measured-*.json")):  # by other views, as tables of the paper ask for
         kept = read_json(file, "state_digests", "top1_error", "top5_error", "images")
         if kept["state_digests"] == [result["state_digest"]]:
             views = file.stem.removeprefix("measured-")
             errors.append(Measured(images_of, views, kept["top1_error"], kept["top5_error"], kept["images"]))
-    return errors, recipe
+    return replace(known, errors=tuple(errors))
 
 
 def parts(run: Experiment) -> str:

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, Protocol, cast
 
 from resjax.experiment import Optimizer
 from resjax.system.errors import BadInput
-from resjax.system.files import read_json
+from resjax.system.files import expanded, read_json
+from resjax.weights.trained import find_trained
 
 HOMES = {"classification": "resjax.training.classifiers", "detection": "resjax.detection.detectors"}
 
@@ -188,10 +189,16 @@ def kind_of(run: Run) -> Kind:
     return kind_named(run.kind)
 
 
+def found_at(target: str | Path) -> Path:
+    """Return the folder of a run or of weights, or of those that come with resjax under that name."""
+    path = expanded(target)
+    return path if path.exists() else find_trained(str(target)) or path
+
+
 def kind_at(target: str | Path) -> Kind:
-    """Return the kind of the run in a folder; all other weights are a classifier's."""
-    file = Path(target) / "experiment.json"
-    return kind_named(name_in(file) if file.is_file() else "classification")
+    """Return the kind of the run in a folder, or of a detector's weights; all other weights are a classifier's."""
+    files = [found_at(target) / name for name in ("experiment.json", "detector.json")]
+    return kind_named(next((name_in(file) for file in files if file.is_file()), "classification"))
 
 
 def name_in(file: Path) -> str:

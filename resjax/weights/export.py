@@ -1,7 +1,7 @@
 """A network in the form that others load: written aside, whole, and then put in place."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,11 +19,12 @@ from resjax.network import Network, check_last_layer, imagenet_classes
 from resjax.system.errors import BadInput, check
 from resjax.system.files import folder_aside, remove_leftovers, write_json
 from resjax.system.terminal import tell
+from resjax.weights.card import Card, write_card
 from resjax.weights.convert import flip_colours, to_tensors
 from resjax.weights.describe import differences, processor_config, timm_config
 from resjax.weights.locate import Tensors
 from resjax.weights.metadata import entry_of, write_metadata
-from resjax.weights.model_card import Measured, model_card
+from resjax.weights.model_card import model_card
 from resjax.weights.onnx_graph import to_onnx
 from resjax.weights.tensor_names import FAMILIES
 from resjax.weights.vgg import to_vgg_tensors
@@ -32,8 +33,9 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 KERAS_ORDER = ("1_conv", "1_bn", "2_conv", "2_bn", "0_conv", "3_conv", "0_bn", "3_bn")  # of the layers of a block
 
 
-def export(network: Network, to: Form, out: str | Path, errors: Sequence[Measured] = (), recipe: str = "") -> Path:
-    """Write a network into a new folder, in the form that `to` names, with a model card that states errors and recipe.
+def export(network: Network, to: Form, out: str | Path, card: Card | None = None) -> Path:
+    """Write a network into a new folder, in the form that `to` names, with a model card that states what `card` knows:
+    errors, data set, licence and recipe.
 
     torchvision (timm too; and pytorch-cifar-models), huggingface, keras and akamaster (pytorch_resnet_cifar10) load
     theirs strictly; resjax, under torchvision's names, is any network of the paper for `load` alone; stablehlo and onnx
@@ -52,7 +54,8 @@ def export(network: Network, to: Form, out: str | Path, errors: Sequence[Measure
         folder.mkdir()
         WRITERS[to](network, folder)
         images = entry_of(network.preprocessing, "BGR" if to == "keras" else "RGB")
-        (folder / "README.md").write_text(model_card(network, to, images, errors, recipe))
+        (folder / "README.md").write_text(model_card(network, to, images, card or Card()))
+        write_card(card or Card(), folder)
         os.replace(folder, out)
     for difference in differences(network.preprocessing, to):
         tell(f"{out}: {difference}; logits of the same image differ in about the third digit")

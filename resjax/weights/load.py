@@ -45,6 +45,7 @@ def load_weights(target: str | Path, *, stride_in: StrideIn | None = None, short
         path = find_trained(str(target)) or path
     if not path.exists() and path.suffix not in SUFFIXES and is_repository(str(target)):
         path = fetch(str(target))
+    check(not (path / "detector.json").is_file(), f"{target} is a detector: resjax detect {target} IMAGE finds objects")
     file, known = find_weights(path)
     stored = read_stored(file, key)
     if known.architecture is None:

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import NamedTuple
 
 from resjax.experiment import Architecture
 from resjax.models.counts import count_macs, count_parameters
 from resjax.models.variants import Form
 from resjax.network import Network
+from resjax.weights.card import Card, Measured, about_data, table
 from resjax.weights.describe import differences, filter_of, shorter
 from resjax.weights.metadata import Entry
 
@@ -67,18 +67,8 @@ PIXELS = """\
 not: it is {resized_how}."""
 
 
-class Measured(NamedTuple):
-    """An error that was measured: on which images, by which views, top-1 and top-5 in percent, of how many images."""
-
-    images_of: str
-    views: str
-    top1_error: float
-    top5_error: float
-    images: int | None
-
-
-def model_card(network: Network, to: Form, images: Entry, errors: Sequence[Measured], recipe: str) -> str:
-    """Write the card; without errors it says that none were measured."""
+def model_card(network: Network, to: Form, images: Entry, card: Card) -> str:
+    """Write the card for people; without errors it says that none were measured."""
     shape = height, width, channels = network.preprocessing.image_shape
     paper = network.architecture or Architecture()  # one's own goes to stablehlo alone, which does not ask
     title = f"{'VGG' if paper.family == 'vgg' else 'ResNet'}{paper.depth}"
@@ -97,24 +87,25 @@ def model_card(network: Network, to: Form, images: Entry, errors: Sequence[Measu
         f"{network.title}, {network.outputs} classes: "
         f"{count_parameters(network.model, shape):,} parameters, "
         f"{count_macs(network.model, shape):,} multiply-adds for an image of {height}x{width}.",
-        "## Errors", table(errors), "## Use", f"```python\n{use}\n```",
+        "## Errors", error_table(card.errors), "## Use", f"```python\n{use}\n```",
         PIXELS.format(**values) if to in ("stablehlo", "onnx") else
         f"{prepared(images)} `model.json` holds this; `resjax.load` reads this folder."]
     parts += [f"Otherwise there: {difference}." for difference in differences(network.preprocessing, to)]
-    if recipe:
-        parts += ["## Training", recipe]
+    parts += about_data(card)
+    if card.recipe:
+        parts += ["## Training", card.recipe]
     parts.append(f"Written by resjax {version('resjax')}: Deep Residual Learning for Image Recognition (He, Zhang, "
                  "Ren, Sun, CVPR 2016) in JAX and Flax.")
     return "\n\n".join(parts) + "\n"
 
 
-def table(errors: Sequence[Measured]) -> str:
+def error_table(errors: Sequence[Measured]) -> str:
     """Put measured errors into a table."""
     if not errors:
         return "None were measured when this was written: `resjax evaluate` measures them."
-    rows = [f"| {error.images_of} | {error.views} | {error.top1_error:.2f} | {error.top5_error:.2f} | "
-            f"{'' if error.images is None else f'{error.images:,}'} |" for error in errors]
-    return "\n".join(["| images | views | top-1 error % | top-5 error % | counted |", "|---|---|---|---|---|", *rows])
+    return table(["images", "views", "top-1 error %", "top-5 error %", "counted"], [
+        [error.images_of, error.views, f"{error.top1_error:.2f}", f"{error.top5_error:.2f}",
+         "" if error.images is None else f"{error.images:,}"] for error in errors])
 
 
 def prepared(images: Entry) -> str:

@@ -16,7 +16,7 @@ from resjax.console.command_line import execute
 from resjax.evaluation import measure
 from resjax.network import imagenet_classes
 from resjax.training.classifiers import recorded
-from resjax.weights import Measured
+from resjax.weights import Card, Measured
 
 CALL = """
 import sys
@@ -91,7 +91,7 @@ def test_preprocessing_travels_with_the_weights(tmp_path):
 
 def test_the_card_states_what_was_measured(tmp_path):
     out = export(random_network(), "akamaster", tmp_path / "out",
-                 [Measured("tfds:cifar10, test", "single", 8.75, 0.4, 10_000)], "    steps = 64000")
+                 Card(errors=(Measured("tfds:cifar10, test", "single", 8.75, 0.4, 10_000),), recipe="    steps = 64000"))
     card = (out / "README.md").read_text()
     assert "| tfds:cifar10, test | single | 8.75 | 0.40 | 10,000 |" in card
     assert "ResNet A-14 for CIFAR-10, 3 classes: 172,051 parameters" in card
@@ -115,7 +115,7 @@ def test_a_run_is_exported_measured_and_used_from_the_command_line(small, halves
         "top1_error": 6.5, "top5_error": 1.5, "images": 360, "state_digests": ["of another state"]}))
     out = tmp_path / "out"
     execute(["export", str(run), "--to", "akamaster", "--out", str(out)])
-    assert capsys.readouterr().out == f"{out}: README.md, mean.npy, model.json, model.safetensors\n"
+    assert capsys.readouterr().out == f"{out}: README.md, card.json, mean.npy, model.json, model.safetensors\n"
     card = (out / "README.md").read_text()
     assert f"| {data}, test | single | {result['test_top1_error']:.2f} |" in card
     assert f"| {data}, test | ten-crop | 5.50 | 1.50 | 360 |" in card
@@ -127,7 +127,7 @@ def test_a_run_is_exported_measured_and_used_from_the_command_line(small, halves
     execute(["evaluate", str(out), "--data", data])
     assert capsys.readouterr().out == of_run
     grey = load(train_grey(small, tmp_path))
-    assert "| digits, test | single |" in (export(grey, "stablehlo", tmp_path / "grey", *recorded(tmp_path / "g"))
+    assert "| digits, test | single |" in (export(grey, "stablehlo", tmp_path / "grey", recorded(tmp_path / "g"))
                                             / "README.md").read_text()
     with pytest.raises(BadInput, match=r"akamaster has only .* for colour images; this one goes --to resjax"):
         export(grey, "akamaster", tmp_path / "b")

@@ -1,0 +1,97 @@
+"""A trained detector as a folder that needs no run: its weights, what it is, and its model card."""
+
+import os
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from resjax.detection.config import Detection
+from resjax.detection.evaluate import TrainedDetector, restore_detector
+from resjax.detection.networks import FasterRCNN
+from resjax.detection.step import draw_onto
+from resjax.system.errors import BadInput, check
+from resjax.system.files import folder_aside, read_json, remove_leftovers, write_json
+from resjax.system.serialization import check_value, convert, from_json, to_json
+from resjax.training.kinds import found_at
+from resjax.weights.card import Card, about_data, table, write_card
+
+FILE, WEIGHTS = "detector.json", "detector.safetensors"
+
+
+def write_detector(trained: TrainedDetector, out: Path, card: Card) -> Path:
+    """Write a detector into a new folder, whole or not at all. Raises BadInput where it is there already."""
+    remove_leftovers(out)
+    check(not out.exists(), f"{out} is there already; name a new folder by --out")
+    out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    tensors = {"/".join(path): np.ascontiguousarray(jax.device_get(leaf))
+               for path, leaf in flatten_dict(trained.variables).items()}
+    with folder_aside(out) as aside:
+        folder = aside / "new"
+        folder.mkdir()
+        (folder / WEIGHTS).write_bytes(save(tensors | {"mean": np.ascontiguousarray(trained.mean)}))
+        write_json(folder / FILE, {"kind": trained.detection.kind, "experiment": to_json(trained.detection),
+                                   "classes": trained.classes})
+        write_card(card, folder)
+        (folder / "README.md").write_text(detector_card(trained, card))
+        os.replace(folder, out)
+    return out
+
+
+def load_detector(target: str | Path) -> TrainedDetector:
+    """Load a detector: from a run directory, a folder that `export` wrote, or by a name that comes with resjax (bccd).
+
+    Raises BadInput for what is missing, damaged or no detector.
+    """
+    folder = found_at(target)
+    return read_detector(folder) if (folder / FILE).is_file() else restore_detector(folder)
+
+
+def read_detector(folder: Path) -> TrainedDetector:
+    """Read such a folder. Raises BadInput, naming the file, where one is missing, damaged or does not fit."""
+    content = read_json(folder / FILE, "experiment", "classes")
+    classes = convert(content["classes"], tuple[str, ...])
+    try:
+        check_value("classes", classes, tuple[str, ...])
+        detection: Detection = from_json(content["experiment"], Detection)
+    except BadInput as error:
+        raise BadInput(f"{folder / FILE}: not a detector of this version of resjax ({error})") from None
+    try:
+        tensors = load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise BadInput(f"{folder / WEIGHTS}: not a readable file of weights ({error})") from None
+    place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    state = jax.eval_shape(partial(draw_onto, place, detection, len(classes), np.zeros((1, 1, 3), np.float32)),
+                           detection.seed)
+    wanted = {"/".join(path): leaf for path, leaf in flatten_dict(state.variables).items()} | {"mean": state.mean}
+    wrong = sorted(name for name in wanted.keys() | tensors.keys() if name not in wanted or name not in tensors
+                   or (wanted[name].shape, wanted[name].dtype) != (tensors[name].shape, tensors[name].dtype))
+    check(not wrong, f"{folder / WEIGHTS}: not the weights that {FILE} tells of: {', '.join(wrong[:3])} "
+                     "missing, unknown or of another shape")
+    mean = tensors.pop("mean")
+    variables: Any = unflatten_dict({tuple(name.split("/")): tensor for name, tensor in tensors.items()})
+    return TrainedDetector(detection, classes, FasterRCNN(detection.detector, len(classes)), variables, mean)
+
+
+def detector_card(trained: TrainedDetector, card: Card) -> str:
+    """Write the card for people; without precisions it says that none were measured."""
+    run, count = trained.detection, sum(leaf.size for leaf in jax.tree.leaves(trained.variables["params"]))
+    measured = table(["images", "class", "average precision %, by area", "by 11 points"], [
+        [each.images_of, each.class_name, f"{each.by_area:.1f}", f"{each.by_points:.1f}"] for each in card.precisions
+    ]) if card.precisions else "None was measured when this was written: `resjax evaluate` measures it."
+    parts = [
+        f"# {run.name}", f"{run.title}, {len(trained.classes)} classes ({', '.join(trained.classes)}): {count:,} "
+        f"parameters, for images whose shorter side is resized to {run.data.shorter_side} pixels.",
+        "## Average precision", f"At an overlap of 0.5.\n\n{measured}",
+        "## Use", "```bash\nresjax detect . photo.png\n```\n\n```python\nfrom resjax.detection import load_detector\n"
+        "detector = load_detector(\".\")\n```",
+        *about_data(card), *(["## Training", card.recipe] if card.recipe else []),
+        f"Written by resjax {version('resjax')}: Deep Residual Learning for Image Recognition (He, Zhang, Ren, Sun, "
+        "CVPR 2016) in JAX and Flax."]
+    return "\n\n".join(parts) + "\n"

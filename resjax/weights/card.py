@@ -1,0 +1,111 @@
+"""What is to be told of weights to whoever uses them: errors, data set, licence, recipe; kept in card.json."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from resjax.system.files import read_json, write_json
+from resjax.system.serialization import check_value, convert
+
+FILE = "card.json"
+TYPES: dict[str, Any] = {  # of what it holds
+    "errors": tuple[tuple[str, str, float, float, int | None], ...],
+    "precisions": tuple[tuple[str, str, float, float], ...], "recipe": str, "source": str, "licence": str}
+
+
+class Measured(NamedTuple):
+    """An error that was measured: on which images, by which views, top-1 and top-5 in percent, of how many images."""
+
+    images_of: str
+    views: str
+    top1_error: float
+    top5_error: float
+    images: int | None
+
+
+class Precision(NamedTuple):
+    """An average precision that was measured, in percent: by area and by 11 points; of a class, or of all ("mean")."""
+
+    images_of: str
+    class_name: str
+    by_area: float
+    by_points: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What a model card states beside what the network itself tells."""
+
+    errors: tuple[Measured, ...] = ()
+    precisions: tuple[Precision, ...] = ()
+    recipe: str = ""
+    """The values of the run, a line each."""
+    source: str = ""
+    """The images that it was trained on, as `data.source` names them."""
+    licence: str = ""
+    """Of the weights; empty where nobody has stated one."""
+
+
+class DataSet(NamedTuple):
+    """A public data set: what it is, under which licence, and what its authors ask to be cited."""
+
+    title: str
+    licence: str
+    citation: str
+
+
+DATA_SETS = {
+    "tfds:cifar10": DataSet(
+        "CIFAR-10: 50,000 training and 10,000 test photographs of 32x32, ten classes",
+        "its authors state no licence; they ask to be cited (https://www.cs.toronto.edu/~kriz/cifar.html)",
+        "A. Krizhevsky. Learning Multiple Layers of Features from Tiny Images. Technical report, 2009."),
+    "tfds:imagenet2012": DataSet(
+        "ImageNet (ILSVRC 2012): 1.28 million training and 50,000 validation photographs, 1,000 classes",
+        "for research and education that is not commercial, by the terms of https://image-net.org/download",
+        "O. Russakovsky et al. ImageNet Large Scale Visual Recognition Challenge. IJCV, 2015."),
+    "digits": DataSet(
+        "scikit-learn's digits: 1,797 images of 8x8, ten classes",
+        "CC BY 4.0 (UCI Machine Learning Repository)",
+        "E. Alpaydin, C. Kaynak. Optical Recognition of Handwritten Digits. UCI, 1998."),
+    "voc:BCCD": DataSet(
+        "BCCD: 364 photographs of blood cells, 205 for training, 87 for validation and 72 for testing, three classes",
+        "MIT, copyright (c) 2017 shenggan",
+        "Shenggan. BCCD Dataset. https://github.com/Shenggan/BCCD_Dataset, 2017."),
+}
+PAPER = ("K. He, X. Zhang, S. Ren, J. Sun. Deep Residual Learning for Image Recognition. CVPR, 2016. "
+         "https://arxiv.org/abs/1512.03385")
+
+
+def about_data(card: Card) -> list[str]:
+    """Write the sections on data set, licence and citation."""
+    known = DATA_SETS.get(card.source)
+    data = f"{known.title}. Licence: {known.licence}." if known else (
+        f"Trained on {card.source}, whose licence its owner states." if card.source else "Nobody has stated it.")
+    works = [PAPER, *([known.citation] if known else [])]
+    licence = card.licence or "Nobody has stated one for these weights: whoever publishes them chooses it."
+    return ["## Data", data, "## Licence", licence, "## Citation", "\n".join(f"- {work}" for work in works)]
+
+
+def write_card(card: Card, folder: Path) -> None:
+    """Write `card.json`."""
+    write_json(folder / FILE, asdict(card))
+
+
+def read_card(folder: Path) -> Card:
+    """Read `card.json`; an empty card where there is none. Raises BadInput, naming the file, where it is damaged."""
+    file = folder / FILE
+    if not file.is_file():
+        return Card()
+    content = read_json(file, *TYPES)
+    values = {key: convert(content[key], hint) for key, hint in TYPES.items()}
+    for key, hint in TYPES.items():
+        check_value(f"{file}: {key}", values[key], hint)
+    return Card(errors=tuple(Measured(*row) for row in values["errors"]), recipe=values["recipe"],
+                precisions=tuple(Precision(*row) for row in values["precisions"]), source=values["source"],
+                licence=values["licence"])
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Write a table in Markdown."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
