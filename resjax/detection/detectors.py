@@ -53,7 +53,8 @@ def open(target: str, unsaid: Any = None, model: Any = None) -> TrainedDetector:
     Raises BadInput where something is said of it as of a file of weights.
     """
     told = [name for name, value in vars(unsaid).items() if value is not None] if unsaid is not None else []
-    check(not told, f"{target}: a detector says all of itself: leave out --{told[0].replace('_', '-')}" if told else "")
+    flag = told[0].replace("_", "-") if told else ""
+    check(not told, f"{target}: a detector says all of itself, so --{flag} is left out")
     return load_detector(target)
 
 

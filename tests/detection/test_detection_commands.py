@@ -102,7 +102,7 @@ def test_pictures_are_looked_at_and_export_says_what_it_writes(moved, squares, t
     assert f"{picture}: " in capsys.readouterr().out
     with Image.open(tmp_path / "detections" / "0.png") as drawn:
         assert drawn.size == (64, 48)
-    with pytest.raises(BadInput, match="holds the run of a detector, which no other library loads"):
+    with pytest.raises(BadInput, match="is a detector, which no other library loads"):
         execute(["export", str(folder), "--to", "torchvision", "--out", str(tmp_path / "out")])
     with pytest.raises(BadInput, match="holds the run of a detector, not of a classifier"):
         resjax.restore(folder)

@@ -90,8 +90,8 @@ def test_preprocessing_travels_with_the_weights(tmp_path):
 
 
 def test_the_card_states_what_was_measured(tmp_path):
-    out = export(random_network(), "akamaster", tmp_path / "out",
-                 Card(errors=(Measured("tfds:cifar10, test", "single", 8.75, 0.4, 10_000),), recipe="    steps = 64000"))
+    measured = Measured("tfds:cifar10, test", "single", 8.75, 0.4, 10_000)
+    out = export(random_network(), "akamaster", tmp_path / "out", Card(errors=(measured,), recipe="    steps = 64000"))
     card = (out / "README.md").read_text()
     assert "| tfds:cifar10, test | single | 8.75 | 0.40 | 10,000 |" in card
     assert "ResNet A-14 for CIFAR-10, 3 classes: 172,051 parameters" in card
