@@ -170,7 +170,7 @@ class Kind(Protocol):
         """
         ...
 
-    def export(self, opened: Any, form: str, out: Path, run_directory: Path) -> Path:
+    def export(self, opened: Any, form: str, out: Path, target: Path) -> Path:
         """Write a network as others load it. Raises BadInput where nobody does."""
         ...
 
