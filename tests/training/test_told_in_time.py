@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import json
 import re
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from PIL import Image
 import resjax
 from resjax import Architecture, BadInput, Experiment, Photographs, read_metrics, train
 from resjax.data import stream
+from resjax.data.index import BUT_TEST_SIZES
 from resjax.detection import Scenery
 from resjax.detection.images import open_annotated
 from resjax.detection.stated import found_in_both
@@ -24,6 +26,7 @@ from resjax.evaluation import measure
 from resjax.experiment_files import load_runs
 from resjax.system.progress import one_by_one
 from resjax.training.log import Stopwatch
+from resjax.training.run_directory import check_images
 from resjax.training.step import state_digest
 
 ONE = jax.devices()[:1]
@@ -92,6 +95,14 @@ def test_an_unreadable_test_image_at_the_end_keeps_the_state_and_is_measured_whe
     measured = measure([kept.network], "test", "single", 4)
     assert (measured.images, measured.top1_error) == (6, result["test_top1_error"])
     assert [line["kind"] for line in read_metrics(tmp_path / "run") if line["kind"] != "compile"] == ["train", "test"]
+
+
+def test_a_run_from_before_is_compared_by_what_it_knew_of_its_images(tmp_path):
+    images = {"classes": ["a"], "training images": 1, "test images": 1, "digest": "x"}
+    (tmp_path / "experiment.json").write_text(json.dumps({"images": images}))
+    check_images(tmp_path, images | {BUT_TEST_SIZES: "y"})
+    with pytest.raises(BadInput, match="names, sizes or labels have changed"):
+        check_images(tmp_path, images | {"digest": "z", BUT_TEST_SIZES: "y"})
 
 
 def test_a_small_shared_memory_is_told_before_workers_start(monkeypatch):
