@@ -1,6 +1,6 @@
 """The training step of ResNet-20 on CIFAR-10's sizes with a loss or an augmentation, beside the step without, in turn.
 
-    python experiments/benchmarks/own_parts.py
+    python experiments/benchmarks/own_parts.py [--parts Mixup CutMix]
 
 Crops, flips and all: the calls of five steps of 128 images that training makes on CPU, in one process, in an order
 that is drawn anew each round. Prints one JSON line: medians of processor time and of wall clock, ms a step, and ratios
@@ -51,13 +51,14 @@ def program(own: Own) -> tuple[Callable[[], None], int]:
     return call, count
 
 
-def measure(rounds: int = 15) -> None:
-    """Time every program in each round, after one that warms up."""
+def measure(parts: tuple[str, ...] = tuple(PARTS), rounds: int = 15) -> None:
+    """Time the step without, and with some parts, in each round, after one that warms up."""
     keep_freed_memory()  # as the command line does
-    programs = {name: program(own) for name, own in PARTS.items()}
-    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in PARTS}
+    names = list(dict.fromkeys(["without", *parts]))
+    programs = {name: program(PARTS[name]) for name in names}
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     for number in range(rounds + 1):
-        for name in random.sample(list(PARTS), len(PARTS)):
+        for name in random.sample(names, len(names)):
             call, count = programs[name]
             begun, wall = time.process_time(), time.perf_counter()
             call()
