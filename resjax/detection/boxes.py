@@ -38,7 +38,7 @@ def intersection_over_union(boxes: jax.Array, others: jax.Array) -> jax.Array:
     return jnp.where(joint > 0, shared / jnp.where(joint > 0, joint, 1), 0)
 
 
-def encode(boxes: jax.Array, anchors: jax.Array) -> jax.Array:
+def box_deltas(boxes: jax.Array, anchors: jax.Array) -> jax.Array:
     """Express boxes `[..., 4]` by anchors `[..., 4]`: (dx, dy) in sides of the anchor, (dw, dh) as logarithms.
 
     dx = (x - xa) / wa, dw = log(w / wa), with x the centre (Ren et al. 2015, equation 2). Sides must be above 0.
@@ -48,8 +48,8 @@ def encode(boxes: jax.Array, anchors: jax.Array) -> jax.Array:
     return jnp.concatenate([(centre - anchor_centre) / anchor_side, jnp.log(side / anchor_side)], -1)
 
 
-def decode(deltas: jax.Array, anchors: jax.Array) -> jax.Array:
-    """Undo `encode`; a side grows at most by 1000/16."""
+def apply_deltas(deltas: jax.Array, anchors: jax.Array) -> jax.Array:
+    """Move anchors: undo `box_deltas`; a side grows at most by 1000/16."""
     anchor_centre, anchor_side = centres_and_sides(anchors)
     centre = anchor_centre + deltas[..., :2] * anchor_side
     half = jnp.exp(jnp.minimum(deltas[..., 2:], LARGEST_GROWTH)) * anchor_side / 2

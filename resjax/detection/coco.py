@@ -128,11 +128,11 @@ def stated(entry: Entry, label: int) -> Stated:
 
 def stated_image(path: Path, name: str, entry: Entry, objects: list[Stated]) -> StatedImage:
     """Read the fields of an image, whose file is named from its set's folder or, in some exports, from the path."""
-    height, width = entry.pixels("height"), entry.pixels("width")
-    told, known = entry.said("file_name"), bool(height and width)
-    if not isinstance(told, str):
+    size = entry.pixels("height"), entry.pixels("width")
+    height, width = size if all(size) else (0, 0)
+    if not isinstance(entry.said("file_name"), str):
         raise entry.wrong("file_name", "the name of a file")
     named = entry.text("file_name")
     places = [root / each for each in dict.fromkeys((named, named.replace("\\", "/"))) for root in (path / name, path)]
     file = next((place for place in places if place.is_file()), places[0])
-    return StatedImage(f"{entry.file}, {named}", file, height * known, width * known, objects)
+    return StatedImage(f"{entry.file}, {named}", file, height, width, objects)

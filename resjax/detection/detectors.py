@@ -12,8 +12,7 @@ from resjax.detection.annotations import fingerprint as digest_of
 from resjax.detection.annotations import identity_of
 from resjax.detection.config import Detection, Inference
 from resjax.detection.draw import confident, draw_boxes
-from resjax.detection.evaluate import TrainedDetector, find_in
-from resjax.detection.evaluate import measure as measure_detector
+from resjax.detection.evaluate import TrainedDetector, find_in, measure_detector
 from resjax.detection.images import open_annotated
 from resjax.detection.phases import PROPOSER
 from resjax.detection.pictures import draw_run

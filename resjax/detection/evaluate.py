@@ -117,7 +117,7 @@ def own_pixels(detected: Detections, images: AnnotatedImages, index: int, data: 
                  np.asarray(detected.labels)[valid])
 
 
-def measure(trained: TrainedDetector, images: AnnotatedImages, batch_size: int = 1) -> dict[str, Any]:
+def measure_detector(trained: TrainedDetector, images: AnnotatedImages, batch_size: int = 1) -> dict[str, Any]:
     """Measure the average precision in percent: by area, by 11 points, and on COCO's images as COCO does."""
     classes, found = trained.classes, find_all(trained, images, batch_size)
     by_area, by_points = (average_precisions(images.records, found, len(classes), rule)

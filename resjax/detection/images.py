@@ -36,7 +36,7 @@ class Level(NamedTuple):
     sizes: Any
 
 
-class Batch(NamedTuple):
+class AnnotatedBatch(NamedTuple):
     """Images uint8 `[batch, height, width, 3]`, of which `sizes` `[batch, 2]` are filled; and their objects."""
 
     images: np.ndarray
@@ -54,17 +54,12 @@ def open_annotated(data: Scenery, train: bool, classes: Sequence[str] = ()) -> A
     return read(expanded(path), sets, classes or data.classes)
 
 
-def scale_of(record: Annotated, data: Scenery) -> float:
-    """Say what an image's sides are multiplied with."""
-    sides = (record.height, record.width)
-    return min(data.shorter_side / min(sides), data.longer_side / max(sides))
-
-
 def resized_size(record: Annotated, data: Scenery, scale: float = 1.0) -> Size:
     """Compute the size of a resized image; `scale` is that of multi-scale testing, relative to `data.shorter_side`."""
-    growth = scale_of(record, data)
-    sides = (min(max(1, round(side * growth)), data.longer_side) for side in (record.height, record.width))
-    height, width = (max(1, round(side * scale)) for side in sides)
+    sides = record.height, record.width
+    growth = min(data.shorter_side / min(sides), data.longer_side / max(sides))
+    resized = (min(max(1, round(side * growth)), data.longer_side) for side in sides)
+    height, width = (max(1, round(side * scale)) for side in resized)
     return height, width
 
 
@@ -114,7 +109,8 @@ def pad(prepared: Sequence[tuple[np.ndarray, Annotated]], padded: Size, ground: 
     return Level(images, np.array([(record.height, record.width) for _, record in prepared], np.float32))
 
 
-def assemble(prepared: Sequence[tuple[np.ndarray, Annotated]], padded: Size, most: int, ground: np.ndarray) -> Batch:
+def assemble(prepared: Sequence[tuple[np.ndarray, Annotated]], padded: Size, most: int,
+             ground: np.ndarray) -> AnnotatedBatch:
     """Pad images, all of which fit into `padded`, with the colour `ground`, and objects to `most` for each."""
     count = len(prepared)
     boxes, labels = np.zeros((count, most, 4), np.float32), np.zeros((count, most), np.int32)
@@ -124,7 +120,7 @@ def assemble(prepared: Sequence[tuple[np.ndarray, Annotated]], padded: Size, mos
         objects, crowds = counts.sum(), record.crowd.sum()
         boxes[i, :objects], labels[i, :objects], valid[i, :objects] = record.boxes[counts], record.labels[counts], True
         boxes[i, objects:objects + crowds], crowd[i, objects:objects + crowds] = record.boxes[record.crowd], True
-    return Batch(*pad(prepared, padded, ground), Objects(boxes, labels, valid, crowd))
+    return AnnotatedBatch(*pad(prepared, padded, ground), Objects(boxes, labels, valid, crowd))
 
 
 @dataclass(frozen=True)
@@ -161,20 +157,20 @@ class Batches:
             self.epochs[epoch] = epoch_rows(self.groups, self.batch_size, self.seed, epoch)
         return self.epochs[epoch]
 
-    def at(self, step: int, pool: ThreadPoolExecutor, process: int = 0, processes: int = 1) -> Batch:
+    def at(self, step: int, pool: ThreadPoolExecutor, process: int = 0, processes: int = 1) -> AnnotatedBatch:
         """Make the batch of a step, or of it the part that is this process's own."""
         epoch, row = divmod(step, sum(-(-len(group) // self.batch_size) for group in self.groups))
         indices = self.rows(epoch)[row]
-        flips = np.random.default_rng([self.seed, epoch, row]).random(len(indices)) < 0.5 * self.data.flip
+        flips = np.random.default_rng([self.seed, epoch, row]).random(len(indices)) < (0.5 if self.data.flip else 0)
         indices, flips = (np.split(array, processes)[process] for array in (indices, flips))
         prepared = list(pool.map(lambda index, flip: prepare(self.images, index, self.data, flip), indices, flips))
         size = padded_size(resized_size(self.images.records[indices[0]], self.data), self.data)
         return assemble(prepared, size, self.most, self.ground)
 
-    def steps(self, steps: range, process: int = 0, processes: int = 1) -> Generator[Batch]:
+    def steps(self, steps: range, process: int = 0, processes: int = 1) -> Generator[AnnotatedBatch]:
         """Make the batches of some steps, the next ones ahead; the images of a batch are read side by side."""
         with one_thread_each(), ThreadPoolExecutor() as readers, ThreadPoolExecutor(1) as maker:
-            waiting: deque[Future[Batch]] = deque()
+            waiting: deque[Future[AnnotatedBatch]] = deque()
             for step in steps:
                 waiting.append(maker.submit(self.at, step, readers, process, processes))
                 if len(waiting) > AHEAD:

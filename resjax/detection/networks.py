@@ -143,13 +143,10 @@ class FasterRCNN(nn.Module):
 def pool_regions(detector: Detector, features: jax.Array, boxes: jax.Array) -> jax.Array:
     """Pool boxes `[batch, n, 4]` (pixels of the images) of the shared maps: `[batch, n, size, size, channels]`."""
     pool = roi_max_pool if detector.pooling == "max" else roi_align
-    size, scale = pooled_size(detector), 1 / detector.stride
+    # 14 where conv5_x then halves it; 8 for small maps of a small stride
+    size = 7 if detector.backbone == "vgg16" else 14 if detector.stride == 16 else 8
+    scale = 1 / detector.stride
     return jax.vmap(lambda maps, boxes: pool(maps, boxes, size, scale))(features, boxes)
-
-
-def pooled_size(detector: Detector) -> int:
-    """Return the side of a pooled region: 7; 14 where conv5_x then halves it; 8 for small maps of a small stride."""
-    return 7 if detector.backbone == "vgg16" else 14 if detector.stride == 16 else 8
 
 
 def shared_stages(detector: Detector) -> ResNet:

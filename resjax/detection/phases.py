@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 
 from resjax.detection.config import Detection
-from resjax.detection.images import Batch
+from resjax.detection.images import AnnotatedBatch
 from resjax.detection.targets import LOSSES, PROPOSAL_LOSSES, REGION_LOSSES
 
 PROPOSER = "proposer"  # a network of its own that proposes: it has shared convolutions and an rpn
@@ -52,5 +52,5 @@ def networks_of(params: Mapping[str, Any], phase: Phase) -> tuple[Mapping[str, A
 class Lesson:
     """A batch, and what is learnt from it: each phase is a program of its own."""
 
-    batch: Batch
+    batch: AnnotatedBatch
     phase: Phase

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from resjax.detection.boxes import clip, decode, suppress
+from resjax.detection.boxes import apply_deltas, clip, suppress
 from resjax.detection.config import Sampling
 
 
@@ -36,7 +36,7 @@ def propose(objectness: jax.Array, deltas: jax.Array, anchors: jax.Array, size: 
     before, after = ((rules.train_candidates, rules.train_proposals) if train else
                      (rules.test_candidates, rules.test_proposals))
     scores, best = lax.top_k(objectness, min(before, len(objectness)))
-    boxes = clip(decode(deltas[best], anchors[best]), size)
+    boxes = clip(apply_deltas(deltas[best], anchors[best]), size)
     large = jnp.all(boxes[:, 2:] - boxes[:, :2] >= rules.smallest, -1)
     kept, valid = suppress(boxes, jnp.where(large, scores, -jnp.inf), rules.suppression, after)
     return jnp.where(valid[:, None], boxes[kept], jnp.array([0.0, 0, 1, 1])), valid
@@ -48,7 +48,7 @@ def predict(logits: jax.Array, deltas: jax.Array, regions: jax.Array, valid: jax
 
     Boxes are cut off at the borders of an image of `size` (height, width); the scores of empty places are 0.
     """
-    boxes = clip(decode(deltas * jnp.array(rules.deviations), regions[:, None]), size)
+    boxes = clip(apply_deltas(deltas * jnp.array(rules.deviations), regions[:, None]), size)
     return Predictions(boxes, jnp.where(valid[:, None], jax.nn.softmax(logits)[:, 1:], 0))
 
 

@@ -37,7 +37,7 @@ def collect(classes: tuple[str, ...], images: Sequence[StatedImage], remarks: It
         headers = list(shown(pool.map(file_header, (image.file for image in images)), "headers of the images",
                              len(images)))
     pairs = [(image, *stated_header(image, header)) for image, header in zip(images, headers, strict=True)]
-    drawn = [draw(image, header) for image, header, _ in pairs]
+    drawn = [place_objects(image, header) for image, header, _ in pairs]
     records = tuple(upright(part.record(), header) for part, (_, header, _) in zip(drawn, pairs, strict=True))
     told = [*remarks, *(text for part in drawn for text in part.left_out), *found_twice(images),
             counted("image", "without a stated size, which is read from the file",
@@ -64,7 +64,7 @@ def stated_header(image: StatedImage, header: Header) -> tuple[Header, bool]:
     return header, header.turn == 1 or stated == stored != header.upright
 
 
-def draw(image: StatedImage, header: Header) -> Drawn:
+def place_objects(image: StatedImage, header: Header) -> Drawn:
     """Put an image's objects onto its pixels, as these are stored."""
     drawn = Drawn(image.name, header.height, header.width)
     for thing in image.objects:
@@ -95,8 +95,8 @@ def found_in_both(train: AnnotatedImages, test: AnnotatedImages) -> str:
 
 def counted(noun: str, text: str, names: Sequence[str]) -> str:
     """Remark on so many things, one of which is named; nothing of none."""
-    several = ("es" if noun.endswith("s") else "s") * (len(names) > 1)
-    return f"{len(names)} {noun}{several} {text}, such as {names[0]}" if names else ""
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{len(names)} {noun if len(names) == 1 else plural} {text}, such as {names[0]}" if names else ""
 
 
 def class_number(entry: Entry, field: str, name: str, classes: Sequence[str]) -> int:

@@ -12,7 +12,7 @@ from jax import lax
 from resjax.data import normalize
 from resjax.detection.boxes import anchor_grid, anchor_shapes
 from resjax.detection.config import Detection, Detector, Sampling
-from resjax.detection.images import Batch
+from resjax.detection.images import AnnotatedBatch
 from resjax.detection.networks import Choose, FasterRCNN, Outputs
 from resjax.detection.phases import PROPOSER, Lesson, Phase, networks_of, phases_of
 from resjax.detection.proposals import propose
@@ -51,7 +51,9 @@ class Losses(NamedTuple):
 
     def only(self, names: Sequence[str]) -> "Losses":
         """Set the other losses to zero, and the share of wrong regions with theirs: they are not computed then."""
-        others = [name for name in LOSSES if name not in names] + ["error"] * ("region_class" not in names)
+        others = {name for name in LOSSES if name not in names}
+        if "region_class" in others:
+            others.add("error")
         return self._replace(**dict.fromkeys(others, jnp.float32(0)))
 
 
@@ -120,7 +122,7 @@ def train_step(model: FasterRCNN, optimizer: optax.GradientTransformationExtraAr
     return state, sums._replace(learning_rate=learning_rate(optimizer, opt_state))
 
 
-def examples(run: Detection, key: jax.Array, batch: Batch) -> tuple[AnchorTargets, Choose]:
+def examples(run: Detection, key: jax.Array, batch: AnnotatedBatch) -> tuple[AnchorTargets, Choose]:
     """Draw the anchors that count, with what they should say, and return what draws the regions that do."""
     count, rules = len(batch.images), run.sampling
     anchors = anchors_of(run.detector, *batch.images.shape[1:3])
@@ -165,7 +167,8 @@ def frozen(detector: Detector, phase: Phase, params: Any) -> Any:
         names = [part.key for part in path]
         if names[0] not in phase.moves:
             return True
-        names = names[names[0] == PROPOSER:]  # which is a network with the same names inside
+        if names[0] == PROPOSER:  # a network with the same names inside
+            names = names[1:]
         norm = any(name.startswith("bn") for name in names)
         return (names[0] == "shared" and stage_of(names[1]) <= detector.frozen_stages) or (
             detector.frozen_batch_norm and norm)
@@ -175,8 +178,8 @@ def frozen(detector: Detector, phase: Phase, params: Any) -> Any:
 
 def stage_of(module: str) -> int:
     """Return a module's stage, counted from the image on: that of ResNet's conv1 is the first, of VGG's conv1_x too."""
-    digits = module.removeprefix("stage").removeprefix("conv").removeprefix("bn").partition("_")[0]
-    return int(digits) + module.startswith("stage")
+    number = int(module.removeprefix("stage").removeprefix("conv").removeprefix("bn").partition("_")[0])
+    return number + 1 if module.startswith("stage") else number
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from resjax.detection.boxes import areas, encode, inside, intersection_over_union, shared_areas
+from resjax.detection.boxes import areas, box_deltas, inside, intersection_over_union, shared_areas
 from resjax.detection.config import Sampling
 
 PROPOSAL_LOSSES, REGION_LOSSES = ("anchor_class", "anchor_box"), ("region_class", "region_box")
@@ -64,7 +64,7 @@ def target_boxes(objects: Objects, chosen: jax.Array, fallback: jax.Array) -> ja
     return jnp.where(objects.valid[chosen][:, None], objects.boxes[chosen], fallback)
 
 
-def draw(key: jax.Array, candidates: jax.Array, count: int | jax.Array) -> jax.Array:
+def sample(key: jax.Array, candidates: jax.Array, count: int | jax.Array) -> jax.Array:
     """Choose `count` of the candidates `[n]` at random, or all where there are fewer: a mask."""
     order = jnp.argsort(jnp.where(candidates, jax.random.uniform(key, candidates.shape), 2))
     rank = jnp.zeros(candidates.shape, jnp.int32).at[order].set(jnp.arange(len(candidates), dtype=jnp.int32))
@@ -87,9 +87,9 @@ def anchor_targets(key: jax.Array, anchors: jax.Array, objects: Objects, size: j
     positive = usable & (closest | (best >= rules.anchor_positive))
     negative = usable & ~positive & (best < rules.anchor_negative) & ~in_crowd(anchors, objects)
     positive_key, negative_key = jax.random.split(key)
-    chosen = draw(positive_key, positive, rules.anchors // 2)
-    others = draw(negative_key, negative, rules.anchors - chosen.sum())
-    deltas = encode(target_boxes(objects, found.argmax(1), anchors), anchors)
+    chosen = sample(positive_key, positive, rules.anchors // 2)
+    others = sample(negative_key, negative, rules.anchors - chosen.sum())
+    deltas = box_deltas(target_boxes(objects, found.argmax(1), anchors), anchors)
     return AnchorTargets(chosen, deltas, chosen | others)
 
 
@@ -108,13 +108,13 @@ def region_targets(key: jax.Array, proposals: jax.Array, valid: jax.Array, objec
     positive = usable & (best >= rules.foreground)
     negative = usable & ~positive & (best < high) & (jnp.maximum(best, 0) >= low) & ~in_crowd(boxes, objects)
     positive_key, negative_key = jax.random.split(key)
-    chosen = draw(positive_key, positive, rules.rois // 4)
-    others = draw(negative_key, negative, rules.rois - chosen.sum())
+    chosen = sample(positive_key, positive, rules.rois // 4)
+    others = sample(negative_key, negative, rules.rois - chosen.sum())
     places = jnp.argsort(jnp.where(chosen, 0, jnp.where(others, 1, 2)), stable=True)[:rules.rois]
     filled = (chosen | others)[places]
     regions = jnp.where(filled[:, None], boxes[places], jnp.array([0.0, 0, 1, 1]))
     labels = jnp.where(chosen[places], objects.labels[nearest[places]], 0)
-    deltas = encode(target_boxes(objects, nearest[places], regions), regions)
+    deltas = box_deltas(target_boxes(objects, nearest[places], regions), regions)
     return RegionTargets(regions, labels, jnp.where(chosen[places][:, None], deltas / jnp.array(rules.deviations), 0),
                          filled)
 

@@ -13,7 +13,7 @@ from jax.sharding import NamedSharding
 from resjax.detection.annotations import AnnotatedImages, identity_of
 from resjax.detection.average_precision import check_installed
 from resjax.detection.config import Detection
-from resjax.detection.evaluate import TrainedDetector, measure
+from resjax.detection.evaluate import TrainedDetector, measure_detector
 from resjax.detection.images import Batches, open_annotated
 from resjax.detection.initialize import Weights, initial_weights, start_from
 from resjax.detection.networks import FasterRCNN
@@ -117,7 +117,7 @@ class DetectionTask:
         """Measure the average precision on the test images."""
         variables, mean = jax.device_get((state.variables, state.mean))
         trained = TrainedDetector(self.detection, self.test.classes, self.model, variables, mean)
-        return [{"kind": "detection", **measure(trained, self.test, self.detection.batch_size)}]
+        return [{"kind": "detection", **measure_detector(trained, self.test, self.detection.batch_size)}]
 
     def result(self, lines: list[Line]) -> Line:
         """Return the average precisions, and how many parameters the detector has, without what only trains it."""

@@ -71,9 +71,11 @@ def sets_of(path: Path) -> str:
     """Say which sets there are in a folder, or what such a folder holds."""
     found = sorted(file.relative_to(path) for base in ("", "*/") for file in path.glob(f"{base}ImageSets/Main/*.txt"))
     names = ", ".join(str(file.parents[2] / file.stem) for file in found[:8])
-    return (f"there are the sets {names}; --data.train and --data.test name them" if names else
-            "VOC's layout is JPEGImages, Annotations and ImageSets/Main in one folder, or in several such as VOC2007"
-            + "; these are COCO's annotations, which coco:PATH reads" * (path / "annotations").is_dir())
+    if names:
+        return f"there are the sets {names}; --data.train and --data.test name them"
+    coco = "; these are COCO's annotations, which coco:PATH reads" if (path / "annotations").is_dir() else ""
+    return ("VOC's layout is JPEGImages, Annotations and ImageSets/Main in one folder, or in several such as VOC2007"
+            f"{coco}")
 
 
 def annotation_of(base: Path, name: str) -> Path:
@@ -123,9 +125,8 @@ def fields_of(element: ElementTree.Element, path: str = "") -> dict[str, Any]:
 
 def stated_image(note: Note, classes: Sequence[str]) -> StatedImage:
     """Read the fields of an annotation."""
-    height, width = (note.image.pixels(f"size/{side}") for side in ("height", "width"))
-    known = bool(height and width)
-    return StatedImage(str(note.image.file), picture_of(note), height * known, width * known,
+    size = note.image.pixels("size/height"), note.image.pixels("size/width")
+    return StatedImage(str(note.image.file), picture_of(note), *(size if all(size) else (0, 0)),
                        [stated(thing, classes) for thing in note.objects])
 
 
@@ -134,9 +135,13 @@ def stated(thing: Entry, classes: Sequence[str]) -> Stated:
     label = class_number(thing, "name", thing.name("name"), classes)
     x1, y1, x2, y2 = (thing.number(side) for side in SIDES)
     check_in_pixels((x1, y1, x2, y2), thing, "bndbox")
-    low = (float(x1 != x2), float(y1 != y2))  # one pixel wide or high: nothing that anyone drew
-    box = (x1 - low[0] * (x1 < x2), y1 - low[1] * (y1 < y2), x2 - low[0] * (x2 < x1), y2 - low[1] * (y2 < y1))
-    return Stated(thing.called, box, label, difficult=thing.truth("difficult"))
+    (left, right), (top, bottom) = widened(x1, x2), widened(y1, y2)
+    return Stated(thing.called, (left, top, right, bottom), label, difficult=thing.truth("difficult"))
+
+
+def widened(one: float, other: float) -> tuple[float, float]:
+    """Put the lower of two sides a pixel lower, whichever it is; equal ones are of nothing that anyone drew."""
+    return one - 1 if one < other else one, other - 1 if other < one else other
 
 
 def picture_of(note: Note) -> Path:
@@ -152,8 +157,8 @@ def picture_of(note: Note) -> Path:
     check(len(same) <= 1 or chosen == told, f"{note.image.file}, filename: {told or 'nothing'!r} says not which of "
                                             f"{', '.join(same)} is meant")
     if not chosen or chosen not in names.get(Path(chosen).stem, ()):
-        raise BadInput(f"{usual}: this image cannot be read (No such file or directory)"
-                       + f", nor is {told!r} there, which {note.image.file} names" * bool(told and told != usual.name))
+        nor = f", nor is {told!r} there, which {note.image.file} names" if told not in ("", usual.name) else ""
+        raise BadInput(f"{usual}: this image cannot be read (No such file or directory){nor}")
     return usual.with_name(chosen)
 
 

@@ -21,7 +21,7 @@ VERDICTS = {True: "holds", False: "FAILS", None: "too short to judge"}
 MANY = 3  # measures from which on a table has a line for each, and a column for each network
 
 
-class Line(NamedTuple):
+class RowResult(NamedTuple):
     """A row with what its finished runs came to, after the last iteration; an ensemble has one value of each measure.
 
     `values[i]` are those of the table's i-th measure, by seed.
@@ -40,18 +40,18 @@ class Line(NamedTuple):
         return statistics.fmean(self.values[0]) if self.values[0] else math.nan
 
 
-def collect(table: Table, planned: Sequence[Planned]) -> list[Line]:
+def collect(table: Table, planned: Sequence[Planned]) -> list[RowResult]:
     """Gather the finished runs of each row; a row without any, or an ensemble without all, is left out."""
-    lines, images = list[Line](), dict[Any, str]()
+    lines, images = list[RowResult](), dict[Any, str]()
     for row in dict.fromkeys(run.row for run in planned):
         of_row = [run for run in planned if run.row == row]
         finished = [(run, result) for run in of_row if (result := finished_result(run))]
         if not finished or (row.members and len(finished) < len(of_row)):
             continue
         groups = [[run for run, _ in finished]] if row.members else [[run] for run, _ in finished]
-        found = [measured(group, table.measures, images) for group in groups]
+        found = [measure_group(group, table.measures, images) for group in groups]
         values = [[measure.of(each) for each in found] for measure in table.measures]
-        lines.append(Line(
+        lines.append(RowResult(
             row, of_row[0].experiment.steps,
             tuple(tuple(value for value in some if value is not None) for some in values),
             tuple(read_metrics(run.run_directory, "train")[-1]["error"] for run, _ in finished),
@@ -60,7 +60,7 @@ def collect(table: Table, planned: Sequence[Planned]) -> list[Line]:
     return lines
 
 
-def measured(group: Sequence[Planned], measures: Sequence[Measure], images: dict[Any, str]) -> dict[str, Any]:
+def measure_group(group: Sequence[Planned], measures: Sequence[Measure], images: dict[Any, str]) -> dict[str, Any]:
     """Return what a run, or an ensemble of runs, came to when it is tested as its row says.
 
     What the training has measured itself is read from its result. All else is measured here and kept in the first run's
@@ -92,7 +92,7 @@ def measured(group: Sequence[Planned], measures: Sequence[Measure], images: dict
     return found
 
 
-def judge(line: Line, lines: Sequence[Line]) -> tuple[bool | None, str]:
+def judge(line: RowResult, lines: Sequence[RowResult]) -> tuple[bool | None, str]:
     """Say whether the paper's claims of a row hold for the means; None where no row that they name is there, or the
     training was too short to tell.
     """
@@ -107,7 +107,7 @@ def judge(line: Line, lines: Sequence[Line]) -> tuple[bool | None, str]:
     return not failed, f"fails: {', '.join(failed)}" if failed else f"holds: {', '.join(claims)}"
 
 
-def as_markdown(table: Table, lines: Sequence[Line], scale: float) -> str:
+def as_markdown(table: Table, lines: Sequence[RowResult], scale: float) -> str:
     """Write the table; where the schedule was shortened, every number of ours says so."""
     notes = [f"{table.title}; {table.protocol}. Ours: mean ± standard deviation over n seeds."]
     if scale != 1:
@@ -118,7 +118,7 @@ def as_markdown(table: Table, lines: Sequence[Line], scale: float) -> str:
     return "\n\n".join([*notes, markdown(rows)])
 
 
-def rows_by_network(table: Table, lines: Sequence[Line], scale: float) -> list[list[str]]:
+def rows_by_network(table: Table, lines: Sequence[RowResult], scale: float) -> list[list[str]]:
     """Write a line for each network."""
     first, *more = table.measures
     further = [f"{whose}, {measure.title}" for measure in more for whose in ("paper", "ours")]
@@ -145,7 +145,7 @@ def rows_by_network(table: Table, lines: Sequence[Line], scale: float) -> list[l
     return rows
 
 
-def rows_by_measure(table: Table, lines: Sequence[Line], scale: float) -> list[list[str]]:
+def rows_by_measure(table: Table, lines: Sequence[RowResult], scale: float) -> list[list[str]]:
     """Write a line for each measure."""
     by_row = {line.row: line for line in lines}
     head = [f"{row.title}: {whose}" for row in table.rows for whose in ("paper", "ours")]
@@ -175,7 +175,7 @@ def published(row: Row, measure: Measure) -> str:
     return f"{row.sign}{measure.written(row.published[0])}{deviation}"
 
 
-def as_values(table: Table, lines: Sequence[Line], scale: float) -> dict[str, Any]:
+def as_values(table: Table, lines: Sequence[RowResult], scale: float) -> dict[str, Any]:
     """Turn the table into what JSON holds."""
     return {"table": table.name, "title": table.title, "protocol": table.protocol, "scale": scale, "rows": [
         {"experiment": line.row.experiment, "title": line.row.title, "layers": line.row.layers, "steps": line.steps,

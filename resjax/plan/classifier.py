@@ -51,7 +51,7 @@ def workload_of(run: Experiment) -> Workload:
 def hours(run: Experiment, programs: dict[str, Figures]) -> dict[str, float]:
     """Return the least hours of a run: of its steps, its precise batch norm, and all its evaluations."""
     batches = -(-image_set(run.data).test // run.batch_size)
-    evaluations = 1 + (run.steps - 1) // run.evaluate_steps * run.evaluate_test
+    evaluations = 1 + ((run.steps - 1) // run.evaluate_steps if run.evaluate_test else 0)
     times = {"train": run.steps, "statistics": run.precise_batch_norm_steps, "evaluate": evaluations * batches}
     return {name: times[name] * figures.seconds / 3600 for name, figures in programs.items()}
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from resjax.detection.config import Detection
 from resjax.detection.detectors import classes_of, first_state
 from resjax.detection.evaluate import detections
-from resjax.detection.images import Batch, Level, Size, padded_sizes, scaled_size
+from resjax.detection.images import AnnotatedBatch, Level, Size, padded_sizes, scaled_size
 from resjax.detection.networks import FasterRCNN
 from resjax.detection.phases import Lesson, phases_of
 from resjax.detection.step import optimizer_of, train_step
@@ -62,7 +62,10 @@ def programs_of_detector(detection: Detection, devices: Sequence[jax.Device]) ->
         batch: Any = shaped(described(detection.batch_size, size), spread)
         name = "" if size == large else f" {size[0]}x{size[1]}"
         yield f"train{name}", Program(partial(update.lower, state, Lesson(batch, phase)), 1, ROUNDS)
-        pyramid: Any = shaped(described_pyramid(detection, size), spread)
+        count = detection.batch_size
+        pyramid: Any = shaped(tuple(Level(jax.ShapeDtypeStruct((count, *scaled_size(size, scale), 3), jnp.uint8),
+                                          jax.ShapeDtypeStruct((count, 2), jnp.float32))
+                                    for scale in detection.pyramid), spread)
         look = partial(detections.lower, model, detection, state.variables, state.mean, pyramid)
         yield f"detect{name}", Program(look, 1, ROUNDS)
 
@@ -74,14 +77,7 @@ def described(count: int, size: Size) -> Any:
 
     flags = array(jnp.bool_, MOST)
     objects = Objects(array(jnp.float32, MOST, 4), array(jnp.int32, MOST), flags, flags)
-    return Batch(array(jnp.uint8, *size, 3), array(jnp.float32, 2), objects)
-
-
-def described_pyramid(detection: Detection, size: Size) -> Any:
-    """Describe a batch to detect in, of a padded size, at all the scales of testing."""
-    count = detection.batch_size
-    return tuple(Level(jax.ShapeDtypeStruct((count, *scaled_size(size, scale), 3), jnp.uint8),
-                       jax.ShapeDtypeStruct((count, 2), jnp.float32)) for scale in detection.pyramid)
+    return AnnotatedBatch(array(jnp.uint8, *size, 3), array(jnp.float32, 2), objects)
 
 
 def hours(detection: Detection, images: int, programs: dict[str, Figures]) -> dict[str, float]:

@@ -54,7 +54,11 @@ def figures(compiled: Compiled, device: Device, precision: str, count: int, host
     """Read a compiled program, for one of `count` devices on `hosts` machines that share the work."""
     everything, steps = read_kernels(compiled.text, compiled.rounds), compiled.steps
     limits, parts, collectives = dict.fromkeys(LIMITS, 0.0), dict[str, Part](), dict[str, tuple[float, float]]()
-    for kind, kernels in by_kind(everything).items():
+    groups: dict[str, list[Kernel]] = {}  # by kind, collectives by what XLA calls them ("all-reduce")
+    for kernel in sorted(everything, key=lambda kernel: kernel.name):
+        name = kernel.name.partition(".")[0].removesuffix("-start") if kernel.kind == "collective" else kernel.kind
+        groups.setdefault(name, []).append(kernel)
+    for kind, kernels in groups.items():
         seconds = 0.0
         for kernel in kernels:
             least, limit = bound(kernel, device, device.peak[precision], (count, hosts))
@@ -69,15 +73,6 @@ def figures(compiled: Compiled, device: Device, precision: str, count: int, host
         steps, *totals(everything, steps), collectives, compiled.argument_bytes, compiled.temporary_bytes,
         compiled.peak_bytes, round(compiled.seconds, 1), compiled.compiler_bytes, max(busy, limits["exchange"]), limits,
         dict(sorted(parts.items(), key=lambda pair: -pair[1].seconds)))
-
-
-def by_kind(kernels: Sequence[Kernel]) -> dict[str, list[Kernel]]:
-    """Group kernels by their kind, collectives by what XLA calls them ("all-reduce")."""
-    groups: dict[str, list[Kernel]] = {}
-    for kernel in sorted(kernels, key=lambda kernel: kernel.name):
-        name = kernel.name.partition(".")[0].removesuffix("-start")
-        groups.setdefault(name if kernel.kind == "collective" else kernel.kind, []).append(kernel)
-    return groups
 
 
 def bound(kernel: Kernel, device: Device, peak: float, machine: tuple[int, int]) -> tuple[float, str]:

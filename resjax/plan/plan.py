@@ -57,7 +57,7 @@ def plan_workload(work: Workload, name: str, count: int = 1, hosts: int = 1) -> 
     check(size % count == 0, f"batch-size {size} does not divide over {count} devices; it does over "
           f"{', '.join(str(few) for few in range(1, size + 1) if size % few == 0 and few <= 2 * count)}")
     kept = cache_directory() / "plans" / f"{fingerprint(work.run, name, count, hosts)}.json"
-    plan = read_kept(kept)
+    plan = read_plan(kept)
     if plan is None:
         job = Job(work.programs, work.run, device, count, hosts)
         try:
@@ -65,7 +65,7 @@ def plan_workload(work: Workload, name: str, count: int = 1, hosts: int = 1) -> 
         except DoesNotFit as error:  # to find that out takes as long as a plan, so it is kept too
             made = {TOO_LARGE: too_large(work, job, str(error))}
         plan = json.loads(json.dumps(made))
-        keep(kept, plan)
+        keep_plan(kept, plan)
     check(TOO_LARGE not in plan, plan.get(TOO_LARGE, ""))
     return plan
 
@@ -134,7 +134,7 @@ def largest_batch(fits: Callable[[int], bool], unit: int, batch: int) -> int:
     return low * unit
 
 
-def read_kept(file: Path) -> dict[str, Any] | None:
+def read_plan(file: Path) -> dict[str, Any] | None:
     """Return a plan that was kept; None where there is none, and with a warning where it is not what was kept."""
     if not file.exists():
         return None
@@ -147,7 +147,7 @@ def read_kept(file: Path) -> dict[str, Any] | None:
     return dict(kept["plan"])
 
 
-def keep(file: Path, plan: dict[str, Any]) -> None:
+def keep_plan(file: Path, plan: dict[str, Any]) -> None:
     """Keep a plan with its SHA-256; where that cannot be done, warn: it took minutes, and is told all the same."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

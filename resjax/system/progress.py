@@ -66,8 +66,8 @@ class Nets:
         """Say how long all of them will still take."""
         return [] if self.seconds_left is None else [f"{remaining(self.seconds_left, self.at)} left for all"]
 
-    def measure(self, left: float, whole: float) -> None:
-        """Reckon the seconds left, from those that this net still takes and those that it takes as a whole."""
+    def estimate(self, left: float, whole: float) -> None:
+        """Estimate the seconds left, from those that this net still takes and those that it takes as a whole."""
         if self.before is None:
             self.before = time.monotonic() - self.begun
         later = self.works[self.number + 1:]
@@ -181,7 +181,7 @@ def advance_net(done: int, *notes: str, pace: float) -> str:
     nets = Screen.nets
     if not (nets and Screen.works) or len(nets.works) == 1:
         return ""
-    nets.measure((Screen.works[-1].total - done) * pace, Screen.works[-1].total * pace)
+    nets.estimate((Screen.works[-1].total - done) * pace, Screen.works[-1].total * pace)
     return f"{duration(nets.seconds_left or 0)} for all"
 
 

@@ -6,7 +6,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from resjax.detection.boxes import anchor_grid, anchor_shapes, clip, decode, encode, inside, intersection_over_union
+from resjax.detection.boxes import (
+    anchor_grid,
+    anchor_shapes,
+    apply_deltas,
+    box_deltas,
+    clip,
+    inside,
+    intersection_over_union,
+)
 from resjax.detection.boxes import suppress as unjitted
 from resjax.detection.pooling import roi_align, roi_max_pool
 from resjax.detection.targets import box_loss, class_loss, objectness_loss, smooth_l1
@@ -37,13 +45,13 @@ def test_known_overlaps():
 def test_boxes_as_deltas():
     random = np.random.default_rng(1)
     boxes, anchors = random_boxes(random, 50), random_boxes(random, 50)
-    deltas = encode(boxes, anchors)
+    deltas = box_deltas(boxes, anchors)
     np.testing.assert_allclose(deltas, [reference.encode(*pair) for pair in zip(boxes, anchors, strict=True)],
                                rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(decode(deltas, anchors), boxes, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(apply_deltas(deltas, anchors), boxes, rtol=1e-4, atol=1e-4)
     wild = random.normal(0, 3, (50, 4)).astype(np.float32)
     wild[0, 2] = 1e4
-    np.testing.assert_allclose(decode(wild, anchors),
+    np.testing.assert_allclose(apply_deltas(wild, anchors),
                                [reference.decode(*pair) for pair in zip(wild, anchors, strict=True)], rtol=1e-4)
 
 

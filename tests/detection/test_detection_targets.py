@@ -11,7 +11,7 @@ import pytest
 
 from resjax.detection.config import Sampling
 from resjax.detection.proposals import detect, predict, propose
-from resjax.detection.targets import Objects, anchor_targets, draw, region_targets
+from resjax.detection.targets import Objects, anchor_targets, region_targets, sample
 
 RULES = Sampling(anchors=40, rois=24)
 SIZE = jnp.array([90.0, 110.0])
@@ -88,13 +88,13 @@ def test_what_lies_within_a_crowd_is_no_background():
 def test_drawing_is_uniform_and_decided_by_the_key():
     candidates = jnp.arange(20) % 2 == 0
     keys = jax.random.split(jax.random.key(0), 2_000)
-    drawn = jax.vmap(lambda key: draw(key, candidates, 3))(keys)
+    drawn = jax.vmap(lambda key: sample(key, candidates, 3))(keys)
     assert (drawn.sum(1) == 3).all()
     share = np.asarray(drawn.mean(0))
     assert not share[1::2].any()
     assert np.abs(share[::2] - 0.3).max() < 0.05
-    assert np.array_equal(draw(keys[0], candidates, 3), drawn[0])
-    assert np.array_equal(draw(keys[0], candidates, 99), candidates)
+    assert np.array_equal(sample(keys[0], candidates, 3), drawn[0])
+    assert np.array_equal(sample(keys[0], candidates, 99), candidates)
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -21,7 +21,7 @@ from resjax.experiment_files import load_runs
 from resjax.paper import TABLES, Planned, plan
 from resjax.paper.figures import figure6
 from resjax.paper.reproduce import part, shortened, train_missing
-from resjax.paper.results import Line, as_markdown, judge
+from resjax.paper.results import RowResult, as_markdown, judge
 from resjax.system.progress import Screen
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -157,7 +157,7 @@ def test_a_shortened_schedule_is_in_proportion_and_says_so():
     assert (short.steps, short.optimizer.decay_steps, short.precise_batch_norm_steps) == (3_200, (1_600, 2_400), 5)
     assert short.batch_size == experiments["resnet56"].batch_size
     assert short.log_steps == experiments["resnet56"].log_steps  # the training error is the mean over so many
-    line = Line(TABLE6.rows[0], 3_200, ((20.0, 22.0),), (5.0, 6.0), 269_722, (1.0, 1.0))
+    line = RowResult(TABLE6.rows[0], 3_200, ((20.0, 22.0),), (5.0, 6.0), 269_722, (1.0, 1.0))
     text = as_markdown(TABLE6, [line], 0.05)
     assert "| 21.00 ± 1.41 [3,200 steps] | 20.00 [3,200 steps] | 2 | - | 5.50 [3,200 steps] |" in text
     assert "not the reproduction" in text
@@ -181,7 +181,7 @@ def test_claims_are_judged_from_the_means():
     rows = {row.experiment: row for row in TABLE6.rows}
 
     def line(name, *errors, steps=64_000):
-        return Line(rows[name], steps, (errors,), errors, 1, errors)
+        return RowResult(rows[name], steps, (errors,), errors, 1, errors)
 
     lines = [line("plain20", 9.0), line("plain56", 12.0, 14.0), line("resnet20", 9.5), line("resnet56", 7.0)]
     assert [judge(each, lines) for each in lines] == [
