@@ -12,7 +12,7 @@ from PIL import Image
 
 from resjax.console.command_line import execute
 from resjax.console.pictures import detect
-from resjax.detection import Detection, Detector, Sampling, Scenery, restore_detector, train_detector
+from resjax.detection import Detection, Detector, Sampling, Scenery, detectors, restore_detector, train_detector
 from resjax.detection.images import Batches, open_annotated
 from resjax.detection.pictures import draw_run
 from resjax.detection.voc import read_voc
@@ -187,6 +187,15 @@ def test_detecting_in_pictures(whole, squares, tmp_path, capsys):
         detect(folder, (squares / "nothing.jpg", files[0]), tmp_path / "some")
     assert "nothing.jpg: this image cannot be read" in capsys.readouterr().err
     assert [file.name for file in (tmp_path / "some").iterdir()] == ["0.png"]
+
+
+def test_pictures_are_read_one_after_the_other(whole, squares, tmp_path, monkeypatch):
+    """One of 12 million pixels takes 33 MB: each is drawn before the next is read."""
+    drawn, find = [], detectors.find_in
+    monkeypatch.setattr(detectors, "find_in", lambda file, trained: drawn.append(
+        sorted(each.name for each in (tmp_path / "out").glob("*"))) or find(file, trained))
+    detect(whole[0], [squares / "JPEGImages" / f"{number}.jpg" for number in (0, 1, 2)], tmp_path / "out")
+    assert drawn == [[], ["0.png"], ["0.png", "1.png"]]
 
 
 def test_detections_are_written_as_cocos_results(whole, squares, tmp_path, capsys):

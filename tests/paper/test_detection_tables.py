@@ -1,6 +1,7 @@
 """Tables 7 to 11 as data, their experiments, and what is printed beside the paper's figures."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from resjax.detection import detectors
 from resjax.detection.average_precision import Found
 from resjax.detection.draw import colour_of, confident, draw_boxes
 from resjax.experiment_files import load_runs
-from resjax.paper import detection_tables
+from resjax.paper import TABLES, detection_tables
 from resjax.plan.detector import sizes_of, workload_of
 from resjax.system.errors import BadInput
 from resjax.system.files import write_json
@@ -49,6 +50,15 @@ def test_average_precisions_by_class():
             mean, *classes = row.published
             assert len(classes) == 20
             assert np.mean(classes) == pytest.approx(mean, abs=0.051)
+
+
+def test_every_table_of_the_paper_is_there_or_said_not_to_be():
+    """Table 1 is counted, and Tables 7 to 11 are of detectors; 12 to 14 are in the appendix of the arXiv version."""
+    covered = {1, *(int(name.removeprefix("table")) for name in TABLES)}
+    for page in ("README.md", "docs/howto/detection.md"):
+        (said,) = re.findall(r"Tables (\d+) to (\d+)[^.]* not\s+covered", (EXPERIMENTS.parent / page).read_text())
+        assert covered.isdisjoint(range(int(said[0]), int(said[1]) + 1))
+        assert covered | set(range(int(said[0]), int(said[1]) + 1)) == set(range(1, 15))
 
 
 def test_the_papers_recipes():
