@@ -224,7 +224,6 @@ class Detection(Named):
 
     @property
     def title(self) -> str:
-        """Name the network."""
         return f"Faster R-CNN, {self.detector.backbone}"
 
     def differences(self, other: "Detection") -> list[str]:

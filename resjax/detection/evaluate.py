@@ -151,7 +151,6 @@ class Pictures:
     remarks: tuple[str, ...] = ()
 
     def pixels(self, index: int) -> np.ndarray:
-        """Return a picture."""
         return self.images[index]
 
 

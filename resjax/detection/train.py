@@ -96,7 +96,6 @@ class DetectionTask:
         return state
 
     def unpack(self, packed: TrainState) -> TrainState:
-        """Return the state as it is."""
         return packed
 
     def lower(self, count: int, packed: TrainState, inputs: Any) -> Any:
@@ -110,7 +109,6 @@ class DetectionTask:
         return state
 
     def prolong(self, state: TrainState) -> TrainState:
-        """Return the state as it is."""
         return state
 
     def measure(self, state: TrainState, last: bool) -> list[Line]:

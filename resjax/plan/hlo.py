@@ -22,7 +22,6 @@ class Shape(NamedTuple):
 
     @property
     def elements(self) -> int:
-        """The number of elements."""
         return math.prod(self.dimensions)
 
     @property
@@ -122,7 +121,7 @@ def depths(text: str, start: int) -> Iterator[tuple[int, int]]:
     """Yield every place from `start` on, and how many brackets are open after it."""
     depth = 0
     for place in range(start, len(text)):
-        depth += (text[place] in "([{") - (text[place] in ")]}")
+        depth += 1 if text[place] in "([{" else -1 if text[place] in ")]}" else 0
         yield place, depth
 
 

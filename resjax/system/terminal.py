@@ -115,12 +115,14 @@ def aligned(rows: Sequence[Sequence[str]], columns: float, numbers_from: int = 1
         groups[-1].append(place)
     lines: list[str] = []
     for group in groups:
+        if lines:
+            lines.append("")
         if len(group) == 2 and widths[0] + 2 + widths[group[1]] > columns > widths[0] + 20:  # folded beside the first
-            lines += [""] * bool(lines) + [textwrap.fill(
+            lines += [textwrap.fill(
                 f"{row[0].ljust(widths[0])}  {row[group[1]]}", int(columns), subsequent_indent=" " * (widths[0] + 2),
                 break_long_words=False, break_on_hyphens=False) for row in rows]
             continue
-        lines += [""] * bool(lines) + ["  ".join(
+        lines += ["  ".join(
             row[place].replace("\0", "|").ljust(widths[place]) if place < numbers_from
             else row[place].replace("\0", "|").rjust(widths[place]) for place in group).rstrip() for row in rows]
     return lines

@@ -133,14 +133,15 @@ class Log:
         """Show a training line where the last one stood; return how long the run and those after it will take."""
         pace = self.batch_size / line["images_per_second"]
         for_all = advance_net(line["step"], *self.parts(line)[1:], pace=pace)
-        return f"{duration((self.steps - line['step']) * pace)} left", *[f"({for_all})"] * bool(for_all)
+        left = f"{duration((self.steps - line['step']) * pace)} left"
+        return (left, f"({for_all})") if for_all else (left,)
 
     def parts(self, line: Line) -> tuple[str, ...]:
         """Put a line of the metrics into words, what matters most first."""
         step = f"step {line['step']}/{self.steps}"
         match line["kind"]:
             case "train":
-                waits = [f"waits for data {line['data_wait']:.0f} % of the time"] * (line["data_wait"] >= 1)
+                waits = [f"waits for data {line['data_wait']:.0f} % of the time"] if line["data_wait"] >= 1 else []
                 rate = [f"rate {line['learning_rate']:g}"] if "learning_rate" in line else []
                 return (step, f"loss {line['loss']:.4f}", f"error {line['error']:.2f} %", *waits, *rate,
                         f"{line['images_per_second']:.0f} images/s")

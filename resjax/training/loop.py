@@ -114,10 +114,12 @@ def make_steps(run: Training, packed: TrainState, metrics: RunningMetrics) -> tu
     """
     experiment, begun = run.experiment, int(packed.step)
     step, pending, compiled, watch = begun, None, {}, Stopwatch()
-    pauses = [experiment.evaluate_steps, experiment.checkpoint_steps] + [experiment.log_steps] * bool(run.task.watch)
+    pauses = [experiment.evaluate_steps, experiment.checkpoint_steps]
+    if run.task.watch:
+        pauses.append(experiment.log_steps)
     if begun == experiment.steps:
         return run.task.unpack(packed), metrics
-    if begun and begun % experiment.evaluate_steps == 0 and not measured(run, begun):
+    if begun and begun % experiment.evaluate_steps == 0 and not has_measured(run, begun):
         with requests(held=False):
             measure(run, run.task.unpack(packed))
     with run.task.inputs(packed, range(begun, experiment.steps)) as calls, run.log.training():
@@ -219,7 +221,7 @@ def keep(run: Training, state: TrainState, metrics: RunningMetrics, averaged: bo
         save(run.manager, state, {"window": vars(metrics), "averaged": averaged})
 
 
-def measured(run: Training, step: int) -> bool:
+def has_measured(run: Training, step: int) -> bool:
     """Say whether the log holds what was measured at a step: a run that was stopped meanwhile measures it now."""
     return any(line["step"] == step and line["kind"] in MEASURED for line in read_metrics(run.log.run_directory))
 
