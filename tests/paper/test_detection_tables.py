@@ -167,7 +167,7 @@ def test_a_file_of_detectors_as_a_script(tmp_path, monkeypatch, capsys):
     with pytest.raises(BadInput, match="unknown experiment 'scene'; did you mean 'scenes'"):
         train_one_of(known, ["scene"], "detection.py")
     seen = []
-    monkeypatch.setattr(detectors, "train", lambda run, folder: seen.append((run, folder)) or {
+    monkeypatch.setattr(detectors, "train", lambda run, folder, tensorboard: seen.append((run, folder)) or {
         "name": run.name, "mean_average_precision": 1.0, "steps": run.steps, "images_per_second": 2.0})
     monkeypatch.setattr(detectors, "draw", lambda folder: [folder / "curve.png"])
     train_one_of(known, ["bccd", "--workdir", str(tmp_path), "--data.source", "voc:/cells", "--steps", "7",
