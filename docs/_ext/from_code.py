@@ -17,7 +17,6 @@ import resjax
 from resjax.console.commands import COMMANDS
 from resjax.system.serialization import written_fields
 
-
 FIELDS = ("Experiment", "Architecture", "Data", "Photographs", "Optimizer")  # on the page of that name
 
 
