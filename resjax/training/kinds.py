@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, Protocol, cast
 from resjax.experiment import Optimizer
 from resjax.system.errors import BadInput
 from resjax.system.files import expanded, read_json
-from resjax.weights.trained import find_trained
 
 HOMES = {"classification": "resjax.training.classifiers", "detection": "resjax.detection.detectors"}
 
@@ -191,6 +190,8 @@ def kind_of(run: Run) -> Kind:
 
 def found_at(target: str | Path) -> Path:
     """Return the folder of a run or of weights, or of those that come with resjax under that name."""
+    from resjax.weights.trained import find_trained  # here, so that the help is quick
+
     path = expanded(target)
     return path if path.exists() else find_trained(str(target)) or path
 
