@@ -42,10 +42,10 @@ GROUPS = {
                             "evaluate runs/quickstart/ResNet-32", "networks", "evaluate_networks"),
         "predict": Command("Name the likeliest classes of images.", "predict resnet20 photo.png", "pictures",
                            "predict"),
-        "saliency": Command("Draw which pixels an answer rests on.", "saliency resnet20 photo.png", "pictures",
+        "saliency": Command("Draw a class's gradient in the pixels.", "saliency resnet20 photo.png", "pictures",
                             "saliency"),
-        "export": Command("Write a network as others load it.", "export resnet20 --to akamaster --out exported",
-                          "networks", "export_network"),
+        "export": Command("Write a network in another library's format.",
+                          "export resnet20 --to akamaster --out exported", "networks", "export_network"),
         "detect": Command("Find objects in images, and draw them.", "detect runs/scenes photo.png", "pictures",
                           "detect")},
     "The paper": {

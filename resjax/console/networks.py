@@ -119,7 +119,7 @@ def export_network(
     out: Path,
     weights: Asked = Unsaid(),
 ) -> None:
-    """Write a network as others load it.
+    """Write a network in another library's format.
 
     Into a new folder, with a model card that states its measured errors.
 

@@ -48,7 +48,7 @@ def predict(
 ) -> None:
     """Name the likeliest classes of images.
 
-    One that cannot be read is named, and the others are classified.
+    An image that cannot be read is named, and the others are classified.
 
     Args:
         network: A run directory, weights (a file, or a folder with one), OWNER/NAME on the Hugging Face Hub, or
@@ -113,9 +113,9 @@ def saliency(
     out: Path = Path("saliency"),
     weights: Told = NOTHING_SAID,
 ) -> None:
-    """Draw which pixels an answer rests on.
+    """Draw a class's gradient in the pixels.
 
-    The gradient of a class's logit in the pixels, beside each image.
+    Beside each image: where the class's logit depends on the pixels (Simonyan et al. 2014).
 
     Args:
         network: A run directory, weights (a file, or a folder with one), OWNER/NAME on the Hugging Face Hub, or

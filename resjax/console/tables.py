@@ -125,7 +125,7 @@ def report(
         from resjax import paper
 
         paper.write_report(folder, file)
-    say(f"In {file} ({file.stat().st_size / 1e6:.1f} MB): open it in a browser")
+    say(f"In {file} ({file.stat().st_size / 1e3:,.0f} kB): open it in a browser")
     if tensorboard:
         with working("writing the logs"):
             paper.write_tensorboard(folder, tensorboard)

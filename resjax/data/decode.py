@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from resjax.system.errors import BadInput, check
 from resjax.system.files import regular
@@ -128,7 +128,8 @@ def opened(encoded: bytes, name: str) -> Iterator[Image.Image]:
     except BadInput:
         raise
     except Exception as error:  # a damaged file takes Pillow's decoders to any exception there is
-        raise BadInput(f"{name}: not a whole image ({error}); repair or remove it") from None
+        why = "no format that is read" if isinstance(error, UnidentifiedImageError) else error
+        raise BadInput(f"{name}: not a whole image ({why}); repair or remove it") from None
 
 
 def check_png(encoded: bytes) -> None:

@@ -43,13 +43,13 @@ class Detector(Named):
     pooling: Literal["max", "align"] = "max"
     """How regions are pooled: max as in the paper, or align, without rounding (He et al. 2017)."""
     stride_in: StrideIn = "1x1"
-    """Where a bottleneck strides: in its first 1x1 as in the paper, or in its 3x3."""
+    """Which convolution of a bottleneck has the stride: the first 1x1 as in the paper, or the 3x3."""
     frozen_batch_norm: bool = True
-    """Keep the batch statistics of the pre-trained weights, as appendix A does; without, those of the batch count."""
+    """Keep the batch statistics of the pretrained weights, as appendix A does; otherwise use those of the batch."""
     ghost_batch_size: Count = 1
     """Images that share batch-norm statistics where they are not frozen."""
     frozen_stages: Natural = 0
-    """Stages, counted from the image on, that keep the weights they start from; with ResNets the first is conv1."""
+    """How many stages are frozen, from the input on; in ResNets the first is conv1."""
     rpn_channels: Count = 512
     """Channels of the 3x3 convolution before the proposals."""
     hidden: Count = 4096
@@ -57,7 +57,7 @@ class Detector(Named):
     global_context: bool = False
     """Join the features of the whole image to those of each region (appendix B)."""
     precision: Literal["float32", "tensorfloat32"] = "float32"
-    """What convolutions and fully connected layers compute in, where the device has a choice."""
+    """The precision of convolutions and fully connected layers, where the device has a choice."""
 
     def __post_init__(self) -> None:
         check_fields(self, "detector.")
@@ -73,37 +73,37 @@ class Sampling(Named):
     """Thresholds and counts of Faster R-CNN (Ren et al. 2015): what is proposed, learnt from and detected."""
 
     anchors: Count = 256
-    """Anchors of an image that a step learns from, at most half of them positive."""
+    """Anchors of an image that are sampled for a step, at most half of them positive."""
     anchor_positive: Overlap = 0.7
-    """The overlap with an object from which on an anchor is positive."""
+    """The least overlap (IoU) with an object that makes an anchor positive."""
     anchor_negative: Overlap = 0.3
-    """The overlap with every object under which an anchor is background."""
+    """An anchor is background if its overlap with every object is below this."""
     suppression: Overlap = 0.7
-    """The overlap above which the better of two proposals suppresses the other."""
+    """The overlap above which the higher-scoring of two proposals suppresses the other."""
     smallest: NonNegative = 16.0
     """The shortest side of a proposal, in pixels."""
     train_candidates: Count = 12_000
-    """Anchors of an image, the best, that come to the suppression in training."""
+    """The highest-scoring anchors of an image that enter suppression in training."""
     train_proposals: Count = 2_000
-    """Proposals of an image that the suppression leaves in training, at most."""
+    """The most proposals of an image that are kept after suppression in training."""
     test_candidates: Count = 6_000
-    """Anchors of an image, the best, that come to the suppression in testing."""
+    """The highest-scoring anchors of an image that enter suppression in testing."""
     test_proposals: Count = 300
-    """Proposals of an image that the suppression leaves in testing, at most."""
+    """The most proposals of an image that are kept after suppression in testing."""
     rois: Count = 128
-    """Regions of an image that a step learns from, at most a quarter of them with an object."""
+    """Regions of an image that are sampled for a step, at most a quarter of them with an object."""
     foreground: Overlap = 0.5
-    """The overlap from which on a region shows an object."""
+    """The least overlap with an object that makes a region foreground."""
     background: tuple[float, float] = (0.0, 0.5)
-    """The overlaps of background: from 0 as in later versions; the first began at 0.1."""
+    """The overlaps that make a region background: from 0 as in later versions; the first began at 0.1."""
     deviations: tuple[Positive, Positive, Positive, Positive] = (0.1, 0.1, 0.2, 0.2)
-    """What the deltas of the detector are divided by, so that they have a variance of about 1."""
+    """Divisors of the box regression targets, which bring their variance to about 1."""
     class_suppression: Overlap = 0.3
-    """The overlap above which the better of two detections of one class suppresses the other."""
+    """The overlap above which the higher-scoring of two detections of a class suppresses the other."""
     lowest_score: NonNegative = 0.01
-    """The lowest score of a detection that counts, 0 to 1."""
+    """The lowest score of a detection, 0 to 1."""
     detections: Count = 100
-    """Detections of an image at most."""
+    """The most detections of an image."""
 
     def __post_init__(self) -> None:
         check_fields(self, "sampling.")
@@ -115,7 +115,7 @@ class Sampling(Named):
 
 @dataclass(frozen=True, kw_only=True)
 class Scenery(Named):
-    """Images with boxes: where they come from, and to which size they are brought."""
+    """Images with boxes: where they come from, and how they are resized."""
 
     source: str = "voc:PATH"
     """`voc:PATH` (JPEGImages, Annotations, ImageSets; in PATH, or in folders such as VOC2007 in it), `coco:PATH`
@@ -129,9 +129,9 @@ class Scenery(Named):
     shorter_side: Annotated[int, Must("be at least 32", lambda n: n >= 32), In32Bits] = 600
     """The shorter side of the resized images, in pixels."""
     longer_side: Count = 1_000
-    """The most that the longer side may have; where it would have more, the shorter one has less."""
+    """The largest longer side, in pixels; the shorter side is reduced where it would be exceeded."""
     std: tuple[Positive, ...] = ()
-    """What each colour is divided by, for weights made elsewhere; the paper divides by nothing."""
+    """Divisors of the colours, for weights made elsewhere; the paper divides by nothing."""
     flip: bool = True
     """Mirror half of the training images, at random."""
 
@@ -145,10 +145,10 @@ class Scenery(Named):
 
 @dataclass(frozen=True, kw_only=True)
 class Inference(Named):
-    """How a trained detector looks at an image; the defaults are the baseline of Table 9."""
+    """How detections are computed in testing; the defaults are the baseline of Table 9."""
 
     box_refinement: bool = False
-    """Look at every region again where its box was moved to, unite what is said of both, and let boxes vote."""
+    """Classify and regress each refined box once more, merge both sets, and average boxes by vote (appendix B)."""
     scales: Annotated[tuple[Count, ...], Must("be empty, or rise from one side to the last",
                                               lambda sides: len(sides) != 1 and list(sides) == sorted(set(sides)))] = ()
     """The shorter sides of multi-scale testing, in pixels; unset, `data.shorter-side` is the only one."""
@@ -159,7 +159,7 @@ class Inference(Named):
 
 @dataclass(frozen=True, kw_only=True)
 class Detection(Named):
-    """One training run of a detector, whole: two equal ones give the same bits on the same machine.
+    """Everything that decides a detector's training: two equal runs give the same bits on the same machine.
 
     The defaults are those of the paper for VOC 07+12, but for the weights to start from.
     """
@@ -167,7 +167,7 @@ class Detection(Named):
     kind = "detection"
 
     name: str
-    """What the run is called in its result and in tables."""
+    """The run's name in its result and in tables."""
     detector: Detector = field(default_factory=Detector)
     sampling: Sampling = field(default_factory=Sampling)
     inference: Inference = field(default_factory=Inference)
@@ -175,12 +175,12 @@ class Detection(Named):
     optimizer: Optimizer = field(default_factory=lambda: Optimizer(
         learning_rate=0.001, decay_steps=(80_000,), weight_decay=5e-4))
     training: Literal["joint", "alternating"] = "joint"
-    """joint: proposals and detections at once; or alternating, the four steps of Ren et al. 2015, each a quarter of
-    `steps`, in which the learning rate begins anew."""
+    """joint: train proposals and detections together. alternating: the four steps of Ren et al. 2015, each a quarter of
+    `steps` with its own learning-rate schedule."""
     initialize_from: str = ""
-    """Pre-trained weights: a run directory, a file, or OWNER/NAME on the Hugging Face Hub. Unset, all are drawn."""
+    """Pre-trained weights: a run directory, a file, or OWNER/NAME on the Hugging Face Hub. Unset: random."""
     seed: Annotated[int, Must("lie in 0 ... 4294967295", lambda seed: 0 <= seed < 2**32)] = 0
-    """Decides the initial parameters and every batch."""
+    """The seed of the initial parameters and of every batch."""
     steps: Count = 110_000
     """Updates of the parameters."""
     batch_size: Count = 1

@@ -46,17 +46,17 @@ class Architecture(Named):
     shortcut: Option = "A"
     """A: identity, zeros for new channels. B: projection where dimensions change. C: projection everywhere."""
     stride_in: StrideIn = "1x1"
-    """Where a bottleneck strides: in its first 1x1 as in the paper ("v1"), or in its 3x3 ("v1.5")."""
+    """Which convolution of a bottleneck has the stride: the first 1x1 as in the paper ("v1"), or the 3x3 ("v1.5")."""
     initialization: Literal["fan_in", "fan_out"] = "fan_in"
-    """Which side of a layer He's initialisation keeps the variance of; the paper leaves it open."""
+    """The mode of He's initialisation; the paper leaves it open."""
     ghost_batch_size: Count = 64
-    """Images that share batch-norm statistics: the paper's batch of 128 lay on two GPUs."""
+    """Images that share batch-norm statistics: 64, as the paper's batch of 128 was split over two GPUs."""
     unroll: Natural = 8
-    """Stages of up to so many identical blocks are compiled block by block, longer ones as one loop."""
+    """The most identical blocks of a stage that are unrolled; longer stages are compiled as a loop."""
     precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"
-    """What the convolutions and the last layer compute in; parameters and statistics are float32."""
+    """The precision of convolutions and of the last layer; parameters and statistics are float32."""
     frozen_batch_norm: bool = False
-    """Train with the batch statistics of the weights that one starts from, as appendix A of the paper does."""
+    """Keep the batch statistics of the pretrained weights, as appendix A of the paper does."""
 
     __repr__ = shortly
 
@@ -79,7 +79,7 @@ class Architecture(Named):
                      unroll=self.unroll, precision=self.precision)
 
     def title(self) -> str:
-        """Name the network, as far as its weights tell: "ResNet B-50 v1 for ImageNet", "plain-20 for CIFAR-10"."""
+        """Name the network, as far as its weights tell: "ResNet B-50 v1 in ImageNet form", "plain-20 in CIFAR form"."""
         return network_title(self.family, self.depth, self.shortcut, self.stride_in)
 
 
@@ -95,13 +95,13 @@ class Data(Named):
     size: Count | None = None
     """Resize the images to this height and width: the shorter side, then the centre; unset, they must all be alike."""
     resize: Resize = "pillow-bicubic"
-    """area: averaged over areas, or linearly where images grow. pillow-, torch-: as Pillow, or PyTorch with tensors."""
+    """area: average over areas where images shrink, else linear. pillow-, torch-: as Pillow or PyTorch does."""
     std: tuple[Positive, ...] = ()
-    """What each colour is divided by, for weights made elsewhere; the paper divides by nothing."""
+    """Divisors of the colours, for weights made elsewhere; the paper divides by nothing."""
     validation_images: Natural = 0
     """Training images held out for validation: 5000 for the paper's 45k/5k split of CIFAR-10."""
     pad: Natural = 4
-    """Pixels of zeros on each side, before a random crop of the original size."""
+    """Zero padding on each side, in pixels, before a random crop of the original size."""
     flip: bool = True
     """Mirror half of the training images, at random."""
 
@@ -128,21 +128,21 @@ class Photographs(Named):
     """scale: the shorter side resized at random within `shorter_side`, then a crop (section 3.4). area: a crop of 8 to
     100 % of the area with an aspect ratio of 3:4 to 4:3 (Szegedy et al. 2015), resized."""
     shorter_side: tuple[Count, Count] = (256, 480)
-    """The shortest and the longest shorter side for `crop` scale, in pixels."""
+    """The range of the shorter side for `crop` scale, in pixels."""
     test_shorter_side: Count = 256
     """The shorter side of test images before they are cropped, in pixels."""
     resize: Resize = "area"
-    """area: averaged over areas, or linearly where images grow. pillow-, torch-: as Pillow, or PyTorch with tensors."""
+    """area: average over areas where images shrink, else linear. pillow-, torch-: as Pillow or PyTorch does."""
     std: tuple[Positive, ...] = ()
-    """What each colour is divided by, for weights made elsewhere; the paper divides by nothing."""
+    """Divisors of the colours, for weights made elsewhere; the paper divides by nothing."""
     flip: bool = True
     """Mirror half of the training images, at random."""
     colour_noise: NonNegative = 0.1
     """Standard deviation of the noise along the principal components of the colours (Krizhevsky et al. 2012)."""
     workers: Natural | None = None
-    """Processes that decode; by default one for each core at hand. With 0, threads of the training process decode."""
+    """Processes that decode images; by default one per core. 0: threads of the training process decode."""
     broken_images: Natural = 10
-    """Training images that may be unreadable; each is named, and another takes its place. One more stops the run."""
+    """Unreadable training images to tolerate: each is named and replaced by another. One more stops the run."""
 
     __repr__ = shortly
 
@@ -157,36 +157,37 @@ class Photographs(Named):
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment(Named):
-    """One training run, whole: two equal experiments give the same bits on the same machine."""
+    """Everything that decides a training run: two equal experiments give the same bits on the same machine."""
 
     kind = "classification"
     name: str
-    """What the run is called in its result and in tables."""
+    """The run's name in its result and in tables."""
     architecture: Architecture = field(default_factory=Architecture)
     data: Data | Photographs = field(default_factory=Data)
     optimizer: Optimizer = field(default_factory=Optimizer)
     initialize_from: str = ""
     """Weights to start from: a run directory, a file, OWNER/NAME on the Hugging Face Hub, or a network that comes with
-    resjax, such as resnet20. Their mean image stays; where there are other classes the last layer is drawn anew."""
+    resjax, such as resnet20. Their mean image is kept; if the classes
+    differ, the last layer is initialised at random."""
     seed: Annotated[int, Must("lie in 0 ... 4294967295", lambda seed: 0 <= seed < 2**32)] = 0
-    """Decides the initial parameters and every batch."""
+    """The seed of the initial parameters and of every batch."""
     steps: Count = 64_000
     """Updates of the parameters ("iterations" in the paper)."""
     batch_size: Count = 128
-    """Images of a step, on all devices together: a multiple of `architecture.ghost_batch_size`."""
+    """Images per step over all devices: a multiple of `architecture.ghost_batch_size`."""
     log_steps: Count = 100
-    """Steps between two lines of the log; each is the mean over them."""
+    """Steps between two lines of the log; each line is a mean over these steps."""
     evaluate_steps: Count = 1_000
     """Steps between two evaluations of the validation images."""
     evaluate_test: bool = False
-    """Evaluate the test images then too, as Figure 6 does, and not only after the last step."""
+    """Evaluate the test images at these steps too, as in Figure 6, and not only after the last step."""
     checkpoint_steps: Count = 1_000
     """Steps between two checkpoints; one more is written at the end, and when the run is interrupted."""
     precise_batch_norm_steps: Natural = 100
-    """Training batches after the last step over which the batch-norm statistics are averaged, as the authors did, to
-    replace the moving averages; 0 keeps those."""
+    """After training, average the batch statistics over this many training batches, as the authors did. 0: keep moving
+    averages."""
     own: Annotated[Own, tyro.conf.Suppress, tyro.conf.Fixed] = field(default=Own(), metadata=IN_PYTHON)
-    """What is Python and no value: a network, an optimizer, a loss of one's own."""
+    """Python objects that JSON cannot hold: a network, an optimizer, a loss."""
 
     __repr__ = shortly
 

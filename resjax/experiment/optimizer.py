@@ -1,4 +1,4 @@
-"""How a run descends: the paper's recipe, and what is common since."""
+"""Optimizers and learning-rate schedules: the paper's recipe, and what has become common since."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -10,41 +10,41 @@ from resjax.system.serialization import Must, Named, check_fields, shortly
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer(Named):
-    """Stochastic gradient descent as in sections 3.4 and 4.2: v := momentum v + rate g, w := w - v; or a later one."""
+    """The paper's SGD (sections 3.4 and 4.2), v := momentum v + rate g and w := w - v, or a later optimizer."""
 
     method: Literal["sgd", "nesterov", "adamw"] = "sgd"
     """sgd: the paper's. nesterov: w := w - (momentum v + rate g) with the new v. adamw: Loshchilov and Hutter 2019
-    (arXiv 1711.05101), whose first moment keeps `momentum` and whose second keeps 0.999."""
+    (arXiv 1711.05101) with beta1 = `momentum` and beta2 = 0.999."""
     learning_rate: Positive = 0.1
     """The learning rate after the warm-up and before the first decay."""
     momentum: Kept = 0.9
-    """What each step keeps of the velocity v."""
+    """The share of the velocity v that each step keeps."""
     weight_decay: NonNegative = 1e-4
-    """Times the parameters themselves, added to their gradients (L2); by adamw to its updates (decoupled)."""
+    """Weight decay: an L2 penalty in the gradient; with adamw decoupled, added to the update."""
     weight_decay_scope: Literal["all", "kernels"] = "all"
     """Which parameters decay: all, or only the kernels of the convolutions and of the last layer."""
     schedule: Literal["steps", "cosine"] = "steps"
-    """steps: divided by 10 at `decay_steps`. cosine: in their place half a cosine down to 0 at the last step, after a
-    warm-up that rises in a line (Loshchilov and Hutter 2017, arXiv 1608.03983)."""
+    """steps: divide the learning rate by 10 at `decay_steps`. cosine: after a linear warm-up it falls by half a cosine
+    to 0 at the last step (Loshchilov and Hutter 2017, arXiv 1608.03983)."""
     decay_steps: tuple[Count, ...] = (32_000, 48_000)
     """The steps at which the learning rate is divided by 10."""
     plateau_steps: Natural = 0
-    """Also divide it by 10, three times at most, when the training error, averaged over so many steps, has not fallen
-    twice in a row ("when the error plateaus", section 3.4); 0 never does."""
+    """Also divide it by 10 when the error plateaus (section 3.4): when the mean training error over this many steps has
+    failed to fall twice in a row; at most three times. 0: never."""
     warmup_rate: Positive = 0.01
-    """The learning rate while the warm-up lasts; before a cosine it rises from here."""
+    """The learning rate during the warm-up; with a cosine, where the warm-up starts."""
     warmup_steps: Natural = 0
-    """A warm-up of fixed length: 400 is about what the paper's rule takes for 110 layers."""
+    """A warm-up of this many steps; the paper's rule takes about 400 for 110 layers."""
     warmup_error: Annotated[float, Must("lie in (0, 100], in percent", lambda x: 0 < x <= 100)] = 100.0
-    """A warm-up that lasts until the training error, in percent, is below this: the paper's rule is 80."""
+    """Warm up until the training error, in percent, falls below this; the paper warms up to 80."""
     backbone_rate: NonNegative = 1.0
-    """For fine-tuning, times the learning rate for all but the last layer. 0 leaves the parameters of those layers as
-    they are, and with `architecture.frozen_batch_norm` their statistics too."""
+    """For fine-tuning: a factor on the learning rate of all layers but the last. 0 freezes their parameters; with
+    `architecture.frozen_batch_norm` their batch statistics are frozen too."""
     clip_norm: NonNegative = 0.0
-    """Gradients whose norm over all parameters is above this are scaled down to it; 0 never does."""
+    """Clip gradients to this global norm; 0: no clipping."""
     ema_decay: Kept = 0.0
-    """What each step keeps of an exponential moving average of the parameters, such as 0.999; it is what is measured,
-    kept and exported, with batch statistics measured for it. 0: the parameters themselves."""
+    """The decay of an exponential moving average of the parameters, such as 0.999. The average is measured, kept and
+    exported, with batch statistics of its own. 0: no average."""
 
     __repr__ = shortly
 

@@ -77,7 +77,7 @@ def convolution(filters: int, size: int, stride: int = 1, *, name: str, initiali
 class BasicBlock(nn.Module):
     """F is two 3x3 convolutions; the first strides. `filters` channels come out.
 
-    On its own, `BasicBlock(filters=16)(x, train=train)`; in a network `conv` and `norm` come as that wants them.
+    On its own: `BasicBlock(filters=16)(x, train=train)`. A network passes `conv` and `norm` of its own.
     """
 
     filters: int
@@ -134,7 +134,7 @@ class ResNet(nn.Module):
 
     `blocks` counts the blocks of each stage; the filters double from stage to stage, where the maps halve.
     With `train=True` batch norm uses the batch's own statistics, over `ghost_batch_size` images at a time, and updates
-    the collection `batch_stats`; with `frozen_batch_norm` it keeps to those that it has. Images may be of any size:
+    the collection `batch_stats`; with `frozen_batch_norm` it uses the stored ones. Images may be of any size:
     the average over the last maps comes last, and with 0 `classes` it is returned. With `features=True` the outputs of
     the stages are returned instead, each `[batch, height, width, channels]`.
 

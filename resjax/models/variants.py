@@ -61,9 +61,10 @@ def check_depth(family: str, depth: int) -> None:
 
 
 def network_title(family: str, depth: int, shortcut: Option, stride_in: StrideIn) -> str:
-    """Name a network, as far as its weights tell: "ResNet B-50 v1 for ImageNet", "plain-20 for CIFAR-10"."""
+    """Name a network, as far as its weights tell: "ResNet B-50 v1 in ImageNet form", "plain-20 in CIFAR form"."""
     if family == "vgg":
-        return f"VGG-{depth} for ImageNet"
+        return f"VGG-{depth} in ImageNet form"
     stride = {"1x1": "v1", "3x3": "v1.5"}[stride_in] if family == "imagenet" and depth >= 50 else ""
     kind = "plain" if shortcut == "plain" else f"ResNet {shortcut}"
-    return " ".join(filter(None, (f"{kind}-{depth}", stride, f"for {'CIFAR-10' if family == 'cifar' else 'ImageNet'}")))
+    form = "CIFAR" if family == "cifar" else "ImageNet"
+    return " ".join(filter(None, (f"{kind}-{depth}", stride, f"in {form} form")))

@@ -21,7 +21,7 @@ from resjax.system.terminal import aligned, room
 from resjax.training.classification import train as train_classifier
 from resjax.training.given import told
 from resjax.training.kinds import Asked, Exam, Measure, Seen
-from resjax.training.log import read_metrics
+from resjax.training.log import errors_in_words, read_metrics
 from resjax.training.own import model_for
 from resjax.training.restoration import load as load_network
 from resjax.training.restoration import restore
@@ -117,8 +117,7 @@ def identity(run: Experiment) -> dict[str, Any]:
 
 def say_measured(found: dict[str, Any]) -> str:
     """Put the errors into words."""
-    return (f"top-1 error {found['top1_error']:.2f} %, top-5 error {found['top5_error']:.2f} %, loss "
-            f"{found['loss']:.4f}, {found['images']} images")
+    return ", ".join([*errors_in_words(found), f"loss {found['loss']:.4f}", f"{found['images']} images"])
 
 
 def knows(opened: Network) -> str:

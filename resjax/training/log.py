@@ -6,7 +6,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -157,8 +157,14 @@ class Log:
             case "own":
                 return step, *(f"{name} {value:.4g}" for name, value in line.items() if name not in ("step", "kind"))
             case kind:
-                return (step, f"{kind}: top-1 error {line['top1_error']:.2f} %",
-                        f"top-5 error {line['top5_error']:.2f} %", f"loss {line['loss']:.4f}")
+                first, *rest = errors_in_words(line)
+                return step, f"{kind}: {first}", *rest, f"loss {line['loss']:.4f}"
+
+
+def errors_in_words(found: Mapping[str, Any]) -> list[str]:
+    """Write the top-1 error, and the top-5 error unless it is 0, as it is for up to five classes."""
+    five = [f"top-5 error {found['top5_error']:.2f} %"] if found["top5_error"] else []
+    return [f"top-1 error {found['top1_error']:.2f} %", *five]
 
 
 NUMBERS = {"train": ("loss", "error", "images_per_second"), "compile": ("seconds",), "own": (),

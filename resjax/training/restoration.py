@@ -107,7 +107,7 @@ def load_weights_for(experiment: Experiment) -> Network:
 def initialize_from(network: Network, first: TrainState, classes: tuple[str, ...], log: Log) -> TrainState:
     """Put a network's weights and mean image into a first state, on its devices.
 
-    The last layer is drawn anew where the network was trained on other classes. Raises BadInput for other colours.
+    The last layer is initialised at random where the network was trained on other classes. Raises BadInput for other colours.
     """
     colours, wanted = network.preprocessing.image_shape[-1], first.mean.shape[-1]
     check(colours == wanted, f"initialize-from: {network.name} is for images of {colours} channels, and these have "
@@ -116,7 +116,7 @@ def initialize_from(network: Network, first: TrainState, classes: tuple[str, ...
     same = known == wanted_names or (not known and network.outputs == len(classes))
     params = dict(network.variables["params"]) | ({} if same else {"fc": first.params["fc"]})
     mean = np.asarray(jax.image.resize(network.mean, first.mean.shape, "linear"))
-    log.tell(f"starts from {network.name}{'' if same else '; the last layer is drawn anew'}")
+    log.tell(f"starts from {network.name}{'' if same else '; the last layer is initialised at random'}")
 
     def place(new: object, old: jax.Array) -> jax.Array:
         placed: jax.Array = jax.device_put(np.array(jax.device_get(new)), old.sharding)

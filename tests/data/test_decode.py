@@ -184,3 +184,8 @@ def test_many_threads_leave_everybodys_warnings_as_they_were():
         list(pool.map(lambda index: decode(odd, str(index)), range(400)))
     with pytest.warns(UserWarning, match="still heard"):
         warnings.warn("still heard", stacklevel=1)
+
+
+def test_what_is_no_image_is_said_without_an_object_of_python():
+    with pytest.raises(BadInput, match=r"^a\.png: not a whole image \(no format that is read\); repair or remove it$"):
+        decode(b"no image at all", "a.png")

@@ -81,8 +81,8 @@ def test_seeds_of_own_recipes_are_compared(two_seeds, capsys):
     errors = [json.loads((folder / f"seed{seed}" / "result.json").read_text())["test_top1_error"] for seed in (0, 1)]
     row = f"| {np.mean(errors):.2f} ± {np.std(errors, ddof=1):.2f} | 2 |"
     text = (folder / "out" / "compare.md").read_text()
-    assert f"| net, optimizer.learning_rate 0.1 | ResNet A-8 for CIFAR-10 | 4 {row}" in text
-    assert "| net, optimizer.learning_rate 0.2 | ResNet A-8 for CIFAR-10 | 4 | - | 0 of 1 |" in text
+    assert f"| net, optimizer.learning_rate 0.1 | ResNet A-8 in CIFAR form | 4 {row}" in text
+    assert "| net, optimizer.learning_rate 0.2 | ResNet A-8 in CIFAR form | 4 | - | 0 of 1 |" in text
     assert text in capsys.readouterr().out
     faster, net = csv.DictReader((folder / "out" / "compare.csv").read_text().splitlines())
     assert (net["seeds"], net["finished"], faster["finished"], faster["test_top1_error_mean"]) == ("0 1", "2", "0", "")
@@ -90,8 +90,8 @@ def test_seeds_of_own_recipes_are_compared(two_seeds, capsys):
     assert float(net["test_top1_error_deviation"]) == pytest.approx(np.std(errors, ddof=1))
     assert resjax.compare(folder).records()[1]["test_top1_error_mean"] == pytest.approx(np.mean(errors))
     assert repr(resjax.compare(folder / "seed0", folder / "seed1", folder / "seed0")) in text.replace(
-        ", optimizer.learning_rate 0.1", "").replace("| net, optimizer.learning_rate 0.2 | ResNet A-8 for CIFAR-10 | 4 "
-                                                     "| - | 0 of 1 |\n", "")
+        ", optimizer.learning_rate 0.1", "").replace("| net, optimizer.learning_rate 0.2 | ResNet A-8 in CIFAR form | "
+                                                     "4 | - | 0 of 1 |\n", "")
     rows = json.loads((folder / "out" / "compare.json").read_text())["rows"]
     assert [one["seeds"] for one in rows] == [[0], [0, 1]]
     assert rows[1]["measures"]["test_top1_error"]["values"] == errors

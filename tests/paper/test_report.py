@@ -128,7 +128,7 @@ def truth(tmp_path_factory):
 def test_a_stopped_run_is_not_paired_with_the_test_of_another_step(truth):
     longer = re.search(r'<tr data-run="0".*?</tr>', (truth / "report.html").read_text(), re.DOTALL)[0]
     cells = re.findall(r"<td[^>]*>(.*?)</td>", longer)
-    assert cells[1:] == ["ResNet A-8 for CIFAR-10", "100", "12.34", "-", "-", "-", "-", "not finished: step 60"]
+    assert cells[1:] == ["ResNet A-8 in CIFAR form", "100", "12.34", "-", "-", "-", "-", "not finished: step 60"]
     assert resjax.runs(truth)[0]["test_top1_error"] is None
     assert "2 runs, 1 of them finished" in (truth / "report.html").read_text()
 

@@ -49,7 +49,7 @@ def same(a, b):
 
 def test_fine_tuning_beats_training_from_scratch_in_the_same_few_steps(halves, low, tmp_path, capsys):
     tuned = train(digits(halves, "high", initialize_from=str(low)), tmp_path / "tuned")
-    assert "starts from low, step 100; the last layer is drawn anew" in capsys.readouterr().err
+    assert "starts from low, step 100; the last layer is initialised at random" in capsys.readouterr().err
     scratch = train(digits(halves, "high"), tmp_path / "scratch")
     assert tuned["test_top1_error"] < 0.8 * scratch["test_top1_error"]
     assert np.array_equal(restore(tmp_path / "tuned").state.mean, restore(low).state.mean)
@@ -109,7 +109,7 @@ def test_wrong_starts_are_refused_before_anything_is_trained(halves, tmp_path):
         with pytest.raises(BadInput, match=message):
             train(digits(halves, "high", initialize_from=str(start)), tmp_path / "run")
     for depth, std, message in (
-            (14, (), "initialize-from: .* holds ResNet A-8 for CIFAR-10 .* of high is ResNet A-14 for CIFAR-10"),
+            (14, (), "initialize-from: .* holds ResNet A-8 in CIFAR form .* of high is ResNet A-14 in CIFAR form"),
             (8, (1.0, 2.0, 3.0), r"with std \(\), and .* with data.std \(1.0, 2.0, 3.0\)")):
         run = digits(halves, "high", initialize_from=str(out),
                      architecture=Architecture(ghost_batch_size=16, depth=depth))

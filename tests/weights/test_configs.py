@@ -47,7 +47,7 @@ def test_timms_config_tells_stride_and_colours(tmp_path):
         "pretrained_cfg": {"input_size": [3, 288, 288], "crop_pct": 0.95, "mean": [0.5, 0.4, 0.3],
                            "std": [0.1, 0.2, 0.3]}}))
     loaded = load(out)
-    assert loaded.architecture.title() == "ResNet B-50 v1.5 for ImageNet"
+    assert loaded.architecture.title() == "ResNet B-50 v1.5 in ImageNet form"
     assert (loaded.data.size, loaded.data.test_shorter_side, loaded.mean.shape) == (288, 303, (288, 288, 3))
     assert loaded.mean[0, 0].tolist() == pytest.approx([127.5, 102, 76.5])
     assert loaded.preprocessing.std == pytest.approx((25.5, 51, 76.5))

@@ -43,14 +43,14 @@ def test_stablehlo_computes_the_same_without_resjax_for_any_batch(mean_image, tm
 
 
 @pytest.mark.parametrize(("values", "to", "message"), [
-    (("imagenet", 50, "B"), "torchvision", "is ResNet B-50 v1 for ImageNet, .* --to huggingface or keras or resjax or "
-                                           "stablehlo"),
+    (("imagenet", 50, "B"), "torchvision", "is ResNet B-50 v1 in ImageNet form, .* --to huggingface or keras or resjax "
+                                           "or stablehlo"),
     (("imagenet", 18, "A"), "torchvision", "goes --to resjax or stablehlo"),
     (("imagenet", 50, "C"), "huggingface", "goes --to resjax or stablehlo"),
     (("imagenet", 18, "B"), "keras", "goes --to torchvision or huggingface or resjax or stablehlo"),
-    (("cifar", 14, "B"), "akamaster", "is ResNet B-14 for CIFAR-10, .* goes --to torchvision or resjax or stablehlo"),
+    (("cifar", 14, "B"), "akamaster", "is ResNet B-14 in CIFAR form, .* goes --to torchvision or resjax or stablehlo"),
     (("cifar", 14, "A"), "huggingface", "goes --to akamaster or resjax or stablehlo"),
-    (("cifar", 14, "plain"), "akamaster", "is plain-14 for CIFAR-10"),
+    (("cifar", 14, "plain"), "akamaster", "is plain-14 in CIFAR form"),
     (("cifar", 14, "A"), "caffe", "to is 'caffe'; it is one of torchvision, huggingface, keras, akamaster, resjax, "
                                   "stablehlo"),
 ])
@@ -94,7 +94,7 @@ def test_the_card_states_what_was_measured(tmp_path):
     out = export(random_network(), "akamaster", tmp_path / "out", Card(errors=(measured,), recipe="    steps = 64000"))
     card = (out / "README.md").read_text()
     assert "| tfds:cifar10, test | single | 8.75 | 0.40 | 10,000 |" in card
-    assert "ResNet A-14 for CIFAR-10, 3 classes: 172,051 parameters" in card
+    assert "ResNet A-14 in CIFAR form, 3 classes: 172,051 parameters" in card
     assert "ResNet(BasicBlock, [2] * 3, num_classes=3)" in card
     assert "steps = 64000" in card
     assert "None were measured" in (export(random_network(), "stablehlo", tmp_path / "b") / "README.md").read_text()

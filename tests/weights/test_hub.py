@@ -81,13 +81,13 @@ def test_weights_are_fetched_once_and_then_need_no_network(hub, tmp_path):
     address, asked = hub
     out, code = ask("someone/resnet", tmp_path, address)
     assert code == 0
-    assert out.startswith("ResNet A-14 for CIFAR-10")
-    assert out == "ResNet A-14 for CIFAR-10\n"  # what is over at once is not told
+    assert out.startswith("ResNet A-14 in CIFAR form")
+    assert out == "ResNet A-14 in CIFAR form\n"  # what is over at once is not told
     assert not [path for path in asked if "large.bin" in path and "resolve" in path]
     before = len(asked)
     for environment in ({"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": "http://127.0.0.1:9"}):
         out, code = ask("someone/resnet", tmp_path, address, **environment)
-        assert (code, out.splitlines()[0]) == (0, "ResNet A-14 for CIFAR-10")
+        assert (code, out.splitlines()[0]) == (0, "ResNet A-14 in CIFAR form")
     assert len(asked) == before
 
 
@@ -95,7 +95,7 @@ def test_weights_in_several_files_are_fetched_as_the_index_says(hub, tmp_path):
     address, asked = hub
     for environment in ({}, {"HF_HUB_OFFLINE": "1"}):
         out, code = ask("someone/sharded", tmp_path, address, **environment)
-        assert (code, "ResNet A-14 for CIFAR-10" in out) == (0, True)
+        assert (code, "ResNet A-14 in CIFAR form" in out) == (0, True)
     fetched = {path.rpartition("/")[2] for path in asked if "/sharded/resolve/" in path}
     assert {"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"} <= fetched
     assert not {"large.bin", "model-00009-of-00009.safetensors"} & fetched

@@ -67,7 +67,7 @@ def test_logits_are_those_of_pytorch(depth, torch, tmp_path):
     theirs = torch_vgg(torch, depth, 1000)
     torch.save({"state_dict": theirs.state_dict()}, tmp_path / "vgg.pth")
     network = resjax.load(tmp_path / "vgg.pth")
-    assert network.architecture.title() == f"VGG-{depth} for ImageNet"
+    assert network.architecture.title() == f"VGG-{depth} in ImageNet form"
     assert network.classes[1] == "n01443537"
     assert network.preprocessing.shorter_side == 256
     wanted = torch_logits(torch, theirs, PIXELS)

@@ -67,7 +67,7 @@ def test_what_tensors_cannot_tell_is_asked_for(exported, network, tmp_path):
     bare = shutil.copy(wide / "model.safetensors", tmp_path / "bare.safetensors")
     with pytest.raises(BadInput, match="no tensor tells where the bottlenecks stride: --stride-in 3x3"):
         load(bare)
-    assert load(bare, stride_in="3x3").architecture.title() == "ResNet B-50 v1.5 for ImageNet"
+    assert load(bare, stride_in="3x3").architecture.title() == "ResNet B-50 v1.5 in ImageNet form"
 
 
 @pytest.mark.parametrize(("classes", "maker", "mean", "std"), [  # as the logs of their trainings say

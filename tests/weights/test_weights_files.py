@@ -167,7 +167,7 @@ def test_what_lies_beside_weights_is_checked(exported, tmp_path):
     preprocessing = json.loads((exported / "model.json").read_text())["preprocessing"]
     for changes, message in (
             ({"classes": ["a"]}, "tells 3 classes apart, and 1 are named"),
-            ({"architecture": {"depth": 20}}, "it holds ResNet B-14 for CIFAR-10, and what lies beside it tells of"),
+            ({"architecture": {"depth": 20}}, "it holds ResNet B-14 in CIFAR form, and what lies beside it tells of"),
             ({"architecture": {"depht": 14}}, r"model\.json: Architecture: unknown or missing field: depht"),
             ({"architecture": 3}, r"model\.json: Architecture is 3; it is an object of fields"),
             ({"classes": 3}, r"model\.json: classes is 3; it is a list"),
@@ -229,4 +229,4 @@ def test_fine_tuning_adds_the_layer_that_a_network_lacks(exported, tmp_path):
     assert np.array_equal(state.params["fc"]["kernel"], first.params["fc"]["kernel"])
     assert np.array_equal(state.params["stage3"]["first"]["conv2"]["kernel"],
                           network.variables["params"]["stage3"]["first"]["conv2"]["kernel"])
-    assert "the last layer is drawn anew" in told[0]
+    assert "the last layer is initialised at random" in told[0]
