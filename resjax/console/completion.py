@@ -16,7 +16,7 @@ from resjax.system.progress import working
 from resjax.system.terminal import say
 
 KINDS = ("resnet20", "resnet50", "scenes")  # an experiment of each kind that has flags of its own
-SHIPPED = "resnet20 plain20"  # networks that come with resjax
+SHIPPED = " ".join(sorted(folder.name for folder in (Path(__file__).parents[1] / "trained").iterdir()))
 TABLES = " ".join(f"table{number}" for number in range(1, 12))
 SOURCES = "digits folder: tars: tfds: voc: coco:"
 FILES = ("PATH", "FILE", "[FILE]", "IMAGE ...", "RUNS ...", "FOLDER")

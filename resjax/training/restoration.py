@@ -107,7 +107,8 @@ def load_weights_for(experiment: Experiment) -> Network:
 def initialize_from(network: Network, first: TrainState, classes: tuple[str, ...], log: Log) -> TrainState:
     """Put a network's weights and mean image into a first state, on its devices.
 
-    The last layer is initialised at random where the network was trained on other classes. Raises BadInput for other colours.
+    The last layer is initialised at random where the network was trained on other classes. Raises BadInput for other
+    colours.
     """
     colours, wanted = network.preprocessing.image_shape[-1], first.mean.shape[-1]
     check(colours == wanted, f"initialize-from: {network.name} is for images of {colours} channels, and these have "

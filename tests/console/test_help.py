@@ -45,7 +45,7 @@ def test_help_joins_paragraphs_and_names_flags_and_values(capsys, monkeypatch):
     assert "by default RESJAX_DATA, else TFDS's own\n                        ~/tensorflow_datasets.\n  --data" in text
     assert "  --initialize-from NETWORK\n                        Weights to start from: a run directory, a" in text
     assert "a multiple of --architecture.ghost-batch-size. (default:" in " ".join(text.split())
-    assert "  --data.std FLOAT ...  What each colour" in text
+    assert "  --data.std FLOAT ...  Divisors of the colours" in text
     assert "Mirror half of the training images, at random. (default: on)" in text
     assert printed(capsys, "predict", "--help").startswith("usage: resjax predict NETWORK IMAGE ... [--flag value")
 
