@@ -46,7 +46,7 @@ HOMES = {  # of the public names, which are imported when they are used
     "models": ("VGG", "BasicBlock", "BatchNorm", "Bottleneck", "ResNet", "Shortcut", "Stage", "cifar_resnet",
                "convolution", "imagenet_resnet"),
     "paper": ("Comparison", "compare"),
-    "network": ("Classifier", "Comparison", "Network", "embed", "features"),
+    "network": ("Classifier", "Network", "embed", "features"),
     "training": ("CutMix", "Cutout", "LabelSmoothing", "Mixup", "Result",
                  "load", "read_metrics", "restore", "runs", "train"),
     "weights": ("export",)}
