@@ -21,7 +21,10 @@ TOGETHER = 128  # images that are looked at together
 
 
 class Classifier(NamedTuple):
-    """What tells images apart: `model.apply(variables, preprocessing.normalize(pixels))` are logits."""
+    """A model with its weights; its logits are `model.apply(variables, preprocessing.normalize(pixels))`.
+
+    `pixels` are `[batch, height, width, channels]`, logits `[batch, classes]`.
+    """
 
     model: nn.Module
     variables: Any

@@ -31,7 +31,9 @@ class Images(NamedTuple):
 
 @dataclass(frozen=True)
 class Dataset:
-    """The splits of a source. `validation` is empty unless some training images were held out.
+    """The splits of a source: pixels uint8 `[images, height, width, channels]`, labels `[images]`.
+
+    `validation` is empty unless some training images were held out.
 
     `remark` tells of what lies among the images and is not used.
     """

@@ -24,7 +24,8 @@ from resjax.system.terminal import tell
 def evaluate(network: Network | Classifier, images: Images, batch_size: int = 128) -> Evaluation:
     """Measure the errors on images in memory, seen once each; `batch_size` changes the speed and nothing else.
 
-    What is returned has the errors, `class_errors`, `confusion`, `mistakes()`, and writes tables and pictures by
+    Pixels are uint8 `[images, height, width, channels]`. What is returned has the errors, `class_errors`, `confusion`,
+    `mistakes()`, and writes tables and figures by
     `save(folder)`.
     """
     seen = log_probabilities(as_classifier(network), images, batch_size)

@@ -25,7 +25,8 @@ MIN_VARIANCE_RATIO = 2.0**-22  # to the square of the distance between c and the
 
 
 class BatchNorm(nn.Module):
-    """y = scale (x - mean) / sqrt(var + epsilon) + bias, for `[batch, height, width, channels]`.
+    """y = scale (x - mean) / sqrt(var + epsilon) + bias (Ioffe and Szegedy 2015), for
+    `[batch, height, width, channels]`.
 
     In training, mean and (biased) variance are those of each `ghost_batch_size` consecutive images; their
     average over these groups moves the running statistics: new = momentum old + (1 - momentum) batch. Without a

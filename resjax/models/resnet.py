@@ -21,7 +21,7 @@ from resjax.system.serialization import shortly
 
 
 class Shortcut(nn.Module):
-    """What a block adds to F(x): x itself, or x brought to `[batch, height/stride, width/stride, filters]`.
+    """The shortcut of a block (section 3.3): x itself, or x brought to `[batch, height/stride, width/stride, filters]`.
 
     A: where dimensions change, every stride-th pixel and zeros for the new channels: no parameters.
     B: a projection (1x1 convolution, batch norm) where dimensions change, the identity elsewhere.
@@ -62,7 +62,7 @@ Side = Literal["fan_in", "fan_out"]
 
 def convolution(filters: int, size: int, stride: int = 1, *, name: str, initialization: Side = "fan_in",
                 **computed: Any) -> nn.Module:
-    """Build a convolution without bias that keeps the size of the maps, divided by `stride`; He's initialisation.
+    """Build a convolution without bias, padded to keep the size of the maps; initialised as in He et al. 2015.
 
     `computed` are the fields `dtype` and `precision` of `nn.Conv`. Images `[batch, height, width, channels]` become
     `[batch, height / stride, width / stride, filters]`.
@@ -75,7 +75,9 @@ def convolution(filters: int, size: int, stride: int = 1, *, name: str, initiali
 
 
 class BasicBlock(nn.Module):
-    """F is two 3x3 convolutions; the first strides. `filters` channels come out.
+    """The block of Figure 5, left: relu(x + F(x)), where F is two 3x3 convolutions with batch norm; the first strides.
+
+    `[batch, height, width, channels]` becomes `[batch, height / stride, width / stride, filters]`.
 
     On its own: `BasicBlock(filters=16)(x, train=train)`. A network passes `conv` and `norm` of its own.
     """
@@ -97,7 +99,9 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """F is 1x1, 3x3, 1x1: `filters` channels inside and four times as many out. See `BasicBlock`.
+    """The block of Figure 5, right: F is 1x1, 3x3, 1x1, with `filters` channels inside. See `BasicBlock`.
+
+    `[batch, height, width, channels]` becomes `[batch, height / stride, width / stride, 4 filters]`.
 
     The paper strides in the first 1x1 ("v1"); most later code strides in the 3x3 ("v1.5").
     """
@@ -200,7 +204,8 @@ def cifar_resnet(depth: int, shortcut: Option = "A", classes: int = 10, **settin
     """Build a network of section 4.2: `depth` = 6n+2 layers on maps of 32, 16 and 8 with 16, 32 and 64 filters.
 
     `shortcut` is "A", "B", "C" or "plain"; `settings` are fields of `ResNet`: with `filters=32` it is twice as wide.
-    Raises BadInput, a ValueError, for another depth or shortcut.
+    Images `[batch, height, width, channels]` become logits `[batch, classes]`. Raises BadInput, a ValueError, for
+    another depth or shortcut.
     """
     check_shortcut(shortcut)
     return ResNet(cifar_blocks(depth), classes=classes, shortcut=shortcut, **{"filters": 16, **settings})
@@ -209,7 +214,8 @@ def cifar_resnet(depth: int, shortcut: Option = "A", classes: int = 10, **settin
 def imagenet_resnet(depth: int, shortcut: Option = "B", classes: int = 1000, **settings: Any) -> ResNet:
     """Build a network of Table 1. `settings` are fields of `ResNet`: `stride_in` places a bottleneck's stride.
 
-    Raises BadInput, a ValueError, for a depth that is not in the table, or an unknown shortcut.
+    Images `[batch, height, width, channels]` become logits `[batch, classes]`. Raises BadInput, a ValueError, for a
+    depth that is not in the table, or an unknown shortcut.
     """
     check_shortcut(shortcut)
     block, blocks = imagenet_blocks(depth)

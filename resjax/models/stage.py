@@ -12,7 +12,7 @@ from resjax.models.stacking import FIRST, REST
 
 
 class Stage(nn.Module):
-    """Blocks on maps of one size. The first may change the dimensions; the others are identical and stacked.
+    """Blocks on maps of one size (Table 1). The first may change the dimensions; the others are identical and stacked.
 
     Up to `unroll` of them are compiled one by one, which runs faster; more run as a loop, whose compile time does
     not grow with depth. Their parameters carry a leading axis `[blocks - 1, ...]` either way: a checkpoint never

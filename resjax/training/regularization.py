@@ -39,7 +39,8 @@ class LabelSmoothing:
 class Mixup:
     """Images and labels become weight x + (1 - weight) x', x' another of the batch, weight from Beta(alpha, alpha).
 
-    One weight a batch, as its authors' code has it (Zhang et al. 2018, arXiv 1710.09412).
+    One weight a batch, as its authors' code has it (Zhang et al. 2018, arXiv 1710.09412). Images are
+    `[batch, height, width, channels]`; labels `[batch]` become `[batch, classes]`.
 
         resjax.train(run, "runs/mixup", augment=resjax.Mixup(0.2, classes=10))
     """
@@ -63,7 +64,7 @@ class CutMix:
     """A rectangle of each image comes from another of the batch, and as much of the label as of the area.
 
     The rectangle covers 1 - weight of the area, weight from Beta(alpha, alpha), and is cut where it leaves the image
-    (Yun et al. 2019, arXiv 1905.04899).
+    (Yun et al. 2019, arXiv 1905.04899). Shapes as in `Mixup`.
 
         resjax.train(run, "runs/cutmix", augment=resjax.CutMix(1.0, classes=10))
     """
@@ -90,7 +91,8 @@ class CutMix:
 class Cutout:
     """A square of `size` pixels around a random pixel of each image becomes 0, the mean (DeVries and Taylor 2017).
 
-    It is cut where it leaves the image (arXiv 1708.04552); on CIFAR-10 its authors take 16 pixels.
+    Images are `[batch, height, width, channels]`. The square is cut off at the border (arXiv 1708.04552); on CIFAR-10
+    its authors take 16 pixels.
 
         resjax.train(run, "runs/cutout", augment=resjax.Cutout(16))
     """

@@ -1,5 +1,6 @@
 """The site: every public name is on it, every command has its section, and what is marked as runnable runs."""
 
+import inspect
 import re
 import shlex
 import warnings
@@ -27,6 +28,17 @@ def test_every_public_name_is_documented_once():
                        re.MULTILINE)
     assert sorted(named) == sorted(resjax.__all__)
     assert not [name for name in named if isinstance(getattr(resjax, name), ModuleType)]
+
+
+def test_public_names_state_shapes_and_sources():
+    """Networks, losses and augmentations state both; what is done with trained networks, shapes."""
+    page = (DOCS / "lookup/api.md").read_text()
+    for title, sourced in (("Networks", True), ("Losses and augmentations", True), ("Trained networks", False)):
+        part = re.search(rf"^## {title}$(.*?)(?:^## |\Z)", page, re.MULTILINE | re.DOTALL)[1]
+        for name in set(re.findall(r":: (\w+)$", part, re.MULTILINE)) - {"load", "export", "Network"}:
+            told = inspect.getdoc(getattr(resjax, name))
+            assert re.search(r"`\[(batch|images|blocks)", told) or "Shapes as in" in told, name
+            assert not sourced or re.search(r"section|Table|Figure|et al\.|\b(19|20)\d\d\b|the paper", told), name
 
 
 def test_every_command_is_documented_once():
