@@ -34,6 +34,7 @@ from networks import random_network
 import resjax
 from resjax import paper
 from resjax.console.command_line import execute, guarded
+from resjax.system.chatter import leave_out_chatter
 from resjax.training import loop
 
 ALL_OF_IT = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
@@ -167,6 +168,7 @@ def campaign(workdir: Path | None = None) -> int:
     """
     folder, counts = Path(workdir or tempfile.mkdtemp()).absolute(), Counter[str]()
     folder.mkdir(exist_ok=True)
+    leave_out_chatter()  # as the command line does: threads of a failed save tell of it late on a busy machine
     os.environ |= {"RESJAX_CACHE": str(folder / "cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     resjax.system.platform.configure()
     known = kills.scenarios(folder)
