@@ -1,14 +1,18 @@
 """A run's own network, optimizer, loss and augmentation: built, and checked before anything compiles."""
 
 import inspect
+import re
+import traceback
 import typing
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import linen as nn
 from jax.tree_util import keystr, tree_flatten_with_path
@@ -44,7 +48,7 @@ def made(experiment: Experiment, model: Any, classes: int) -> Any:
     """Return a network that is given, or made by a function. Raises BadInput for anything else."""
     if model is None or isinstance(model, nn.Module):
         return model
-    model = model(experiment, classes)
+    model = asked("model", model, experiment, classes)
     check_model(model)
     return model
 
@@ -55,7 +59,7 @@ def optimizer_for(experiment: Experiment) -> optax.GradientTransformationExtraAr
     if optimizer is None:
         return build_optimizer(experiment.optimizer, experiment.steps)
     if not is_optimizer(optimizer):
-        optimizer = optimizer(experiment)
+        optimizer = asked("optimizer", optimizer, experiment)
         check(is_optimizer(optimizer), f"optimizer makes {brief(optimizer)}; it makes one of optax")
     return optax.with_extra_args_support(optimizer)
 
@@ -82,9 +86,10 @@ def check_outputs(experiment: Experiment, image: tuple[int, ...], classes: int) 
     if experiment.own.model is None:
         return
     model, images = model_for(experiment, classes), jax.ShapeDtypeStruct((experiment.batch_size, *image), jnp.float32)
-    state = jax.eval_shape(partial(initial_state, model, optimizer_for(experiment)), jnp.zeros(image), 0)
-    logits, _ = jax.eval_shape(partial(model.apply, train=True, mutable=["batch_stats"]), state.variables, images,
-                               rngs={"dropout": jax.random.key(0)})
+    first = partial(initial_state, model, optimizer_for(experiment))
+    state = asked("model", jax.eval_shape, first, jnp.zeros(image), 0)
+    apply = partial(model.apply, train=True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(0)})
+    logits, _ = asked("model", jax.eval_shape, apply, state.variables, images)
     shape = getattr(logits, "shape", type(logits).__name__)
     check(isinstance(shape, tuple) and len(shape) == 2 and shape[0] == images.shape[0] and shape[1] >= classes,
           f"model gives {shape} of images {images.shape}; it gives logits [{images.shape[0]}, {classes}], as there are "
@@ -101,15 +106,48 @@ def check_functions(experiment: Experiment, image: tuple[int, ...], classes: int
     labels: Any = jax.ShapeDtypeStruct((size,), jnp.int32)
     outputs = getattr(made(experiment, own.model, classes), "classes", classes)
     if own.augment is not None:
-        told = jax.eval_shape(own.augment, jax.random.key(0), images, labels)
+        told = traced("augment", own.augment, jax.random.key(0), images, labels)
         shapes = [getattr(part, "shape", None) for part in told] if isinstance(told, tuple) else brief(told)
         check(shapes in ([images.shape, (size,)], [images.shape, (size, outputs)]),
               f"augment gives {shapes}; it gives images {images.shape} and labels ({size},) or ({size}, {outputs})")
         labels = told[1]
+        check(jnp.issubdtype(told[0].dtype, jnp.floating),
+              f"augment gives images of {told[0].dtype}; they stay floating-point numbers")
+        check(jnp.issubdtype(labels.dtype, jnp.integer if labels.ndim == 1 else jnp.number),
+              f"augment gives labels {labels.shape} of {labels.dtype}; they are whole numbers ({size},) or "
+              f"probabilities ({size}, {outputs})")
     if own.loss is not None:
-        losses = jax.eval_shape(own.loss, jax.ShapeDtypeStruct((size, outputs), jnp.float32), labels)
+        losses = traced("loss", own.loss, jax.ShapeDtypeStruct((size, outputs), jnp.float32), labels)
         check(getattr(losses, "shape", None) == (size,), f"loss gives {brief(losses)}; it gives one loss for each "
                                                          f"image, ({size},), and not their mean")
+        check(jnp.issubdtype(losses.dtype, jnp.floating),
+              f"loss gives {losses.dtype}, which has no gradient; it gives floating-point numbers")
+
+
+def asked(part: str, function: Any, *arguments: Any) -> Any:
+    """Return what a function of one's own returns. Raises BadInput, with its file and line, where it fails."""
+    try:
+        return function(*arguments)
+    except BadInput:
+        raise
+    except Exception as error:
+        frames = [f for f in traceback.extract_tb(error.__traceback__)
+                  if f.filename != __file__ and not re.search(r"/(lib/python3|site-packages)", f.filename)]
+        place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+        text = str(error).strip().partition("\n")[0]
+        raise BadInput(f"{part} fails{place}: {type(error).__name__}: {text}") from error
+
+
+def traced(part: str, function: Any, *arguments: Any) -> Any:
+    """Return the shapes that a function of one's own returns. Raises BadInput where it fails or is not pure."""
+    (one, told), (other, _) = (asked(part, jax.make_jaxpr(lambda *given: function(*given), return_shape=True),
+                                     *arguments) for _ in range(2))
+    same = [re.sub("0x[0-9a-f]+", "", str(program)) for program in (one, other)]  # addresses of Python objects
+    pairs = zip(one.consts, other.consts, strict=False)
+    check(same[0] == same[1] and all(a is b or np.asarray(a).tobytes() == np.asarray(b).tobytes() for a, b in pairs),
+          f"{part} is another function at its second call; it is pure: compiled once, it would repeat one random draw "
+          "of NumPy or one value of a counter in all steps" + ", so draw with its key" * (part == "augment"))
+    return told
 
 
 def check_kinds(own: Own) -> None:
@@ -126,6 +164,8 @@ def check_kinds(own: Own) -> None:
                          ("augment", "a function of a key, images and labels")):
         function = getattr(own, part)
         check(function is None or callable(function), f"{part} is {brief(function)}; it is {wanted}")
+    if inspect.isfunction(own.callback):
+        asked("callback", inspect.signature(own.callback).bind, {}, None)
 
 
 def check_model(model: Any) -> None:
@@ -167,6 +207,9 @@ def check_block(block: Any) -> None:
 def numbers(told: Any) -> dict[str, float]:
     """Return the numbers that a callback tells. Raises BadInput where it returns anything else, but for nothing."""
     try:
-        return {str(key): float(value) for key, value in (told or {}).items()}
+        found = {str(key): float(value) for key, value in (told or {}).items()}
     except (AttributeError, TypeError, ValueError):
         raise BadInput(f"callback returned {brief(told)}; it returns numbers by their names, or nothing") from None
+    check(not found.keys() & {"step", "kind"},
+          f"callback returned {brief(told)}; each line of the log has its own step and kind: choose other names")
+    return found

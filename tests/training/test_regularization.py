@@ -6,7 +6,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from flax import linen as nn
 from scipy import stats
 
 from resjax import BadInput, CutMix, Cutout, Interrupted, LabelSmoothing, Mixup, train
@@ -138,12 +140,48 @@ def test_a_run_with_its_own_loss_and_augmentation_is_resumed_to_the_same_bits(sm
     assert told["augment"] in ("Mixup()", "CutMix()")
 
 
+class Torn(nn.Module):
+    @nn.compact
+    def __call__(self, x, *, train=False):
+        raise ValueError("enough")
+
+
 @pytest.mark.parametrize(("given", "message"), [
     ({"loss": lambda logits, labels: logits.mean()}, r"loss gives .*; it gives one loss for each image, \(32,\)"),
     ({"loss": "focal"}, "loss is 'focal'; it is a function"),
     ({"augment": lambda key, images, labels: images}, "augment gives .*; it gives images"),
-    ({"augment": Mixup(classes=3)}, r"augment gives .*\(32, 3\).* labels \(32,\) or \(32, 10\)")])
+    ({"augment": Mixup(classes=3)}, r"augment gives .*\(32, 3\).* labels \(32,\) or \(32, 10\)"),
+    ({"loss": lambda logits, labels: logits.argmax(1)}, "loss gives int32, which has no gradient"),
+    ({"loss": lambda logits, labels: logits.sum(1) * RANDOM.random()}, "loss is another function at its second call"),
+    ({"loss": lambda logits: logits.sum(1)}, r"loss fails: TypeError: .* takes 1 positional argument"),
+    ({"loss": optax.softmax_cross_entropy_with_integer_labels, "augment": Mixup()}, "loss fails: TypeError: Expected"),
+    ({"loss": lambda logits, labels: np.asarray(logits)},
+     r"loss fails \(test_regularization.py, line \d+\): TracerArrayConversionError: The numpy"),
+    ({"augment": lambda key, images, labels: (images.astype(jnp.uint8), labels)}, "augment gives images of uint8"),
+    ({"augment": lambda key, images, labels: (images, labels / 2)}, r"augment gives labels \(32,\) of float32"),
+    ({"augment": lambda key, images, labels: (images + RANDOM.normal(size=images.shape), labels)},
+     "augment is another function at its second call; .* so draw with its key"),
+    ({"model": lambda run: None}, "model fails: TypeError: .* takes 1 positional argument"),
+    ({"model": Torn()}, r"model fails \(test_regularization.py, line \d+\): ValueError: enough"),
+    ({"optimizer": lambda: None}, "optimizer fails: TypeError: .* takes 0 positional arguments"),
+    ({"callback": lambda line: None}, "callback fails: TypeError: too many positional arguments")])
 def test_functions_of_another_form_are_named(small, tmp_path, given, message):
     with pytest.raises(BadInput, match=message):
         train(small(), tmp_path, ONE, **given)
     assert not (tmp_path / "experiment.json").exists()
+
+
+def test_numbers_of_a_callback_take_no_line_of_the_log_away(small, tmp_path):
+    with pytest.raises(BadInput, match=r"callback returned .* each line of the log has its own step"):
+        train(small(), tmp_path, ONE, callback=lambda line, network: {"step": 7})
+
+
+def test_a_pure_function_may_tell_what_it_does_and_hold_arrays(small, tmp_path):
+    key, told = jax.random.key(1), []
+
+    def loss(logits, labels):
+        jax.debug.callback(lambda value: told.append(float(value)), logits.sum())
+        return cross_entropy(logits, labels) + 0 * jax.random.normal(key, labels.shape) + np.zeros(len(labels))
+
+    train(small(steps=2), tmp_path, ONE, loss=loss)
+    assert told
