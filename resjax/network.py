@@ -21,7 +21,7 @@ TOGETHER = 128  # images that are looked at together
 
 
 class Classifier(NamedTuple):
-    """A model with its weights; its logits are `model.apply(variables, preprocessing.normalize(pixels))`.
+    """A model with its weights. Its logits are `model.apply(variables, preprocessing.normalize(pixels))`.
 
     `pixels` are `[batch, height, width, channels]`, logits `[batch, classes]`.
     """
@@ -35,12 +35,12 @@ class Classifier(NamedTuple):
 
 
 class Network(NamedTuple):
-    """A network with its weights, and how images are prepared for it.
+    """A network with its weights, and with the way in which images are prepared for it.
 
-    `network(pixels)` gives probabilities, `network.predict(images)` names, `network.knows` tells which there are.
-    `architecture` is None where the network is none of the paper's, but one's own. `data` tells where its test images
-    are if nothing else is said. `classes` is empty where nobody told their names,
-    and `outputs` is 0 where the last layer is missing: then there are no logits; `features` and `embed` work.
+    `network(pixels)` gives probabilities, `network.predict(images)` gives class names, and `network.knows` says which
+    classes there are. `architecture` is None for a network of your own. `data` says where its test images are by
+    default. `classes` is empty if their names are unknown. `outputs` is 0 if the last layer is missing: then there are
+    no logits, but `features` and `embed` work.
     """
 
     name: str
@@ -76,8 +76,8 @@ class Network(NamedTuple):
     def predict(self, images: Any) -> list[str]:
         """Name the likeliest class of each image: pixels as for `features`, or image files and folders of them.
 
-        Files of any size are brought to that of the network. Raises BadInput, naming the file, where one cannot be
-        read, and where the logits of an image are not numbers.
+        Files of any size are resized to the network's size. Raises BadInput, naming the file, if one cannot be read or
+        if the logits of an image are not numbers.
         """
         if isinstance(images, str | Path) or (isinstance(images, Sequence) and isinstance(images[0], str | Path)):
             files = find_pictures([images] if isinstance(images, str | Path) else images)
@@ -89,27 +89,27 @@ class Network(NamedTuple):
 
     @property
     def knows(self) -> str:
-        """Say which classes it tells apart: "10 classes: airplane, automobile, ..."."""
+        """Say which classes the network tells apart: "10 classes: airplane, automobile, ..."."""
         return named_classes([imagenet_classes().get(name, name).split(", ")[0] for name in self.classes], self.outputs)
 
     @property
     def title(self) -> str:
-        """Name the network as the paper does, or one's own by its fields."""
+        """Name the network as the paper does, or a network of your own by its fields."""
         return self.architecture.title() if self.architecture else shortly(self.model)
 
     @property
     def outputs(self) -> int:
-        """The number of classes that it tells apart: 0 without its last layer."""
+        """The number of classes that the network tells apart; 0 if it has no last layer."""
         return int(getattr(self.model, "classes", len(self.classes)))
 
     @property
     def classifier(self) -> Classifier:
-        """Return what it takes to tell images apart."""
+        """Return the model, its variables and its preprocessing."""
         return Classifier(self.model, self.variables, self.preprocessing)
 
     @property
     def mean(self) -> np.ndarray:
-        """Return the mean image `[height, width, channels]`, of the size that the network was trained on."""
+        """Return the mean image `[height, width, channels]`, in the size that the network was trained on."""
         return np.asarray(self.preprocessing.mean)
 
 
@@ -119,7 +119,7 @@ def counted(params: Any) -> str:
 
 
 def as_classifier(network: Network | Classifier) -> Classifier:
-    """Return what it takes to tell images apart."""
+    """Return the model, its variables and its preprocessing."""
     return network.classifier if isinstance(network, Network) else network
 
 
@@ -174,15 +174,15 @@ def check_last_layer(network: Network) -> None:
 def features(network: Network, pixels: Any) -> tuple[jax.Array, ...]:
     """Compute the outputs of the stages, C2 to C5 on ImageNet: each `[batch, height, width, channels]`; VGG has five.
 
-    `pixels` are RGB of 0 to 255, `[batch, height, width, channels]`; where they are of another size than the mean image
-    it is resized to theirs.
+    `pixels` are RGB of 0 to 255, `[batch, height, width, channels]`; if their size is not that of the mean image, the
+    mean image is resized to theirs.
     """
     outputs: Any = network.model.apply(network.variables, network.preprocessing.normalize(pixels), features=True)
     return tuple(outputs)
 
 
 def embed(network: Network, pixels: Any) -> jax.Array:
-    """Compute what the last layer sees, `[batch, channels]`: the average over the last maps; VGG's hidden layer.
+    """Compute the input of the last layer, `[batch, channels]`: the average over the last maps, or VGG's hidden layer.
 
     `pixels` are as for `features`.
     """

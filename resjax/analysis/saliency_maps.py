@@ -16,8 +16,9 @@ from resjax.system.errors import check
 def saliency(network: Network | Classifier, pixels: Any, labels: Any = None) -> jax.Array:
     """Compute how much each pixel moves the logit of a class: `[batch, height, width]` (Simonyan et al. 2014).
 
-    That is the size of the logit's gradient in the pixels of 0 to 255, of the channels the largest. `pixels` are as for
-    `features`; `labels` are class numbers `[batch]`, by default the likeliest classes. Raises BadInput for others.
+    This is the magnitude of the logit's gradient with respect to the pixels (0 to 255), the largest over the channels.
+    `pixels` are as for `features`; `labels` are class numbers `[batch]`, by default the likeliest classes. Raises
+    BadInput for classes that do not exist.
     """
     model, variables, preprocessing = as_classifier(network)
     pixels = jnp.asarray(pixels, jnp.float32)

@@ -35,26 +35,26 @@ GROUPS = {
                          True),
         "plan": Command("Plan a run on hardware you don't have.", "plan resnet50 --on h100 --devices 8", "plan",
                         "plan", True),
-        "mean-image": Command("Compute the mean image before a training.",
+        "mean-image": Command("Compute the mean image before training.",
                               "mean-image resnet50 --data.source folder:PATH", "runs", "mean_image", True)},
     "Use": {
         "evaluate": Command("Measure the errors of one network or several.",
                             "evaluate runs/quickstart/ResNet-32", "networks", "evaluate_networks"),
         "predict": Command("Name the likeliest classes of images.", "predict resnet20 photo.png", "pictures",
                            "predict"),
-        "saliency": Command("Draw a class's gradient in the pixels.", "saliency resnet20 photo.png", "pictures",
+        "saliency": Command("Draw which pixels a class's logit depends on.", "saliency resnet20 photo.png", "pictures",
                             "saliency"),
         "export": Command("Write a network in another library's format.",
                           "export resnet20 --to akamaster --out exported", "networks", "export_network"),
         "detect": Command("Find objects in images, and draw them.", "detect runs/scenes photo.png", "pictures",
                           "detect")},
     "The paper": {
-        "reproduce": Command("Train a table's nets, set ours beside theirs.", "reproduce table6 --seeds 1", "tables",
+        "reproduce": Command("Train a table's nets; compare with the paper.", "reproduce table6 --seeds 1", "tables",
                              "reproduce"),
-        "compare": Command("Compare your runs: mean, deviation over seeds.", "compare runs/quickstart", "tables",
+        "compare": Command("Compare your runs: mean and spread over seeds.", "compare runs/quickstart", "tables",
                            "compare"),
         "report": Command("Write a page about all runs in a folder.", "report runs/quickstart", "tables", "report")},
     "Shell": {
-        "completion": Command("Print what makes a shell complete commands.", "completion bash", "completion",
+        "completion": Command("Print the script for completion in your shell.", "completion bash", "completion",
                               "completion")}}
 COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}

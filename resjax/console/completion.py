@@ -50,9 +50,10 @@ compdef _resjax resjax"""
 
 
 def completion(shell: Annotated[Literal["bash", "zsh"], tyro.conf.Positional]) -> None:
-    """Print what makes a shell complete commands.
+    """Print the script for completion in your shell.
 
-    At once: eval "$(resjax completion bash)". For good: write it to a file that ~/.bashrc or ~/.zshrc sources.
+    For this shell only, run eval "$(resjax completion bash)". For good, write the script to a file that ~/.bashrc or
+    ~/.zshrc sources.
 
     Args:
         shell: The shell to write for.

@@ -27,12 +27,12 @@ def prepare(
 ) -> None:
     """Get a data set: CIFAR-10, 170 MB.
 
-    It is written as TFDS reads it.
+    The set is written in the format that TFDS reads.
 
     Args:
         name: The data set.
-        directory: Where to; by default RESJAX_DATA, else ~/tensorflow_datasets.
-        archive: A local copy of the official cifar-10-binary.tar.gz; without it, it is downloaded.
+        directory: The folder to write into; by default RESJAX_DATA, else ~/tensorflow_datasets.
+        archive: A local copy of the official cifar-10-binary.tar.gz; by default it is downloaded.
     """
     with working("loading"):  # here and below, so that the help is quick
         from resjax.data import prepare_cifar10
@@ -46,8 +46,8 @@ def prepare(
 def doctor(directory: Path | None = None) -> None:
     """Check this machine; say what is missing.
 
-    Versions, devices, arithmetic against float64, data. It exits with 1 where the quickstart would not work or not be
-    right; what is missing for other things is named, with what it is needed for.
+    This checks versions, devices, arithmetic against float64, and data. The exit code is 1 if the quickstart would fail
+    or give wrong results. Anything else that is missing is named, with what it is needed for.
 
     Args:
         directory: Where prepared TFDS sets lie; by default RESJAX_DATA, else ~/tensorflow_datasets.

@@ -23,13 +23,14 @@ class Unsaid:
     """What a file of weights cannot say; the error says when it is needed."""
 
     stride_in: StrideIn | None = None
-    """Where the bottlenecks of a file of weights stride: 3x3 (v1.5: torchvision, timm) or 1x1 (v1: the paper)."""
+    """Which convolution of the bottlenecks strides: 3x3 (v1.5: torchvision, timm) or 1x1 (v1: the paper)."""
     shortcut: Bare | None = None
-    """Whether a file of weights without projections is of a plain net or of one with option A."""
+    """Whether a file of weights without projections holds a plain net or one with option A."""
     resize: Resize | None = None
     """How images are resized, if not as the weights' description says: area (ours), or as Pillow does."""
     key: str | None = None
-    """Which of several sets of weights in a file: the error lists them, such as state_dict, state_dict_ema."""
+    """Which set of weights to use in a file with several, such as state_dict or state_dict_ema; the error lists
+    them."""
     code: Path | None = None
     """The Python file that a run with a network of its own was trained from; it is executed."""
 
@@ -78,19 +79,20 @@ def evaluate_networks(
 ) -> None:
     """Measure the errors of one network or several.
 
-    Of a run's newest checkpoint, or of anyone's weights; of several together, as an ensemble. Of a detector's run, the
-    average precision.
+    A network is a run's newest checkpoint or anyone's weights. Several networks are measured together, as an ensemble.
+    For a detector, the average precision is measured.
 
     Args:
-        networks: A run directory, weights (a file, or a folder with one), OWNER/NAME on the Hugging Face Hub, or
-            one that comes with resjax, such as resnet20; of several, their mean softmax is measured (an ensemble).
+        networks: A run directory, weights (a file, or a folder with one), OWNER/NAME on the Hugging Face Hub, or one
+            that comes with resjax, such as resnet20. For several networks, their mean softmax is measured (an
+            ensemble).
         split: Which images to measure on.
-        views: The crops and scales of each test image whose softmax is averaged (section 3.4).
-        batch_size: Images that go through the network together; it changes the speed and nothing else.
-        data: What to read, if not what the network was trained on: folder:PATH, tars:PATH or tfds:NAME; of a
-            detector voc:PATH or coco:PATH.
-        directory: Where prepared TFDS sets lie, if not where the run found them.
-        by_class: Also the errors of each class, a confusion matrix, and a sheet of the most confident mistakes.
+        views: The crops and scales of each test image over which softmax is averaged (section 3.4).
+        batch_size: How many images go through the network together; this changes only the speed.
+        data: The data set, if not the one that the network was trained on: folder:PATH, tars:PATH or tfds:NAME; for a
+            detector, voc:PATH or coco:PATH.
+        directory: The folder of prepared TFDS sets, if not where the run found them.
+        by_class: Also report the errors of each class, a confusion matrix, and a sheet of the most confident mistakes.
         out: The folder for these tables and figures.
         weights: What a file of weights cannot say.
     """
@@ -121,15 +123,15 @@ def export_network(
 ) -> None:
     """Write a network in another library's format.
 
-    Into a new folder, with a model card that states its measured errors.
+    It is written into a new folder, with a model card that states its measured errors.
 
     Args:
         network: A run directory, weights (a file, or a folder with one), OWNER/NAME on the Hugging Face Hub, or
             one that comes with resjax, such as resnet20.
-        to: As whom to name the weights: torchvision (timm and pytorch-cifar-models too), huggingface, keras, akamaster
-            (pytorch_resnet_cifar10), resjax (any network of the paper, plain ones too); or the whole function from
-            pixels to logits: stablehlo, for any process with JAX, or onnx, for ONNX Runtime.
-        out: The folder, which must not be there yet.
+        to: Whose names and layout to write the weights in: torchvision (timm and pytorch-cifar-models too),
+            huggingface, keras, akamaster (pytorch_resnet_cifar10), resjax (any network of the paper, plain ones too);
+            or the whole function from pixels to logits: stablehlo, for any process with JAX, or onnx, for ONNX Runtime.
+        out: The folder to write; it must not exist yet.
         weights: What a file of weights cannot say.
     """
     kind, loaded = load_as(network, weights)

@@ -30,12 +30,13 @@ class Written:
     json: Target = None
     """Also write the boxes, in pixels, to this file; - prints JSON instead of words."""
     csv: Target = None
-    """Also write them to this file, a line for each object; - prints CSV instead of words."""
+    """Also write the objects to this file, one line each; - prints CSV instead of words."""
     coco: Path | None = None
-    """Also write them to this file as COCO's results, which pycocotools and COCO's server take; with --score 0 all."""
+    """Also write the boxes to this file in COCO's results format, for pycocotools and COCO's server. With --score 0,
+    all boxes are written."""
     annotations: Path | None = None
-    """The file of COCO's annotations that --coco answers: its numbers of images and classes are used. Without it both
-    count from 1."""
+    """The COCO annotation file that --coco belongs to: its ids of images and classes are used. Without it, both count
+    from 1."""
 
 
 def predict(
@@ -54,9 +55,9 @@ def predict(
         network: A run directory, weights (a file, or a folder with one), OWNER/NAME on the Hugging Face Hub, or
             one that comes with resjax, such as resnet20.
         images: Image files of any size, and folders of them; the centre is brought to the network's size.
-        top: How many classes are named for each image.
-        json: Also write them to this file; - prints JSON instead of words.
-        csv: Also write them to this file, a line for each class; - prints CSV instead of words.
+        top: How many classes to name for each image.
+        json: Also write the classes to this file; - prints JSON instead of words.
+        csv: Also write the classes to this file, one line each; - prints CSV instead of words.
         weights: What a file of weights cannot say.
     """
     check(top >= 1, f"top is {top}; it must be at least 1")
@@ -78,8 +79,8 @@ def detect(
 ) -> None:
     """Find objects in images, and draw them.
 
-    They are printed, and their boxes drawn into copies of the images. An image that cannot be read is named, and the
-    others are searched.
+    The objects are printed, and their boxes drawn into copies of the images. An image that cannot be read is named, and
+    the others are searched.
 
     Args:
         network: A detector's run directory; `resjax train scenes` makes one without a download.
@@ -113,16 +114,16 @@ def saliency(
     out: Path = Path("saliency"),
     weights: Told = NOTHING_SAID,
 ) -> None:
-    """Draw a class's gradient in the pixels.
+    """Draw which pixels a class's logit depends on.
 
-    Beside each image: where the class's logit depends on the pixels (Simonyan et al. 2014).
+    The map is drawn beside each image: the gradient of the logit with respect to the pixels (Simonyan et al. 2014).
 
     Args:
         network: A run directory, weights (a file, or a folder with one), OWNER/NAME on the Hugging Face Hub, or
             one that comes with resjax, such as resnet20.
         images: Image files of any size, and folders of them; the centre is brought to the network's size.
-        of: The class whose logit it is, by name; by default the likeliest of each image.
-        out: The folder to draw into, a file named like each image.
+        of: The name of the class whose logit is explained; by default the likeliest class of each image.
+        out: The folder to draw into; each file is named like its image.
         weights: What a file of weights cannot say.
     """
     with working("loading"):

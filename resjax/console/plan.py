@@ -27,11 +27,12 @@ class PlanArguments(Generic[Value]):
     on: Literal["h100", "h200", "a100", "b200", "v5e", "v5p", "v6e"]
     """The device to plan for."""
     devices: int = 1
-    """How many of them share each batch."""
+    """How many devices share each batch."""
     hosts: int = 1
-    """The machines that they are in; a slice of TPUs is as it is built."""
+    """How many machines the devices are in; a slice of TPUs has as many as it is built with."""
     whole_table: bool = False
-    """Plan the other runs of its tables of the paper too, for the hours of all; values that are changed are theirs."""
+    """Also plan the other runs of the paper's tables that have this one, and add up the hours; changed values apply to
+    all."""
     json: Path | None = None
     """A file to write all figures to."""
     experiment: Annotated[Value, tyro.conf.arg(name="")]

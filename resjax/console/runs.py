@@ -35,9 +35,9 @@ class TrainArguments(Generic[Value]):
     workdir: Path
     """Where the run is kept; the same command resumes it there."""
     seeds: int = 1
-    """Train so many, with the seeds from `--seed` on, each in a folder of its own in the workdir: seed0, seed1, ..."""
+    """How many runs to train, with seeds from `--seed` on, each in a folder of the workdir: seed0, seed1, ..."""
     tensorboard: Path | None = None
-    """Also write the log for TensorBoard, as it comes, into a folder of the workdir's name in this one."""
+    """Also write the log for TensorBoard while the run trains, into a subfolder of PATH named like the workdir."""
     distributed: bool = False
     """Join the processes that SLURM, Open MPI, Kubernetes or a TPU pod has started, each with this command."""
 
@@ -91,7 +91,7 @@ def code_flag(experiment: Any, program: str) -> str:
 
 
 def mean_image(experiment: Any, arguments: Sequence[str], program: str) -> None:
-    """Compute the mean image before a training."""
+    """Compute the mean image before training."""
     experiment = parse(type(experiment), arguments, program, default=experiment)
     if not isinstance(experiment.data, Photographs):
         raise BadInput(f"{experiment.name} learns from {experiment.data.source}, whose mean takes no time: only "

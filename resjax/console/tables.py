@@ -15,8 +15,8 @@ from resjax.system.terminal import say, say_end, say_table, tell
 def quickstart(workdir: Path = Path("runs/quickstart")) -> None:
     """Train a shallow and a deep net of each kind.
 
-    On scikit-learn's digits, without a download, in about a minute on two cores: with depth the plain net's training
-    loss rises, and the residual net's falls.
+    They learn scikit-learn's digits in about a minute on two cores, without a download. As depth grows, the plain net's
+    training loss rises and the residual net's falls.
 
     Args:
         workdir: Where the runs, `table.md` and `curves.png` are kept.
@@ -36,20 +36,21 @@ def reproduce(
     directory: Path | None = None,
     distributed: bool = False,
 ) -> None:
-    """Train a table's nets, set ours beside theirs.
+    """Train a table's nets; compare with the paper.
 
-    What is finished is read, and what was stopped is resumed.
+    Finished runs are read, and stopped runs are resumed.
 
     Args:
         table: table1 (counted, not trained), table2 ... table6, table7 ... table11 (detection).
         runs: The folder of all runs; the table is saved there too. The same command resumes what was stopped.
-        seeds: Runs of each row, with the seeds 0, 1, ...; by default 5 on CIFAR-10, and 1 on ImageNet as in the paper.
-        only: Some rows only: resnet20,plain20.
-        scale: Shorten the schedule in proportion; such numbers are labelled and never stand as the reproduction.
+        seeds: How many runs to train for each row, with seeds 0, 1, ...; by default 5 on CIFAR-10, and 1 on ImageNet as
+            in the paper.
+        only: Train only these rows, such as resnet20,plain20.
+        scale: Shorten the schedule by this factor; the numbers are then labelled as shortened, not as the reproduction.
         shard: Train one part of the runs, such as 2/8, and leave the others to other processes, GPUs or machines.
         experiments: A folder of your own experiment files; by default those that come with resjax.
-        data: What to read in place of what the experiments say: folder:PATH, tars:PATH or tfds:NAME; voc:PATH or
-            coco:PATH for detection.
+        data: The images to use instead of those that the experiments name: folder:PATH, tars:PATH or tfds:NAME;
+            voc:PATH or coco:PATH for detection.
         directory: Where prepared TFDS sets lie; by default RESJAX_DATA, else ~/tensorflow_datasets.
         distributed: Join the processes that SLURM, Open MPI, Kubernetes or a TPU pod has started.
     """
@@ -89,13 +90,13 @@ Runs = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="
 
 
 def compare(runs: Runs = (Path("runs"),), out: Path | None = None) -> None:
-    """Compare your runs: mean, deviation over seeds.
+    """Compare your runs: mean and spread over seeds.
 
-    Runs that differ in their seeds alone are one row, whatever their networks are and wherever they lie. The curves are
-    means over the seeds, with a band of one deviation to each side.
+    Runs that differ only in their seeds share one row, whatever their networks and wherever they are. The curves are
+    means over the seeds, with a band of one standard deviation to each side.
 
     Args:
-        runs: Folders of runs, and runs; by default the folder runs.
+        runs: Runs and folders of runs; by default the folder runs.
         out: Where compare.md, compare.csv, compare.json and compare.svg are written; by default into the first folder.
     """
     with working("comparing"):
@@ -113,11 +114,11 @@ def report(
 ) -> None:
     """Write a page about all runs in a folder.
 
-    It is one file of HTML, and opens without a network.
+    The page is a single HTML file that opens without a network.
 
     Args:
         folder: The folder of the runs.
-        out: The page; by default report.html in the folder.
+        out: The file to write; by default report.html in the folder.
         tensorboard: Also write the curves as TensorBoard logs, into this folder.
     """
     file = out or folder / "report.html"

@@ -35,7 +35,7 @@ class Dataset:
 
     `validation` is empty unless some training images were held out.
 
-    `remark` tells of what lies among the images and is not used.
+    `remark` names files that lie among the images and are not used.
     """
 
     classes: tuple[str, ...]
@@ -49,7 +49,7 @@ class Dataset:
                 f"test={self.test})")
 
     def identity(self) -> dict[str, Any]:
-        """Tell what the images are, wherever they lie: classes, numbers, and a digest of pixels and labels."""
+        """Describe the images independently of their place: classes, counts, and a digest of pixels and labels."""
         splits = (self.train, self.validation, self.test)
         parts = [np.ascontiguousarray(array).tobytes() for split in splits for array in split]
         return identity(self.classes, parts, len(self.train.labels), len(self.test.labels))
@@ -137,11 +137,11 @@ def with_validation(data: Data, dataset: Dataset) -> Dataset:
 
 
 def dataset(train: tuple[Any, Any], test: tuple[Any, Any] | None = None, classes: Sequence[str] = ()) -> Dataset:
-    """Make a data set of one's own arrays, for `resjax.train(..., data=...)`.
+    """Make a data set from your own arrays, for `resjax.train(..., data=...)`.
 
     `train` and `test` are pairs of pixels, uint8 `[images, height, width]` or `[..., channels]`, and labels `[images]`,
-    whole numbers from 0 on, which `classes` may name. Without `test` nothing is measured at the end. Raises BadInput,
-    naming the array, for arrays of another form.
+    whole numbers from 0 on; `classes` may name them. Without `test` no test error is measured. Raises BadInput, naming
+    the array, for arrays of another form.
     """
     learned = images_of("train", *train)
     seen = images_of("test", *test) if test else none_of(learned)

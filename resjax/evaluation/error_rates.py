@@ -22,11 +22,10 @@ from resjax.system.terminal import tell
 
 
 def evaluate(network: Network | Classifier, images: Images, batch_size: int = 128) -> Evaluation:
-    """Measure the errors on images in memory, seen once each; `batch_size` changes the speed and nothing else.
+    """Measure the errors on images in memory, each seen once; `batch_size` changes only the speed.
 
-    Pixels are uint8 `[images, height, width, channels]`. What is returned has the errors, `class_errors`, `confusion`,
-    `mistakes()`, and writes tables and figures by
-    `save(folder)`.
+    Pixels are uint8 `[images, height, width, channels]`. The result has the errors, `class_errors`, `confusion` and
+    `mistakes()`; its `save(folder)` writes tables and figures.
     """
     seen = log_probabilities(as_classifier(network), images, batch_size)
     named = network.classes if isinstance(network, Network) else ()

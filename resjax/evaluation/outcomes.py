@@ -44,7 +44,7 @@ class Mistake(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Top-1 and top-5 errors in percent, the mean cross-entropy, the images that were counted; and what they come from.
+    """Top-1 and top-5 errors in percent, mean cross-entropy, the number of images, and the outputs behind them.
 
     `classes` are names, `log_probabilities` `[images, classes]`, `labels` `[images]`; `pixels_of` returns an image.
     """
@@ -69,7 +69,7 @@ class Evaluation(NamedTuple):
 
     @property
     def guesses(self) -> np.ndarray:
-        """The likeliest classes `[images]`, of equal ones the first; -1 where probabilities are not numbers."""
+        """The likeliest classes `[images]`, the first of equals; -1 where probabilities are not numbers."""
         broken = np.isnan(self.log_probabilities).any(1)
         return np.where(broken, NOTHING, self.log_probabilities.argmax(1))
 
@@ -77,7 +77,7 @@ class Evaluation(NamedTuple):
     def confusion(self) -> np.ndarray:
         """How many images of each class (rows) are taken for each class (columns): `[classes, classes]`.
 
-        Images whose probabilities are not numbers are taken for none; they are wrong all the same.
+        Images whose probabilities are not numbers are left out here, but they count as errors.
         """
         counts = np.zeros((len(self.classes),) * 2, np.int64)
         guesses = self.guesses
@@ -100,7 +100,7 @@ class Evaluation(NamedTuple):
         return tuple(found)
 
     def mistakes(self, most: int | None = None) -> list[Mistake]:
-        """List the images that the network is wrong about, the most confident first, all or so many."""
+        """List the images that the network is wrong about, the most confident first: all of them, or the first few."""
         guesses = self.guesses
         wrong = np.flatnonzero((guesses != self.labels) & (guesses != NOTHING))
         parts = np.exp(self.log_probabilities[wrong, guesses[wrong]])
@@ -111,7 +111,7 @@ class Evaluation(NamedTuple):
     def save(self, folder: str | Path) -> list[Path]:
         """Write `confusion.csv`, `classes.csv`, `mistakes.csv` and the pictures `confusion.png` and `mistakes.png`.
 
-        Returns the files; there is no `mistakes.png` where there is no mistake.
+        Returns the files. `mistakes.png` is written only if there are mistakes.
         """
         from resjax.evaluation.drawings import draw_confusion, draw_sheet, shortened  # when asked for
 

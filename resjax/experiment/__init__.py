@@ -36,7 +36,7 @@ __all__ = ["Architecture", "Data", "Experiment", "Optimizer", "Own", "Photograph
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture(Named):
-    """A network of the paper: plain, with one of the three shortcuts, or the VGG that it compares with."""
+    """A network of the paper: plain, with one of the three shortcuts, or the VGG network that it is compared with."""
 
     family: Literal["cifar", "imagenet", "vgg"] = "cifar"
     """cifar: the nets of section 4.2, for small images. imagenet: those of Table 1. vgg: their reference."""
@@ -50,9 +50,9 @@ class Architecture(Named):
     initialization: Literal["fan_in", "fan_out"] = "fan_in"
     """The mode of He's initialisation; the paper leaves it open."""
     ghost_batch_size: Count = 64
-    """Images that share batch-norm statistics: 64, as the paper's batch of 128 was split over two GPUs."""
+    """Images that share batch-norm statistics: 64, because the paper's batch of 128 was split over two GPUs."""
     unroll: Natural = 8
-    """The most identical blocks of a stage that are unrolled; longer stages are compiled as a loop."""
+    """Up to this many identical blocks of a stage are unrolled; longer stages are compiled as a loop."""
     precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"
     """The precision of convolutions and of the last layer; parameters and statistics are float32."""
     frozen_batch_norm: bool = False
@@ -68,7 +68,7 @@ class Architecture(Named):
                   f"architecture.{name.replace('_', '-')} is a choice of residual networks; VGG has {usual!r}")
 
     def model(self, classes: int) -> "ResNet | VGG":
-        """Build the network for so many classes."""
+        """Build the network for this number of classes."""
         from resjax.models import VGG, cifar_resnet, imagenet_resnet  # here, as runs are listed without JAX
 
         if self.family == "vgg":
@@ -79,13 +79,13 @@ class Architecture(Named):
                      unroll=self.unroll, precision=self.precision)
 
     def title(self) -> str:
-        """Name the network, as far as its weights tell: "ResNet B-50 v1 in ImageNet form", "plain-20 in CIFAR form"."""
+        """Name the network as its weights define it: "ResNet B-50 v1 in ImageNet form", "plain-20 in CIFAR form"."""
         return network_title(self.family, self.depth, self.shortcut, self.stride_in)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Data(Named):
-    """Small images of one size, in memory; where they come from, and how section 4.2 changes them for training."""
+    """Small images of one size, held in memory: their source, and how they are augmented (section 4.2)."""
 
     source: str = "digits"
     """`digits`, `tfds:NAME` (a prepared TFDS set) or `folder:PATH` (one folder per class). `arrays`: those given to
@@ -93,7 +93,8 @@ class Data(Named):
     directory: Path | None = None
     """Where prepared TFDS sets lie; by default RESJAX_DATA, else TFDS's own ~/tensorflow_datasets."""
     size: Count | None = None
-    """Resize the images to this height and width: the shorter side, then the centre; unset, they must all be alike."""
+    """Resize the shorter side to this many pixels and crop the centre to a square; unset, all images must have one
+    size."""
     resize: Resize = "pillow-bicubic"
     """area: average over areas where images shrink, else linear. pillow-, torch-: as Pillow or PyTorch does."""
     std: tuple[Positive, ...] = ()
@@ -115,7 +116,7 @@ class Data(Named):
 
 @dataclass(frozen=True, kw_only=True)
 class Photographs(Named):
-    """Photographs of any size, decoded as they are needed, and how section 3.4 changes them for training."""
+    """Photographs of any size, decoded as they are needed: their source, and how they are augmented (section 3.4)."""
 
     source: str = "tfds:imagenet2012"
     """`folder:PATH` (one folder per class), `tars:PATH` (a folder with ImageNet's official archives) or `tfds:NAME`
@@ -140,9 +141,10 @@ class Photographs(Named):
     colour_noise: NonNegative = 0.1
     """Standard deviation of the noise along the principal components of the colours (Krizhevsky et al. 2012)."""
     workers: Natural | None = None
-    """Processes that decode images; by default one per core. 0: threads of the training process decode."""
+    """Processes that decode images; by default one per core. With 0, threads of the training process decode them."""
     broken_images: Natural = 10
-    """Unreadable training images to tolerate: each is named and replaced by another. One more stops the run."""
+    """How many unreadable training images to tolerate: each is named and replaced by another. One more stops the
+    run."""
 
     __repr__ = shortly
 
@@ -157,7 +159,7 @@ class Photographs(Named):
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment(Named):
-    """Everything that decides a training run: two equal experiments give the same bits on the same machine."""
+    """Everything that determines a training run: two equal experiments give the same bits on the same machine."""
 
     kind = "classification"
     name: str
@@ -211,30 +213,30 @@ class Experiment(Named):
 
     @property
     def title(self) -> str:
-        """Name the network: the paper's, or one's own by its fields."""
+        """Name the network: as the paper does, or a network of your own by its fields."""
         model = self.own.model
         return self.architecture.title() if model is None else repr(model) if is_dataclass(model) else "its own network"
 
     def differences(self, other: "Experiment") -> list[str]:
-        """Name the fields by which the two lead to different results; see `list_differences`.
+        """Name the fields in which two experiments differ so that their results differ; see `list_differences`.
 
-        A cosine ends with its run, which is never made longer.
+        With a cosine schedule, different `steps` count as a difference: such a run cannot be extended.
         """
         return list_differences(self, other, longer=self.optimizer.schedule == "steps")
 
     def sizes(self) -> Sizes | None:
-        """Count parameters and multiply-adds, with as many classes as the set has that the networks are for.
+        """Count parameters and multiply-adds, with 10 classes for CIFAR's networks and 1,000 for ImageNet's.
 
-        None for a network of one's own.
+        None for a network of your own.
         """
         return None if self.own.model else self.of_the_paper()
 
     def of_the_paper(self) -> Sizes:
-        """Count those of the network of the paper that the architecture names."""
+        """Count parameters and multiply-adds of the paper's network that `architecture` names."""
         return count(self.architecture, image_shape(self.data), 10 if self.architecture.family == "cifar" else 1000)
 
     def work(self) -> float:
-        """Count the multiply-adds of all steps, by which the time that runs take compares; roughly, of one's own."""
+        """Count the multiply-adds of all steps, to compare the cost of runs; rough for a network of your own."""
         return float(self.of_the_paper().macs * self.steps * self.batch_size)
 
 

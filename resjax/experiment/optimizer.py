@@ -20,21 +20,21 @@ class Optimizer(Named):
     momentum: Kept = 0.9
     """The share of the velocity v that each step keeps."""
     weight_decay: NonNegative = 1e-4
-    """Weight decay: an L2 penalty in the gradient; with adamw decoupled, added to the update."""
+    """Weight decay: an L2 penalty in the gradient; with adamw it is decoupled, that is, added to the update."""
     weight_decay_scope: Literal["all", "kernels"] = "all"
     """Which parameters decay: all, or only the kernels of the convolutions and of the last layer."""
     schedule: Literal["steps", "cosine"] = "steps"
-    """steps: divide the learning rate by 10 at `decay_steps`. cosine: after a linear warm-up it falls by half a cosine
-    to 0 at the last step (Loshchilov and Hutter 2017, arXiv 1608.03983)."""
+    """steps: divide the learning rate by 10 at `decay_steps`. cosine: after a linear warm-up the rate follows half a
+    cosine down to 0 at the last step (Loshchilov and Hutter 2017, arXiv 1608.03983)."""
     decay_steps: tuple[Count, ...] = (32_000, 48_000)
     """The steps at which the learning rate is divided by 10."""
     plateau_steps: Natural = 0
-    """Also divide it by 10 when the error plateaus (section 3.4): when the mean training error over this many steps has
-    failed to fall twice in a row; at most three times. 0: never."""
+    """Also divide the learning rate by 10 when the error plateaus (section 3.4): when the mean training error over this
+    many steps has failed to fall twice in a row; at most three times. 0: never."""
     warmup_rate: Positive = 0.01
-    """The learning rate during the warm-up; with a cosine, where the warm-up starts."""
+    """The learning rate during the warm-up; with a cosine schedule, the rate at which the warm-up starts."""
     warmup_steps: Natural = 0
-    """A warm-up of this many steps; the paper's rule takes about 400 for 110 layers."""
+    """Warm up for this many steps; by the paper's rule, 110 layers need about 400."""
     warmup_error: Annotated[float, Must("lie in (0, 100], in percent", lambda x: 0 < x <= 100)] = 100.0
     """Warm up until the training error, in percent, falls below this; the paper warms up to 80."""
     backbone_rate: NonNegative = 1.0

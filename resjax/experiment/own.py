@@ -8,9 +8,10 @@ from resjax.system.serialization import shortly
 
 @dataclass(frozen=True, kw_only=True)
 class Own:
-    """Parts of a run that are Python, in place of what its fields say; None: as they say. See `resjax.train`.
+    """Parts of a run given as Python objects. A part that is None follows the run's fields. See `resjax.train`.
 
-    JSON holds none of them: `experiment.json` names each, a function by its file, and a run is resumed with the same.
+    JSON cannot hold them, so `experiment.json` only names them (a function by its file), and a run is resumed with the
+    same parts.
 
         own=Own(loss=focal, model=lambda run, classes: run.architecture.model(classes).clone(block=MyBlock))
     """

@@ -28,11 +28,10 @@ class BatchNorm(nn.Module):
     """y = scale (x - mean) / sqrt(var + epsilon) + bias (Ioffe and Szegedy 2015), for
     `[batch, height, width, channels]`.
 
-    In training, mean and (biased) variance are those of each `ghost_batch_size` consecutive images; their
-    average over these groups moves the running statistics: new = momentum old + (1 - momentum) batch. Without a
-    `ghost_batch_size` the whole batch is one group.
-    With `rectify` the result is max(y, 0). Statistics are float32 whatever the type of x. Raises ValueError where
-    the ghost batch size does not divide the batch.
+    In training, mean and (biased) variance are computed over groups of `ghost_batch_size` consecutive images. Their
+    average over the groups updates the running statistics: new = momentum old + (1 - momentum) batch. Without a
+    `ghost_batch_size` the whole batch is one group. With `rectify` the result is max(y, 0). Statistics are float32
+    whatever the type of x. Raises ValueError if `ghost_batch_size` does not divide the batch.
     """
 
     train: bool

@@ -28,7 +28,7 @@ class Shortcut(nn.Module):
     C: a projection everywhere.
     plain: nothing, the net without residual learning.
 
-    In a block of one's own, whose `conv` and `norm` come from the network:
+    In a block of your own, with `conv` and `norm` from the network:
 
         y = Shortcut(self.shortcut, self.conv, self.norm, name="shortcut")(x, self.filters, self.stride)
     """
@@ -64,7 +64,7 @@ def convolution(filters: int, size: int, stride: int = 1, *, name: str, initiali
                 **computed: Any) -> nn.Module:
     """Build a convolution without bias, padded to keep the size of the maps; initialised as in He et al. 2015.
 
-    `computed` are the fields `dtype` and `precision` of `nn.Conv`. Images `[batch, height, width, channels]` become
+    `computed` holds the fields `dtype` and `precision` of `nn.Conv`. Images `[batch, height, width, channels]` become
     `[batch, height / stride, width / stride, filters]`.
 
         y = convolution(16, 3, stride=2, name="conv1")(x)
@@ -79,7 +79,8 @@ class BasicBlock(nn.Module):
 
     `[batch, height, width, channels]` becomes `[batch, height / stride, width / stride, filters]`.
 
-    On its own: `BasicBlock(filters=16)(x, train=train)`. A network passes `conv` and `norm` of its own.
+    It can be used alone, as `BasicBlock(filters=16)(x, train=train)`; inside a network, the network provides `conv` and
+    `norm`.
     """
 
     filters: int
@@ -134,17 +135,17 @@ PARTS = ("filters", "stride", "shortcut", "conv", "norm")
 
 
 class ResNet(nn.Module):
-    """Images `[batch, height, width, channels]` to logits `[batch, classes]`, float32.
+    """A residual or plain network: images `[batch, height, width, channels]` to float32 logits `[batch, classes]`.
 
-    `blocks` counts the blocks of each stage; the filters double from stage to stage, where the maps halve.
-    With `train=True` batch norm uses the batch's own statistics, over `ghost_batch_size` images at a time, and updates
-    the collection `batch_stats`; with `frozen_batch_norm` it uses the stored ones. Images may be of any size:
-    the average over the last maps comes last, and with 0 `classes` it is returned. With `features=True` the outputs of
-    the stages are returned instead, each `[batch, height, width, channels]`.
+    `blocks` gives the number of blocks in each stage; from stage to stage the filters double and the maps halve. With
+    `train=True` batch norm uses the batch's own statistics, over `ghost_batch_size` images at a time, and updates the
+    collection `batch_stats`; with `frozen_batch_norm` it uses the stored ones. Images may have any size, because the
+    last maps are averaged; with 0 `classes` that average is returned. With `features=True` the outputs of the stages
+    are returned instead, each `[batch, height, width, channels]`.
 
-    `block` is "basic", "bottleneck", or a module of one's own that takes `filters, stride, shortcut, conv, norm`; see
+    `block` is "basic", "bottleneck", or a module of your own that takes `filters, stride, shortcut, conv, norm`; see
     `Stage` for how it is called. With `pre_activation` (He et al. 2016, arXiv 1603.05027) the stem is a bare
-    convolution, and batch norm and ReLU follow the last stage: for blocks that begin with them.
+    convolution, and batch norm and ReLU follow the last stage, as blocks that begin with them need.
 
         network = ResNet((3, 3, 3), filters=16, classes=10, block=partial(SqueezeAndExcitation, reduction=4))
     """
@@ -203,7 +204,7 @@ class ResNet(nn.Module):
 def cifar_resnet(depth: int, shortcut: Option = "A", classes: int = 10, **settings: Any) -> ResNet:
     """Build a network of section 4.2: `depth` = 6n+2 layers on maps of 32, 16 and 8 with 16, 32 and 64 filters.
 
-    `shortcut` is "A", "B", "C" or "plain"; `settings` are fields of `ResNet`: with `filters=32` it is twice as wide.
+    `shortcut` is "A", "B", "C" or "plain"; `settings` are fields of `ResNet`, such as `filters=32` for twice the width.
     Images `[batch, height, width, channels]` become logits `[batch, classes]`. Raises BadInput, a ValueError, for
     another depth or shortcut.
     """
@@ -212,7 +213,7 @@ def cifar_resnet(depth: int, shortcut: Option = "A", classes: int = 10, **settin
 
 
 def imagenet_resnet(depth: int, shortcut: Option = "B", classes: int = 1000, **settings: Any) -> ResNet:
-    """Build a network of Table 1. `settings` are fields of `ResNet`: `stride_in` places a bottleneck's stride.
+    """Build a network of Table 1; `settings` are fields of `ResNet`, such as `stride_in` for a bottleneck's stride.
 
     Images `[batch, height, width, channels]` become logits `[batch, classes]`. Raises BadInput, a ValueError, for a
     depth that is not in the table, or an unknown shortcut.

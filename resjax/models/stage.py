@@ -14,13 +14,13 @@ from resjax.models.stacking import FIRST, REST
 class Stage(nn.Module):
     """Blocks on maps of one size (Table 1). The first may change the dimensions; the others are identical and stacked.
 
-    Up to `unroll` of them are compiled one by one, which runs faster; more run as a loop, whose compile time does
-    not grow with depth. Their parameters carry a leading axis `[blocks - 1, ...]` either way: a checkpoint never
-    depends on that choice. Every block has keys of its own, for dropout and whatever else is random in it.
+    Up to `unroll` identical blocks are compiled one by one, which runs faster. A larger number runs as a loop, whose
+    compile time does not grow with depth. Either way their parameters have a leading axis `[blocks - 1, ...]`, so that
+    checkpoints do not depend on this choice. Every block gets random keys of its own, for dropout and the like.
 
-    `block` takes `filters`, `stride` and `name`, and is called as `block(x, train=train)`. One whose `__call__` takes
-    `number` and `total` too is told its place in the network, from 1 on (`number` is traced), and how many there are:
-    `first` is the number of this stage's first block.
+    `block` takes `filters`, `stride` and `name`, and is called as `block(x, train=train)`. If its `__call__` also takes
+    `number` and `total`, these are the block's place in the network, counted from 1 (`number` is traced), and the
+    number of blocks in the network. `first` is the number of this stage's first block.
 
         y = Stage(partial(BasicBlock, norm=norm), blocks=3, filters=16, stride=1, name="stage1")(x, train=train)
     """

@@ -68,11 +68,11 @@ class VGGHidden(nn.Module):
 class VGG(nn.Module):
     """Images `[batch, height, width, channels]`, 224x224 or larger, to logits `[batch, classes]`; `depth` is 16 or 19.
 
-    Dropout in training. A larger image is looked at as in section 3.2 of the VGG paper, fully convolutional: the fully
-    connected layers see every window of 7x7 of the last maps, and their class scores are averaged. With 0 `classes` the
-    last hidden layer is returned, with `features=True` the outputs of the five stages, before pooling. With 0 `units`
-    there are no hidden layers, and the last one sees the average of the maps, of an image of any size. Raises BadInput,
-    a ValueError, for a smaller image.
+    Training uses dropout. A larger image is evaluated fully convolutionally, as in section 3.2 of the VGG paper: the
+    fully connected layers see every 7x7 window of the last maps, and their class scores are averaged. With 0 `classes`
+    the last hidden layer is returned, with `features=True` the outputs of the five stages, before pooling. With 0
+    `units` there are no hidden layers; the last layer then sees the average of the last maps, and images may have any
+    size. In all other cases a smaller image raises BadInput, a ValueError.
     """
 
     depth: int = 16

@@ -56,7 +56,7 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """Recipes beside each other, each with its seeds; printed, it is a table. See `resjax.compare`."""
+    """Recipes side by side, each with its seeds; it prints as a table. See `resjax.compare`."""
 
     groups: tuple[Group, ...]
 
@@ -64,9 +64,11 @@ class Comparison:
         return markdown(group_rows(self.groups))
 
     def records(self) -> list[dict[str, Any]]:
-        """Return a record of each recipe, of the same keys: `pandas.DataFrame(resjax.compare("runs").records())`.
+        """Return one record for each recipe, all with the same keys:
+        `pandas.DataFrame(resjax.compare("runs").records())`.
 
-        Of each measure `_mean` and `_deviation` (the sample's, None for one seed) over the finished runs.
+        Each measure has a `_mean` and a `_deviation` over the finished runs (the sample standard deviation; None for
+        one seed).
         """
         return [{"run": group.name, "network": group.network, "steps": group.first.steps,
                  "runs": len(group.runs), "finished": group.finished,
@@ -88,7 +90,7 @@ class Comparison:
         return files
 
     def note(self) -> str:
-        """Say what the numbers and the curves are."""
+        """Explain the numbers and the curves."""
         some = f" of the first {DRAWN} of {len(self.groups)} recipes" if len(self.groups) > DRAWN else ""
         return (f"Mean ± standard deviation over n seeds, after the last step. The curves{some} are means, "
                 "the bands one deviation to each side.")
@@ -99,11 +101,11 @@ class Comparison:
 
 
 def compare(*folders: str | Path) -> Comparison:
-    """Compare runs, wherever they lie: of each recipe mean and deviation over its seeds, and mean curves with a band.
+    """Compare runs: for each recipe, mean and standard deviation over its seeds, and mean curves with a band.
 
-    Each of `folders` is a run or holds runs, at any depth; by default `runs`. Runs that differ in their seeds alone are
-    one recipe. Printed, a comparison is a table; `save(folder)` writes it as Markdown, CSV, JSON and a picture.
-    Raises BadInput, naming the folder, where there is no run, and where none is finished.
+    Each of `folders` is a run or holds runs, at any depth; by default `runs`. Runs that differ only in their seeds are
+    one recipe. A comparison prints as a table; `save(folder)` writes it as Markdown, CSV, JSON and a picture. Raises
+    BadInput, naming the folder, if it has no run or no finished one.
     """
     places = [run for folder in folders or ("runs",) for run in find_runs(expanded(folder))]
     runs = list({run.resolve(): run for run in places}.values())

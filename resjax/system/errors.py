@@ -7,7 +7,7 @@ from itertools import takewhile
 
 
 class BadInput(ValueError):
-    """What the user gave is wrong; the message names it and says what would be right. Exit code 2."""
+    """The user's input is wrong; the message names it and says what would be right. Exit code 2."""
 
 
 def check(true: bool, message: str) -> None:

@@ -50,7 +50,7 @@ from resjax.training.step import (
 
 
 class Result(dict[str, Any]):
-    """What `result.json` holds, by name."""
+    """The contents of `result.json`, by name."""
 
     def __repr__(self) -> str:
         error = f"test error {self['test_top1_error']:.2f} %, " * ("test_top1_error" in self)
@@ -63,17 +63,16 @@ def train(experiment: Experiment, run_directory: str | Path, devices: Sequence[j
           optimizer: optax.GradientTransformation | None = None, loss: Loss | None = None,
           augment: Augment | None = None, callback: Callback | None = None,
           tensorboard: str | Path | None = None) -> Result:
-    """Train, or resume where the last process stopped; return what `result.json` holds.
+    """Train, or resume where the last process stopped; return the contents of `result.json`.
 
-    In place of the experiment's can stand a `model` of one's own, which takes images and `train`, `data` of one's own
-    arrays (`resjax.dataset`), and any `optimizer` of optax; give them again to resume the run, or keep them in a file,
-    see `Own`.
-    `loss(logits, labels)`, `[batch]`, stands in place of the cross-entropy, and `augment(key, images, labels)` changes
-    each training batch, after crops and flips; both are pure and lie in the compiled step (`LabelSmoothing`, `Mixup`,
-    `CutMix`, `Cutout`, or functions of one's own). `callback` gets each training line of the log and the network of
-    then; numbers that it returns are logged too. `tensorboard` is a folder for the log in TensorBoard's format, live.
-    Raises BadInput for wrong data or a run directory that is not this experiment's, Diverged where the loss is no
-    longer finite, Interrupted after Ctrl-C, SIGTERM or SIGHUP with the state saved, OSError where the disk is full.
+    A `model` of your own (a module that takes images and `train`), `data` of your own arrays (`resjax.dataset`) and any
+    `optimizer` of optax replace the experiment's; give them again to resume the run, or keep them in a file, see `Own`.
+    `loss(logits, labels)`, `[batch]`, replaces the cross-entropy, and `augment(key, images, labels)` changes each
+    training batch after crops and flips; both are pure functions in the compiled step (`LabelSmoothing`, `Mixup`,
+    `CutMix`, `Cutout`, or functions of your own). `callback` gets each training line of the log and the network at that
+    step; the numbers that it returns are logged too. `tensorboard` is a folder for a live log in TensorBoard's format.
+    Raises BadInput for wrong data or a run directory that is not this experiment's, Diverged if the loss is no longer
+    finite, Interrupted after Ctrl-C, SIGTERM or SIGHUP with the state saved, and OSError if the disk is full.
     """
     parts = {"model": model, "optimizer": optimizer, "loss": loss, "augment": augment, "callback": callback}
     given = {part: value for part, value in parts.items() if value is not None}

@@ -176,7 +176,7 @@ MEASURED = {"validation", "test", "detection"}  # the kinds of what is measured 
 def read_metrics(run_directory: str | Path, kind: str | None = None) -> list[Line]:
     """Read the lines of `metrics.jsonl`: of one kind ("train", "validation", "test", "own"), or all.
 
-    What is no such line, as the one under way when a process was killed, is left out.
+    Incomplete lines, such as the last one of a process that was killed, are left out.
     """
     return [line for line in parsed_lines(Path(run_directory)) if line and kind in (None, line["kind"])]
 

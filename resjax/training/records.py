@@ -22,11 +22,11 @@ def find_runs(folder: Path) -> list[Path]:
 
 
 def runs(folder: str | Path) -> list[dict[str, Any]]:
-    """List the runs in a folder: flat records of the same keys, so that `pandas.DataFrame(resjax.runs("runs"))` works.
+    """List the runs in a folder as flat records with the same keys, for `pandas.DataFrame(resjax.runs("runs"))`.
 
-    First a run's place in the folder and the values by which the runs differ, None where a run has none; then the step
-    it has come to, the training loss and error (%) as last logged, and what it came to once it is finished: what the
-    kinds of runs that are there measure. Raises BadInput, naming the file, where there is no run or one is damaged.
+    A record has the run's place in the folder, the values in which the runs differ (None where a run has none), the
+    step it has reached, the training loss and error (%) last logged and, once it is finished, the results that its kind
+    of run measures. Raises BadInput, naming the file, if there is no run or one is damaged.
     """
     folder = expanded(folder)
     places = find_runs(folder)

@@ -16,9 +16,10 @@ from resjax.system.errors import check
 
 @dataclass(frozen=True)
 class LabelSmoothing:
-    """Cross-entropy with probabilities (1 - amount) of the label + amount / classes (Szegedy et al. 2016, 1512.00567).
+    """Cross-entropy with smoothed labels (Szegedy et al. 2016, arXiv 1512.00567).
 
-    `loss(logits, labels)` of `[batch, classes]` and labels, indices or probabilities, is `[batch]`.
+    The target is (1 - amount) times the label plus amount / classes. `loss(logits, labels)` takes logits
+    `[batch, classes]` and labels that are indices or probabilities, and returns `[batch]`.
 
         resjax.train(run, "runs/smooth", loss=resjax.LabelSmoothing(0.1))
     """
@@ -37,10 +38,10 @@ class LabelSmoothing:
 
 @dataclass(frozen=True)
 class Mixup:
-    """Images and labels become weight x + (1 - weight) x', x' another of the batch, weight from Beta(alpha, alpha).
+    """Images and labels are blended: weight x + (1 - weight) x', with x' from the same batch.
 
-    One weight a batch, as its authors' code has it (Zhang et al. 2018, arXiv 1710.09412). Images are
-    `[batch, height, width, channels]`; labels `[batch]` become `[batch, classes]`.
+    The weight is drawn from Beta(alpha, alpha), once per batch as in the authors' code (Zhang et al. 2018, arXiv
+    1710.09412). Images are `[batch, height, width, channels]`; labels `[batch]` become `[batch, classes]`.
 
         resjax.train(run, "runs/mixup", augment=resjax.Mixup(0.2, classes=10))
     """
@@ -61,10 +62,11 @@ class Mixup:
 
 @dataclass(frozen=True)
 class CutMix:
-    """A rectangle of each image comes from another of the batch, and as much of the label as of the area.
+    """A rectangle of each image is replaced by that of another, and the labels are mixed in proportion to the areas.
 
-    The rectangle covers 1 - weight of the area, weight from Beta(alpha, alpha), and is cut where it leaves the image
-    (Yun et al. 2019, arXiv 1905.04899). Shapes as in `Mixup`.
+    The other image is from the same batch. The rectangle covers a share of 1 - weight of the area, with the weight
+    drawn from Beta(alpha, alpha), and is clipped at the border (Yun et al. 2019, arXiv 1905.04899). Shapes as in
+    `Mixup`.
 
         resjax.train(run, "runs/cutmix", augment=resjax.CutMix(1.0, classes=10))
     """
@@ -91,8 +93,8 @@ class CutMix:
 class Cutout:
     """A square of `size` pixels around a random pixel of each image becomes 0, the mean (DeVries and Taylor 2017).
 
-    Images are `[batch, height, width, channels]`. The square is cut off at the border (arXiv 1708.04552); on CIFAR-10
-    its authors take 16 pixels.
+    Images are `[batch, height, width, channels]`. The square is clipped at the border (arXiv 1708.04552); on CIFAR-10
+    the authors use 16 pixels.
 
         resjax.train(run, "runs/cutout", augment=resjax.Cutout(16))
     """

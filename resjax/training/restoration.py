@@ -41,10 +41,11 @@ class Trained(NamedTuple):
 
 
 def restore(run_directory: str | Path, device: jax.Device | None = None, *, model: Any = None) -> Trained:
-    """Restore the newest checkpoint of a run onto one device, and of a finished run the one that its result tells of.
+    """Restore a run onto one device: its newest checkpoint or, if it is finished, the one that its result is for.
 
-    A `model` of one's own is given again, unless it is a ResNet; of an optimizer of one's own the state is None. Raises
-    BadInput where there is none, or it is damaged or another. Nothing in the run's folder changes.
+    Give a `model` of your own again, unless it is a ResNet; the state of an optimizer of your own is None. Raises
+    BadInput if there is no checkpoint, or if it is damaged or not the one that the result is for. Nothing in the run's
+    folder changes.
     """
     run_directory = Path(run_directory)
     experiment, classes, image = read_run(run_directory)
@@ -76,10 +77,10 @@ def load(target: str | Path, *, stride_in: StrideIn | None = None, shortcut: Bar
     """Load a network: from a run directory, from weights (a file, or a folder with one), by the name of one that comes
     with resjax ("resnet20"), or by OWNER/NAME on the Hugging Face Hub.
 
-    `stride_in` ("1x1": v1, "3x3": v1.5) and `shortcut` ("plain", "A") say what tensors cannot tell; the error says
+    `stride_in` ("1x1": v1, "3x3": v1.5) and `shortcut` ("plain", "A") say what the tensors cannot show; an error says
     when one is needed. `key` chooses one of several sets of weights in a file, such as an average beside the raw ones.
-    A network without its last layer has 0 classes: for features and fine-tuning. Raises BadInput for what is missing,
-    damaged, or no network of the paper.
+    A network without its last layer has 0 classes and serves for features and fine-tuning. Raises BadInput for weights
+    that are missing, damaged, or not of a network of the paper.
     """
     if (run_directory := expanded(target)).joinpath("experiment.json").is_file():
         check(key is None, f"{run_directory}: a run has one set of weights, so --key chooses none; leave it out")

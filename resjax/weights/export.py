@@ -34,14 +34,15 @@ KERAS_ORDER = ("1_conv", "1_bn", "2_conv", "2_bn", "0_conv", "3_conv", "0_bn", "
 
 
 def export(network: Network, to: Form, out: str | Path, card: Card | None = None) -> Path:
-    """Write a network into a new folder, in the form that `to` names, with a model card that states what `card` knows:
-    errors, data set, licence and recipe.
+    """Write a network into a new folder, in the format that `to` names, with a model card that states the facts in
+    `card`: errors, data set, licence and recipe.
 
-    torchvision (timm too; and pytorch-cifar-models), huggingface, keras and akamaster (pytorch_resnet_cifar10) load
-    theirs strictly; resjax, under torchvision's names, is any network of the paper for `load` alone; stablehlo and onnx
-    are the whole function from pixels to logits, for any process with this JAX or a newer one, or with ONNX Runtime.
-    What the other side prepares otherwise is said. Raises BadInput where it has no such network or the folder is there
-    already, OSError where it cannot be written. Nothing is left half-written.
+    The libraries behind torchvision (also timm and pytorch-cifar-models), huggingface, keras and akamaster
+    (pytorch_resnet_cifar10) load their format strictly. resjax uses torchvision's names for any network of the paper;
+    only `load` reads it. stablehlo and onnx hold the whole function from pixels to logits, for any process with this
+    JAX or a newer one, or with ONNX Runtime. If the other library prepares images differently, the card says so. Raises
+    BadInput if that library has no such network or the folder exists already, and OSError if it cannot be written.
+    Nothing is left half-written.
     """
     out = Path(out)
     check(to in WRITERS, f"to is {to!r}; it is one of {', '.join(WRITERS)}")
