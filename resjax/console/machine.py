@@ -50,7 +50,7 @@ def doctor(directory: Path | None = None) -> None:
     or give wrong results. Anything else that is missing is named, with what it is needed for.
 
     Args:
-        directory: Where prepared TFDS sets lie; by default RESJAX_DATA, else ~/tensorflow_datasets.
+        directory: The folder of prepared TFDS sets; by default RESJAX_DATA, else ~/tensorflow_datasets.
     """
     with working("loading JAX"):
         from resjax.data.prepared import data_directory

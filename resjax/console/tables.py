@@ -51,7 +51,7 @@ def reproduce(
         experiments: A folder of your own experiment files; by default those that come with resjax.
         data: The images to use instead of those that the experiments name: folder:PATH, tars:PATH or tfds:NAME;
             voc:PATH or coco:PATH for detection.
-        directory: Where prepared TFDS sets lie; by default RESJAX_DATA, else ~/tensorflow_datasets.
+        directory: The folder of prepared TFDS sets; by default RESJAX_DATA, else ~/tensorflow_datasets.
         distributed: Join the processes that SLURM, Open MPI, Kubernetes or a TPU pod has started.
     """
     with working("loading JAX"):  # here, as other commands need not wait for it

@@ -91,7 +91,7 @@ class Data(Named):
     """`digits`, `tfds:NAME` (a prepared TFDS set) or `folder:PATH` (one folder per class). `arrays`: those given to
     `resjax.train` in Python."""
     directory: Path | None = None
-    """Where prepared TFDS sets lie; by default RESJAX_DATA, else TFDS's own ~/tensorflow_datasets."""
+    """The folder of prepared TFDS sets; by default RESJAX_DATA, else TFDS's own ~/tensorflow_datasets."""
     size: Count | None = None
     """Resize the shorter side to this many pixels and crop the centre to a square; unset, all images must have one
     size."""
@@ -122,7 +122,7 @@ class Photographs(Named):
     """`folder:PATH` (one folder per class), `tars:PATH` (a folder with ImageNet's official archives) or `tfds:NAME`
     (a prepared TFDS set)."""
     directory: Path | None = None
-    """Where prepared TFDS sets lie; by default RESJAX_DATA, else TFDS's own ~/tensorflow_datasets."""
+    """The folder of prepared TFDS sets; by default RESJAX_DATA, else TFDS's own ~/tensorflow_datasets."""
     size: Annotated[int, Must("be at least 32, as the network halves it five times", lambda n: n >= 32), In32Bits] = 224
     """Height and width of the crops that the network is trained on, in pixels."""
     crop: Literal["scale", "area"] = "scale"
