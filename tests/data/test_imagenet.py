@@ -125,7 +125,7 @@ def test_predict_names_the_class_of_a_photograph(done, photographs, capsys):
 
 
 def test_wrong_protocols_and_splits_are_refused(done, photographs, tmp_path):
-    with pytest.raises(BadInput, match="photographs are not held out"):
+    with pytest.raises(BadInput, match="no images are held out for validation"):
         execute(["evaluate", str(done / "run"), "--split", "validation"])
     other = tmp_path / "other"
     for split in ("train", "val"):

@@ -47,7 +47,7 @@ def test_vgg(units):
 
 def test_the_folder_says_how_it_is_used_and_without_the_package_what_is_missing(tmp_path, monkeypatch):
     out = export(random_network(), "onnx", tmp_path / "out")
-    assert sorted(file.name for file in out.iterdir()) == ["README.md", "model.onnx"]
+    assert sorted(file.name for file in out.iterdir()) == ["README.md", "card.json", "model.onnx"]
     assert "onnxruntime.InferenceSession" in (out / "README.md").read_text()
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
     with pytest.raises(BadInput, match=r"--to onnx needs the package onnx: pip install 'resjax\[onnx\]'"):
