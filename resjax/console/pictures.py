@@ -13,7 +13,7 @@ import tyro
 from resjax.console.networks import NOTHING_SAID, load_as
 from resjax.console.networks import Asked as Told
 from resjax.system.errors import BadInput, check
-from resjax.system.files import as_csv, write_text
+from resjax.system.files import as_csv, regular, write_text
 from resjax.system.progress import shown, working
 from resjax.system.terminal import folded, harmless, room, say, tell
 from resjax.training.kinds import Asked, Kind, Seen
@@ -65,6 +65,7 @@ def predict(
         from resjax.data.pictures import find_pictures
 
         files = find_pictures(images)
+    check_results((json, csv), files)
     found = look_at_all(*load_as(network, weights), files, Asked(top=top), (json, csv))
     if len(found) < len(files):
         sys.exit(1)
@@ -96,7 +97,8 @@ def detect(
         from resjax.detection.detections import numbers_of, write_results
 
         pictures = find_pictures(images)
-    check_names(pictures)
+    check_drawings(pictures, out)
+    check_results((files.json, files.csv, files.coco), pictures)
     kind, loaded = load_as(network, NOTHING_SAID)
     check(files.coco is None or "x1" in kind.FOUND, f"{network} is a {kind.NOUN}, which finds no boxes for --coco")
     numbers = None if files.coco is None else numbers_of(files.annotations, pictures, loaded.classes)
@@ -130,7 +132,7 @@ def saliency(
         from resjax.data.pictures import find_pictures
 
         files = find_pictures(images)
-    check_names(files)
+    check_drawings(files, out)
     kind, loaded = load_as(network, weights)
     unread = False
     for file in shown(files, "drawing", len(files)):
@@ -143,10 +145,29 @@ def saliency(
         sys.exit(1)
 
 
-def check_names(files: Sequence[Path]) -> None:
-    """Raise BadInput where two images would be drawn into one file."""
+def check_drawings(files: Sequence[Path], out: Path) -> None:
+    """Raise BadInput where two images would be drawn into one file, or an image would be replaced by its drawing."""
     twice = next((name for name, times in Counter(file.stem for file in files).items() if times > 1), None)
     check(twice is None, f"two images have the same name, {twice}, and would be drawn into one file")
+    check(out.is_dir() or not out.exists(), f"--out {out} is no folder")
+    check_kept([out / f"{file.stem}.png" for file in files], files)
+
+
+def check_results(targets: Sequence[str | Path | None], files: Sequence[Path]) -> None:
+    """Raise BadInput, before any image is looked at, where results cannot be written or would replace another file."""
+    places = [Path(target) for target in targets if target is not None]
+    twice = next((place for place, times in Counter(places).items() if times > 1), None)
+    check(twice is None, f"two results would be written to {twice}: name a file for each")
+    for place in places:
+        check(str(place) == STANDARD_OUTPUT or regular(place).parent.is_dir(), f"{place}: there is no such folder")
+    check_kept(places, files)
+
+
+def check_kept(places: Sequence[Path], files: Sequence[Path]) -> None:
+    """Raise BadInput where one of the images would be written over."""
+    images = {file.resolve() for file in files}
+    lost = next((place for place in places if place.resolve() in images), None)
+    check(lost is None, f"{lost} is one of the images, and would be written over: name another file or --out")
 
 
 def look_at_all(kind: Kind, loaded: Any, files: Sequence[Path], asked: Asked,

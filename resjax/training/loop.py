@@ -52,12 +52,14 @@ def train(experiment: Run, run_directory: Path, open_task: Callable[[Sequence[ja
     check(experiment.batch_size % len(devices) == 0,
           f"batch-size {experiment.batch_size} does not divide over {len(devices)} devices")
     keep_compiled_programs()
-    events = Events(tensorboard) if tensorboard and is_first() else None
+    events = Events(tensorboard, run_directory) if tensorboard and is_first() else None
     name = f"{experiment.name} seed {experiment.seed}"
     log = Log(run_directory, name, experiment.steps, experiment.batch_size, events)
     with stop_requests(), claimed(run_directory, experiment), events or nullcontext():
         with log.doing("loading"):
             if not broadcast_from_first([unfinished(run_directory, experiment)])[0]:
+                log.tell("it is finished, so nothing is written for TensorBoard; resjax report --tensorboard does"
+                         if events and not events.used() else "")
                 return read_result(run_directory) or {}
             task = open_task(devices, log)
         with checkpoints(run_directory, clear=True) as manager:

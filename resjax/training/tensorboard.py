@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from resjax.system.errors import BadInput
+from resjax.system.errors import BadInput, check
 from resjax.system.files import writing
 
 VERSION = "brain.Event:2"  # of the format: each file begins with it
@@ -45,16 +45,25 @@ def write_line(writer: Any, line: dict[str, Any]) -> None:
 
 
 class Events(AbstractContextManager["Events"]):
-    """The events of a run in a folder: a file for each process that trains it. Raises BadInput, see above."""
+    """The events of a run in a folder: a file for each process that trains it.
 
-    def __init__(self, folder: Path) -> None:
+    Raises BadInput where what writes them is missing, or a run that is yet to begin would be drawn as one with another.
+    """
+
+    def __init__(self, folder: Path, run_directory: Path) -> None:
         check_installed()
         self.folder, self.file = folder, folder
         self.writer: Any = None
+        check(not self.used() or (run_directory / "experiment.json").exists(),
+              f"{folder} holds TensorBoard logs of another run, and both would be drawn as one: name another folder")
 
     def __exit__(self, *_: object) -> None:
         if self.writer:
             self.writer.close()
+
+    def used(self) -> bool:
+        """Say whether the folder holds events already."""
+        return any(self.folder.glob("events.out.tfevents.*"))
 
     def begin(self, step: int) -> None:
         """Begin a file for the lines after `step`; what TensorBoard has of later steps is to be forgotten.

@@ -69,6 +69,7 @@ def pictures(tmp_path):
     for name, colour in (("b.png", (90, 120, 200)), ("in/a.jpg", (20, 120, 20)), ("in/deeper/c.JPG", (0, 0, 0))):
         Image.new("RGB", (60, 40), colour).save(tmp_path / name)
     (tmp_path / "in" / "notes.txt").write_text("none")
+    (tmp_path / "in" / "._a.jpg").write_text("of a Mac")
     return tmp_path
 
 
@@ -113,6 +114,16 @@ def test_wrong_folders_and_numbers_are_refused(pictures, monkeypatch):
                            ([], "name at least one image file")):
         with pytest.raises(BadInput, match=message):
             execute(["predict", "resnet20", *words])
+    (pictures / "file").write_text("mine")
+    for words, message in (("--json b.png", "b.png is one of the images"), ("--csv no/out.csv", "no such folder"),
+                           ("--json - --csv -", "two results would be written to -"), ("--csv in", "it is no file")):
+        with pytest.raises(BadInput, match=message):
+            execute(["predict", "resnet20", "b.png", *words.split()])
+    for command, network in (("saliency", "resnet20"), ("detect", "bccd")):
+        for out, message in ((".", "b.png is one of the images"), ("file", "--out file is no folder")):
+            with pytest.raises(BadInput, match=message):
+                execute([command, network, "b.png", "--out", out])
+    assert Image.open("b.png").getpixel((0, 0)) == (90, 120, 200)
     (pictures / "in" / "broken.png").write_text("none")
     with pytest.raises(SystemExit):
         execute(["predict", "resnet20", "in", "--json", "out.json"])
