@@ -100,6 +100,7 @@ def evaluate_networks(
         raise BadInput(f"batch-size is {batch_size}; it must be at least 1")
     if not networks:
         raise BadInput(f"name at least one network: {NETWORK}")
+    check(not by_class or out.is_dir() or not out.exists(), f"--out {out} is no folder")
     kinds, loaded = zip(*(load_as(network, weights) for network in networks), strict=True)
     check(len(set(kinds)) == 1, f"{networks[0]} is a {kinds[0].NOUN}, and another is none: measure them apart")
     exam, rows = Exam(split, None if views == "single" else views, batch_size, data, directory), []

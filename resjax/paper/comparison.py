@@ -27,6 +27,7 @@ class Group(NamedTuple):
 
     name: str
     runs: tuple[tuple[Path, Run, dict[str, Any] | None], ...]
+    repeated: tuple[Path, ...] = ()  # runs of a seed that is among `runs` already
 
     @property
     def first(self) -> Run:
@@ -93,7 +94,12 @@ class Comparison:
         """Explain the numbers and the curves."""
         some = f" of the first {DRAWN} of {len(self.groups)} recipes" if len(self.groups) > DRAWN else ""
         return (f"Mean ± standard deviation over n seeds, after the last step. The curves{some} are means, "
-                "the bands one deviation to each side.")
+                "the bands one deviation to each side." + self.left_out())
+
+    def left_out(self) -> str:
+        """Name the runs of a seed that another run of the recipe has: they are no further sample."""
+        twice = [str(run) for group in self.groups for run in group.repeated]
+        return f" Left out, as another run has their recipe and seed: {', '.join(twice)}." if twice else ""
 
     def draw(self, file: Path | io.BytesIO) -> None:
         """Draw the mean curves with their deviations, as SVG."""
@@ -117,7 +123,7 @@ def compare(*folders: str | Path) -> Comparison:
 
 
 def group_runs(runs: Sequence[tuple[Path, Run, dict[str, Any] | None]]) -> list[Group]:
-    """Gather the runs that differ in their seeds alone, in the order in which they come.
+    """Gather the runs that differ in their seeds alone, in the order in which they come; a seed counts once.
 
     Recipes of the same name are told apart by the values by which they differ.
     """
@@ -136,7 +142,11 @@ def group_runs(runs: Sequence[tuple[Path, Run, dict[str, Any] | None]]) -> list[
         alike = [values for other, values in recipes.items() if values["name"] == name and other != key]
         own = [f"{field} {value}" for field, value in recipes[key].items()
                if any(values.get(field) != value for values in alike)]
-        groups.append(Group(", ".join([name, *own]), tuple(sorted(some, key=lambda run: run[1].seed))))
+        seeds: dict[int, tuple[Path, Run, dict[str, Any] | None]] = {}
+        for each in sorted(some, key=lambda run: run[2] is None):  # the finished ones before the others
+            seeds.setdefault(each[1].seed, each)
+        repeated = tuple(each[0] for each in some if each is not seeds[each[1].seed])
+        groups.append(Group(", ".join([name, *own]), tuple(seeds[seed] for seed in sorted(seeds)), repeated))
     return groups
 
 

@@ -123,6 +123,8 @@ def test_wrong_folders_and_numbers_are_refused(pictures, monkeypatch):
         for out, message in ((".", "b.png is one of the images"), ("file", "--out file is no folder")):
             with pytest.raises(BadInput, match=message):
                 execute([command, network, "b.png", "--out", out])
+    with pytest.raises(BadInput, match="--out file is no folder"):
+        execute(["evaluate", "resnet20", "--by-class", "--out", "file"])
     assert Image.open("b.png").getpixel((0, 0)) == (90, 120, 200)
     (pictures / "in" / "broken.png").write_text("none")
     with pytest.raises(SystemExit):

@@ -103,6 +103,18 @@ def test_seeds_of_own_recipes_are_compared(two_seeds, capsys):
         execute(["compare", str(folder / "faster")])
 
 
+def test_a_copy_of_a_run_is_no_further_seed(two_seeds, tmp_path, capsys):
+    folder, _ = two_seeds
+    for name, seed in (("a", 0), ("b", 0), ("c", 1), ("unfinished", 1)):
+        shutil.copytree(folder / f"seed{seed}", tmp_path / name)
+    (tmp_path / "unfinished" / "result.json").unlink()
+    execute(["compare", str(tmp_path / "unfinished"), str(tmp_path)])
+    comparison, (found,) = resjax.compare(tmp_path), resjax.compare(folder / "seed0", folder / "seed1").records()
+    assert comparison.records() == [found]
+    assert f"recipe and seed: {tmp_path / 'unfinished'}, {tmp_path / 'b'}." in capsys.readouterr().out
+    assert "Left out" not in resjax.compare(folder).note()
+
+
 def test_mean_curves_are_those_of_the_logs(two_seeds):
     folder, run = two_seeds
     training, test = curves_of("net", run, [folder / "seed0", folder / "seed1"])
