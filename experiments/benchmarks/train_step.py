@@ -28,7 +28,7 @@ import tyro
 
 from resjax import Architecture, Optimizer
 from resjax.models.counts import count_macs
-from resjax.system.platform import keep_freed_memory
+from resjax.system.platform import huge_pages, keep_freed_memory
 
 KINDS = {"NVIDIA H100 80GB HBM3": "h100", "NVIDIA H200": "h200", "NVIDIA A100-SXM4-80GB": "a100"}
 Net = Literal["resnet20", "resnet50", "resnet18"]
@@ -180,8 +180,11 @@ def main(net: Net = "resnet20", precision: Precision | None = None, mode: Litera
     spawn, processes, told = multiprocessing.get_context("spawn"), {}, {}
     for name in names:
         here, there = spawn.Pipe()
-        process = spawn.Process(target=serve, args=(name, work, gpu, many, there), daemon=True)
-        process.start()
+        wish = {} if name.startswith("torch") else huge_pages()  # as the command line does
+        os.environ |= wish
+        spawn.Process(target=serve, args=(name, work, gpu, many, there), daemon=True).start()
+        for variable in wish:
+            del os.environ[variable]
         told[name], processes[name] = here.recv(), here
     found: dict[str, list[tuple[float, float, int]]] = {name: [] for name in names}
     for number in range(rounds + 2):

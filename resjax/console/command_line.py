@@ -15,7 +15,7 @@ from resjax.system.chatter import leave_out_chatter
 from resjax.system.errors import BadInput, Diverged, Interrupted, Lost, nearest
 from resjax.system.interrupt import many_processes, stop_requests
 from resjax.system.last_words import end_at_once, withdraw_last_words
-from resjax.system.platform import keep_freed_memory
+from resjax.system.platform import keep_freed_memory, restart_with_huge_pages
 from resjax.system.terminal import harmless, say, tell
 from resjax.system.version import __version__
 
@@ -143,6 +143,7 @@ def carry_out(action: Callable[[], Any]) -> NoReturn:
 
 def main() -> None:
     """Carry out the command that was given, and exit with its code."""
+    restart_with_huge_pages()
     carry_out(lambda: execute(sys.argv[1:]))
 
 

@@ -66,6 +66,27 @@ def keep_freed_memory() -> None:
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -2, -3, -8  # malloc.h
 
 
+def restart_with_huge_pages() -> None:
+    """Start this process again, once, so that glibc asks Linux for huge pages: for a process that is resjax's own.
+
+    glibc reads the wish only when a process starts. On 2 cores of an AMD EPYC a step of ResNet-50 at batch 16 takes
+    2.75 s and 362,000 page faults without them, and 2.34 s and 1,700 with them. Nothing happens where Linux gives
+    them unasked or not at all, or where GLIBC_TUNABLES is set.
+    """
+    if wish := huge_pages():
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | wish)
+
+
+def huge_pages() -> dict[str, str]:
+    """Return the environment variable by which glibc (2.35 or newer) asks for huge pages, where that helps."""
+    asked = "GLIBC_TUNABLES" in os.environ
+    given = ON_REQUEST.read_text() if not asked and ON_REQUEST.exists() else ""
+    return {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"} if "[madvise]" in given else {}
+
+
+ON_REQUEST = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
 def jax_has_started() -> bool:
     """Say whether JAX has read the flags already."""
     if "jax" not in sys.modules:
