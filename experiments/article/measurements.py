@@ -8,7 +8,7 @@ convolutional nets; whether a claim holds is computed from the means over the se
 and Chinese, that teaches what the paper says and shows what was measured.
 
 Cost: about 9 minutes of processor time, shared by the cores. Result: 25 of 27 claims hold
-(experiments/results/README.md).
+(docs/results/article.md).
 """
 
 from collections.abc import Callable

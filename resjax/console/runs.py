@@ -22,9 +22,9 @@ from resjax.training.kinds import Run, kind_of
 
 Value = TypeVar("Value")
 MOST_SEEDS = 1_000
-# Multiply-adds a second of ResNet-20's training on 2 CPU cores, three for each of the forward pass: 484 images/s
-# (experiments/results/README.md). Other nets reach about as many: the cost of a run is given to one digit.
-CPU = 484 * 3 * count(Architecture(), (32, 32, 3), 10).macs
+# Multiply-adds a second of ResNet-20's training on 2 CPU cores, three for each of the forward pass: 684 images/s
+# (docs/results/onednn.md). Other nets reach about as many: the cost of a run is given to one digit.
+CPU = 684 * 3 * count(Architecture(), (32, 32, 3), 10).macs
 
 
 @dataclass(frozen=True)

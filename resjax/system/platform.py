@@ -19,7 +19,7 @@ from resjax.system.errors import BadInput
 # jaxlib 0.10.2 turned YNNPACK fusion on for the CPU. There it makes these convolutions two to six times slower, and
 # some matrix-vector products wrong (jax-ml/jax#39103). In 0.12 the products are right by the checks of `resjax doctor`,
 # and on an Intel Xeon a step of ResNet-20 takes 1.2 times as long with it, of ResNet-50 1.3 times; on another machine
-# it was a tenth faster (experiments/results/README.md). Older jaxlibs do not know the flag and abort on it. Tested
+# it was a tenth faster (docs/results/speed.md). Older jaxlibs do not know the flag and abort on it. Tested
 # with 0.10.2 and 0.12.0.1; pyproject.toml ends at 0.13.
 YNNPACK_OFF = "--xla_cpu_experimental_ynn_fusion_type="
 YNNPACK_SINCE = (0, 10, 2)

@@ -180,7 +180,7 @@ def test_list_and_show(capsys):
     execute(["list", CIFAR10])
     out = capsys.readouterr().out
     assert out.startswith("cifar10: tfds:cifar10\nname           layers  params  mul-adds  steps  cost\nplain20 ")
-    assert "\nresnet20           20   270 k    40.6 M   64 k   5 h\n" in out
+    assert "\nresnet20           20   270 k    40.6 M   64 k   3 h\n" in out
     execute(["list"])
     out = capsys.readouterr().out
     assert all(f"\n{name} " in out for several in experiment_files.names().values() for name in several)
