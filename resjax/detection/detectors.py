@@ -157,7 +157,7 @@ def export(opened: TrainedDetector, form: str, out: Path, target: Path) -> Path:
 
 
 def recorded(folder: Path) -> Card:
-    """Read what a model card tells of a run, or of a folder that `export` wrote."""
+    """Read the model card's facts about a run or an exported folder."""
     if (folder / FILE).is_file():
         return read_card(folder)
     run, result = read_experiment(folder), read_result(folder)

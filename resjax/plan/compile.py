@@ -1,4 +1,4 @@
-"""Programs, compiled for hardware that this machine need not have."""
+"""Compile programs for hardware that this machine may not have."""
 
 import os
 import sys

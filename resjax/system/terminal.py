@@ -118,9 +118,7 @@ def aligned(rows: Sequence[Sequence[str]], columns: float, numbers_from: int = 1
         if lines:
             lines.append("")
         if len(group) == 2 and widths[0] + 2 + widths[group[1]] > columns > widths[0] + 20:  # folded beside the first
-            lines += [textwrap.fill(
-                f"{row[0].ljust(widths[0])}  {row[group[1]]}", int(columns), subsequent_indent=" " * (widths[0] + 2),
-                break_long_words=False, break_on_hyphens=False) for row in rows]
+            lines += [folded(f"{row[0].ljust(widths[0])}  {row[group[1]]}", columns, widths[0] + 2) for row in rows]
             continue
         lines += ["  ".join(
             row[place].replace("\0", "|").ljust(widths[place]) if place < numbers_from

@@ -146,12 +146,12 @@ def explain(opened: Network, file: Path, of: str | None, out: Path) -> str:
 
 
 def export(opened: Network, form: Form, out: Path, target: Path) -> Path:
-    """Write a network as others load it, with what was measured of its run, or is known beside its weights."""
+    """Write a network in a form that others load, with the facts of its model card."""
     return export_network(opened, form, out, recorded(target))
 
 
 def recorded(target: Path) -> Card:
-    """Read what a model card tells: of a run, or of a folder that `export` wrote; of other weights nothing is known."""
+    """Read the model card's facts about a run or an exported folder; empty for other weights."""
     if not (target / "experiment.json").is_file():
         return read_card(target if target.exists() else find_trained(str(target)) or target)
     experiment, result = read_experiment(target), read_result(target)

@@ -100,7 +100,7 @@ def check_outputs(experiment: Experiment, image: tuple[int, ...], classes: int) 
 
 
 def check_functions(experiment: Experiment, image: tuple[int, ...], classes: int) -> None:
-    """Raise BadInput where a loss or an augmentation of one's own returns arrays of another form."""
+    """Raise BadInput if the user's loss or augmentation returns arrays of the wrong shape or type."""
     size, own = experiment.batch_size, experiment.own
     images = jax.ShapeDtypeStruct((size, *image), jnp.float32)
     labels: Any = jax.ShapeDtypeStruct((size,), jnp.int32)

@@ -5,6 +5,7 @@ import json
 import pytest
 from annotation_kinds import BRIGHT, KINDS, LANDS, outcome, picture, write
 from annotation_mutations import tried
+from coco_refusals import check_refused
 from PIL import Image
 
 from resjax.detection.coco import read_coco
@@ -39,13 +40,7 @@ def test_mutations_are_refused_in_a_line_or_change_nothing_else(tmp_path):
     (lambda c: c["categories"][0].update(name=None), "category 0: it has no name; name is a text")])
 def test_ids_and_names_of_coco_that_mean_two_things_are_refused(tmp_path, change, message):
     write(tmp_path, "coco", "healthy")
-    file = tmp_path / "annotations" / "instances_train.json"
-    content = json.loads(file.read_text())
-    change(content)
-    file.write_text(json.dumps(content))
-    with pytest.raises(BadInput, match=message) as told:
-        read_coco(tmp_path, ("train",))
-    assert str(file) in str(told.value)
+    check_refused(tmp_path, "train", change, message)
 
 
 def test_an_entry_that_is_there_twice_alike_counts_once(tmp_path):
