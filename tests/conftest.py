@@ -12,6 +12,7 @@ import jax
 import pytest
 
 from resjax import Architecture, Data, Experiment, Optimizer, load_data
+from resjax.models import onednn
 
 # A command that was started with nohup, or by a shell in the background, ignores these, and so would what tests start.
 # A handler that is a function is not inherited: the run itself outlives its shell as before.
@@ -26,6 +27,8 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {HURRY}"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 jax.config.update("jax_num_cpu_devices", 8)
+if os.environ.get("RESJAX_TEST_ONEDNN") == "1":  # the networks of tests are so small that XLA computes them otherwise
+    onednn.SMALL = 0
 
 
 @pytest.fixture(scope="session", autouse=True)

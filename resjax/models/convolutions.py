@@ -4,11 +4,12 @@ y = x * k is linear in both, and so are its gradients, whose own gradients are t
 
     convolution(x, k) = y        input_gradient(dy, k) = dx        kernel_gradient(x, dy) = dk
 
-On GPU and TPU all three are XLA's own. On CPU they are oneDNN's where it is at hand (`resjax.models.onednn`). XLA's CPU
-compiler brings the two gradients into the order that its fast kernels read only outside of loops (jax-ml/jax#12868);
-inside `scan` they take a path that is thirty times slower. So without oneDNN they are written in that order here, with
-explicit transposes; a 1x1 convolution is a matrix product; and where a map is smaller than the kernel, on which XLA is
-ten times slower, its padding is written out. An exported program has XLA's, as it is to run elsewhere.
+On GPU and TPU all three are XLA's own. On CPU they are oneDNN's (`resjax.models.onednn`) where it is installed and a
+convolution is large enough to gain by it. XLA's CPU compiler brings the two gradients into the order that its fast
+kernels read only outside of loops (jax-ml/jax#12868); inside `scan` they take a path that is thirty times slower. So
+where oneDNN does not compute they are written in that order here, with explicit transposes; a 1x1 convolution is a
+matrix product; and where a map is smaller than the kernel, on which XLA is ten times slower, its padding is written
+out. An exported program has XLA's, as it is to run elsewhere.
 """
 
 from collections.abc import Callable

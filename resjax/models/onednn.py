@@ -9,6 +9,7 @@ computed by one thread; XLA's threads take one piece after the other, and Python
 
 import ctypes
 import hashlib
+import math
 import os
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
@@ -52,6 +53,7 @@ FORWARD_TRAINING, DIRECT, CPU, ANY, IN_ORDER, USER = 64, 1, 1, 1, 1, 1
 AVX2 = 0x7  # dnnl_cpu_isa_t; with less there are no fast convolutions
 Dims = c_int64 * 12
 LARGE_KERNEL, TOO_LARGE = 1 << 18, 1 << 22  # bytes
+SMALL = 1 << 25  # multiply-adds: with less, a call costs as much as its work (docs/results/onednn.md)
 Argument = plain("dnnl_exec_arg_t", arg=c_int, memory=c_void_p)
 
 
@@ -150,10 +152,10 @@ class Convolution:
 
     def __init__(self, g: Geometry) -> None:
         engine, size, shape = library().engine, SIZES[g.data_type], (g.outputs, g.inputs, g.rows, g.columns)
-        self.direction, large = g.direction, size * int(np.prod(shape)) > LARGE_KERNEL
-        if g.direction == KERNEL_GRADIENT and size * int(np.prod(shape)) >= TOO_LARGE:
+        self.direction, added = g.direction, size * math.prod(shape) if g.direction == KERNEL_GRADIENT else 0
+        if added >= TOO_LARGE:
             raise RuntimeError("XLA's is faster, as no gradients of pieces are added up")
-        most = 4 if large and g.direction == KERNEL_GRADIENT else 8  # the pieces' gradients are stored, then added
+        most = 4 if added > LARGE_KERNEL else 8  # the pieces' gradients are stored, then added
         self.pieces = max(pieces for pieces in range(1, most + 1) if g.images % pieces == 0)
         images = g.images // self.pieces
         self.x_step = size * images * g.height * g.width * g.inputs
@@ -165,21 +167,18 @@ class Convolution:
         def nhwc(height: int, width: int, channels: int) -> c_void_p:
             return layout((images, channels, height, width), height * width * channels, 1, width * channels, channels)
 
-        def any_layout(data_type: int) -> c_void_p:
-            return new("memory_desc_create_with_tag", 4, Dims(*shape), data_type, ANY)
-
+        any_layout = {of: new("memory_desc_create_with_tag", 4, Dims(*shape), of, ANY) for of in (g.data_type, F32)}
         x, y = nhwc(g.height, g.width, g.inputs), nhwc(g.out_height, g.out_width, g.outputs)
         hwio = layout(shape, 1, g.outputs, g.columns * g.inputs * g.outputs, g.inputs * g.outputs)
-        attributes = new("primitive_attr_create")
+        attributes, how = new("primitive_attr_create"), (Dims(*g.strides), Dims(), Dims(*g.before), Dims(*g.after))
         library().free.dnnl_primitive_attr_set_scratchpad_mode(attributes, USER)
-        how = (Dims(*g.strides), Dims(), Dims(*g.before), Dims(*g.after))
         chosen = new("convolution_forward_primitive_desc_create", engine, FORWARD_TRAINING, DIRECT, x,
-                     any_layout(g.data_type), None, y, *how, attributes)
+                     any_layout[g.data_type], None, y, *how, attributes)
         if g.direction == INPUT_GRADIENT:
-            chosen = new("convolution_backward_data_primitive_desc_create", engine, DIRECT, x, any_layout(g.data_type),
+            chosen = new("convolution_backward_data_primitive_desc_create", engine, DIRECT, x, any_layout[g.data_type],
                          y, *how, chosen, attributes)
         elif g.direction == KERNEL_GRADIENT:
-            chosen = new("convolution_backward_weights_primitive_desc_create", engine, DIRECT, x, any_layout(F32), None,
+            chosen = new("convolution_backward_weights_primitive_desc_create", engine, DIRECT, x, any_layout[F32], None,
                          y, *how, chosen, attributes)
         kernel, scratch = (c_void_p(library().free.dnnl_primitive_desc_query_md(chosen, what, 0)) for what in (
             DIFF_WEIGHTS_MD if g.direction == KERNEL_GRADIENT else WEIGHTS_MD, SCRATCHPAD_MD))
@@ -234,17 +233,18 @@ def convolution(attribute: bytes) -> Convolution:
     """Make what the attribute of a custom call describes, once, for one thread."""
     values, before = np.frombuffer(attribute, np.int64).tolist(), one_thread()
     try:
-        pairs = [(values[place], values[place + 1]) for place in (11, 13, 15)]
-        return Convolution(Geometry._make((*values[:11], *pairs)))
+        return Convolution(Geometry._make((*values[:11], *zip(values[11::2], values[12::2], strict=True))))
     finally:
         library().openmp.omp_set_num_threads(before)
 
 
-def computes(geometry: Geometry) -> bool:
-    """Say whether oneDNN computes this here."""
+def computes(g: Geometry) -> bool:
+    """Say whether oneDNN computes this here, where it is faster than XLA."""
+    if math.prod((g.images, g.out_height, g.out_width, g.outputs, g.rows, g.columns, g.inputs)) < SMALL:
+        return False
     try:
         library()
-        convolution(np.hstack(geometry).astype(np.int64).tobytes())
+        convolution(np.hstack(g).astype(np.int64).tobytes())
     except (Unavailable, RuntimeError):
         return False
     return True

@@ -17,8 +17,25 @@ from resjax.models import onednn
 from resjax.models.convolutions import convolutions_of, convolve, xla_convolution
 from resjax.system import custom_call
 
-ONEDNN = convolutions_of("cpu").startswith("oneDNN")
-needs_onednn = pytest.mark.skipif(not ONEDNN, reason=f"convolutions by {convolutions_of('cpu')}")
+ALL, NONE = 0, 1 << 62  # multiply-adds from which on oneDNN computes
+
+
+@pytest.fixture
+def by_onednn(monkeypatch):
+    """Have oneDNN compute convolutions of every size."""
+    if not convolutions_of("cpu").startswith("oneDNN"):
+        pytest.skip(f"convolutions by {convolutions_of('cpu')}")
+    monkeypatch.setattr(onednn, "SMALL", ALL)
+
+
+@pytest.fixture(params=["oneDNN", "XLA"])
+def way(request, monkeypatch):
+    """Have oneDNN compute, then XLA."""
+    if request.param == "oneDNN":
+        request.getfixturevalue("by_onednn")
+    else:
+        monkeypatch.setattr(onednn, "SMALL", NONE)
+
 
 # images, height, width, channels, size, filters, stride, padding: the repository's layers, and odd ones
 SHAPES = {
@@ -63,6 +80,7 @@ def difference(found, right):
     return np.abs(np.asarray(found, np.float64) - right).max() / np.abs(right).max()
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", SHAPES)
 def test_equals_the_definition(name, precision):
@@ -75,6 +93,7 @@ def test_equals_the_definition(name, precision):
         assert difference(one, right) < {"float32": 1e-5, "bfloat16": 8e-3}[precision]
 
 
+@pytest.mark.usefixtures("way")
 def test_derivatives_of_every_order_and_mode():
     x, kernel, _, strides, padding = arrays((3, 6, 5, 2, 3, 4, 2, 1))
     x, kernel = jnp.asarray(x, jnp.float32), jnp.asarray(kernel, jnp.float32)
@@ -89,6 +108,7 @@ def test_derivatives_of_every_order_and_mode():
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.usefixtures("way")
 def test_loops_maps_and_checkpoints():
     x, kernel, _, strides, padding = arrays((4, 6, 6, 3, 3, 3, 1, 1))
     x, kernel = jnp.asarray(x, jnp.float32), jnp.asarray(kernel, jnp.float32)
@@ -110,7 +130,7 @@ def traced():
     return jax.jit(jax.value_and_grad(loss, 1)), (x, kernel)
 
 
-@needs_onednn
+@pytest.mark.usefixtures("by_onednn")
 def test_only_a_program_for_this_cpu_calls_onednn():
     function, shapes = traced()
     assert function.lower(*shapes).as_text().count(f"@{onednn.TARGET}(") == 2
@@ -119,7 +139,16 @@ def test_only_a_program_for_this_cpu_calls_onednn():
     assert "custom_call" not in jax.export.export(function, platforms=("cpu", "cuda", "tpu"))(*shapes).mlir_module()
 
 
-@needs_onednn
+@pytest.mark.usefixtures("by_onednn")
+def test_small_convolutions_are_left_to_xla(monkeypatch):
+    work = 8 * (8 * 8) * (3 * 3 * 3) * 4  # images, pixels, a kernel's values, filters
+    for smallest, calls in ((work, 2), (work + 1, 0)):
+        monkeypatch.setattr(onednn, "SMALL", smallest)
+        function, shapes = traced()
+        assert function.lower(*shapes).as_text().count(f"@{onednn.TARGET}(") == calls
+
+
+@pytest.mark.usefixtures("by_onednn")
 def test_images_shared_among_devices_stay_where_they_are():
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     x, kernel, _, strides, padding = arrays((16, 8, 8, 4, 3, 4, 1, 1))
@@ -140,7 +169,9 @@ BITS = """
 import os
 os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:{cores}]))
 import hashlib, jax, numpy as np
+from resjax.models import onednn
 from resjax.models.convolutions import convolve
+onednn.SMALL = 0
 random = np.random.default_rng(0)
 x, kernel = (random.normal(size=shape).astype("f") for shape in ((16, 9, 9, 8), (3, 3, 8, 8)))
 f = jax.jit(jax.grad(lambda x, kernel: (convolve(x, kernel, (1, 1), ((1, 1), (1, 1))) ** 3).sum(), (0, 1)))
@@ -148,7 +179,7 @@ print(hashlib.sha256(b"".join(np.asarray(part).tobytes() for part in f(x, kernel
 """
 
 
-@needs_onednn
+@pytest.mark.usefixtures("by_onednn")
 def test_one_core_and_two_give_the_same_bits():
     found = {subprocess.run([sys.executable, "-c", BITS.format(cores=cores)], capture_output=True, text=True,
                             check=True, timeout=120).stdout for cores in (1, 2)}
@@ -175,6 +206,7 @@ class FakeFile:
 ])
 def test_without_the_library_xla_computes_and_says_why(files, environment, told, monkeypatch, tmp_path):
     monkeypatch.setenv("RESJAX_ONEDNN", environment)
+    monkeypatch.setattr(onednn, "SMALL", ALL)
     monkeypatch.setattr(onednn, "files", lambda _: files(tmp_path / "library"))
     load_anew(monkeypatch)
     assert told in convolutions_of("cpu")
@@ -182,7 +214,7 @@ def test_without_the_library_xla_computes_and_says_why(files, environment, told,
     assert "custom_call" not in function.lower(*shapes).as_text()
 
 
-@needs_onednn
+@pytest.mark.usefixtures("by_onednn")
 def test_a_processor_that_is_refused(monkeypatch):
     monkeypatch.setattr(onednn, "AVX2", 1 << 30)
     load_anew(monkeypatch)
