@@ -31,7 +31,7 @@ class Classifier(NamedTuple):
     preprocessing: Preprocessing
 
     def __repr__(self) -> str:
-        return f"Classifier({shortly(self.model)}, {counted(self.variables['params'])}, {self.preprocessing})"
+        return f"Classifier({shortly(self.model)}, {parameters_text(self.variables['params'])}, {self.preprocessing})"
 
 
 class Network(NamedTuple):
@@ -52,8 +52,8 @@ class Network(NamedTuple):
     preprocessing: Preprocessing
 
     def __repr__(self) -> str:
-        return (f"Network({self.name!r}: {self.title}, {counted(self.variables['params'])}, {self.preprocessing}, "
-                f"{self.knows})")
+        return (f"Network({self.name!r}: {self.title}, {parameters_text(self.variables['params'])}, "
+                f"{self.preprocessing}, {self.knows})")
 
     def __call__(self, pixels: Any) -> jax.Array:
         """Compute the probabilities of the classes, float32 `[batch, classes]`.
@@ -113,7 +113,7 @@ class Network(NamedTuple):
         return np.asarray(self.preprocessing.mean)
 
 
-def counted(params: Any) -> str:
+def parameters_text(params: Any) -> str:
     """Say how many parameters there are."""
     return f"{sum(leaf.size for leaf in jax.tree.leaves(params)):,} parameters"
 
@@ -201,10 +201,10 @@ def class_name(network: Network, label: int) -> str:
     """Name a class for people: "tench (n01440764)"."""
     if not network.classes:
         return f"class {label}"
-    return told(network.classes[label])
+    return readable_class(network.classes[label])
 
 
-def told(name: str) -> str:
+def readable_class(name: str) -> str:
     """Tell what a class is called, also where its name is WordNet's id."""
     meaning = imagenet_classes().get(name)
     return f"{meaning.split(', ')[0]} ({name})" if meaning else name

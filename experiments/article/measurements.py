@@ -34,7 +34,7 @@ from resjax.system.errors import check
 from resjax.system.platform import keep_compiled_programs
 from resjax.system.progress import one_by_one, working
 from resjax.system.terminal import hung, say, say_end
-from resjax.training import TrainState, fit
+from resjax.training import TrainState, train_in_memory
 
 SEEDS = (0, 1, 2)
 STEPS, BATCH, WINDOW = 150, 64, 25  # a loss is the mean over 25 steps: with fewer, noise decides between close nets
@@ -66,7 +66,7 @@ def recipe(seed: int, steps: int = STEPS, learning_rate: float = 0.02, weight_de
 def trained(model: nn.Module, **settings: Any) -> list[tuple[TrainState, np.ndarray]]:
     """Train a net from its first state, with each seed: its last state, and the loss of every step."""
     with working(f"training {titled(model)}"):
-        return [fit(recipe(seed, **settings), model, digits()) for seed in SEEDS]
+        return [train_in_memory(recipe(seed, **settings), model, digits()) for seed in SEEDS]
 
 
 @partial(jax.jit, static_argnums=0)
@@ -181,7 +181,8 @@ def more_layers() -> Found:
             same &= bool((logits(model, state.variables, images) == logits(larger, variables, images)).all())
             for net, which, start in ((model, "before", state.variables), (larger, "after", variables)):
                 begin = state.replace(**start)
-                curves[which].append(fit(recipe(seed, steps=60, learning_rate=0.005), net, digits(), begin)[1])
+                _, losses = train_in_memory(recipe(seed, steps=60, learning_rate=0.005), net, digits(), begin)
+                curves[which].append(losses)
         before, after = (mean(map(final, losses)) for losses in curves.values())
         found.values[family] = {"curves": {which: np.mean(losses, 0) for which, losses in curves.items()},
                                 "before": before, "after": after}

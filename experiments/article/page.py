@@ -25,7 +25,7 @@ from experiments.article.words import (
 )
 from resjax.analysis import gives_back
 from resjax.models import BasicBlock, Shortcut
-from resjax.paper.report import digest
+from resjax.paper.report import csp_hash
 from resjax.paper.table import markdown
 from resjax.system.files import write_text
 
@@ -60,7 +60,7 @@ def page(measurements: Sequence[Measured]) -> str:
     style, script = ((FOLDER / file).read_text("utf-8") for file in ("article.css", "article.js"))
     titles = {f"title_{language}": speaker(language, "page")("title") for language in LANGUAGES}
     return Template((FOLDER / "page.html").read_text("utf-8")).substitute(
-        style=style, script=script, style_digest=digest(style), script_digest=digest(script), **titles,
+        style=style, script=script, style_digest=csp_hash(style), script_digest=csp_hash(script), **titles,
         articles="\n".join(Article(measurements, language).html() for language in LANGUAGES))
 
 

@@ -23,15 +23,15 @@ from jax.sharding import NamedSharding
 
 from resjax import Architecture, Optimizer
 from resjax.data import Batch, Preprocessing
-from resjax.evaluation.probabilities import look
-from resjax.plan.compile import Program, compile_program, prepare, shaped, target_devices
+from resjax.evaluation.probabilities import average_views
+from resjax.plan.compile import Program, compile_program, hide_devices, shaped, target_devices
 from resjax.plan.devices import find_device
 from resjax.plan.figures import figures
 from resjax.plan.plan import installed
 from resjax.system.distributed import batch_sharding, replicated
 from resjax.system.files import write_json
 from resjax.training import TrainState, build_optimizer, initial_state
-from resjax.training.packing import PACKED, one_by_one
+from resjax.training.packing import PACKED, most_unstacked
 
 RESULTS = Path(__file__).parents[1] / "results" / "accelerators.json"
 LOOP = 100  # steps in a call of the small networks, as training runs
@@ -97,11 +97,11 @@ def lower(name: str, task: Task, spread: NamedSharding) -> Callable[[], Any]:
     state = shaped(jax.eval_shape(lambda: initial_state(model, optimizer, jnp.zeros(image), 0)), whole)
     if name.endswith("ten_crop"):
         crops = jax.ShapeDtypeStruct((task.batch, 10, *image), jnp.uint8, sharding=spread)
-        return lambda: look.lower(model, spread, state.variables, Preprocessing(state.mean), crops)
+        return lambda: average_views.lower(model, spread, state.variables, Preprocessing(state.mean), crops)
     batch = shaped(Batch(jax.ShapeDtypeStruct((task.batch, *image), jnp.float32),  # type: ignore[arg-type]
                          jax.ShapeDtypeStruct((task.batch,), jnp.int32)), spread)  # type: ignore[arg-type]
 
-    packed = shaped(jax.eval_shape(lambda: PACKED.pack(state, one_by_one(model))), whole)
+    packed = shaped(jax.eval_shape(lambda: PACKED.pack(state, most_unstacked(model))), whole)
     return lambda: PACKED.steps.lower(model, optimizer, given, task.steps, packed, batch)
 
 
@@ -117,7 +117,7 @@ def main(only: Literal["h100", "v5e"] | None = None, task: str | None = None) ->
         only: The device; both by default.
         task: One of the programs; all by default, but on a TPU ResNet-50 and its peer alone.
     """
-    prepare()
+    hide_devices()
     found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     for name in (only,) if only else ("h100", "v5e"):
         device = find_device(name)

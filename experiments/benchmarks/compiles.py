@@ -59,12 +59,12 @@ def measure(case: Case) -> dict[str, Any]:
     from resjax.experiment import image_shape
     from resjax.experiment_files import find
     from resjax.plan.classifier import programs_of_classifier
-    from resjax.plan.compile import compile_program, prepare, target_devices
+    from resjax.plan.compile import compile_program, hide_devices, target_devices
     from resjax.plan.devices import find_device
     from resjax.plan.figures import figures
     from resjax.plan.plan import installed
 
-    prepare()
+    hide_devices()
     file, images = SIZES[case.network]
     run = find(f"{file}:{case.network}")
     architecture = replace(run.architecture, precision=case.precision, ghost_batch_size=images)

@@ -22,8 +22,8 @@ from resjax.console.command_line import script
 from resjax.system.platform import keep_freed_memory
 from resjax.training.in_memory import in_memory
 from resjax.training.own import batch_for, optimizer_for
-from resjax.training.packing import form_for, one_by_one
-from resjax.training.step import draw
+from resjax.training.packing import layout_for, most_unstacked
+from resjax.training.step import draw_state
 
 PARTS = {"without": Own(), "without, again": Own(), "LabelSmoothing": Own(loss=LabelSmoothing()),
          "Mixup": Own(augment=Mixup()), "CutMix": Own(augment=CutMix()), "Cutout": Own(augment=Cutout()),
@@ -36,11 +36,11 @@ def program(own: Own) -> tuple[Callable[[], None], int]:
     data = dataset((drawn.integers(0, 256, (2_000, 32, 32, 3), np.uint8), np.arange(2_000) % 10),
                    (drawn.integers(0, 256, (10, 32, 32, 3), np.uint8), np.arange(10)))
     run, devices = Experiment(name="step", own=own), jax.devices()[:1]
-    images, form = in_memory(run, data, devices), form_for(devices[0].platform)
+    images, form = in_memory(run, data, devices), layout_for(devices[0].platform)
     model, optimizer = run.architecture.model(10), optimizer_for(run)
-    state: Any = draw(jax.sharding.SingleDeviceSharding(devices[0]), model, optimizer, images.mean, 0)
+    state: Any = draw_state(jax.sharding.SingleDeviceSharding(devices[0]), model, optimizer, images.mean, 0)
     count, inputs = next(images.calls(state.key, range(run.steps)))
-    state = form.pack(state, one_by_one(model))
+    state = form.pack(state, most_unstacked(model))
     compiled = form.steps.lower(model, optimizer, batch_for(run, images.batch), count, state, inputs).compile()
 
     def call() -> None:

@@ -78,15 +78,15 @@ def ours(task: Task, steps: int) -> Program:
 
     from resjax.data import Batch
     from resjax.training import build_optimizer
-    from resjax.training.packing import form_for, one_by_one
-    from resjax.training.step import draw
+    from resjax.training.packing import layout_for, most_unstacked
+    from resjax.training.step import draw_state
 
     keep_freed_memory()  # as the command line does
     device = jax.devices()[0]
     model, optimizer = task.architecture.model(task.classes), build_optimizer(Optimizer(), 1)
-    form = form_for(device.platform)
+    form = layout_for(device.platform)
     image = (task.size, task.size, 3)
-    state = draw(jax.sharding.SingleDeviceSharding(device), model, optimizer, jnp.zeros(image), 0)
+    state = draw_state(jax.sharding.SingleDeviceSharding(device), model, optimizer, jnp.zeros(image), 0)
     images = jax.random.normal(jax.random.key(1), (task.batch, *image))
     if task.inference:
         start = time.perf_counter()
@@ -94,7 +94,7 @@ def ours(task: Task, steps: int) -> Program:
         return Program(lambda: jax.block_until_ready(compiled(state.variables, images)), 1, compiled.as_text(),
                        time.perf_counter() - start)
     batch = Batch(images, jnp.arange(task.batch) % task.classes)
-    state = form.pack(state, one_by_one(model))
+    state = form.pack(state, most_unstacked(model))
     start = time.perf_counter()
     compiled = form.steps.lower(model, optimizer, given, steps, state, batch).compile()
     seconds = time.perf_counter() - start

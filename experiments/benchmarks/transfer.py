@@ -15,7 +15,7 @@ from PIL import Image
 
 from resjax import Data, Experiment, load_data, train
 from resjax.console.command_line import guarded
-from resjax.experiment_files import load_experiments
+from resjax.experiment_files import load_runs
 
 ANIMALS = ("bird", "cat", "deer", "dog", "frog", "horse")
 FILES = Path(__file__).parents[1]
@@ -44,10 +44,10 @@ def transfer(workdir: Path = Path("runs/transfer"), steps: int = 1_500) -> None:
     if not (workdir / "images" / "written").exists():
         write_halves(workdir / "images")
     animals, vehicles = (Data(source=f"folder:{workdir}/images/{half}", size=32) for half in ("animals", "vehicles"))
-    resnet20 = load_experiments(FILES / "cifar10.py")["resnet20"]
+    resnet20 = load_runs(FILES / "cifar10.py")["resnet20"]
     drops = replace(resnet20.optimizer, decay_steps=(steps // 2, steps * 3 // 4))
     first = replace(resnet20, name="animals", data=animals, steps=steps, optimizer=drops)
-    tuned = load_experiments(FILES / "finetune.py")
+    tuned = load_runs(FILES / "finetune.py")
     animals_run = str(workdir / "animals")
     runs: dict[str, Experiment] = {"animals": first}
     scratch = replace(tuned["resnet20_tuned"], name="scratch", initialize_from="", data=vehicles)

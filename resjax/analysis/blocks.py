@@ -72,15 +72,15 @@ def without_block(model: Any, variables: Any, stage: int, index: int) -> tuple[A
 
     Returns the network with one block less and its variables. Raises ValueError where there is no such block.
     """
-    check_block(model, stage, index)
-    return resized(model, stage, -1), edited(
+    check_block_index(model, stage, index)
+    return with_blocks(model, stage, -1), edited(
         variables, stage, lambda blocks: [*blocks[:index + 1], *blocks[index + 2:]])
 
 
 def with_swapped_blocks(model: Any, variables: Any, stage: int, i: int, j: int) -> Any:
     """Exchange two blocks of a stage, counted as in `without_block`. Raises ValueError where there is no such block."""
-    check_block(model, stage, i)
-    check_block(model, stage, j)
+    check_block_index(model, stage, i)
+    check_block_index(model, stage, j)
     order = list(range(model.blocks[stage]))
     order[i + 1], order[j + 1] = j + 1, i + 1
     return edited(variables, stage, lambda blocks: [blocks[place] for place in order])
@@ -101,7 +101,7 @@ def with_identity_blocks(model: Any, variables: Any, stage: int, count: int, key
     def append(blocks: list[Any]) -> list[Any]:
         return [*blocks, *(zero_block(blocks[-1], keys) for _ in range(count))]
 
-    return resized(model, stage, count), edited(variables, stage, append)
+    return with_blocks(model, stage, count), edited(variables, stage, append)
 
 
 def zero_block(like: Any, keys: Iterator[jax.Array]) -> Any:
@@ -124,12 +124,12 @@ def edited(variables: Any, stage: int, edit: Callable[[list[Any]], list[Any]]) -
     return {kind: stack({**tree, name: edit(tree[name])}) for kind, tree in apart.items() if name in tree}
 
 
-def resized(model: Any, stage: int, more: int) -> Any:
+def with_blocks(model: Any, stage: int, more: int) -> Any:
     """Return the network with so many blocks more in a stage."""
     return model.clone(blocks=tuple(blocks + more * (i == stage) for i, blocks in enumerate(model.blocks)))
 
 
-def check_block(model: Any, stage: int, index: int) -> None:
+def check_block_index(model: Any, stage: int, index: int) -> None:
     """Raise BadInput, a ValueError, where a stage has no such block after its first."""
     stages = len(model.blocks)
     check(0 <= stage < stages, f"stage {stage} does not exist: there are {stages}, counted from 0")

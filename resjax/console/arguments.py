@@ -12,7 +12,7 @@ from typing import Any
 import tyro
 
 from resjax.console.commands import COMMANDS
-from resjax.console.help import sections_of, written
+from resjax.console.help import format_help, sections_of
 from resjax.system.errors import BadInput, nearest
 from resjax.system.terminal import say
 
@@ -43,7 +43,7 @@ def parse(kind: Any, arguments: Sequence[str], program: str, **settings: Any) ->
     """Make a `kind` of the arguments; `settings` are tyro's. Raises BadInput where they are wrong."""
     told, read = io.StringIO(), reader(kind, program, **settings)
     if {"-h", "--help"} & set(arguments):
-        say(written(program, about(kind, program), sections_of(read), min(shutil.get_terminal_size().columns, 100)))
+        say(format_help(program, about(kind, program), sections_of(read), min(shutil.get_terminal_size().columns, 100)))
         raise SystemExit(0)
     try:
         with redirect_stderr(told):
@@ -78,14 +78,14 @@ def complaint(told: str, arguments: Sequence[str], flags: Sequence[str]) -> str:
     for argument in arguments:
         flag = argument.partition("=")[0].replace("_", "-")
         if re.match("--?[a-z]", flag) and flag not in flags:
-            return f"unknown flag {argument.partition('=')[0]}{meant(flag.lstrip('-'), flags)}"
+            return f"unknown flag {argument.partition('=')[0]}{suggest_flag(flag.lstrip('-'), flags)}"
     blocks = re.split(r"^.*[─-]{9,}.*$", re.sub("[│╭╮╰╯]", " ", told), flags=re.MULTILINE)  # in boxes: title, complaint
     text = " ".join((blocks[1] if len(blocks) > 1 else told).split()).replace("Error parsing ", "")
     text = re.sub(r"invalid literal for int\(\) with base 10: (.*)", r"\1 is not a whole number", text)
     return re.sub(r"could not convert string to float: (.*)", r"\1 is not a number", text)
 
 
-def meant(name: str, flags: Sequence[str]) -> str:
+def suggest_flag(name: str, flags: Sequence[str]) -> str:
     """Ask whether the nearest flag was meant, by its whole name or its last part."""
     last = {flag.rpartition(".")[2].removeprefix("--"): flag for flag in reversed(flags)}
     word, close = FIELDS_WORDS.get(name), nearest(name, last)

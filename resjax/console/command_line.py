@@ -132,7 +132,7 @@ def failed(message: str, code: int) -> int:
     return code
 
 
-def carry_out(action: Callable[[], Any]) -> NoReturn:
+def run_and_exit(action: Callable[[], Any]) -> NoReturn:
     """Run, and exit with the code. Ctrl-C then ends Python at once: while it ends by itself, it would tell of it."""
     leave_out_chatter()
     code = guarded(action)
@@ -144,16 +144,16 @@ def carry_out(action: Callable[[], Any]) -> NoReturn:
 def main() -> None:
     """Carry out the command that was given, and exit with its code."""
     restart_with_huge_pages()
-    carry_out(lambda: execute(sys.argv[1:]))
+    run_and_exit(lambda: execute(sys.argv[1:]))
 
 
 def run(experiments: Mapping[str, Any]) -> None:
     """Be the command line of an experiment file: `python FILE NAME [--workdir W] [overrides]`."""
-    carry_out(lambda: train_one_of(experiments, sys.argv[1:], Path(sys.argv[0]).name))
+    run_and_exit(lambda: train_one_of(experiments, sys.argv[1:], Path(sys.argv[0]).name))
 
 
 def script(function: Callable[..., Any]) -> None:
     """Be the command line of a function: `python FILE [flags]`."""
     from resjax.console.arguments import call
 
-    carry_out(lambda: call(function, sys.argv[1:], Path(sys.argv[0]).name))
+    run_and_exit(lambda: call(function, sys.argv[1:], Path(sys.argv[0]).name))

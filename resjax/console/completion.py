@@ -9,7 +9,7 @@ import tyro
 from resjax import experiment_files
 from resjax.console.arguments import reader
 from resjax.console.commands import COMMANDS
-from resjax.console.help import Entry, sections_of
+from resjax.console.help import Argument, sections_of
 from resjax.console.plan import PlanArguments
 from resjax.console.runs import TrainArguments
 from resjax.system.progress import working
@@ -63,7 +63,7 @@ def completion(shell: Annotated[Literal["bash", "zsh"], tyro.conf.Positional]) -
         for name in COMMANDS:
             entries = {entry.heading: entry for entry in entries_of(name)}.values()
             flags.append(case(name, " ".join(flag for entry in entries for flag in entry.flags)))
-            values += [*values_of(name, entries)]
+            values += [*complete_flags(name, entries)]
     say("\n".join([
         f"# resjax completion {shell}", "_resjax_words() {  # COMMAND PLACE LAST CURRENT: what may stand at this place",
         "  words_= files_=", '  [ "$2" = 1 ] && words_="' + " ".join(COMMANDS) + '" && return',
@@ -76,7 +76,7 @@ def case(pattern: str, words: str, files: bool = False) -> str:
     return f'    {pattern}) words_="{words}"{" files_=yes" * files} ;;'
 
 
-def entries_of(name: str) -> Iterator[Entry]:
+def entries_of(name: str) -> Iterator[Argument]:
     """List the flags and arguments of a command; of one on experiments, those of all kinds of experiments."""
     command = COMMANDS[name]
     wholes: dict[str, Any] = {"train": lambda run: TrainArguments(run, Path("runs")),
@@ -93,7 +93,7 @@ def entries_of(name: str) -> Iterator[Entry]:
             yield from section.entries
 
 
-def values_of(name: str, entries: Iterable[Entry]) -> Iterator[str]:
+def complete_flags(name: str, entries: Iterable[Argument]) -> Iterator[str]:
     """Write what may follow each flag that takes a value, then what may follow the command, then any other word."""
     after: dict[tuple[str, bool], list[str]] = {}
     for entry in entries:

@@ -14,7 +14,7 @@ VALUES = {"initialize-from": "NETWORK", "source": "SOURCE", "data": "SOURCE", "o
           "of": "CLASS", "key": "NAME", "name": "NAME", "train": "SET", "test": "SET", "classes": "CLASS"}
 
 
-class Entry(NamedTuple):
+class Argument(NamedTuple):
     """A flag, with its opposite where it has one, or a positional argument, which has no flags."""
 
     flags: tuple[str, ...]
@@ -37,7 +37,7 @@ class Section(NamedTuple):
 
     title: str
     about: str
-    entries: list[Entry]
+    entries: list[Argument]
 
 
 def sections_of(read: Callable[..., Any]) -> list[Section]:
@@ -73,7 +73,7 @@ def section(title: str, lines: list[str], ruled: list[bool]) -> Section:
     return Section(title, told, [each for each in entries if "-h" not in each.flags])
 
 
-def entry(lines: list[str]) -> Entry:
+def entry(lines: list[str]) -> Argument:
     """Read one flag. Its values, where they are many, are broken after a comma."""
     text = "\n".join(lines)
     text = re.sub(r",\n  (?=\S)", ",", text)
@@ -86,10 +86,10 @@ def entry(lines: list[str]) -> Entry:
         value = re.sub(r"\bSTR\b", VALUES.get(names[0].rpartition(".")[2].removeprefix("--"), "TEXT"), value)
     told = " ".join(told.split())
     told = re.sub(r" ?\(default: (None|False|''|)\)$", "", told).replace("(default: True)", "(default: on)")
-    return Entry(names, value, told.removesuffix(" (required)") if not names else told)
+    return Argument(names, value, told.removesuffix(" (required)") if not names else told)
 
 
-def written(program: str, about: list[str], sections: list[Section], columns: int) -> str:
+def format_help(program: str, about: list[str], sections: list[Section], columns: int) -> str:
     """Write the help of a command, at most so many columns wide."""
     flags = {flag.rpartition(".")[2].removeprefix("--"): flag for part in reversed(sections)
              for e in part.entries for flag in e.flags[:1]}

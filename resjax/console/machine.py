@@ -56,7 +56,7 @@ def doctor(directory: Path | None = None) -> None:
         from resjax.data.prepared import data_directory
 
     passed = True
-    for finding in examine(data_directory(directory)):
+    for finding in diagnose(data_directory(directory)):
         say(hung(finding.mark, finding.text))
         passed &= finding.mark != WRONG
     say("\nNext: resjax quickstart" if passed else f"\nFix what is marked {WRONG} first")
@@ -74,7 +74,7 @@ class Finding(NamedTuple):
     text: str
 
 
-def examine(directory: Path) -> Iterator[Finding]:
+def diagnose(directory: Path) -> Iterator[Finding]:
     """Yield the findings, one by one; the data sets are looked for in `directory`."""
     import jax
 

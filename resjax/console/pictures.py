@@ -14,8 +14,8 @@ from resjax.console.networks import NOTHING_SAID, load_as
 from resjax.console.networks import Asked as Told
 from resjax.system.errors import BadInput, check
 from resjax.system.files import as_csv, regular, write_text
-from resjax.system.progress import shown, working
-from resjax.system.terminal import folded, harmless, room, say, tell
+from resjax.system.progress import track, working
+from resjax.system.terminal import harmless, room, say, tell, wrapped
 from resjax.training.kinds import Asked, Kind, Seen
 
 Pictures = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE ...", help_behavior_hint="")]
@@ -135,9 +135,9 @@ def saliency(
     check_drawings(files, out)
     kind, loaded = load_as(network, weights)
     unread = False
-    for file in shown(files, "drawing", len(files)):
+    for file in track(files, "drawing", len(files)):
         try:
-            say(folded(harmless(kind.explain(loaded, file, of, out)), room(sys.stdout), 4))
+            say(wrapped(harmless(kind.explain(loaded, file, of, out)), room(sys.stdout), 4))
         except BadInput as error:
             unread = True
             tell(f"resjax: {harmless(str(error))}")
@@ -173,9 +173,9 @@ def check_kept(places: Sequence[Path], files: Sequence[Path]) -> None:
 def look_at_all(kind: Kind, loaded: Any, files: Sequence[Path], asked: Asked,
                 to: tuple[str | None, str | None]) -> list[tuple[Path, Seen]]:
     """Say what is in each image, one after the other, and return it; those that cannot be read are named."""
-    tell(folded(harmless(f"{kind.title_of(loaded)} knows {kind.knows(loaded)}"), room(sys.stderr)))
+    tell(wrapped(harmless(f"{kind.title_of(loaded)} knows {kind.knows(loaded)}"), room(sys.stderr)))
     found: list[tuple[Path, Seen]] = []
-    for file in shown(files, f"images through {kind.title_of(loaded)}", len(files)):
+    for file in track(files, f"images through {kind.title_of(loaded)}", len(files)):
         try:
             seen = kind.look(loaded, file, asked)
         except BadInput as error:
@@ -183,7 +183,7 @@ def look_at_all(kind: Kind, loaded: Any, files: Sequence[Path], asked: Asked,
             continue
         found.append((file, seen))
         for line in seen.lines if STANDARD_OUTPUT not in to else ():
-            say(folded(harmless(line), room(sys.stdout), 4))
+            say(wrapped(harmless(line), room(sys.stdout), 4))
     rows = [(harmless(str(file)), *values) for file, seen in found for values in seen.found]
     for place, text in zip(to, (as_json(kind, found), as_csv(("file", *kind.FOUND), rows)), strict=True):
         if place == STANDARD_OUTPUT:

@@ -43,9 +43,9 @@ def plan(experiment: Run, arguments: Sequence[str], program: str) -> None:
     """Plan a run on hardware you don't have."""
     asked = read_arguments(experiment, arguments, program)
     with working("loading JAX"):  # here, so that the help is quick
-        from resjax.plan.compile import prepare
+        from resjax.plan.compile import hide_devices
 
-        prepare()
+        hide_devices()
         tables = tables_with(experiment.name) if asked.whole_table else {}
     check(bool(tables) or not asked.whole_table, f"{experiment.name} is in no table of the paper that is trained here")
     found = plan_one(asked)
@@ -101,11 +101,11 @@ def lines(name: str, found: dict[str, Any]) -> Iterator[str]:
     hours = ", ".join(f"{kind} {spent:.2f}" for kind, spent in found["hours"].items())
     yield (f"{found['experiment']} on {found['devices']} x {found['device']}, batch {found['batch_size']}, "
            f"{found['precision']}; compiled in {found['compile_seconds']:.0f} s")
-    yield table([["on each device, a step or batch", *programs],
-                 *([title, *map(value, programs.values())] for title, value in ROWS.items())])
-    yield table([["the training step by kind", "kernels", "GB", "G multiply-adds", "ms at best"],
-                 *([kind, f"{part['kernels']:.0f}", f"{part['bytes'] / 1e9:.2f}", f"{part['macs'] / 1e9:.0f}",
-                    f"{1e3 * part['seconds']:.3f}"] for kind, part in train["parts"].items())])
+    yield layout_table([["on each device, a step or batch", *programs],
+                        *([title, *map(value, programs.values())] for title, value in ROWS.items())])
+    yield layout_table([["the training step by kind", "kernels", "GB", "G multiply-adds", "ms at best"],
+                        *([kind, f"{part['kernels']:.0f}", f"{part['bytes'] / 1e9:.2f}", f"{part['macs'] / 1e9:.0f}",
+                           f"{1e3 * part['seconds']:.3f}"] for kind, part in train["parts"].items())])
     for kind, (times, size) in train["collectives"].items():
         yield f"{kind}: {times:.0f} a step, {size / 1e6:.2f} MB of arrays"
     if train["limits"]["exchange"]:
@@ -126,7 +126,7 @@ def lines_of_tables(found: dict[str, Any]) -> Iterator[str]:
     for title, runs in found["tables"].items():
         planned = {name: run for name, run in runs.items() if "refused" not in run}
         totals = {key: sum(run[key] for run in planned.values()) for key in ("run_hours", "device_hours")}
-        yield f"\n{title}" + table([["at best", "hours", "device-hours"], *(
+        yield f"\n{title}" + layout_table([["at best", "hours", "device-hours"], *(
             [name, f"{run['run_hours']:.2f}", f"{run['device_hours']:.1f}"] for name, run in
             (planned | {f"one seed of {len(planned)} of {len(runs)}": totals}).items())])
         yield from (f"{name}: {run['refused']}" for name, run in runs.items() if name not in planned)
@@ -144,6 +144,6 @@ ROWS: dict[str, Callable[[dict[str, Any]], str]] = {
     "compiled in, s": lambda program: f"{program['compile_seconds']:.0f}"}
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
+def layout_table(rows: Sequence[Sequence[str]]) -> str:
     """Lay out a table after an empty line."""
     return "\n".join(["", *aligned(rows, room(sys.stdout))])

@@ -121,7 +121,7 @@ def list_experiments(file: Annotated[Path | None, tyro.conf.Positional] = None) 
         runs = experiment_files.load_runs(each)
         sources = dict.fromkeys(run.data.source for run in runs.values())
         say(f"{chr(10) * bool(number)}{each.stem}: {', '.join(sources)}")
-        rows = [HEAD, *([name, *row(run)] for name, run in runs.items())]
+        rows = [HEAD, *([name, *cost_row(run)] for name, run in runs.items())]
         told = [place for place, cells in enumerate(zip(*rows[1:], strict=True)) if set(cells) != {"-"}]
         say("\n".join(aligned([[cells[place] for place in told] for cells in rows], room(sys.stdout))))
     say("\nmul-adds: multiply-adds for one image. cost: on 2 CPU cores, roughly, by the multiply-adds of all steps; on "
@@ -131,13 +131,13 @@ def list_experiments(file: Annotated[Path | None, tyro.conf.Positional] = None) 
 HEAD = ("name", "layers", "params", "mul-adds", "steps", "cost")
 
 
-def row(run: Any) -> list[str]:
+def cost_row(run: Any) -> list[str]:
     """Say what a run costs; "-" for what is not known before its images are."""
     sizes = run.sizes()
     if sizes is None:
         return [run.title, "-", "-", short(run.steps), "-"]
     return [f"{run.architecture.depth}", short(sizes.parameters), short(sizes.macs), short(run.steps),
-            about(3 * run.work() / CPU)]
+            rough_duration(3 * run.work() / CPU)]
 
 
 def short(number: float) -> str:
@@ -148,7 +148,7 @@ def short(number: float) -> str:
     return f"{number:g}"
 
 
-def about(seconds: float) -> str:
+def rough_duration(seconds: float) -> str:
     """Write a time roughly: 40 s, 5 h, 3 d, 2 y."""
     for unit, size in (("y", 365 * 86_400), ("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= size:

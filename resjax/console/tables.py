@@ -74,8 +74,8 @@ def reproduce(
         join()
     rows = [name for name in only.split(",") if name]
     with working("reading the experiments"):
-        planned = paper.read_from(paper.plan(wanted, experiments, runs, seeds, rows, scale), data, directory)
-    paper.train_missing(paper.part(planned, shard or "1/1"),
+        planned = paper.read_from(paper.plan_runs(wanted, experiments, runs, seeds, rows, scale), data, directory)
+    paper.train_missing(paper.shard_of(planned, shard or "1/1"),
                         lambda text: tell(f"{table}  {text}") if is_first() else None)
     chosen = [f"--seeds {seeds}", *[f"--only {only}"] * bool(only), *[f"--scale {scale:g}"] * (scale != 1),
               *[f"--data {shlex.quote(data or '')}"] * bool(data)]

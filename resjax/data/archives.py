@@ -13,10 +13,10 @@ import numpy as np
 
 from resjax.data.folders import is_hidden
 from resjax.data.image_files import ImageFiles
-from resjax.data.prepared import fingerprint
+from resjax.data.prepared import files_digest
 from resjax.system.errors import BadInput, check
 from resjax.system.files import cached
-from resjax.system.progress import shown
+from resjax.system.progress import track
 
 TRAIN = "ILSVRC2012_img_train.tar"           # an archive per class, n01440764.tar, each with its JPEGs
 VALIDATION = "ILSVRC2012_img_val.tar"        # 50,000 JPEGs
@@ -59,7 +59,7 @@ def find_archives(root: Path, splits: Sequence[str]) -> tuple[tuple[str, ...], l
         if not (root / name).is_file():
             raise BadInput(f"{root}: {name} is missing; tars:PATH names a folder that holds ImageNet's archives "
                            f"{TRAIN} (to train), {VALIDATION} and {DEVKIT}")
-    found = {split: cached(f"imagenet-images-{split}", fingerprint(root), partial(index_archive, root, split))
+    found = {split: cached(f"imagenet-images-{split}", files_digest(root), partial(index_archive, root, split))
              for split in splits}
     return tuple(found[splits[0]]["classes"].tolist()), [
         ImageFiles(index["names"], index["labels"],
@@ -87,7 +87,7 @@ def training_members(file: Path, classes: tuple[str, ...]) -> Iterator[tuple[int
         missing = labels.keys() - {Path(name).stem for name, _, _ in inner}
         if missing:
             raise BadInput(f"{file}: the archive of the class {min(missing)} is missing")
-        for name, offset, _ in shown(inner, f"indexing {file.name}", len(inner)):
+        for name, offset, _ in track(inner, f"indexing {file.name}", len(inner)):
             label = labels.get(Path(name).stem)
             if label is None:
                 raise BadInput(f"{file}: {name} is an archive of no class that {DEVKIT} names")

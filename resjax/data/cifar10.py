@@ -15,7 +15,7 @@ from PIL import Image
 from resjax.data.prepared import find_prepared, quiet_absl
 from resjax.system.errors import BadInput, check
 from resjax.system.files import digest, folder_aside, remove_leftovers
-from resjax.system.progress import shown, working
+from resjax.system.progress import track, working
 from resjax.system.terminal import tell
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
@@ -67,7 +67,7 @@ def download(url: str, file: Path) -> Path:
         with urllib.request.urlopen(url, timeout=60) as response, file.open("wb") as out:
             total = int(response.headers.get("Content-Length") or 0)
             blocks = iter(partial(response.read, 1 << 20), b"")
-            for block in shown(blocks, f"downloading {file.name}, MB", -(-total // (1 << 20))):
+            for block in track(blocks, f"downloading {file.name}, MB", -(-total // (1 << 20))):
                 out.write(block)
             if out.tell() < total:
                 raise ConnectionError(f"the connection ended after {out.tell()} of {total} bytes")
@@ -101,7 +101,7 @@ def write_prepared(archive: Path, directory: Path) -> None:
             return {split: self._generate_examples(split) for split in SPLITS}
 
         def _generate_examples(self, split: str) -> Any:
-            records = shown(read_archive(archive, split), f"writing {split}", 10_000 * len(SPLITS[split]))
+            records = track(read_archive(archive, split), f"writing {split}", 10_000 * len(SPLITS[split]))
             for number, (pixels, label) in enumerate(records):
                 key = f"{split}_{number:05d}"
                 yield key, {"id": key, "image": BytesIO(png(pixels)), "label": label}

@@ -10,26 +10,27 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def folded(name: str) -> str:
+def normalized_name(name: str) -> str:
     """Write a name in one way whatever its case, and with single spaces for underscores."""
     return " ".join(unicodedata.normalize("NFKC", name).casefold().replace("_", " ").split())
 
 
 def place_of(name: str, classes: Sequence[str]) -> int | None:
-    """Return the place of a class by its name, None where there is none: exactly, else by `folded` where that is one's.
+    """Return the place of a class by its name, None where there is none: exactly, else by `normalized_name` where that
+    is one's.
 
     Names that differ by case, spaces or underscores alone stay apart wherever a list has both.
     """
-    exact, by_folding = places(tuple(classes))
+    exact, by_folding = class_places(tuple(classes))
     place = exact.get(composed(name))
-    return by_folding.get(folded(name)) if place is None else place
+    return by_folding.get(normalized_name(name)) if place is None else place
 
 
 @lru_cache(maxsize=8)
-def places(classes: tuple[str, ...]) -> tuple[dict[str, int], dict[str, int]]:
+def class_places(classes: tuple[str, ...]) -> tuple[dict[str, int], dict[str, int]]:
     """Map names to places: exact ones, and folded ones that stand for one class alone."""
     exact = {composed(name): place for place, name in enumerate(classes)}
-    return exact, alone((folded(name), place) for name, place in exact.items())
+    return exact, alone((normalized_name(name), place) for name, place in exact.items())
 
 
 def alone(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:

@@ -53,7 +53,7 @@ def decode(encoded: bytes, name: str, channels: int = 3, least: int = 0) -> np.n
             return np.ascontiguousarray(UPRIGHT[orientation(encoded)](pixels))
     except ValueError:  # no JPEG; or one with small faults, which Pillow forgives
         pass
-    with opened(encoded, name) as image:
+    with open_image(encoded, name) as image:
         pixels = to_bytes(image, channels)
         return np.ascontiguousarray(UPRIGHT[orientation_of(image)](pixels.reshape(*pixels.shape[:2], channels)))
 
@@ -79,7 +79,7 @@ def read_header(encoded: bytes, name: str) -> Header:
             return Header(height, width, orientation(encoded))
     except ValueError:
         pass
-    with opened(encoded, name) as image:
+    with open_image(encoded, name) as image:
         return Header(image.height, image.width, orientation_of(image))
 
 
@@ -114,7 +114,7 @@ def upright_boxes(boxes: np.ndarray, header: Header) -> np.ndarray:
 
 
 @contextmanager
-def opened(encoded: bytes, name: str) -> Iterator[Image.Image]:
+def open_image(encoded: bytes, name: str) -> Iterator[Image.Image]:
     """Open with Pillow; whatever goes wrong while it is open is BadInput that names the image."""
     ignore_pillows_warnings()
     try:

@@ -13,10 +13,10 @@ import numpy as np
 from resjax.data.decode import HEAD, read_header
 from resjax.system.errors import BadInput
 from resjax.system.files import stamp
-from resjax.system.progress import shown
+from resjax.system.progress import track
 
 
-class Reader(Protocol):
+class ImageReader(Protocol):
     """Reads the i-th encoded image, or its first bytes (None: not for less); tells sizes and files."""
 
     def __call__(self, index: int, /) -> bytes: ...
@@ -36,7 +36,7 @@ class ImageFiles(NamedTuple):
 
     names: np.ndarray
     labels: np.ndarray
-    reader: Reader
+    reader: ImageReader
     place: str = ""
 
     def name(self, index: int) -> str:
@@ -53,7 +53,7 @@ class ImageFiles(NamedTuple):
     def check_headers(self) -> None:
         """Read the header of every image, but of a prepared set. Raises BadInput, naming the first that has none."""
         with ThreadPoolExecutor() as pool:
-            for _ in shown(pool.map(self.check_header, range(len(self.labels))), "headers", len(self.labels)):
+            for _ in track(pool.map(self.check_header, range(len(self.labels))), "headers", len(self.labels)):
                 pass
 
     def check_header(self, index: int) -> None:
@@ -87,7 +87,7 @@ class ImageFiles(NamedTuple):
 class Chosen:
     """Reads some of the images of another reader."""
 
-    reader: Reader
+    reader: ImageReader
     numbers: np.ndarray
 
     def __call__(self, index: int) -> bytes:

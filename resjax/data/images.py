@@ -11,8 +11,8 @@ import numpy as np
 
 from resjax.data.decode import decode
 from resjax.data.image_files import ImageFiles
-from resjax.data.index import check_labels, find_images, find_split, held_out, identity
-from resjax.data.prepared import channels_of, data_directory, find_prepared, fingerprint
+from resjax.data.index import check_labels, data_identity, find_images, find_split, held_out
+from resjax.data.prepared import channels_of, data_directory, files_digest, find_prepared
 from resjax.data.preprocessing import Preprocessing, of_run, one_thread_each
 from resjax.experiment import Data
 from resjax.system.errors import BadInput, check
@@ -52,10 +52,10 @@ class Dataset:
         """Describe the images independently of their place: classes, counts, and a digest of pixels and labels."""
         splits = (self.train, self.validation, self.test)
         parts = [np.ascontiguousarray(array).tobytes() for split in splits for array in split]
-        return identity(self.classes, parts, len(self.train.labels), len(self.test.labels))
+        return data_identity(self.classes, parts, len(self.train.labels), len(self.test.labels))
 
 
-def load(data: Data) -> Dataset:
+def load_data(data: Data) -> Dataset:
     """Read the source that `data` names into memory.
 
     Raises BadInput, naming the file or folder, for data that are missing, unreadable or ill-labelled.
@@ -66,10 +66,10 @@ def load(data: Data) -> Dataset:
         return make_dataset(data, tuple("0123456789"), *read_digits())
     kind, _, name = data.source.partition(":")
     if kind == "folder":
-        remark, arrays = read_all(data)
+        remark, arrays = read_splits(data)
     else:
         folder = find_prepared(name, data_directory(data.directory))
-        remark, arrays = "", cached(name, fingerprint(folder, data.size, data.resize), lambda: read_all(data)[1])
+        remark, arrays = "", cached(name, files_digest(folder, data.size, data.resize), lambda: read_splits(data)[1])
     train, test = (Images(arrays[f"{split}_pixels"], arrays[f"{split}_labels"]) for split in ("train", "test"))
     return make_dataset(data, tuple(arrays["classes"].tolist()), train, test, remark)
 
@@ -91,7 +91,7 @@ def read_digits() -> tuple[Images, Images]:
     return hold_out(Images(pixels, digits.target.astype(np.int32)), 360)
 
 
-def read_all(data: Data) -> tuple[str, dict[str, np.ndarray]]:
+def read_splits(data: Data) -> tuple[str, dict[str, np.ndarray]]:
     """Find and decode both splits: `classes`, `train_pixels`, `train_labels`, `test_pixels`, `test_labels`."""
     found, channels = find_images(data), channels_of(data)
     prepare: Callable[[bytes, str], np.ndarray] = partial(decode, channels=channels)
@@ -143,8 +143,8 @@ def dataset(train: tuple[Any, Any], test: tuple[Any, Any] | None = None, classes
     whole numbers from 0 on; `classes` may name them. Without `test` no test error is measured. Raises BadInput, naming
     the array, for arrays of another form.
     """
-    learned = images_of("train", *train)
-    seen = images_of("test", *test) if test else none_of(learned)
+    learned = checked_images("train", *train)
+    seen = checked_images("test", *test) if test else none_of(learned)
     if len(learned.labels) and not classes:
         lowest, highest = int(np.min(learned.labels)), int(np.max(learned.labels))
         check(lowest <= 0, f"data, train: labels are {lowest} ... {highest}; they count from 0 on, or there would be "
@@ -159,7 +159,7 @@ def dataset(train: tuple[Any, Any], test: tuple[Any, Any] | None = None, classes
     return Dataset(names, learned, none_of(learned), seen)
 
 
-def images_of(split: str, pixels: Any, labels: Any) -> Images:
+def checked_images(split: str, pixels: Any, labels: Any) -> Images:
     """Check a pair of arrays. Raises BadInput where they are no images with their labels."""
     pixels, labels = np.asarray(pixels), np.asarray(labels)
     check(pixels.dtype == np.uint8 and pixels.ndim in (3, 4),

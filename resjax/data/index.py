@@ -33,11 +33,12 @@ class ImageSet(NamedTuple):
     def identity(self) -> dict[str, Any]:
         """Tell what the images are, wherever they lie: classes, numbers, and digests of names, sizes and labels."""
         learned, seen = self.train.fingerprint(), self.test.fingerprint(sizes=False)
-        return identity(self.classes, [learned, self.test.fingerprint()], len(self.train.labels), len(self.test.labels)
-                        ) | {BUT_TEST_SIZES: hashlib.sha256(learned + seen).hexdigest()}
+        counts = len(self.train.labels), len(self.test.labels)
+        return data_identity(self.classes, [learned, self.test.fingerprint()], *counts) | {
+            BUT_TEST_SIZES: hashlib.sha256(learned + seen).hexdigest()}
 
 
-def identity(classes: tuple[str, ...], parts: Iterable[bytes], train: int, test: int) -> dict[str, Any]:
+def data_identity(classes: tuple[str, ...], parts: Iterable[bytes], train: int, test: int) -> dict[str, Any]:
     """Put together what a run remembers of its images."""
     return {"classes": list(classes), "training images": train, "test images": test,
             "digest": hashlib.sha256(b"".join(parts)).hexdigest()}

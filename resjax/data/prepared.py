@@ -18,7 +18,7 @@ from resjax.data.image_files import ImageFiles
 from resjax.experiment import Data
 from resjax.system.errors import BadInput, check
 from resjax.system.files import cached, expanded
-from resjax.system.progress import parts, shown
+from resjax.system.progress import chunks, track
 
 CHUNK = 1024  # records read at once
 Arrays = dict[str, np.ndarray]
@@ -48,7 +48,7 @@ def find_prepared(name: str, directory: Path) -> Path:
                    "If it is elsewhere, name that folder by --directory (in training --data.directory) or RESJAX_DATA")
 
 
-def fingerprint(folder: Path, *settings: Any) -> str:
+def files_digest(folder: Path, *settings: Any) -> str:
     """Tell prepared sets apart without reading them: the names, sizes and times of the files."""
     files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(folder.iterdir())]
     return hashlib.sha256(json.dumps([files, settings]).encode()).hexdigest()
@@ -87,7 +87,7 @@ def find_records(name: str, directory: Path | None, splits: Sequence[str],
     index is kept, as such sets are large.
     """
     folder = find_prepared(name, data_directory(directory))
-    state = fingerprint(folder)
+    state = files_digest(folder)
     found = []
     for split in splits:
         build = partial(index_prepared, folder, state, split)
@@ -125,8 +125,8 @@ def read_labels(folder: Path, source: Any, split: str, label: str,
                 named: bool) -> tuple[np.ndarray, np.ndarray]:
     """Read labels and names of all records, in the order of the files. Raises BadInput where files are damaged."""
     labels, names = np.zeros(len(source), np.int32), []
-    chunks = parts(len(source), CHUNK)
-    for chunk in shown(chunks, f"indexing {folder.parent.name}:{split}", len(chunks), CHUNK):
+    ranges = chunks(len(source), CHUNK)
+    for chunk in track(ranges, f"indexing {folder.parent.name}:{split}", len(ranges), CHUNK):
         try:
             records = source.__getitems__(chunk)
             if not all(records):  # what array_record makes of a file cut after its first block

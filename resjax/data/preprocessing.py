@@ -85,7 +85,7 @@ def centre_crop(image: np.ndarray, height: int, width: int, rule: Crop = "floor"
     return image[top:top + height, left:left + width]
 
 
-def fit(image: np.ndarray, height: int, width: int, rule: Resize) -> np.ndarray:
+def crop_and_resize(image: np.ndarray, height: int, width: int, rule: Resize) -> np.ndarray:
     """Resize the largest part in the centre that has the shape of `height` to `width`; an image of that size stays."""
     if image.shape[:2] == (height, width):
         return image
@@ -149,7 +149,7 @@ class Preprocessing(struct.PyTreeNode):
         height, width, channels = self.image_shape
         sides = self.squash or self.shorter_side
         if sides is None:
-            return fit(decode(encoded, name, channels), height, width, self.resize)
+            return crop_and_resize(decode(encoded, name, channels), height, width, self.resize)
         return centre_crop(self.resized(encoded, name, sides), height, width, self.crop)
 
     def resized(self, encoded: bytes, name: str, sides: int | tuple[int, int]) -> np.ndarray:

@@ -12,7 +12,7 @@ from resjax.data.stream import planned_batches
 from resjax.experiment import Photographs
 from resjax.system.errors import BadInput, check
 from resjax.system.files import cached
-from resjax.system.progress import parts, shown
+from resjax.system.progress import chunks, track
 
 CHUNK = 256  # images that a worker sums up at once
 
@@ -42,16 +42,16 @@ def measure_statistics(train: ImageFiles, data: Photographs) -> Statistics:
     """
     sha = hashlib.sha256(f"{data.source} {data.size} {data.test_shorter_side} {data.resize}".encode())
     sha.update(train.fingerprint())
-    arrays = cached("statistics", sha.hexdigest(), lambda: summarize(train, data)._asdict())
+    arrays = cached("statistics", sha.hexdigest(), lambda: sum_over_images(train, data)._asdict())
     return Statistics(**arrays)
 
 
-def summarize(files: ImageFiles, data: Photographs) -> Statistics:
+def sum_over_images(files: ImageFiles, data: Photographs) -> Statistics:
     """Sum over all images, in integers: the result is the same for any number of workers."""
-    chunks = parts(len(files.labels), CHUNK)
+    ranges = chunks(len(files.labels), CHUNK)
     total = Sums(np.zeros((data.size, data.size, 3), np.int64), np.zeros((3, 3), np.int64), 0, [])
-    with planned_batches(chunks, partial(sum_up, files, data), data.workers, 3 * 8 * data.size**2) as sums:
-        for part in shown(sums, "mean image", len(chunks), CHUNK):
+    with planned_batches(ranges, partial(sum_up, files, data), data.workers, 3 * 8 * data.size**2) as sums:
+        for part in track(sums, "mean image", len(ranges), CHUNK):
             total = Sums(*(before + new for before, new in zip(total, part, strict=True)))
             check_broken(total.broken, data.broken_images)
     check(total.images > 0, f"{data.source}: none of its {len(files.labels)} training images can be read: "

@@ -55,8 +55,8 @@ def training_batches(files: ImageFiles, data: Photographs, seeds: Sequence[int],
     process, processes = share
     places = grain.MapDataset.range(steps.stop * batch_size)
     images = places.random_map(partial(example_at, files, data, seeds[0]), seed=seeds[1])
-    batches = images.batch(batch_size // processes, batch_fn=stack)[process::processes][steps.start:steps.stop]
-    return opened(batches, data.workers, batch_size // processes * data.size**2 * 3)
+    batches = images.batch(batch_size // processes, batch_fn=stack_examples)[process::processes][steps.start:steps.stop]
+    return open_workers(batches, data.workers, batch_size // processes * data.size**2 * 3)
 
 
 def image_at(place: int, images: int, seed: int) -> int:
@@ -74,11 +74,11 @@ def epoch_order(images: int, seed: int, epoch: int) -> np.ndarray:
 def planned_batches(plan: Sequence[Any], make: Callable[[Any], Any], workers: int | None,
                     size: int = 0) -> AbstractContextManager[Iterator[Any]]:
     """Open `make(item)`, of at most `size` bytes, for every item of a plan, in its order."""
-    return opened(grain.MapDataset.source(plan).map(make), workers, size)
+    return open_workers(grain.MapDataset.source(plan).map(make), workers, size)
 
 
 @contextmanager
-def opened(batches: grain.MapDataset, workers: int | None, size: int = 0) -> Iterator[Iterator[Any]]:
+def open_workers(batches: grain.MapDataset, workers: int | None, size: int = 0) -> Iterator[Iterator[Any]]:
     """Let `workers` processes make the elements, by default one a core, and end them afterwards.
 
     Where it is 0, or the elements are so few that they are made before a process has begun, threads of this one do.
@@ -98,7 +98,7 @@ def opened(batches: grain.MapDataset, workers: int | None, size: int = 0) -> Ite
     source = [iter(batches.to_iter_dataset(threads).mp_prefetch(options, worker_init_fn=follow_parent))]
     try:
         with one_thread_each():
-            yield map(lambda _: jax.tree.map(own, fetched(source[0])), repeat(None))  # a generator would keep arrays
+            yield map(lambda _: jax.tree.map(copy_out, fetched(source[0])), repeat(None))  # a generator keeps arrays
     finally:
         source.pop().close()
         time.sleep(0.1)  # for a thread of Grain's that gives back what was fetched and not given out
@@ -151,7 +151,7 @@ def start_tracker() -> None:
     sys.warnoptions.pop(0)
 
 
-def own(leaf: Any) -> Any:
+def copy_out(leaf: Any) -> Any:
     """Copy an array out of the memory that is shared with the workers, which is then free for the next.
 
     Grain would leave it to a thread to give the memory back as the array is deleted, while Python may be closing it
@@ -210,6 +210,6 @@ def training_example(files: ImageFiles, data: Photographs, index: int, random: n
     return HostBatch(pixels, files.labels[index], np.array(-1 if index == first else first))
 
 
-def stack(examples: Sequence[HostBatch]) -> HostBatch:
+def stack_examples(examples: Sequence[HostBatch]) -> HostBatch:
     """Put examples together."""
     return HostBatch(*map(np.stack, zip(*examples, strict=True)))

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from resjax.data import decode
-from resjax.data.index import identity
+from resjax.data.index import data_identity
 from resjax.system.errors import BadInput, check
 from resjax.system.files import regular
 
@@ -66,8 +66,8 @@ class AnnotatedFiles:
         """Read an image, upright. Raises BadInput where it is missing, not whole, or no longer of the size it had."""
         pixels, record = read_image(self.files[index]), self.records[index]
         check(pixels.shape[:2] == (record.height, record.width),
-              f"{self.files[index]}: this image has changed: it has {by(pixels.shape[:2])} pixels (width x height), "
-              f"and had {by((record.height, record.width))}")
+              f"{self.files[index]}: this image has changed: it has {size_text(pixels.shape[:2])} pixels (width x "
+              f"height), and had {size_text((record.height, record.width))}")
         return pixels
 
 
@@ -104,11 +104,11 @@ class Drawn:
         (x1, x2), (y1, y2) = sorted(thing.box[::2]), sorted(thing.box[1::2])
         where = ", ".join(filter(None, (self.name, thing.called)))
         if x1 == x2 or y1 == y2:
-            self.left_out.append(f"{where}: the box {number(thing.box)} has no area; it is left out")
+            self.left_out.append(f"{where}: the box {box_text(thing.box)} has no area; it is left out")
             return
         if not (min(x1, y1) >= -ROUNDING and x2 <= self.width + ROUNDING and y2 <= self.height + ROUNDING):
-            raise BadInput(f"{where}: the box {number(thing.box)} lies outside the image of {self.width}x{self.height} "
-                           "pixels (width x height)")
+            raise BadInput(f"{where}: the box {box_text(thing.box)} lies outside the image of {self.width}x"
+                           f"{self.height} pixels (width x height)")
         clipped = (max(x1, 0.0), max(y1, 0.0), min(x2, self.width), min(y2, self.height))
         self.boxes.append(clipped)
         self.labels.append(thing.label)
@@ -124,7 +124,7 @@ class Drawn:
                          np.array(self.areas, np.float32))
 
 
-def by(size: Sequence[int]) -> str:
+def size_text(size: Sequence[int]) -> str:
     """Write height and width as people say them."""
     return f"{size[1]}x{size[0]}"
 
@@ -140,10 +140,10 @@ def read_image(file: Path) -> np.ndarray:
 
 def identity_of(train: AnnotatedImages, test: AnnotatedImages) -> dict[str, Any]:
     """Tell what a run's images are, wherever they lie: classes, numbers, and a digest of names, sizes and objects."""
-    return identity(train.classes, map(fingerprint, (train, test)), len(train.records), len(test.records))
+    return data_identity(train.classes, map(annotations_digest, (train, test)), len(train.records), len(test.records))
 
 
-def fingerprint(images: AnnotatedImages) -> bytes:
+def annotations_digest(images: AnnotatedImages) -> bytes:
     """Digest what is annotated."""
     sha = hashlib.sha256()
     for record in images.records:
@@ -153,6 +153,6 @@ def fingerprint(images: AnnotatedImages) -> bytes:
     return sha.digest()
 
 
-def number(box: Sequence[float]) -> str:
+def box_text(box: Sequence[float]) -> str:
     """Write a box's numbers."""
     return "(" + ", ".join(f"{value:g}" for value in box) + ")"

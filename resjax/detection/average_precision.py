@@ -61,7 +61,7 @@ def class_precision(records: Sequence[Annotated], found: Sequence[Found], label:
     order = np.argsort(-score, kind="stable")
     hit = hit[order][~out[order]]
     precision = np.cumsum(hit) / np.arange(1, len(hit) + 1)
-    return 100 * summarize(np.cumsum(hit) / objects, precision, rule)
+    return 100 * average_over_recalls(np.cumsum(hit) / objects, precision, rule)
 
 
 def match(boxes: np.ndarray, objects: np.ndarray, ignored: np.ndarray, overlap: float) -> np.ndarray:
@@ -90,7 +90,7 @@ def overlaps(boxes: np.ndarray, objects: np.ndarray) -> np.ndarray:
     return over
 
 
-def summarize(recall: np.ndarray, precision: np.ndarray, rule: Rule) -> float:
+def average_over_recalls(recall: np.ndarray, precision: np.ndarray, rule: Rule) -> float:
     """Average the precision, as the largest at this recall or a higher one: at 11 recalls, or over all of them."""
     if rule == "11-point":
         return float(np.mean([max(precision[recall >= level - 1e-9], default=0.0) for level in np.linspace(0, 1, 11)]))

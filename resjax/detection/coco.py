@@ -7,8 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from resjax.detection.annotations import AnnotatedFiles, Stated
-from resjax.detection.fields import Entry
-from resjax.detection.stated import StatedImage, check_in_pixels, class_number, collect, counted, otherwise_spelled
+from resjax.detection.fields import AnnotationEntry
+from resjax.detection.stated import (
+    StatedImage,
+    annotate_images,
+    check_in_pixels,
+    class_number,
+    otherwise_spelled,
+    remark_on,
+)
 from resjax.system.errors import BadInput, check
 from resjax.system.files import regular
 from resjax.system.serialization import brief
@@ -27,26 +34,26 @@ def read_coco(path: Path, sets: Sequence[str], classes: Sequence[str] = ()) -> A
     known, images, remarks = tuple(classes), list[StatedImage](), list[str]()
     for name in sets:
         file = path / "annotations" / f"instances_{name}.json"
-        content = read_json(file)
+        content = read_entries(file)
         categories = read_categories(content["categories"])
         known = known or tuple(categories.values())
         pictures = by_id(content["images"])
         ids = Counter(entry.id("id") for entry in content["images"])
-        remarks.append(counted("image", "entered more than once, alike: it counts once",
-                               [f"{file}, image {i}" for i in ids if ids[i] > 1]))
+        remarks.append(remark_on("image", "entered more than once, alike: it counts once",
+                                 [f"{file}, image {i}" for i in ids if ids[i] > 1]))
         objects, used = read_objects(content["annotations"], pictures, categories, known)
         empty = [f"{file}, {thing.called}" for things in objects.values() for thing in things
                  if thing.area == 0 and thing.box[0] != thing.box[2] and thing.box[1] != thing.box[3]]
         remarks += [otherwise_spelled(used, known),
-                    counted("object", "with an area of 0: COCO's measure takes it for a small one", empty)]
+                    remark_on("object", "with an area of 0: COCO's measure takes it for a small one", empty)]
         images += [stated_image(path, name, entry, objects[i]) for i, entry in pictures.items()]
-    return collect(known, images, remarks)
+    return annotate_images(known, images, remarks)
 
 
-def read_json(file: Path) -> dict[str, list[Entry]]:
+def read_entries(file: Path) -> dict[str, list[AnnotationEntry]]:
     """Read the entries of a file. Raises BadInput where it is missing, or lacks something."""
     try:
-        content = json.loads(regular(file).read_bytes(), object_pairs_hook=fields_of)
+        content = json.loads(regular(file).read_bytes(), object_pairs_hook=merge_pairs)
     except OSError as error:
         raise BadInput(f"{file}: these annotations cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
@@ -58,13 +65,14 @@ def read_json(file: Path) -> dict[str, list[Entry]]:
             raise BadInput(f"{file}: it has no list {part!r}")
         odd = next((i for i, entry in enumerate(entries, 1) if not isinstance(entry, dict)), 0)
         check(not odd, f"{file}, entry {odd} of {part}: it is no object of fields")
-        found[part] = [Entry(file, f"{called} {entry['id'] if type(entry.get('id')) is int else f'number {i}'}", entry)
-                       for i, entry in enumerate(entries, 1)]
+        found[part] = [AnnotationEntry(
+            file, f"{called} {entry['id'] if type(entry.get('id')) is int else f'number {i}'}", entry)
+            for i, entry in enumerate(entries, 1)]
     check(bool(found["images"]), f"{file}: the list 'images' is empty")
     return found
 
 
-def fields_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def merge_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Gather the fields of a JSON object; one that is there twice, with two values, is a list of them."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
@@ -74,9 +82,9 @@ def fields_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
-def by_id(entries: Sequence[Entry]) -> dict[Id, Entry]:
+def by_id(entries: Sequence[AnnotationEntry]) -> dict[Id, AnnotationEntry]:
     """List entries by their ids. Raises BadInput where two have one, and are not alike."""
-    found: dict[Id, Entry] = {}
+    found: dict[Id, AnnotationEntry] = {}
     for entry in entries:
         same = found.setdefault(entry.id("id"), entry)
         if same.fields != entry.fields:
@@ -85,7 +93,7 @@ def by_id(entries: Sequence[Entry]) -> dict[Id, Entry]:
     return found
 
 
-def read_categories(entries: Sequence[Entry]) -> dict[Id, str]:
+def read_categories(entries: Sequence[AnnotationEntry]) -> dict[Id, str]:
     """List the names of categories in the order of their ids. Raises BadInput where two have one name."""
     found = by_id(entries)
     odd = next((i for i in found if type(i) is not type(next(iter(found)))), None)
@@ -99,7 +107,7 @@ def read_categories(entries: Sequence[Entry]) -> dict[Id, str]:
     return names
 
 
-def read_objects(entries: Sequence[Entry], pictures: dict[Id, Entry], categories: dict[Id, str],
+def read_objects(entries: Sequence[AnnotationEntry], pictures: dict[Id, AnnotationEntry], categories: dict[Id, str],
                  classes: Sequence[str]) -> tuple[dict[Id, list[Stated]], set[str]]:
     """Gather the objects of every image, and the names of their categories."""
     objects: dict[Id, list[Stated]] = defaultdict(list)
@@ -112,11 +120,11 @@ def read_objects(entries: Sequence[Entry], pictures: dict[Id, Entry], categories
         if category not in labels:
             name = categories.get(category, f"number {category}")
             labels[category] = class_number(entry, "category_id", name, classes)
-        objects[image].append(stated(entry, labels[category]))
+        objects[image].append(stated_object(entry, labels[category]))
     return objects, {categories[category] for category in labels if category in categories}
 
 
-def stated(entry: Entry, label: int) -> Stated:
+def stated_object(entry: AnnotationEntry, label: int) -> Stated:
     """Read the fields of an object; COCO's boxes are x, y, width, height from the image's upper left corner."""
     x, y, width, height = box = entry.numbers("bbox", 4)
     check_in_pixels(box, entry, "bbox")
@@ -126,7 +134,7 @@ def stated(entry: Entry, label: int) -> Stated:
     return Stated(entry.called, (x, y, x + width, y + height), label, crowd=entry.truth("iscrowd"), area=area)
 
 
-def stated_image(path: Path, name: str, entry: Entry, objects: list[Stated]) -> StatedImage:
+def stated_image(path: Path, name: str, entry: AnnotationEntry, objects: list[Stated]) -> StatedImage:
     """Read the fields of an image, whose file is named from its set's folder or, in some exports, from the path."""
     size = entry.pixels("height"), entry.pixels("width")
     height, width = size if all(size) else (0, 0)

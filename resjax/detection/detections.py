@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from resjax.detection.coco import Id, read_categories, read_json
+from resjax.detection.coco import Id, read_categories, read_entries
 from resjax.system.errors import check
 from resjax.system.files import write_text
 
@@ -25,7 +25,7 @@ def numbers_of(annotations: Path | None, images: Sequence[Path], classes: Sequen
     if annotations is None:
         return Numbers({image.name: number for number, image in enumerate(images, 1)},
                        {name: number for number, name in enumerate(classes, 1)})
-    content = read_json(annotations)
+    content = read_entries(annotations)
     known = Numbers({Path(entry.text("file_name")).name: entry.id("id") for entry in content["images"]},
                     {name: number for number, name in read_categories(content["categories"]).items()})
     for what, names, numbers in (("image", [image.name for image in images], known.images),

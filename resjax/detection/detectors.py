@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from resjax.detection.annotations import fingerprint as digest_of
+from resjax.detection.annotations import annotations_digest as digest_of
 from resjax.detection.annotations import identity_of
 from resjax.detection.config import Detection, Inference
 from resjax.detection.draw import confident, draw_boxes
@@ -90,7 +90,7 @@ def examine(opened: Sequence[TrainedDetector], exam: Exam, out: Path) -> tuple[d
     return found, rows
 
 
-def own(run: Detection) -> Inference:
+def protocol_of(run: Detection) -> Inference:
     """Return how the training tests."""
     return run.inference
 
@@ -172,7 +172,7 @@ def recorded(folder: Path) -> Card:
 
 def parts(run: Detection) -> str:
     """Show the parameters of the detector's parts."""
-    counts = count_parameters(run)
+    counts = parameters_by_part(run)
     table = "\n".join(f"{part:36} {count:12,} parameters" for part, count in counts.items())
     return (f"{table}\n\nFor {classes_of(run)} classes: {sum(counts.values()):,} parameters, "
             f"{len(run.detector.anchor_sizes)} x {len(run.detector.anchor_ratios)} anchors every "
@@ -190,7 +190,7 @@ def first_state(run: Detection) -> Any:
     return jax.eval_shape(lambda: draw_onto(here, run, classes_of(run), np.zeros((1, 1, 3), np.float32), 0))
 
 
-def count_parameters(run: Detection) -> dict[str, int]:
+def parameters_by_part(run: Detection) -> dict[str, int]:
     """Count the parameters of each part of the network, without what only trains it."""
     return {name: sum(leaf.size for leaf in jax.tree.leaves(part))
             for name, part in first_state(run).params.items() if name != PROPOSER}

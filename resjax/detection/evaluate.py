@@ -16,12 +16,12 @@ from resjax.data.preprocessing import one_thread_each
 from resjax.detection.annotations import Annotated, AnnotatedImages, Drawn, read_image
 from resjax.detection.average_precision import Found, average_precisions, coco_precision, mean_average_precision
 from resjax.detection.config import Detection, Scenery
-from resjax.detection.images import Level, Size, pad, padded_size, prepare, resized_size, scaled_size
+from resjax.detection.images import Level, Size, pad, padded_size, prepare_image, resized_size, scaled_size
 from resjax.detection.improvements import pool_two_scales, regressed_boxes, unite, vote_all
 from resjax.detection.networks import FasterRCNN, Pool, pool_regions
-from resjax.detection.proposals import Detections, Predictions, detect, predict, propose
+from resjax.detection.proposals import Detections, Predictions, choose_detections, decode_predictions, propose
 from resjax.detection.step import Proposed, anchors_of, draw_onto
-from resjax.system.progress import shown
+from resjax.system.progress import track
 from resjax.training.restoration import restore_state
 from resjax.training.run_directory import read_described
 
@@ -48,12 +48,12 @@ def detections(model: FasterRCNN, run: Detection, variables: Any, mean: jax.Arra
 
         def look(boxes: jax.Array) -> Predictions:
             said = network.classify(pool, boxes, sizes)
-            return jax.vmap(partial(predict, rules=rules))(*said, boxes, proposals.valid, sizes)
+            return jax.vmap(partial(decode_predictions, rules=rules))(*said, boxes, proposals.valid, sizes)
 
         predictions = look(proposals.boxes)
         if run.inference.box_refinement:
             predictions = unite(predictions, look(regressed_boxes(predictions)))
-    found = jax.vmap(partial(detect, rules=rules))(predictions)
+    found = jax.vmap(partial(choose_detections, rules=rules))(predictions)
     return jax.vmap(vote_all)(found, predictions) if run.inference.box_refinement else found
 
 
@@ -86,11 +86,11 @@ def find_all(trained: TrainedDetector, images: AnnotatedImages, batch_size: int 
     rows = list(rows_of(images, data, batch_size))
     variables, mean = jax.device_put((trained.variables, trained.mean))  # once, and not with every batch
     with one_thread_each(), ThreadPoolExecutor() as pool:
-        for indices, size in shown(rows, "detecting", len(rows), batch_size):
+        for indices, size in track(rows, "detecting", len(rows), batch_size):
             padded = [*indices, *[indices[-1]] * (batch_size - len(indices))]  # one shape for the last batch too
             pyramid = tuple(
-                pad(list(pool.map(partial(prepare, images, data=data, scale=scale), padded)), scaled_size(size, scale),
-                    trained.mean.reshape(3)) for scale in run.pyramid)
+                pad(list(pool.map(partial(prepare_image, images, data=data, scale=scale), padded)),
+                    scaled_size(size, scale), trained.mean.reshape(3)) for scale in run.pyramid)
             all_found = jax.device_get(detections(trained.model, run, variables, mean, pyramid))
             for i, index in enumerate(indices):
                 found[index] = own_pixels(Detections(*(part[i] for part in all_found)), images, index, data)
@@ -128,17 +128,17 @@ def measure_detector(trained: TrainedDetector, images: AnnotatedImages, batch_si
     if trained.detection.data.source.startswith("coco:"):
         of_coco = coco_precision(images.records, found, classes)._asdict()
         measured |= {f"coco_{key}": value for key, value in of_coco.items()}
-    return {key: told(value) for key, value in measured.items()}
+    return {key: nan_to_none(value) for key, value in measured.items()}
 
 
-def told(value: Any) -> Any:
+def nan_to_none(value: Any) -> Any:
     """Write a number of which there is none, as no such object is there, as JSON has it: None."""
     return None if isinstance(value, float) and np.isnan(value) else value
 
 
 def by_class(classes: Sequence[str], values: np.ndarray) -> dict[str, float | None]:
     """Name the values of the classes; None where a class has no object."""
-    return {name: told(float(value)) for name, value in zip(classes, values, strict=True)}
+    return {name: nan_to_none(float(value)) for name, value in zip(classes, values, strict=True)}
 
 
 @dataclass(frozen=True)

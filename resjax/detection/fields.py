@@ -15,7 +15,7 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # in no name: no file sys
 TRUE, FALSE = {"1", "1.0", "true", "yes", "y", "t"}, {"0", "0.0", "false", "no", "n", "f", "unspecified"}
 
 
-class Entry(NamedTuple):
+class AnnotationEntry(NamedTuple):
     """An entry of a file, by its fields; of XML, the texts by the paths of their tags.
 
     A field that stands there twice, with two values, holds a list of them, which no reader of one value takes. An empty
@@ -48,7 +48,7 @@ class Entry(NamedTuple):
         values = self.said(field)
         if not isinstance(values, list) or len(values) != count:
             raise self.wrong(field, f"{count} numbers")
-        each = Entry(self.file, self.called, {f"{field}[{i}]": value for i, value in enumerate(values)})
+        each = AnnotationEntry(self.file, self.called, {f"{field}[{i}]": value for i, value in enumerate(values)})
         return [each.number(name) for name in each.fields]
 
     def pixels(self, field: str) -> int:

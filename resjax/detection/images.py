@@ -85,8 +85,8 @@ def scaled_size(padded: Size, scale: float) -> Size:
     return up(padded[0] * scale), up(padded[1] * scale)
 
 
-def prepare(images: AnnotatedImages, index: int, data: Scenery, flip: bool = False,
-            scale: float = 1.0) -> tuple[np.ndarray, Annotated]:
+def prepare_image(images: AnnotatedImages, index: int, data: Scenery, flip: bool = False,
+                  scale: float = 1.0) -> tuple[np.ndarray, Annotated]:
     """Read an image and resize it, with its boxes: area-averaged where it shrinks, bilinear where it grows."""
     record, pixels = images.records[index], images.pixels(index)
     height, width = resized_size(record, data, scale)
@@ -109,8 +109,8 @@ def pad(prepared: Sequence[tuple[np.ndarray, Annotated]], padded: Size, ground: 
     return Level(images, np.array([(record.height, record.width) for _, record in prepared], np.float32))
 
 
-def assemble(prepared: Sequence[tuple[np.ndarray, Annotated]], padded: Size, most: int,
-             ground: np.ndarray) -> AnnotatedBatch:
+def assemble_batch(prepared: Sequence[tuple[np.ndarray, Annotated]], padded: Size, most: int,
+                   ground: np.ndarray) -> AnnotatedBatch:
     """Pad images, all of which fit into `padded`, with the colour `ground`, and objects to `most` for each."""
     count = len(prepared)
     boxes, labels = np.zeros((count, most, 4), np.float32), np.zeros((count, most), np.int32)
@@ -163,9 +163,10 @@ class Batches:
         indices = self.rows(epoch)[row]
         flips = np.random.default_rng([self.seed, epoch, row]).random(len(indices)) < (0.5 if self.data.flip else 0)
         indices, flips = (np.split(array, processes)[process] for array in (indices, flips))
-        prepared = list(pool.map(lambda index, flip: prepare(self.images, index, self.data, flip), indices, flips))
+        prepared = list(pool.map(
+            lambda index, flip: prepare_image(self.images, index, self.data, flip), indices, flips))
         size = padded_size(resized_size(self.images.records[indices[0]], self.data), self.data)
-        return assemble(prepared, size, self.most, self.ground)
+        return assemble_batch(prepared, size, self.most, self.ground)
 
     def steps(self, steps: range, process: int = 0, processes: int = 1) -> Generator[AnnotatedBatch]:
         """Make the batches of some steps, the next ones ahead; the images of a batch are read side by side."""

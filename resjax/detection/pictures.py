@@ -23,12 +23,12 @@ def draw_run(folder: Path) -> tuple[Path, Path]:
     trained = restore_detector(folder)
     images = open_annotated(trained.detection.data, train=False, classes=trained.classes)
     files = folder / "curve.png", folder / "detections.png"
-    draw_curve(folder, files[0])
+    draw_training_curve(folder, files[0])
     write_aside(files[1], draw_examples(trained, images).save)
     return files
 
 
-def draw_curve(folder: Path, file: Path) -> None:
+def draw_training_curve(folder: Path, file: Path) -> None:
     """Draw the training loss over the steps, and the mean average precision of the test images."""
     train, test = (read_metrics(folder, kind) for kind in ("train", "detection"))
     figure, loss = plt.subplots(figsize=(6, 3.6), layout="constrained")

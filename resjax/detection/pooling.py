@@ -105,18 +105,18 @@ def window_maxima(features: jax.Array, high: int, wide: int) -> Maxima:
     cells = jnp.asarray(np.arange(height * width, dtype=np.int32).reshape(height, width, 1))
     rows = [Maxima(features, jnp.broadcast_to(cells, features.shape))]
     for i in range(high - 1):
-        rows.append(larger(rows[-1], shifted(rows[-1], 2**i, 0)))
+        rows.append(larger(rows[-1], shift_along(rows[-1], 2**i, 0)))
     table = []
     for row in rows:
         across = [row]
         for j in range(wide - 1):
-            across.append(larger(across[-1], shifted(across[-1], 2**j, 1)))
+            across.append(larger(across[-1], shift_along(across[-1], 2**j, 1)))
         table.append(jax.tree.map(lambda *levels: jnp.stack(levels), *across))
     stacked: Maxima = jax.tree.map(lambda *levels: jnp.stack(levels), *table)
     return stacked
 
 
-def shifted(maxima: Maxima, by: int, axis: int) -> Maxima:
+def shift_along(maxima: Maxima, by: int, axis: int) -> Maxima:
     """Look `by` cells further along an axis; beyond the border stands what lies on it."""
     index = jnp.minimum(jnp.arange(maxima.values.shape[axis]) + by, maxima.values.shape[axis] - 1)
     return Maxima(*(jnp.take(part, index, axis) for part in maxima))

@@ -42,8 +42,8 @@ def propose(objectness: jax.Array, deltas: jax.Array, anchors: jax.Array, size: 
     return jnp.where(valid[:, None], boxes[kept], jnp.array([0.0, 0, 1, 1])), valid
 
 
-def predict(logits: jax.Array, deltas: jax.Array, regions: jax.Array, valid: jax.Array, size: jax.Array,
-            rules: Sampling) -> Predictions:
+def decode_predictions(logits: jax.Array, deltas: jax.Array, regions: jax.Array, valid: jax.Array, size: jax.Array,
+                       rules: Sampling) -> Predictions:
     """Turn logits `[n, classes + 1]` and deltas `[n, classes, 4]` of regions `[n, 4]` into boxes and scores.
 
     Boxes are cut off at the borders of an image of `size` (height, width); the scores of empty places are 0.
@@ -52,7 +52,7 @@ def predict(logits: jax.Array, deltas: jax.Array, regions: jax.Array, valid: jax
     return Predictions(boxes, jnp.where(valid[:, None], jax.nn.softmax(logits)[:, 1:], 0))
 
 
-def detect(predictions: Predictions, rules: Sampling) -> Detections:
+def choose_detections(predictions: Predictions, rules: Sampling) -> Detections:
     """Choose the detections among the predictions: every class has its own boxes and its own suppression.
 
     The best `detections` of all classes are returned.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from resjax.data import load
+from resjax.data import load_data
 from resjax.detection.annotations import Annotated, Drawn, Stated
 from resjax.experiment import Data
 
@@ -33,7 +33,7 @@ class Scenes:
 
 def compose_scenes(split: str) -> Scenes:
     """Compose the scenes of a split, "train" or "test", of that split's digits: the same ones every time."""
-    digits = load(Data(source="digits"))
+    digits = load_data(Data(source="digits"))
     images, labels = map(np.asarray, digits.train if split == "train" else digits.test)
     random = np.random.default_rng([17, list(SCENES).index(split)])
     scenes = [compose(random, images, labels, f"{split} scene {number}") for number in range(SCENES[split])]

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from resjax.data import Header, file_header, upright_boxes
 from resjax.data.classes import composed, place_of
-from resjax.detection.annotations import Annotated, AnnotatedFiles, AnnotatedImages, Drawn, Stated, by, number
-from resjax.detection.fields import Entry
+from resjax.detection.annotations import Annotated, AnnotatedFiles, AnnotatedImages, Drawn, Stated, box_text, size_text
+from resjax.detection.fields import AnnotationEntry
 from resjax.system.errors import BadInput, check
-from resjax.system.progress import shown
+from resjax.system.progress import track
 
 
 class StatedImage(NamedTuple):
@@ -25,7 +25,7 @@ class StatedImage(NamedTuple):
     objects: list[Stated]
 
 
-def collect(classes: tuple[str, ...], images: Sequence[StatedImage], remarks: Iterable[str]) -> AnnotatedFiles:
+def annotate_images(classes: tuple[str, ...], images: Sequence[StatedImage], remarks: Iterable[str]) -> AnnotatedFiles:
     """Read the header of every image, and bring the objects that files state to its upright pixels.
 
     Raises BadInput, naming what is wrong, for an image that is missing, of another size than stated, or for a box
@@ -34,19 +34,19 @@ def collect(classes: tuple[str, ...], images: Sequence[StatedImage], remarks: It
     none is stated, the boxes are taken to lie on the pixels as stored, which is remarked.
     """
     with ThreadPoolExecutor() as pool:
-        headers = list(shown(pool.map(file_header, (image.file for image in images)), "headers of the images",
+        headers = list(track(pool.map(file_header, (image.file for image in images)), "headers of the images",
                              len(images)))
     pairs = [(image, *stated_header(image, header)) for image, header in zip(images, headers, strict=True)]
     drawn = [place_objects(image, header) for image, header, _ in pairs]
-    records = tuple(upright(part.record(), header) for part, (_, header, _) in zip(drawn, pairs, strict=True))
+    records = tuple(turn_upright(part.record(), header) for part, (_, header, _) in zip(drawn, pairs, strict=True))
     told = [*remarks, *(text for part in drawn for text in part.left_out), *found_twice(images),
-            counted("image", "without a stated size, which is read from the file",
-                    [image.name for image in images if not image.height]),
-            counted("image", "stored turned (EXIF), of a size that does not tell whether the boxes are: they are taken "
-                             "to lie on the pixels as stored", [image.name for image, _, sure in pairs if not sure]),
-            counted("object", "whose box begins at another corner than the upper left: it is the same rectangle",
-                    [f"{image.name}, {thing.called}" for image in images for thing in image.objects
-                     if thing.box[0] > thing.box[2] or thing.box[1] > thing.box[3]])]
+            remark_on("image", "without a stated size, which is read from the file",
+                      [image.name for image in images if not image.height]),
+            remark_on("image", "stored turned (EXIF), of a size that does not tell whether the boxes are: they are "
+                      "taken to lie on the pixels as stored", [image.name for image, _, sure in pairs if not sure]),
+            remark_on("object", "whose box begins at another corner than the upper left: it is the same rectangle",
+                      [f"{image.name}, {thing.called}" for image in images for thing in image.objects
+                       if thing.box[0] > thing.box[2] or thing.box[1] > thing.box[3]])]
     return AnnotatedFiles(classes, records, tuple(image.file for image in images), tuple(filter(None, told)))
 
 
@@ -58,9 +58,9 @@ def stated_header(image: StatedImage, header: Header) -> tuple[Header, bool]:
     stated, stored = (image.height, image.width), (header.height, header.width)
     if stated == header.upright != stored:
         return Header(*stated, 1), True
-    turned = f"; EXIF turns it to {by(header.upright)}" if header.upright != stored else ""
-    check(stated in (stored, (0, 0)), f"{image.name}: the image {image.file.name} has {by(stored)} pixels (width x "
-                                      f"height){turned}, and its annotation says {by(stated)}")
+    turned = f"; EXIF turns it to {size_text(header.upright)}" if header.upright != stored else ""
+    check(stated in (stored, (0, 0)), f"{image.name}: the image {image.file.name} has {size_text(stored)} pixels "
+                                      f"(width x height){turned}, and its annotation says {size_text(stated)}")
     return header, header.turn == 1 or stated == stored != header.upright
 
 
@@ -72,7 +72,7 @@ def place_objects(image: StatedImage, header: Header) -> Drawn:
     return drawn
 
 
-def upright(record: Annotated, header: Header) -> Annotated:
+def turn_upright(record: Annotated, header: Header) -> Annotated:
     """Turn the objects of an image as stored to the upright one."""
     height, width = header.upright
     return replace(record, height=height, width=width, boxes=upright_boxes(record.boxes, header))
@@ -82,24 +82,25 @@ def found_twice(images: Sequence[StatedImage]) -> list[str]:
     """Remark on images that are listed twice, and on objects that are annotated twice."""
     files = Counter(image.file for image in images)
     boxes = [(image.name, Counter((*thing.box, thing.label) for thing in image.objects)) for image in images]
-    return [counted("image", "listed more than once: it counts as often", [str(f) for f in files if files[f] > 1]),
-            counted("object", "annotated more than once, box and class alike: it counts as often",
-                    [name for name, count in boxes for thing in count if count[thing] > 1])]
+    return [remark_on("image", "listed more than once: it counts as often", [str(f) for f in files if files[f] > 1]),
+            remark_on("object", "annotated more than once, box and class alike: it counts as often",
+                      [name for name, count in boxes for thing in count if count[thing] > 1])]
 
 
 def found_in_both(train: AnnotatedImages, test: AnnotatedImages) -> str:
     """Remark on images that are learnt and tested on."""
     both = set(getattr(train, "files", ())) & set(getattr(test, "files", ()))
-    return counted("image", "both trained and tested on, so that what is measured is too good", sorted(map(str, both)))
+    return remark_on("image", "both trained and tested on, so that what is measured is too good",
+                     sorted(map(str, both)))
 
 
-def counted(noun: str, text: str, names: Sequence[str]) -> str:
+def remark_on(noun: str, text: str, names: Sequence[str]) -> str:
     """Remark on so many things, one of which is named; nothing of none."""
     plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
     return f"{len(names)} {noun if len(names) == 1 else plural} {text}, such as {names[0]}" if names else ""
 
 
-def class_number(entry: Entry, field: str, name: str, classes: Sequence[str]) -> int:
+def class_number(entry: AnnotationEntry, field: str, name: str, classes: Sequence[str]) -> int:
     """Return a class's number, from 1 on. Raises BadInput that lists the classes."""
     place = place_of(name, classes)
     if place is None:
@@ -112,10 +113,10 @@ def otherwise_spelled(names: Iterable[str], classes: Sequence[str]) -> str:
     """Remark on names of classes that are found by another spelling."""
     found = [f"{name!r}, there {classes[place]!r}" for name in sorted(set(names))
              if (place := place_of(name, classes)) is not None and composed(classes[place]) != name]
-    return counted("class", "spelled otherwise than in training", found)
+    return remark_on("class", "spelled otherwise than in training", found)
 
 
-def check_in_pixels(box: Sequence[float], entry: Entry, field: str) -> None:
+def check_in_pixels(box: Sequence[float], entry: AnnotationEntry, field: str) -> None:
     """Raise BadInput for a box whose numbers are parts of the image, from 0 to 1."""
     if all(0 <= value <= 1 for value in box) and not all(value.is_integer() for value in box):
-        raise BadInput(f"{entry.file}, {entry.called}: {field} is {number(box)}, parts of the image; it is in pixels")
+        raise BadInput(f"{entry.file}, {entry.called}: {field} is {box_text(box)}, parts of the image; it is in pixels")

@@ -115,7 +115,8 @@ def train_step(model: FasterRCNN, optimizer: optax.GradientTransformationExtraAr
 
     with jax.default_matmul_precision(run.detector.precision):
         gradients, (losses, batch_stats) = jax.grad(loss, has_aux=True)(state.params)
-    updates, opt_state = optimizer.update(gradients, begun(optimizer, run, state), state.params, error=losses.error)
+    opt_state = restart_optimizer(optimizer, run, state)
+    updates, opt_state = optimizer.update(gradients, opt_state, state.params, error=losses.error)
     state = state.replace(step=state.step + 1, params=optax.apply_updates(state.params, updates),
                           batch_stats=batch_stats, opt_state=opt_state)
     sums: Losses = jax.tree.map(lambda mean: len(images) * mean, losses)
@@ -140,7 +141,7 @@ def examples(run: Detection, key: jax.Array, batch: AnnotatedBatch) -> tuple[Anc
     return targets, choose
 
 
-def begun(optimizer: optax.GradientTransformationExtraArgs, run: Detection, state: TrainState) -> Any:
+def restart_optimizer(optimizer: optax.GradientTransformationExtraArgs, run: Detection, state: TrainState) -> Any:
     """Return the optimiser's state: with each phase of several, its velocities and its rate begin anew."""
     count = len(phases_of(run))
     if count == 1:

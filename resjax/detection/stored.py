@@ -20,7 +20,7 @@ from resjax.system.errors import BadInput, check
 from resjax.system.files import folder_aside, read_json, remove_leftovers, write_json
 from resjax.system.serialization import check_value, convert, from_json, to_json
 from resjax.training.kinds import found_at
-from resjax.weights.card import Card, about_data, table, write_card
+from resjax.weights.card import Card, about_data, markdown_table, write_card
 
 FILE, WEIGHTS = "detector.json", "detector.safetensors"
 
@@ -82,7 +82,7 @@ def read_detector(folder: Path) -> TrainedDetector:
 def detector_card(trained: TrainedDetector, card: Card) -> str:
     """Write the card for people; without precisions it says that none were measured."""
     run, count = trained.detection, sum(leaf.size for leaf in jax.tree.leaves(trained.variables["params"]))
-    measured = table(["images", "class", "average precision %, by area", "by 11 points"], [
+    measured = markdown_table(["images", "class", "average precision %, by area", "by 11 points"], [
         [each.images_of, each.class_name, f"{each.by_area:.1f}", f"{each.by_points:.1f}"] for each in card.precisions
     ]) if card.precisions else "None was measured when this was written: `resjax evaluate` measures it."
     parts = [

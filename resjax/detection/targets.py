@@ -48,7 +48,7 @@ class RegionTargets(NamedTuple):
     valid: jax.Array
 
 
-def overlaps(boxes: jax.Array, objects: Objects) -> jax.Array:
+def valid_overlaps(boxes: jax.Array, objects: Objects) -> jax.Array:
     """Compare boxes `[n, 4]` with the real objects: `[n, most]`, -1 for the places that are not filled."""
     return jnp.where(objects.valid, intersection_over_union(boxes, objects.boxes), -1)
 
@@ -80,7 +80,7 @@ def anchor_targets(key: jax.Array, anchors: jax.Array, objects: Objects, size: j
     et al. 2015, 3.1).
     """
     usable = inside(anchors, size)
-    found = jnp.where(usable[:, None], overlaps(anchors, objects), -1)
+    found = jnp.where(usable[:, None], valid_overlaps(anchors, objects), -1)
     best = found.max(1)
     most = found.max(0)
     closest = jnp.any((found >= most - TIE) & (most > 0), 1)
@@ -102,7 +102,7 @@ def region_targets(key: jax.Array, proposals: jax.Array, valid: jax.Array, objec
     """
     boxes = jnp.concatenate([proposals, objects.boxes])
     usable = jnp.concatenate([valid, objects.valid])
-    found = overlaps(boxes, objects)
+    found = valid_overlaps(boxes, objects)
     best, nearest = found.max(1), found.argmax(1)
     low, high = rules.background
     positive = usable & (best >= rules.foreground)

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 from resjax.data.decode import EXTENSIONS
 from resjax.detection.annotations import AnnotatedFiles, Stated
-from resjax.detection.fields import CONTROL, Entry
-from resjax.detection.stated import StatedImage, check_in_pixels, class_number, collect, otherwise_spelled
+from resjax.detection.fields import CONTROL, AnnotationEntry
+from resjax.detection.stated import StatedImage, annotate_images, check_in_pixels, class_number, otherwise_spelled
 from resjax.system.errors import BadInput, check
 from resjax.system.files import regular
 
@@ -29,8 +29,8 @@ class Note(NamedTuple):
 
     base: Path
     name: str
-    image: Entry
-    objects: list[Entry]
+    image: AnnotationEntry
+    objects: list[AnnotationEntry]
 
 
 def read_voc(path: Path, sets: Sequence[str], classes: Sequence[str] = ()) -> AnnotatedFiles:
@@ -43,7 +43,7 @@ def read_voc(path: Path, sets: Sequence[str], classes: Sequence[str] = ()) -> An
     notes = [read_note(base, name) for each in sets for base, name in read_list(path, each)]
     names = {thing.name("name") for note in notes for thing in note.objects}
     known = tuple(classes) or (VOC_CLASSES if names <= set(VOC_CLASSES) else tuple(sorted(names)))
-    return collect(known, [stated_image(note, known) for note in notes], [otherwise_spelled(names, known)])
+    return annotate_images(known, [stated_image(note, known) for note in notes], [otherwise_spelled(names, known)])
 
 
 def read_list(path: Path, name: str) -> Iterator[tuple[Path, str]]:
@@ -92,8 +92,9 @@ def read_note(base: Path, name: str) -> Note:
         raise BadInput(f"{file}: this annotation cannot be read ({error.strerror}), and a list names it") from None
     except (ElementTree.ParseError, ValueError) as error:
         raise BadInput(f"{file}: not a whole annotation ({error})") from None
-    objects = [Entry(file, f"object {i}", dict(fields_of(thing))) for i, thing in enumerate(root.iter("object"), 1)]
-    return Note(base, name, Entry(file, "its head", dict(fields_of(root))), objects)
+    objects = [AnnotationEntry(file, f"object {i}", dict(texts_of(thing)))
+               for i, thing in enumerate(root.iter("object"), 1)]
+    return Note(base, name, AnnotationEntry(file, "its head", dict(texts_of(root))), objects)
 
 
 def decoded(file: Path) -> str:
@@ -113,12 +114,12 @@ def decoded(file: Path) -> str:
         raise ValueError(error) from None
 
 
-def fields_of(element: ElementTree.Element, path: str = "") -> dict[str, Any]:
+def texts_of(element: ElementTree.Element, path: str = "") -> dict[str, Any]:
     """List the texts of what lies within an element, by the paths of their tags, objects left out."""
     found: dict[str, Any] = {}
     for part in element:
         if part.tag != "object":
-            texts = {path + part.tag: (part.text or "").strip(), **fields_of(part, f"{path}{part.tag}/")}
+            texts = {path + part.tag: (part.text or "").strip(), **texts_of(part, f"{path}{part.tag}/")}
             found |= {tag: text if found.get(tag, text) == text else [found[tag], text] for tag, text in texts.items()}
     return found
 
@@ -127,10 +128,10 @@ def stated_image(note: Note, classes: Sequence[str]) -> StatedImage:
     """Read the fields of an annotation."""
     size = note.image.pixels("size/height"), note.image.pixels("size/width")
     return StatedImage(str(note.image.file), picture_of(note), *(size if all(size) else (0, 0)),
-                       [stated(thing, classes) for thing in note.objects])
+                       [stated_object(thing, classes) for thing in note.objects])
 
 
-def stated(thing: Entry, classes: Sequence[str]) -> Stated:
+def stated_object(thing: AnnotationEntry, classes: Sequence[str]) -> Stated:
     """Read the fields of an object. VOC counts pixels from 1 on, and the last one belongs to the box."""
     label = class_number(thing, "name", thing.name("name"), classes)
     x1, y1, x2, y2 = (thing.number(side) for side in SIDES)
@@ -151,7 +152,7 @@ def picture_of(note: Note) -> Path:
         return usual
     told = note.image.said("filename")
     told = Path(told.replace("\\", "/")).name if isinstance(told, str) and not CONTROL.search(told) else ""
-    names = listed(usual.parent)
+    names = images_by_stem(usual.parent)
     same = names.get(usual.stem, ())
     chosen = told if told in same or not same else same[0]
     check(len(same) <= 1 or chosen == told, f"{note.image.file}, filename: {told or 'nothing'!r} says not which of "
@@ -163,7 +164,7 @@ def picture_of(note: Note) -> Path:
 
 
 @cache
-def listed(folder: Path) -> dict[str, tuple[str, ...]]:
+def images_by_stem(folder: Path) -> dict[str, tuple[str, ...]]:
     """List a folder's image files by their names without ending."""
     found: dict[str, tuple[str, ...]] = {}
     for name in sorted(file.name for file in folder.iterdir()) if folder.is_dir() else ():

@@ -1,10 +1,10 @@
 """Exact error rates of networks on images: probabilities of views, then errors."""
 
-from resjax.evaluation.error_rates import ensemble, evaluate, measure
+from resjax.evaluation.error_rates import ensemble, evaluate, measure_networks
 from resjax.evaluation.outcomes import ClassErrors, ErrorRates, Evaluation, Mistake, error_rates
 from resjax.evaluation.probabilities import log_probabilities, log_probabilities_of_views
 from resjax.evaluation.views import PROTOCOLS, views_of
 from resjax.models.variants import Protocol
 
 __all__ = ["PROTOCOLS", "ClassErrors", "ErrorRates", "Evaluation", "Mistake", "Protocol", "ensemble",
-           "error_rates", "evaluate", "log_probabilities", "log_probabilities_of_views", "measure", "views_of"]
+           "error_rates", "evaluate", "log_probabilities", "log_probabilities_of_views", "measure_networks", "views_of"]

@@ -23,7 +23,7 @@ def draw_confusion(counts: np.ndarray, names: Sequence[str], title: str, file: P
     figure.colorbar(colours, ax=axis, shrink=0.7, label="images taken for another class")
     axis.set(xlabel="guessed class", ylabel="true class", title=title)
     if classes <= NAMED:
-        short = [shortened(name) for name in names]
+        short = [cut_name(name) for name in names]
         axis.set_xticks(range(classes), short, rotation=60, ha="right", rotation_mode="anchor")
         axis.set_yticks(range(classes), short)
     for row, column in np.ndindex(counts.shape) if classes <= COUNTED else ():
@@ -31,7 +31,7 @@ def draw_confusion(counts: np.ndarray, names: Sequence[str], title: str, file: P
         if counts[row, column]:
             axis.text(column, row, f"{counts[row, column]}", ha="center", va="center", fontsize=8,
                       weight="bold" if right else "normal", color="white" if dark else "black")
-    save(figure, file)
+    save_png(figure, file)
 
 
 def draw_sheet(pictures: Sequence[tuple[np.ndarray, str]], file: Path) -> None:
@@ -45,7 +45,7 @@ def draw_sheet(pictures: Sequence[tuple[np.ndarray, str]], file: Path) -> None:
     for axis, (pixels, title) in zip(axes, pictures, strict=False):
         draw_image(axis, pixels)
         axis.set_title(title, fontsize=8)
-    save(figure, file)
+    save_png(figure, file)
 
 
 def draw_saliency(pixels: np.ndarray, saliency: np.ndarray, title: str, file: Path) -> None:
@@ -62,7 +62,7 @@ def draw_saliency(pixels: np.ndarray, saliency: np.ndarray, title: str, file: Pa
         axis.set_title(name, fontsize=9)
         axis.set_axis_off()
     figure.suptitle(title, fontsize=10)
-    save(figure, file)
+    save_png(figure, file)
 
 
 def draw_image(axis: Axes, pixels: np.ndarray) -> None:
@@ -72,11 +72,11 @@ def draw_image(axis: Axes, pixels: np.ndarray) -> None:
                 interpolation="nearest")
 
 
-def shortened(name: str, most: int = 22) -> str:
+def cut_name(name: str, most: int = 22) -> str:
     """Cut a long name."""
     return name if len(name) <= most else f"{name[:most - 1]}…"
 
 
-def save(figure: Figure, file: Path) -> None:
+def save_png(figure: Figure, file: Path) -> None:
     """Save a figure as a PNG, whole or not at all."""
     write_aside(file, lambda aside: figure.savefig(aside, format="png", dpi=120))

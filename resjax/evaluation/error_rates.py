@@ -8,14 +8,14 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from resjax.data import Images, find_images, find_split, load, load_split
-from resjax.data.classes import alone, composed, folded, place_of
+from resjax.data import Images, find_images, find_split, load_data, load_split
+from resjax.data.classes import alone, composed, normalized_name, place_of
 from resjax.evaluation.outcomes import Evaluation, evaluation
 from resjax.evaluation.probabilities import log_probabilities, log_probabilities_of_views
 from resjax.evaluation.views import views_of
 from resjax.experiment import Data, Photographs
 from resjax.models.variants import Protocol
-from resjax.network import Classifier, Network, as_classifier, check_last_layer, imagenet_classes, told
+from resjax.network import Classifier, Network, as_classifier, check_last_layer, imagenet_classes, readable_class
 from resjax.system.distributed import batch_sharding, replicated
 from resjax.system.errors import BadInput, check
 from resjax.system.terminal import tell
@@ -29,7 +29,7 @@ def evaluate(network: Network | Classifier, images: Images, batch_size: int = 12
     """
     seen = log_probabilities(as_classifier(network), images, batch_size)
     named = network.classes if isinstance(network, Network) else ()
-    classes = [told(name) for name in named] or [f"class {label}" for label in range(seen.shape[1])]
+    classes = [readable_class(name) for name in named] or [f"class {label}" for label in range(seen.shape[1])]
     return evaluation(seen, images.labels, classes, lambda index: np.asarray(images.pixels[index]))
 
 
@@ -38,8 +38,8 @@ def ensemble(members: list[np.ndarray]) -> np.ndarray:
     return np.asarray(np.logaddexp.reduce(members) - np.log(len(members)))
 
 
-def measure(networks: Sequence[Network], split: str, protocol: Protocol, batch_size: int, source: str | None = None,
-            directory: Path | None = None) -> Evaluation:
+def measure_networks(networks: Sequence[Network], split: str, protocol: Protocol, batch_size: int,
+                     source: str | None = None, directory: Path | None = None) -> Evaluation:
     """Measure the errors of one network, or of the mean of several networks' softmax outputs (an ensemble).
 
     `source` and `directory` say where the images are, if not where the training found them; a `source` may hold that
@@ -62,7 +62,7 @@ def measure(networks: Sequence[Network], split: str, protocol: Protocol, batch_s
         check(channels == wanted, f"{data.source} has images of {channels} channels, {network.name} is for {wanted}")
     members = [log_probabilities(network.classifier, images, batch_size)[:, place]
                for network, place in zip(networks, places, strict=True)]
-    return evaluation(ensemble(members), images.labels, [told(name) for name in classes],
+    return evaluation(ensemble(members), images.labels, [readable_class(name) for name in classes],
                       lambda index: np.asarray(images.pixels[index]))
 
 
@@ -74,7 +74,7 @@ def load_images(network: Network, data: Data, split: str) -> tuple[tuple[str, ..
     if data.source != network.data.source and data.source != "digits" and split != "validation":
         classes, images, remark = load_split(data, split, network.preprocessing)
     else:
-        dataset = load(data)
+        dataset = load_data(data)
         classes, images, remark = dataset.classes, getattr(dataset, split), dataset.remark
     tell(remark)
     check(len(images.labels) > 0, f"{network.name} held out no {split} images")
@@ -102,7 +102,7 @@ def measure_photographs(networks: Sequence[Network], data: Photographs, split: s
     seen = [log_probabilities_of_views(on_devices(network), files, view, batch_size, sharding, data.workers)
             for network, view in zip(networks, views, strict=True)]
     return evaluation(ensemble([each[:, place] for each, place in zip(seen, places, strict=True)]), files.labels,
-                      [told(name) for name in classes],
+                      [readable_class(name) for name in classes],
                       lambda index: networks[0].preprocessing.prepare(files.read(index), files.name(index)))
 
 
@@ -118,7 +118,7 @@ def class_places(network: Network, classes: tuple[str, ...], source: str) -> np.
                                                      f"on {network.outputs}, which nobody has named")
         return np.arange(len(classes))
     words = aliases(network.classes)
-    found = [words.get(folded(name)) if (place := place_of(name, network.classes)) is None else place
+    found = [words.get(normalized_name(name)) if (place := place_of(name, network.classes)) is None else place
              for name in classes]
     times = Counter(found)
     unknown = [name for name, place in zip(classes, found, strict=True) if place is None
@@ -136,5 +136,5 @@ def class_places(network: Network, classes: tuple[str, ...], source: str) -> np.
 
 def aliases(classes: tuple[str, ...]) -> dict[str, int]:
     """Map ImageNet's names for the classes of a network, folded, to the place of the only one that each stands for."""
-    return alone((folded(word), place) for place, name in enumerate(classes)
+    return alone((normalized_name(word), place) for place, name in enumerate(classes)
                  for word in imagenet_classes().get(name, "").split(", ") if word)

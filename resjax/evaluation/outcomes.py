@@ -113,7 +113,7 @@ class Evaluation(NamedTuple):
 
         Returns the files. `mistakes.png` is written only if there are mistakes.
         """
-        from resjax.evaluation.drawings import draw_confusion, draw_sheet, shortened  # when asked for
+        from resjax.evaluation.drawings import cut_name, draw_confusion, draw_sheet  # when asked for
 
         folder, mistakes = Path(folder), self.mistakes()
         folder.mkdir(parents=True, exist_ok=True)
@@ -128,8 +128,8 @@ class Evaluation(NamedTuple):
                        files[3])
         (folder / names[4]).unlink(missing_ok=True)  # of another network
         if mistakes:
-            draw_sheet([(self.pixels_of(image), f"{shortened(self.classes[true])}, taken for\n"
-                         f"{shortened(self.classes[guessed])}, {100 * part:.1f} %")
+            draw_sheet([(self.pixels_of(image), f"{cut_name(self.classes[true])}, taken for\n"
+                         f"{cut_name(self.classes[guessed])}, {100 * part:.1f} %")
                         for image, true, guessed, part in mistakes[:SHEET]], files[4])
         return files
 

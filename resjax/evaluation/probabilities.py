@@ -20,7 +20,7 @@ from resjax.data import ImageFiles, Images, Preprocessing, dimensions, planned_b
 from resjax.evaluation.views import View, whole
 from resjax.network import Classifier
 from resjax.system.distributed import replicated
-from resjax.system.progress import parts, shown
+from resjax.system.progress import chunks, track
 
 CHUNK = 256  # images whose headers a worker reads at once
 
@@ -40,13 +40,13 @@ def at_places(model: nn.Module, sharding: NamedSharding | None, variables: Any, 
               pixels: jax.Array, places: jax.Array) -> jax.Array:
     """Look at some of the images that lie on the device."""
     places = places if sharding is None else lax.with_sharding_constraint(places, sharding)
-    seen: jax.Array = look(model, sharding, variables, preprocessing, pixels[places][:, None])
+    seen: jax.Array = average_views(model, sharding, variables, preprocessing, pixels[places][:, None])
     return seen
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def look(model: nn.Module, sharding: NamedSharding | None, variables: Any, preprocessing: Preprocessing,
-         pixels: jax.Array) -> jax.Array:
+def average_views(model: nn.Module, sharding: NamedSharding | None, variables: Any, preprocessing: Preprocessing,
+                  pixels: jax.Array) -> jax.Array:
     """Average the softmax outputs of `[batch, views, height, width, channels]` over the views: `[batch, classes]`."""
     batch, views, *shape = pixels.shape
     logits: Any = model.apply(variables, preprocessing.normalize(pixels.reshape(batch * views, *shape)))
@@ -83,9 +83,9 @@ def log_probabilities_of_views(classifier: Classifier, files: ImageFiles, views:
         make = partial(render, files, preprocessing.without_mean(), view)
         size = max((3 * view.number * len(batch.images) * batch.height * batch.width for batch in share), default=0)
         with planned_batches(share, make, workers, size) as rendered:
-            for batch, part in zip(shown(plan, f"shorter side {view.side}", len(plan)), rendered, strict=True):
+            for batch, part in zip(track(plan, f"shorter side {view.side}", len(plan)), rendered, strict=True):
                 pixels = jax.make_array_from_process_local_data(sharding, part)
-                seen = np.asarray(look(model, sharding, variables, preprocessing, pixels))
+                seen = np.asarray(average_views(model, sharding, variables, preprocessing, pixels))
                 real = batch.images >= 0
                 total[batch.images[real]] = np.logaddexp(total[batch.images[real]], seen[real] - np.log(len(views)))
     return total
@@ -99,9 +99,9 @@ def outputs_of(classifier: Classifier) -> int:
 
 def read_dimensions(files: ImageFiles, workers: int | None) -> np.ndarray:
     """Read height and width of every image: `[images, 2]`."""
-    chunks = parts(len(files.labels), CHUNK)
-    with planned_batches(chunks, partial(dimensions_of, files), workers) as found:
-        return np.concatenate(list(shown(found, "sizes of the images", len(chunks), CHUNK)))
+    ranges = chunks(len(files.labels), CHUNK)
+    with planned_batches(ranges, partial(dimensions_of, files), workers) as found:
+        return np.concatenate(list(track(found, "sizes of the images", len(ranges), CHUNK)))
 
 
 def dimensions_of(files: ImageFiles, chunk: range) -> np.ndarray:

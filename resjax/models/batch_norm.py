@@ -48,7 +48,7 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels)
         if not self.train:
-            y = normalize(x, running_mean.value, running_var.value, scale, bias, self.epsilon)
+            y = apply_statistics(x, running_mean.value, running_var.value, scale, bias, self.epsilon)
             self.sow("intermediates", "response", y)  # before the rectifier
             return relu(y) if self.rectify else y
         size = self.ghost_batch_size or len(x)
@@ -62,8 +62,8 @@ class BatchNorm(nn.Module):
         return y.reshape(x.shape)
 
 
-def normalize(x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array,
-              epsilon: float) -> jax.Array:
+def apply_statistics(x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array,
+                     epsilon: float) -> jax.Array:
     """Apply given statistics, in float32; the result has the type of x."""
     y: jax.Array = (x - mean) * (lax.rsqrt(var + epsilon) * scale) + bias
     return y.astype(x.dtype)
@@ -78,7 +78,7 @@ def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, 
     statistics: those carry no gradient of their own. `near` `[channels]` may tell where the means about are.
     """
     mean, var = statistics(x, near)
-    y = normalize(x, mean, var, scale, bias, epsilon)
+    y = apply_statistics(x, mean, var, scale, bias, epsilon)
     return relu(y) if rectify else y, mean, var
 
 

@@ -69,7 +69,7 @@ def cpu_convolution(x: jax.Array, kernel: jax.Array, *, strides: Any, padding: A
     """Convolve by XLA on CPU: see the head of this file."""
     if is_pointwise(kernel.shape[:2], padding):
         return pointwise(x, kernel, strides=strides, precision=precision)
-    way = padded_convolution if is_small(x.shape[1:3], kernel.shape[:2]) else xla_convolution
+    way = padded_convolution if smaller_than_kernel(x.shape[1:3], kernel.shape[:2]) else xla_convolution
     return way(x, kernel, strides=strides, padding=padding, precision=precision)
 
 
@@ -80,7 +80,7 @@ def cpu_input_gradient(dy: jax.Array, kernel: jax.Array, *, size: Pair, strides:
         return input_gradient_of(pointwise, dy, kernel, size, strides=strides, precision=precision)
     full = [(k - 1 - low, n + low - s * (m - 1) - 1) for k, (low, _), n, m, s in
             zip(kernel.shape[:2], padding, size, dy.shape[1:3], strides, strict=True)]
-    way = padded_convolution if is_small(dy.shape[1:3], kernel.shape[:2]) else xla_convolution
+    way = padded_convolution if smaller_than_kernel(dy.shape[1:3], kernel.shape[:2]) else xla_convolution
     return way(dy, kernel[::-1, ::-1].transpose(0, 1, 3, 2), strides=(1, 1), padding=full, lhs_dilation=strides,
                precision=precision)
 
@@ -102,7 +102,7 @@ def is_pointwise(size: Any, padding: Any) -> bool:
     return tuple(size) == (1, 1) and padding == ((0, 0), (0, 0))
 
 
-def is_small(pixels: Any, size: Any) -> bool:
+def smaller_than_kernel(pixels: Any, size: Any) -> bool:
     """Say whether a map is smaller than the kernel, so that every window reaches into the padding."""
     return any(n < k for n, k in zip(pixels, size, strict=True))
 

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from resjax.system.custom_call import Call, plain, register
+from resjax.system.custom_call import Call, c_struct, register
 
 TARGET = "resjax_onednn_convolution"
 FORWARD, INPUT_GRADIENT, KERNEL_GRADIENT = range(3)
@@ -54,7 +54,7 @@ AVX2 = 0x7  # dnnl_cpu_isa_t; with less there are no fast convolutions
 Dims = c_int64 * 12
 LARGE_KERNEL, TOO_LARGE = 1 << 18, 1 << 22  # bytes
 SMALL = 1 << 25  # multiply-adds: with less, a call costs as much as its work (docs/results/onednn.md)
-Argument = plain("dnnl_exec_arg_t", arg=c_int, memory=c_void_p)
+Argument = c_struct("dnnl_exec_arg_t", arg=c_int, memory=c_void_p)
 
 
 class Unavailable(Exception):
@@ -98,7 +98,7 @@ def library() -> Library:
     if not version.startswith("3.") or free.dnnl_get_effective_cpu_isa() & AVX2 != AVX2 or free.dnnl_engine_create(
             byref(engine), CPU, c_size_t(0)):
         raise Unavailable(f"oneDNN {version} does not suit this processor, or resjax, which knows 3.x and AVX2")
-    register(TARGET, lambda call: convolution(call.attribute)(call))
+    register(TARGET, lambda call: cached_primitive(call.attribute)(call))
     return Library(free, held, openmp, engine, version)
 
 
@@ -147,7 +147,7 @@ class Workspace:
         self.address = -(-self.memory.ctypes.data // 64) * 64
 
 
-class Convolution:
+class ConvolutionPrimitive:
     """y, dx or dkernel for one geometry. Raises RuntimeError where oneDNN cannot compute it."""
 
     def __init__(self, g: Geometry) -> None:
@@ -229,11 +229,11 @@ def one_thread() -> int:
 
 
 @cache
-def convolution(attribute: bytes) -> Convolution:
+def cached_primitive(attribute: bytes) -> ConvolutionPrimitive:
     """Make what the attribute of a custom call describes, once, for one thread."""
     values, before = np.frombuffer(attribute, np.int64).tolist(), one_thread()
     try:
-        return Convolution(Geometry._make((*values[:11], *zip(values[11::2], values[12::2], strict=True))))
+        return ConvolutionPrimitive(Geometry._make((*values[:11], *zip(values[11::2], values[12::2], strict=True))))
     finally:
         library().openmp.omp_set_num_threads(before)
 
@@ -244,7 +244,7 @@ def computes(g: Geometry) -> bool:
         return False
     try:
         library()
-        convolution(np.hstack(g).astype(np.int64).tobytes())
+        cached_primitive(np.hstack(g).astype(np.int64).tobytes())
     except (Unavailable, RuntimeError):
         return False
     return True

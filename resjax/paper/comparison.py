@@ -86,7 +86,7 @@ class Comparison:
         records = self.records()
         write_text(files[0], f"{self!r}\n\n{self.note()}\n\n![curves](compare.svg)\n")
         write_csv(files[1], list(records[0]), [list(record.values()) for record in records])
-        write_json(files[2], {"rows": [as_values(group) for group in self.groups]})
+        write_json(files[2], {"rows": [group_as_json(group) for group in self.groups]})
         self.draw(files[3])
         return files
 
@@ -173,7 +173,7 @@ def moments(values: Sequence[float]) -> tuple[float | None, float | None]:
     return statistics.fmean(values) if values else None, statistics.stdev(values) if len(values) > 1 else None
 
 
-def as_values(group: Group) -> dict[str, Any]:
+def group_as_json(group: Group) -> dict[str, Any]:
     """Turn a recipe's outcome into what JSON holds."""
     found = {measure.key: group.values(measure) for measure in kind_of(group.first).MEASURES}
     return {"run": group.name, "network": group.network, "seeds": [run.seed for _, run, _ in group.runs],

@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from resjax.analysis import response_deviations
-from resjax.data import Images, load
+from resjax.data import Images, load_data
 from resjax.experiment import Data
-from resjax.paper.reproduce import Planned, finished_result, scaled_name
+from resjax.paper.reproduce import Planned, planned_result, scaled_name
 from resjax.paper.table import LEAST_STEPS, Table
 from resjax.system.files import read_json, write_aside, write_json
 from resjax.training import read_metrics, read_result, restore
@@ -38,9 +38,9 @@ class Drawing(NamedTuple):
     claims: Sequence[Verdict]
 
 
-def draw(table: Table, runs: Sequence[Planned], scale: float, folder: Path) -> list[dict[str, Any]]:
+def draw_figures(table: Table, runs: Sequence[Planned], scale: float, folder: Path) -> list[dict[str, Any]]:
     """Save the table's figures from its finished runs as SVG; return title, file and claims of each."""
-    finished = list({run.row: run for run in reversed(runs) if finished_result(run)}.values())
+    finished = list({run.row: run for run in reversed(runs) if planned_result(run)}.values())
     saved = []
     for name in table.figures if finished else ():
         make = {"figure4": figure4, "figure6": figure6, "figure7": figure7}[name]
@@ -90,7 +90,7 @@ def figure6(runs: Sequence[Planned]) -> Drawing:
             axis.plot(*curve(run, "train"), linestyle=style, linewidth=0.8, color="tab:blue")
             axis.plot(*curve(run, "test"), linestyle=style, linewidth=1.8, color="black", label=run.row.title)
         axis.set(title=title, xlabel="iteration")
-        finish(axis)
+        add_grid_and_legend(axis)
     axes[0].set(ylabel="error (%)", ylim=(0, None))  # last, as one side may be empty and both share the axis
     figure.suptitle("test error (bold) and training error (thin)", fontsize="medium")
     last = {run.row.title: curve(run, "train")[1][-1] for run in runs}
@@ -117,7 +117,7 @@ def figure7(runs: Sequence[Planned]) -> Drawing:
     for axis, order in zip(axes, ("in the order of the network", "sorted by deviation"), strict=True):
         axis.set(xlabel=f"layer, {order}", ylabel="standard deviation", ylim=(0, None))
         axis.xaxis.get_major_locator().set_params(integer=True)
-        finish(axis)
+        add_grid_and_legend(axis)
     plain, residual = ([run for run in runs if is_plain(run) == kind] for kind in (True, False))
     claimed = [*same_depth(residual, plain), *pairwise(deepest_first(residual))]
     return Drawing("Figure 7: standard deviations of the layers' responses", figure, compared(
@@ -154,7 +154,7 @@ def responses(run: Planned) -> np.ndarray:
             return np.array(kept["deviations"])
     trained, data = restore(run.run_directory), run.experiment.data
     assert isinstance(data, Data)  # of CIFAR-10
-    test = load(data).test
+    test = load_data(data).test
     whole = len(test.labels) // 100 * 100
     images = jax.device_put(Images(test.pixels[:whole], test.labels[:whole]))
     found = response_deviations(trained.network, images)
@@ -163,7 +163,7 @@ def responses(run: Planned) -> np.ndarray:
     return found
 
 
-def finish(axis: Axes) -> None:
+def add_grid_and_legend(axis: Axes) -> None:
     """Give an axis its grid and, where there is something to name, its legend."""
     axis.grid(alpha=0.3)
     if axis.get_legend_handles_labels()[0]:

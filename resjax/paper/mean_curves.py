@@ -30,12 +30,12 @@ def curves_of(recipe: str, run: Run, run_directories: Sequence[Path]) -> list[Cu
                 for directory in run_directories]
         steps = sorted(set.intersection(*map(set, logs)))
         if steps:
-            found.append(Curve(recipe, title_of(run, name), np.array(steps),
+            found.append(Curve(recipe, curve_title(run, name), np.array(steps),
                                np.array([[log[step] for step in steps] for log in logs], float)))
     return found
 
 
-def title_of(run: Run, name: str) -> str:
+def curve_title(run: Run, name: str) -> str:
     """Name a curve for an axis: "test error, %"; a detector's is "test mAP, %"."""
     measure = kind_of(run).MEASURES[0]
     return {"train": "training error, %"}.get(name, f"{name} {'mAP' if measure.higher_is_better else 'error'}, %")
@@ -56,7 +56,7 @@ def draw_curves(recipes: Sequence[Sequence[Curve]]) -> Figure:
         for number, curves in enumerate(recipes):
             for curve in curves:
                 if curve.title == title:
-                    draw_curve(axis, curve, number)
+                    draw_mean_curve(axis, curve, number)
         axis.set(xlabel="iteration", ylabel=title, xlim=(0, None), ylim=(0, None))
         axis.grid(alpha=0.3)
     if names:
@@ -66,7 +66,7 @@ def draw_curves(recipes: Sequence[Sequence[Curve]]) -> Figure:
     return figure
 
 
-def draw_curve(axis: Axes, curve: Curve, number: int) -> None:
+def draw_mean_curve(axis: Axes, curve: Curve, number: int) -> None:
     """Draw a mean with its band; where there is one step alone, as of tests at the end, a point with an error bar."""
     mean, style, colour = curve.values.mean(0), STYLES[number // 10 % len(STYLES)], f"C{number % 10}"
     deviation = curve.values.std(0, ddof=1) if len(curve.values) > 1 else np.zeros_like(mean)

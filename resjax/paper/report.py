@@ -49,21 +49,21 @@ def write_report(folder: Path, file: Path) -> None:
     Raises BadInput where the folder holds no run.
     """
     run_directories = find_runs(folder)
-    runs, damaged = read_all(run_directories, folder)
+    runs, damaged = read_runs(run_directories, folder)
     finished = sum(run.result is not None for run in runs)
     script, style = ((ASSETS / name).read_text("utf-8") for name in ("report.js", "report.css"))
     name = folder.resolve().name
     measures = list(dict.fromkeys(kind_of(run.experiment).MEASURES[0] for run in runs))
     numbers = ("steps", "training error %", *(measure.title for measure in measures), "parameters", "images/s",
                "minutes")
-    head = [heading("run"), heading("network"), *(heading(each, ' class="number"') for each in numbers),
-            heading("state")]
+    head = [sortable_heading("run"), sortable_heading("network"),
+            *(sortable_heading(each, ' class="number"') for each in numbers), sortable_heading("state")]
     whole = Template((ASSETS / "report.html").read_text("utf-8")).substitute(
-        title=escape(name), style=style, script=script, script_digest=digest(script),
+        title=escape(name), style=style, script=script, script_digest=csp_hash(script),
         count=f"{len(run_directories)} runs, {finished} of them finished",
         tables="\n".join(shown_or_named(table_section, table, folder) for table in sorted(folder.glob("table*.json"))),
         seeds=comparison_section(runs), head="".join(head), damaged="\n".join(damaged),
-        rows="\n".join(row(run, number, measures) for number, run in enumerate(runs)),
+        rows="\n".join(html_row(run, number, measures) for number, run in enumerate(runs)),
         details="\n".join(details(run, number) for number, run in enumerate(runs)),
         data=json.dumps({"quantities": quantities([run.curves for run in runs]), "runs": chart_data(runs)},
                         separators=(",", ":"), allow_nan=False).replace("<", "\\u003c"))
@@ -71,24 +71,24 @@ def write_report(folder: Path, file: Path) -> None:
     write_text(file, whole)
 
 
-def digest(content: str) -> str:
+def csp_hash(content: str) -> str:
     """Name a text as a content security policy does."""
     return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
 
 
-def heading(column: str, kind: str = "") -> str:
+def sortable_heading(column: str, kind: str = "") -> str:
     """Write a heading that sorts by its column."""
     return f'<th scope="col"{kind}><button type="button">{column}</button></th>'
 
 
-def read_all(run_directories: list[Path], folder: Path) -> tuple[list[Summary], list[str]]:
+def read_runs(run_directories: list[Path], folder: Path) -> tuple[list[Summary], list[str]]:
     """Read the runs; for those whose files are damaged, say what is wrong: the others are shown."""
     runs, damaged = [], []
     for run_directory in run_directories:
         try:
-            runs.append(summarize(run_directory, folder))
+            runs.append(summarize_run(run_directory, folder))
         except DAMAGE as error:
-            damaged.append(named(run_directory, error))
+            damaged.append(error_section(run_directory, error))
     return runs, damaged
 
 
@@ -97,10 +97,10 @@ def shown_or_named(make: Callable[[Path, Path], str], path: Path, folder: Path) 
     try:
         return make(path, folder)
     except DAMAGE as error:
-        return named(path, error)
+        return error_section(path, error)
 
 
-def named(path: Path, error: Exception) -> str:
+def error_section(path: Path, error: Exception) -> str:
     """Say what is wrong with a file or a run."""
     reason = str(error) if isinstance(error, BadInput) else f"damaged ({type(error).__name__}: {error})"
     return f'<section><h3>{escape(str(path))}</h3><p class="warning">{escape(reason)}</p></section>'
@@ -164,7 +164,7 @@ def mark(holds: bool | None, text: str) -> str:
     return f'<span class="{"holds" if holds else "fails"}">{"✓" if holds else "✗"} {escape(text)}</span>'
 
 
-def summarize(run_directory: Path, folder: Path) -> Summary:
+def summarize_run(run_directory: Path, folder: Path) -> Summary:
     """Read a run. Raises BadInput, or what a damaged file leads to."""
     experiment = read_experiment(run_directory)
     result = finished_result(run_directory, experiment)
@@ -177,7 +177,7 @@ def summarize(run_directory: Path, folder: Path) -> Summary:
                    last.get("error"))
 
 
-def row(run: Summary, number: int, measures: Sequence[Measure]) -> str:
+def html_row(run: Summary, number: int, measures: Sequence[Measure]) -> str:
     """Write a run's row: a box that shows its curves, and cells with what they are sorted by."""
     result, name = run.result or {}, str(run.values["network"])
     cells: list[tuple[str, Any]] = [

@@ -41,8 +41,8 @@ def check_seeds(seeds: int) -> None:
     check(1 <= seeds <= MOST_SEEDS, f"seeds is {seeds}; it lies in 1 ... {MOST_SEEDS}")
 
 
-def plan(table: Table, experiments: Path, runs: Path, seeds: int, only: Sequence[str] = (),
-         scale: float = 1.0) -> list[Planned]:
+def plan_runs(table: Table, experiments: Path, runs: Path, seeds: int, only: Sequence[str] = (),
+              scale: float = 1.0) -> list[Planned]:
     """List the runs of a table: every row, every seed; the runs of one seed come before those of the next.
 
     The members of an ensemble come once, with seeds of their own. `scale` shortens the schedule in proportion; such
@@ -64,7 +64,7 @@ def plan(table: Table, experiments: Path, runs: Path, seeds: int, only: Sequence
         for name, number in row.members or [(row.experiment, seed)]:
             run = select(known, name)
             along = {"evaluate_test": True} if hasattr(run, "evaluate_test") else {}
-            experiment = shortened(replace(run, seed=number, **along), scale)
+            experiment = shorten_schedule(replace(run, seed=number, **along), scale)
             planned.append(Planned(row, experiment, runs / scaled_name(name, scale) / f"seed{number}"))
     return planned
 
@@ -88,7 +88,7 @@ def read_from(planned: Sequence[Planned], source: str | None, directory: Path | 
     return moved
 
 
-def part(runs: Sequence[Planned], shard: str) -> Sequence[Planned]:
+def shard_of(runs: Sequence[Planned], shard: str) -> Sequence[Planned]:
     """Return every k-th run for "i/k", from the i-th on. Raises BadInput for anything else."""
     number, slash, parts = shard.partition("/")
     if not (slash and number.isdecimal() and parts.isdecimal() and 1 <= int(number) <= int(parts)):
@@ -96,7 +96,7 @@ def part(runs: Sequence[Planned], shard: str) -> Sequence[Planned]:
     return runs[int(number) - 1::int(parts)]
 
 
-def finished_result(run: Planned) -> dict[str, Any] | None:
+def planned_result(run: Planned) -> dict[str, Any] | None:
     """Read a run's result; None where it is not finished, or is damaged, which is said: the others are shown."""
     try:
         result = read_result(run.run_directory)
@@ -141,7 +141,7 @@ def scaled_name(name: str, scale: float) -> str:
 LEAST = {"steps": 1, "evaluate_steps": 100, "checkpoint_steps": 50, "precise_batch_norm_steps": 1}
 
 
-def shortened(run: Any, scale: float) -> Any:
+def shorten_schedule(run: Any, scale: float) -> Any:
     """Shorten the schedule, what is counted along it, and the averaging after it, in proportion.
 
     But for `log_steps`: the training error that tables and figures compare is the mean over so many steps.

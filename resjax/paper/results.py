@@ -7,8 +7,8 @@ from operator import gt, lt
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from resjax.paper.figures import draw
-from resjax.paper.reproduce import Planned, finished_result, scaled_name
+from resjax.paper.figures import draw_figures
+from resjax.paper.reproduce import Planned, planned_result, scaled_name
 from resjax.paper.table import LEAST_STEPS, Row, Table, markdown
 from resjax.system.distributed import is_first
 from resjax.system.files import read_json, write_json, write_text
@@ -40,12 +40,12 @@ class RowResult(NamedTuple):
         return statistics.fmean(self.values[0]) if self.values[0] else math.nan
 
 
-def collect(table: Table, planned: Sequence[Planned]) -> list[RowResult]:
+def collect_results(table: Table, planned: Sequence[Planned]) -> list[RowResult]:
     """Gather the finished runs of each row; a row without any, or an ensemble without all, is left out."""
     lines, images = list[RowResult](), dict[Any, str]()
     for row in dict.fromkeys(run.row for run in planned):
         of_row = [run for run in planned if run.row == row]
-        finished = [(run, result) for run in of_row if (result := finished_result(run))]
+        finished = [(run, result) for run in of_row if (result := planned_result(run))]
         if not finished or (row.members and len(finished) < len(of_row)):
             continue
         groups = [[run for run, _ in finished]] if row.members else [[run] for run, _ in finished]
@@ -69,9 +69,9 @@ def measure_group(group: Sequence[Planned], measures: Sequence[Measure], images:
     """
     first = group[0]
     kind, data = kind_of(first.experiment), first.experiment.data
-    how = kind.own(first.experiment) if first.row.how is None else first.row.how
+    how = kind.protocol_of(first.experiment) if first.row.how is None else first.row.how
     results = [read_result(run.run_directory) or {} for run in group]
-    if len(group) == 1 and how == kind.own(first.experiment):
+    if len(group) == 1 and how == kind.protocol_of(first.experiment):
         found = kind.outcome(results[0])
         if all(measure.key.partition(".")[0] in found for measure in measures):
             return found
@@ -175,7 +175,7 @@ def published(row: Row, measure: Measure) -> str:
     return f"{row.sign}{measure.written(row.published[0])}{deviation}"
 
 
-def as_values(table: Table, lines: Sequence[RowResult], scale: float) -> dict[str, Any]:
+def table_as_json(table: Table, lines: Sequence[RowResult], scale: float) -> dict[str, Any]:
     """Turn the table into what JSON holds."""
     return {"table": table.name, "title": table.title, "protocol": table.protocol, "scale": scale, "rows": [
         {"experiment": line.row.experiment, "title": line.row.title, "layers": line.row.layers, "steps": line.steps,
@@ -195,16 +195,16 @@ def write_table(table: Table, planned: Sequence[Planned], scale: float, folder: 
     `command` is what a reader has to type to repeat it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lines = collect(table, planned)  # on all processes, as it may have to measure
+    lines = collect_results(table, planned)  # on all processes, as it may have to measure
     file = folder / f"{scaled_name(table.name, scale)}.md"
     if not is_first():
         return file
-    figures = draw(table, planned, scale, folder)
+    figures = draw_figures(table, planned, scale, folder)
     parts = [f"`{command}`", as_markdown(table, lines, scale)]
     for figure in figures:
         claims = "\n".join(f"- {VERDICTS[holds]}: {claim}" for claim, holds in figure["claims"])
         parts.append(f"![{figure['title']}]({figure['file']})\n\n{claims}")
     write_text(file, "\n\n".join(parts) + "\n")
     write_json(file.with_suffix(".json"), {
-        "command": command, **as_values(table, lines, scale), "figures": figures})
+        "command": command, **table_as_json(table, lines, scale), "figures": figures})
     return file

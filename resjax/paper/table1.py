@@ -14,18 +14,18 @@ OPTIONS: dict[int, tuple[Option, ...]] = {
 
 def table1() -> str:
     """Write Table 1 as Markdown: the layers with their output sizes; then parameters and multiply-adds."""
-    columns = [describe(depth) for depth in FLOPS]
+    columns = [stage_kernels(depth) for depth in FLOPS]
     layers = [["layer", "output", *(f"{depth} layers" for depth in FLOPS)],
               *([*place, *(column[place] for column in columns)] for place in columns[0])]
     counts = [["network", "parameters", "multiply-adds", "paper"],
               *(count_resnet(depth, option, "1x1") for depth in FLOPS for option in OPTIONS[depth]),
               *(count_resnet(depth, "B", "3x3") for depth in (50, 101, 152)),
-              *(counted(f"VGG-{depth}", Architecture(family="vgg", depth=depth, shortcut="plain"), flops)
+              *(size_row(f"VGG-{depth}", Architecture(family="vgg", depth=depth, shortcut="plain"), flops)
                 for depth, flops in VGG_FLOPS.items())]
     return f"{markdown(layers)}\n\n{markdown(counts)}\n"
 
 
-def describe(depth: int) -> dict[tuple[str, str], str]:
+def stage_kernels(depth: int) -> dict[tuple[str, str], str]:
     """Describe a network: the kernels of every stage, by the paper's name of the stage and its output size."""
     kind, blocks = imagenet_blocks(depth)
     places = {("conv1", "112x112"): "7x7, 64, stride 2"}
@@ -39,7 +39,7 @@ def describe(depth: int) -> dict[tuple[str, str], str]:
     return places
 
 
-def counted(name: str, architecture: Architecture, paper: str) -> list[str]:
+def size_row(name: str, architecture: Architecture, paper: str) -> list[str]:
     """Count a network's parameters and multiply-adds, beside the paper's figure."""
     sizes = count(architecture, IMAGE, 1000)
     return [name, f"{sizes.parameters:,}", f"{sizes.macs:,}", paper]
@@ -51,4 +51,4 @@ def count_resnet(depth: int, option: Option, stride_in: StrideIn) -> list[str]:
     if depth >= 50:
         name += " v1" if stride_in == "1x1" else " v1.5 (stride in the 3x3)"
     architecture = Architecture(family="imagenet", depth=depth, shortcut=option, stride_in=stride_in)
-    return counted(name, architecture, FLOPS[depth] if stride_in == "1x1" else "")
+    return size_row(name, architecture, FLOPS[depth] if stride_in == "1x1" else "")

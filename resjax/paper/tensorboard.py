@@ -10,7 +10,7 @@ from typing import Any
 from resjax.system.errors import check
 from resjax.system.files import write_aside
 from resjax.training import find_runs, read_metrics
-from resjax.training.tensorboard import begun, check_installed, write_line
+from resjax.training.tensorboard import check_installed, open_writer, write_line
 
 
 def write_tensorboard(folder: Path, out: Path) -> None:
@@ -30,6 +30,6 @@ def write_tensorboard(folder: Path, out: Path) -> None:
 
 def write_events(lines: Iterable[dict[str, Any]], file: Path) -> None:
     """Write the numbers of a log."""
-    with closing(begun(file)) as writer:
+    with closing(open_writer(file)) as writer:
         for line in lines:
             write_line(writer, line)

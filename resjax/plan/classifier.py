@@ -9,20 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from resjax.data import Batch, Batching, Images, Permutation, epochs_spanned, of_run
-from resjax.evaluation.probabilities import at_places, look
+from resjax.evaluation.probabilities import at_places, average_views
 from resjax.experiment import Data, Experiment, image_shape
 from resjax.plan.compile import Program, Programs, shaped
 from resjax.plan.figures import Figures
 from resjax.plan.plan import Workload
 from resjax.system.distributed import batch_sharding, replicated
 from resjax.training.in_memory import InMemoryBatch, InMemoryInputs, steps_per_call
-from resjax.training.own import batch_for, blocks_apart, model_for, optimizer_for
-from resjax.training.packing import form_for
+from resjax.training.own import batch_for, model_for, most_blocks_apart, optimizer_for
+from resjax.training.packing import layout_for
 from resjax.training.step import TrainState, add_batch_statistics, initial_state
 from resjax.training.streaming import StreamedBatch, StreamedInputs
 
 
-class ImageSet(NamedTuple):
+class ImageCounts(NamedTuple):
     """How many images a source holds, and of how many classes."""
 
     train: int
@@ -30,18 +30,18 @@ class ImageSet(NamedTuple):
     classes: int
 
 
-SETS = {"digits": ImageSet(1_437, 360, 10), "tfds:cifar10": ImageSet(50_000, 10_000, 10),
-        "tfds:imagenet2012": ImageSet(1_281_167, 50_000, 1000)}
+SETS = {"digits": ImageCounts(1_437, 360, 10), "tfds:cifar10": ImageCounts(50_000, 10_000, 10),
+        "tfds:imagenet2012": ImageCounts(1_281_167, 50_000, 1000)}
 
 
-def image_set(data: Any) -> ImageSet:
+def image_counts(data: Any) -> ImageCounts:
     """Return the size of a source; of one whose images nobody has counted, CIFAR-10's or ImageNet's."""
     return SETS.get(data.source, SETS["tfds:cifar10" if isinstance(data, Data) else "tfds:imagenet2012"])
 
 
 def workload_of(run: Experiment) -> Workload:
     """See a classifier's run as a plan does."""
-    counts, source, architecture = image_set(run.data), run.data.source, run.architecture
+    counts, source, architecture = image_counts(run.data), run.data.source, run.architecture
     assumed = (f"Assumed: {source} holds {counts.train:,} training and {counts.test:,} test images of {counts.classes} "
                "classes.")
     return Workload(run, architecture.precision, ("architecture.ghost-batch-size", architecture.ghost_batch_size),
@@ -50,7 +50,7 @@ def workload_of(run: Experiment) -> Workload:
 
 def hours(run: Experiment, programs: dict[str, Figures]) -> dict[str, float]:
     """Return the least hours of a run: of its steps, its precise batch norm, and all its evaluations."""
-    batches = -(-image_set(run.data).test // run.batch_size)
+    batches = -(-image_counts(run.data).test // run.batch_size)
     evaluations = 1 + ((run.steps - 1) // run.evaluate_steps if run.evaluate_test else 0)
     times = {"train": run.steps, "statistics": run.precise_batch_norm_steps, "evaluate": evaluations * batches}
     return {name: times[name] * figures.seconds / 3600 for name, figures in programs.items()}
@@ -60,43 +60,43 @@ def programs_of_classifier(run: Experiment, devices: Sequence[jax.Device]) -> Pr
     """Return the programs of a run: "train", "statistics" where it has that phase, and "evaluate"."""
     spread = batch_sharding(devices)
     whole = replicated(spread)
-    counts, shape = image_set(run.data), image_shape(run.data)
+    counts, shape = image_counts(run.data), image_shape(run.data)
     model, optimizer = model_for(run, counts.classes), optimizer_for(run)
     mean = np.zeros(shape, np.float32)
     state: TrainState = shaped(jax.eval_shape(lambda: initial_state(model, optimizer, mean, 0)), whole)
     make_batch, inputs, steps = training_inputs(run, spread, counts)
     make_batch = batch_for(run, make_batch)
-    form = form_for(devices[0].platform)
-    packed = shaped(jax.eval_shape(lambda: form.pack(state, blocks_apart(run, model))), whole)
+    form = layout_for(devices[0].platform)
+    packed = shaped(jax.eval_shape(lambda: form.pack(state, most_blocks_apart(run, model))), whole)
     yield "train", Program(lambda: form.steps.lower(model, optimizer, make_batch, steps, packed, inputs), steps)
     if run.precise_batch_norm_steps and state.batch_stats and not run.architecture.frozen_batch_norm:
         yield "statistics", Program(
             lambda: add_batch_statistics.lower(model, make_batch, steps, state, state.batch_stats, inputs), steps)
     preprocessing = of_run(run.data, state.mean)
     if isinstance(run.data, Data):
-        pixels, places = shaped(images_of(counts.test, shape), whole).pixels, array(jnp.int32, run.batch_size)
+        pixels, places = shaped(image_shapes(counts.test, shape), whole).pixels, array(jnp.int32, run.batch_size)
         lower = partial(at_places.lower, model, spread, state.variables, preprocessing, pixels, shaped(places, whole))
     else:
         images = shaped(array(jnp.uint8, run.batch_size, 1, *shape), spread)
-        lower = partial(look.lower, model, spread, state.variables, preprocessing, images)
+        lower = partial(average_views.lower, model, spread, state.variables, preprocessing, images)
     yield "evaluate", Program(lower, 1)
 
 
-def training_inputs(run: Experiment, spread: Any, counts: ImageSet) -> tuple[Any, Any, int]:
+def training_inputs(run: Experiment, spread: Any, counts: ImageCounts) -> tuple[Any, Any, int]:
     """Return what makes a batch inside the step, what it is made of, and the steps of a call."""
     data, size, shape, whole = run.data, run.batch_size, image_shape(run.data), replicated(spread)
     if isinstance(data, Data):
         steps = steps_per_call(run, spread.mesh.devices.flat[0].platform)
         train = counts.train - data.validation_images
         order = Permutation(array(jnp.int32), array(jnp.int32, epochs_spanned(steps, size, train) * train))
-        inputs = InMemoryInputs(images_of(train, shape), order)
+        inputs = InMemoryInputs(image_shapes(train, shape), order)
         return InMemoryBatch(Batching(size, data.pad, data.flip), data.std, spread), shaped(inputs, whole), steps
     pixels = shaped(Batch(array(jnp.uint8, size, *shape), array(jnp.int32, size)), spread)
     colours = shaped(array(jnp.float32, 3, 3), whole)
     return StreamedBatch(data.colour_noise, data.std), StreamedInputs(pixels, colours), 1
 
 
-def images_of(count: int, shape: tuple[int, ...]) -> Images:
+def image_shapes(count: int, shape: tuple[int, ...]) -> Images:
     """Describe so many images and their labels."""
     return Images(array(jnp.uint8, count, *shape), array(jnp.int32, count))
 

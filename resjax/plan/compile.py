@@ -72,7 +72,7 @@ class DoesNotFit(Exception):
     """The compiler found no way to keep a program within the device's memory; the message is its own."""
 
 
-def prepare() -> None:
+def hide_devices() -> None:
     """Let JAX start without devices, whatever the machine has; call it before anything computes."""
     os.environ.update(HERE)
 

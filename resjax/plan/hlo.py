@@ -66,7 +66,7 @@ class Module(NamedTuple):
     entry: str
 
 
-def parse(text: str) -> Module:
+def parse_hlo(text: str) -> Module:
     """Parse a printed program. Raises ValueError where it has no entry."""
     computations: dict[str, Computation] = {}
     entry, current, lines = "", None, dict[str, str]()

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from resjax.plan.hlo import Computation, Instruction, Module, Shape, parse
+from resjax.plan.hlo import Computation, Instruction, Module, Shape, parse_hlo
 
 FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id",
         "opt-barrier", "domain", "add-dependency", "iota"}  # no kernel, or what the program is made of
@@ -36,7 +36,7 @@ def read_kernels(text: str, rounds: int | None = None) -> list[Kernel]:
     Bytes are the operands and results of each kernel in the device's memory; a slice counts as what it reads, an array
     that is updated in place as what is written. Of the branches of a condition the one with the fewest bytes counts.
     """
-    module = parse(text)
+    module = parse_hlo(text)
     return list(kernels_of(module, module.entry, 1, rounds))
 
 

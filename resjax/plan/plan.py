@@ -56,7 +56,7 @@ def plan_workload(work: Workload, name: str, count: int = 1, hosts: int = 1) -> 
     check(count >= 1 and hosts >= 1, f"devices is {count} and hosts {hosts}; both are at least 1")
     check(size % count == 0, f"batch-size {size} does not divide over {count} devices; it does over "
           f"{', '.join(str(few) for few in range(1, size + 1) if size % few == 0 and few <= 2 * count)}")
-    kept = cache_directory() / "plans" / f"{fingerprint(work.run, name, count, hosts)}.json"
+    kept = cache_directory() / "plans" / f"{plan_key(work.run, name, count, hosts)}.json"
     plan = read_plan(kept)
     if plan is None:
         job = Job(work.programs, work.run, device, count, hosts)
@@ -74,7 +74,8 @@ def compile_plan(work: Workload, job: Job) -> dict[str, Any]:
     """Compile a run's programs and read them. Raises DoesNotFit where the device's memory is too small for one."""
     start, stop, pool = time.perf_counter(), threading.Event(), ThreadPoolExecutor(TOGETHER)
     try:
-        waited = {name: pool.submit(read, work, job, name, program, stop) for name, program in job.all().items()}
+        waited = {name: pool.submit(compile_and_read, work, job, name, program, stop)
+                  for name, program in job.all().items()}
         found = {name: future.result() for name, future in waited.items()}
     finally:
         stop.set()
@@ -91,7 +92,7 @@ def compile_plan(work: Workload, job: Job) -> dict[str, Any]:
         "programs": {name: asdict(program) for name, program in found.items()}}
 
 
-def read(work: Workload, job: Job, name: str, program: Program, stop: threading.Event) -> Figures:
+def compile_and_read(work: Workload, job: Job, name: str, program: Program, stop: threading.Event) -> Figures:
     """Compile one program and read it. Raises DoesNotFit where the device's memory is too small for it."""
     found = figures(compile_apart(job, name, program, stop), job.device, work.precision, job.count, job.hosts)
     if found.peak_bytes > usable_memory(job.device):
@@ -112,7 +113,7 @@ def too_large(work: Workload, job: Job, reason: str) -> str:
     def fits(batch: int) -> bool:
         smaller = replace(job, run=replace(work.run, batch_size=batch))
         try:
-            read(work, smaller, "train", smaller.all()["train"], threading.Event())
+            compile_and_read(work, smaller, "train", smaller.all()["train"], threading.Event())
         except DoesNotFit:
             return False
         return True
@@ -140,7 +141,7 @@ def read_plan(file: Path) -> dict[str, Any] | None:
         return None
     try:
         kept = read_json(file, "plan", "sha256")
-        check(kept["sha256"] == seal(kept["plan"]), f"{file}: it is not what was kept")
+        check(kept["sha256"] == sha256_of(kept["plan"]), f"{file}: it is not what was kept")
     except BadInput as error:
         warnings.warn(f"{error}; the run is planned again", stacklevel=2)
         return None
@@ -151,20 +152,20 @@ def keep_plan(file: Path, plan: dict[str, Any]) -> None:
     """Keep a plan with its SHA-256; where that cannot be done, warn: it took minutes, and is told all the same."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, {"plan": plan, "sha256": seal(plan)})
+        write_json(file, {"plan": plan, "sha256": sha256_of(plan)})
     except (BadInput, OSError) as error:  # BadInput: what lies there is no file
         warnings.warn(f"the plan is not kept ({error}); RESJAX_CACHE names another folder", stacklevel=2)
 
 
-def seal(content: Any) -> str:
+def sha256_of(content: Any) -> str:
     """Compute the SHA-256 of what JSON gives back alike."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def fingerprint(run: Any, name: str, count: int, hosts: int) -> str:
+def plan_key(run: Any, name: str, count: int, hosts: int) -> str:
     """Name a plan by all that it follows from: the run, the devices, the compilers and our own code."""
     code = b"".join(file.read_bytes() for file in sorted(Path(resjax.__file__).parent.rglob("*.py")))
-    return seal([repr(run), name, count, hosts, installed(), hashlib.sha256(code).hexdigest()])[:24]
+    return sha256_of([repr(run), name, count, hosts, installed(), hashlib.sha256(code).hexdigest()])[:24]
 
 
 def installed() -> dict[str, str]:

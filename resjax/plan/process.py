@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from resjax.plan.compile import Compiled, DoesNotFit, Job, Program, compile_program, prepare
+from resjax.plan.compile import Compiled, DoesNotFit, Job, Program, compile_program, hide_devices
 from resjax.system.errors import Lost
 
 PAUSE = 0.05  # seconds between two looks at what has been written
@@ -40,7 +40,7 @@ def compile_apart(job: Job, name: str, program: Program, stop: threading.Event) 
             if job.device.platform == "tpu" and (found := settled(folder, program, time.perf_counter() - start)):
                 return found
             if code is not None:
-                return result(folder, name, code)
+                return compiled_result(folder, name, code)
     raise Lost(f"{name} was stopped while it was compiled")
 
 
@@ -48,7 +48,7 @@ def compile_apart(job: Job, name: str, program: Program, stop: threading.Event) 
 def started(job: Job, name: str, folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
     """Start to compile in a process that dies with this one, or at the end of the block; it heeds no Ctrl-C."""
     (folder / "job").write_bytes(pickle.dumps((job, name)))
-    command = [sys.executable, "-c", f"from {__name__} import work; work()", str(folder)]
+    command = [sys.executable, "-c", f"from {__name__} import compile_job; compile_job()", str(folder)]
     with (folder / "errors").open("wb") as errors:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=errors, stderr=errors, start_new_session=True)
     with process:
@@ -58,11 +58,11 @@ def started(job: Job, name: str, folder: Path) -> Iterator["subprocess.Popen[byt
             process.kill()
 
 
-def work() -> None:
+def compile_job() -> None:
     """Compile what the folder on the command line asks for, and leave the result there."""
     folder = Path(sys.argv[1])
     threading.Thread(target=end_with_the_other, args=(folder,), daemon=True).start()
-    prepare()
+    hide_devices()
     job, name = pickle.loads((folder / "job").read_bytes())
     if job.device.platform == "tpu":
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_dump_to={folder} --xla_dump_hlo_as_text"
@@ -80,7 +80,7 @@ def end_with_the_other(folder: Path) -> None:
     os._exit(1)
 
 
-def result(folder: Path, name: str, code: int) -> Compiled:
+def compiled_result(folder: Path, name: str, code: int) -> Compiled:
     """Return what a process has left behind at its end. Raises Lost with its last words where that is nothing."""
     if not (folder / "result").exists():
         words = (folder / "errors").read_text(errors="replace")[-2000:].strip()

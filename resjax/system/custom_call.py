@@ -17,24 +17,24 @@ import jax
 from resjax.system.terminal import tell
 
 
-def plain(name: str, **fields: Any) -> Any:
+def c_struct(name: str, **fields: Any) -> Any:
     """Declare a structure of C."""
     return type(name, (ctypes.Structure,), {"_fields_": list(fields.items())})
 
 
 def extensible(name: str, **fields: Any) -> Any:
     """Declare one that begins with its size and its extensions, as most of XLA's do."""
-    return plain(name, struct_size=c_size_t, extension_start=c_void_p, **fields)
+    return c_struct(name, struct_size=c_size_t, extension_start=c_void_p, **fields)
 
 
 Buffer = extensible("XLA_FFI_Buffer", dtype=c_int, data=c_void_p, rank=c_int64, dims=c_void_p)
 Args = extensible("XLA_FFI_Args", size=c_int64, types=c_void_p, args=POINTER(POINTER(Buffer)))  # and XLA_FFI_Rets
-Array = plain("XLA_FFI_Array", dtype=c_int, size=c_size_t, data=c_void_p)
+Array = c_struct("XLA_FFI_Array", dtype=c_int, size=c_size_t, data=c_void_p)
 Attrs = extensible("XLA_FFI_Attrs", size=c_int64, types=c_void_p, names=c_void_p, attrs=POINTER(POINTER(Array)))
 Version = extensible("XLA_FFI_Api_Version", major_version=c_int, minor_version=c_int)
-Metadata = plain("XLA_FFI_Metadata", struct_size=c_size_t, api_version=Version, traits=c_uint32)
-MetadataExtension = plain("XLA_FFI_Metadata_Extension", struct_size=c_size_t, type=c_int, next=c_void_p,
-                          metadata=POINTER(Metadata))
+Metadata = c_struct("XLA_FFI_Metadata", struct_size=c_size_t, api_version=Version, traits=c_uint32)
+MetadataExtension = c_struct("XLA_FFI_Metadata_Extension", struct_size=c_size_t, type=c_int, next=c_void_p,
+                             metadata=POINTER(Metadata))
 Api = extensible("XLA_FFI_Api", api_version=Version, internal_api=c_void_p, **dict.fromkeys((
     "Error_Create", "Error_GetMessage", "Error_Destroy", "Handler_Register", "Stream_Get", "Type_Register",
     "ExecutionContext_Get", "State_Set", "State_Get", "DeviceMemory_Allocate", "DeviceMemory_Free",

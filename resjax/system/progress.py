@@ -120,7 +120,7 @@ def rows_shown() -> Iterator[None]:
     if Screen.live:
         yield
         return
-    Screen.live = Live(get_renderable=rows, console=console(), refresh_per_second=4, transient=True,
+    Screen.live = Live(get_renderable=progress_lines, console=console(), refresh_per_second=4, transient=True,
                        redirect_stdout=on_terminal(sys.stdout))
     Screen.live.start()
     try:
@@ -137,18 +137,19 @@ def clear() -> None:
         live.stop()
 
 
-def rows() -> RenderableType:
+def progress_lines() -> RenderableType:
     """Lay out what is under way, to the width of the terminal."""
     nets, width, shown = Screen.nets, console().width - SPARE, []
     if nets:
         count = len(nets.works)
-        shown.append(row(f"{nets.kind} {nets.number + 1} of {count}", nets.parts(), nets.number / count, width))
+        title = f"{nets.kind} {nets.number + 1} of {count}"
+        shown.append(progress_line(title, nets.parts(), nets.number / count, width))
     for work in Screen.works[-1:]:
-        shown.append(row(work.text, work.parts(), work.done / work.total if work.total else None, width))
+        shown.append(progress_line(work.text, work.parts(), work.done / work.total if work.total else None, width))
     return Group(*shown)
 
 
-def row(text: str, parts: Sequence[str], fraction: float | None, columns: int) -> RenderableType:
+def progress_line(text: str, parts: Sequence[str], fraction: float | None, columns: int) -> RenderableType:
     """Lay out one line: what it is, a bar where there is room, and of the parts those that fit."""
     bar = 0 if fraction is None else BAR + 2
     told = fitted(parts, columns - len(text) - 2 - bar) or fitted(parts, columns - len(text) - 2) or "".join(parts[:1])
@@ -185,7 +186,7 @@ def advance_net(done: int, *notes: str, pace: float) -> str:
     return f"{duration(nets.seconds_left or 0)} for all"
 
 
-def shown(items: Iterable[Item], text: str, total: int, unit: int = 1) -> Iterator[Item]:
+def track(items: Iterable[Item], text: str, total: int, unit: int = 1) -> Iterator[Item]:
     """Pass the items on and show how far they are, `unit` parts each; what took long is told when it is done."""
     begun = time.monotonic()
     with working(text, total * unit):
@@ -209,6 +210,6 @@ def one_by_one(items: Sequence[Item], works: Sequence[float], kind: str = "net")
         Screen.nets = None
 
 
-def parts(count: int, size: int) -> list[range]:
+def chunks(count: int, size: int) -> list[range]:
     """Divide 0 ... count - 1 into ranges of `size`, the last maybe shorter."""
     return [range(start, min(start + size, count)) for start in range(0, count, size)]

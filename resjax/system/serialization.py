@@ -30,7 +30,7 @@ class Named:
         check(not positional, f"{cls.__name__}({brief(positional[:1])[1:-2]}): its fields are given by name, such as "
                               f"{next(iter(fields_of(cls)))}=...")
         for name in values:
-            check(name in fields_of(cls), f"{cls.__name__} has no field {name!r}; {meant(cls, name)}")
+            check(name in fields_of(cls), f"{cls.__name__} has no field {name!r}; {suggest_field(cls, name)}")
         return super().__new__(cls)
 
 
@@ -41,7 +41,7 @@ def fields_of(kind: Any) -> dict[str, tuple[Any, ...]]:
                           if dataclasses.is_dataclass(arm)) for f in dataclasses.fields(kind)}
 
 
-def meant(kind: type, name: str) -> str:
+def suggest_field(kind: type, name: str) -> str:
     """Say which field was meant: one of a field's own, one that is spelled alike, or else which there are."""
     known = fields_of(kind)
     for field, inner in known.items():

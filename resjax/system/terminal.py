@@ -80,10 +80,10 @@ def say_end(where: str, *commands: str) -> None:
 
 def hung(mark: str, text: str) -> str:
     """Fold a long text on a terminal beside its mark, whole words only, not below it."""
-    return folded(f"{mark}  {text}", room(sys.stdout), len(mark) + 2)
+    return wrapped(f"{mark}  {text}", room(sys.stdout), len(mark) + 2)
 
 
-def folded(text: str, columns: float, indent: int = 2) -> str:
+def wrapped(text: str, columns: float, indent: int = 2) -> str:
     """Fold a text into lines of so many columns, whole words only; further ones are indented."""
     return text if columns == float("inf") else textwrap.fill(
         text, int(columns), subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
@@ -118,7 +118,7 @@ def aligned(rows: Sequence[Sequence[str]], columns: float, numbers_from: int = 1
         if lines:
             lines.append("")
         if len(group) == 2 and widths[0] + 2 + widths[group[1]] > columns > widths[0] + 20:  # folded beside the first
-            lines += [folded(f"{row[0].ljust(widths[0])}  {row[group[1]]}", columns, widths[0] + 2) for row in rows]
+            lines += [wrapped(f"{row[0].ljust(widths[0])}  {row[group[1]]}", columns, widths[0] + 2) for row in rows]
             continue
         lines += ["  ".join(
             row[place].replace("\0", "|").ljust(widths[place]) if place < numbers_from

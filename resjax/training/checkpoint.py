@@ -68,14 +68,14 @@ def remove_old(folder: Path) -> None:
     wait_for_all("old checkpoints")
 
 
-def save(manager: ocp.CheckpointManager, state: TrainState, meta: dict[str, Any]) -> None:
+def save_checkpoint(manager: ocp.CheckpointManager, state: TrainState, meta: dict[str, Any]) -> None:
     """Begin to save; the arrays are copied before this returns. `meta` is small and goes to JSON.
 
     What was saved at this step before is replaced. Raises Diverged, and saves nothing, where a parameter is not
     finite; OSError where the last save failed.
     """
     step = int(state.step)
-    leaves = named_leaves(plain(state))
+    leaves = named_leaves(with_key_data(state))
     broken = [name for name, leaf in leaves if name.startswith((".params", ".batch_stats"))
               and not np.all(np.isfinite(leaf))]  # the rule for a plateau begins with an infinite error
     if broken:
@@ -136,7 +136,7 @@ def restore_step(manager: ocp.CheckpointManager, template: TrainState, step: int
     meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
     saved = {name: shape for name, shape in meta["shapes"].items()
              if template.opt_state is not None or not name.startswith(".opt_state")}
-    check_architecture(saved, plain(template), f"{manager.directory}/{step}")
+    check_architecture(saved, with_key_data(template), f"{manager.directory}/{step}")
     if template.opt_state is not None:
         return manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(shapes))).state, meta
     parts = {f.name: getattr(shapes, f.name) for f in dataclasses.fields(shapes) if f.name != "opt_state"}
@@ -221,7 +221,7 @@ def check_architecture(saved: dict[str, list[int]], template: TrainState, name: 
                            f"here {wanted.get(leaf, 'none')}")
 
 
-def plain(state: TrainState) -> TrainState:
+def with_key_data(state: TrainState) -> TrainState:
     """Turn the random key into ordinary numbers."""
     if isinstance(state.key, jax.ShapeDtypeStruct):
         return state.replace(key=jax.eval_shape(jax.random.key_data, state.key))

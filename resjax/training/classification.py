@@ -20,21 +20,21 @@ from resjax.network import Classifier, Network
 from resjax.system.distributed import batch_sharding, replicated
 from resjax.system.progress import advance
 from resjax.training import loop
-from resjax.training.given import changed_code, network_of, prepared, sources, told
+from resjax.training.given import changed_code, describe_given, network_of, sources, with_given
 from resjax.training.images import TrainingImages, open_images
 from resjax.training.log import Line, Log, RunningMetrics
 from resjax.training.optimizer import exchange_average
 from resjax.training.own import (
     Callback,
     batch_for,
-    blocks_apart,
+    callback_numbers,
     check_functions,
     check_outputs,
     model_for,
-    numbers,
+    most_blocks_apart,
     optimizer_for,
 )
-from resjax.training.packing import Form, form_for
+from resjax.training.packing import StateLayout, layout_for
 from resjax.training.restoration import initialize_from, load_weights_for, needs_weights
 from resjax.training.run_directory import check_images, write_run
 from resjax.training.step import (
@@ -43,7 +43,7 @@ from resjax.training.step import (
     MakeBatch,
     TrainState,
     add_batch_statistics,
-    draw,
+    draw_state,
     initial_state,
     named_leaves,
 )
@@ -76,7 +76,7 @@ def train(experiment: Experiment, run_directory: str | Path, devices: Sequence[j
     """
     parts = {"model": model, "optimizer": optimizer, "loss": loss, "augment": augment, "callback": callback}
     given = {part: value for part, value in parts.items() if value is not None}
-    experiment, data = prepared(experiment, Path(run_directory), data, given)
+    experiment, data = with_given(experiment, Path(run_directory), data, given)
     return Result(loop.train(experiment, Path(run_directory), partial(open_classification, experiment, data=data),
                              devices or jax.devices(), None if tensorboard is None else Path(tensorboard)))
 
@@ -111,7 +111,7 @@ class Classification:
     def first(self) -> TrainState:
         """Draw the first state onto the devices."""
         mean, seed = self.images.mean, self.experiment.seed
-        first: TrainState = draw(replicated(self.sharding), self.model, self.optimizer, mean, seed)
+        first: TrainState = draw_state(replicated(self.sharding), self.model, self.optimizer, mean, seed)
         return first
 
     def start(self, first: TrainState) -> TrainState:
@@ -125,7 +125,7 @@ class Classification:
         about = {"classes": self.identity["classes"], "image": self.images.mean.shape, "images": self.identity}
         run, classes = self.experiment, len(self.images.classes)
         first = partial(initial_state, self.model, self.optimizer, self.images.mean, run.seed)
-        if given := told(run, classes, None if run.own.optimizer is None else jax.eval_shape(first)):
+        if given := describe_given(run, classes, None if run.own.optimizer is None else jax.eval_shape(first)):
             about |= {"given": given, "code": sources(run, classes)}
             self.log.tell(", ".join(f"{part}: {given[part]}" for part in ("loss", "augment") if part in given))
             self.log.tell(changed_code(self.log.run_directory, about["code"]))
@@ -141,13 +141,13 @@ class Classification:
         return batch_for(self.experiment, self.images.batch)
 
     @property
-    def form(self) -> Form:
+    def form(self) -> StateLayout:
         """Return the form of the steps that suits the devices."""
-        return form_for(self.sharding.mesh.devices.flat[0].platform)
+        return layout_for(self.sharding.mesh.devices.flat[0].platform)
 
     def pack(self, state: TrainState) -> TrainState:
         """Lay a state out as the steps take it; blocks stay in their stacks for an optimizer of one's own."""
-        return self.form.pack(state, blocks_apart(self.experiment, self.model))
+        return self.form.pack(state, most_blocks_apart(self.experiment, self.model))
 
     def unpack(self, packed: TrainState) -> TrainState:
         """Undo `pack`."""
@@ -226,7 +226,7 @@ class Classification:
 
         def called(line: Line, state: TrainState) -> Line | None:
             network = network_of(self.experiment, self.images.classes, self.model, jax.tree.map(jnp.copy, state))
-            return numbers(callback(line, network)) or None
+            return callback_numbers(callback(line, network)) or None
 
         return called
 

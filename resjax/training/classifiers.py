@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from resjax.analysis import saliency
-from resjax.data import find_images, find_split, load
+from resjax.data import find_images, find_split, load_data
 from resjax.data.pictures import read_picture
-from resjax.evaluation import measure as measure_networks
+from resjax.evaluation import measure_networks as measure_networks
 from resjax.experiment import Experiment, Photographs, image_shape
 from resjax.models.counts import count_parameters, list_layers
 from resjax.network import Network, class_name, classify, label_of
@@ -19,7 +19,7 @@ from resjax.system.files import read_json
 from resjax.system.serialization import flatten
 from resjax.system.terminal import aligned, room
 from resjax.training.classification import train as train_classifier
-from resjax.training.given import told
+from resjax.training.given import describe_given
 from resjax.training.kinds import Asked, Exam, Measure, Seen
 from resjax.training.log import errors_in_words, read_metrics
 from resjax.training.own import model_for
@@ -86,7 +86,7 @@ def examine(opened: Sequence[Network], exam: Exam, out: Path) -> tuple[dict[str,
     return found.rates._asdict(), rows
 
 
-def own(run: Experiment) -> str:
+def protocol_of(run: Experiment) -> str:
     """Return the views of the training."""
     return "single"
 
@@ -112,7 +112,7 @@ def identity(run: Experiment) -> dict[str, Any]:
     """Tell what the images of a run are that its data name now, as `experiment.json` does."""
     if isinstance(run.data, Photographs):
         return find_images(run.data).identity()
-    return load(run.data).identity()
+    return load_data(run.data).identity()
 
 
 def say_measured(found: dict[str, Any]) -> str:
@@ -176,14 +176,14 @@ def parts(run: Experiment) -> str:
     model = model_for(run, classes)
     layers = list_layers(model, image)
     rows = [["layer", "kernel", "output", "times", "mul-adds"],
-            *([layer.name, by(layer.kernel), by(layer.output), str(layer.repeats), f"{layer.macs:,}"]
+            *([layer.name, shape_text(layer.kernel), shape_text(layer.output), str(layer.repeats), f"{layer.macs:,}"]
               for layer in layers)]
     table = "\n".join(aligned(rows, room(sys.stdout), 3))
-    own = "".join(f"own.{part:32} {value}\n" for part, value in told(run, classes).items())
-    return (f"{own}{table}\n\nFor images of {by(image)} and {classes} classes: {count_parameters(model, image):,} "
-            f"parameters, {sum(layer.macs for layer in layers):,} multiply-adds")
+    own = "".join(f"own.{part:32} {value}\n" for part, value in describe_given(run, classes).items())
+    return (f"{own}{table}\n\nFor images of {shape_text(image)} and {classes} classes: "
+            f"{count_parameters(model, image):,} parameters, {sum(layer.macs for layer in layers):,} multiply-adds")
 
 
-def by(shape: Sequence[int]) -> str:
+def shape_text(shape: Sequence[int]) -> str:
     """Write a shape: 3x3x16."""
     return "x".join(map(str, shape))

@@ -26,7 +26,7 @@ from resjax.training.step import TrainState
 UNKEPT = "given in Python, its values are not kept here"
 
 
-def told(experiment: Experiment, classes: int, state: TrainState | None = None) -> dict[str, str]:
+def describe_given(experiment: Experiment, classes: int, state: TrainState | None = None) -> dict[str, str]:
     """Say for `experiment.json` what is Python: a network by its fields, functions by their files.
 
     Of an optimizer that no function makes, what it keeps in the state.
@@ -100,8 +100,8 @@ def check_arrays(values: Data, data: Dataset) -> None:
                                             f"have {channels} channels")
 
 
-def prepared(experiment: Experiment, run_directory: Path, data: Dataset | None,
-             given: Mapping[str, Any]) -> tuple[Experiment, Dataset | None]:
+def with_given(experiment: Experiment, run_directory: Path, data: Dataset | None,
+               given: Mapping[str, Any]) -> tuple[Experiment, Dataset | None]:
     """Put what is given into a run; of images say so in its values, and hold some out for validation if it is to.
 
     Raises BadInput where the folder holds the run of another network, of other images or of an optimizer, and names
@@ -129,7 +129,7 @@ def check_given(experiment: Experiment, run_directory: Path) -> None:
     """Raise BadInput where a folder holds the run of another network, optimizer, loss or augmentation."""
     if (before := read_given(run_directory)) is None:
         return
-    now = told(experiment, len(read_run(run_directory)[1]))
+    now = describe_given(experiment, len(read_run(run_directory)[1]))
     for part in ("model", "optimizer", "loss", "augment"):
         there, here = (given.get(part, "the one of its experiment") for given in (before, now))
         unkept = part == "optimizer" and UNKEPT in there and UNKEPT in here

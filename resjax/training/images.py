@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from resjax.data import Dataset, load
+from resjax.data import Dataset, load_data
 from resjax.evaluation import ErrorRates
 from resjax.experiment import Experiment, Photographs
 from resjax.network import Classifier
@@ -48,6 +48,6 @@ def open_images(experiment: Experiment, devices: Sequence[jax.Device], log: Log,
     """Open the images of an experiment, or those given. Raises BadInput, naming the folder or file that is wrong."""
     if isinstance(experiment.data, Photographs):
         return open_streaming(experiment, experiment.data, devices, log)
-    dataset = given or load(experiment.data)
+    dataset = given or load_data(experiment.data)
     log.tell(dataset.remark)
     return in_memory(experiment, dataset, devices)

@@ -30,8 +30,8 @@ from resjax.experiment import Data, Experiment
 from resjax.network import Classifier
 from resjax.system.distributed import batch_sharding, replicated
 from resjax.training.optimizer import build_optimizer
-from resjax.training.packing import form_for, one_by_one
-from resjax.training.step import TrainState, draw, state_of
+from resjax.training.packing import layout_for, most_unstacked
+from resjax.training.step import TrainState, draw_state, state_of
 
 permutation_of = jax.jit(permute, static_argnums=(2, 3))
 
@@ -125,8 +125,8 @@ def steps_per_call(experiment: Experiment, platform: str | None = None) -> int:
     return max(count for count in range(1, most + 1) if common % count == 0)
 
 
-def fit(experiment: Experiment, model: nn.Module, dataset: Dataset,
-        begin: TrainState | None = None) -> tuple[TrainState, np.ndarray]:
+def train_in_memory(experiment: Experiment, model: nn.Module, dataset: Dataset,
+                    begin: TrainState | None = None) -> tuple[TrainState, np.ndarray]:
     """Make all the steps of a run of any network in one call, on one device: the last state, and the losses `[steps]`.
 
     For studies of many small nets: nothing is on disk, and the statistics of batch norm stay moving averages. It begins
@@ -135,12 +135,12 @@ def fit(experiment: Experiment, model: nn.Module, dataset: Dataset,
     steps, optimizer = experiment.steps, build_optimizer(experiment.optimizer, experiment.steps)
     images = replace(in_memory(experiment, dataset, jax.devices()[:1]), stride=steps)
     if begin is None:
-        state = draw(replicated(images.sharding), model, optimizer, images.mean, experiment.seed)
+        state = draw_state(replicated(images.sharding), model, optimizer, images.mean, experiment.seed)
     else:  # copies, as what is trained is donated
         variables, mean, key = jax.tree.map(jnp.copy, (begin.variables, begin.mean, begin.key))
         state = state_of(variables, optimizer, mean, key)
     ((_, inputs),) = images.calls(state.key, range(steps))
-    form = form_for(jax.default_backend())
-    state = form.pack(state, one_by_one(model))
+    form = layout_for(jax.default_backend())
+    state = form.pack(state, most_unstacked(model))
     state, metrics = form.steps(model, optimizer, images.batch, steps, state, inputs)
     return form.unpack(state), np.asarray(metrics.loss / metrics.images)

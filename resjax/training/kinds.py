@@ -130,7 +130,7 @@ class Kind(Protocol):
         """Measure, and write what it comes to by class into the folder `out`; return the numbers, and a table."""
         ...
 
-    def own(self, run: Any) -> Any:
+    def protocol_of(self, run: Any) -> Any:
         """Return the way of testing of the training."""
         ...
 

@@ -16,9 +16,18 @@ from resjax.system.errors import BadInput, Diverged, Interrupted, check
 from resjax.system.files import read_json, write_json
 from resjax.system.interrupt import requested, requests, stop_requests
 from resjax.system.platform import keep_compiled_programs
-from resjax.training.checkpoint import checkpoints, finish_saves, restore_latest, save
+from resjax.training.checkpoint import checkpoints, finish_saves, restore_latest, save_checkpoint
 from resjax.training.kinds import Run
-from resjax.training.log import MEASURED, Line, Log, RunningMetrics, Stopwatch, read_metrics, rewind_metrics, write_csv
+from resjax.training.log import (
+    MEASURED,
+    Line,
+    Log,
+    RunningMetrics,
+    Stopwatch,
+    read_metrics,
+    rewind_metrics,
+    write_metrics_csv,
+)
 from resjax.training.run_directory import (
     claimed,
     computing,
@@ -71,7 +80,7 @@ def train(experiment: Run, run_directory: Path, open_task: Callable[[Sequence[ja
                     state = task.pack(state)
                     state, metrics = make_steps(run, state, metrics)
                     state = task.average(state, lambda: heed_stop(run, state, metrics))
-                    keep(run, state, metrics, averaged=True)
+                    save_state(run, state, metrics, averaged=True)
             with log.doing("saving"):
                 finish_saves(manager)
             try:
@@ -81,7 +90,7 @@ def train(experiment: Run, run_directory: Path, open_task: Callable[[Sequence[ja
                 raise BadInput(f"{error}. All {experiment.steps} steps are made and saved in {run_directory}: the same "
                                "command measures again when it is repaired, and `resjax evaluate` without it") from None
             if is_first():
-                write_csv(run_directory)
+                write_metrics_csv(run_directory)
                 write_json(run_directory / "result.json", result)
             wait_for_all("result")
             return result
@@ -123,7 +132,7 @@ def make_steps(run: Training, packed: TrainState, metrics: RunningMetrics) -> tu
         return run.task.unpack(packed), metrics
     if begun and begun % experiment.evaluate_steps == 0 and not has_measured(run, begun):
         with requests(held=False):
-            measure(run, run.task.unpack(packed))
+            measure_and_log(run, run.task.unpack(packed))
     with run.task.inputs(packed, range(begun, experiment.steps)) as calls, run.log.training():
         for count, inputs in watch.waits(calls):
             program = (count, jax.tree.structure(inputs), *(leaf.shape for leaf in jax.tree.leaves(inputs)))
@@ -185,13 +194,13 @@ def pause(run: Training, state: TrainState, metrics: RunningMetrics, stop: int) 
     if step % experiment.evaluate_steps == 0 and not stop:
         try:
             with requests(held=False):
-                measure(run, state)
+                measure_and_log(run, state)
         except Interrupted as request:  # the run that resumes from here measures again
             stop = request.signal
     if stop:
         save_and_stop(run, state, metrics, stop)
     if step % experiment.checkpoint_steps == 0:
-        keep(run, state, metrics)
+        save_state(run, state, metrics)
 
 
 def stop_request(now: bool) -> int:
@@ -211,16 +220,16 @@ def save_and_stop(run: Training, state: TrainState, metrics: RunningMetrics, sto
     """Save the state, and raise Interrupted."""
     step = int(state.step)
     if run.manager.latest_step() != step:
-        keep(run, state, metrics)
+        save_state(run, state, metrics)
         finish_saves(run.manager)
     raise Interrupted(f"{Signals(stop).name}: saved step {step} of {run.experiment.steps} in {run.log.run_directory}; "
                       "the same command resumes from there", stop)
 
 
-def keep(run: Training, state: TrainState, metrics: RunningMetrics, averaged: bool = False) -> None:
+def save_state(run: Training, state: TrainState, metrics: RunningMetrics, averaged: bool = False) -> None:
     """Begin to save the state and what belongs to it."""
     with run.log.doing("saving"):
-        save(run.manager, state, {"window": vars(metrics), "averaged": averaged})
+        save_checkpoint(run.manager, state, {"window": vars(metrics), "averaged": averaged})
 
 
 def has_measured(run: Training, step: int) -> bool:
@@ -228,7 +237,7 @@ def has_measured(run: Training, step: int) -> bool:
     return any(line["step"] == step and line["kind"] in MEASURED for line in read_metrics(run.log.run_directory))
 
 
-def measure(run: Training, state: TrainState, last: bool = False) -> list[Line]:
+def measure_and_log(run: Training, state: TrainState, last: bool = False) -> list[Line]:
     """Measure, then record and return it: the log gets all of the lines or none."""
     lines = [{"step": int(state.step), **line} for line in run.task.measure(state, last)]
     for line in lines:
@@ -242,7 +251,7 @@ def finish(run: Training, state: TrainState, metrics: RunningMetrics) -> dict[st
     return {
         "name": experiment.name, "seed": experiment.seed, "steps": experiment.steps,
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
-        **run.task.result(measure(run, state, last=True)),
+        **run.task.result(measure_and_log(run, state, last=True)),
         "train_seconds": metrics.total_seconds,
         "images_per_second": experiment.steps * experiment.batch_size / max(metrics.total_seconds, 1e-9),
         "state_digest": state_digest(state),

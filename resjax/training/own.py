@@ -26,7 +26,7 @@ from resjax.system.errors import BadInput, check
 from resjax.system.serialization import brief, check_ghosts, check_value
 from resjax.training.log import Line
 from resjax.training.optimizer import build_optimizer
-from resjax.training.packing import one_by_one
+from resjax.training.packing import most_unstacked
 from resjax.training.step import MakeBatch, OwnBatch, initial_state
 
 Callback = Callable[[Line, Network], Mapping[str, float] | None]
@@ -76,9 +76,9 @@ def batch_for(experiment: Experiment, batch: MakeBatch) -> MakeBatch:
     return changed
 
 
-def blocks_apart(experiment: Experiment, model: nn.Module) -> int:
+def most_blocks_apart(experiment: Experiment, model: nn.Module) -> int:
     """Say how many blocks of a stage may lie apart, see `packing.pack`: none for an optimizer of one's own."""
-    return 0 if experiment.own.optimizer is not None else one_by_one(model)
+    return 0 if experiment.own.optimizer is not None else most_unstacked(model)
 
 
 def check_outputs(experiment: Experiment, image: tuple[int, ...], classes: int) -> None:
@@ -181,7 +181,7 @@ def check_model(model: Any) -> None:
     hints = hints_of(type(model)) if type(model) in REBUILT.values() else {}
     for name in hints.keys() & type(model).__annotations__.keys() - {"parent", "name"}:
         if name == "block" and callable(model.block):
-            check_block(model.block)
+            check_block_type(model.block)
         else:
             check_value(f"model.{name}", getattr(model, name), hints[name])
 
@@ -191,7 +191,7 @@ def hints_of(kind: type) -> dict[str, Any]:
     return typing.get_type_hints(kind) | {"block": Block}
 
 
-def check_block(block: Any) -> None:
+def check_block_type(block: Any) -> None:
     """Raise BadInput where a block of one's own is no module with the fields that a stage and a network give it."""
     kind = block
     while isinstance(kind, partial):
@@ -204,7 +204,7 @@ def check_block(block: Any) -> None:
           f"model.block: {kind.__name__}.__call__ takes no train; a stage calls it as block(x, train=train)")
 
 
-def numbers(told: Any) -> dict[str, float]:
+def callback_numbers(told: Any) -> dict[str, float]:
     """Return the numbers that a callback tells. Raises BadInput where it returns anything else, but for nothing."""
     try:
         found = {str(key): float(value) for key, value in (told or {}).items()}

@@ -34,7 +34,7 @@ class Packed(struct.PyTreeNode):
     """Of every leaf that is small; None for the others."""
 
 
-class Form(NamedTuple):
+class StateLayout(NamedTuple):
     """A way to make steps: `pack` a state for a model, `steps` from what it gave to its like, and `unpack` that."""
 
     pack: Callable[[TrainState, int], TrainState]
@@ -42,12 +42,12 @@ class Form(NamedTuple):
     unpack: Callable[[TrainState], TrainState]
 
 
-def form_for(platform: str) -> Form:
+def layout_for(platform: str) -> StateLayout:
     """Choose the form that suits a platform."""
     return PLAIN if platform == "cpu" else PACKED
 
 
-def one_by_one(model: nn.Module) -> int:
+def most_unstacked(model: nn.Module) -> int:
     """Say how many blocks after its first a stage may have for them to be compiled one by one; 0 without stages."""
     return model.unroll if isinstance(model, ResNet) else 0
 
@@ -99,9 +99,9 @@ def packed(state: TrainState) -> TrainState:
 
     def one(tree: Any) -> Packed:
         leaves, structure = jax.tree.flatten(tree)
-        small = [leaf.ravel() for leaf in leaves if is_small(leaf)]
-        return Packed(jnp.concatenate([jnp.zeros(0), *small]), [leaf for leaf in leaves if not is_small(leaf)],
-                      structure, tuple(leaf.shape if is_small(leaf) else None for leaf in leaves))
+        small = [leaf.ravel() for leaf in leaves if is_small_leaf(leaf)]
+        return Packed(jnp.concatenate([jnp.zeros(0), *small]), [leaf for leaf in leaves if not is_small_leaf(leaf)],
+                      structure, tuple(leaf.shape if is_small_leaf(leaf) else None for leaf in leaves))
 
     changed: TrainState = state.replace(**{part: one(getattr(state, part)) for part in PARTS})
     return changed
@@ -122,10 +122,10 @@ def unpacked(state: TrainState) -> TrainState:
     return changed
 
 
-def is_small(leaf: jax.Array) -> bool:
+def is_small_leaf(leaf: jax.Array) -> bool:
     """Say whether a leaf is batch norm's, or as small: a vector, or a stack of vectors."""
     return leaf.ndim in (1, 2) and leaf.size <= MOST and leaf.dtype == jnp.float32
 
 
-PLAIN = Form(lambda state, _: state, train_steps, lambda state: state)
-PACKED = Form(pack, packed_train_steps, unpack)
+PLAIN = StateLayout(lambda state, _: state, train_steps, lambda state: state)
+PACKED = StateLayout(pack, packed_train_steps, unpack)

@@ -38,7 +38,7 @@ def runs(folder: str | Path) -> list[dict[str, Any]]:
     names = dict.fromkeys(name for some in values for name in some)
     differing = [name for name in names if len({some.get(name) for some in values}) > 1]
     return [{"run": str(run.relative_to(folder)), **{name: some.get(name) for name in differing},
-             **outcome(run, result, (*measured, *OUTCOME))}
+             **run_status(run, result, (*measured, *OUTCOME))}
             for run, some, result in zip(places, values, results, strict=True)]
 
 
@@ -50,7 +50,7 @@ def values_of(run_directory: Path, experiment: Run) -> dict[str, Any]:
     return {name: value for name, value in values.items() if not name.startswith(without)}
 
 
-def outcome(run_directory: Path, result: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+def run_status(run_directory: Path, result: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     """Say how far a run has come, and what it came to."""
     lines = read_metrics(run_directory, "train")
     last = lines[-1] if lines else {}

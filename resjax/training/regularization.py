@@ -31,7 +31,7 @@ class LabelSmoothing:
 
     def __call__(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
         classes = logits.shape[-1]
-        targets = (1 - self.amount) * probabilities(labels, classes) + self.amount / classes
+        targets = (1 - self.amount) * as_probabilities(labels, classes) + self.amount / classes
         losses: jax.Array = optax.softmax_cross_entropy(logits, targets)
         return losses
 
@@ -56,7 +56,7 @@ class Mixup:
         weight_key, order_key = random.split(key)
         weight = random.beta(weight_key, self.alpha, self.alpha)
         order = random.permutation(order_key, len(images))
-        targets = probabilities(labels, self.classes)
+        targets = as_probabilities(labels, self.classes)
         return mix(weight, images, images[order]), mix(weight, targets, targets[order])
 
 
@@ -84,7 +84,7 @@ class CutMix:
         centre = random.uniform(centre_key, (2,)) * jnp.array([height, width])
         inside = rectangle(centre, share * jnp.array([height, width]), (height, width))
         order = random.permutation(order_key, len(images))
-        targets = probabilities(labels, self.classes)
+        targets = as_probabilities(labels, self.classes)
         return (jnp.where(inside[..., None], images[order], images),
                 mix(1 - inside.mean(), targets, targets[order]))
 
@@ -112,7 +112,7 @@ class Cutout:
         return jnp.where(inside[..., None], 0, images), labels
 
 
-def probabilities(labels: jax.Array, classes: int) -> jax.Array:
+def as_probabilities(labels: jax.Array, classes: int) -> jax.Array:
     """Write class indices `[batch]` as probabilities `[batch, classes]`; those are returned as they are."""
     return labels if labels.ndim == 2 else jax.nn.one_hot(labels, classes)
 

@@ -91,16 +91,16 @@ def state_of(variables: Any, optimizer: optax.GradientTransformation, mean: Any,
                       optimizer.init(params))
 
 
-def draw(sharding: jax.sharding.Sharding, model: nn.Module, optimizer: optax.GradientTransformation, mean: Any,
-         seed: int | jax.Array) -> TrainState:
+def draw_state(sharding: jax.sharding.Sharding, model: nn.Module, optimizer: optax.GradientTransformation, mean: Any,
+               seed: int | jax.Array) -> TrainState:
     """Draw the first state onto devices, also those of other processes."""
     device: Any = next(iter(sharding.device_set))
-    state: TrainState = drawing(device.platform)(sharding, model, optimizer, mean, seed)
+    state: TrainState = state_drawer(device.platform)(sharding, model, optimizer, mean, seed)
     return state
 
 
 @cache
-def drawing(platform: str) -> Any:
+def state_drawer(platform: str) -> Any:
     """Return the program that draws a state.
 
     It runs once. On CPU LLVM would optimise it for longer than a training step: 8.2 s for 26 layers, and 3.4 s by its

@@ -19,7 +19,7 @@ def check_installed() -> None:
         raise BadInput("TensorBoard logs need tensorboardX: pip install 'resjax[tensorboard]'") from None
 
 
-def begun(file: Path) -> Any:
+def open_writer(file: Path) -> Any:
     """Begin a file of events; return what writes records, in this thread, which hears of a full disk."""
     from tensorboardX.record_writer import RecordWriter
 
@@ -77,7 +77,7 @@ class Events(AbstractContextManager["Events"]):
         self.file = self.folder / f"events.out.tfevents.{number}.resjax"
         with writing(self.file):
             self.folder.mkdir(parents=True, exist_ok=True)
-            self.writer = begun(self.file)
+            self.writer = open_writer(self.file)
             write_event(self.writer, step=step + 1, session_log=SessionLog(status=SessionLog.START))
             self.writer.flush()
 

@@ -83,7 +83,7 @@ def from_timm(config: dict[str, Any]) -> Metadata:
         raise BadInput(f"{name!r}{f' with {changed}' if changed else ''} is no network of the paper; of timm's those "
                        f"are {', '.join((*RESNETS, *VGGS))}")
     labels = images.get("label_names") or config.get("label_names") or []
-    return from_json({"architecture": architecture, "classes": named(dict(enumerate(labels))),
+    return from_json({"architecture": architecture, "classes": class_names(dict(enumerate(labels))),
                       "preprocessing": timm_images(images)}, Metadata)
 
 
@@ -113,11 +113,11 @@ def from_transformers(config: dict[str, Any], images: dict[str, Any]) -> Metadat
     return from_json({
         "architecture": {"family": "imagenet", "depth": depth, "shortcut": "B",
                          "stride_in": "1x1" if config.get("downsample_in_bottleneck") else "3x3"},
-        "classes": named({int(number): name for number, name in (config.get("id2label") or {}).items()}),
+        "classes": class_names({int(number): name for number, name in (config.get("id2label") or {}).items()}),
         "preprocessing": processed_images(images) if images else None}, Metadata)
 
 
-def named(labels: dict[int, Any]) -> list[Any]:
+def class_names(labels: dict[int, Any]) -> list[Any]:
     """Return the names of classes, none where they are transformers' own for classes that nobody named."""
     if all(name == f"LABEL_{number}" for number, name in labels.items()):
         return []
@@ -147,7 +147,7 @@ def processed_images(said: dict[str, Any]) -> dict[str, Any]:
     return {"mean": images["image_mean"] if normalized else [0.0] * channels,
             "std": images["image_std"] if normalized else [],
             "value_range": 255 * images.get("rescale_factor", 1 / 255) if scaled else 255.0,
-            **places(short, images), "resize": f"{'torch' if on_tensors else 'pillow'}-{kernel}"}
+            **resize_and_crop(short, images), "resize": f"{'torch' if on_tensors else 'pillow'}-{kernel}"}
 
 
 def processor_for(said: dict[str, Any]) -> str:
@@ -159,7 +159,7 @@ def processor_for(said: dict[str, Any]) -> str:
     return "CLIPImageProcessor" if said.get("do_center_crop") else "ConvNextImageProcessor"
 
 
-def places(short: str, images: dict[str, Any]) -> dict[str, Any]:
+def resize_and_crop(short: str, images: dict[str, Any]) -> dict[str, Any]:
     """Read the size that an image processor resizes to, and the size of its crop."""
     square = "height" in PROCESSORS[short]["size"]
     size: Any = images["size"]

@@ -48,7 +48,7 @@ def to_variables(tensors: Tensors, names: Names, model: ResNet, channels: int, s
     """
     shapes = variable_shapes(model, (32, 32, channels))
     filled = jax.tree.map(lambda leaf: np.empty(leaf.shape, np.float32), shapes)
-    apart = blocks_apart(filled)
+    apart = unstack_stages(filled)
     unused = {name for name in tensors if not names.counter or not name.endswith(names.counter)}
     for name, slot in slots(names, apart):
         leaf, where = slot.leaf, slot.place
@@ -61,7 +61,7 @@ def to_variables(tensors: Tensors, names: Names, model: ResNet, channels: int, s
         check(bool(np.isfinite(tensor).all()), f"{source}: {name} holds a value that is not finite")
         unused.discard(name)
         if slot.place.endswith("/var"):
-            tensor = shifted(tensor, names.epsilon - BatchNorm.epsilon)
+            tensor = shift_variance(tensor, names.epsilon - BatchNorm.epsilon)
         if slot.bias in tensors:
             tensor = tensor - tensors[slot.bias].astype(np.float32)
             unused.discard(slot.bias)
@@ -75,12 +75,14 @@ def to_variables(tensors: Tensors, names: Names, model: ResNet, channels: int, s
 
 def to_tensors(variables: Any, names: Names, model: ResNet) -> Tensors:
     """Name a network's variables as a family does; float32. Biases of convolutions and counts of batches are 0."""
-    apart = blocks_apart(jax.tree.map(np.array, jax.device_get(variables)))
+    apart = unstack_stages(jax.tree.map(np.array, jax.device_get(variables)))
     if names.around and model.shortcut == "A":
         reorder(apart, model, back=True)
     tensors: Tensors = {}
     for name, slot in slots(names, apart):
-        value = shifted(slot.leaf, BatchNorm.epsilon - names.epsilon) if slot.place.endswith("/var") else slot.leaf
+        value = slot.leaf
+        if slot.place.endswith("/var"):
+            value = shift_variance(value, BatchNorm.epsilon - names.epsilon)
         tensors[name] = np.ascontiguousarray(value.transpose(np.argsort(slot.axes)) if slot.axes else value)
         if slot.bias:
             tensors[slot.bias] = np.zeros_like(tensors[name])
@@ -89,12 +91,12 @@ def to_tensors(variables: Any, names: Names, model: ResNet) -> Tensors:
     return tensors
 
 
-def blocks_apart(variables: Any) -> Any:
+def unstack_stages(variables: Any) -> Any:
     """Take the stages of NumPy variables apart into blocks, which are views."""
     return {kind: unstack(collection) for kind, collection in variables.items()}
 
 
-def shifted(variance: np.ndarray, epsilon: float) -> np.ndarray:
+def shift_variance(variance: np.ndarray, epsilon: float) -> np.ndarray:
     """Add to a variance what another's batch norm adds and ours does not; there and back, its last bit may change."""
     return (variance.astype(np.float64) + epsilon).astype(np.float32)
 
@@ -113,14 +115,14 @@ def reorder(apart: Any, model: ResNet, *, back: bool) -> None:
             order = np.concatenate([kept, np.setdiff1d(order, kept)])
         for collection in apart.values():
             for number, block in enumerate(collection[f"stage{stage + 1}"]):
-                permute(block, order if number else before, order, back)
+                permute_channels(block, order if number else before, order, back)
         before = order
     if "fc" in apart["params"]:  # which a network without its last layer lacks
         kernel = apart["params"]["fc"]["kernel"]
         kernel[...] = kernel[turned(before, back)]
 
 
-def permute(block: Any, incoming: np.ndarray, outgoing: np.ndarray, back: bool) -> None:
+def permute_channels(block: Any, incoming: np.ndarray, outgoing: np.ndarray, back: bool) -> None:
     """Reorder the channels that enter (where there is an order) and leave a basic block; those inside stay."""
     if "conv1" in block and len(incoming):
         kernel = block["conv1"]["kernel"]

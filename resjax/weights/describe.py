@@ -7,22 +7,22 @@ from resjax.data import Preprocessing
 from resjax.models.variants import Form
 from resjax.network import Network
 from resjax.weights.configs import FILTERS
-from resjax.weights.metadata import Entry, entry_of
+from resjax.weights.metadata import PreprocessingEntry, preprocessing_entry
 
 
-def filter_of(images: Entry) -> str:
+def filter_of(images: PreprocessingEntry) -> str:
     """Name Pillow's filter that resizes as these images are, or nearly so."""
     return "bilinear" if images.resize == "area" else images.resize.partition("-")[2]
 
 
-def shorter(images: Entry) -> int:
+def shorter(images: PreprocessingEntry) -> int:
     """Return the shorter side that images are resized to."""
     return images.shorter_side or min(images.size, images.width or images.size)
 
 
-def differences(preprocessing: Preprocessing, to: Form) -> list[str]:
+def preprocessing_differences(preprocessing: Preprocessing, to: Form) -> list[str]:
     """List what of a preparation the other side cannot do; it then does the nearest that it has."""
-    images = entry_of(preprocessing)
+    images = preprocessing_entry(preprocessing)
     if to in ("resjax", "stablehlo", "onnx", "akamaster") or max(preprocessing.image_shape[:2]) <= 32:
         return []
     whose, rules = {"torchvision": ("torchvision and timm", "pillow"), "keras": ("Keras's load_img", "pillow"),
@@ -42,7 +42,7 @@ def differences(preprocessing: Preprocessing, to: Form) -> list[str]:
 
 def timm_config(network: Network) -> dict[str, Any] | None:
     """Describe a network for `timm.create_model("local-dir:...")`; None where timm has no such network or images."""
-    architecture, images = network.architecture, entry_of(network.preprocessing)
+    architecture, images = network.architecture, preprocessing_entry(network.preprocessing)
     if architecture is None or architecture.family == "cifar" or not images.mean:
         return None
     size, width = images.size, images.width or images.size
@@ -63,12 +63,12 @@ def timm_config(network: Network) -> dict[str, Any] | None:
                 "label_names": list(network.classes)}}
 
 
-def deviations(images: Entry) -> list[float]:
+def deviations(images: PreprocessingEntry) -> list[float]:
     """Return what colours of 0 to 1 are divided by."""
     return [value / 255 for value in images.std or (1.0,) * len(images.mean)]
 
 
-def processor_config(images: Entry) -> dict[str, Any]:
+def processor_config(images: PreprocessingEntry) -> dict[str, Any]:
     """Describe a preparation for transformers' AutoImageProcessor."""
     size = ({"height": images.squash[0], "width": images.squash[1]} if images.squash else
             {"shortest_edge": shorter(images)})

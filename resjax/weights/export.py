@@ -21,9 +21,9 @@ from resjax.system.files import folder_aside, remove_leftovers, write_json
 from resjax.system.terminal import tell
 from resjax.weights.card import Card, write_card
 from resjax.weights.convert import flip_colours, to_tensors
-from resjax.weights.describe import differences, processor_config, timm_config
+from resjax.weights.describe import preprocessing_differences, processor_config, timm_config
 from resjax.weights.locate import Tensors
-from resjax.weights.metadata import entry_of, write_metadata
+from resjax.weights.metadata import preprocessing_entry, write_metadata
 from resjax.weights.model_card import model_card
 from resjax.weights.onnx_graph import to_onnx
 from resjax.weights.tensor_names import FAMILIES
@@ -54,11 +54,11 @@ def export(network: Network, to: Form, out: str | Path, card: Card | None = None
         folder = aside / "new"
         folder.mkdir()
         WRITERS[to](network, folder)
-        images = entry_of(network.preprocessing, "BGR" if to == "keras" else "RGB")
+        images = preprocessing_entry(network.preprocessing, "BGR" if to == "keras" else "RGB")
         (folder / "README.md").write_text(model_card(network, to, images, card or Card()))
         write_card(card or Card(), folder)
         os.replace(folder, out)
-    for difference in differences(network.preprocessing, to):
+    for difference in preprocessing_differences(network.preprocessing, to):
         tell(f"{out}: {difference}; logits of the same image differ in about the third digit")
     return out
 
@@ -91,7 +91,7 @@ def check_form(network: Network, to: Form) -> None:
                        f"--to {' or '.join(others)}")
 
 
-def named(network: Network, family: str, variables: Any) -> Tensors:
+def named_tensors(network: Network, family: str, variables: Any) -> Tensors:
     """Name variables of a network as a family does."""
     if isinstance(network.model, VGG):
         return to_vgg_tensors(variables, "keras" if family == "keras" else "torchvision", network.model)
@@ -100,7 +100,7 @@ def named(network: Network, family: str, variables: Any) -> Tensors:
 
 def write_safetensors(family: str, network: Network, folder: Path) -> None:
     """Write `model.safetensors` and what belongs to it."""
-    (folder / "model.safetensors").write_bytes(save(named(network, family, network.variables)))
+    (folder / "model.safetensors").write_bytes(save(named_tensors(network, family, network.variables)))
     write_metadata(network, folder)
 
 
@@ -127,7 +127,7 @@ def write_huggingface(network: Network, folder: Path) -> None:
         "hidden_sizes": [64 * 2**i * (4 if kind == "bottleneck" else 1) for i in range(4)],
         "downsample_in_first_stage": False, "downsample_in_bottleneck": architecture.stride_in == "1x1",
         "id2label": labels, "label2id": {name: int(i) for i, name in labels.items()}})
-    images = entry_of(network.preprocessing)
+    images = preprocessing_entry(network.preprocessing)
     if images.mean:
         write_json(folder / "preprocessor_config.json", processor_config(images))
 
@@ -138,7 +138,7 @@ def write_keras(network: Network, folder: Path) -> None:
 
     variables = flip_colours(network.variables)
     layers: dict[str, list[tuple[str, np.ndarray]]] = {}
-    for name, tensor in named(network, "keras", variables).items():
+    for name, tensor in named_tensors(network, "keras", variables).items():
         layer, leaf = name.split("/")
         layers.setdefault(layer, []).append((f"{layer}/{leaf}:0", tensor))
     order = ["kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance"]

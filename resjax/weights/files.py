@@ -50,7 +50,7 @@ def read_stored(file: Path, key: str | None = None) -> Stored:
     check(file.is_file(), f"{file}: no such file")
     if file.stat().st_size > LARGEST_FILE:
         raise BadInput(f"{file}: {file.stat().st_size:,} bytes are more than any network of the paper takes")
-    kind = kind_of(file)
+    kind = file_kind(file)
     check(key is None or kind == ".pt", f"{file}: it holds one set of weights, so --key chooses none; leave it out")
     stored = Stored(*read_torch(file, key)) if kind == ".pt" else READERS[kind](file)
     check(bool(stored.tensors), f"{file}: it holds no tensor")
@@ -71,7 +71,7 @@ def check_tensors(tensors: Tensors, file: Path) -> None:
             raise BadInput(f"{file}: {name} holds {tensor.dtype}, not numbers that weights are kept in")
 
 
-def kind_of(file: Path) -> str:
+def file_kind(file: Path) -> str:
     """Tell what a file is by how it begins, whatever it is called. Raises BadInput, saying what it is where that can be
     told, for a file of none of these kinds.
     """

@@ -47,7 +47,7 @@ class Window(io.RawIOBase):
         return len(content)
 
 
-def limit() -> None:
+def limit_process() -> None:
     """Let the system end this process where it takes too much, if it has such limits."""
     try:
         import resource
@@ -85,7 +85,7 @@ def texts(group: Any, attribute: str) -> list[str]:
     return names
 
 
-def place(name: str, weight: Any) -> tuple[str, str, list[int], int]:
+def locate_weight(name: str, weight: Any) -> tuple[str, str, list[int], int]:
     """Tell where a weight lies. Raises Refused unless it lies in one piece, as it is, in the file itself."""
     import h5py
 
@@ -152,7 +152,7 @@ def weights(opened: Any) -> Iterator[tuple[str, str, list[int], int]]:
     layers = named_layers(root) if "layer_names" in root.attrs else saved_layers(child(opened, "layers"))
     for layer, found in layers:
         for leaf, weight in zip(leaves_of(layer, len(found)), found, strict=True):
-            yield place(f"{layer}/{leaf}", weight)
+            yield locate_weight(f"{layer}/{leaf}", weight)
 
 
 def epsilons(config: Any) -> dict[str, float]:
@@ -170,7 +170,7 @@ def main(path: str, start: str, size: str) -> dict[str, Any]:
     """Look into a file."""
     import h5py
 
-    limit()
+    limit_process()
     try:
         with h5py.File(Window(path, int(start), int(size)), "r") as opened:
             if opened.userblock_size:

@@ -13,7 +13,7 @@ from resjax.weights.tensor_names import Names, module_name
 MOST_CHANNELS = 1024  # of an image
 
 
-def head(names: Names) -> str:
+def head_kernel(names: Names) -> str:
     """Name the kernel of the last layer."""
     return names.head + names.dense["kernel"]
 
@@ -22,7 +22,7 @@ def ends(tensors: Tensors, names: Names, source: str) -> tuple[int, int]:
     """Return the channels of the images and the number of classes, 0 where there is no last layer. Raises BadInput
     where a kernel is none.
     """
-    stem, last = tensors[names.prefix + names.stem[0] + names.conv["kernel"]], tensors.get(head(names))
+    stem, last = tensors[names.prefix + names.stem[0] + names.conv["kernel"]], tensors.get(head_kernel(names))
     if stem.ndim != 4 or (last is not None and last.ndim != 2) or 0 in (stem.size, 1 if last is None else last.size):
         raise BadInput(f"{source}: the first kernel has shape {stem.shape} and the last "
                        f"{None if last is None else last.shape}; a convolution's has four axes and a fully connected "
@@ -46,7 +46,7 @@ def infer_architecture(tensors: Tensors, names: Names, source: str, stride_in: S
     projections is plain or has option A. Raises BadInput where one is needed and None, and for any other network.
     """
     blocks = tuple(count_blocks(tensors, names))
-    bottleneck = place(names, 1, 0, "conv3") in tensors
+    bottleneck = kernel_name(names, 1, 0, "conv3") in tensors
     kind: Block = "bottleneck" if bottleneck else "basic"
     family: Literal["cifar", "imagenet"] = "cifar" if len(blocks) == 3 else "imagenet"
     depths: dict[tuple[Block, tuple[int, ...]], int] = {table: depth for depth, table in IMAGENET.items()}
@@ -69,8 +69,8 @@ def infer_architecture(tensors: Tensors, names: Names, source: str, stride_in: S
 def count_blocks(tensors: Tensors, names: Names) -> Iterator[int]:
     """Count the blocks of each stage."""
     stage = 1
-    while place(names, stage, 0, "conv1") in tensors:
-        yield next(block for block in count(1) if place(names, stage, block, "conv1") not in tensors)
+    while kernel_name(names, stage, 0, "conv1") in tensors:
+        yield next(block for block in count(1) if kernel_name(names, stage, block, "conv1") not in tensors)
         stage += 1
 
 
@@ -79,7 +79,7 @@ def find_shortcut(tensors: Tensors, names: Names, stages: Sequence[int], bottlen
     """Tell option B from C by where projections are; None where there are none."""
     all_blocks = {(stage, block) for stage, blocks in enumerate(stages, 1) for block in range(blocks)}
     changing = {(stage, 0) for stage in range(1 if bottleneck else 2, len(stages) + 1)}
-    projected = {(stage, block) for stage, block in all_blocks if place(names, stage, block, "conv") in tensors}
+    projected = {(stage, block) for stage, block in all_blocks if kernel_name(names, stage, block, "conv") in tensors}
     if not projected:
         return None
     if projected not in (all_blocks, changing):
@@ -88,7 +88,7 @@ def find_shortcut(tensors: Tensors, names: Names, stages: Sequence[int], bottlen
     return "C" if projected == all_blocks else "B"
 
 
-def place(names: Names, stage: int, block: int, module: str) -> str:
+def kernel_name(names: Names, stage: int, block: int, module: str) -> str:
     """Name the kernel of a convolution of a block, or of its shortcut ("conv")."""
     where = ("shortcut",) if module == "conv" else ()
     return module_name(names, (f"stage{stage}", block, *where, module)) + names.conv["kernel"]

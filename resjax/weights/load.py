@@ -17,11 +17,11 @@ from resjax.weights.configs import check_arch, read_config
 from resjax.weights.convert import flip_colours, to_variables
 from resjax.weights.files import INDEX, SUFFIXES, Stored, read_stored
 from resjax.weights.hub import WEIGHTS, fetch, is_repository
-from resjax.weights.infer_architecture import ends, head, infer_architecture
+from resjax.weights.infer_architecture import ends, head_kernel, infer_architecture
 from resjax.weights.kinds import check_names, check_shapes, describe_folder
 from resjax.weights.locate import Located, Tensors, canonical, find_prefixes, locate, without_wrappers
-from resjax.weights.metadata import Entry, Metadata, data_of, known_classes, read_metadata, usual
-from resjax.weights.model_card import resized
+from resjax.weights.metadata import Metadata, PreprocessingEntry, data_of, known_classes, read_metadata, usual
+from resjax.weights.model_card import resize_text
 from resjax.weights.tensor_names import FAMILIES, Names
 from resjax.weights.trained import find_trained, trained
 from resjax.weights.vgg import canonical_vgg, describe_vgg, find_depth, to_vgg_variables
@@ -51,10 +51,11 @@ def load_weights(target: str | Path, *, stride_in: StrideIn | None = None, short
     if known.architecture is None:
         known = replace(known, architecture=check_arch(stored.arch, str(file)))
     located = find_network(stored, str(file))
-    return assemble(located, known, str(file), known.name or str(target), Unsaid(stride_in, shortcut, stored.epsilons))
+    hints = Hints(stride_in, shortcut, stored.epsilons)
+    return build_network(located, known, str(file), known.name or str(target), hints)
 
 
-class Unsaid(NamedTuple):
+class Hints(NamedTuple):
     """What tensors cannot say: see `load_weights`; and the epsilons of Keras's batch norms, by layer."""
 
     stride_in: StrideIn | None
@@ -105,7 +106,7 @@ class Recognised(NamedTuple):
     fill: Callable[[], Any]
 
 
-def assemble(located: Located, known: Metadata, source: str, name: str, unsaid: Unsaid) -> Network:
+def build_network(located: Located, known: Metadata, source: str, name: str, unsaid: Hints) -> Network:
     """Put a network together from tensors and what is known beside them."""
     found = (recognise_vgg(located, source) if located.family.endswith("vgg") else
              recognise_resnet(located, known.architecture, source, unsaid))
@@ -125,7 +126,7 @@ def assemble(located: Located, known: Metadata, source: str, name: str, unsaid: 
                    variables, preprocessing)
 
 
-def presumed(found: Recognised, source: str) -> Entry:
+def presumed(found: Recognised, source: str) -> PreprocessingEntry:
     """Return how whoever made such weights prepares images, and say so. Raises BadInput where nobody is known."""
     if (known := usual(found.family, found.architecture.family, found.model.classes)) is None:
         raise BadInput(f"{source}: {FAMILIES[found.family].title} has no such network as {found.architecture.title()}, "
@@ -139,7 +140,7 @@ def presumed(found: Recognised, source: str) -> Entry:
     divided = f", std {entry.std}" if entry.std else ""
     tell(harmless(f"{source}: nothing beside it says how images are prepared, so it is done as {whose} does: "
                   f"{entry.channel_order} of 0 to {entry.value_range:g}, mean {entry.mean}{divided}, "
-                  f"{resized(entry)}"))
+                  f"{resize_text(entry)}"))
     return entry
 
 
@@ -151,7 +152,7 @@ def recognise_vgg(located: Located, source: str) -> Recognised:
     return Recognised(family, architecture, model, channels, partial(to_vgg_variables, tensors, family, model, source))
 
 
-def recognise_resnet(located: Located, known: Architecture | None, source: str, unsaid: Unsaid) -> Recognised:
+def recognise_resnet(located: Located, known: Architecture | None, source: str, unsaid: Hints) -> Recognised:
     """Tell a plain or residual network by its tensors, and by what is known beside them or said."""
     check_shapes(located.own, source)
     names, stride_in, shortcut = FAMILIES[located.family], unsaid.stride_in, unsaid.shortcut
@@ -176,5 +177,6 @@ def recognise_resnet(located: Located, known: Architecture | None, source: str, 
 def check_head(tensors: Tensors, names: Names, model: ResNet, source: str) -> None:
     """Raise BadInput unless the last layer takes what the last maps give, before a large one is made room for."""
     features = model.filters * 2**(len(model.blocks) - 1) * (4 if model.block == "bottleneck" else 1)
-    if (last := tensors.get(head(names))) is not None and last.size != features * model.classes:
-        raise BadInput(f"{source}: {head(names)} has shape {last.shape}, and the last maps have {features} channels")
+    if (last := tensors.get(head_kernel(names))) is not None and last.size != features * model.classes:
+        raise BadInput(f"{source}: {head_kernel(names)} has shape {last.shape}, and the last maps have {features} "
+                       "channels")

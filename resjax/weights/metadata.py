@@ -22,7 +22,7 @@ Side = Annotated[int, Must("lie in 1 ... 4096", lambda side: 1 <= side <= 4096)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class PreprocessingEntry:
     """The entry `preprocessing`: the input is (pixels * value_range / 255 - mean) / std, channel by channel."""
 
     mean: tuple[float, ...] = ()
@@ -91,22 +91,24 @@ def read_mean_image(file: Path) -> np.ndarray:
     return mean
 
 
-def entry_of(images: Preprocessing, order: ColourOrder = "RGB") -> Entry:
+def preprocessing_entry(images: Preprocessing, order: ColourOrder = "RGB") -> PreprocessingEntry:
     """Describe a preprocessing, for pixels of 0 to 255 in that order of colours."""
     turned, (height, width, channels) = slice(None, None, -1 if order == "BGR" else 1), images.image_shape
     colours = np.asarray(images.mean).reshape(-1, channels)
     one = bool(np.ptp(colours, axis=0).max() < 1e-4)  # a colour that went through a resize is one in all but rounding
-    return Entry(mean=tuple(colours[0, turned].tolist()) if one else (), mean_image="" if one else "mean.npy",
-                 std=images.std[turned], channel_order=order, size=height, width=None if width == height else width,
-                 shorter_side=images.shorter_side, squash=images.squash, resize=images.resize, crop=images.crop)
+    return PreprocessingEntry(
+        mean=tuple(colours[0, turned].tolist()) if one else (), mean_image="" if one else "mean.npy",
+        std=images.std[turned], channel_order=order, size=height, width=None if width == height else width,
+        shorter_side=images.shorter_side, squash=images.squash, resize=images.resize, crop=images.crop)
 
 
 IMAGENET_COLOURS: Any = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "value_range": 1.0}
 CIFAR10_COLOURS: Any = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2023, 0.1994, 0.2010), "value_range": 1.0}
 CIFAR100_COLOURS: Any = {"mean": (0.507, 0.4865, 0.4409), "std": (0.2673, 0.2564, 0.2761), "value_range": 1.0}
-CAFFE = Entry(mean=(103.939, 116.779, 123.68), channel_order="BGR", squash=(224, 224), resize="pillow-nearest")
-TORCH = Entry(**IMAGENET_COLOURS, shorter_side=256, resize="pillow-bilinear", crop="half-even")
-TRANSFORMERS = Entry(**IMAGENET_COLOURS, shorter_side=256, resize="torch-bicubic")
+CAFFE = PreprocessingEntry(mean=(103.939, 116.779, 123.68), channel_order="BGR", squash=(224, 224),
+                           resize="pillow-nearest")
+TORCH = PreprocessingEntry(**IMAGENET_COLOURS, shorter_side=256, resize="pillow-bilinear", crop="half-even")
+TRANSFORMERS = PreprocessingEntry(**IMAGENET_COLOURS, shorter_side=256, resize="torch-bicubic")
 USUAL = {  # whose the images' preparation is, and what: for each family, where nothing beside the weights says it
     ("torchvision", "imagenet"): ("torchvision", TORCH),
     ("huggingface", "imagenet"): ("transformers' ConvNextImageProcessor", TRANSFORMERS),
@@ -114,13 +116,14 @@ USUAL = {  # whose the images' preparation is, and what: for each family, where 
     ("keras-2016", "imagenet"): ("load_img and preprocess_input of Keras", CAFFE),
     ("torchvision", "vgg"): ("torchvision", TORCH),
     ("keras", "vgg"): ("load_img and preprocess_input of Keras", CAFFE),
-    ("torchvision", "cifar"): ("pytorch-cifar-models for CIFAR-10", Entry(**CIFAR10_COLOURS, size=32)),
-    ("torchvision", "cifar, 100"): ("pytorch-cifar-models for CIFAR-100", Entry(**CIFAR100_COLOURS, size=32)),
-    ("akamaster", "cifar"): ("pytorch_resnet_cifar10", Entry(**IMAGENET_COLOURS, size=32)),
+    ("torchvision", "cifar"): ("pytorch-cifar-models for CIFAR-10", PreprocessingEntry(**CIFAR10_COLOURS, size=32)),
+    ("torchvision", "cifar, 100"): (
+        "pytorch-cifar-models for CIFAR-100", PreprocessingEntry(**CIFAR100_COLOURS, size=32)),
+    ("akamaster", "cifar"): ("pytorch_resnet_cifar10", PreprocessingEntry(**IMAGENET_COLOURS, size=32)),
 }
 
 
-def usual(family: str, images: str, classes: int) -> tuple[str, Entry] | None:
+def usual(family: str, images: str, classes: int) -> tuple[str, PreprocessingEntry] | None:
     """Say who made weights of a family, as it seems, and how they prepare images; None where nobody is known."""
     return USUAL.get((family, f"{images}, {classes}"), USUAL.get((family, images)))
 
@@ -132,7 +135,7 @@ class Metadata:
     name: str = ""
     architecture: Architecture | None = None
     classes: tuple[str, ...] = ()
-    preprocessing: Entry | None = None
+    preprocessing: PreprocessingEntry | None = None
     sha256: tuple[tuple[str, str], ...] = ()
     """Of the files beside it, by name."""
 
@@ -150,7 +153,7 @@ class Metadata:
 
 def write_metadata(network: Network, folder: Path, order: ColourOrder = "RGB") -> None:
     """Write `model.json`, which `load_weights` reads, last; and `mean.npy` where the mean is an image."""
-    images = entry_of(network.preprocessing, order)
+    images = preprocessing_entry(network.preprocessing, order)
     if images.mean_image:
         np.save(folder / images.mean_image, network.mean[..., ::-1] if order == "BGR" else network.mean)
     layers = {name: getattr(network.architecture, name) for name in ("family", "depth", "shortcut", "stride_in")}

@@ -7,9 +7,9 @@ from resjax.experiment import Architecture
 from resjax.models.counts import count_macs, count_parameters
 from resjax.models.variants import Form
 from resjax.network import Network
-from resjax.weights.card import Card, Measured, about_data, table
-from resjax.weights.describe import differences, filter_of, shorter
-from resjax.weights.metadata import Entry
+from resjax.weights.card import Card, Measured, about_data, markdown_table
+from resjax.weights.describe import filter_of, preprocessing_differences, shorter
+from resjax.weights.metadata import PreprocessingEntry
 
 USE = {  # by form, or by form and family of networks
     "torchvision": """\
@@ -67,7 +67,7 @@ PIXELS = """\
 not: it is {resized_how}."""
 
 
-def model_card(network: Network, to: Form, images: Entry, card: Card) -> str:
+def model_card(network: Network, to: Form, images: PreprocessingEntry, card: Card) -> str:
     """Write the card for people; without errors it says that none were measured."""
     shape = height, width, channels = network.preprocessing.image_shape
     paper = network.architecture or Architecture()  # one's own goes to stablehlo alone, which does not ask
@@ -79,7 +79,7 @@ def model_card(network: Network, to: Form, images: Entry, card: Card) -> str:
               "resized": images.squash or shorter(images), "filter": filter_of(images),
               "FILTER": filter_of(images).upper(), "mean": list(colours), "std": list(divided),
               "blue_first": list(colours if blue_first else colours[::-1]),
-              "std_blue_first": list(divided if blue_first else divided[::-1]), "resized_how": resized(images),
+              "std_blue_first": list(divided if blue_first else divided[::-1]), "resized_how": resize_text(images),
               "backend": ', backend="pil"' if images.resize.startswith("pillow") else ""}
     use = USE.get(f"{to}-{paper.family}", USE[to]).format(**values)
     parts = [
@@ -89,8 +89,8 @@ def model_card(network: Network, to: Form, images: Entry, card: Card) -> str:
         f"{count_macs(network.model, shape):,} multiply-adds for an image of {height}x{width}.",
         "## Errors", error_table(card.errors), "## Use", f"```python\n{use}\n```",
         PIXELS.format(**values) if to in ("stablehlo", "onnx") else
-        f"{prepared(images)} `model.json` holds this; `resjax.load` reads this folder."]
-    parts += [f"Otherwise there: {difference}." for difference in differences(network.preprocessing, to)]
+        f"{preprocessing_text(images)} `model.json` holds this; `resjax.load` reads this folder."]
+    parts += [f"Otherwise there: {difference}." for difference in preprocessing_differences(network.preprocessing, to)]
     parts += about_data(card)
     if card.recipe:
         parts += ["## Training", card.recipe]
@@ -103,23 +103,23 @@ def error_table(errors: Sequence[Measured]) -> str:
     """Put measured errors into a table."""
     if not errors:
         return "None were measured when this was written: `resjax evaluate` measures them."
-    return table(["images", "views", "top-1 error %", "top-5 error %", "counted"], [
+    return markdown_table(["images", "views", "top-1 error %", "top-5 error %", "counted"], [
         [error.images_of, error.views, f"{error.top1_error:.2f}", f"{error.top5_error:.2f}",
          "" if error.images is None else f"{error.images:,}"] for error in errors])
 
 
-def prepared(images: Entry) -> str:
+def preprocessing_text(images: PreprocessingEntry) -> str:
     """Say how images become the input."""
     def colours(values: Sequence[float]) -> str:
         return f"({', '.join(f'{value:.3f}' for value in values)})"
 
     what = f"the colour {colours(images.mean)}" if images.mean else f"the image in `{images.mean_image}`"
     divided = f" and divide by {colours(images.std)}" if images.std else ""
-    return (f"An image is {resized(images)}. From its pixels, 0 to 255 in {images.channel_order}, subtract "
+    return (f"An image is {resize_text(images)}. From its pixels, 0 to 255 in {images.channel_order}, subtract "
             f"{what}{divided}.")
 
 
-def resized(images: Entry) -> str:
+def resize_text(images: PreprocessingEntry) -> str:
     """Say how images come to their size."""
     crop = f"{images.size}x{images.width or images.size}"
     if images.shorter_side is None and images.squash is None:

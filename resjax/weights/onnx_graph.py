@@ -10,7 +10,7 @@ from resjax.models.variants import VGG_STAGES
 from resjax.models.vgg import SIDE
 from resjax.network import Network
 from resjax.system.errors import BadInput
-from resjax.weights.convert import blocks_apart
+from resjax.weights.convert import unstack_stages
 
 OPERATORS, FORMAT = 17, 8  # versions that ONNX Runtime has known since 2022
 NCHW, NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
@@ -84,7 +84,7 @@ def add_shortcut(graph: Graph, x: str, params: Any, statistics: Any, stride: int
 
 def add_resnet(graph: Graph, x: str, model: ResNet, variables: Any) -> str:
     """Add a network of the paper: `[batch, channels, height, width]` to logits."""
-    apart = blocks_apart(variables)
+    apart = unstack_stages(variables)
     params, statistics = apart["params"], apart["batch_stats"]
     x = graph.conv(x, params["conv1"], 1 if model.stem == "3x3" else 2)
     x = graph.add("Relu", graph.norm(x, params["bn1"], statistics["bn1"]))

@@ -58,7 +58,7 @@ Rebuild = Callable[[Name, tuple[Any, ...]], Any]
 """Tells what a call of a name is: a value, or None for an `Inert`."""
 
 
-class Reader:
+class PickleReader:
     """Reads pickles that follow each other in `content`; `stream` stands where the next begins.
 
     `rebuild` knows the calls that matter, `persistent` turns an id into a value. Raises BadInput, naming `source`, for

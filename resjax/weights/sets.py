@@ -20,7 +20,8 @@ def choose_set(content: Any, kind: type, source: str, key: str | None) -> dict[s
     """
     found = dict(find_sets(content, kind))
     if key is not None and key not in found:
-        raise BadInput(f"{source}: it holds no set of weights {shown(key)}; {listed(found, 'those that it holds are')}")
+        raise BadInput(f"{source}: it holds no set of weights {shown(key)}; "
+                       f"{list_keys(found, 'those that it holds are')}")
     ours = [path for path, tensors in found.items() if find_prefixes(map(unwrapped, tensors))]
     nets = [path for path, tensors in found.items() if any(len(getattr(value, "shape", ())) == 4
                                                           for value in tensors.values())]
@@ -28,7 +29,7 @@ def choose_set(content: Any, kind: type, source: str, key: str | None) -> dict[s
     if not chosen:
         raise BadInput(f"{source}: {nothing(content)}")
     if len(chosen) > 1:
-        raise BadInput(f"{source}: it holds {len(chosen)} sets of weights; {listed(chosen, 'choose one by --key')}")
+        raise BadInput(f"{source}: it holds {len(chosen)} sets of weights; {list_keys(chosen, 'choose one by --key')}")
     return {name: value for name, value in found[chosen[0]].items() if is_weight(name, value, kind, source)}
 
 
@@ -77,7 +78,7 @@ def nothing(content: Any) -> str:
     return f"it holds no dictionary of tensors{f', but {keys}' if keys else ''}; save a network's state_dict()"
 
 
-def listed(paths: Iterable[str], what: str) -> str:
+def list_keys(paths: Iterable[str], what: str) -> str:
     """List some keys."""
     known = list(paths)
     more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""

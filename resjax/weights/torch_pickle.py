@@ -18,7 +18,7 @@ import numpy as np
 
 from resjax.system.errors import BadInput, check
 from resjax.weights.kinds import describe_archive, describe_pickle
-from resjax.weights.plain_pickle import MOST_BYTES, Inert, Name, Reader
+from resjax.weights.plain_pickle import MOST_BYTES, Inert, Name, PickleReader
 from resjax.weights.sets import choose_set, shown
 
 DTYPES: dict[str, Any] = {
@@ -155,8 +155,8 @@ def open_archive(stream: IO[bytes], file: Path) -> tuple[Any, Load]:
     if members[f"{root}data.pkl"].file_size > MOST_BYTES:
         raise BadInput(f"{file}: it holds {members[f'{root}data.pkl'].file_size:,} bytes beside its tensors; save the "
                        "state_dict alone")
-    content = Reader(archive.read(f"{root}data.pkl"), str(file), rebuild, find_storage).load()
-    return content, lambda storage: elements(archive.read(f"{root}data/{storage.key}"), storage)
+    content = PickleReader(archive.read(f"{root}data.pkl"), str(file), rebuild, find_storage).load()
+    return content, lambda storage: read_storage(archive.read(f"{root}data/{storage.key}"), storage)
 
 
 def open_zip(stream: IO[bytes], file: Path) -> zipfile.ZipFile:
@@ -202,7 +202,7 @@ def open_stream(stream: IO[bytes], file: Path) -> tuple[Any, Load]:
         storage = find_storage(identity)
         return found.setdefault(storage.key, storage) if isinstance(storage, Storage) else storage
 
-    reader = Reader(stream.read(MOST_BYTES), str(file), rebuild, listing)
+    reader = PickleReader(stream.read(MOST_BYTES), str(file), rebuild, listing)
     magic = reader.load()
     if isinstance(magic, dict) and (kind := describe_pickle(magic)):
         raise BadInput(f"{file}: {kind}")
@@ -224,12 +224,12 @@ def open_stream(stream: IO[bytes], file: Path) -> tuple[Any, Load]:
 
     def load(storage: Storage) -> np.ndarray:
         stream.seek(starts[storage.key])
-        return elements(stream.read(storage.count * np.dtype(storage.dtype).itemsize), storage)
+        return read_storage(stream.read(storage.count * np.dtype(storage.dtype).itemsize), storage)
 
     return content, load
 
 
-def elements(content: bytes, storage: Storage) -> np.ndarray:
+def read_storage(content: bytes, storage: Storage) -> np.ndarray:
     """Read a storage. Raises ValueError where bytes are missing."""
     array = np.frombuffer(content, storage.dtype)
     if len(array) < storage.count:

@@ -30,7 +30,7 @@ AXES: dict[Family, tuple[tuple[int, ...], tuple[int, ...]]] = {  # of a convolut
     "torchvision": ((2, 3, 1, 0), (1, 0)), "keras": ((0, 1, 2, 3), (0, 1))}
 
 
-class Layer(NamedTuple):
+class LayerNames(NamedTuple):
     """A layer: its path in our parameters, and how a family names its kernel and its bias."""
 
     path: tuple[str, ...]
@@ -71,7 +71,7 @@ def find_depth(family: Family, tensors: Mapping[str, np.ndarray], source: str) -
     return depths[0]
 
 
-def layers(family: Family, depth: int, last: bool, hidden: bool = True) -> Iterator[Layer]:
+def layers(family: Family, depth: int, last: bool, hidden: bool = True) -> Iterator[LayerNames]:
     """List the layers in the order in which they run; `hidden` and `last` say whether there are dense ones."""
     kernel, bias = ("/kernel", "/bias") if family == "keras" else (".weight", ".bias")
     stages = VGG_STAGES[depth]
@@ -79,10 +79,10 @@ def layers(family: Family, depth: int, last: bool, hidden: bool = True) -> Itera
     for stage, (count, start) in enumerate(zip(stages, starts, strict=False), 1):
         for layer in range(1, count + 1):
             name = f"block{stage}_conv{layer}" if family == "keras" else f"features.{start + 2 * (layer - 1)}"
-            yield Layer(("convolutions", f"conv{stage}_{layer}"), name + kernel, name + bias)
+            yield LayerNames(("convolutions", f"conv{stage}_{layer}"), name + kernel, name + bias)
     for path, name in zip((("hidden", "fc6"), ("hidden", "fc7"), ("fc",)), DENSE[family], strict=True):
         if last if path == ("fc",) else hidden:
-            yield Layer(path, name + kernel, name + bias)
+            yield LayerNames(path, name + kernel, name + bias)
 
 
 def describe_vgg(tensors: Tensors, family: Family, depth: int, source: str) -> tuple[Architecture, VGG, int]:
@@ -130,7 +130,7 @@ def to_vgg_variables(tensors: Tensors, family: Family, model: VGG, source: str) 
     return {"params": unflatten_dict(params)}
 
 
-def read_layer(tensors: Tensors, family: Family, layer: Layer) -> dict[str, np.ndarray]:
+def read_layer(tensors: Tensors, family: Family, layer: LayerNames) -> dict[str, np.ndarray]:
     """Return a layer's kernel and bias, float32, with their axes in our order."""
     kernel, bias = (np.asarray(tensors[name], np.float32) for name in (layer.kernel, layer.bias))
     kernel = kernel.transpose(AXES[family][kernel.ndim == 2])

@@ -63,7 +63,7 @@ def full_from(name: str, now: Callable[..., bool]) -> Iterator[None]:
     def called(*arguments: Any) -> Any:
         with full() if now(*arguments) else full(ALL_OF_IT):
             found = plain(*arguments)
-            if name == "save":
+            if name == "save_checkpoint":
                 loop.finish_saves(arguments[0])
             return found
 
@@ -117,8 +117,10 @@ def tries(folder: Path, known: dict[str, kills.Scenario]) -> Iterator[Try]:
     report = ("report", f"{folder}/source", "--out", f"{disk}/page.html")
     for size, names in ((0, "run: this run directory"), (600, "experiment.json"), (5_000, "checkpoints")):
         yield Try(f"training, {size} bytes are left", train, full(size), names)
-    yield Try("training, the last save", train, full_from("save", lambda *values: values[2]["averaged"]), "checkpoints")
-    yield Try("training, the log", train, full_from("measure", lambda run, state, last=False: True), "metrics.jsonl")
+    yield Try("training, the last save", train, full_from("save_checkpoint", lambda *values: values[2]["averaged"]),
+              "checkpoints")
+    yield Try("training, the log", train, full_from("measure_and_log", lambda run, state, last=False: True),
+              "metrics.jsonl")
     yield Try("training, the result", train, full_from("write_json", lambda file, _: file.name == "result.json"),
               "result.json")
     yield Try("report", typed(*report), full(), "page.html")

@@ -16,7 +16,7 @@ import pytest
 
 from resjax import Architecture, BadInput, Experiment, Optimizer, Photographs, read_metrics, restore, train
 from resjax.console.command_line import execute
-from resjax.paper import TABLES, plan
+from resjax.paper import TABLES, plan_runs
 from resjax.paper.figures import figure4
 from resjax.training import classifiers
 
@@ -151,7 +151,7 @@ def test_a_table_is_one_command(done, photographs, tmp_path, capsys, monkeypatch
     (row,) = json.loads((tmp_path / "runs" / "table2.json").read_text())["rows"]
     assert row["measures"][0]["values"] == [kept["top1_error"]]
     assert kept["images"] == 24
-    drawing = figure4(plan(TABLES["table2"], tmp_path / "tiny", tmp_path / "runs", 1, ["resnet18A"]))
+    drawing = figure4(plan_runs(TABLES["table2"], tmp_path / "tiny", tmp_path / "runs", 1, ["resnet18A"]))
     assert drawing.figure.axes[1].get_ylim()[1] >= read_metrics(run, "train")[0]["error"]  # no plain net is there
     plt.close(drawing.figure)
     monkeypatch.setattr("resjax.training.classifiers.measure_networks", None)
@@ -180,21 +180,21 @@ def test_what_was_measured_is_kept_when_images_move_but_not_when_they_change(don
 
 
 def test_the_ensemble_of_table_5_is_measured_together(done, photographs, tmp_path, monkeypatch):
-    from resjax.paper.results import as_markdown, collect
+    from resjax.paper.results import as_markdown, collect_results
     from resjax.paper.tables import TABLE5
 
     row = TABLE5.rows[0]._replace(members=(("resnet18A", 0), ("resnet18A", 1)))
     table = TABLE5._replace(rows=(row._replace(how="single"),))
     write(tmp_path, photographs)
-    runs = plan(table, tmp_path / "tiny", tmp_path, seeds=3)
+    runs = plan_runs(table, tmp_path / "tiny", tmp_path, seeds=3)
     assert [run.run_directory.name for run in runs] == ["seed0", "seed1"]
-    assert collect(table, runs) == []
+    assert collect_results(table, runs) == []
     for run in runs:
         shutil.copytree(done / "run", run.run_directory)
         described = json.loads((run.run_directory / "experiment.json").read_text())
         described["experiment"]["seed"] = run.experiment.seed
         (run.run_directory / "experiment.json").write_text(json.dumps(described))
-    (line,) = collect(table, runs)
+    (line,) = collect_results(table, runs)
     assert (len(line.values), len(line.values[0]), line.parameters) == (1, 1, 2 * 11_003_714)
     assert "| ResNet, six models | 152 | 22,007,428 | 3.57 |" in as_markdown(table, [line], 1.0)
     assert "| GoogLeNet (ILSVRC'14) |  |  | 6.66 |" in as_markdown(table, [line], 1.0)
@@ -202,7 +202,7 @@ def test_the_ensemble_of_table_5_is_measured_together(done, photographs, tmp_pat
 
 @pytest.mark.parametrize("name", ["table2", "table3", "table4", "table5"])
 def test_every_row_has_its_experiment(name):
-    runs = plan(TABLES[name], Path(__file__).parents[2] / "experiments", Path("runs"), seeds=1)
+    runs = plan_runs(TABLES[name], Path(__file__).parents[2] / "experiments", Path("runs"), seeds=1)
     for run in runs:
         experiment = run.experiment
         assert (experiment.steps, experiment.batch_size, experiment.optimizer.learning_rate) == (600_000, 256, 0.1)

@@ -16,7 +16,7 @@ from test_sources import paint, paint_splits
 from resjax import BadInput, Data, Photographs, load_data, read_metrics, train
 from resjax.console.command_line import execute
 from resjax.data import find_images, find_split
-from resjax.evaluation import log_probabilities, measure
+from resjax.evaluation import log_probabilities, measure_networks
 from resjax.evaluation.error_rates import class_places
 from resjax.evaluation.probabilities import plan_batches
 from resjax.network import imagenet_classes
@@ -104,7 +104,7 @@ def test_a_network_is_measured_on_a_folder_that_is_itself_the_split(tmp_path, ca
         (tmp_path / name).mkdir()
         for i in range(5):
             Image.fromarray(rng.integers(0, 256, (40, 50, 3)).astype(np.uint8)).save(tmp_path / name / f"{i}.png")
-    found = measure([network], "test", "single", 4, f"folder:{tmp_path}")
+    found = measure_networks([network], "test", "single", 4, f"folder:{tmp_path}")
     assert found.images == 10
     assert "its 2 classes are found by name among the 3 of random" in capsys.readouterr().err
     _, files, _ = find_split(Data(source=f"folder:{tmp_path}"), "test")

@@ -13,7 +13,7 @@ from resjax import BadInput, Data, Photographs, load, train
 from resjax.data import find_images
 from resjax.data.classes import place_of
 from resjax.data.index import find_split
-from resjax.evaluation import measure
+from resjax.evaluation import measure_networks
 from resjax.evaluation.error_rates import class_places
 from resjax.network import Network
 
@@ -86,7 +86,7 @@ def finished(small, tmp_path_factory):
 def check_measured(network, result, *sources):
     """Compare every digit of what `evaluate` finds, on the run's own data and on the same by their place."""
     for source in (None, *sources):
-        found = measure([network], "test", "single", 32, source)
+        found = measure_networks([network], "test", "single", 32, source)
         assert (found.top1_error, found.top5_error) == (result["test_top1_error"], result["test_top5_error"])
 
 

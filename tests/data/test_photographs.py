@@ -28,7 +28,7 @@ from resjax.data import (
 )
 from resjax.data.archives import DEVKIT, TRAIN, VALIDATION
 from resjax.data.preprocessing import resize
-from resjax.data.stream import own
+from resjax.data.stream import copy_out
 
 SEEDS = (3, 4)
 
@@ -134,7 +134,7 @@ def test_statistics_are_those_of_the_centre_crops_and_are_kept(photographs, monk
     np.testing.assert_allclose(found.mean, crops.mean(0), rtol=1e-6)
     covariance = np.cov(crops.reshape(-1, 3).T, bias=True)
     np.testing.assert_allclose(found.colours @ found.colours.T, covariance, rtol=1e-4)
-    monkeypatch.setattr("resjax.data.statistics.summarize", None)
+    monkeypatch.setattr("resjax.data.statistics.sum_over_images", None)
     again = measure_statistics(photos.train, data)
     assert np.array_equal(found.mean, again.mean)
     with pytest.raises(TypeError):  # another crop is another mean
@@ -146,7 +146,7 @@ def test_shared_memory_is_given_back_as_soon_as_it_is_copied():
     shared = SharedMemoryArray((2, 3), np.uint8)
     shared[:] = 7
     shared.unlink_on_del()
-    copy = own(shared)
+    copy = copy_out(shared)
     with pytest.raises(FileNotFoundError):
         SharedMemory(shared.shm.name)
     del shared

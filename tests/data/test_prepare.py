@@ -12,7 +12,7 @@ from conftest import flip
 
 from resjax import BadInput, Data
 from resjax.data import cifar10 as prepare
-from resjax.data import load, prepare_cifar10
+from resjax.data import load_data, prepare_cifar10
 from resjax.data.prepared import find_prepared
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -56,7 +56,7 @@ def test_cifar10_reads_back_by_tfds_and_by_us(tmp_path, archive):
     assert found.keys() == examples.keys()
     assert all(np.array_equal(found[key]["image"], pixels) and found[key]["label"] == label
                for key, (pixels, label) in examples.items())
-    data = load(Data(source="tfds:cifar10", directory=directory))
+    data = load_data(Data(source="tfds:cifar10", directory=directory))
     assert data.classes == CIFAR10
     for split, images in (("train", data.train), ("test", data.test)):
         expected = sorted((p.tobytes(), label) for key, (p, label) in examples.items() if key.startswith(split))

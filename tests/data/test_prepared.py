@@ -14,7 +14,7 @@ from conftest import flip
 from PIL import Image
 
 from resjax import BadInput, Data
-from resjax.data import images, load
+from resjax.data import images, load_data
 from resjax.data.prepared import feature_keys
 from resjax.system.files import CACHE_FORMAT
 
@@ -70,14 +70,14 @@ def assert_holds(images, examples):
 
 
 def read(directory, name="tiny", **settings):
-    return load(Data(source=f"tfds:{name}", directory=directory, **settings))
+    return load_data(Data(source=f"tfds:{name}", directory=directory, **settings))
 
 
 @pytest.fixture
 def decodes(monkeypatch):
     """A list that grows by one with every decoding."""
-    calls, real = [], images.read_all
-    monkeypatch.setattr(images, "read_all", lambda *arguments: (calls.append(1), real(*arguments))[1])
+    calls, real = [], images.read_splits
+    monkeypatch.setattr(images, "read_splits", lambda *arguments: (calls.append(1), real(*arguments))[1])
     return calls
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from resjax import BadInput, Data
-from resjax.data import Images, decode, load, mean_image
+from resjax.data import Images, decode, load_data, mean_image
 from resjax.data.images import hold_out, make_dataset
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -30,7 +30,7 @@ def paint_splits(root, splits=("train", "test"), classes=("cat", "dog"), count=1
 
 
 def read(root, **settings):
-    return load(Data(source=f"folder:{root}", **settings))
+    return load_data(Data(source=f"folder:{root}", **settings))
 
 
 def numbered(count, classes=10, shape=(2, 2, 3)):
@@ -43,7 +43,7 @@ def digest(images):
 
 
 def test_digits():
-    data = load(Data(source="digits"))
+    data = load_data(Data(source="digits"))
     assert data.classes == tuple("0123456789")
     assert [split.pixels.shape for split in (data.train, data.validation, data.test)] == [
         (1437, 8, 8, 1), (0, 8, 8, 1), (360, 8, 8, 1)]
@@ -54,7 +54,7 @@ def test_digits():
 
 @pytest.mark.parametrize("settings", [{}, {"validation_images": 500}, {"pad": 0, "flip": False}])
 def test_digits_are_split_alike_in_every_run_and_version(settings):
-    data = load(Data(source="digits", **settings))
+    data = load_data(Data(source="digits", **settings))
     assert digest(data.test) == "489c1d05d9e03f4c"
     assert len(data.train.labels) + len(data.validation.labels) == 1437
 
@@ -71,7 +71,7 @@ def test_hold_out_is_disjoint_complete_and_keeps_the_order():
 
 
 def test_validation_images_are_taken_from_the_training_images():
-    whole, split = (load(Data(source="digits", validation_images=count)) for count in (0, 400))
+    whole, split = (load_data(Data(source="digits", validation_images=count)) for count in (0, 400))
     together = np.concatenate([split.train.pixels, split.validation.pixels])
     assert len(split.validation.pixels) == 400
     assert sorted(image.tobytes() for image in together) == sorted(image.tobytes() for image in whole.train.pixels)
@@ -223,5 +223,5 @@ def test_labels_out_of_range_are_named(split, label):
 
 def test_too_many_validation_images_are_refused():
     with pytest.raises(BadInput, match=r"data\.validation-images is 1437, but digits has only 1437 training images"):
-        load(Data(source="digits", validation_images=1437))
-    assert len(load(Data(source="digits", validation_images=1436)).train.labels) == 1
+        load_data(Data(source="digits", validation_images=1437))
+    assert len(load_data(Data(source="digits", validation_images=1436)).train.labels) == 1

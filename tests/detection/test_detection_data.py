@@ -13,7 +13,7 @@ from PIL import Image
 
 from resjax.detection.coco import read_coco
 from resjax.detection.config import Scenery
-from resjax.detection.images import Batches, open_annotated, padded_size, padded_sizes, prepare, resized_size
+from resjax.detection.images import Batches, open_annotated, padded_size, padded_sizes, prepare_image, resized_size
 from resjax.detection.scenes import compose_scenes
 from resjax.detection.voc import VOC_CLASSES, read_voc
 from resjax.system.errors import BadInput
@@ -176,10 +176,10 @@ def test_images_are_resized_and_padded(voc, image, resized, padded):
 
 def test_boxes_follow_the_pixels(voc):
     images, data = read_voc(voc, ("train",)), Scenery(shorter_side=80, longer_side=200)
-    pixels, record = prepare(images, 0, data)
+    pixels, record = prepare_image(images, 0, data)
     assert pixels.shape == (80, 120, 3)
     assert record.boxes.tolist() == [[0, 0, 40, 20], [8, 10, 120, 80]]
-    mirrored, turned = prepare(images, 0, data, flip=True)
+    mirrored, turned = prepare_image(images, 0, data, flip=True)
     assert np.array_equal(mirrored[:, ::-1], pixels)
     assert turned.boxes.tolist() == [[80, 0, 120, 20], [0, 10, 112, 80]]
 

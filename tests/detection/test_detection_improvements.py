@@ -29,7 +29,7 @@ from resjax.detection.improvements import (
 )
 from resjax.detection.initialize import Weights, mean_colour
 from resjax.detection.networks import FasterRCNN
-from resjax.detection.proposals import Predictions, detect
+from resjax.detection.proposals import Predictions, choose_detections
 from resjax.detection.scenes import SIDE, compose_scenes
 from resjax.detection.step import draw_onto
 from resjax.paper import TABLES
@@ -58,7 +58,7 @@ def test_votes_of_a_class(seed):
     boxes = np.stack([random_boxes(random, 50, side=60.0) for _ in range(CLASSES)], 1)
     scores = random.uniform(0, 1, (50, CLASSES)).astype(np.float32)
     predictions = Predictions(jnp.array(boxes), jnp.array(scores))
-    found = jax.jit(lambda p: vote_all(detect(p, rules), p))(predictions)
+    found = jax.jit(lambda p: vote_all(choose_detections(p, rules), p))(predictions)
     wanted = reference.detect(boxes, scores, rules, voting=True)
     assert found.labels.tolist() == [label for _, label, _ in wanted]
     np.testing.assert_allclose(found.scores, [score for score, _, _ in wanted])

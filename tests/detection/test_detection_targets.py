@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from resjax.detection.config import Sampling
-from resjax.detection.proposals import detect, predict, propose
+from resjax.detection.proposals import choose_detections, decode_predictions, propose
 from resjax.detection.targets import Objects, anchor_targets, region_targets, sample
 
 RULES = Sampling(anchors=40, rois=24)
@@ -150,7 +150,7 @@ def test_detections_are_those_of_one_by_one():
     logits, deltas = random.normal(0, 2, (30, 4)), random.normal(0, 1, (30, 3, 4))
     valid = np.arange(30) < 27
     rules = replace(RULES, detections=15)
-    found = jax.jit(lambda *said: detect(predict(*said, rules), rules))(
+    found = jax.jit(lambda *said: choose_detections(decode_predictions(*said, rules), rules))(
         jnp.float32(logits), jnp.float32(deltas), proposals, valid, SIZE)
     probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     wanted = []

@@ -104,7 +104,7 @@ def test_lines_fit_a_narrow_terminal(pictures, capsys, monkeypatch):
     assert max(map(len, said.out.splitlines())) <= 60
     assert re.fullmatch(r"b\.png: (\w+ [\d.]+ %(, ?|$))+", " ".join(said.out.split()))
     assert max(len(line) for line in said.err.splitlines() if "loading" not in line and "looking" not in line) <= 60
-    assert terminal.folded("a b", float("inf")) == "a b"
+    assert terminal.wrapped("a b", float("inf")) == "a b"
 
 
 def test_wrong_folders_and_numbers_are_refused(pictures, monkeypatch):

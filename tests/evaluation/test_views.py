@@ -123,9 +123,9 @@ def test_images_in_memory_have_the_same_errors_from_files(tmp_path, small):
     """The digits, once as an array and once as pictures: one evaluation."""
     from PIL import Image
 
-    from resjax.data import load, mean_image
+    from resjax.data import load_data, mean_image
 
-    run, dataset = small(), load(small().data)
+    run, dataset = small(), load_data(small().data)
     model, mean = run.architecture.model(10), mean_image(dataset.train)
     classifier = Classifier(model, jax.jit(model.init)(jax.random.key(0), mean[None]), of_run(run.data, mean))
     images = Images(dataset.test.pixels[:150], dataset.test.labels[:150])

@@ -14,7 +14,7 @@ from resjax import BadInput, cifar_resnet, read_metrics, train
 from resjax.analysis.landscape import bends_down
 from resjax.experiment_files import load_file
 from resjax.models import ResidualMLP
-from resjax.training import fit
+from resjax.training import train_in_memory
 from resjax.training.step import state_digest
 
 ARTICLE = Path(__file__).parents[2] / "experiments" / "article" / "measurements.py"
@@ -42,20 +42,21 @@ def test_the_identity_is_exact(article, monkeypatch):
 def test_a_net_of_ones_own_is_trained_in_memory(article):
     model, data = ResidualMLP((2,), (16,), 10, ghost_batch_size=article.BATCH), article.digits()
     recipe = article.recipe(0, steps=30)
-    state, losses = fit(recipe, model, data)
+    state, losses = train_in_memory(recipe, model, data)
     assert losses.shape == (30,)
     assert losses[-5:].mean() < 0.7 * losses[0]
-    _, further = fit(recipe, model, data, state)
+    _, further = train_in_memory(recipe, model, data, state)
     assert further[0] < losses[0] - 0.5  # from where it stood
     assert int(state.step) == 30  # and what it began with is still there
-    _, plain = fit(article.recipe(0, steps=30, learning_rate=1e-4), ResidualMLP((2,), (16,), 10, gain=0.1), data)
+    recipe = article.recipe(0, steps=30, learning_rate=1e-4)
+    _, plain = train_in_memory(recipe, ResidualMLP((2,), (16,), 10, gain=0.1), data)
     assert plain[-5:].mean() < plain[0]  # no batch norm
 
 
 def test_steps_in_memory_are_those_of_a_run(article, tmp_path):
-    """`fit` leaves out the run directory, and changes no bit of what is learned."""
+    """`train_in_memory` leaves out the run directory, and changes no bit of what is learned."""
     model, recipe = cifar_resnet(8), replace(article.recipe(0, steps=12), precise_batch_norm_steps=0, log_steps=4)
-    state, losses = fit(recipe, model, article.digits())
+    state, losses = train_in_memory(recipe, model, article.digits())
     result = train(recipe, tmp_path, jax.devices()[:1], model=model, data=article.digits())
     assert state_digest(state) == result["state_digest"]
     logged = [line["loss"] for line in read_metrics(tmp_path, "train")]

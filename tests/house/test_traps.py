@@ -16,7 +16,7 @@ from resjax.detection.annotations import Annotated
 from resjax.detection.average_precision import Found, average_precisions, coco_precision
 from resjax.detection.config import Sampling
 from resjax.detection.pooling import roi_align, roi_max_pool
-from resjax.detection.proposals import Predictions, detect
+from resjax.detection.proposals import Predictions, choose_detections
 
 
 @pytest.mark.parametrize("shape", [(8, 64), (8, 70), (70, 8), (8, 8), (100, 90)])
@@ -72,7 +72,7 @@ def test_a_jpeg_without_its_last_two_bytes_is_damaged():
 def test_classes_beyond_the_border_do_not_suppress_each_other():
     """OpenCV 5.0 tells classes apart by offsets, not below 0 (findings/nms_by_class_off_the_image.sh)."""
     boxes = jnp.tile(jnp.array([-20.0, -20, -10, -10]), (1, 2, 1))  # one region, two classes
-    found = detect(Predictions(boxes, jnp.array([[0.9, 0.8]])), Sampling())
+    found = choose_detections(Predictions(boxes, jnp.array([[0.9, 0.8]])), Sampling())
     assert found.labels[found.valid].tolist() == [1, 2]
 
 

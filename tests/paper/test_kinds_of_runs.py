@@ -20,10 +20,10 @@ from resjax.detection import Detection, Detector, Scenery
 from resjax.experiment_files import load_runs
 from resjax.models import imagenet_resnet
 from resjax.models.counts import list_layers
-from resjax.paper import TABLES, plan, train_missing
+from resjax.paper import TABLES, plan_runs, train_missing
 from resjax.paper.comparison import group_rows, group_runs
 from resjax.paper.mean_curves import Curve, curves_of, draw_curves
-from resjax.paper.table1 import FLOPS, IMAGE, describe, table1
+from resjax.paper.table1 import FLOPS, IMAGE, stage_kernels, table1
 from resjax.training.kinds import HOMES, Kind, kind_named
 
 ROOT = Path(__file__).parents[2]
@@ -182,7 +182,7 @@ def test_only_what_was_trained_as_the_papers_stands_in_a_table(two_seeds, tmp_pa
 
 def test_a_run_that_was_trained_by_hand_is_the_papers(tmp_path, monkeypatch):
     """By `resjax train resnet20`: how often is logged and measured makes no other run, nor where the images lie."""
-    (planned,) = plan(TABLES["table6"], EXPERIMENTS, tmp_path, 1, ["resnet20"])
+    (planned,) = plan_runs(TABLES["table6"], EXPERIMENTS, tmp_path, 1, ["resnet20"])
     by_hand = load_runs(EXPERIMENTS / "cifar10.py")["resnet20"]
     assert by_hand.differences(planned.experiment) == []
     assert replace(by_hand, log_steps=7, evaluate_steps=9, data=replace(
@@ -204,7 +204,7 @@ def test_a_refused_resume_with_more_steps_keeps_the_result(two_seeds, tmp_path):
 
 
 def test_nothing_is_traced_to_begin_a_table(tmp_path, monkeypatch):
-    planned = plan(TABLES["table6"], EXPERIMENTS, tmp_path, seeds=5)
+    planned = plan_runs(TABLES["table6"], EXPERIMENTS, tmp_path, seeds=5)
     monkeypatch.setattr("resjax.training.classifiers.train", lambda *_: None)
     monkeypatch.setattr(jax, "make_jaxpr", None)
     begun = time.process_time()
@@ -217,7 +217,7 @@ def test_table_1_is_what_the_computation_does(monkeypatch):
     """Kernels, blocks, strides and map sizes of two networks, told by the layers that run."""
     for depth in (18, 50):
         layers = list_layers(imagenet_resnet(depth), IMAGE)
-        for (name, size), text in describe(depth).items():
+        for (name, size), text in stage_kernels(depth).items():
             stage = "conv1" if name == "conv1" else f"stage{int(name[4]) - 1}" if name else "fc"
             block = [layer for layer in layers if layer.name.split("/")[0] == stage and "shortcut" not in layer.name]
             if stage != "fc":

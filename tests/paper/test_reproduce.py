@@ -18,9 +18,9 @@ import pytest
 from resjax import BadInput, read_metrics
 from resjax.console.command_line import execute
 from resjax.experiment_files import load_runs
-from resjax.paper import TABLES, Planned, plan
+from resjax.paper import TABLES, Planned, plan_runs
 from resjax.paper.figures import figure6
-from resjax.paper.reproduce import part, shortened, train_missing
+from resjax.paper.reproduce import shard_of, shorten_schedule, train_missing
 from resjax.paper.results import RowResult, as_markdown, judge
 from resjax.system.progress import Screen
 
@@ -145,7 +145,7 @@ def test_seeds_train_one_after_the_other(tmp_path, monkeypatch):
     trained = []
     monkeypatch.setattr("resjax.training.classifiers.train", lambda run, workdir, devices: trained.append(
         (run.name, run.seed, Screen.nets.number, Screen.nets.works)))
-    train_missing(plan(TABLE6, EXPERIMENTS, tmp_path, seeds=2, only=["plain20", "resnet20"]), lambda _: None)
+    train_missing(plan_runs(TABLE6, EXPERIMENTS, tmp_path, seeds=2, only=["plain20", "resnet20"]), lambda _: None)
     assert [run[:2] for run in trained] == [(name, seed) for seed in (0, 1) for name in ("plain20", "resnet20")]
     assert [run[2] for run in trained] == [0, 1, 2, 3]
     assert trained[0][3] == pytest.approx([40_551_040 * 64_000 * 128] * 4)  # multiply-adds: the nets take as long
@@ -153,7 +153,7 @@ def test_seeds_train_one_after_the_other(tmp_path, monkeypatch):
 
 def test_a_shortened_schedule_is_in_proportion_and_says_so():
     experiments = load_runs(EXPERIMENTS / "cifar10.py")
-    short = shortened(experiments["resnet56"], scale=0.05)
+    short = shorten_schedule(experiments["resnet56"], scale=0.05)
     assert (short.steps, short.optimizer.decay_steps, short.precise_batch_norm_steps) == (3_200, (1_600, 2_400), 5)
     assert short.batch_size == experiments["resnet56"].batch_size
     assert short.log_steps == experiments["resnet56"].log_steps  # the training error is the mean over so many
@@ -166,14 +166,16 @@ def test_a_shortened_schedule_is_in_proportion_and_says_so():
 
 
 def test_every_row_has_its_experiment_and_depth():
-    runs = plan(TABLE6, EXPERIMENTS, Path("runs"), seeds=2)
+    runs = plan_runs(TABLE6, EXPERIMENTS, Path("runs"), seeds=2)
     assert len(runs) == 2 * len(TABLE6.rows)
     for run in runs:
         assert run.experiment.architecture.depth == run.row.layers
         assert (run.experiment.architecture.shortcut == "plain") == run.row.title.startswith("plain")
         assert run.experiment.steps == 64_000
-    assert {run.run_directory for run in runs} == {run.run_directory for i in (1, 2, 3) for run in part(runs, f"{i}/3")}
-    assert {run.run_directory.parent.name for run in plan(TABLE6, EXPERIMENTS, Path("runs"), 1, scale=0.1)}.isdisjoint(
+    assert {run.run_directory for run in runs} == {
+        run.run_directory for i in (1, 2, 3) for run in shard_of(runs, f"{i}/3")}
+    shorter = plan_runs(TABLE6, EXPERIMENTS, Path("runs"), 1, scale=0.1)
+    assert {run.run_directory.parent.name for run in shorter}.isdisjoint(
         run.run_directory.parent.name for run in runs)
 
 
@@ -218,17 +220,17 @@ def test_figure_6_claims_what_the_paper_claims_and_of_nets_that_were_trained(tmp
 def test_wrong_plans_are_refused(change, message):
     right = {"experiments": EXPERIMENTS, "runs": Path("runs"), "seeds": 1}
     with pytest.raises(BadInput, match=message):
-        plan(TABLE6, **(right | change))
+        plan_runs(TABLE6, **(right | change))
 
 
 @pytest.mark.parametrize("shard", ["2", "0/2", "3/2", "a/b", "1/0"])
 def test_wrong_shards_are_refused(shard):
     with pytest.raises(BadInput, match="such as 2/8"):
-        part([], shard)
+        shard_of([], shard)
 
 
 def test_rows_differ_only_in_name_depth_and_shortcut():
     """The recipe is one: what differs from row to row is the network, and the warm-up of 110 and more layers."""
-    shallow = [run.experiment for run in plan(TABLE6, EXPERIMENTS, Path("runs"), seeds=1) if run.row.layers < 110]
+    shallow = [run.experiment for run in plan_runs(TABLE6, EXPERIMENTS, Path("runs"), seeds=1) if run.row.layers < 110]
     recipes = {replace(e, name="", architecture=replace(e.architecture, depth=20, shortcut="A")) for e in shallow}
     assert len(recipes) == 1

@@ -19,7 +19,7 @@ from resjax.plan.classifier import programs_of_classifier
 from resjax.plan.compile import Compiled, compile_program, target_devices
 from resjax.plan.devices import DEVICES, find_device
 from resjax.plan.figures import figures
-from resjax.plan.hlo import parse
+from resjax.plan.hlo import parse_hlo
 from resjax.plan.kernels import read_kernels, valid_pairs
 from resjax.system.errors import BadInput
 
@@ -117,7 +117,7 @@ ENTRY %main (x: f32[2,14,14,8], dy: f32[2,7,7,16]) -> f32[16,3,3,8] {
 
 def test_what_is_no_program_is_refused():
     with pytest.raises(ValueError, match="no entry computation"):
-        parse("HloModule nothing")
+        parse_hlo("HloModule nothing")
     with pytest.raises(ValueError, match="does not say how often its loop loop runs"):
         read_kernels(LOOP.replace("known_trip_count", "unknown"))
 

@@ -118,7 +118,7 @@ def test_a_damaged_plan_is_made_again(damage, small, compiled, tmp_path):
 def test_hours_of_a_whole_table(compiled, monkeypatch, capsys, tmp_path):
     """All rows of Table 6, with the flags of the one that is named; what cannot be planned is said."""
     monkeypatch.setattr(planning, "usable_memory", lambda device: 40 * 200)
-    monkeypatch.setattr(compilers, "prepare", lambda: None)
+    monkeypatch.setattr(compilers, "hide_devices", lambda: None)
     flags = ["--on", "h100", "--devices", "2", "--whole-table", "--json", str(tmp_path / "plan.json")]
     plan(find("resnet20"), flags, "resjax plan resnet20")
     (runs,) = json.loads((tmp_path / "plan.json").read_text())["tables"].values()

@@ -56,7 +56,7 @@ def whole(measured, tmp_path_factory):
 
 
 @pytest.mark.parametrize(("phase", "count", "saved"), [
-    ("open_images", 1, None), ("compile_steps", 1, None), ("add_metrics", 2, 4), ("measure", 1, 2),
+    ("open_images", 1, None), ("compile_steps", 1, None), ("add_metrics", 2, 4), ("measure_and_log", 1, 2),
     ("add_batch_statistics", 1, 6), ("finish", 1, None)])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_request_to_stop_is_heeded_in_every_phase(measured, whole, tmp_path, number, phase, count, saved):

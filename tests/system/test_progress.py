@@ -7,7 +7,18 @@ import pytest
 from rich.console import Console
 
 from resjax.system import progress, terminal
-from resjax.system.progress import Nets, Screen, Work, advance, advance_net, clear, one_by_one, rows, shown, working
+from resjax.system.progress import (
+    Nets,
+    Screen,
+    Work,
+    advance,
+    advance_net,
+    clear,
+    one_by_one,
+    progress_lines,
+    track,
+    working,
+)
 from resjax.system.terminal import aligned, duration, fitted, hung, say, say_end, say_table, tell
 
 
@@ -34,7 +45,7 @@ def screen(monkeypatch):
 
 def lines_of(console):
     with console.capture() as captured:
-        console.print(rows())
+        console.print(progress_lines())
     return captured.get().splitlines()
 
 
@@ -137,7 +148,7 @@ def test_a_line_is_written_with_its_end(monkeypatch):
 
 def test_a_long_loop_says_how_long_it_took(capsys, monkeypatch):
     monkeypatch.setattr(progress, "LONG", 0.0)
-    assert list(shown("abc", "indexing", 3, 256)) == ["a", "b", "c"]
+    assert list(track("abc", "indexing", 3, 256)) == ["a", "b", "c"]
     assert capsys.readouterr().err == "indexing: 768 in 0 s\n"
 
 
@@ -184,7 +195,7 @@ def test_other_processes_are_silent(capsys, monkeypatch):
 
 def test_an_error_leaves_nothing_on_the_screen(screen):
     _, stream = screen(60)
-    items = shown(range(3), "indexing", 3)
+    items = track(range(3), "indexing", 3)
     next(items)
     Screen.live.refresh()
     clear()  # as the command line does before it tells of an error; the loop still holds its generator

@@ -14,7 +14,7 @@ from resjax import Interrupted, Optimizer, ResNet, train
 from resjax.data import Batch
 from resjax.system.distributed import batch_sharding, replicated
 from resjax.training import build_optimizer, initial_state, loop, restore, state_digest
-from resjax.training.packing import PACKED, PLAIN, Packed, one_by_one
+from resjax.training.packing import PACKED, PLAIN, Packed, most_unstacked
 
 ONE = jax.devices()[:1]
 MODEL = ResNet((1, 2, 3), filters=4, classes=3, ghost_batch_size=4)
@@ -78,7 +78,7 @@ def test_blocks_that_are_compiled_one_by_one_lie_apart_and_loops_keep_their_stac
     assert kernels(8) == []
     assert [shape[0] for shape in kernels(1)] == [2, 2]  # of stage 3, its two convolutions
     assert [shape[0] for shape in kernels(0)] == [1, 1, 2, 2]
-    assert (one_by_one(MODEL), one_by_one(nn.Dense(2))) == (8, 0)
+    assert (most_unstacked(MODEL), most_unstacked(nn.Dense(2))) == (8, 0)
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def packed_for(monkeypatch):
         asked.append(most)
         return PACKED.pack(state, most)
 
-    monkeypatch.setattr("resjax.training.classification.form_for", lambda platform: PACKED._replace(pack=pack))
+    monkeypatch.setattr("resjax.training.classification.layout_for", lambda platform: PACKED._replace(pack=pack))
     return asked
 
 

@@ -22,7 +22,7 @@ from resjax.data.index import BUT_TEST_SIZES
 from resjax.detection import Scenery
 from resjax.detection.images import open_annotated
 from resjax.detection.stated import found_in_both
-from resjax.evaluation import measure
+from resjax.evaluation import measure_networks
 from resjax.experiment_files import load_runs
 from resjax.system.progress import one_by_one
 from resjax.training.log import Stopwatch
@@ -92,7 +92,7 @@ def test_an_unreadable_test_image_at_the_end_keeps_the_state_and_is_measured_whe
     result = train(run, tmp_path / "run", ONE, model=Tiny())
     assert "test images have other sizes than when this run began" in capsys.readouterr().err
     assert result["state_digest"] == state_digest(kept.state)
-    measured = measure([kept.network], "test", "single", 4)
+    measured = measure_networks([kept.network], "test", "single", 4)
     assert (measured.images, measured.top1_error) == (6, result["test_top1_error"])
     assert [line["kind"] for line in read_metrics(tmp_path / "run") if line["kind"] != "compile"] == ["train", "test"]
 

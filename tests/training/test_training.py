@@ -14,7 +14,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import resjax
 from resjax import Architecture, BadInput, Diverged, Optimizer, read_metrics, train
-from resjax.data import Batch, Batching, Images, load, mean_image, permute
+from resjax.data import Batch, Batching, Images, load_data, mean_image, permute
 from resjax.training import build_optimizer, initial_state, restore, state_digest, train_step
 from resjax.training.in_memory import InMemoryBatch, InMemoryInputs
 from resjax.training.packing import PLAIN
@@ -25,7 +25,7 @@ ONE = jax.devices()[:1]
 
 def begin(experiment, devices):
     """What a run begins with: model, optimiser, what makes its batches, state, inputs."""
-    data = load(experiment.data).train
+    data = load_data(experiment.data).train
     mesh = jax.make_mesh((len(devices),), ("batch",), devices=devices, axis_types=(AxisType.Auto,))
     everywhere, split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("batch"))
     model, optimizer = experiment.architecture.model(10), build_optimizer(experiment.optimizer, experiment.steps)
@@ -60,7 +60,7 @@ def test_a_run_learns_and_says_so(small, tmp_path):
 
 def test_a_finished_run_is_not_trained_again(small, tmp_path, monkeypatch):
     result = train(small(), tmp_path, ONE)
-    monkeypatch.setattr("resjax.training.images.load", None)
+    monkeypatch.setattr("resjax.training.images.load_data", None)
     assert train(small(), tmp_path, ONE) == result
 
 
@@ -73,7 +73,7 @@ def test_seed_decides_every_bit(small, tmp_path):
 def test_result_is_what_restore_and_evaluate_give(small, tmp_path):
     result = train(small(), tmp_path, ONE)
     trained = restore(tmp_path)
-    test = load(trained.experiment.data).test
+    test = load_data(trained.experiment.data).test
     errors = resjax.evaluate(trained.network, Images(*test), 77)
     assert (errors.top1_error, errors.images) == (result["test_top1_error"], 360)
     assert state_digest(trained.state) == result["state_digest"]
@@ -163,7 +163,7 @@ def test_last_good_checkpoint_is_named_and_kept(small, tmp_path, monkeypatch):
 
             return type("Lowered", (), {"compile": lambda _: call})()
 
-    monkeypatch.setattr("resjax.training.classification.form_for", lambda platform: PLAIN._replace(steps=Poisoned()))
+    monkeypatch.setattr("resjax.training.classification.layout_for", lambda platform: PLAIN._replace(steps=Poisoned()))
     with pytest.raises(Diverged, match="the loss is nan at step 4"):
         train(small(), tmp_path, ONE)
     assert int(restore(tmp_path).state.step) == 2

@@ -19,7 +19,7 @@ from resjax.console.command_line import execute, guarded
 from resjax.data.prepared import data_directory
 from resjax.experiment_files import load_file
 from resjax.paper import TABLES, Planned
-from resjax.paper.reproduce import finished_result
+from resjax.paper.reproduce import planned_result
 from resjax.system import platform
 from resjax.system.files import expanded, folder_aside, in_use, read_json, write_aside, write_text
 from resjax.system.platform import cache_directory, remove_damaged_programs
@@ -119,15 +119,15 @@ def test_an_old_checkpoint_that_was_half_removed_goes(small, tmp_path):
 def test_reproduce_leaves_out_a_finished_run_whose_files_are_damaged(small, tmp_path, capsys):
     train(small(), tmp_path)
     planned = Planned(TABLES["table6"].rows[0], small(), tmp_path)
-    assert finished_result(planned)["steps"] == 6
+    assert planned_result(planned)["steps"] == 6
     lines = (tmp_path / "metrics.jsonl").read_text()
     (tmp_path / "metrics.jsonl").write_text("")
-    assert finished_result(planned) is None
+    assert planned_result(planned) is None
     assert "metrics.jsonl: no line of the training can be read" in capsys.readouterr().err
     (tmp_path / "metrics.jsonl").write_text(lines)
     result = (tmp_path / "result.json").read_text()
     (tmp_path / "result.json").write_text(result.replace('"parameters"', '"qarameters"'))
-    assert finished_result(planned) is None
+    assert planned_result(planned) is None
     assert "result.json: it says nothing of parameters" in capsys.readouterr().err
 
 

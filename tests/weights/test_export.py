@@ -13,7 +13,7 @@ from PIL import Image
 
 from resjax import BadInput, Data, export, load, train
 from resjax.console.command_line import execute
-from resjax.evaluation import measure
+from resjax.evaluation import measure_networks
 from resjax.network import imagenet_classes
 from resjax.training.classifiers import recorded
 from resjax.weights import Card, Measured
@@ -158,7 +158,7 @@ def test_weights_are_measured_as_runs_are(views, few, tmp_path, capsys, one_devi
     data = f"folder:{few}"
     execute(["evaluate", str(out / "model.safetensors"), "--data", data, "--views", views, "--batch-size", "8"])
     found = capsys.readouterr().out
-    wanted = measure([network], "test", views, 8, data)
+    wanted = measure_networks([network], "test", views, 8, data)
     assert found.startswith("random, test")
     assert found.endswith(f"loss {wanted.loss:.4f}, 8 images\n")
     assert wanted.loss > 0.1
@@ -186,10 +186,10 @@ def test_a_folder_for_keras_is_read_back_and_its_card_tells_of_its_colours(tmp_p
 def test_an_ensemble_looks_at_images_as_each_of_its_networks_does(few):
     small, large = (random_network("imagenet", 18, "B", ("n02000001", "n02000002"), size=size) for size in (96, 128))
     data = f"folder:{few}"
-    alone = [measure([network], "test", "single", 8, data) for network in (small, large)]
-    both = measure([small, large._replace(classes=())], "test", "single", 8, data)
+    alone = [measure_networks([network], "test", "single", 8, data) for network in (small, large)]
+    both = measure_networks([small, large._replace(classes=())], "test", "single", 8, data)
     assert min(errors.loss for errors in alone) - 0.1 < both.loss < max(errors.loss for errors in alone) + 0.1
     with pytest.raises(BadInput, match="looks at other images than random"):
-        measure([small, random_network()], "test", "single", 8, data)
+        measure_networks([small, random_network()], "test", "single", 8, data)
     with pytest.raises(BadInput, match="2 classes, random was trained on 3"):
-        measure([small, random_network("imagenet", 18, "B", "abc", size=96)], "test", "single", 8, data)
+        measure_networks([small, random_network("imagenet", 18, "B", "abc", size=96)], "test", "single", 8, data)

@@ -12,7 +12,7 @@ import pytest
 
 from resjax import BadInput
 from resjax.weights import plain_pickle
-from resjax.weights.plain_pickle import Inert, Name, Reader
+from resjax.weights.plain_pickle import Inert, Name, PickleReader
 
 PLAIN = {
     "none": None, "truth": [True, False], "whole": [0, 1, -1, 255, 256, 65535, 65536, -2**31, 2**31, 2**63, -2**100],
@@ -22,7 +22,7 @@ PLAIN = {
 
 
 def read(content):
-    return Reader(content, "source", lambda maker, arguments: None, lambda identity: None).load()
+    return PickleReader(content, "source", lambda maker, arguments: None, lambda identity: None).load()
 
 
 @pytest.mark.parametrize("protocol", range(6))

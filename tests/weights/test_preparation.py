@@ -13,8 +13,8 @@ from resjax.data import Preprocessing, centre_crop
 from resjax.data.preprocessing import resize
 from resjax.evaluation import views_of
 from resjax.weights.configs import check_arch, read_config
-from resjax.weights.describe import differences, processor_config, timm_config
-from resjax.weights.metadata import Entry, entry_of
+from resjax.weights.describe import preprocessing_differences, processor_config, timm_config
+from resjax.weights.metadata import PreprocessingEntry, preprocessing_entry
 
 
 @pytest.fixture(scope="module")
@@ -170,10 +170,10 @@ def test_tensors_are_what_transformers_resizes_where_nothing_says_pictures(tmp_p
 
 def test_pixels_of_0_to_1_without_a_deviation():
     """What 255 becomes is what all is divided by: without it the input is 255 times too large."""
-    preprocessing = Entry(mean=(0.5, 0.5, 0.5), value_range=1.0).read(None, 3)
+    preprocessing = PreprocessingEntry(mean=(0.5, 0.5, 0.5), value_range=1.0).read(None, 3)
     pixels = np.full((1, 224, 224, 3), 255, np.uint8)
     np.testing.assert_allclose(preprocessing.normalize(pixels), 0.5, rtol=1e-6)
-    assert Entry(mean=(1.0, 2.0, 3.0)).read(None, 3).std == ()
+    assert PreprocessingEntry(mean=(1.0, 2.0, 3.0)).read(None, 3).std == ()
 
 
 @pytest.mark.parametrize(("arch", "depth"), [("resnet18", 18), ("resnet50.a1_in1k", 50), ("vgg16", 16),
@@ -216,19 +216,19 @@ def test_what_is_written_for_timm_gives_the_same_shorter_side(side, tmp_path):
     {"shorter_side": 256, "resize": "torch-bicubic"}, {"squash": (224, 224), "resize": "torch-bilinear"}], ids=str)
 def test_what_is_written_for_transformers_is_read_back(images, tmp_path):
     preprocessing = described(**images)
-    back = processed(tmp_path, **processor_config(entry_of(preprocessing))).read(tmp_path, 3)
+    back = processed(tmp_path, **processor_config(preprocessing_entry(preprocessing))).read(tmp_path, 3)
     np.testing.assert_allclose(back.std, preprocessing.std)
     assert back.replace(mean=0, std=()) == preprocessing.replace(mean=0, std=())
-    assert differences(preprocessing, "huggingface") == []
+    assert preprocessing_differences(preprocessing, "huggingface") == []
 
 
 def test_what_the_other_side_prepares_otherwise_is_said():
     ours = described(shorter_side=256)
-    assert differences(ours, "torchvision") == [
+    assert preprocessing_differences(ours, "torchvision") == [
         "torchvision and timm: images are resized by area here, by bilinear there",
         "torchvision and timm: of an odd border, half a pixel is rounded the other way"]
-    assert differences(ours, "onnx") == []
-    assert differences(described(squash=(224, 224), resize="pillow-nearest"), "keras") == []
+    assert preprocessing_differences(ours, "onnx") == []
+    assert preprocessing_differences(described(squash=(224, 224), resize="pillow-nearest"), "keras") == []
 
 
 def test_a_colour_that_went_through_a_resize_is_one_colour():
@@ -237,6 +237,6 @@ def test_a_colour_that_went_through_a_resize_is_one_colour():
 
     colour = np.broadcast_to(np.float32([123.675, 116.28, 103.53]), (224, 224, 3))
     small = np.asarray(jax.image.resize(colour, (96, 96, 3), "linear"))
-    entry = entry_of(Preprocessing(small, shorter_side=110))
+    entry = preprocessing_entry(Preprocessing(small, shorter_side=110))
     assert entry.mean_image == ""
     assert entry.mean == pytest.approx((123.675, 116.28, 103.53), abs=1e-3)

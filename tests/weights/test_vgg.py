@@ -13,7 +13,7 @@ from test_independent import relative, torch_logits
 import resjax
 from resjax import VGG, Architecture, BadInput, Experiment
 from resjax.evaluation import views_of
-from resjax.evaluation.probabilities import look
+from resjax.evaluation.probabilities import average_views
 from resjax.models import formulas
 from resjax.models.counts import count_macs, count_parameters, list_layers
 from resjax.models.variants import VGG_STAGES
@@ -72,7 +72,8 @@ def test_logits_are_those_of_pytorch(depth, torch, tmp_path):
     assert network.preprocessing.shorter_side == 256
     wanted = torch_logits(torch, theirs, PIXELS)
     assert relative(logits(network, PIXELS), wanted) < 1e-4
-    seen = np.asarray(look(network.model, None, network.variables, network.preprocessing, jnp.asarray(PIXELS)[:, None]))
+    seen = np.asarray(average_views(
+        network.model, None, network.variables, network.preprocessing, jnp.asarray(PIXELS)[:, None]))
     assert np.array_equal(seen.argmax(1), wanted.argmax(1))
 
     out = resjax.export(network, "torchvision", tmp_path / "ours")

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from resjax import BadInput, embed, export, features, load
 from resjax.network import imagenet_classes
-from resjax.weights.convert import blocks_apart, reorder
+from resjax.weights.convert import reorder, unstack_stages
 from resjax.weights.files import read_tensors
 from resjax.weights.metadata import known_classes
 
@@ -195,7 +195,7 @@ def test_a_name_twice_in_a_safetensors_file(exported, tmp_path):
 
 def test_reordering_channels_is_undone(network):
     variables = jax.tree.map(np.copy, network.variables)
-    apart = blocks_apart(variables)
+    apart = unstack_stages(variables)
     reorder(apart, network.model, back=False)
     assert not np.array_equal(variables["params"]["fc"]["kernel"], network.variables["params"]["fc"]["kernel"])
     assert not np.array_equal(variables["params"]["stage2"]["rest"]["conv1"]["kernel"],
