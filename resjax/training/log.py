@@ -216,7 +216,7 @@ def rewind_metrics(log: Log, step: int) -> None:
         log.events.begin(step)
 
 
-def write_metrics_csv(run_directory: Path) -> None:
+def export_csv(run_directory: Path) -> None:
     """Write the numbers of `metrics.jsonl` as `metrics.csv`: a row for each line, a column for each number."""
     rows = [{key: value for key, value in line.items() if type(value) in (int, float, str)}
             for line in read_metrics(run_directory)]

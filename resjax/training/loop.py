@@ -18,16 +18,7 @@ from resjax.system.interrupt import requested, requests, stop_requests
 from resjax.system.platform import keep_compiled_programs
 from resjax.training.checkpoint import checkpoints, finish_saves, restore_latest, save_checkpoint
 from resjax.training.kinds import Run
-from resjax.training.log import (
-    MEASURED,
-    Line,
-    Log,
-    RunningMetrics,
-    Stopwatch,
-    read_metrics,
-    rewind_metrics,
-    write_metrics_csv,
-)
+from resjax.training.log import MEASURED, Line, Log, RunningMetrics, Stopwatch, export_csv, read_metrics, rewind_metrics
 from resjax.training.run_directory import (
     claimed,
     computing,
@@ -90,7 +81,7 @@ def train(experiment: Run, run_directory: Path, open_task: Callable[[Sequence[ja
                 raise BadInput(f"{error}. All {experiment.steps} steps are made and saved in {run_directory}: the same "
                                "command measures again when it is repaired, and `resjax evaluate` without it") from None
             if is_first():
-                write_metrics_csv(run_directory)
+                export_csv(run_directory)
                 write_json(run_directory / "result.json", result)
             wait_for_all("result")
             return result
