@@ -38,7 +38,7 @@ __all__ = ["VGG", "Architecture", "BadInput", "BasicBlock", "BatchNorm", "Bottle
            "features", "imagenet_resnet", "load", "load_data", "read_metrics", "restore", "run", "runs", "saliency",
            "train"]
 
-HOMES = {  # of the public names, which are imported when they are used
+HOMES = {  # modules of the public names, which are imported on first use
     "data": ("Dataset", "dataset", "load_data"), "console.command_line": ("run",),
     "system.errors": ("BadInput", "Diverged", "Interrupted"),
     "analysis": ("saliency",), "evaluation": ("Evaluation", "evaluate"),
@@ -51,7 +51,7 @@ HOMES = {  # of the public names, which are imported when they are used
                  "load", "read_metrics", "restore", "runs", "train"),
     "weights": ("export",)}
 
-platform.configure()  # before anything starts JAX
+platform.configure()  # before JAX starts
 __getattr__ = lazily("resjax", HOMES)
 
 

@@ -1,4 +1,4 @@
-"""Experiment files: Python files with a dictionary `EXPERIMENTS`. Those that come with resjax are found by name."""
+"""Experiment files: Python files with a dictionary `EXPERIMENTS`. The files that come with resjax are found by name."""
 
 import importlib.util
 import sys
@@ -16,13 +16,13 @@ SHIPPED = ("quickstart", "cifar10", "imagenet", "finetune", "torchvision_recipe"
 
 
 def folder() -> Path:
-    """Return the folder of the files that come with resjax: in the installed package, or beside it in a checkout."""
+    """Return the folder of the files that come with resjax, in the installed package or in a checkout."""
     here = Path(__file__).parent
     return here / "experiments" if (here / "experiments").is_dir() else here.parent / "experiments"
 
 
 def load_file(file: Path) -> ModuleType:
-    """Run an experiment file and return what it defines. Raises BadInput where it is missing."""
+    """Run an experiment file and return its names. Raises BadInput if it is missing."""
     if file.suffix != ".py" or not file.is_file():
         raise BadInput(f"{file}: no such experiment file; it is a Python file such as experiments/cifar10.py, or the "
                        f"name of one that comes with resjax: {', '.join(SHIPPED)}")
@@ -31,9 +31,9 @@ def load_file(file: Path) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look their types up, and what its objects are pickled by
+    sys.modules[spec.name] = module  # dataclasses resolve their types there, and pickle needs it
     if (place := str(file.resolve().parent)) not in sys.path:
-        sys.path.insert(0, place)  # as Python does for a script: files beside it can be imported
+        sys.path.insert(0, place)  # as for a script: files in the same folder can be imported
     try:
         spec.loader.exec_module(module)
     except BadInput as error:
@@ -47,7 +47,7 @@ def load_file(file: Path) -> ModuleType:
 
 
 def load_runs(file: Path) -> dict[str, Any]:
-    """Return the `EXPERIMENTS` of a file, runs of any kind by name. Raises BadInput where there are none."""
+    """Return the `EXPERIMENTS` of a file: runs of any kind by name. Raises BadInput if there are none."""
     runs = getattr(load_file(file), "EXPERIMENTS", None)
     if not isinstance(runs, dict) or not all(getattr(run, "kind", None) in HOMES for run in runs.values()):
         raise BadInput(f"{file}: it defines no EXPERIMENTS: dict[str, Experiment] or dict[str, Detection]")
@@ -56,28 +56,28 @@ def load_runs(file: Path) -> dict[str, Any]:
 
 @cache
 def names() -> dict[str, dict[str, Any]]:
-    """Load the runs of each file that comes with resjax, by their names."""
+    """Return the runs of each file that comes with resjax, by name."""
     return {stem: load_runs(folder() / f"{stem}.py") for stem in SHIPPED}
 
 
 def select(runs: Mapping[str, Any], name: str) -> Any:
-    """Return the run of that name. Raises BadInput that lists the names there are."""
+    """Return the run with this name. Raises BadInput that lists the available names."""
     if name in runs:
         return runs[name]
     raise BadInput(f"unknown experiment {name!r}{near(name, runs)} There are: {', '.join(runs)}")
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """Ask whether the nearest name was meant."""
+    """Suggest the most similar name."""
     meant = nearest(name, known)
     return f"; did you mean {meant!r}?" if meant else "."
 
 
 def find(target: str) -> Any:
-    """Return the run that a name says, `NAME`, `FILE:NAME` or the `experiment.json` of a run.
+    """Return the run that `NAME`, `FILE:NAME` or the path of an `experiment.json` refers to.
 
-    Names are those of the files that come with resjax, and FILE one of these (cifar10) or any Python file. Raises
-    BadInput where there is no such run, or more than one.
+    NAME is a run in the files that come with resjax. FILE is one of these (such as cifar10) or any Python file. Raises
+    BadInput if there is no such run, or more than one.
     """
     if target.endswith("experiment.json"):
         from resjax.training.run_directory import read_experiment, read_given  # here, as `list` does without
@@ -99,5 +99,5 @@ def find(target: str) -> Any:
 
 
 def file_named(file: str) -> Path:
-    """Return the file that comes with resjax under a name, or the path that was given."""
+    """Return the file that comes with resjax under this name, or else the given path."""
     return folder() / f"{file}.py" if file in SHIPPED else Path(file)

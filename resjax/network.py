@@ -1,4 +1,4 @@
-"""A trained network as a value, wherever its weights come from, and what others use it for."""
+"""A trained network, wherever its weights come from, and what it can be used for."""
 
 from collections.abc import Sequence
 from functools import cache, partial
@@ -17,7 +17,7 @@ from resjax.experiment import Architecture, Data, Photographs
 from resjax.system.errors import BadInput, check, nearest
 from resjax.system.serialization import shortly
 
-TOGETHER = 128  # images that are looked at together
+TOGETHER = 128  # images per batch
 
 
 class Classifier(NamedTuple):
@@ -35,11 +35,11 @@ class Classifier(NamedTuple):
 
 
 class Network(NamedTuple):
-    """A network with its weights, and with the way in which images are prepared for it.
+    """A network with its weights and its image preprocessing.
 
-    `network(pixels)` gives probabilities, `network.predict(images)` gives class names, and `network.knows` says which
-    classes there are. `architecture` is None for a network of your own. `data` says where its test images are by
-    default. `classes` is empty if their names are unknown. `outputs` is 0 if the last layer is missing: then there are
+    `network(pixels)` returns probabilities, `network.predict(images)` returns class names, and `network.knows`
+    describes the classes. `architecture` is None for a custom network. `data` gives the default location of its test
+    images. `classes` is empty if their names are unknown. `outputs` is 0 if the last layer is missing: then there are
     no logits, but `features` and `embed` work.
     """
 
@@ -58,7 +58,7 @@ class Network(NamedTuple):
     def __call__(self, pixels: Any) -> jax.Array:
         """Compute the probabilities of the classes, float32 `[batch, classes]`.
 
-        `pixels` are as for `features`. Raises BadInput for another shape, and where the network has no last layer.
+        `pixels` are as for `features`. Raises BadInput for another shape, or if the network has no last layer.
         """
         check_last_layer(self)
         pixels = pixels if hasattr(pixels, "shape") else np.asarray(pixels)
@@ -74,10 +74,10 @@ class Network(NamedTuple):
                                 for part in filled])[:len(pixels)]
 
     def predict(self, images: Any) -> list[str]:
-        """Name the likeliest class of each image: pixels as for `features`, or image files and folders of them.
+        """Return the name of the most likely class of each image: pixels as for `features`, or image files and folders.
 
         Files of any size are resized to the network's size. Raises BadInput, naming the file, if one cannot be read or
-        if the logits of an image are not numbers.
+        if its logits are not numbers.
         """
         if isinstance(images, str | Path) or (isinstance(images, Sequence) and isinstance(images[0], str | Path)):
             files = find_pictures([images] if isinstance(images, str | Path) else images)
@@ -89,17 +89,17 @@ class Network(NamedTuple):
 
     @property
     def knows(self) -> str:
-        """Say which classes the network tells apart: "10 classes: airplane, automobile, ..."."""
+        """Describe the classes: "10 classes: airplane, automobile, ..."."""
         return named_classes([imagenet_classes().get(name, name).split(", ")[0] for name in self.classes], self.outputs)
 
     @property
     def title(self) -> str:
-        """Name the network as the paper does, or a network of your own by its fields."""
+        """Return the network's name: as in the paper or, for a custom network, its class and fields."""
         return self.architecture.title() if self.architecture else shortly(self.model)
 
     @property
     def outputs(self) -> int:
-        """The number of classes that the network tells apart; 0 if it has no last layer."""
+        """The number of classes; 0 if the network has no last layer."""
         return int(getattr(self.model, "classes", len(self.classes)))
 
     @property
@@ -114,7 +114,7 @@ class Network(NamedTuple):
 
 
 def parameters_text(params: Any) -> str:
-    """Say how many parameters there are."""
+    """Return the number of parameters as text."""
     return f"{sum(leaf.size for leaf in jax.tree.leaves(params)):,} parameters"
 
 
@@ -125,15 +125,15 @@ def as_classifier(network: Network | Classifier) -> Classifier:
 
 @partial(jax.jit, static_argnums=0)
 def probabilities(model: nn.Module, variables: Any, preprocessing: Preprocessing, pixels: jax.Array) -> jax.Array:
-    """Compute the softmax outputs `[batch, classes]`; NaN for all classes where a logit is not finite."""
+    """Compute the softmax outputs `[batch, classes]`; NaN for all classes of an image if any logit is not finite."""
     logits: Any = model.apply(variables, preprocessing.normalize(pixels))
     return jax.nn.softmax(jnp.where(jnp.isfinite(logits).all(-1, keepdims=True), logits, jnp.nan))
 
 
 def classify(file: Path, network: Network, most: int = 5) -> list[tuple[int, float]]:
-    """Return the likeliest classes of a picture, with their probabilities.
+    """Return the most likely classes of an image file, with their probabilities.
 
-    Raises BadInput where it cannot be read, or the network has no last layer or gives logits that are not numbers.
+    Raises BadInput if the file cannot be read, the network has no last layer, or the logits are not numbers.
     """
     check_last_layer(network)
     pixels = network.preprocessing.prepare(read_picture(file), str(file))
@@ -143,7 +143,7 @@ def classify(file: Path, network: Network, most: int = 5) -> list[tuple[int, flo
 
 
 def label_of(network: Network, name: str) -> int:
-    """Find a class by its name, its number where classes are unnamed. Raises BadInput where there is none."""
+    """Find a class by its name, or by its number if classes are unnamed. Raises BadInput if there is none."""
     if not network.classes:
         check(name.isdecimal() and int(name) < network.outputs, f"{name!r} is no class: the classes of {network.name} "
                                                                 f"have no names, but numbers below {network.outputs}")
@@ -160,29 +160,29 @@ def label_of(network: Network, name: str) -> int:
 
 
 def named_classes(names: Sequence[str], count: int, most: int = 20) -> str:
-    """Say how many classes there are and name them; of many the first few and the last."""
+    """Return the number of classes and their names; of many classes only the first few and the last."""
     some = names if len(names) <= most else [*names[:5], "...", names[-1]]
     return f"{count:,} class{'es' * (count != 1)}{': ' if some else ''}{', '.join(some)}"
 
 
 def check_last_layer(network: Network) -> None:
-    """Raise BadInput for a network that has no last layer, and so no logits."""
+    """Raise BadInput if a network has no last layer, and so no logits."""
     check(network.outputs > 0, f"{network.name} has no last layer and tells no classes apart; it gives features, "
                                      "and fine-tuning (--initialize-from) adds a layer")
 
 
 def features(network: Network, pixels: Any) -> tuple[jax.Array, ...]:
-    """Compute the outputs of the stages, C2 to C5 on ImageNet: each `[batch, height, width, channels]`; VGG has five.
+    """Compute the outputs of all stages (C2 to C5 on ImageNet; five for VGG), each `[batch, height, width, channels]`.
 
-    `pixels` are RGB of 0 to 255, `[batch, height, width, channels]`; if their size is not that of the mean image, the
-    mean image is resized to theirs.
+    `pixels` are RGB from 0 to 255, `[batch, height, width, channels]`. If their size differs from that of the mean
+    image, the mean image is resized.
     """
     outputs: Any = network.model.apply(network.variables, network.preprocessing.normalize(pixels), features=True)
     return tuple(outputs)
 
 
 def embed(network: Network, pixels: Any) -> jax.Array:
-    """Compute the input of the last layer, `[batch, channels]`: the average over the last maps, or VGG's hidden layer.
+    """Compute the input of the last layer, `[batch, channels]`: the average of the last maps, or VGG's hidden layer.
 
     `pixels` are as for `features`.
     """
@@ -192,19 +192,19 @@ def embed(network: Network, pixels: Any) -> jax.Array:
 
 @cache
 def imagenet_classes() -> dict[str, str]:
-    """Map ImageNet's 1,000 classes, WordNet's ids in their usual order, to their names."""
+    """Map the WordNet ids of ImageNet's 1,000 classes, in their usual order, to their names."""
     lines = Path(__file__).with_name("imagenet_classes.txt").read_text().splitlines()
     return dict(line.split(" ", 1) for line in lines if not line.startswith("#"))
 
 
 def class_name(network: Network, label: int) -> str:
-    """Name a class for people: "tench (n01440764)"."""
+    """Return the readable name of a class: "tench (n01440764)"."""
     if not network.classes:
         return f"class {label}"
     return readable_class(network.classes[label])
 
 
 def readable_class(name: str) -> str:
-    """Tell what a class is called, also where its name is WordNet's id."""
+    """Return the readable name of a class, also for a WordNet id."""
     meaning = imagenet_classes().get(name)
     return f"{meaning.split(', ')[0]} ({name})" if meaning else name

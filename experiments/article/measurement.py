@@ -59,7 +59,7 @@ def measured(experiment: Callable[[], Found], seeds: int, folder: Path) -> Measu
 
 
 def read_measured(file: Path) -> Measured:
-    """Read what was found. Raises BadInput where the file is damaged."""
+    """Read what was found. Raises BadInput if the file is damaged."""
     kept = read_json(file, "code", "seeds", "seconds", "machine", "values", "claims")
     return Measured(file.stem, Found(kept["values"], kept["claims"]), kept["seeds"], kept["code"], kept["seconds"],
                     kept["machine"])

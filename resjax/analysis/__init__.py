@@ -1,4 +1,4 @@
-"""What can be measured on a network and its variables: pure functions that return arrays."""
+"""Pure functions that measure a network and its variables and return arrays."""
 
 from resjax.analysis.blocks import (
     gives_back,

@@ -1,4 +1,4 @@
-"""Residual blocks as things to measure, remove, swap and append.
+"""Functions that measure, remove, swap and append residual blocks.
 
 The unravelled view is that of Veit, Wilber and Belongie (2016, arXiv 1605.06431).
 """
@@ -42,16 +42,16 @@ def residual_ratios(model: nn.Module, variables: Any, images: jax.Array) -> jax.
 
 
 def last_layer(block: nn.Module) -> str:
-    """Name the last layer of F: batch norm where there is one."""
+    """Return the name of the last layer of F: batch norm, if the block has any."""
     if isinstance(block, Bottleneck):
         return "bn3"
     return "fc2" if isinstance(block, DenseBlock) and "bn2" not in block.variables["params"] else "bn2"
 
 
 def gives_back(block: nn.Module, shape: tuple[int, ...], last: str, key: jax.Array) -> tuple[bool, bool]:
-    """Set a block's last layer to zero: does it give back its input, and the gradient, to the bit?
+    """Check whether a block whose last layer is set to zero returns its input and passes its gradient on, bit for bit.
 
-    The input `shape` is drawn after a ReLU; the gradient should come back where the input is positive.
+    The input of this `shape` is drawn and passed through a ReLU. The gradient should pass where the input is positive.
     """
     keys = jax.random.split(key, 3)
     x, dy = jax.nn.relu(jax.random.normal(keys[0], shape)), jax.random.normal(keys[2], shape)
@@ -68,9 +68,9 @@ def gives_back(block: nn.Module, shape: tuple[int, ...], last: str, key: jax.Arr
 
 
 def without_block(model: Any, variables: Any, stage: int, index: int) -> tuple[Any, Any]:
-    """Take a block out of a network: 0 is the second of a stage, as the first may change dimensions.
+    """Remove a block from a network. Block 0 is the second of its stage, as the first may change the dimensions.
 
-    Returns the network with one block less and its variables. Raises ValueError where there is no such block.
+    Returns the smaller network and its variables. Raises ValueError if there is no such block.
     """
     check_block_index(model, stage, index)
     return with_blocks(model, stage, -1), edited(
@@ -78,7 +78,7 @@ def without_block(model: Any, variables: Any, stage: int, index: int) -> tuple[A
 
 
 def with_swapped_blocks(model: Any, variables: Any, stage: int, i: int, j: int) -> Any:
-    """Exchange two blocks of a stage, counted as in `without_block`. Raises ValueError where there is no such block."""
+    """Exchange two blocks of a stage, counted as in `without_block`. Raises ValueError if there is no such block."""
     check_block_index(model, stage, i)
     check_block_index(model, stage, j)
     order = list(range(model.blocks[stage]))
@@ -87,11 +87,11 @@ def with_swapped_blocks(model: Any, variables: Any, stage: int, i: int, j: int) 
 
 
 def with_identity_blocks(model: Any, variables: Any, stage: int, count: int, key: jax.Array) -> tuple[Any, Any]:
-    """Append blocks whose residual function is zero: the last layer of F is zero, the others are drawn as He's.
+    """Append blocks whose residual function is zero: the last layer of F is zero, the others use He initialisation.
 
-    With batch norm that layer is its scale, without it weights and biases. Returns the larger network and its
-    variables. Raises ValueError where a block without F is no identity (plain nets, option C), or the stage has no
-    second block to take the shapes from.
+    With batch norm, that layer is its scale; without it, weights and biases. Returns the larger network and its
+    variables. Raises ValueError if a block with F = 0 is not the identity (plain nets, option C), or if the stage has
+    no second block to take the shapes from.
     """
     check(model.shortcut in ("A", "B") and model.blocks[stage] > 1,
           f"stage {stage} of a net with shortcut {model.shortcut} and {model.blocks} blocks has no identical blocks "
@@ -105,7 +105,7 @@ def with_identity_blocks(model: Any, variables: Any, stage: int, count: int, key
 
 
 def zero_block(like: Any, keys: Iterator[jax.Array]) -> Any:
-    """Make the variables of a block whose last layer is zero, in the shapes of another's."""
+    """Return variables for a block whose last layer is zero, with the shapes of another block."""
     layers = sorted(name for name in like if name.startswith("bn" if "bn2" in like else "fc"))
 
     def fill(path: tuple[Any, ...], x: jax.Array) -> jax.Array:
@@ -125,12 +125,12 @@ def edited(variables: Any, stage: int, edit: Callable[[list[Any]], list[Any]]) -
 
 
 def with_blocks(model: Any, stage: int, more: int) -> Any:
-    """Return the network with so many blocks more in a stage."""
+    """Return the network with so many more blocks in a stage."""
     return model.clone(blocks=tuple(blocks + more * (i == stage) for i, blocks in enumerate(model.blocks)))
 
 
 def check_block_index(model: Any, stage: int, index: int) -> None:
-    """Raise BadInput, a ValueError, where a stage has no such block after its first."""
+    """Raise BadInput, a ValueError, unless the stage has this block after its first."""
     stages = len(model.blocks)
     check(0 <= stage < stages, f"stage {stage} does not exist: there are {stages}, counted from 0")
     check(0 <= index < model.blocks[stage] - 1,

@@ -1,5 +1,5 @@
-"""The loss around a network: Li, Xu, Taylor, Studer and Goldstein (2018), "Visualizing the Loss Landscape of Neural
-Nets" (arXiv 1712.09913), sections 3 and 4.
+"""The loss landscape around a network, as in sections 3 and 4 of Li, Xu, Taylor, Studer and Goldstein (2018),
+"Visualizing the Loss Landscape of Neural Nets" (arXiv 1712.09913).
 """
 
 from functools import partial
@@ -20,10 +20,10 @@ def landscape(model: nn.Module, variables: Any, pixels: Any, labels: Any, key: j
               points: int = 25) -> np.ndarray:
     """Return the loss L(w + a d + b e), `[points, points]`, for a and b (rows and columns) from -`span` to `span`.
 
-    d and e are random directions, normalised filter by filter (`filter_normalized`); with an odd number of points the
-    network itself is in the middle. L is the mean cross-entropy of `pixels` `[batch, height, width, channels]`, given
-    as the network takes them (normalised), with `labels` `[batch]`; batch norm keeps its running statistics. Raises
-    BadInput for a span that is not above 0 or fewer than two points.
+    The random directions d and e are normalised per filter (`filter_normalized`). With an odd number of points, the
+    network itself is in the middle. L is the mean cross-entropy of normalised `pixels` `[batch, height, width,
+    channels]` with `labels` `[batch]`; batch norm uses its running statistics. Raises BadInput if `span` is not above 0
+    or there are fewer than two points.
     """
     check(span > 0, f"span is {span}; it must be above 0")
     check(points >= 2, f"points is {points}; a landscape has at least 2 along each direction")
@@ -35,9 +35,9 @@ def landscape(model: nn.Module, variables: Any, pixels: Any, labels: Any, key: j
 @partial(jax.jit, static_argnums=0)
 def losses_on_grid(model: nn.Module, variables: Any, directions: Any, pixels: jax.Array, labels: jax.Array,
                    steps: jax.Array) -> jax.Array:
-    """Compute the loss at every pair of `steps` `[points]` along two directions, one point after the other.
+    """Compute the loss at every pair of `steps` `[points]` along two directions, sequentially.
 
-    The directions are drawn before: within the program that would take as long to compile as all the rest.
+    The directions are drawn beforehand: inside the program, this would double the compile time.
     """
     params, (one, other) = variables["params"], directions
 
@@ -54,11 +54,10 @@ def losses_on_grid(model: nn.Module, variables: Any, directions: Any, pixels: ja
 
 
 def filter_normalized(params: Any, key: jax.Array) -> Any:
-    """Draw a direction whose every filter is as long as the network's: d := d / ||d|| ||w||, d from a normal
-    distribution.
+    """Draw a direction in which every filter has the norm of the network's: d := d / ||d|| ||w||, with normal d.
 
-    A filter is all weights that one output of a convolution or of a fully connected layer sees. Biases and the
-    parameters of batch norm are not moved: there the direction is 0. NumPy, in float32.
+    A filter is the set of all weights of one output of a convolution or of a fully connected layer. The direction is 0
+    for biases and batch norm's parameters. It is computed by NumPy in float32.
     """
     leaves, structure = jax.tree_util.tree_flatten_with_path(params)
     keys = jax.random.split(key, len(leaves))
@@ -76,9 +75,10 @@ def filter_normalized(params: Any, key: jax.Array) -> Any:
 
 
 def bends_down(grid: np.ndarray) -> np.ndarray:
-    """Say for every inner point of a grid `[rows, columns]` whether the surface bends down there in some direction.
+    """Mark the inner points of a grid `[rows, columns]` at which the surface bends downwards in some direction.
 
-    So it does where the smaller eigenvalue of the matrix of its second differences is negative: `[rows-2, columns-2]`.
+    These are the points where the smaller eigenvalue of the Hessian (by second differences) is negative. Returns
+    `[rows-2, columns-2]`.
     """
     middle = grid[1:-1, 1:-1]
     along = grid[2:, 1:-1] - 2 * middle + grid[:-2, 1:-1]

@@ -1,4 +1,4 @@
-"""How large gradients, activations and responses are, layer by layer, in the order in which the layers run."""
+"""Magnitudes of gradients, activations and responses, layer by layer, in the order in which the layers run."""
 
 import re
 from functools import partial
@@ -19,9 +19,9 @@ WEIGHTS, NORMS = r"(conv|fc)\d", r"bn\d"
 
 
 def in_order(collection: Any, pattern: str) -> list[Any]:
-    """Line up the layers whose names match: what a collection of variables, or of what they did, holds for each.
+    """Collect the entries of a collection (variables or intermediates) whose layer names match, in layer order.
 
-    Shortcuts are left out; the last layer comes last where the pattern is that of weights.
+    Shortcuts are left out. If the pattern is one of weights, the last layer comes last.
     """
     network = unstack(collection)
     modules = [network, *(block for name in sorted(network) if is_stage(name) for block in network[name])]
@@ -31,7 +31,7 @@ def in_order(collection: Any, pattern: str) -> list[Any]:
 
 @partial(jax.jit, static_argnums=0)
 def gradient_norms(model: nn.Module, variables: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
-    """Return the norm of the loss's gradient in each layer's weights, `[layers]`, in the order of the layers.
+    """Return the norm of the loss's gradient with respect to each layer's weights, `[layers]`, in layer order.
 
     The loss is the mean cross-entropy of images `[batch, height, width, channels]` with labels `[batch]`, in training
     mode. Projections and the parameters of batch norm are left out.
@@ -47,7 +47,7 @@ def gradient_norms(model: nn.Module, variables: Any, images: jax.Array, labels: 
 
 
 def with_gain(variables: Any, gain: float) -> Any:
-    """Rescale weights that were drawn with He's variance, 2 / inputs, to gain / inputs; biases are zero."""
+    """Rescale He-initialised weights (variance 2 / inputs) to a variance of gain / inputs; biases become zero."""
     return jax.tree_util.tree_map_with_path(
         lambda path, w: w * (gain / 2) ** 0.5 if path[-1].key == "kernel" else w, variables)
 
@@ -62,11 +62,11 @@ def activation_norms(model: nn.Module, variables: Any, images: jax.Array) -> jax
 
 
 def response_deviations(network: Network | Classifier, images: Images, batch_size: int = 100) -> np.ndarray:
-    """Return the standard deviation of every 3x3 layer's response `[layers]`, in the order of the layers.
+    """Return the standard deviation of every 3x3 layer's response, `[layers]`, in layer order.
 
-    A response is what batch norm makes of the layer's output, before the ReLU or the addition (section 4.2); the
-    deviation is over all images, pixels and channels. Projections are not 3x3 layers and are left out. Raises
-    ValueError where `batch_size` does not divide the images: every one counts once.
+    A response is the output after batch norm and before the ReLU or the addition (section 4.2). The standard deviation
+    is over all images, pixels and channels. Projections, which are not 3x3 layers, are left out. Raises ValueError if
+    `batch_size` does not divide the number of images.
     """
     count = len(images.labels)
     if count % batch_size:
@@ -78,7 +78,7 @@ def response_deviations(network: Network | Classifier, images: Images, batch_siz
 
 @partial(jax.jit, static_argnums=(0, 1))
 def mean_moments(model: nn.Module, batches: int, variables: Any, preprocessing: Any, images: Images) -> Any:
-    """Average the responses and their squares `[layers]`, over so many equal batches."""
+    """Average the responses and their squares, `[layers]`, over several batches of equal size."""
 
     def moments(batch: Images) -> tuple[jax.Array, jax.Array]:
         _, seen = model.apply(variables, preprocessing.normalize(batch.pixels), mutable=["intermediates"])

@@ -1,4 +1,4 @@
-"""What in an image a network's answer rests on."""
+"""Saliency maps: which pixels of an image a network's prediction depends on."""
 
 from functools import partial
 from typing import Any
@@ -14,10 +14,10 @@ from resjax.system.errors import check
 
 
 def saliency(network: Network | Classifier, pixels: Any, labels: Any = None) -> jax.Array:
-    """Compute how much each pixel moves the logit of a class: `[batch, height, width]` (Simonyan et al. 2014).
+    """Compute how strongly each pixel affects the logit of a class: `[batch, height, width]` (Simonyan et al. 2014).
 
-    This is the magnitude of the logit's gradient with respect to the pixels (0 to 255), the largest over the channels.
-    `pixels` are as for `features`; `labels` are class numbers `[batch]`, by default the likeliest classes. Raises
+    This is the absolute gradient of the logit with respect to the pixels (0 to 255), maximised over the channels.
+    `pixels` are as for `features`. `labels` are class numbers `[batch]`, by default the most likely classes. Raises
     BadInput for classes that do not exist.
     """
     model, variables, preprocessing = as_classifier(network)
@@ -39,7 +39,7 @@ def saliency(network: Network | Classifier, pixels: Any, labels: Any = None) -> 
 @partial(jax.jit, static_argnums=0)
 def gradient(model: nn.Module, variables: Any, preprocessing: Preprocessing, pixels: jax.Array,
              labels: jax.Array | None) -> jax.Array:
-    """Compute the largest absolute gradient of the channels."""
+    """Compute the absolute gradient, maximised over the channels."""
     def chosen(pixels: jax.Array) -> jax.Array:
         logits: Any = model.apply(variables, preprocessing.normalize(pixels))
         classes = logits.argmax(-1) if labels is None else labels

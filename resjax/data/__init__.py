@@ -1,4 +1,4 @@
-"""Images from any source to batches: found once, decoded in one way, kept in memory or streamed."""
+"""Images from any source to batches: indexed once, decoded in one way, and kept in memory or streamed."""
 
 from resjax.data.batches import (
     Batch,

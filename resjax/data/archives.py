@@ -1,4 +1,4 @@
-"""ImageNet's official archives, read where they lie: nothing is unpacked."""
+"""ImageNet's official archives, read in place without unpacking."""
 
 import os
 import tarfile
@@ -20,7 +20,7 @@ from resjax.system.progress import track
 
 TRAIN = "ILSVRC2012_img_train.tar"           # an archive per class, n01440764.tar, each with its JPEGs
 VALIDATION = "ILSVRC2012_img_val.tar"        # 50,000 JPEGs
-DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"      # the classes of the validation images, and 2.5 MB small
+DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"      # the labels of the validation images; only 2.5 MB
 CLASSES = "ILSVRC2012_devkit_t12/data/meta.mat"
 TRUTH = "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt"
 ARCHIVES = {"train": TRAIN, "test": VALIDATION}
@@ -28,7 +28,7 @@ ARCHIVES = {"train": TRAIN, "test": VALIDATION}
 
 @dataclass(frozen=True)
 class TarReader:
-    """Reads the bytes of members of an uncompressed archive; every process opens it once."""
+    """Reads members of an uncompressed archive; every process opens the archive once."""
 
     file: Path
     offsets: np.ndarray
@@ -49,12 +49,12 @@ class TarReader:
 
 @cache
 def descriptor(file: Path) -> int:
-    """Open a file for reading until the process ends."""
+    """Open a file for reading, and keep it open until the process ends."""
     return os.open(file, os.O_RDONLY)
 
 
 def find_archives(root: Path, splits: Sequence[str]) -> tuple[tuple[str, ...], list[ImageFiles]]:
-    """List the images within ImageNet's official archives: the classes, and the images of each split."""
+    """List the images in ImageNet's official archives: the classes, and the images of each split."""
     for name in (*(ARCHIVES[split] for split in splits), DEVKIT):
         if not (root / name).is_file():
             raise BadInput(f"{root}: {name} is missing; tars:PATH names a folder that holds ImageNet's archives "
@@ -68,7 +68,7 @@ def find_archives(root: Path, splits: Sequence[str]) -> tuple[tuple[str, ...], l
 
 
 def index_archive(root: Path, split: str) -> dict[str, np.ndarray]:
-    """Find every JPEG of a split: `classes`; and of the images `names`, `labels`, `offsets` and `lengths`."""
+    """List every JPEG of a split: `classes`, and per image `names`, `labels`, `offsets` and `lengths`."""
     classes, truth = read_devkit(root / DEVKIT)
     if split == "train":
         members = list(training_members(root / TRAIN, classes))
@@ -80,7 +80,7 @@ def index_archive(root: Path, split: str) -> dict[str, np.ndarray]:
 
 
 def training_members(file: Path, classes: tuple[str, ...]) -> Iterator[tuple[int, bytes, int, int]]:
-    """Yield label, name, offset and size of every JPEG in the archives within the archive."""
+    """Yield label, name, offset and size of every JPEG in the nested archives."""
     labels = {name: label for label, name in enumerate(classes)}
     with file.open("rb") as stream:
         inner = list(members(file, stream, 0))
@@ -96,7 +96,7 @@ def training_members(file: Path, classes: tuple[str, ...]) -> Iterator[tuple[int
 
 
 def validation_members(root: Path, truth: list[int]) -> list[tuple[bytes, int, int]]:
-    """List name, offset and size of the validation images, by name: in the order of their labels."""
+    """List name, offset and size of the validation images, sorted by name, which is the order of their labels."""
     file = root / VALIDATION
     with file.open("rb") as stream:
         found = sorted((name.encode(), offset, size) for name, offset, size in members(file, stream, 0))
@@ -105,7 +105,7 @@ def validation_members(root: Path, truth: list[int]) -> list[tuple[bytes, int, i
 
 
 def members(file: Path, stream: IO[bytes], offset: int) -> Iterator[tuple[str, int, int]]:
-    """Yield name, offset and size of the files in the archive that begins at `offset`, but for what systems add."""
+    """Yield name, offset and size of the files in the archive at `offset`, without files that operating systems add."""
     stream.seek(offset)
     try:
         with tarfile.open(fileobj=stream, mode="r:") as tar:
@@ -117,13 +117,13 @@ def members(file: Path, stream: IO[bytes], offset: int) -> Iterator[tuple[str, i
 
 
 def read_devkit(file: Path) -> tuple[tuple[str, ...], list[int]]:
-    """Read the classes (WordNet's ids, sorted, as everyone numbers them) and the labels of the validation images."""
+    """Read the classes (WordNet ids, in the usual sorted order) and the labels of the validation images."""
     try:
         with tarfile.open(file) as tar:
             meta, truth = (tar.extractfile(name).read() for name in (CLASSES, TRUTH))  # type: ignore[union-attr]
     except (tarfile.TarError, KeyError, OSError, EOFError) as error:
         raise BadInput(f"{file}: not ImageNet's development kit, or damaged ({error}); get it again") from None
-    from scipy.io import loadmat  # here, as it takes every start of resjax 60 ms
+    from scipy.io import loadmat  # imported here, as it would slow down every start of resjax by 60 ms
 
     synsets = loadmat(BytesIO(meta), squeeze_me=True)["synsets"]
     ids = {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in synsets if synset["num_children"] == 0}

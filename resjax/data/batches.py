@@ -1,6 +1,6 @@
-"""A batch is a function of (key, step): a fresh permutation every epoch, crops and flips included, on the device.
+"""A batch is a function of (key, step). Each epoch uses a new permutation; crops and flips are computed on the device.
 
-The images lie on the device as uint8; the host does nothing between steps.
+The device holds all images as uint8; the host does nothing between steps.
 """
 
 from typing import Any, NamedTuple
@@ -21,16 +21,14 @@ class Batch(NamedTuple):
 
 
 class Permutation(NamedTuple):
-    """The order in which some consecutive epochs visit the images: `indices` int32 `[epochs * images]`."""
+    """The order in which several consecutive epochs visit the images: `indices` int32 `[epochs * images]`."""
 
     first_epoch: jax.Array
     indices: jax.Array
 
 
 class Batching(NamedTuple):
-    """How section 4.2 makes batches: `size` images, `pad` pixels of zeros around each before a random crop, half of
-    them mirrored.
-    """
+    """The batches of section 4.2: `size` images, padded by `pad` zeros, cropped at random, half of them mirrored."""
 
     size: int
     pad: int
@@ -38,12 +36,12 @@ class Batching(NamedTuple):
 
 
 def epochs_spanned(steps: int, batch_size: int, images: int) -> int:
-    """Count the epochs that so many consecutive steps can touch; a batch may lie across two."""
+    """Return the largest number of epochs that this many consecutive steps can touch; a batch may span two."""
     return (steps * batch_size - 1 + images - 1) // images + 1
 
 
 def permute(key: jax.Array, first_epoch: int | jax.Array, epochs: int, images: int) -> Permutation:
-    """Permute the images anew for each of `epochs` epochs from `first_epoch` on."""
+    """Draw a permutation of the images for each of `epochs` epochs, starting with `first_epoch`."""
     first_epoch = jnp.asarray(first_epoch, jnp.int32)
     orders: Any = jax.vmap(lambda epoch: random.permutation(random.fold_in(random.fold_in(key, 0), epoch), images))
     return Permutation(first_epoch, orders(first_epoch + jnp.arange(epochs)).reshape(-1))
@@ -51,7 +49,7 @@ def permute(key: jax.Array, first_epoch: int | jax.Array, epochs: int, images: i
 
 def batch_at(step: jax.Array, key: jax.Array, permutation: Permutation, images: Images, preprocessing: Preprocessing,
              batching: Batching) -> Batch:
-    """Make the training batch of a step: the next images of the permutation, augmented as in section 4.2."""
+    """Compute the training batch of a step: the next images of the permutation, augmented as in section 4.2."""
     start = step * batching.size - permutation.first_epoch * len(images.labels)
     chosen = lax.dynamic_slice(permutation.indices, (start,), (batching.size,))
     pixels = preprocessing.normalize(images.pixels[chosen])
@@ -60,7 +58,7 @@ def batch_at(step: jax.Array, key: jax.Array, permutation: Permutation, images: 
 
 
 def augment(key: jax.Array, images: jax.Array, pad: int, flip: bool) -> jax.Array:
-    """Pad with zeros, crop at random to the old size, and mirror half of the images."""
+    """Pad with zeros, crop at random to the original size, and mirror half of the images."""
     crop_key, flip_key = random.split(key)
     shape = images.shape
     if pad:
@@ -75,9 +73,9 @@ def augment(key: jax.Array, images: jax.Array, pad: int, flip: bool) -> jax.Arra
 
 
 def add_colour_noise(key: jax.Array, images: jax.Array, colours: jax.Array, deviation: float) -> jax.Array:
-    """Shift the colour of every image along the principal components, columns of `colours` `[3, 3]`, by Gaussian noise.
+    """Add Gaussian noise to each image's colour along the principal components, the columns of `colours` `[3, 3]`.
 
-    Section 3.4 takes this from Krizhevsky et al. 2012, where `deviation` is 0.1.
+    Section 3.4 adopts this from Krizhevsky et al. 2012, where `deviation` is 0.1.
     """
     shifts = deviation * random.normal(key, (len(images), 3)) @ colours.T
     return images + shifts[:, None, None]

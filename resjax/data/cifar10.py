@@ -1,4 +1,4 @@
-"""CIFAR-10 from its official archive to a prepared TFDS set, without TensorFlow."""
+"""Converts CIFAR-10's official archive to a prepared TFDS data set, without TensorFlow."""
 
 import tarfile
 import urllib.error
@@ -19,17 +19,17 @@ from resjax.system.progress import track, working
 from resjax.system.terminal import tell
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
-SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"  # as TFDS has it
+SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"  # as in TFDS
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 SPLITS = {"train": [f"data_batch_{i}.bin" for i in range(1, 6)], "test": ["test_batch.bin"]}
 RECORD = 1 + 3 * 32 * 32  # a label, then the red, green and blue planes
 
 
 def prepare_cifar10(directory: Path, archive: Path | None = None) -> Path:
-    """Write `directory/cifar10/VERSION` as TFDS itself reads it, from the archive or else from the network.
+    """Write `directory/cifar10/VERSION` in TFDS's format, from the given archive or by downloading it.
 
-    `archive` is the official "CIFAR-10 binary version (suitable for C programs)". Nothing is left half-written.
-    Raises BadInput where the archive is not the official one, or the network or the disk refuses.
+    `archive` is the official "CIFAR-10 binary version (suitable for C programs)". Nothing is left half-written. Raises
+    BadInput if the archive is not the official one, or if the network or the disk fails.
     """
     remove_leftovers(directory / "cifar10")
     try:
@@ -56,7 +56,7 @@ def prepare_cifar10(directory: Path, archive: Path | None = None) -> Path:
                   f"{directory}: cannot prepare CIFAR-10 there: {place} is not empty")
             place.parent.mkdir(exist_ok=True)
             written.rename(place)
-    except (OSError, RuntimeError) as error:  # array_record raises RuntimeError on a full disk
+    except (OSError, RuntimeError) as error:  # array_record raises RuntimeError if the disk is full
         raise BadInput(f"{directory}: cannot prepare CIFAR-10 there: {error}") from None
     return find_prepared("cifar10", directory)
 
@@ -78,12 +78,12 @@ def download(url: str, file: Path) -> Path:
 
 
 def write_prepared(archive: Path, directory: Path) -> None:
-    """Let TFDS write the set under `directory` from an archive that has been checked."""
+    """Let TFDS write the data set to `directory` from a verified archive."""
     with quiet_absl():
         import tensorflow_datasets as tfds
 
     class Cifar10(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[misc, call-arg]
-        """The features, names and version of TFDS's own cifar10."""
+        """The features, names and version of TFDS's cifar10."""
 
         name = "cifar10"
         VERSION = tfds.core.Version("3.0.2")
@@ -107,7 +107,7 @@ def write_prepared(archive: Path, directory: Path) -> None:
                 yield key, {"id": key, "image": BytesIO(png(pixels)), "label": label}
 
     with quiet_absl(), working("writing CIFAR-10"):
-        tfds.disable_progress_bar()  # ours tells
+        tfds.disable_progress_bar()  # resjax reports progress itself
         Cifar10(data_dir=directory, file_format="array_record").download_and_prepare()
 
 
@@ -126,7 +126,7 @@ def read_archive(archive: Path, split: str) -> Iterator[tuple[np.ndarray, int]]:
 
 
 def png(pixels: np.ndarray) -> bytes:
-    """Encode without loss."""
+    """Encode as PNG."""
     out = BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(out, "png")
     return out.getvalue()

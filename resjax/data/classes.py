@@ -1,4 +1,4 @@
-"""Names of classes, compared in one way wherever two lists of them meet: data and networks, training and test."""
+"""Matching of class names, the same for data and networks, and for training and test images."""
 
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -6,20 +6,19 @@ from functools import lru_cache
 
 
 def composed(name: str) -> str:
-    """Write a name in the one form (NFC) that Unicode composes its letters to: a Mac's file names are in another."""
+    """Return a name in Unicode's composed form (NFC); macOS stores file names in another form."""
     return unicodedata.normalize("NFC", name)
 
 
 def normalized_name(name: str) -> str:
-    """Write a name in one way whatever its case, and with single spaces for underscores."""
+    """Return a name in lower case, with single spaces instead of underscores."""
     return " ".join(unicodedata.normalize("NFKC", name).casefold().replace("_", " ").split())
 
 
 def place_of(name: str, classes: Sequence[str]) -> int | None:
-    """Return the place of a class by its name, None where there is none: exactly, else by `normalized_name` where that
-    is one's.
+    """Return the index of a class by its name, or None: by an exact match, else by a unique match of normalized names.
 
-    Names that differ by case, spaces or underscores alone stay apart wherever a list has both.
+    Names in a list that differ only by case, spaces or underscores stay distinct.
     """
     exact, by_folding = class_places(tuple(classes))
     place = exact.get(composed(name))
@@ -28,13 +27,13 @@ def place_of(name: str, classes: Sequence[str]) -> int | None:
 
 @lru_cache(maxsize=8)
 def class_places(classes: tuple[str, ...]) -> tuple[dict[str, int], dict[str, int]]:
-    """Map names to places: exact ones, and folded ones that stand for one class alone."""
+    """Map names to indices: exact names, and folded names that are unique."""
     exact = {composed(name): place for place, name in enumerate(classes)}
     return exact, alone((normalized_name(name), place) for name, place in exact.items())
 
 
 def alone(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
-    """Keep of words with places those that stand for one place."""
+    """Keep the names that refer to a single index."""
     found: dict[str, set[int]] = {}
     for word, place in pairs:
         found.setdefault(word, set()).add(place)

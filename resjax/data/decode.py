@@ -1,8 +1,8 @@
-"""One encoded image to pixels: the only way in which any part of resjax reads an image, whatever holds it.
+"""Decoding of one encoded image to pixels: the only decoder in resjax, for all sources.
 
-Values of more than 8 bits are scaled by the range of their type, floating point from 0 to 1; transparent pixels are
-seen over white; an animation is its first frame; and the picture is turned upright, as EXIF says. The format is told by
-the content. JPEGs of up to 178 million pixels are read, other images of up to 64 million.
+Values of more than 8 bits are scaled by the range of their type, floating-point values from 0 to 1. Transparent pixels
+are blended over white. Of an animation, the first frame is used. Images are rotated as EXIF says. The content
+determines the format. The limit is 178 million pixels for JPEGs and 64 million for other images.
 """
 
 import re
@@ -23,12 +23,12 @@ from resjax.system.errors import BadInput, check
 from resjax.system.files import regular
 
 Image.init()
-# Those that Pillow knows by their first bytes and decodes itself; others start programs, or take anything for an image.
+# Formats that Pillow detects by their first bytes and decodes itself; others run programs or accept any file.
 FORMATS = tuple(Image.OPEN.keys() & {"AVIF", "BMP", "DDS", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG",
                                      "PPM", "PSD", "QOI", "SGI", "TIFF", "WEBP", "XBM", "XPM"})
 EXTENSIONS = tuple(sorted(ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS))
 MOST_PIXELS_OF_A_JPEG, MOST_PIXELS = 178_000_000, 64_000_000
-HEAD = 1 << 15  # bytes of a file in which nearly every header lies
+HEAD = 1 << 15  # bytes that contain nearly every header
 PILLOW = re.compile(r"PIL\.")
 UPRIGHT = {1: lambda x: x, 2: lambda x: x[:, ::-1], 3: lambda x: x[::-1, ::-1], 4: lambda x: x[::-1],
            5: lambda x: x.swapaxes(0, 1), 6: lambda x: x.swapaxes(0, 1)[:, ::-1],
@@ -36,11 +36,11 @@ UPRIGHT = {1: lambda x: x, 2: lambda x: x[:, ::-1], 3: lambda x: x[::-1, ::-1], 
 
 
 def decode(encoded: bytes, name: str, channels: int = 3, least: int = 0) -> np.ndarray:
-    """Decode to uint8 RGB, or grey for one channel: `[height, width, channels]`, upright.
+    """Decode to uint8 `[height, width, channels]`, upright: RGB, or grey for one channel.
 
-    With `least`, a JPEG may come out at 1/2, 1/4 or 1/8 (and what lies between), which its cosine transform does
-    without aliasing; no side is shorter than `least` by it. Raises BadInput, naming the image, where it is truncated,
-    damaged, too large or no image.
+    With `least`, a JPEG may be decoded at a reduced size (1/2, 1/4, 1/8, or between), which its cosine transform does
+    without aliasing; this makes no side shorter than `least`. Raises BadInput, naming the image, if it is truncated,
+    damaged, too large or not an image.
     """
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(encoded)
@@ -48,10 +48,10 @@ def decode(encoded: bytes, name: str, channels: int = 3, least: int = 0) -> np.n
             kind = "GRAY" if channels == 1 and space == "Gray" else "RGB"
             pixels = simplejpeg.decode_jpeg(encoded, kind, min_height=least or height, min_width=least or width,
                                             min_factor=2)
-            if channels == 1 and kind == "RGB":  # as from any other colour image
+            if channels == 1 and kind == "RGB":  # convert as from any other colour image
                 pixels = np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
             return np.ascontiguousarray(UPRIGHT[orientation(encoded)](pixels))
-    except ValueError:  # no JPEG; or one with small faults, which Pillow forgives
+    except ValueError:  # not a JPEG, or one with small errors that Pillow tolerates
         pass
     with open_image(encoded, name) as image:
         pixels = to_bytes(image, channels)
@@ -59,7 +59,7 @@ def decode(encoded: bytes, name: str, channels: int = 3, least: int = 0) -> np.n
 
 
 class Header(NamedTuple):
-    """Height and width of an image as stored, and how it has to be turned, 1 to 8 as in EXIF, to stand upright."""
+    """Height and width of an image as stored, and its EXIF orientation (1 to 8)."""
 
     height: int
     width: int
@@ -72,7 +72,7 @@ class Header(NamedTuple):
 
 
 def read_header(encoded: bytes, name: str) -> Header:
-    """Read an image's header, of which the rest may be missing. Raises BadInput, naming the image, without one."""
+    """Read an image's header; the rest may be missing. Raises BadInput, naming the image, if there is none."""
     try:
         height, width = simplejpeg.decode_jpeg_header(encoded)[:2]
         if height * width <= MOST_PIXELS_OF_A_JPEG:
@@ -84,7 +84,7 @@ def read_header(encoded: bytes, name: str) -> Header:
 
 
 def file_header(file: Path) -> Header:
-    """Read the header of a file. Raises BadInput, naming it, where it is missing or no image."""
+    """Read the header of a file. Raises BadInput, naming it, if it is missing or not an image."""
     try:
         with regular(file).open("rb") as stream:
             head = stream.read(HEAD)
@@ -99,12 +99,12 @@ def file_header(file: Path) -> Header:
 
 
 def dimensions(encoded: bytes, name: str) -> tuple[int, int]:
-    """Read height and width of the upright image from the header. Raises BadInput, naming the image, without one."""
+    """Read the upright image's height and width from its header. Raises BadInput, naming the image, without one."""
     return read_header(encoded, name).upright
 
 
 def upright_boxes(boxes: np.ndarray, header: Header) -> np.ndarray:
-    """Turn boxes (x1, y1, x2, y2) `[n, 4]` of an image as stored as `decode` turns its pixels."""
+    """Rotate boxes (x1, y1, x2, y2) `[n, 4]` of a stored image in the same way as `decode` rotates its pixels."""
     corners = boxes.reshape(-1, 2, 2)
     mirrored = np.array([header.width, header.height], boxes.dtype) - corners
     x, y = corners[..., 0], corners[..., 1]
@@ -115,7 +115,7 @@ def upright_boxes(boxes: np.ndarray, header: Header) -> np.ndarray:
 
 @contextmanager
 def open_image(encoded: bytes, name: str) -> Iterator[Image.Image]:
-    """Open with Pillow; whatever goes wrong while it is open is BadInput that names the image."""
+    """Open with Pillow; any error inside the block becomes a BadInput that names the image."""
     ignore_pillows_warnings()
     try:
         with Image.open(BytesIO(encoded), formats=FORMATS) as image:
@@ -127,13 +127,13 @@ def open_image(encoded: bytes, name: str) -> Iterator[Image.Image]:
             yield image
     except BadInput:
         raise
-    except Exception as error:  # a damaged file takes Pillow's decoders to any exception there is
+    except Exception as error:  # Pillow's decoders can raise any exception for a damaged file
         why = "no format that is read" if isinstance(error, UnidentifiedImageError) else error
         raise BadInput(f"{name}: not a whole image ({why}); repair or remove it") from None
 
 
 def check_png(encoded: bytes) -> None:
-    """Compare the checksums of a PNG's pixels, which Pillow (13.0) leaves out. Raises ValueError where one is wrong."""
+    """Verify the checksums of a PNG's pixels, which Pillow (13.0) skips. Raises ValueError if one is wrong."""
     place = 8
     while place + 12 <= len(encoded):
         end = place + 8 + int.from_bytes(encoded[place:place + 4], "big")
@@ -144,17 +144,17 @@ def check_png(encoded: bytes) -> None:
 
 
 def ignore_pillows_warnings() -> None:
-    """Say nothing of odd but readable files, and let no filter make an error of them.
+    """Suppress warnings about unusual but readable files, even if the user's filters make warnings errors.
 
-    `warnings.catch_warnings` is not for threads: two that leave it in the order in which they came in leave its filters
-    behind. So one filter is put first, where it is not, and concerns Pillow alone.
+    `warnings.catch_warnings` is not thread-safe: overlapping threads can leave its filters behind. So a filter for
+    Pillow only is added once, at the front of the list.
     """
     if warnings.filters[:1] != [("ignore", None, Warning, PILLOW, 0)]:
         warnings.filterwarnings("ignore", module=PILLOW.pattern)
 
 
 def to_bytes(image: Image.Image, channels: int) -> np.ndarray:
-    """Bring the pixels of an open image to uint8: grey `[height, width]` or RGB `[height, width, 3]`."""
+    """Convert the pixels of an open image to uint8: grey `[height, width]` or RGB `[height, width, 3]`."""
     mode = "L" if channels == 1 else "RGB"
     if image.mode == "F":
         image = Image.fromarray(np.nan_to_num(255 * np.asarray(image).clip(0, 1)).round().astype(np.uint8))
@@ -169,23 +169,23 @@ def to_bytes(image: Image.Image, channels: int) -> np.ndarray:
 
 
 def upper_byte(image: Image.Image) -> np.ndarray:
-    """Scale whole numbers of 16 or 32 bits to 8, by the range of the type that the file keeps them in."""
-    tags = getattr(image, "tag_v2", {})  # of a TIFF; all others that Pillow reads as numbers of 32 bits had 16
+    """Scale integers of 16 or 32 bits to 8 bits, by the range of the type in the file."""
+    tags = getattr(image, "tag_v2", {})  # for TIFF; other formats that Pillow reads as 32-bit integers had 16 bits
     bits = int(tags.get(258, (16,))[0])
     values = np.asarray(image)
-    if tags.get(339, (1,))[0] == 2:  # with a sign
+    if tags.get(339, (1,))[0] == 2:  # signed
         return (values.clip(0) >> (bits - 9)).astype(np.uint8)
     return (values.astype(f"u{values.itemsize}", copy=False) >> (bits - 8)).astype(np.uint8)
 
 
 def orientation_of(image: Image.Image) -> int:
-    """Return the orientation of an image that Pillow has opened, but 1 for a TIFF, which Pillow turns by itself."""
+    """Return the EXIF orientation of an image opened by Pillow; 1 for a TIFF, which Pillow rotates itself."""
     exif = image.info.get("exif")
     return tiff_orientation(exif.removeprefix(b"Exif\0\0")) if isinstance(exif, bytes) else 1
 
 
 def orientation(jpeg: bytes) -> int:
-    """Return a JPEG's orientation by EXIF, 1 to 8: how it has to be turned. 1, upright, where nothing valid says it."""
+    """Return a JPEG's EXIF orientation, 1 to 8; 1 (upright) if there is no valid one."""
     place = 2
     while place + 4 <= len(jpeg) and jpeg[place] == 0xFF and jpeg[place + 1] not in (0xD9, 0xDA):
         size = 2 + int.from_bytes(jpeg[place + 2:place + 4], "big")
@@ -196,7 +196,7 @@ def orientation(jpeg: bytes) -> int:
 
 
 def tiff_orientation(exif: bytes) -> int:
-    """Find the orientation among the tags of EXIF, whatever the others hold: they are not looked at."""
+    """Find the orientation among EXIF's tags, ignoring all others."""
     order = {b"II": "<", b"MM": ">"}.get(exif[:2])
     if order is None or len(exif) < 8:
         return 1

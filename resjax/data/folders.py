@@ -1,4 +1,4 @@
-"""Folders of images, one for each class."""
+"""Folders of images, one per class."""
 
 import os
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from resjax.data.image_files import ImageFiles
 from resjax.system.errors import BadInput, check
 
 SYSTEMS = {"__MACOSX", "lost+found", "System Volume Information", "$RECYCLE.BIN"}
-SPLITS = ("train", "test", "val", "valid", "validation")  # as people call folders of splits
+SPLITS = ("train", "test", "val", "valid", "validation")  # common names of split folders
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class FileReader:
             return stream.read(size)
 
     def sizes(self) -> np.ndarray:
-        """Return the sizes of the files; -1 where one cannot be read."""
+        """Return the sizes of the files; -1 if one cannot be read."""
         return self.asked_for
 
     def files(self) -> list[Path]:
@@ -40,7 +40,7 @@ class FileReader:
 
     @cached_property
     def asked_for(self) -> np.ndarray:
-        """Ask for the size of every file: once, as a start needs them for the mean image and for the run's identity."""
+        """Read the size of every file once; at the start, both the mean image and the run's identity need them."""
         return np.array([file_size(os.path.join(os.fsencode(self.root), name)) for name in self.names], np.int64)
 
 
@@ -53,16 +53,16 @@ def file_size(path: bytes) -> int:
 
 
 def existing(root: Path) -> Path:
-    """Return a folder. Raises BadInput where it is not there."""
+    """Return a folder. Raises BadInput if it does not exist."""
     check(root.is_dir(), f"{root}: no such folder; folder:PATH names a folder of one folder per class")
     return root
 
 
 def class_folders(root: Path) -> dict[str, str]:
-    """Map the names of the classes, by the alphabet, to their folders: all subfolders but hidden and systems' ones.
+    """Map class names, in alphabetical order, to their folders: all subfolders except hidden ones and those of systems.
 
-    Names are in the form (NFC) that most systems write; a Mac's may be in another. Raises BadInput for fewer than two,
-    or for two folders of one name.
+    Names are in the composed form (NFC) that most systems write. Raises BadInput for fewer than two folders, or for two
+    folders with the same name.
     """
     found = sorted((composed(path.name), path.name) for path in root.iterdir()
                    if path.is_dir() and not is_hidden(path.name))
@@ -76,19 +76,19 @@ def class_folders(root: Path) -> dict[str, str]:
 
 
 def class_names(root: Path) -> tuple[str, ...]:
-    """Name the classes; see `class_folders`."""
+    """List the class names; see `class_folders`."""
     return tuple(class_folders(root))
 
 
 def is_hidden(name: str) -> bool:
-    """Say whether a name is of no file of the user's: `.DS_Store`, `__MACOSX`, `@eaDir`."""
+    """Return whether a file belongs to the operating system: `.DS_Store`, `__MACOSX`, `@eaDir`."""
     return name.startswith((".", "@")) or name in SYSTEMS
 
 
 def list_classes(root: Path, classes: tuple[str, ...]) -> tuple[ImageFiles, str]:
-    """List the images of every class folder, by name, and remark on what lies beside them.
+    """List the images in all class folders, by name, with a remark about other files.
 
-    What is named like an image counts as one, also a broken link: nothing is left out in silence.
+    Every file with an image's extension counts, even a broken link, so that nothing is silently left out.
     """
     names: list[str] = []
     labels: list[int] = []
@@ -118,7 +118,7 @@ def list_classes(root: Path, classes: tuple[str, ...]) -> tuple[ImageFiles, str]
 
 
 def instead(folder: Path, found: list[str]) -> str:
-    """Say what a class folder without images holds, and what that means."""
+    """Describe what a class folder without images contains, and what that suggests."""
     inner = next((name for name in found if (folder / name).is_dir()), None)
     if inner is None:
         return " (.jpg, .png, or another ending that Pillow knows)"

@@ -1,4 +1,4 @@
-"""Encoded images of any source, read by their number, whether they are then kept in memory or streamed."""
+"""Encoded images of any source, read by index, for data in memory and for streaming."""
 
 import hashlib
 import os
@@ -17,7 +17,7 @@ from resjax.system.progress import track
 
 
 class ImageReader(Protocol):
-    """Reads the i-th encoded image, or its first bytes (None: not for less); tells sizes and files."""
+    """Reads the i-th encoded image, or its first bytes (None if the source cannot); knows sizes and files."""
 
     def __call__(self, index: int, /) -> bytes: ...
 
@@ -29,9 +29,9 @@ class ImageReader(Protocol):
 
 
 class ImageFiles(NamedTuple):
-    """Encoded images: `names` and `labels` (int32) `[images]`, and how to read the i-th, also in another process.
+    """Encoded images: `names` and `labels` (int32) `[images]`, and a reader that other processes can use.
 
-    `place` comes before a name in messages.
+    `place` precedes a name in messages.
     """
 
     names: np.ndarray
@@ -40,24 +40,24 @@ class ImageFiles(NamedTuple):
     place: str = ""
 
     def name(self, index: int) -> str:
-        """Name an image in a message."""
+        """Return the name of an image for messages."""
         return self.place + os.fsdecode(self.names[index])
 
     def read(self, index: int) -> bytes:
-        """Read an encoded image. Raises BadInput, naming it, where it cannot be read."""
+        """Read an encoded image. Raises BadInput, naming it, if it cannot be read."""
         try:
             return self.reader(index)
         except OSError as error:
             raise BadInput(f"{self.name(index)}: not a whole image ({error.strerror}); repair or remove it") from None
 
     def check_headers(self) -> None:
-        """Read the header of every image, but of a prepared set. Raises BadInput, naming the first that has none."""
+        """Read every image's header, except in prepared data sets. Raises BadInput, naming the first invalid image."""
         with ThreadPoolExecutor() as pool:
             for _ in track(pool.map(self.check_header, range(len(self.labels))), "headers", len(self.labels)):
                 pass
 
     def check_header(self, index: int) -> None:
-        """Read the header of an image. Raises BadInput, naming it, where it is missing or has none."""
+        """Read the header of an image. Raises BadInput, naming it, if it is missing or has no valid header."""
         try:
             head = self.reader.head(index, HEAD)
         except OSError as error:
@@ -69,23 +69,23 @@ class ImageFiles(NamedTuple):
                 read_header(self.read(index), self.name(index))
 
     def fingerprint(self, sizes: bool = True) -> bytes:
-        """Digest names, labels and, where they are known and asked for, the sizes of the files."""
+        """Hash names, labels and, if known and requested, the sizes of the files."""
         sha = hashlib.sha256(b"\0".join(self.names.tolist()) + self.labels.tobytes())
         sha.update(np.asarray(self.reader.sizes() if sizes else (), np.int64).tobytes())
         return sha.digest()
 
     def state(self) -> str:
-        """Digest what tells these images from others, and from what lay in the same files before."""
+        """Hash everything that distinguishes these images from others and from earlier contents of the same files."""
         return hashlib.sha256(self.fingerprint() + stamp(self.reader.files())).hexdigest()
 
     def part(self, chosen: np.ndarray) -> "ImageFiles":
-        """Return some of the images."""
+        """Return a subset of the images."""
         return ImageFiles(self.names[chosen], self.labels[chosen], Chosen(self.reader, chosen), self.place)
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """Reads some of the images of another reader."""
+    """Reads a subset of the images of another reader."""
 
     reader: ImageReader
     numbers: np.ndarray

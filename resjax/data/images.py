@@ -1,4 +1,4 @@
-"""Labelled images in memory, from any source but archives, and the splits that the paper makes of them."""
+"""Labelled images in memory, from any source except archives, and the paper's splits."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +20,7 @@ from resjax.system.files import cached
 
 
 class Images(NamedTuple):
-    """`pixels` uint8 `[images, height, width, channels]`, `labels` int32 `[images]`; NumPy or on the device."""
+    """`pixels` uint8 `[images, height, width, channels]`, `labels` int32 `[images]`; in NumPy or on the device."""
 
     pixels: np.ndarray | jax.Array
     labels: np.ndarray | jax.Array
@@ -31,11 +31,11 @@ class Images(NamedTuple):
 
 @dataclass(frozen=True)
 class Dataset:
-    """The splits of a source: pixels uint8 `[images, height, width, channels]`, labels `[images]`.
+    """The splits of a data set: pixels uint8 `[images, height, width, channels]`, labels `[images]`.
 
     `validation` is empty unless some training images were held out.
 
-    `remark` names files that lie among the images and are not used.
+    `remark` mentions files among the images that are not used.
     """
 
     classes: tuple[str, ...]
@@ -49,16 +49,16 @@ class Dataset:
                 f"test={self.test})")
 
     def identity(self) -> dict[str, Any]:
-        """Describe the images independently of their place: classes, counts, and a digest of pixels and labels."""
+        """Describe the images independently of their location: classes, counts, and a digest of pixels and labels."""
         splits = (self.train, self.validation, self.test)
         parts = [np.ascontiguousarray(array).tobytes() for split in splits for array in split]
         return data_identity(self.classes, parts, len(self.train.labels), len(self.test.labels))
 
 
 def load_data(data: Data) -> Dataset:
-    """Read the source that `data` names into memory.
+    """Load the source that `data` names into memory.
 
-    Raises BadInput, naming the file or folder, for data that are missing, unreadable or ill-labelled.
+    Raises BadInput, naming the file or folder, if data are missing, unreadable or wrongly labelled.
     """
     check(data.source != "arrays", "data.source is 'arrays': the images of this run are given in Python, "
                                    "resjax.train(..., data=resjax.dataset(...)); others by --data folder:PATH")
@@ -75,15 +75,13 @@ def load_data(data: Data) -> Dataset:
 
 
 def load_split(data: Data, split: str, preprocessing: Preprocessing) -> tuple[tuple[str, ...], Images, str]:
-    """Read one split, "train" or "test", as a network sees it, whether or not the other is there: classes, images,
-    remark; see `find_split`.
-    """
+    """Load one split, "train" or "test", even if the other is missing: classes, images, remark. See `find_split`."""
     classes, files, remark = find_split(data, split)
     return classes, Images(decode_all(files, preprocessing.prepare), files.labels), remark
 
 
 def read_digits() -> tuple[Images, Images]:
-    """Read scikit-learn's 1,797 handwritten digits, 8x8 and grey; every fifth is a test image (360, at random)."""
+    """Load scikit-learn's 1,797 handwritten digits, 8x8 and grey; a fifth (360, at random) are test images."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -95,7 +93,7 @@ def read_splits(data: Data) -> tuple[str, dict[str, np.ndarray]]:
     """Find and decode both splits: `classes`, `train_pixels`, `train_labels`, `test_pixels`, `test_labels`."""
     found, channels = find_images(data), channels_of(data)
     prepare: Callable[[bytes, str], np.ndarray] = partial(decode, channels=channels)
-    if data.size is not None:  # made to be of one size
+    if data.size is not None:  # all of one size
         prepare = of_run(data, np.zeros((data.size, data.size, channels))).prepare
     arrays = {"classes": np.array(found.classes)}
     for split, files in (("train", found.train), ("test", found.test)):
@@ -104,7 +102,7 @@ def read_splits(data: Data) -> tuple[str, dict[str, np.ndarray]]:
 
 
 def decode_all(files: ImageFiles, prepare: Callable[[bytes, str], np.ndarray]) -> np.ndarray:
-    """Decode images by `prepare(encoded, name)`, all of one size: uint8 `[images, height, width, channels]`."""
+    """Decode images of the same size with `prepare(encoded, name)`: uint8 `[images, height, width, channels]`."""
     with one_thread_each(), ThreadPoolExecutor() as pool:
         pixels = list(pool.map(lambda index: prepare(files.read(index), files.name(index)), range(len(files.labels))))
     for index, image in enumerate(pixels):
@@ -116,7 +114,7 @@ def decode_all(files: ImageFiles, prepare: Callable[[bytes, str], np.ndarray]) -
 
 
 def make_dataset(data: Data, classes: tuple[str, ...], train: Images, test: Images, remark: str = "") -> Dataset:
-    """Check the splits and hold validation images out of `train`. Raises BadInput with the source's name."""
+    """Check the splits and hold out validation images from `train`. Raises BadInput with the source's name."""
     for split, images in (("train", train), ("test", test)):
         check_labels(data.source, split, np.asarray(images.labels), len(classes))
     if train.pixels.shape[1:] != test.pixels.shape[1:]:
@@ -126,7 +124,7 @@ def make_dataset(data: Data, classes: tuple[str, ...], train: Images, test: Imag
 
 
 def with_validation(data: Data, dataset: Dataset) -> Dataset:
-    """Hold `data.validation_images` out of the training images. Raises BadInput where there are not as many."""
+    """Hold out `data.validation_images` of the training images. Raises BadInput if there are too few."""
     images = len(dataset.train.labels)
     check(data.validation_images < images, f"data.validation-images is {data.validation_images}, but {data.source} has "
                                            f"only {images} training images")
@@ -137,11 +135,11 @@ def with_validation(data: Data, dataset: Dataset) -> Dataset:
 
 
 def dataset(train: tuple[Any, Any], test: tuple[Any, Any] | None = None, classes: Sequence[str] = ()) -> Dataset:
-    """Make a data set from your own arrays, for `resjax.train(..., data=...)`.
+    """Create a data set from your own arrays, for `resjax.train(..., data=...)`.
 
     `train` and `test` are pairs of pixels, uint8 `[images, height, width]` or `[..., channels]`, and labels `[images]`,
-    whole numbers from 0 on; `classes` may name them. Without `test` no test error is measured. Raises BadInput, naming
-    the array, for arrays of another form.
+    integers starting at 0. `classes` may give their names. Without `test`, no test error is measured. Raises BadInput,
+    naming the array, for arrays of another form.
     """
     learned = checked_images("train", *train)
     seen = checked_images("test", *test) if test else none_of(learned)
@@ -160,7 +158,7 @@ def dataset(train: tuple[Any, Any], test: tuple[Any, Any] | None = None, classes
 
 
 def checked_images(split: str, pixels: Any, labels: Any) -> Images:
-    """Check a pair of arrays. Raises BadInput where they are no images with their labels."""
+    """Check a pair of arrays. Raises BadInput if they are not images with labels."""
     pixels, labels = np.asarray(pixels), np.asarray(labels)
     check(pixels.dtype == np.uint8 and pixels.ndim in (3, 4),
           f"data, {split}: pixels are {pixels.dtype} {list(pixels.shape)}; they are uint8, 0 to 255, [images, height, "
@@ -174,16 +172,16 @@ def checked_images(split: str, pixels: Any, labels: Any) -> Images:
 
 
 def none_of(images: Images) -> Images:
-    """Return no images of the same size."""
+    """Return an empty set of images of the same size."""
     return Images(images.pixels[:0], images.labels[:0])
 
 
 def hold_out(images: Images, count: int) -> tuple[Images, Images]:
-    """Split off `count` images, always the same ones whatever the run's seed; the order of the rest stays."""
+    """Split off `count` images, the same ones for every seed of a run; the others keep their order."""
     kept, held = (Images(images.pixels[part], images.labels[part]) for part in held_out(len(images.pixels), count))
     return kept, held
 
 
 def mean_image(images: Images) -> np.ndarray:
-    """Average the pixels over a split: the per-pixel mean `[height, width, channels]`, float32, of section 3.4."""
+    """Average the pixels over a split: the per-pixel mean of section 3.4, float32 `[height, width, channels]`."""
     return np.asarray(np.mean(images.pixels, axis=0, dtype=np.float64)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Where the images of a set lie: in folders, in ImageNet's official archives, or in a prepared TFDS set."""
+"""Locates the images of a data set: in folders, in ImageNet's official archives, or in a prepared TFDS data set."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -15,14 +15,14 @@ from resjax.experiment import Data, Photographs
 from resjax.system.errors import BadInput, check
 from resjax.system.files import expanded
 
-BUT_TEST_SIZES = "digest but for the sizes of test images"  # which are repaired when one cannot be read at the end
-TEST = ("test", "val")  # folders of test images, the first that has class folders
+BUT_TEST_SIZES = "digest but for the sizes of test images"  # which may be repaired if one cannot be read at the end
+TEST = ("test", "val")  # folders of test images; the first with class folders is used
 
 
 class ImageSet(NamedTuple):
-    """The splits of a source; ImageNet's validation images are the test, as its test labels are not public.
+    """The splits of a source. ImageNet's validation images are the test split, since its test labels are not public.
 
-    `remark` tells of what lies among the images and is not used, and of an order of classes that may surprise.
+    `remark` mentions unused files among the images, and a surprising order of classes.
     """
 
     classes: tuple[str, ...]
@@ -31,7 +31,7 @@ class ImageSet(NamedTuple):
     remark: str = ""
 
     def identity(self) -> dict[str, Any]:
-        """Tell what the images are, wherever they lie: classes, numbers, and digests of names, sizes and labels."""
+        """Describe the images wherever they are stored: classes, counts, and digests of names, sizes and labels."""
         learned, seen = self.train.fingerprint(), self.test.fingerprint(sizes=False)
         counts = len(self.train.labels), len(self.test.labels)
         return data_identity(self.classes, [learned, self.test.fingerprint()], *counts) | {
@@ -39,13 +39,13 @@ class ImageSet(NamedTuple):
 
 
 def data_identity(classes: tuple[str, ...], parts: Iterable[bytes], train: int, test: int) -> dict[str, Any]:
-    """Put together what a run remembers of its images."""
+    """Combine what a run stores about its images."""
     return {"classes": list(classes), "training images": train, "test images": test,
             "digest": hashlib.sha256(b"".join(parts)).hexdigest()}
 
 
 def find_images(data: Data | Photographs) -> ImageSet:
-    """Find the training and test images of a source. Raises BadInput, naming the folder or file that is wrong."""
+    """Find the training and test images of a source. Raises BadInput, naming the invalid folder or file."""
     kind, _, rest = data.source.partition(":")
     if kind == "folder":
         found = index_folders(expanded(rest))
@@ -58,10 +58,10 @@ def find_images(data: Data | Photographs) -> ImageSet:
 
 
 def find_split(data: Data | Photographs, split: str) -> tuple[tuple[str, ...], ImageFiles, str]:
-    """Find the images of one split, "train" or "test", to evaluate on: classes, images, remark. The other need not be.
+    """Find the images of one split, "train" or "test": classes, images, remark. The other split may be missing.
 
-    Of `folder:PATH`, PATH/train or PATH/test (or val), else all images of PATH, which is then itself the split. Raises
-    BadInput, naming the folder or file that is wrong.
+    For `folder:PATH`, this is PATH/train or PATH/test (or val) if it exists, else all images of PATH. Raises BadInput,
+    naming the invalid folder or file.
     """
     kind, _, rest = data.source.partition(":")
     remark = ""
@@ -83,7 +83,7 @@ def find_split(data: Data | Photographs, split: str) -> tuple[tuple[str, ...], I
 
 
 def find_stored(data: Data | Photographs, splits: Sequence[str]) -> tuple[tuple[str, ...], list[ImageFiles]]:
-    """Find splits in ImageNet's archives or in a prepared set: the classes, and the images of each split."""
+    """Find splits in ImageNet's archives or in a prepared data set: the classes, and the images of each split."""
     kind, _, rest = data.source.partition(":")
     if kind == "tars":
         return find_archives(expanded(rest), splits)
@@ -91,7 +91,7 @@ def find_stored(data: Data | Photographs, splits: Sequence[str]) -> tuple[tuple[
 
 
 def check_labels(source: str, split: str, labels: np.ndarray, classes: int) -> None:
-    """Raise BadInput where a split holds no image, or one of no class."""
+    """Raise BadInput if a split has no images, or an image without a class."""
     check(len(labels) > 0, f"{source}: the {split} split holds no image")
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     if wrong.size:
@@ -100,9 +100,9 @@ def check_labels(source: str, split: str, labels: np.ndarray, classes: int) -> N
 
 
 def index_folders(root: Path) -> ImageSet:
-    """List `root/train/CLASS/image` and `root/test/CLASS/image` (or `val`), by class and then by name.
+    """List `root/train/CLASS/image` and `root/test/CLASS/image` (or `val`), sorted by class and name.
 
-    Without a folder `train`, the classes lie in `root` itself and a fifth of the images is held out for the test.
+    Without a folder `train`, the classes are in `root` itself and a fifth of the images is held out for testing.
     """
     train = existing(root) / "train"
     if not train.is_dir():
@@ -124,7 +124,7 @@ def index_folders(root: Path) -> ImageSet:
 
 
 def test_folder(root: Path) -> tuple[Path | None, str]:
-    """Choose the folder of test images, the first with class folders; remark on one that has none, as ImageNet's."""
+    """Choose the first test folder with class folders; remark on one without, such as ImageNet's flat `test`."""
     there = [root / name for name in TEST if (root / name).is_dir()]
     chosen = next((folder for folder in there if is_sorted(folder)), there[0] if there else None)
     return chosen, (f"{there[0]}: not used, as it has no class folders; the images of {chosen} are tested on"
@@ -132,18 +132,18 @@ def test_folder(root: Path) -> tuple[Path | None, str]:
 
 
 def is_sorted(folder: Path) -> bool:
-    """Say whether a folder holds class folders with files."""
+    """Return whether a folder contains class folders with files."""
     return sum(path.is_dir() and not is_hidden(path.name) and any(inner.is_file() for inner in path.iterdir())
                for path in folder.iterdir()) >= 2
 
 
 def joined(*remarks: str) -> str:
-    """Put remarks together."""
+    """Join remarks."""
     return "; ".join(filter(None, remarks))
 
 
 def held_out(images: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split the numbers of images into those kept and `count` held out, always the same whatever the run's seed."""
+    """Split the indices of images into those kept and `count` held out, the same ones for every seed of a run."""
     chosen = np.zeros(images, bool)
     chosen[np.random.default_rng(0).permutation(images)[:count]] = True
     return np.flatnonzero(~chosen), np.flatnonzero(chosen)

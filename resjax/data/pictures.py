@@ -1,4 +1,4 @@
-"""Picture files that somebody names one by one, or by their folder."""
+"""Image files that the user names directly or by their folder."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,10 +10,10 @@ from resjax.system.files import expanded, regular
 
 
 def find_pictures(places: Sequence[str | Path]) -> list[Path]:
-    """List the files, with the images of each folder and of those within it in its place, sorted by name.
+    """List the given image files; a folder is replaced by the images in it and its subfolders, sorted by name.
 
-    What systems put there, such as `._photo.jpg`, is left out. Raises BadInput where a folder holds none, or nothing
-    is named.
+    Files that operating systems add, such as `._photo.jpg`, are skipped. Raises BadInput if a folder has no images, or
+    if nothing is given.
     """
     check(len(places) > 0, "name at least one image file, or a folder of them")
     files: list[Path] = []
@@ -26,7 +26,7 @@ def find_pictures(places: Sequence[str | Path]) -> list[Path]:
 
 
 def read_picture(file: Path) -> bytes:
-    """Read a file. Raises BadInput, naming it, where it cannot be read."""
+    """Read a file. Raises BadInput, naming it, if it cannot be read."""
     try:
         return regular(file).read_bytes()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Prepared TFDS sets, read without TensorFlow: the encoded images of all records, found by an index that is kept."""
+"""Prepared TFDS data sets, read without TensorFlow: the encoded images of all records, found with a cached index."""
 
 import hashlib
 import json
@@ -20,17 +20,17 @@ from resjax.system.errors import BadInput, check
 from resjax.system.files import cached, expanded
 from resjax.system.progress import chunks, track
 
-CHUNK = 1024  # records read at once
+CHUNK = 1024  # records per read
 Arrays = dict[str, np.ndarray]
 
 
 def data_directory(directory: Path | None) -> Path:
-    """Where prepared sets lie: the argument, else RESJAX_DATA, else TFDS's own folder."""
+    """Return the folder of prepared data sets: the argument, RESJAX_DATA, or TFDS's own folder."""
     return expanded(directory or os.environ.get("RESJAX_DATA") or "~/tensorflow_datasets")
 
 
 def find_prepared(name: str, directory: Path) -> Path:
-    """Find the folder of a set's newest (or named) version. Raises BadInput that says how to get it."""
+    """Find the folder of a data set's newest (or given) version. Raises BadInput that says how to obtain it."""
     name, _, version = name.partition(":")
     root = directory / name
     versions = [p for p in (root.iterdir() if root.is_dir() else ())
@@ -49,14 +49,14 @@ def find_prepared(name: str, directory: Path) -> Path:
 
 
 def files_digest(folder: Path, *settings: Any) -> str:
-    """Tell prepared sets apart without reading them: the names, sizes and times of the files."""
+    """Identify a prepared data set without reading it: by the names, sizes and times of its files."""
     files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(folder.iterdir())]
     return hashlib.sha256(json.dumps([files, settings]).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class PreparedReader:
-    """Reads the encoded image of the records that are listed; every process opens the set, of that state, once."""
+    """Reads the encoded images of selected records; every process opens the data set (in this state) once."""
 
     folder: Path
     state: str
@@ -69,10 +69,10 @@ class PreparedReader:
         return bytes(feature[self.image].bytes_list.value[0])
 
     def head(self, index: int, size: int) -> None:
-        """Return nothing: a record is read whole, as all were when the index was made."""
+        """Return None: records are always read whole, and all were read when the index was built."""
 
     def sizes(self) -> list[int]:
-        """Return the sizes of the files of records."""
+        """Return the sizes of the records' files."""
         return [file.stat().st_size for file in self.files()]
 
     def files(self) -> list[Path]:
@@ -83,8 +83,8 @@ def find_records(name: str, directory: Path | None, splits: Sequence[str],
                  by_name: bool) -> tuple[tuple[str, ...], list[ImageFiles]]:
     """List the images of `NAME`, `NAME/CONFIG` or `NAME:VERSION`: the classes, and the images of each split.
 
-    They come in the order of the records or, `by_name`, by class and then by name, as from folders and archives; that
-    index is kept, as such sets are large.
+    The order is that of the records or, with `by_name`, by class and name, as for folders and archives. The sorted
+    index is cached, since such data sets are large.
     """
     folder = find_prepared(name, data_directory(directory))
     state = files_digest(folder)
@@ -99,10 +99,10 @@ def find_records(name: str, directory: Path | None, splits: Sequence[str],
 
 
 def index_prepared(folder: Path, state: str, split: str) -> Arrays:
-    """Read every label of a split, and file names where there are any.
+    """Read every label of a split, and the file names if there are any.
 
-    Returns `classes`, `image` (the key of the image), `split` (as it is stored), `names`, `labels`, and `order`: the
-    numbers of the records by class and name.
+    Returns `classes`, `image` (the key of the image), `split` (as stored), `names`, `labels`, and `order`: the indices
+    of the records sorted by class and name.
     """
     builder = open_prepared(folder)
     features = builder.info.features
@@ -114,7 +114,7 @@ def index_prepared(folder: Path, state: str, split: str) -> Arrays:
 
 
 def stored_split(folder: Path, state: str, split: str, splits: Any, label: str) -> str:
-    """Name a split as it is stored: the test is test or, where that has no labels, as ImageNet's, validation."""
+    """Return a split's stored name: "test" is validation if the stored test split has no labels, as for ImageNet."""
     found = [name for name in (("train",) if split == "train" else ("test", "validation")) if name in splits]
     check(bool(found), f"{folder} has the splits {', '.join(splits)}; 'train' and 'test' or 'validation' are needed")
     unlabelled = len(found) > 1 and features_of(open_split(folder, state, "test")[0])[label].int64_list.value[0] < 0
@@ -123,13 +123,13 @@ def stored_split(folder: Path, state: str, split: str, splits: Any, label: str) 
 
 def read_labels(folder: Path, source: Any, split: str, label: str,
                 named: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Read labels and names of all records, in the order of the files. Raises BadInput where files are damaged."""
+    """Read labels and names of all records, in the order of the files. Raises BadInput for damaged files."""
     labels, names = np.zeros(len(source), np.int32), []
     ranges = chunks(len(source), CHUNK)
     for chunk in track(ranges, f"indexing {folder.parent.name}:{split}", len(ranges), CHUNK):
         try:
             records = source.__getitems__(chunk)
-            if not all(records):  # what array_record makes of a file cut after its first block
+            if not all(records):  # array_record's result for a file that is truncated after its first block
                 raise RuntimeError("records are empty")
         except (RuntimeError, OSError) as error:
             raise damaged(folder, split, error) from None
@@ -141,7 +141,7 @@ def read_labels(folder: Path, source: Any, split: str, label: str,
 
 
 def damaged(folder: Path, split: str, error: Exception) -> BadInput:
-    """Say which part of a set cannot be read."""
+    """Describe which part of a data set cannot be read."""
     return BadInput(f"{folder}: a file of the {split} split is damaged or missing ({error}); prepare the set again")
 
 
@@ -154,7 +154,7 @@ def features_of(record: bytes) -> Any:
 
 @cache
 def open_split(folder: Path, state: str, split: str) -> Any:
-    """Open the records of a split, as the set is in that state, for reading until the process ends.
+    """Open the records of a split of this data set, in this state, until the process ends.
 
     Raises BadInput for another file format.
     """
@@ -168,7 +168,7 @@ def open_split(folder: Path, state: str, split: str) -> Any:
 
 
 def open_prepared(folder: Path) -> Any:
-    """Open a set's folder with TFDS. Raises BadInput where it does not describe itself."""
+    """Open a data set's folder with TFDS. Raises BadInput if its description is missing."""
     with quiet_absl():
         import tensorflow_datasets as tfds
         from google.protobuf.json_format import ParseError
@@ -181,7 +181,7 @@ def open_prepared(folder: Path) -> Any:
 
 
 def feature_keys(folder: Path, features: Any) -> tuple[str, str]:
-    """Name the image and the class among a set's features, whose order changes from process to process."""
+    """Return the keys of the image and the class among a data set's features, whose order varies between processes."""
     import tensorflow_datasets as tfds
 
     images = [key for key, value in features.items() if isinstance(value, tfds.features.Image)]
@@ -192,7 +192,7 @@ def feature_keys(folder: Path, features: Any) -> tuple[str, str]:
 
 
 def channels_of(data: Data) -> int:
-    """Return the channels of a source's images in memory: 1 for a prepared set of grey ones, else 3."""
+    """Return the number of channels of a source's images in memory: 1 for a grey prepared data set, else 3."""
     kind, _, name = data.source.partition(":")
     if kind != "tfds":
         return 3
@@ -203,7 +203,7 @@ def channels_of(data: Data) -> int:
 
 @contextmanager
 def quiet_absl() -> Iterator[None]:
-    """Drop two of absl's messages that tell a reader of one split nothing: the group size and OpenCV's absence."""
+    """Suppress two irrelevant absl messages: about the group size and about missing OpenCV."""
     def keep(record: logging.LogRecord) -> bool:
         text = record.getMessage()
         return "group_size" not in text and "OpenCV" not in text

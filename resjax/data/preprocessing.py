@@ -1,4 +1,4 @@
-"""How an image becomes what a network sees: sizes, crops, mean and deviation, the same wherever it is looked at."""
+"""Preprocessing of images for a network: sizes, crops, mean and std, the same for all uses."""
 
 import math
 from collections.abc import Iterator
@@ -16,12 +16,12 @@ from resjax.data.decode import decode, dimensions
 from resjax.data.resampling import resize_as_torch
 from resjax.experiment import Data, Photographs, Resize
 
-Crop = Literal["floor", "half-even"]  # how half a pixel beside the centre is rounded
+Crop = Literal["floor", "half-even"]  # how the offset of a centre crop is rounded
 
 
 @contextmanager
 def one_thread_each() -> Iterator[None]:
-    """Let OpenCV work on one core, until the end of a block in which images are decoded side by side."""
+    """Limit OpenCV to one thread inside a block in which images are decoded in parallel."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(0)
     try:
@@ -31,7 +31,7 @@ def one_thread_each() -> Iterator[None]:
 
 
 class Box(NamedTuple):
-    """A part of an image, in pixels."""
+    """A rectangle of an image, in pixels."""
 
     top: float
     left: float
@@ -40,10 +40,10 @@ class Box(NamedTuple):
 
 
 def random_box(height: int, width: int, data: Photographs, random: np.random.Generator) -> Box:
-    """Draw the part of an image that becomes a training crop.
+    """Draw the rectangle of an image that becomes a training crop.
 
-    scale: the square that a crop of `size` covers once the shorter side is resized to S, drawn from `shorter_side`.
-    area: a part of 8 to 100 % of the area with an aspect ratio of 3:4 to 4:3, or after ten tries the centre.
+    scale: the square that a crop of `size` covers after resizing the shorter side to S, drawn from `shorter_side`.
+    area: 8 to 100 % of the area with an aspect ratio of 3:4 to 4:3, or the centre after ten failed attempts.
     """
     if data.crop == "scale":
         side = data.size * min(height, width) / random.integers(*data.shorter_side, endpoint=True)
@@ -59,34 +59,35 @@ def random_box(height: int, width: int, data: Photographs, random: np.random.Gen
 
 
 def cut(image: np.ndarray, box: Box, size: int) -> np.ndarray:
-    """Resize a part of an image to `[size, size, 3]`."""
+    """Resize a rectangle of an image to `[size, size, 3]`."""
     top, left = round(box.top), round(box.left)
     part = image[top:top + max(1, round(box.height)), left:left + max(1, round(box.width))]
     return resize(part, size, size)
 
 
 def resize_shorter_side(image: np.ndarray, side: int, rule: Resize = "area") -> np.ndarray:
-    """Resize so that the shorter side is `side`, at the same aspect ratio; the longer is rounded, or as torchvision has
-    it with Pillow's rules, rounded down.
+    """Resize the shorter side to `side`, keeping the aspect ratio.
+
+    The longer side is rounded, or rounded down with Pillow's rules, as in torchvision.
     """
     height, width = (max(side, scaled(length, side, min(image.shape[:2]), rule)) for length in image.shape[:2])
     return resize(image, height, width, rule)
 
 
 def scaled(length: int, side: int, shorter: int, rule: Resize) -> int:
-    """Return the pixels of a side of an image whose shorter side is resized to `side`."""
+    """Return the length of a side after resizing the shorter side to `side`."""
     return (round if rule == "area" else int)(side * length / shorter)
 
 
 def centre_crop(image: np.ndarray, height: int, width: int, rule: Crop = "floor") -> np.ndarray:
-    """Crop the centre; half a pixel is rounded down as here and in transformers, or half-even (torchvision, timm)."""
+    """Crop the centre; half a pixel rounds down, as in transformers, or half to even, as in torchvision and timm."""
     above, beside = (image.shape[0] - height) / 2, (image.shape[1] - width) / 2
     top, left = (round(above), round(beside)) if rule == "half-even" else (int(above), int(beside))
     return image[top:top + height, left:left + width]
 
 
 def crop_and_resize(image: np.ndarray, height: int, width: int, rule: Resize) -> np.ndarray:
-    """Resize the largest part in the centre that has the shape of `height` to `width`; an image of that size stays."""
+    """Crop the largest centred rectangle with the shape of `height` to `width` and resize it if necessary."""
     if image.shape[:2] == (height, width):
         return image
     scale = min(image.shape[0] / height, image.shape[1] / width)
@@ -94,10 +95,9 @@ def crop_and_resize(image: np.ndarray, height: int, width: int, rule: Resize) ->
 
 
 def resize(image: np.ndarray, height: int, width: int, rule: Resize = "area") -> np.ndarray:
-    """Resize. area: linearly, and averaging over areas along a side that shrinks: nothing is aliased; or as Pillow or
-    PyTorch.
+    """Resize by area (averaging along sides that shrink, linear along sides that grow), or as Pillow or PyTorch does.
 
-    The sides that shrink come first: where any side grows, OpenCV's INTER_AREA averages neither (4.14, 5.0).
+    The sides that shrink come first, because OpenCV's INTER_AREA averages neither side if one grows (4.14, 5.0).
     """
     whose, _, kernel = rule.partition("-")
     if whose == "area":
@@ -114,13 +114,13 @@ def resize(image: np.ndarray, height: int, width: int, rule: Resize = "area") ->
 
 
 class Preprocessing(struct.PyTreeNode):
-    """A test image is resized, its centre cropped, and the network sees (pixels - mean) / std, pixels of 0 to 255.
+    """Resize a test image, crop its centre, and compute (pixels - mean) / std, with pixels from 0 to 255.
 
-    `mean` is the mean image `[height, width, channels]`, float32, of the size that the network was trained on. `std`
-    has a value for each channel, or none where nothing is divided, as in the paper. `shorter_side` is that of an image
-    before it is cropped; `squash` is the height and width that it is resized to instead, whatever its shape; without
-    either the largest part of the network's shape is resized. `resize` is the rule of resizing (`Photographs.resize`),
-    `crop` that of `centre_crop`.
+    `mean` is the mean image, float32 `[height, width, channels]`, in the network's training size. `std` has one value
+    per channel, or none if there is no division, as in the paper. `shorter_side` is the size of an image before it is
+    cropped. `squash` is a height and width to resize to instead, ignoring the aspect ratio. Without either, the largest
+    part with the network's aspect ratio is resized. `resize` is the resizing rule (`Photographs.resize`), `crop` the
+    rounding of `centre_crop`.
     """
 
     mean: Any
@@ -135,12 +135,12 @@ class Preprocessing(struct.PyTreeNode):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Return height, width and channels of what the network was trained on."""
+        """Return height, width and channels of the images that the network was trained on."""
         height, width, channels = self.mean.shape
         return height, width, channels
 
     def without_mean(self) -> "Preprocessing":
-        """Return what processes that only resize and crop need to know."""
+        """Return a copy without the mean image, for processes that only resize and crop."""
         changed: Preprocessing = self.replace(mean=np.zeros(self.image_shape, np.float32))
         return changed
 
@@ -153,29 +153,29 @@ class Preprocessing(struct.PyTreeNode):
         return centre_crop(self.resized(encoded, name, sides), height, width, self.crop)
 
     def resized(self, encoded: bytes, name: str, sides: int | tuple[int, int]) -> np.ndarray:
-        """Decode, and resize to a shorter side, or to a height and width. Raises BadInput, naming the image, where it
-        cannot be read.
+        """Decode, and resize to a shorter side or to a height and width. Raises BadInput, naming an unreadable
+        image.
         """
-        least = np.max(sides) if self.resize == "area" else 0  # other rules begin with all pixels
+        least = np.max(sides) if self.resize == "area" else 0  # other rules need all pixels
         image = decode(encoded, name, self.image_shape[2], int(least))
-        if isinstance(sides, int):  # by the size that is stated, as a JPEG decoded at 3/8 has another aspect ratio
+        if isinstance(sides, int):  # by the size in the header, as a JPEG decoded at 3/8 has another aspect ratio
             tall, wide = dimensions(encoded, name)
             height, width = (max(sides, scaled(length, sides, min(tall, wide), self.resize)) for length in (tall, wide))
             return resize(image, height, width, self.resize)
         return resize(image, *sides, self.resize)
 
     def normalize(self, pixels: Any) -> jax.Array:
-        """Turn `[batch, height, width, channels]` into what the network sees; for another size the mean is resized."""
+        """Convert `[batch, height, width, channels]` to the network's input, resizing the mean image if necessary."""
         return normalize(pixels, jax.image.resize(self.mean, jnp.shape(pixels)[1:], "linear"), self.std)
 
 
 def normalize(pixels: Any, mean: Any, std: tuple[float, ...] = ()) -> jax.Array:
-    """Subtract the per-pixel mean; the paper divides by nothing, as batch norm makes up for any scale."""
+    """Subtract the per-pixel mean. The paper does not divide, as batch norm compensates for any scale."""
     centred: jax.Array = jnp.asarray(pixels).astype(jnp.float32) - mean
     return centred / jnp.array(std) if std else centred
 
 
 def of_run(data: Data | Photographs, mean: Any) -> Preprocessing:
-    """Return the preprocessing of a network that was trained on such images with that mean image."""
+    """Return the preprocessing of a network that was trained on these images with this mean image."""
     side = data.test_shorter_side if isinstance(data, Photographs) else None
     return Preprocessing(mean, data.std, side, data.resize)

@@ -1,19 +1,20 @@
-"""Resizing as PyTorch does it to tensors of bytes with antialias, and with it transformers' image processors.
+"""Antialiased resizing as PyTorch does it for uint8 tensors, and with it transformers' image processors.
 
-These are Pillow's filters and Pillow's sums of whole numbers, but with weights of 15 bits where Pillow's have 22: one
-pixel in some hundred differs by one. https://github.com/pytorch/pytorch, `UpSampleKernelAVXAntialias.h`.
+It uses Pillow's filters and integer arithmetic, but with weights of 15 bits instead of 22: about one pixel in a hundred
+differs by one. See `UpSampleKernelAVXAntialias.h` in https://github.com/pytorch/pytorch.
 """
 
 from typing import Any, NamedTuple
 
 import numpy as np
 
-REACH = {"bilinear": 1, "bicubic": 2, "lanczos": 3}  # pixels to each side, where nothing shrinks
+REACH = {"bilinear": 1, "bicubic": 2, "lanczos": 3}  # filter radius in pixels, if nothing shrinks
 
 
 class Taps(NamedTuple):
-    """For each pixel of a resized row, the pixels that are summed and their whole weights, `[pixels, taps]`; `bits` are
-    those of a weight of 1.
+    """For each pixel of a resized row, the input pixels and their integer weights, `[pixels, taps]`.
+
+    A weight of 1 is stored as 2^`bits`.
     """
 
     places: np.ndarray
@@ -32,7 +33,7 @@ def kernel(name: str, x: np.ndarray) -> Any:
 
 
 def taps(before: int, after: int, name: str) -> Taps:
-    """Compute the weights with which `before` pixels become `after`."""
+    """Compute the weights that map `before` pixels to `after` pixels."""
     scale = before / after
     shrinking = max(scale, 1.0)
     centre = scale * (np.arange(after) + 0.5)
@@ -50,7 +51,7 @@ def resize_columns(image: np.ndarray, width: int, name: str) -> np.ndarray:
     """Resize the second axis of `[height, width, channels]`."""
     if image.shape[1] == width:
         return image
-    if name == "nearest":  # PyTorch's nearest-exact: Pillow's but for what float32 rounds to another pixel
+    if name == "nearest":  # PyTorch's nearest-exact; differs from Pillow's where float32 rounds to another pixel
         scale = np.float32(image.shape[1]) / np.float32(width)
         places = ((np.arange(width, dtype=np.float32) + np.float32(0.5)) * scale).astype(int)
         return image[:, np.minimum(places, image.shape[1] - 1)]
@@ -62,6 +63,6 @@ def resize_columns(image: np.ndarray, width: int, name: str) -> np.ndarray:
 
 
 def resize_as_torch(image: np.ndarray, height: int, width: int, name: str) -> np.ndarray:
-    """Resize uint8 `[height, width, channels]` by a filter, nearest, bilinear, bicubic or lanczos; columns first."""
+    """Resize uint8 `[height, width, channels]` with a filter (nearest, bilinear, bicubic or lanczos), columns first."""
     rows = resize_columns(image, width, name).swapaxes(0, 1)
     return np.ascontiguousarray(resize_columns(rows, height, name).swapaxes(0, 1))

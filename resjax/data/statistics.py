@@ -1,4 +1,4 @@
-"""The mean image and the principal components of the colours, over the training set; computed once and kept."""
+"""The mean image and the principal components of the colours of the training set, computed once and cached."""
 
 import hashlib
 from functools import partial
@@ -14,12 +14,12 @@ from resjax.system.errors import BadInput, check
 from resjax.system.files import cached
 from resjax.system.progress import chunks, track
 
-CHUNK = 256  # images that a worker sums up at once
+CHUNK = 256  # images per task of a worker
 
 
 class Statistics(NamedTuple):
-    """`mean` `[size, size, 3]`, the per-pixel mean; `colours` `[3, 3]`, in its columns the principal components of the
-    RGB values of all pixels, each as long as the standard deviation along it. float32, for pixels of 0 to 255.
+    """`mean` `[size, size, 3]` is the per-pixel mean. The columns of `colours` `[3, 3]` are the principal components of
+    all pixels' RGB values, scaled by their standard deviations. Both are float32, for pixels from 0 to 255.
     """
 
     mean: np.ndarray
@@ -27,7 +27,7 @@ class Statistics(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """Exact sums over images: pixels `[size, size, 3]`, products of colours `[3, 3]`, their number; who is broken."""
+    """Exact sums over images: pixels `[size, size, 3]`, colour products `[3, 3]`, the count, and unreadable images."""
 
     pixels: np.ndarray
     products: np.ndarray
@@ -36,9 +36,9 @@ class Sums(NamedTuple):
 
 
 def measure_statistics(train: ImageFiles, data: Photographs) -> Statistics:
-    """Return the statistics of the training images' centre crops, from the cache where those of the same files are.
+    """Compute the statistics of the training images' centre crops, or load them from the cache for the same files.
 
-    Raises BadInput where more images are unreadable than `data.broken_images`; it names them.
+    Raises BadInput, naming the images, if more of them are unreadable than `data.broken_images` allows.
     """
     sha = hashlib.sha256(f"{data.source} {data.size} {data.test_shorter_side} {data.resize}".encode())
     sha.update(train.fingerprint())
@@ -47,7 +47,7 @@ def measure_statistics(train: ImageFiles, data: Photographs) -> Statistics:
 
 
 def sum_over_images(files: ImageFiles, data: Photographs) -> Statistics:
-    """Sum over all images, in integers: the result is the same for any number of workers."""
+    """Sum over all images in integers, so that the result does not depend on the number of workers."""
     ranges = chunks(len(files.labels), CHUNK)
     total = Sums(np.zeros((data.size, data.size, 3), np.int64), np.zeros((3, 3), np.int64), 0, [])
     with planned_batches(ranges, partial(sum_up, files, data), data.workers, 3 * 8 * data.size**2) as sums:
@@ -64,7 +64,7 @@ def sum_over_images(files: ImageFiles, data: Photographs) -> Statistics:
 
 
 def sum_up(files: ImageFiles, data: Photographs, chunk: range) -> Sums:
-    """Sum over some images."""
+    """Sum over a subset of the images."""
     pixels, products = np.zeros((data.size, data.size, 3), np.int64), np.zeros((3, 3), np.int64)
     broken: list[str] = []
     preprocessing = of_run(data, np.zeros(pixels.shape))
@@ -81,6 +81,6 @@ def sum_up(files: ImageFiles, data: Photographs, chunk: range) -> Sums:
 
 
 def check_broken(broken: list[str], limit: int) -> None:
-    """Raise BadInput where more images than the limit are unreadable."""
+    """Raise BadInput if too many images are unreadable."""
     check(len(broken) <= limit, f"{len(broken)} images are unreadable, and data.broken-images allows {limit}: "
                                 f"{'; '.join(broken)}")

@@ -1,4 +1,4 @@
-"""Batches from encoded photographs, made ahead of time by Grain's workers; a batch is a function of (seed, step)."""
+"""Batches of encoded photographs, prefetched by Grain's workers; a batch is a function of (seed, step)."""
 
 import gc
 import multiprocessing
@@ -29,14 +29,14 @@ from resjax.data.preprocessing import cut, one_thread_each, random_box
 from resjax.experiment import Photographs
 from resjax.system.errors import BadInput, Lost, check
 
-AHEAD = 2  # batches that each worker keeps ready
-UNGUARDED = 75  # the exit code of a worker that found itself in a script that asks for workers as it is imported
+AHEAD = 2  # batches that each worker prefetches
+UNGUARDED = 75  # exit code of a worker whose import of the user's script starts workers again
 
 
 class HostBatch(NamedTuple):
     """`pixels` uint8 `[batch, ..., height, width, 3]`, `labels` int32 and `broken` int64 `[batch]`.
 
-    `broken` is the index of an unreadable image, whose place the one after it has taken; -1 for all others.
+    `broken` is the index of an unreadable image that was replaced by the next one; -1 for all others.
     """
 
     pixels: np.ndarray
@@ -46,11 +46,11 @@ class HostBatch(NamedTuple):
 
 def training_batches(files: ImageFiles, data: Photographs, seeds: Sequence[int], batch_size: int, steps: range,
                      share: tuple[int, int] = (0, 1)) -> AbstractContextManager[Iterator[HostBatch]]:
-    """Open the training batches of `steps`: a fresh permutation every epoch, crops and flips included.
+    """Open the training batches of `steps`: a new permutation every epoch, crops and flips included.
 
-    The first of the two seeds (32 bits) decides the order of the images, the second how they are cropped and mirrored.
-    `batch_size` images make the batch of all processes together, of which this one, by number and count the `share`,
-    gets its own rows: the batch is the same for any number of processes and workers.
+    The first of the two seeds (32 bits) determines the order of the images, the second their crops and flips.
+    `batch_size` is the global batch size. This process gets the rows of its `share` (index, count). The batch does not
+    depend on the number of processes and workers.
     """
     process, processes = share
     places = grain.MapDataset.range(steps.stop * batch_size)
@@ -60,35 +60,35 @@ def training_batches(files: ImageFiles, data: Photographs, seeds: Sequence[int],
 
 
 def image_at(place: int, images: int, seed: int) -> int:
-    """Return the image that a run visits at a place: in every epoch each once, in an order of that seed and epoch."""
+    """Return the image at a position; each epoch visits every image once, in an order given by the seed."""
     epoch, place = divmod(place, images)
     return int(epoch_order(images, seed, epoch)[place])
 
 
 @lru_cache(maxsize=2)
 def epoch_order(images: int, seed: int, epoch: int) -> np.ndarray:
-    """Permute the images: by 64 random bits for each, which NumPy's Philox gives alike in all its versions."""
+    """Draw a permutation from 64 random bits per image; NumPy's Philox returns the same bits in all versions."""
     return np.random.Philox(key=[seed, epoch]).random_raw(images).argsort(kind="stable")
 
 
 def planned_batches(plan: Sequence[Any], make: Callable[[Any], Any], workers: int | None,
                     size: int = 0) -> AbstractContextManager[Iterator[Any]]:
-    """Open `make(item)`, of at most `size` bytes, for every item of a plan, in its order."""
+    """Compute `make(item)`, of at most `size` bytes, for every item of a plan, in order."""
     return open_workers(grain.MapDataset.source(plan).map(make), workers, size)
 
 
 @contextmanager
 def open_workers(batches: grain.MapDataset, workers: int | None, size: int = 0) -> Iterator[Iterator[Any]]:
-    """Let `workers` processes make the elements, by default one a core, and end them afterwards.
+    """Let `workers` processes (by default one per core) compute the elements, and stop them afterwards.
 
-    Where it is 0, or the elements are so few that they are made before a process has begun, threads of this one do.
-    Raises BadInput where elements of `size` bytes, as far as that is known, do not fit into the shared memory.
+    With 0 workers, or so few elements that starting processes takes longer, threads of this process compute them.
+    Raises BadInput if elements of `size` bytes do not fit into shared memory, as far as this is known.
     """
     leave_import()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = cores if workers is None else workers
     workers = workers if len(batches) > AHEAD * workers else 0
-    if not flags.FLAGS.is_parsed():  # Grain reads absl's flags, which only an absl program parses
+    if not flags.FLAGS.is_parsed():  # Grain reads absl's flags, which are only parsed in absl programs
         flags.FLAGS.mark_as_parsed()
     threads = grain.ReadOptions(num_threads=1 if workers else cores, prefetch_buffer_size=1 if workers else AHEAD)
     options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=AHEAD)
@@ -101,15 +101,15 @@ def open_workers(batches: grain.MapDataset, workers: int | None, size: int = 0) 
             yield map(lambda _: jax.tree.map(copy_out, fetched(source[0])), repeat(None))  # a generator keeps arrays
     finally:
         source.pop().close()
-        time.sleep(0.1)  # for a thread of Grain's that gives back what was fetched and not given out
+        time.sleep(0.1)  # for a Grain thread that releases fetched but unused elements
         if workers:
-            gc.collect()  # Grain's semaphores: Python complains where a later collection begins in its own tracker
+            gc.collect()  # Grain's semaphores: Python warns if its resource tracker collects them later
 
 
 def check_shared_memory(workers: int, size: int, folder: Path = Path("/dev/shm")) -> None:
-    """Raise BadInput where the batches that workers keep ready do not fit into the memory in which they hand them over.
+    """Raise BadInput if the batches that workers prefetch do not fit into shared memory.
 
-    Each worker has `AHEAD` batches of `size` bytes ready and makes one more, and one is being taken over.
+    Each worker has `AHEAD` batches of `size` bytes ready and computes one more, while another is being consumed.
     """
     needed = (workers * (AHEAD + 1) + 1) * size
     free = disk_usage(folder).free if folder.is_dir() else needed
@@ -120,7 +120,7 @@ def check_shared_memory(workers: int, size: int, folder: Path = Path("/dev/shm")
 
 
 def fetched(iterator: Iterator[Any]) -> Any:
-    """Return the next element. Raises Lost where a worker has died, BadInput where it runs the user's whole script."""
+    """Return the next element. Raises Lost if a worker has died, or BadInput if it runs the user's whole script."""
     try:
         return next(iterator)
     except RuntimeError as error:
@@ -136,15 +136,15 @@ def fetched(iterator: Iterator[Any]) -> Any:
 
 
 def leave_import() -> None:
-    """End a worker that comes here while it imports the user's script: `fetched`, in the process above, says why."""
-    if getattr(multiprocessing.current_process(), "_inheriting", False):  # by which Python itself knows it
+    """Exit a worker that imports the user's script; `fetched`, in the parent process, explains why."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # Python's own marker for this state
         os._exit(UNGUARDED)
 
 
 def start_tracker() -> None:
-    """Start the process by which Python removes shared memory that a killed worker has left, so that it does not tell.
+    """Start Python's resource tracker for shared memory that a killed worker leaves, with its warnings disabled.
 
-    Its warnings come after the last line of ours; an option of the user's still lets them through.
+    Otherwise its warnings would follow our last line. A user's warning option still shows them.
     """
     sys.warnoptions.insert(0, "ignore:resource_tracker")
     resource_tracker.ensure_running()
@@ -152,12 +152,12 @@ def start_tracker() -> None:
 
 
 def copy_out(leaf: Any) -> Any:
-    """Copy an array out of the memory that is shared with the workers, which is then free for the next.
+    """Copy an array out of the memory that is shared with the workers, and release that memory.
 
-    Grain would leave it to a thread to give the memory back as the array is deleted, while Python may be closing it
-    too: one of the two then fails, and the memory stays until the program ends.
+    Grain would leave this to a thread after the array is deleted. If Python is shutting down at that time, one of the
+    two fails, and the memory stays allocated until the program ends.
     """
-    if type(leaf).__name__ != "SharedMemoryArray":  # a class that Grain does not export
+    if type(leaf).__name__ != "SharedMemoryArray":  # not exported by Grain
         return leaf
     copy = np.array(leaf)
     leaf._unlink_on_del = False
@@ -167,10 +167,10 @@ def copy_out(leaf: Any) -> Any:
 
 
 def follow_parent(worker: int, workers: int) -> None:
-    """Leave signals that a shell or a cluster sends to all to the training process; end when it ends."""
+    """Ignore signals that a shell or a cluster sends to all processes, and exit when the training process exits."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    cv2.setNumThreads(0)  # there is a worker for each core
+    cv2.setNumThreads(0)  # there is one worker per core
     parent = os.getppid()
 
     def watch() -> None:
@@ -182,16 +182,17 @@ def follow_parent(worker: int, workers: int) -> None:
 
 
 def example_at(files: ImageFiles, data: Photographs, seed: int, place: int, random: np.random.Generator) -> HostBatch:
-    """Make the example of a place, of which `image_at` tells the image."""
+    """Create the example at a position; `image_at` selects its image."""
     return training_example(files, data, image_at(place, len(files.labels), seed), random)
 
 
 def training_example(files: ImageFiles, data: Photographs, index: int, random: np.random.Generator) -> HostBatch:
-    """Read, crop and mirror one image; where it is unreadable, the next one instead.
+    """Read, crop and mirror one image; if it is unreadable, use the next one instead.
 
-    Raises BadInput where more in a row are unreadable than `data.broken_images` allows, as on a drive that is gone.
+    Raises BadInput if more images in a row are unreadable than `data.broken_images` allows, for example because a drive
+    was disconnected.
     """
-    first, tries = index, data.broken_images + 2  # the one that is too many is named by whoever takes the batch
+    first, tries = index, data.broken_images + 2  # the consumer of the batch reports the image that exceeds the limit
     for index in (place % len(files.labels) for place in range(first, first + tries)):
         with suppress(BadInput):
             encoded, name = files.read(index), files.name(index)
@@ -211,5 +212,5 @@ def training_example(files: ImageFiles, data: Photographs, index: int, random: n
 
 
 def stack_examples(examples: Sequence[HostBatch]) -> HostBatch:
-    """Put examples together."""
+    """Stack examples into a batch."""
     return HostBatch(*map(np.stack, zip(*examples, strict=True)))

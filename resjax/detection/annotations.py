@@ -49,7 +49,7 @@ class AnnotatedImages(Protocol):
         ...
 
     def pixels(self, index: int) -> np.ndarray:
-        """Read an image: uint8 RGB `[height, width, 3]`. Raises BadInput where it is missing or not whole."""
+        """Read an image: uint8 RGB `[height, width, 3]`. Raises BadInput if it is missing or not whole."""
         ...
 
 
@@ -63,7 +63,7 @@ class AnnotatedFiles:
     remarks: tuple[str, ...] = ()
 
     def pixels(self, index: int) -> np.ndarray:
-        """Read an image, upright. Raises BadInput where it is missing, not whole, or no longer of the size it had."""
+        """Read an image, upright. Raises BadInput if it is missing, not whole, or no longer of the size it had."""
         pixels, record = read_image(self.files[index]), self.records[index]
         check(pixels.shape[:2] == (record.height, record.width),
               f"{self.files[index]}: this image has changed: it has {size_text(pixels.shape[:2])} pixels (width x "
@@ -130,7 +130,7 @@ def size_text(size: Sequence[int]) -> str:
 
 
 def read_image(file: Path) -> np.ndarray:
-    """Read an image file: uint8 RGB `[height, width, 3]`. Raises BadInput where it is missing or not whole."""
+    """Read an image file: uint8 RGB `[height, width, 3]`. Raises BadInput if it is missing or not whole."""
     try:
         encoded = regular(file).read_bytes()
     except OSError as error:

@@ -27,7 +27,7 @@ class Found(NamedTuple):
 
 def average_precisions(records: Sequence[Annotated], found: Sequence[Found], classes: int, rule: Rule = "area",
                        overlap: float = 0.5) -> np.ndarray:
-    """Compute the average precision of every class `[classes]`, in percent; nan where no object counts.
+    """Compute the average precision of every class `[classes]`, in percent; or nan if no object counts.
 
     From the best score down, a detection is right if the object it overlaps most is overlapped by at least `overlap`
     and was not found before; it is left out if that object is difficult. A crowd counts as difficult.
@@ -36,7 +36,7 @@ def average_precisions(records: Sequence[Annotated], found: Sequence[Found], cla
 
 
 def mean_average_precision(precisions: np.ndarray) -> float:
-    """Average over the classes of which objects are there, in percent; nan where there are none."""
+    """Average over the classes of which objects are there, in percent; or nan if there are none."""
     there = precisions[~np.isnan(precisions)]
     return float(there.mean()) if there.size else float("nan")
 
@@ -113,7 +113,7 @@ class COCOPrecision(NamedTuple):
 
 
 def coco_precision(records: Sequence[Annotated], found: Sequence[Found], classes: Sequence[str]) -> COCOPrecision:
-    """Measure detections, at most 100 an image. Raises BadInput where pycocotools is not installed."""
+    """Measure detections, at most 100 an image. Raises BadInput if pycocotools is not installed."""
     check_installed()
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval

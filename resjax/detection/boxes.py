@@ -29,7 +29,7 @@ def shared_areas(boxes: jax.Array, others: jax.Array) -> jax.Array:
 
 
 def intersection_over_union(boxes: jax.Array, others: jax.Array) -> jax.Array:
-    """Compare boxes `[n, 4]` with others `[m, 4]`: the shared area over the joint area, `[n, m]`; 0 where both are 0.
+    """Compare boxes `[n, 4]` with others `[m, 4]`: the shared area over the joint area, `[n, m]`; or 0 if both are 0.
 
     It is symmetric to the last bit: the areas are reductions, so no compiler fuses one of them with the sum of both.
     """

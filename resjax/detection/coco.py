@@ -51,7 +51,7 @@ def read_coco(path: Path, sets: Sequence[str], classes: Sequence[str] = ()) -> A
 
 
 def read_entries(file: Path) -> dict[str, list[AnnotationEntry]]:
-    """Read the entries of a file. Raises BadInput where it is missing, or lacks something."""
+    """Read the entries of a file. Raises BadInput if it is missing, or lacks something."""
     try:
         content = json.loads(regular(file).read_bytes(), object_pairs_hook=merge_pairs)
     except OSError as error:
@@ -83,7 +83,7 @@ def merge_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def by_id(entries: Sequence[AnnotationEntry]) -> dict[Id, AnnotationEntry]:
-    """List entries by their ids. Raises BadInput where two have one, and are not alike."""
+    """List entries by their ids. Raises BadInput if two have one, and are not alike."""
     found: dict[Id, AnnotationEntry] = {}
     for entry in entries:
         same = found.setdefault(entry.id("id"), entry)
@@ -94,7 +94,7 @@ def by_id(entries: Sequence[AnnotationEntry]) -> dict[Id, AnnotationEntry]:
 
 
 def read_categories(entries: Sequence[AnnotationEntry]) -> dict[Id, str]:
-    """List the names of categories in the order of their ids. Raises BadInput where two have one name."""
+    """List the names of categories in the order of their ids. Raises BadInput if two have one name."""
     found = by_id(entries)
     odd = next((i for i in found if type(i) is not type(next(iter(found)))), None)
     check(odd is None, f"{entries[0].file if entries else ''}: ids of categories are numbers or texts, not both: "

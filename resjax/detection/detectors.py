@@ -49,7 +49,7 @@ def draw(run_directory: Path) -> list[Path]:
 def open(target: str, unsaid: Any = None, model: Any = None) -> TrainedDetector:
     """Restore a detector from its run, from a folder that `export` wrote, or by the name of one that comes with resjax.
 
-    Raises BadInput where something is said of it as of a file of weights.
+    Raises BadInput if something is said of it as of a file of weights.
     """
     told = [name for name, value in vars(unsaid).items() if value is not None] if unsaid is not None else []
     flag = told[0].replace("_", "-") if told else ""

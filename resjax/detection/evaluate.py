@@ -137,7 +137,7 @@ def nan_to_none(value: Any) -> Any:
 
 
 def by_class(classes: Sequence[str], values: np.ndarray) -> dict[str, float | None]:
-    """Name the values of the classes; None where a class has no object."""
+    """Name the values of the classes; or None if a class has no object."""
     return {name: nan_to_none(float(value)) for name, value in zip(classes, values, strict=True)}
 
 
@@ -157,7 +157,7 @@ class Pictures:
 def restore_detector(folder: str | Path, device: jax.Device | None = None) -> TrainedDetector:
     """Restore the newest checkpoint of a run onto one device, and of a finished run the one that its result tells of.
 
-    Raises BadInput where there is none, or it is damaged or another. Nothing in the run's folder changes.
+    Raises BadInput if there is none, or it is damaged or another. Nothing in the run's folder changes.
     """
     folder = Path(folder)
     detection, (classes,) = read_described(folder, {"classes": tuple[str, ...]}, "detection")
@@ -171,7 +171,7 @@ def restore_detector(folder: str | Path, device: jax.Device | None = None) -> Tr
 def find_in(file: Path, trained: TrainedDetector) -> tuple[np.ndarray, Found]:
     """Detect in a picture file; return its pixels uint8 `[height, width, 3]` and what was found in it.
 
-    Raises BadInput, naming the file, where it is missing or no image.
+    Raises BadInput, naming the file, if it is missing or no image.
     """
     pixels = read_image(file)
     pictures = Pictures(trained.classes, (Drawn(str(file), *pixels.shape[:2]).record(),), (pixels,))

@@ -33,7 +33,7 @@ class Weights(NamedTuple):
 def initial_weights(detection: Detection, images: AnnotatedImages) -> Weights:
     """Load what `initialize_from` names, and with nothing named measure the mean colour only.
 
-    Raises BadInput where the weights are of another network.
+    Raises BadInput if the weights are of another network.
     """
     source, detector = detection.initialize_from, detection.detector
     if not source:

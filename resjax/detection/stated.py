@@ -53,7 +53,7 @@ def annotate_images(classes: tuple[str, ...], images: Sequence[StatedImage], rem
 def stated_header(image: StatedImage, header: Header) -> tuple[Header, bool]:
     """Return height and width of the pixels that boxes lie on, with how these are to be turned; and whether it is sure.
 
-    Raises BadInput where the image has another size than stated.
+    Raises BadInput if the image has another size than stated.
     """
     stated, stored = (image.height, image.width), (header.height, header.width)
     if stated == header.upright != stored:

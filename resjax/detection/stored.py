@@ -26,7 +26,7 @@ FILE, WEIGHTS = "detector.json", "detector.safetensors"
 
 
 def write_detector(trained: TrainedDetector, out: Path, card: Card) -> Path:
-    """Write a detector into a new folder, whole or not at all. Raises BadInput where it is there already."""
+    """Write a detector into a new folder, whole or not at all. Raises BadInput if it is there already."""
     remove_leftovers(out)
     check(not out.exists(), f"{out} is there already; name a new folder by --out")
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def load_detector(target: str | Path) -> TrainedDetector:
 
 
 def read_detector(folder: Path) -> TrainedDetector:
-    """Read such a folder. Raises BadInput, naming the file, where one is missing, damaged or does not fit."""
+    """Read such a folder. Raises BadInput, naming the file, if one is missing, damaged or does not fit."""
     content = read_json(folder / FILE, "experiment", "classes")
     classes = convert(content["classes"], tuple[str, ...])
     try:

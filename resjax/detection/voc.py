@@ -47,7 +47,7 @@ def read_voc(path: Path, sets: Sequence[str], classes: Sequence[str] = ()) -> An
 
 
 def read_list(path: Path, name: str) -> Iterator[tuple[Path, str]]:
-    """Read a list: where its set lies, and each image's name. Raises BadInput where there is none, or nothing in it.
+    """Read a list: where its set lies, and each image's name. Raises BadInput if there is none, or nothing in it.
 
     A line is a name, or a name and what a list of one class says of it; a name may hold spaces, or end as a file does.
     """
@@ -84,7 +84,7 @@ def annotation_of(base: Path, name: str) -> Path:
 
 
 def read_note(base: Path, name: str) -> Note:
-    """Read an annotation. Raises BadInput where it is missing or no XML."""
+    """Read an annotation. Raises BadInput if it is missing or no XML."""
     file = annotation_of(base, name)
     try:
         root = ElementTree.fromstring(decoded(file))

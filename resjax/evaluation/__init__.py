@@ -1,4 +1,4 @@
-"""Exact error rates of networks on images: probabilities of views, then errors."""
+"""Exact error rates: probabilities averaged over views, then errors."""
 
 from resjax.evaluation.error_rates import ensemble, evaluate, measure_networks
 from resjax.evaluation.outcomes import ClassErrors, ErrorRates, Evaluation, Mistake, error_rates

@@ -1,4 +1,4 @@
-"""Pictures of what a network makes of images: its confusions, its most confident mistakes, what its answers rest on."""
+"""Figures of evaluations: confusion matrices, the most confident mistakes, and saliency maps."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ NAMED, COUNTED = 60, 20  # classes up to which a confusion matrix names them, an
 
 
 def draw_confusion(counts: np.ndarray, names: Sequence[str], title: str, file: Path) -> None:
-    """Draw a confusion matrix as a PNG: counts, coloured by the mistakes alone, as right ones outweigh them."""
+    """Draw a confusion matrix as a PNG. Only the mistakes set the colours, since correct predictions outnumber them."""
     classes = len(names)
     mistakes = np.where(np.eye(classes, dtype=bool), 0, counts)
     side = min(16, max(5, 2.5 + 0.45 * classes))
@@ -49,7 +49,7 @@ def draw_sheet(pictures: Sequence[tuple[np.ndarray, str]], file: Path) -> None:
 
 
 def draw_saliency(pixels: np.ndarray, saliency: np.ndarray, title: str, file: Path) -> None:
-    """Draw an image `[height, width, channels]` and beside it what an answer rests on, `[height, width]`, as a PNG."""
+    """Draw an image `[height, width, channels]` and its saliency map `[height, width]` side by side, as a PNG."""
     figure = Figure(figsize=(7.5, 2.9), layout="constrained")
     image, alone, together = figure.subplots(1, 3)
     draw_image(image, pixels)
@@ -66,17 +66,17 @@ def draw_saliency(pixels: np.ndarray, saliency: np.ndarray, title: str, file: Pa
 
 
 def draw_image(axis: Axes, pixels: np.ndarray) -> None:
-    """Show uint8 `[height, width, channels]`, colour or grey, pixel by pixel."""
+    """Show uint8 `[height, width, channels]`, in colour or grey, without interpolation."""
     grey = pixels.shape[-1] != 3
     axis.imshow(pixels[..., 0] if grey else pixels, cmap="gray" if grey else None, vmin=0, vmax=255,
                 interpolation="nearest")
 
 
 def cut_name(name: str, most: int = 22) -> str:
-    """Cut a long name."""
+    """Truncate a long name."""
     return name if len(name) <= most else f"{name[:most - 1]}…"
 
 
 def save_png(figure: Figure, file: Path) -> None:
-    """Save a figure as a PNG, whole or not at all."""
+    """Save a figure as a PNG, atomically."""
     write_aside(file, lambda aside: figure.savefig(aside, format="png", dpi=120))

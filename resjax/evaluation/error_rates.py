@@ -1,4 +1,4 @@
-"""Exact error rates of networks, alone or together, by any protocol: every image counts once."""
+"""Exact error rates of single networks and ensembles, under any testing protocol; every image counts once."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -22,10 +22,10 @@ from resjax.system.terminal import tell
 
 
 def evaluate(network: Network | Classifier, images: Images, batch_size: int = 128) -> Evaluation:
-    """Measure the errors on images in memory, each seen once; `batch_size` changes only the speed.
+    """Measure the errors on images in memory, with one view each; `batch_size` affects only the speed.
 
     Pixels are uint8 `[images, height, width, channels]`. The result has the errors, `class_errors`, `confusion` and
-    `mistakes()`; its `save(folder)` writes tables and figures.
+    `mistakes()`. Its `save(folder)` writes tables and figures.
     """
     seen = log_probabilities(as_classifier(network), images, batch_size)
     named = network.classes if isinstance(network, Network) else ()
@@ -34,7 +34,7 @@ def evaluate(network: Network | Classifier, images: Images, batch_size: int = 12
 
 
 def ensemble(members: list[np.ndarray]) -> np.ndarray:
-    """Average the softmax outputs of several networks, `[images, classes]` each, as logarithms."""
+    """Average the softmax outputs of several networks, given and returned as log probabilities `[images, classes]`."""
     return np.asarray(np.logaddexp.reduce(members) - np.log(len(members)))
 
 
@@ -42,9 +42,9 @@ def measure_networks(networks: Sequence[Network], split: str, protocol: Protocol
                      source: str | None = None, directory: Path | None = None) -> Evaluation:
     """Measure the errors of one network, or of the mean of several networks' softmax outputs (an ensemble).
 
-    `source` and `directory` say where the images are, if not where the training found them; a `source` may hold that
-    split alone. Classes are matched by their names. Raises BadInput for a split that holds no images, a protocol that
-    they do not allow, or networks of other classes or colours.
+    `source` and `directory` locate the images if they are not those of the training; a `source` may contain this split
+    alone. Classes are matched by name. Raises BadInput for a split without images, a protocol that does not suit the
+    images, or networks with other classes or colours.
     """
     first = networks[0]
     data = replace(first.data, directory=directory or first.data.directory, source=source or first.data.source)
@@ -67,9 +67,9 @@ def measure_networks(networks: Sequence[Network], split: str, protocol: Protocol
 
 
 def load_images(network: Network, data: Data, split: str) -> tuple[tuple[str, ...], Images]:
-    """Load a split and its classes; of another source than the network's own, brought to its size if they differ.
+    """Load a split and its classes. Images from a source other than the network's are resized to the network's size.
 
-    Raises BadInput where it holds nothing.
+    Raises BadInput if the split is empty.
     """
     if data.source != network.data.source and data.source != "digits" and split != "validation":
         classes, images, remark = load_split(data, split, network.preprocessing)
@@ -83,7 +83,7 @@ def load_images(network: Network, data: Data, split: str) -> tuple[tuple[str, ..
 
 def measure_photographs(networks: Sequence[Network], data: Photographs, split: str, protocol: Protocol,
                         batch_size: int) -> Evaluation:
-    """Measure on images of any size, on all devices; each network prepares them as its weights ask."""
+    """Measure on images of any size, on all devices; each network uses its own preprocessing."""
     views = [views_of(protocol, network.preprocessing) for network in networks]
     check(split != "validation", "no images are held out for validation; the splits are train and test")
     if data.source != networks[0].data.source:
@@ -107,10 +107,10 @@ def measure_photographs(networks: Sequence[Network], data: Photographs, split: s
 
 
 def class_places(network: Network, classes: tuple[str, ...], source: str) -> np.ndarray:
-    """Find the outputs of a network that stand for the classes of some images, by name: the others are left out.
+    """Match the classes of some images to a network's outputs by name; the other outputs are left out.
 
-    A class may be called by any of ImageNet's names for it. Says so where they are not simply all, in their order.
-    Raises BadInput where the network does not know one, or where its own are unnamed and not as many.
+    A class may have any of ImageNet's names for it. Prints a note unless all classes match in order. Raises BadInput if
+    the network lacks a class, or if its classes are unnamed and their number differs.
     """
     check_last_layer(network)
     if not network.classes:
@@ -135,6 +135,6 @@ def class_places(network: Network, classes: tuple[str, ...], source: str) -> np.
 
 
 def aliases(classes: tuple[str, ...]) -> dict[str, int]:
-    """Map ImageNet's names for the classes of a network, folded, to the place of the only one that each stands for."""
+    """Map ImageNet's alternative class names, case-folded, to a network's outputs, without ambiguous names."""
     return alone((normalized_name(word), place) for place, name in enumerate(classes)
                  for word in imagenet_classes().get(name, "").split(", ") if word)

@@ -1,4 +1,4 @@
-"""What networks made of labelled images: errors, errors by class, confusions, and the most confident mistakes."""
+"""Results on labelled images: errors, errors by class, confusion matrix, and the most confident mistakes."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ NOTHING = -1  # is guessed where probabilities are not numbers
 
 
 class ErrorRates(NamedTuple):
-    """Top-1 and top-5 errors in percent, the mean cross-entropy, and the images that were counted."""
+    """Top-1 and top-5 errors in percent, the mean cross-entropy, and the number of images."""
 
     top1_error: float
     top5_error: float
@@ -22,8 +22,8 @@ class ErrorRates(NamedTuple):
 
 
 class ClassErrors(NamedTuple):
-    """The errors of a class: its images, how many are wrong, that in percent (None without images), and the class that
-    they are most often taken for ("" where none is wrong), how many times.
+    """The errors of one class: images, wrong predictions, error in percent (None without images), the class that it is
+    most often confused with ("" without mistakes), and how often.
     """
 
     name: str
@@ -35,7 +35,7 @@ class ClassErrors(NamedTuple):
 
 
 class Mistake(NamedTuple):
-    """An image that a network is wrong about: its place, true class, guessed class, and the probability of that."""
+    """A misclassified image: its index, true class, predicted class, and the probability of the prediction."""
 
     image: int
     true: int
@@ -69,15 +69,15 @@ class Evaluation(NamedTuple):
 
     @property
     def guesses(self) -> np.ndarray:
-        """The likeliest classes `[images]`, the first of equals; -1 where probabilities are not numbers."""
+        """The most likely class of each image, `[images]` (the first of ties); -1 if probabilities are not numbers."""
         broken = np.isnan(self.log_probabilities).any(1)
         return np.where(broken, NOTHING, self.log_probabilities.argmax(1))
 
     @property
     def confusion(self) -> np.ndarray:
-        """How many images of each class (rows) are taken for each class (columns): `[classes, classes]`.
+        """The number of images of each true class (rows) per predicted class (columns): `[classes, classes]`.
 
-        Images whose probabilities are not numbers are left out here, but they count as errors.
+        Images whose probabilities are not numbers are left out here, although they count as errors.
         """
         counts = np.zeros((len(self.classes),) * 2, np.int64)
         guesses = self.guesses
@@ -100,7 +100,7 @@ class Evaluation(NamedTuple):
         return tuple(found)
 
     def mistakes(self, most: int | None = None) -> list[Mistake]:
-        """List the images that the network is wrong about, the most confident first: all of them, or the first few."""
+        """List the misclassified images, the most confident first: all of them, or only the first few."""
         guesses = self.guesses
         wrong = np.flatnonzero((guesses != self.labels) & (guesses != NOTHING))
         parts = np.exp(self.log_probabilities[wrong, guesses[wrong]])
@@ -136,16 +136,17 @@ class Evaluation(NamedTuple):
 
 def evaluation(log_probabilities: np.ndarray, labels: Any, classes: Sequence[str],
                pixels_of: Callable[[int], np.ndarray]) -> Evaluation:
-    """Measure `[images, classes]` against the true classes `[images]`."""
+    """Evaluate log probabilities `[images, classes]` against the true classes `[images]`."""
     true = np.asarray(labels)
     return Evaluation(*error_rates(log_probabilities, true), tuple(classes), log_probabilities, true, pixels_of)
 
 
 def error_rates(log_probabilities: np.ndarray, labels: np.ndarray) -> ErrorRates:
-    """Measure the errors of `[images, classes]` against `[images]`.
+    """Compute the errors of log probabilities `[images, classes]` against the true classes `[images]`.
 
-    An image is right within the first k where fewer than k classes are likelier; of equal ones the earlier is. With
-    fewer than five classes "top 5" is all of them. An image whose probabilities are not numbers is wrong.
+    A prediction is correct within the top k if fewer than k classes are more likely; of ties, the earlier class comes
+    first. With fewer than five classes, all of them are the "top 5". An image whose probabilities are not numbers
+    counts as wrong.
     """
     images, classes = log_probabilities.shape
     true = log_probabilities[np.arange(images), labels][:, None]

@@ -1,7 +1,7 @@
-"""What a network makes of every test image: log probabilities `[images, classes]`, averaged over views and scales.
+"""Log probabilities `[images, classes]` of every test image, averaged over views and scales.
 
-Logarithms, as the probability of a class can be less than any float32 above zero. NaN for all classes of an image whose
-logits are not all finite.
+Logarithms are used because a class's probability can be smaller than any positive float32. If any logit of an image is
+not finite, all its classes are NaN.
 """
 
 from collections import defaultdict
@@ -27,7 +27,7 @@ CHUNK = 256  # images whose headers a worker reads at once
 
 def log_probabilities(classifier: Classifier, images: Images, batch_size: int,
                       sharding: NamedSharding | None = None) -> np.ndarray:
-    """Look once at images in memory, on all devices of `sharding`, each of which holds them: `[images, classes]`."""
+    """Evaluate one view of images in memory, stored on every device of `sharding`: `[images, classes]`."""
     count, devices = len(images.labels), sharding.mesh.size if sharding else 1
     size, pixels = devices * -(-min(batch_size, count) // devices), jnp.asarray(images.pixels)
     batches = [at_places(classifier.model, sharding, classifier.variables, classifier.preprocessing, pixels,
@@ -38,7 +38,7 @@ def log_probabilities(classifier: Classifier, images: Images, batch_size: int,
 @partial(jax.jit, static_argnums=(0, 1))
 def at_places(model: nn.Module, sharding: NamedSharding | None, variables: Any, preprocessing: Preprocessing,
               pixels: jax.Array, places: jax.Array) -> jax.Array:
-    """Look at some of the images that lie on the device."""
+    """Evaluate some of the images that are stored on the device."""
     places = places if sharding is None else lax.with_sharding_constraint(places, sharding)
     seen: jax.Array = average_views(model, sharding, variables, preprocessing, pixels[places][:, None])
     return seen
@@ -56,7 +56,7 @@ def average_views(model: nn.Module, sharding: NamedSharding | None, variables: A
 
 
 class ViewBatch(NamedTuple):
-    """A batch to render: the images (-1 fills it up) and the size of their views."""
+    """A batch to render: indices of the images (-1 is padding) and the size of their views."""
 
     images: np.ndarray
     height: int
@@ -67,8 +67,8 @@ def log_probabilities_of_views(classifier: Classifier, files: ImageFiles, views:
                                sharding: NamedSharding, workers: int | None) -> np.ndarray:
     """Average the softmax outputs over the views: float32 `[images, classes]`, on every host.
 
-    At most `batch_size` crops of the mean image's size, or as many pixels, are looked at together; that changes the
-    speed and nothing else. Raises BadInput for an unreadable image: every image counts.
+    A batch holds at most `batch_size` crops of the mean image's size, or as many pixels. Its size affects only the
+    speed. Raises BadInput for an unreadable image, since every image counts.
     """
     model, variables, preprocessing = classifier
     height, width, _ = preprocessing.image_shape
@@ -92,25 +92,25 @@ def log_probabilities_of_views(classifier: Classifier, files: ImageFiles, views:
 
 
 def outputs_of(classifier: Classifier) -> int:
-    """Count the outputs of any network."""
+    """Return the number of outputs of any network."""
     image = np.zeros((1, *classifier.preprocessing.image_shape), np.float32)
     return int(jax.eval_shape(classifier.model.apply, classifier.variables, image).shape[-1])
 
 
 def read_dimensions(files: ImageFiles, workers: int | None) -> np.ndarray:
-    """Read height and width of every image: `[images, 2]`."""
+    """Read the height and width of every image: `[images, 2]`."""
     ranges = chunks(len(files.labels), CHUNK)
     with planned_batches(ranges, partial(dimensions_of, files), workers) as found:
         return np.concatenate(list(track(found, "sizes of the images", len(ranges), CHUNK)))
 
 
 def dimensions_of(files: ImageFiles, chunk: range) -> np.ndarray:
-    """Read height and width of some images."""
+    """Read the height and width of some images."""
     return np.array([dimensions(files.read(index), files.name(index)) for index in chunk])
 
 
 def plan_batches(sizes: Sequence[tuple[int, int]], pixels: int, devices: int) -> list[ViewBatch]:
-    """Put images whose views are of one size together, so many pixels at a time, and not more than there are."""
+    """Group images whose views have the same size into batches of a limited number of pixels."""
     groups: dict[tuple[int, int], list[int]] = defaultdict(list)
     for index, size in enumerate(sizes):
         groups[size].append(index)

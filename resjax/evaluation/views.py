@@ -1,7 +1,7 @@
-"""The views of a test image (section 3.4), each a small pure function on a uint8 image.
+"""The views of a test image (section 3.4), each computed by a small pure function from a uint8 image.
 
-The image comes with its shorter side at `side`; the views `[views, height, width, 3]` go through the network, and their
-softmax outputs are averaged.
+The image is first resized to a shorter side of `side`. The network processes the views `[views, height, width, 3]`, and
+their softmax outputs are averaged.
 """
 
 from collections.abc import Callable
@@ -22,8 +22,8 @@ STRIDE = 32  # pixels of the image to one of the last map
 
 
 class View(NamedTuple):
-    """The shorter side to resize to, the height and width of the crops (None: the whole image), their number, and how
-    they are cut. `squash` is a height and width to resize to instead.
+    """The shorter side to resize to, the size of the crops (None: the whole image), their number, and the function that
+    cuts them. If `squash` is given, images are resized to this height and width instead.
     """
 
     side: int
@@ -51,22 +51,22 @@ def views_of(protocol: str, preprocessing: Preprocessing) -> tuple[View, ...]:
 
 
 def whole(height: int, width: int, side: int, rule: Resize = "area") -> tuple[int, int]:
-    """Return the size to look at of an image whose shorter side is resized to `side`, a multiple of 32.
+    """Return the crop size for a whole image with shorter side `side`, rounded down to multiples of 32.
 
-    All of it, but for what the longer side has beyond a multiple of 32 or beyond twice the shorter one. The network is
-    fully convolutional and takes any size; few sizes mean few programs to compile.
+    The longer side is limited to twice the shorter one. The network is fully convolutional and takes any size; a few
+    sizes mean few programs to compile.
     """
     long = min(scaled(max(height, width), side, min(height, width), rule), 2 * side) // STRIDE * STRIDE
     return (side, long) if height < width else (long, side)
 
 
 def centre(image: np.ndarray, height: int, width: int, rule: Crop = "floor") -> np.ndarray:
-    """One view: the centre."""
+    """Return one view, the centre crop."""
     return centre_crop(image, height, width, rule)[None]
 
 
 def ten_crop(image: np.ndarray, height: int, width: int, rule: Crop = "floor") -> np.ndarray:
-    """Ten views: the four corners and the centre, and their mirror images (Krizhevsky et al. 2012)."""
+    """Return ten views: four corners, centre, and their mirror images (Krizhevsky et al. 2012)."""
     corners = [image[rows, columns] for rows in (slice(height), slice(-height, None))
                for columns in (slice(width), slice(-width, None))]
     five = np.stack([*corners, centre_crop(image, height, width, rule)])

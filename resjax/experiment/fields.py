@@ -1,4 +1,4 @@
-"""Types of fields that several kinds of runs share, each with what a value must hold to."""
+"""Field types that several kinds of runs share, each with its conditions."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Residual and plain networks as pure Flax (Linen) modules, and what is known of them without JAX."""
+"""Residual and plain networks as pure Flax (Linen) modules, and facts about them that need no JAX."""
 
 from typing import TYPE_CHECKING
 

@@ -1,14 +1,14 @@
-"""Batch normalisation over groups of the batch, as it is on several GPUs, with the rectifier that follows it.
+"""Batch normalisation over groups of the batch, as on several GPUs, with an optional ReLU.
 
-Statistics are float32 everywhere, and mean the same; how they are computed is chosen where a program is lowered. A CPU
-takes two passes, each summed in two stages. An accelerator waits for its memory, so there x is read once for both:
+Statistics are always float32. How they are computed depends on the platform for which a program is lowered. A CPU makes
+two passes, each summed in two stages. Accelerators are limited by memory bandwidth, so there x is read only once:
 
     var = mean((x - c)^2) - mean(x - c)^2    for any c,
 
-which loses the digits by which c is farther from the mean than the standard deviation. So c is one pixel of x, which is
-near wherever the mean lies. But on TPU XLA computes the sums in the convolution that makes x, with no pass at all, if c
-is known before: of a bfloat16, whose own 8 bits are the narrower bound, c is there the running mean, which is near but
-for the first steps from scratch, whose means are no more than some deviations from its 0.
+This loses precision when c is many standard deviations away from the mean. So c is one pixel of x, which is close to
+the mean. On TPU, XLA fuses the sums into the convolution that computes x, without any extra pass, if c is known
+beforehand. For bfloat16, whose 8 bits limit the precision anyway, c is therefore the running mean. It is close to the
+batch mean except in the first steps from scratch, when batch means are only a few standard deviations from 0.
 """
 
 from functools import partial
@@ -25,13 +25,13 @@ MIN_VARIANCE_RATIO = 2.0**-22  # to the square of the distance between c and the
 
 
 class BatchNorm(nn.Module):
-    """y = scale (x - mean) / sqrt(var + epsilon) + bias (Ioffe and Szegedy 2015), for
-    `[batch, height, width, channels]`.
+    """Batch norm (Ioffe and Szegedy 2015): y = scale (x - mean) / sqrt(var + epsilon) + bias.
 
-    In training, mean and (biased) variance are computed over groups of `ghost_batch_size` consecutive images. Their
-    average over the groups updates the running statistics: new = momentum old + (1 - momentum) batch. Without a
-    `ghost_batch_size` the whole batch is one group. With `rectify` the result is max(y, 0). Statistics are float32
-    whatever the type of x. Raises ValueError if `ghost_batch_size` does not divide the batch.
+    x is `[batch, height, width, channels]`. In training, mean and (biased) variance are computed over groups of
+    `ghost_batch_size` consecutive images. Their average over the groups updates the running statistics: new = momentum
+    old + (1 - momentum) batch. Without a `ghost_batch_size`, the whole batch is one group. With `rectify`, the result
+    is max(y, 0). Statistics are float32 for any dtype of x. Raises ValueError if `ghost_batch_size` does not divide the
+    batch.
     """
 
     train: bool
@@ -49,7 +49,7 @@ class BatchNorm(nn.Module):
         running_var = self.variable("batch_stats", "var", jnp.ones, channels)
         if not self.train:
             y = apply_statistics(x, running_mean.value, running_var.value, scale, bias, self.epsilon)
-            self.sow("intermediates", "response", y)  # before the rectifier
+            self.sow("intermediates", "response", y)  # before the ReLU
             return relu(y) if self.rectify else y
         size = self.ghost_batch_size or len(x)
         if len(x) % size:
@@ -64,7 +64,7 @@ class BatchNorm(nn.Module):
 
 def apply_statistics(x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array,
                      epsilon: float) -> jax.Array:
-    """Apply given statistics, in float32; the result has the type of x."""
+    """Apply given statistics in float32; the result has the dtype of x."""
     y: jax.Array = (x - mean) * (lax.rsqrt(var + epsilon) * scale) + bias
     return y.astype(x.dtype)
 
@@ -72,10 +72,10 @@ def apply_statistics(x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.A
 @partial(jax.custom_vjp, nondiff_argnums=(3, 5))
 def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, near: jax.Array | None = None,
                rectify: bool = False) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Normalise `[groups, images, height, width, channels]` by the statistics of each group, and rectify it.
+    """Normalise `[groups, images, height, width, channels]` by the statistics of each group, with an optional ReLU.
 
-    Returns the result and the groups' means and variances `[groups, 1, 1, 1, channels]`, for the running
-    statistics: those carry no gradient of their own. `near` `[channels]` may tell where the means about are.
+    Returns the result, and the means and variances of the groups `[groups, 1, 1, 1, channels]`. The latter are for the
+    running statistics and have no gradient. `near` `[channels]` is an optional estimate of the means.
     """
     mean, var = statistics(x, near)
     y = apply_statistics(x, mean, var, scale, bias, epsilon)
@@ -117,18 +117,18 @@ def masked_by_relu(y: jax.Array, dy: jax.Array, scaled: jax.Array, bias: jax.Arr
 
 
 def by_output(y: jax.Array, dy: jax.Array, *_: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mask by the sign of the output."""
+    """Compute the mask from the sign of the output."""
     passed = materialize(jnp.where(y > 0, dy, 0))
     return passed, passed
 
 
 def by_input(_: jax.Array, dy: jax.Array, scaled: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mask by the input: the sign of a float32 sum is exact."""
+    """Compute the mask from the input: the sign of a float32 sum is exact."""
     return jnp.where(bias > -scaled, dy, 0), jnp.where(scaled > -bias, dy, 0)
 
 
 def statistics(x: jax.Array, near: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-    """Compute mean and variance of each group, `[groups, 1, 1, 1, channels]`, in float32, as suits the platform."""
+    """Compute mean and variance of each group, `[groups, 1, 1, 1, channels]`, in float32, by the platform's method."""
     known = jnp.zeros(x.shape[-1:]) if near is None else near
 
     def around_pixel(x: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -141,26 +141,26 @@ def statistics(x: jax.Array, near: jax.Array | None) -> tuple[jax.Array, jax.Arr
 
 
 def in_two_passes(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Compute the mean, and then the mean square of what is left without it."""
+    """Compute the mean, then the mean square of the deviations."""
     mean = group_mean(x)
     return mean, group_mean(jnp.square(x - mean))
 
 
 def in_one_pass(x: jax.Array, near: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Compute both from the sums over x - `near` and over its square; no variance comes out as mere rounding."""
+    """Compute mean and variance from the sums of x - `near` and its square; clip the variance at the rounding error."""
     offset = x.astype(jnp.float32) - near
     mean, square = means_together(offset, jnp.square(offset))
     return near + mean, jnp.maximum(square - jnp.square(mean), MIN_VARIANCE_RATIO * jnp.square(mean))
 
 
 def one_pixel(x: jax.Array) -> jax.Array:
-    """Take the pixel in the middle of a group's first image: `[groups, 1, 1, 1, channels]`, in float32."""
+    """Return the central pixel of each group's first image: `[groups, 1, 1, 1, channels]`, in float32."""
     row, column = x.shape[2] // 2, x.shape[3] // 2
     return x[:, :1, row:row + 1, column:column + 1].astype(jnp.float32)
 
 
 def means_together(one: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Average two arrays like `group_mean`; on GPU in one reduction, for which it launches half as many kernels."""
+    """Average two arrays like `group_mean`, on GPU in a single reduction, which launches half as many kernels."""
     def apart(one: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Array]:
         return group_mean(one), group_mean(other)
 
@@ -180,14 +180,14 @@ def group_mean(x: jax.Array) -> jax.Array:
 
 
 def mean_in_one_stage(x: jax.Array) -> jax.Array:
-    """Average at once, in float32."""
+    """Average in a single reduction, in float32."""
     return x.mean((1, 2, 3), jnp.float32, keepdims=True)
 
 
 def mean_in_two_stages(x: jax.Array) -> jax.Array:
-    """Average first down the columns of every image, which XLA's CPU compiler spreads over the cores, then the rest.
+    """Average down the columns of every image, which XLA's CPU compiler spreads over the cores, then average the rest.
 
-    In one reduction onto a few channels it would use one core. Summing in two stages is also more exact.
+    A single reduction onto a few channels would use only one core. Summing in two stages is also more exact.
     """
     groups, images, height, width, channels = x.shape
     columns = x.astype(jnp.float32).reshape(groups * images, height, width * channels).sum(1)

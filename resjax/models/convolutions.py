@@ -1,15 +1,15 @@
-"""Convolution as a primitive of JAX, with its two gradients: where a program is lowered decides how it is computed.
+"""Convolution as a JAX primitive, with its two gradients; the implementation is chosen when a program is lowered.
 
-y = x * k is linear in both, and so are its gradients, whose own gradients are the same three operations again:
+y = x * k is linear in both arguments, and so are its gradients. Their gradients are again the same three operations:
 
     convolution(x, k) = y        input_gradient(dy, k) = dx        kernel_gradient(x, dy) = dk
 
-On GPU and TPU all three are XLA's own. On CPU they are oneDNN's (`resjax.models.onednn`) where it is installed and a
-convolution is large enough to gain by it. XLA's CPU compiler brings the two gradients into the order that its fast
-kernels read only outside of loops (jax-ml/jax#12868); inside `scan` they take a path that is thirty times slower. So
-where oneDNN does not compute they are written in that order here, with explicit transposes; a 1x1 convolution is a
-matrix product; and where a map is smaller than the kernel, on which XLA is ten times slower, its padding is written
-out. An exported program has XLA's, as it is to run elsewhere.
+On GPU and TPU all three are XLA's own. On CPU, oneDNN (`resjax.models.onednn`) computes them if it is installed and the
+convolution is large enough to benefit. Otherwise they are written here in the way that is fast with XLA's CPU compiler.
+It rearranges the two gradients for its fast kernels only outside of loops (jax-ml/jax#12868); inside `scan` they are
+thirty times slower. So explicit transposes rearrange them here. A 1x1 convolution is a matrix product. If a map is
+smaller than the kernel, for which XLA is ten times slower, the padding is a separate operation. Exported programs use
+XLA's own convolution, because they have to run elsewhere.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ Pair = tuple[int, int]
 
 def convolve(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, *, precision: Any = None,
              **_: Any) -> jax.Array:
-    """Convolve `[batch, height, width, in]` with `[size, size, in, out]`; plugs into `nn.Conv`.
+    """Convolve `[batch, height, width, in]` with `[size, size, in, out]`; can be passed to `nn.Conv`.
 
     `padding` gives pixels before and after, for height and width.
     """
@@ -46,27 +46,27 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, *, pre
 
 def xla_convolution(x: jax.Array, kernel: jax.Array, *, strides: Any, padding: Any, precision: Any,
                     lhs_dilation: Any = (1, 1)) -> jax.Array:
-    """Convolve by XLA's own operation."""
+    """Convolve with XLA's own operation."""
     return lax.conv_general_dilated(x, kernel, strides, padding, lhs_dilation, dimension_numbers=LAYOUT,
                                     precision=precision)
 
 
 def input_gradient_of(way: Any, dy: jax.Array, kernel: jax.Array, size: Pair, **how: Any) -> jax.Array:
-    """Compute dx as JAX derives it from a way to convolve; `size` is the height and width of x."""
+    """Compute dx as the transpose of a convolution function; `size` is the height and width of x."""
     x = jax.ShapeDtypeStruct((len(dy), *size, kernel.shape[2]), dy.dtype)
     dx: jax.Array = jax.linear_transpose(lambda x: way(x, kernel, **how), x)(dy)[0]
     return dx
 
 
 def kernel_gradient_of(way: Any, x: jax.Array, dy: jax.Array, size: Pair, **how: Any) -> jax.Array:
-    """Compute the kernel's gradient as JAX derives it from a way to convolve; `size` is the kernel's."""
+    """Compute the kernel's gradient as the transpose of a convolution function; `size` is the kernel's."""
     kernel = jax.ShapeDtypeStruct((*size, x.shape[3], dy.shape[3]), dy.dtype)
     dkernel: jax.Array = jax.linear_transpose(lambda kernel: way(x, kernel, **how), kernel)(dy)[0]
     return dkernel
 
 
 def cpu_convolution(x: jax.Array, kernel: jax.Array, *, strides: Any, padding: Any, precision: Any) -> jax.Array:
-    """Convolve by XLA on CPU: see the head of this file."""
+    """Convolve with XLA on CPU; see the module docstring."""
     if is_pointwise(kernel.shape[:2], padding):
         return pointwise(x, kernel, strides=strides, precision=precision)
     way = padded_convolution if smaller_than_kernel(x.shape[1:3], kernel.shape[:2]) else xla_convolution
@@ -75,7 +75,7 @@ def cpu_convolution(x: jax.Array, kernel: jax.Array, *, strides: Any, padding: A
 
 def cpu_input_gradient(dy: jax.Array, kernel: jax.Array, *, size: Pair, strides: Any, padding: Any,
                        precision: Any) -> jax.Array:
-    """Compute dx: dy, spread out by the stride, convolved with the kernel turned around."""
+    """Compute dx: convolve dy, dilated by the stride, with the flipped kernel."""
     if is_pointwise(kernel.shape[:2], padding):
         return input_gradient_of(pointwise, dy, kernel, size, strides=strides, precision=precision)
     full = [(k - 1 - low, n + low - s * (m - 1) - 1) for k, (low, _), n, m, s in
@@ -87,7 +87,7 @@ def cpu_input_gradient(dy: jax.Array, kernel: jax.Array, *, size: Pair, strides:
 
 def cpu_kernel_gradient(x: jax.Array, dy: jax.Array, *, size: Pair, strides: Any, padding: Any,
                         precision: Any) -> jax.Array:
-    """Compute the kernel's gradient: x convolved with dy, where channels of x are the batch and images the channels."""
+    """Compute the kernel's gradient: convolve x with dy, with x's channels as the batch and images as the channels."""
     if is_pointwise(size, padding):
         return kernel_gradient_of(pointwise, x, dy, size, strides=strides, precision=precision)
     full = [(low, k + s * (m - 1) - n - low) for k, (low, _), n, m, s in
@@ -98,17 +98,17 @@ def cpu_kernel_gradient(x: jax.Array, dy: jax.Array, *, size: Pair, strides: Any
 
 
 def is_pointwise(size: Any, padding: Any) -> bool:
-    """Say whether a convolution is a matrix product at every pixel that it looks at."""
+    """Return whether a convolution is a matrix product at every pixel that it reads."""
     return tuple(size) == (1, 1) and padding == ((0, 0), (0, 0))
 
 
 def smaller_than_kernel(pixels: Any, size: Any) -> bool:
-    """Say whether a map is smaller than the kernel, so that every window reaches into the padding."""
+    """Return whether a map is smaller than the kernel, so that every window reaches into the padding."""
     return any(n < k for n, k in zip(pixels, size, strict=True))
 
 
 def pointwise(x: jax.Array, kernel: jax.Array, *, strides: Any, precision: Any) -> jax.Array:
-    """Multiply every pixel's channels with a kernel `[1, 1, in, out]`."""
+    """Multiply every pixel's channels by a kernel `[1, 1, in, out]`."""
     x = x[:, ::strides[0], ::strides[1]]
     y = lax.dot_general(x, kernel, (((3,), (2,)), ((), ())), precision=precision)
     return y.reshape(*x.shape[:3], -1)
@@ -116,7 +116,7 @@ def pointwise(x: jax.Array, kernel: jax.Array, *, strides: Any, precision: Any) 
 
 def padded_convolution(x: jax.Array, kernel: jax.Array, *, strides: Any, padding: Any, precision: Any,
                        lhs_dilation: Any = (1, 1)) -> jax.Array:
-    """Convolve what was padded and dilated before, behind a barrier, as XLA would make it one operation again."""
+    """Convolve after padding and dilating separately; a barrier keeps XLA from merging the operations."""
     borders = [(low, high, apart - 1) for (low, high), apart in zip(padding, lhs_dilation, strict=True)]
     x = lax.optimization_barrier(lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *borders, (0, 0, 0))))
     return xla_convolution(x, kernel, strides=strides, padding=((0, 0), (0, 0)), precision=precision)
@@ -131,8 +131,8 @@ def result_shape(x: Any, kernel: Any, *, strides: Any, padding: Any, precision: 
 
 
 class Operation(NamedTuple):
-    """One of the three: its direction for oneDNN, how Shardy is to name its axes, the shape of its result, and how XLA
-    computes it, on CPU in a way of its own.
+    """One of the three operations: its direction for oneDNN, its sharding rule for Shardy, its result shape, and its
+    implementations in XLA, in general and on CPU.
     """
 
     name: str
@@ -156,7 +156,7 @@ KERNEL_GRADIENT = Operation(
 
 
 def primitive(operation: Operation) -> Primitive:
-    """Make the primitive of an operation, with all that JAX asks of it but its gradients."""
+    """Create the primitive of an operation, with all JAX rules except its gradients."""
     made = Primitive(operation.name)
     made.def_abstract_eval(lambda a, b, **how: a.update(shape=operation.shape(a, b, **how), weak_type=False))
     made.def_impl(lambda a, b, **how: jax.jit(partial(made.bind, **how))(a, b))
@@ -177,7 +177,7 @@ def primitive(operation: Operation) -> Primitive:
 
 
 def convolutions_of(platform: str) -> str:
-    """Say whose convolutions compute on a platform: "oneDNN 3.2.0", or "XLA" with the reason why not oneDNN."""
+    """Return the library that computes convolutions on a platform: "oneDNN 3.2.0", or "XLA" with the reason."""
     try:
         return f"oneDNN {onednn.library().version}" if platform == "cpu" else "XLA"
     except onednn.Unavailable as reason:
@@ -185,7 +185,7 @@ def convolutions_of(platform: str) -> str:
 
 
 def geometry_of(operation: Operation, a: Any, b: Any, **how: Any) -> onednn.Geometry:
-    """Describe an operation to oneDNN. Raises KeyError for types that it does not know."""
+    """Describe an operation for oneDNN. Raises KeyError for unsupported dtypes."""
     result = operation.shape(a, b, **how)
     x, kernel, y = {onednn.FORWARD: (a.shape, b.shape, result), onednn.INPUT_GRADIENT: (result, b.shape, a.shape),
                     onednn.KERNEL_GRADIENT: (a.shape, result, b.shape)}[operation.direction]
@@ -202,7 +202,7 @@ def by_onednn(operation: Operation, a: Any, b: Any, **how: Any) -> Any:
 
 
 def shared(operation: Operation, a: Any, b: Any, **how: Any) -> Any:
-    """Call oneDNN for the images of each device, where they are shared among several."""
+    """Call oneDNN on each device's own images if the batch is sharded."""
     local: Any = partial(by_onednn, operation, **how)
     rule, summed = operation.sharding_rule, operation is KERNEL_GRADIENT
     call = custom_partitioning(local)
@@ -222,7 +222,7 @@ def shared(operation: Operation, a: Any, b: Any, **how: Any) -> Any:
 
 
 def batched(made: Primitive, operation: Operation, arguments: Any, axes: Any, **how: Any) -> Any:
-    """Map over one more axis: one after the other on CPU, all at once elsewhere."""
+    """Map over an additional axis: sequentially on CPU, in parallel elsewhere."""
     [size, *_] = [x.shape[axis] for x, axis in zip(arguments, axes, strict=True) if axis is not None]
     a, b = (batching.bdim_at_front(x, axis, size) for x, axis in zip(arguments, axes, strict=True))
     mapped = lax.platform_dependent(a, b, cpu=lambda a, b: lax.map(lambda pair: made.bind(*pair, **how), (a, b)),

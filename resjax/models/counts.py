@@ -1,4 +1,4 @@
-"""Counts of parameters and multiply-adds, taken from the traced computation and not from a formula."""
+"""Counts of parameters and multiply-adds, taken from the traced computation instead of a formula."""
 
 import math
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from flax import linen as nn
 
 
 class Layer(NamedTuple):
-    """A convolution or the last layer; `macs` counts all its `repeats` in a loop."""
+    """A convolution or the last layer; `macs` includes all `repeats` in a loop."""
 
     name: str
     kernel: tuple[int, ...]
@@ -21,7 +21,7 @@ class Layer(NamedTuple):
 
 
 def count_parameters(model: nn.Module, image: tuple[int, int, int]) -> int:
-    """Count what training changes: kernels, batch-norm scales and biases, the last layer's bias."""
+    """Count the trainable parameters: kernels, batch norm's scales and biases, and the last layer's bias."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variable_shapes(model, image)["params"]))
 
 
@@ -31,7 +31,7 @@ def count_macs(model: nn.Module, image: tuple[int, int, int]) -> int:
 
 
 def list_layers(model: nn.Module, image: tuple[int, int, int]) -> list[Layer]:
-    """List the layers that multiply, in the order in which they run, for one image `(height, width, channels)`."""
+    """List the layers with multiply-adds, in execution order, for one image `(height, width, channels)`."""
     traced = jax.make_jaxpr(model.apply)(variable_shapes(model, image), jnp.zeros((1, *image)))
     layers: dict[str, Layer] = {}
     for layer in _multiplications(traced.jaxpr, "", 1):
@@ -52,7 +52,7 @@ def _multiplications(jaxpr: Any, path: str, repeats: int) -> Iterator[Layer]:
         name = f"{path}/{equation.source_info.name_stack}".strip("/")
         inner = repeats * equation.params["length"] if equation.primitive.name == "scan" else repeats
         parts = list(equation.params.values())
-        if equation.primitive.name == "cond":  # by platform: the same layer in another form, and the last is for any
+        if equation.primitive.name == "cond":  # one branch per platform; the last is the default
             parts = [equation.params["branches"][-1]]
         for part in jax.tree.leaves(parts, is_leaf=lambda x: hasattr(x, "eqns")):
             if hasattr(part, "eqns"):

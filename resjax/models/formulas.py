@@ -1,6 +1,6 @@
-"""Parameters and multiply-adds of the paper's networks by formula, without JAX, so that they are listed at once.
+"""Parameters and multiply-adds of the paper's networks by formula, without JAX, so that listing them is fast.
 
-`analysis.counts` takes them from the traced computation; the tests hold the two against each other.
+`models.counts` takes them from the traced computation; the tests compare the two.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Convolution(NamedTuple):
-    """A convolution with batch norm after it; `height` and `width` are those of its output."""
+    """A convolution followed by batch norm; `height` and `width` are those of its output."""
 
     size: int
     channels: int
@@ -23,14 +23,14 @@ class Convolution(NamedTuple):
 
 
 class Sizes(NamedTuple):
-    """What training changes, and the multiply-adds for one image of all convolutions and of the last layer."""
+    """The number of trainable parameters, and the multiply-adds of convolutions and the last layer for one image."""
 
     parameters: int
     macs: int
 
 
 def count(architecture: "Architecture", image: tuple[int, int, int], classes: int) -> Sizes:
-    """Count the parameters and, for an image `(height, width, channels)`, the multiply-adds of a network."""
+    """Count the parameters of a network and its multiply-adds for an image `(height, width, channels)`."""
     if architecture.family == "vgg":
         return count_vgg(architecture.depth, image, classes)
     layers = list(convolutions(architecture, image))
@@ -41,7 +41,7 @@ def count(architecture: "Architecture", image: tuple[int, int, int], classes: in
 
 
 def count_vgg(depth: int, image: tuple[int, int, int], classes: int) -> Sizes:
-    """Count VGG: 3x3 convolutions and three fully connected layers, which see every 7x7 window; all with biases."""
+    """Count VGG: 3x3 convolutions and three fully connected layers applied to every 7x7 window, all with biases."""
     height, width, inside = image
     parameters = macs = 0
     for layers, filters in zip(vgg_stages(depth), VGG_FILTERS, strict=True):
@@ -59,7 +59,7 @@ def count_vgg(depth: int, image: tuple[int, int, int], classes: int) -> Sizes:
 
 
 def convolutions(architecture: "Architecture", image: tuple[int, int, int]) -> Iterator[Convolution]:
-    """List the convolutions of a network (Table 1, section 4.2), with the projections of its shortcuts."""
+    """List the convolutions of a network (Table 1, section 4.2), including the projections of its shortcuts."""
     height, width, channels = image
     if architecture.family == "imagenet":
         (kind, blocks), filters = imagenet_blocks(architecture.depth), 64
@@ -81,7 +81,7 @@ def convolutions(architecture: "Architecture", image: tuple[int, int, int]) -> I
 
 def block(architecture: "Architecture", shape: tuple[int, int, int], inside: int,
           last: Convolution) -> Iterator[Convolution]:
-    """List the convolutions of a block on a map `(height, width, channels)`; `last` is a bottleneck's last one."""
+    """List the convolutions of a block on a map `(height, width, channels)`; `last` is the last one of a bottleneck."""
     height, width, channels = shape
     _, _, out, tall, wide = last
     if inside == out:
@@ -97,5 +97,5 @@ def block(architecture: "Architecture", shape: tuple[int, int, int], inside: int
 
 
 def half(side: int) -> int:
-    """Halve a side, as a stride of 2 does."""
+    """Halve a side, rounding up, as a stride of 2 does."""
     return -(-side // 2)

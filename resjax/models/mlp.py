@@ -1,4 +1,4 @@
-"""The fully connected residual network, as residual learning is usually first explained (section 3.2, equation 1)."""
+"""The fully connected residual network that usually introduces residual learning (section 3.2, equation 1)."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,14 +17,14 @@ from resjax.system.serialization import shortly
 
 
 def without(*, name: str) -> Callable[[jax.Array], jax.Array]:
-    """Stand where batch norm could: nothing happens there."""
+    """Return the identity function, in place of batch norm."""
     return lambda z: z
 
 
 class DenseBlock(nn.Module):
     """a[l+2] = relu(z[l+2] + shortcut(a[l])), with z[l+2] = W[l+2] relu(W[l+1] a[l] + b[l+1]) + b[l+2].
 
-    With widths that differ the shortcut is Ws a[l], or a[l] padded with zeros.
+    If the widths differ, the shortcut is Ws a[l], or a[l] padded with zeros.
     """
 
     filters: int
@@ -47,9 +47,9 @@ class DenseBlock(nn.Module):
 class ResidualMLP(nn.Module):
     """Images `[batch, height, width, channels]`, flattened, to logits `[batch, classes]`, float32.
 
-    Stage i has `blocks[i]` blocks of `widths[i]` units; one layer comes before the first stage and one after the last,
-    so there are 2 sum(blocks) + 2 layers. Without `ghost_batch_size` there is no batch norm. Weights are drawn with
-    variance `gain` / fan-in: 2 is He's initialisation, 1 LeCun's.
+    Stage i has `blocks[i]` blocks of `widths[i]` units. With one layer before the first stage and one after the last,
+    there are 2 sum(blocks) + 2 layers. Without `ghost_batch_size` there is no batch norm. Weights are drawn with
+    variance `gain` / fan-in: 2 is He initialisation, 1 LeCun's.
     """
 
     blocks: tuple[int, ...]
@@ -72,7 +72,7 @@ class ResidualMLP(nn.Module):
         if self.ghost_batch_size is not None:
             norm = partial(BatchNorm, train, self.ghost_batch_size, self.norm_momentum)
         block = partial(DenseBlock, shortcut=self.shortcut, dense=dense, norm=norm)
-        a = x.astype(jnp.float32).reshape(len(x), 1, 1, -1)  # as one pixel, so that batch norm and shortcut are shared
+        a = x.astype(jnp.float32).reshape(len(x), 1, 1, -1)  # as one pixel, to reuse batch norm and shortcut
         a = relu(norm(name="bn1")(dense(self.widths[0], name="fc1")(a)))
         for i, (blocks, width) in enumerate(zip(self.blocks, self.widths, strict=True)):
             a = Stage(block, blocks, width, stride=1, unroll=self.unroll, name=f"stage{i + 1}")(a)

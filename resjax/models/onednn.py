@@ -1,10 +1,10 @@
-"""oneDNN's convolutions as an XLA custom call on CPU: its C API by ctypes, on the arrays' own memory.
+"""oneDNN's convolutions as an XLA custom call on CPU. ctypes calls its C API directly on the memory of the arrays.
 
-Functions and constants are named as in oneapi/dnnl/dnnl.h and dnnl_types.h of oneDNN 3, without their `dnnl_`. Arrays
-are plain NHWC and HWIO; oneDNN chooses the layout of a kernel for itself.
+Functions and constants are named as in oneapi/dnnl/dnnl.h and dnnl_types.h of oneDNN 3, without the prefix `dnnl_`.
+Arrays are plain NHWC and HWIO; oneDNN chooses its own kernel layout.
 
-A batch is cut into pieces that depend on the shapes alone, so that one core and many give the same bits. A piece is
-computed by one thread; XLA's threads take one piece after the other, and Python's lock is free while they compute.
+A batch is split into pieces that depend only on the shapes, so that results do not depend on the number of cores. XLA's
+threads take one piece after the other, and each piece is computed by one thread without Python's GIL.
 """
 
 import ctypes
@@ -27,7 +27,7 @@ FORWARD, INPUT_GRADIENT, KERNEL_GRADIENT = range(3)
 
 
 class Geometry(NamedTuple):
-    """All that a convolution depends on, as the one attribute of the custom call has it."""
+    """Everything that determines a convolution; passed as the only attribute of the custom call."""
 
     direction: int
     data_type: int  # dnnl_data_type_t
@@ -58,11 +58,11 @@ Argument = c_struct("dnnl_exec_arg_t", arg=c_int, memory=c_void_p)
 
 
 class Unavailable(Exception):
-    """Says why oneDNN does not compute here."""
+    """oneDNN cannot be used here; the message says why."""
 
 
 class Library(NamedTuple):
-    """The library, called with Python's lock free and with it held, the OpenMP that it uses, its engine and version."""
+    """The library (called with and without the GIL), its OpenMP library, engine and version."""
 
     free: Any
     held: Any
@@ -73,9 +73,9 @@ class Library(NamedTuple):
 
 @cache
 def library() -> Library:
-    """Load oneDNN, and have XLA call it.
+    """Load oneDNN and register it with XLA.
 
-    Raises Unavailable where it is missing, damaged, of another version, or refuses the processor.
+    Raises Unavailable if the library is missing or damaged, has another version, or does not support the processor.
     """
     if os.environ.get("RESJAX_ONEDNN") == "0":
         raise Unavailable("RESJAX_ONEDNN=0")
@@ -103,7 +103,7 @@ def library() -> Library:
 
 
 def new(name: str, *arguments: Any) -> c_void_p:
-    """Call a function that stores the address of what it makes. Raises RuntimeError where oneDNN cannot make it."""
+    """Call a function that creates an object and return its address. Raises RuntimeError if oneDNN cannot create it."""
     made = c_void_p()
     if status := getattr(library().free, f"dnnl_{name}")(byref(made), *arguments):
         raise RuntimeError(f"dnnl_{name}: dnnl_status_t {status}")
@@ -111,7 +111,7 @@ def new(name: str, *arguments: Any) -> c_void_p:
 
 
 class Primitive:
-    """A dnnl_primitive_t, called with the addresses of its arguments; several threads may call it at a time."""
+    """A dnnl_primitive_t, called with the addresses of its arguments; several threads may call it concurrently."""
 
     def __init__(self, description: c_void_p, *arguments: tuple[int, Any]) -> None:
         self.pointer, self.arguments, self.idle = new("primitive_create", description), arguments, list[Any]()
@@ -133,7 +133,7 @@ class Primitive:
 
 
 class Workspace:
-    """Memory that is lent and kept for the next who asks, from an address that is a multiple of 64."""
+    """Reusable memory, aligned to 64 bytes."""
 
     idle: ClassVar[list[Any]] = []
 
@@ -148,7 +148,7 @@ class Workspace:
 
 
 class ConvolutionPrimitive:
-    """y, dx or dkernel for one geometry. Raises RuntimeError where oneDNN cannot compute it."""
+    """y, dx or dkernel for one geometry. Raises RuntimeError if oneDNN cannot compute it."""
 
     def __init__(self, g: Geometry) -> None:
         engine, size, shape = library().engine, SIZES[g.data_type], (g.outputs, g.inputs, g.rows, g.columns)
@@ -196,7 +196,7 @@ class ConvolutionPrimitive:
                                  *enumerate(parts, MULTIPLE_SRC), (DST, kernel))
 
     def __call__(self, call: Call) -> None:
-        """Compute y of x and kernel, dx of dy and kernel, or dkernel of x and dy."""
+        """Compute y from x and kernel, dx from dy and kernel, or dkernel from x and dy."""
         first, second = call.arguments
         x, y = (call.result, first) if self.direction == INPUT_GRADIENT else (
             first, call.result if self.direction == FORWARD else second)
@@ -222,7 +222,7 @@ class ConvolutionPrimitive:
 
 
 def one_thread() -> int:
-    """Have OpenMP use one thread in what this thread calls; return how many it had."""
+    """Limit OpenMP to one thread in calls from this thread; return the previous number."""
     before: int = library().openmp.omp_get_max_threads()
     library().openmp.omp_set_num_threads(1)
     return before
@@ -230,7 +230,7 @@ def one_thread() -> int:
 
 @cache
 def cached_primitive(attribute: bytes) -> ConvolutionPrimitive:
-    """Make what the attribute of a custom call describes, once, for one thread."""
+    """Create the convolution that a custom call's attribute describes; cached per thread."""
     values, before = np.frombuffer(attribute, np.int64).tolist(), one_thread()
     try:
         return ConvolutionPrimitive(Geometry._make((*values[:11], *zip(values[11::2], values[12::2], strict=True))))
@@ -239,7 +239,7 @@ def cached_primitive(attribute: bytes) -> ConvolutionPrimitive:
 
 
 def computes(g: Geometry) -> bool:
-    """Say whether oneDNN computes this here, where it is faster than XLA."""
+    """Return whether oneDNN computes this convolution, because it is faster than XLA."""
     if math.prod((g.images, g.out_height, g.out_width, g.outputs, g.rows, g.columns, g.inputs)) < SMALL:
         return False
     try:

@@ -1,10 +1,10 @@
-"""The operations of the networks with gradients of their own: rectifier and max pool.
+"""ReLU and max pooling with custom gradients.
 
-What only one platform needs is chosen where a program is lowered for it, so that a network that is exported or compiled
-on another machine is the right one.
+Platform-specific implementations are chosen when a program is lowered, so that a network that is exported or compiled
+on another machine uses the right one.
 
-The gradient of JAX's own max pool is a select-and-scatter, which adds up in any order on GPU and is refused where
-deterministic operations are demanded (google/flax#4233); ours is the same every time.
+The gradient of JAX's own max pooling is a select-and-scatter. On GPU it adds in any order, and it is refused if
+deterministic operations are required (google/flax#4233). Ours is deterministic.
 """
 
 from collections.abc import Iterator
@@ -18,10 +18,10 @@ from jax import lax
 
 
 def materialize(x: jax.Array) -> jax.Array:
-    """Return x, on CPU computed once and stored.
+    """Return x; on CPU, force it to be computed once and stored.
 
-    There, XLA would rather compute an element-wise result again inside each of its consumers, a barrier
-    notwithstanding; it never does so with a division, which costs nothing beside the memory traffic.
+    XLA's CPU compiler would recompute an element-wise result inside each of its consumers, even across an optimization
+    barrier. It never does so with a division, whose cost is negligible compared to the memory traffic.
     """
     stored: jax.Array = lax.platform_dependent(x, cpu=lambda x: x / (1 + 0 * jnp.clip(x, -1, 1)), default=lambda x: x)
     return stored
@@ -29,7 +29,7 @@ def materialize(x: jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def relu(x: jax.Array) -> jax.Array:
-    """max(x, 0); the gradient at 0 is 0, and is taken from the output, so that the input need not be kept."""
+    """Compute max(x, 0). The gradient at 0 is 0, and uses the output, so that the input need not be stored."""
     return materialize(jnp.maximum(x, 0))
 
 
@@ -47,7 +47,7 @@ relu.defvjp(_relu_forward, _relu_backward)
 
 @jax.custom_vjp
 def max_pool(x: jax.Array) -> jax.Array:
-    """Take the maximum over 3x3 windows, one pixel of padding, stride 2: `[batch, height, width, channels]`.
+    """Take the maximum over 3x3 windows with a padding of one pixel and stride 2: `[batch, height, width, channels]`.
 
     The gradient goes to the first of equal maxima.
     """
@@ -56,7 +56,7 @@ def max_pool(x: jax.Array) -> jax.Array:
 
 
 def window_maximum(x: jax.Array) -> jax.Array:
-    """Take the maximum by XLA's own operation, with JAX's own gradient."""
+    """Take the maximum with XLA's own operation and JAX's own gradient."""
     maximum: jax.Array = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
     return maximum
 
@@ -72,15 +72,16 @@ def _pool_backward(residuals: tuple[jax.Array, jax.Array], dy: jax.Array) -> tup
 
 
 def xla_pool_gradient(x: jax.Array, y: jax.Array, dy: jax.Array) -> jax.Array:
-    """Compute the gradient as JAX derives it, by a select-and-scatter: a TPU does it in one order, and in one pass."""
+    """Compute JAX's own gradient, a select-and-scatter; a TPU computes it in a fixed order and in one pass."""
     dx: jax.Array = jax.vjp(window_maximum, x)[1](dy)[0]
     return dx
 
 
 def pool_gradient(first: Any, x: jax.Array, y: jax.Array, dy: jax.Array) -> jax.Array:
-    """Add up what goes to each of the nine places of the windows, always in one order.
+    """Sum the gradients of the nine positions of the windows in a fixed order.
 
-    `first(seen, y)` says for each place whether it holds its window's first maximum, where `seen` are the nine places.
+    `first(seen, y)` returns for each position whether it holds the first maximum of its window; `seen` holds the values
+    of the nine positions.
     """
     height, width, rows, columns = *x.shape[1:3], *y.shape[1:3]
     low = float(jnp.finfo(x.dtype).min)  # type: ignore[no-untyped-call]
@@ -96,7 +97,7 @@ def pool_gradient(first: Any, x: jax.Array, y: jax.Array, dy: jax.Array) -> jax.
 
 
 def first_by_first(seen: list[jax.Array], y: jax.Array) -> Iterator[jax.Array]:
-    """Compare place by place, and leave out the windows that have had theirs."""
+    """Compare position by position, skipping windows whose maximum was already found."""
     free = jnp.ones(y.shape, bool)
     for place in seen:
         first = free & (place == y)
@@ -105,7 +106,7 @@ def first_by_first(seen: list[jax.Array], y: jax.Array) -> Iterator[jax.Array]:
 
 
 def first_by_place(seen: list[jax.Array], y: jax.Array) -> Iterator[jax.Array]:
-    """Compare with the number of the first maximum's place: a GPU stores one byte for each window in place of nine."""
+    """Compare with the index of the first maximum: a GPU then stores one byte per window instead of nine."""
     place = jnp.zeros(y.shape, jnp.uint8)
     for number in reversed(range(len(seen))):
         place = jnp.where(seen[number] == y, jnp.uint8(number), place)

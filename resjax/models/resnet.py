@@ -1,4 +1,4 @@
-"""The networks of the paper: shortcuts (section 3.3), residual blocks (Figure 5), and what is built of them (3.4, 4.2).
+"""The networks of the paper: shortcuts (section 3.3), residual blocks (Figure 5), and networks (sections 3.4 and 4.2).
 
 A network is a stem, stages of blocks, global average pooling and one fully connected layer.
 """
@@ -21,7 +21,7 @@ from resjax.system.serialization import shortly
 
 
 class Shortcut(nn.Module):
-    """The shortcut of a block (section 3.3): x itself, or x brought to `[batch, height/stride, width/stride, filters]`.
+    """The shortcut of a block (section 3.3): x itself, or x mapped to `[batch, height/stride, width/stride, filters]`.
 
     A: where dimensions change, every stride-th pixel and zeros for the new channels: no parameters.
     B: a projection (1x1 convolution, batch norm) where dimensions change, the identity elsewhere.
@@ -53,7 +53,7 @@ class Shortcut(nn.Module):
 
 
 def append_zero_channels(x: jax.Array, filters: int) -> jax.Array:
-    """Widen `[..., channels]` to `[..., filters]` with zeros after the channels, as the authors' Torch peer does."""
+    """Pad `[..., channels]` to `[..., filters]` with zero channels at the end, as the authors' Torch code does."""
     return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, filters - x.shape[-1])])
 
 
@@ -62,10 +62,10 @@ Side = Literal["fan_in", "fan_out"]
 
 def convolution(filters: int, size: int, stride: int = 1, *, name: str, initialization: Side = "fan_in",
                 **computed: Any) -> nn.Module:
-    """Build a convolution without bias, padded to keep the size of the maps; initialised as in He et al. 2015.
+    """Build a convolution without bias that keeps the size of the maps (divided by the stride), with He initialisation.
 
     `computed` holds the fields `dtype` and `precision` of `nn.Conv`. Images `[batch, height, width, channels]` become
-    `[batch, height / stride, width / stride, filters]`.
+    `[batch, height / stride, width / stride, filters]` (He et al. 2015).
 
         y = convolution(16, 3, stride=2, name="conv1")(x)
     """
@@ -75,9 +75,10 @@ def convolution(filters: int, size: int, stride: int = 1, *, name: str, initiali
 
 
 class BasicBlock(nn.Module):
-    """The block of Figure 5, left: relu(x + F(x)), where F is two 3x3 convolutions with batch norm; the first strides.
+    """The block of Figure 5, left: relu(shortcut(x) + F(x)), where F is two 3x3 convolutions with batch norm.
 
-    `[batch, height, width, channels]` becomes `[batch, height / stride, width / stride, filters]`.
+    `[batch, height, width, channels]` becomes `[batch, height / stride, width / stride, filters]`; the first
+    convolution has the stride.
 
     It can be used alone, as `BasicBlock(filters=16)(x, train=train)`; inside a network, the network provides `conv` and
     `norm`.
@@ -104,7 +105,7 @@ class Bottleneck(nn.Module):
 
     `[batch, height, width, channels]` becomes `[batch, height / stride, width / stride, 4 filters]`.
 
-    The paper strides in the first 1x1 ("v1"); most later code strides in the 3x3 ("v1.5").
+    The paper has the stride in the first 1x1 convolution ("v1"), most later code in the 3x3 ("v1.5").
     """
 
     filters: int
@@ -137,15 +138,15 @@ PARTS = ("filters", "stride", "shortcut", "conv", "norm")
 class ResNet(nn.Module):
     """A residual or plain network: images `[batch, height, width, channels]` to float32 logits `[batch, classes]`.
 
-    `blocks` gives the number of blocks in each stage; from stage to stage the filters double and the maps halve. With
-    `train=True` batch norm uses the batch's own statistics, over `ghost_batch_size` images at a time, and updates the
+    `blocks` gives the number of blocks in each stage. From stage to stage, the filters double and the maps halve. With
+    `train=True`, batch norm uses the batch's own statistics, over `ghost_batch_size` images at a time, and updates the
     collection `batch_stats`; with `frozen_batch_norm` it uses the stored ones. Images may have any size, because the
-    last maps are averaged; with 0 `classes` that average is returned. With `features=True` the outputs of the stages
+    last maps are averaged. If `classes` is 0, this average is returned. With `features=True`, the outputs of all stages
     are returned instead, each `[batch, height, width, channels]`.
 
-    `block` is "basic", "bottleneck", or a module of your own that takes `filters, stride, shortcut, conv, norm`; see
-    `Stage` for how it is called. With `pre_activation` (He et al. 2016, arXiv 1603.05027) the stem is a bare
-    convolution, and batch norm and ReLU follow the last stage, as blocks that begin with them need.
+    `block` is "basic", "bottleneck", or a module of your own with the fields `filters, stride, shortcut, conv, norm`;
+    `Stage` describes how it is called. With `pre_activation` (He et al. 2016, arXiv 1603.05027), the stem is a bare
+    convolution, and batch norm and ReLU follow the last stage, as pre-activation blocks require.
 
         network = ResNet((3, 3, 3), filters=16, classes=10, block=partial(SqueezeAndExcitation, reduction=4))
     """
@@ -202,21 +203,21 @@ class ResNet(nn.Module):
 
 
 def cifar_resnet(depth: int, shortcut: Option = "A", classes: int = 10, **settings: Any) -> ResNet:
-    """Build a network of section 4.2: `depth` = 6n+2 layers on maps of 32, 16 and 8 with 16, 32 and 64 filters.
+    """Build a network of section 4.2: `depth` = 6n+2 layers on maps of 32, 16 and 8 pixels with 16, 32 and 64 filters.
 
-    `shortcut` is "A", "B", "C" or "plain"; `settings` are fields of `ResNet`, such as `filters=32` for twice the width.
-    Images `[batch, height, width, channels]` become logits `[batch, classes]`. Raises BadInput, a ValueError, for
-    another depth or shortcut.
+    `shortcut` is "A", "B", "C" or "plain". `settings` are fields of `ResNet`, such as `filters=32` for twice the width.
+    Images `[batch, height, width, channels]` become logits `[batch, classes]`. Raises BadInput, a ValueError, for an
+    invalid depth or shortcut.
     """
     check_shortcut(shortcut)
     return ResNet(cifar_blocks(depth), classes=classes, shortcut=shortcut, **{"filters": 16, **settings})
 
 
 def imagenet_resnet(depth: int, shortcut: Option = "B", classes: int = 1000, **settings: Any) -> ResNet:
-    """Build a network of Table 1; `settings` are fields of `ResNet`, such as `stride_in` for a bottleneck's stride.
+    """Build a network of Table 1. `settings` are fields of `ResNet`, such as `stride_in` for the stride of bottlenecks.
 
     Images `[batch, height, width, channels]` become logits `[batch, classes]`. Raises BadInput, a ValueError, for a
-    depth that is not in the table, or an unknown shortcut.
+    depth that is not in the table or an unknown shortcut.
     """
     check_shortcut(shortcut)
     block, blocks = imagenet_blocks(depth)
@@ -225,6 +226,6 @@ def imagenet_resnet(depth: int, shortcut: Option = "B", classes: int = 1000, **s
 
 
 def check_shortcut(shortcut: str) -> None:
-    """Raise BadInput for a shortcut that the paper does not have."""
+    """Raise BadInput for an unknown shortcut."""
     options = get_args(Option)
     check(shortcut in options, f"shortcut {shortcut!r} is unknown: it is one of {', '.join(options)}")

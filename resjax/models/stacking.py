@@ -1,7 +1,7 @@
-"""The layout of a stage's parameters: its first block, which may change the dimensions, and the others as one stack.
+"""The parameter layout of a stage: its first block, which may change the dimensions, and all others as one stack.
 
-Every leaf of the stack has a leading axis `[blocks - 1, ...]`, so that the blocks can run as a loop. Whoever wants the
-blocks one by one takes them apart here, and puts them together again.
+Every leaf of the stack has a leading axis `[blocks - 1, ...]`, so that the blocks can run as a loop. `unstack`
+separates the blocks, and `stack` joins them again.
 """
 
 from collections.abc import Mapping
@@ -14,22 +14,22 @@ FIRST, REST = "first", "rest"
 
 
 def unstack(collection: Mapping[str, Any], most: int | None = None) -> dict[str, Any]:
-    """Take the stages of a collection of variables apart: each becomes a list of its blocks, from the first on.
+    """Replace each stage in a collection of variables by a list of its blocks.
 
-    With `most`, only those with at most so many blocks after the first. Of NumPy arrays the blocks are views, so that
-    what is written into them is written into the stack.
+    With `most`, this affects only stages with at most this many blocks after the first. Blocks of NumPy arrays are
+    views: writing to them writes to the stack.
     """
     return {name: blocks_of(module) if is_stage(name) and (most is None or stacked(module) <= most) else module
             for name, module in collection.items()}
 
 
 def stack(collection: Mapping[str, Any]) -> dict[str, Any]:
-    """Undo `unstack`, also where blocks were added, removed or exchanged meanwhile."""
+    """Undo `unstack`, even if blocks were added, removed or exchanged in between."""
     return {name: as_stage(module) if isinstance(module, list) else module for name, module in collection.items()}
 
 
 def is_stage(name: str) -> bool:
-    """Say whether a module of a network is a stage."""
+    """Return whether a module of a network is a stage."""
     return name.startswith("stage")
 
 
@@ -44,6 +44,6 @@ def stacked(stage: Mapping[str, Any]) -> int:
 
 
 def as_stage(blocks: list[Any]) -> dict[str, Any]:
-    """Make a stage of its blocks."""
+    """Build a stage from its blocks."""
     first, *rest = blocks
     return {FIRST: first} | ({REST: jax.tree.map(lambda *leaves: jnp.stack(leaves), *rest)} if rest else {})

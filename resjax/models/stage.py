@@ -1,4 +1,4 @@
-"""A stage: blocks on maps of one size, of the paper or of one's own."""
+"""A stage: blocks that work on maps of one size, from the paper or custom."""
 
 import inspect
 from collections.abc import Callable
@@ -12,15 +12,15 @@ from resjax.models.stacking import FIRST, REST
 
 
 class Stage(nn.Module):
-    """Blocks on maps of one size (Table 1). The first may change the dimensions; the others are identical and stacked.
+    """A sequence of blocks on maps of one size (Table 1). The first may change the dimensions; the others are stacked.
 
-    Up to `unroll` identical blocks are compiled one by one, which runs faster. A larger number runs as a loop, whose
-    compile time does not grow with depth. Either way their parameters have a leading axis `[blocks - 1, ...]`, so that
-    checkpoints do not depend on this choice. Every block gets random keys of its own, for dropout and the like.
+    Up to `unroll` identical blocks are unrolled, which runs faster. A larger number runs as a loop, whose compile time
+    does not grow with depth. Either way their parameters have a leading axis `[blocks - 1, ...]`, so that checkpoints
+    do not depend on this choice. Every block gets its own random keys, for dropout and the like.
 
     `block` takes `filters`, `stride` and `name`, and is called as `block(x, train=train)`. If its `__call__` also takes
-    `number` and `total`, these are the block's place in the network, counted from 1 (`number` is traced), and the
-    number of blocks in the network. `first` is the number of this stage's first block.
+    `number` and `total`, it gets its index in the network, counted from 1 (`number` is traced), and the number of
+    blocks in the network. `first` is the index of this stage's first block.
 
         y = Stage(partial(BasicBlock, norm=norm), blocks=3, filters=16, stride=1, name="stage1")(x, train=train)
     """

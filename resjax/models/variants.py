@@ -1,16 +1,16 @@
-"""The variants of the paper's networks, how many blocks each depth has in its stages, and of what is done with them.
+"""The variants of the paper's networks and of their testing protocols, and the number of blocks for each depth.
 
-Known without JAX, so that runs are checked and listed at once.
+This module does not need JAX, so that listing and checking runs is fast.
 """
 
 from typing import Literal
 
 from resjax.system.errors import BadInput
 
-Option = Literal["plain", "A", "B", "C"]  # of the shortcuts, section 3.3
+Option = Literal["plain", "A", "B", "C"]  # shortcuts, section 3.3
 StrideIn = Literal["1x1", "3x3"]
 Block = Literal["basic", "bottleneck"]
-Protocol = Literal["single", "ten-crop", "multi-scale"]  # of testing on photographs, section 3.4
+Protocol = Literal["single", "ten-crop", "multi-scale"]  # testing protocols for photographs, section 3.4
 Bare = Literal["plain", "A"]  # the shortcuts that leave no trace in the weights
 Form = Literal[  # that weights are written in
     "torchvision", "huggingface", "keras", "akamaster", "resjax", "stablehlo", "onnx"]
@@ -35,14 +35,14 @@ def vgg_stages(depth: int) -> tuple[int, ...]:
 
 
 def imagenet_blocks(depth: int) -> tuple[Block, tuple[int, ...]]:
-    """Return the kind and the numbers of blocks of a network of Table 1. Raises BadInput for another depth."""
+    """Return the kind of block and the blocks per stage of a network of Table 1. Raises BadInput for another depth."""
     if depth not in IMAGENET:
         raise BadInput(f"depth {depth} is not in Table 1: it has {', '.join(map(str, IMAGENET))}")
     return IMAGENET[depth]
 
 
 def cifar_blocks(depth: int) -> tuple[int, ...]:
-    """Return the numbers of blocks of a network of section 4.2: 6n+2 layers are three stages of n blocks.
+    """Return the blocks per stage of a network of section 4.2: 6n+2 layers are three stages of n blocks.
 
     Raises BadInput for another depth.
     """
@@ -53,7 +53,7 @@ def cifar_blocks(depth: int) -> tuple[int, ...]:
 
 
 def check_depth(family: str, depth: int) -> None:
-    """Raise BadInput unless a family of networks has that depth."""
+    """Raise BadInput unless this depth exists in a family of networks."""
     try:
         {"cifar": cifar_blocks, "imagenet": imagenet_blocks, "vgg": vgg_stages}[family](depth)
     except BadInput as error:
@@ -61,7 +61,7 @@ def check_depth(family: str, depth: int) -> None:
 
 
 def network_title(family: str, depth: int, shortcut: Option, stride_in: StrideIn) -> str:
-    """Name a network, as far as its weights tell: "ResNet B-50 v1 in ImageNet form", "plain-20 in CIFAR form"."""
+    """Return a network's name from its weights: "ResNet B-50 v1 in ImageNet form", "plain-20 in CIFAR form"."""
     if family == "vgg":
         return f"VGG-{depth} in ImageNet form"
     stride = {"1x1": "v1", "3x3": "v1.5"}[stride_in] if family == "imagenet" and depth >= 50 else ""

@@ -11,28 +11,28 @@ from resjax.models.variants import VGG_FILTERS, VGG_STAGES
 from resjax.system.errors import check
 from resjax.system.serialization import shortly
 
-SIDE = 7  # of the maps that the fully connected layers see
+SIDE = 7  # side of the maps that the fully connected layers take
 HE = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
 def halved(x: jax.Array) -> jax.Array:
-    """Take the maximum over windows of 2x2: `[batch, height, width, channels]`, without a last odd row or column."""
+    """Take the maximum over 2x2 windows, dropping a last odd row or column: `[batch, height, width, channels]`."""
     pooled: jax.Array = nn.max_pool(x, (2, 2), (2, 2))
     return pooled
 
 
 def windows(x: jax.Array) -> jax.Array:
-    """Take every window of 7x7 from maps `[batch, height, width, channels]`: `[batch, windows, 7, 7, channels]`."""
+    """Extract every 7x7 window from maps `[batch, height, width, channels]`: `[batch, windows, 7, 7, channels]`."""
     rows, columns = (jnp.arange(length - SIDE + 1)[:, None] + jnp.arange(SIDE) for length in x.shape[1:3])
     taken = x[:, rows[:, None, :, None], columns[None, :, None, :]]
     return taken.reshape(len(x), -1, SIDE, SIDE, x.shape[-1])
 
 
 class VGGConvolutions(nn.Module):
-    """Images `[batch, height, width, channels]` to the last maps at a stride of 16, before the last pooling.
+    """The convolutions: images `[batch, height, width, channels]` to maps at stride 16, before the last pooling.
 
-    3x3 convolutions with bias and without batch norm; a 2x2 max pooling between the stages. With `features=True` the
-    outputs of all stages are returned.
+    It consists of 3x3 convolutions with bias and without batch norm, and 2x2 max pooling between the stages. With
+    `features=True`, the outputs of all stages are returned.
     """
 
     depth: int = 16
@@ -52,7 +52,7 @@ class VGGConvolutions(nn.Module):
 
 
 class VGGHidden(nn.Module):
-    """Maps `[batch, 7, 7, channels]` through two fully connected layers to `[batch, hidden]`, with dropout."""
+    """The two hidden layers with dropout: maps `[batch, 7, 7, channels]` to `[batch, hidden]`."""
 
     hidden: int = 4096
 
@@ -66,13 +66,13 @@ class VGGHidden(nn.Module):
 
 
 class VGG(nn.Module):
-    """Images `[batch, height, width, channels]`, 224x224 or larger, to logits `[batch, classes]`; `depth` is 16 or 19.
+    """A VGG network: images `[batch, height, width, channels]` to logits `[batch, classes]`; `depth` is 16 or 19.
 
-    Training uses dropout. A larger image is evaluated fully convolutionally, as in section 3.2 of the VGG paper: the
-    fully connected layers see every 7x7 window of the last maps, and their class scores are averaged. With 0 `classes`
-    the last hidden layer is returned, with `features=True` the outputs of the five stages, before pooling. With 0
-    `units` there are no hidden layers; the last layer then sees the average of the last maps, and images may have any
-    size. In all other cases a smaller image raises BadInput, a ValueError.
+    Images have 224x224 pixels or more. Training uses dropout. Larger images are evaluated fully convolutionally, as in
+    section 3.2 of the VGG paper: the fully connected layers are applied to every 7x7 window of the last maps, and the
+    class scores are averaged. If `classes` is 0, the last hidden layer is returned; with `features=True`, the outputs
+    of the five stages, before pooling. If `units` is 0, there are no hidden layers: the last layer takes the average of
+    the last maps, and images may have any size. Otherwise, smaller images raise BadInput, a ValueError.
     """
 
     depth: int = 16

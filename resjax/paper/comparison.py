@@ -23,7 +23,7 @@ DRAWN = 12  # recipes in a picture; more cannot be told apart
 
 
 class Group(NamedTuple):
-    """The runs of one recipe: a folder, a run and its result, None where it is not finished, for each seed."""
+    """The runs of one recipe: a folder, a run and its result, or None if it is not finished, for each seed."""
 
     name: str
     runs: tuple[tuple[Path, Run, dict[str, Any] | None], ...]

@@ -24,7 +24,7 @@ STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))  # told ap
 
 
 class Verdict(NamedTuple):
-    """A claim, with what was measured, and whether it holds; None where the training was too short to tell."""
+    """A claim, with what was measured, and whether it holds; or None if the training was too short to tell."""
 
     claim: str
     holds: bool | None

@@ -46,7 +46,7 @@ class Summary(NamedTuple):
 def write_report(folder: Path, file: Path) -> None:
     """Write the page of all runs in a folder, and of the tables that `reproduce` left there.
 
-    Raises BadInput where the folder holds no run.
+    Raises BadInput if the folder holds no run.
     """
     run_directories = find_runs(folder)
     runs, damaged = read_runs(run_directories, folder)

@@ -72,7 +72,7 @@ def plan_runs(table: Table, experiments: Path, runs: Path, seeds: int, only: Seq
 def read_from(planned: Sequence[Planned], source: str | None, directory: Path | None) -> list[Planned]:
     """Let runs read a source, or prepared sets in a directory, if not what their experiments say.
 
-    Raises BadInput where their images lie in no such directory, or nothing says where they lie.
+    Raises BadInput if their images lie in no such directory, or nothing says where they lie.
     """
     moved = []
     for run in planned:
@@ -97,7 +97,7 @@ def shard_of(runs: Sequence[Planned], shard: str) -> Sequence[Planned]:
 
 
 def planned_result(run: Planned) -> dict[str, Any] | None:
-    """Read a run's result; None where it is not finished, or is damaged, which is said: the others are shown."""
+    """Read a run's result; or None if it is not finished, or is damaged, which is said: the others are shown."""
     try:
         result = read_result(run.run_directory)
         if result is None or result["steps"] < run.experiment.steps:
@@ -161,7 +161,7 @@ def shorten_schedule(run: Any, scale: float) -> Any:
 def train_missing(planned: Sequence[Planned], tell: Callable[[str], None]) -> None:
     """Train what is not finished, one run after the other; what was cut off is resumed.
 
-    Raises BadInput, before anything is trained, where a folder holds a run that is not the table's.
+    Raises BadInput, before anything is trained, if a folder holds a run that is not the table's.
     """
     runs = list({run.run_directory: run for run in planned}.values())
     for run in runs:

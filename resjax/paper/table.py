@@ -37,7 +37,7 @@ class Row(NamedTuple):
 
     @property
     def error(self) -> float:
-        """The figure that the row is judged by; NaN where the paper gives none."""
+        """The figure that the row is judged by; or NaN if the paper gives none."""
         return math.nan if self.published[0] is None else self.published[0]
 
 

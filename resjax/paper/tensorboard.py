@@ -16,7 +16,7 @@ from resjax.training.tensorboard import check_installed, open_writer, write_line
 def write_tensorboard(folder: Path, out: Path) -> None:
     """Write every number of every run's `metrics.jsonl` to `out`, under `train/loss`, `test/top1_error` and so on.
 
-    Raises BadInput where tensorboardX is missing, there is no run, or `out` holds logs already; OSError where the disk
+    Raises BadInput if tensorboardX is missing, there is no run, or `out` holds logs already; OSError if the disk
     is full.
     """
     check_installed()

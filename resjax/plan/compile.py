@@ -80,7 +80,7 @@ def hide_devices() -> None:
 def target_devices(device: Device, count: int, hosts: int = 1) -> list[jax.Device]:
     """Describe `count` devices on `hosts` machines to compile for; one TPU is taken out of the smallest slice.
 
-    Raises BadInput where the plugin is missing, with the command that installs it, or where no such machine is built.
+    Raises BadInput if the plugin is missing, with the command that installs it, or where no such machine is built.
     """
     modules, command = PLUGINS[device.platform]
     if not any(find_spec(module) for module in modules if find_spec(module.partition(".")[0])):
@@ -111,7 +111,7 @@ def quiet() -> Iterator[None]:
 
 
 def compile_program(program: Program) -> Compiled:
-    """Lower and compile a program. Raises DoesNotFit where the compiler refuses it for its memory."""
+    """Lower and compile a program. Raises DoesNotFit if the compiler refuses it for its memory."""
     start = time.perf_counter()
     try:
         compiled = program.lower().compile()

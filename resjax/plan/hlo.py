@@ -51,7 +51,7 @@ class Instruction(NamedTuple):
         return sum(shape.bytes for shape in self.shapes)
 
     def attribute(self, name: str) -> str:
-        """Return the word after `name=`, without the `%` of names; empty where there is none."""
+        """Return the word after `name=`, without the `%` of names; or empty if there is none."""
         found = re.search(rf"\b{name}=%?([^\s,{{}}]+)", self.attributes)
         return found[1] if found else ""
 
@@ -67,7 +67,7 @@ class Module(NamedTuple):
 
 
 def parse_hlo(text: str) -> Module:
-    """Parse a printed program. Raises ValueError where it has no entry."""
+    """Parse a printed program. Raises ValueError if it has no entry."""
     computations: dict[str, Computation] = {}
     entry, current, lines = "", None, dict[str, str]()
     for line in COMMENT.sub("", text).splitlines():
@@ -98,7 +98,7 @@ def element(lines: dict[str, str], name: str) -> Instruction:
 
 
 def parse_instruction(line: str) -> Instruction | None:
-    """Parse one line; None where it is no instruction."""
+    """Parse one line; or None if it is no instruction."""
     head = HEAD.match(line)
     if not head:
         return None

@@ -71,7 +71,7 @@ def plan_workload(work: Workload, name: str, count: int = 1, hosts: int = 1) -> 
 
 
 def compile_plan(work: Workload, job: Job) -> dict[str, Any]:
-    """Compile a run's programs and read them. Raises DoesNotFit where the device's memory is too small for one."""
+    """Compile a run's programs and read them. Raises DoesNotFit if the device's memory is too small for one."""
     start, stop, pool = time.perf_counter(), threading.Event(), ThreadPoolExecutor(TOGETHER)
     try:
         waited = {name: pool.submit(compile_and_read, work, job, name, program, stop)
@@ -93,7 +93,7 @@ def compile_plan(work: Workload, job: Job) -> dict[str, Any]:
 
 
 def compile_and_read(work: Workload, job: Job, name: str, program: Program, stop: threading.Event) -> Figures:
-    """Compile one program and read it. Raises DoesNotFit where the device's memory is too small for it."""
+    """Compile one program and read it. Raises DoesNotFit if the device's memory is too small for it."""
     found = figures(compile_apart(job, name, program, stop), job.device, work.precision, job.count, job.hosts)
     if found.peak_bytes > usable_memory(job.device):
         raise DoesNotFit(f"it needs {found.peak_bytes / GIB:.1f} GiB")
@@ -127,7 +127,7 @@ def too_large(work: Workload, job: Job, reason: str) -> str:
 
 
 def largest_batch(fits: Callable[[int], bool], unit: int, batch: int) -> int:
-    """Return the largest multiple of `unit` below `batch` that fits, by bisection; 0 where none does."""
+    """Return the largest multiple of `unit` below `batch` that fits, by bisection; or 0 if none does."""
     low, high = 0, -(-batch // unit)
     while high - low > 1:
         middle = (low + high) // 2
@@ -136,7 +136,7 @@ def largest_batch(fits: Callable[[int], bool], unit: int, batch: int) -> int:
 
 
 def read_plan(file: Path) -> dict[str, Any] | None:
-    """Return a plan that was kept; None where there is none, and with a warning where it is not what was kept."""
+    """Return a plan that was kept; or None if there is none, and with a warning where it is not what was kept."""
     if not file.exists():
         return None
     try:

@@ -30,7 +30,7 @@ ALLOCATION = re.compile(r"^allocation \d+: size (\d+), (?:page \d+, )?(?!color)(
 def compile_apart(job: Job, name: str, program: Program, stop: threading.Event) -> Compiled:
     """Compile a program of a job, or read what is settled of it, until somebody sets `stop`.
 
-    Raises DoesNotFit where the compiler refuses it for its memory, and Lost where it has died or was stopped.
+    Raises DoesNotFit if the compiler refuses it for its memory, and Lost if it has died or was stopped.
     """
     start = time.perf_counter()
     with TemporaryDirectory(prefix="resjax-") as temporary, started(job, name, Path(temporary)) as process:

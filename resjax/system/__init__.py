@@ -1,1 +1,1 @@
-"""What stands under everything: files, processes, signals, messages; nothing here knows of networks."""
+"""Foundations: files, processes, signals and messages. Nothing here depends on networks."""

@@ -1,4 +1,4 @@
-"""What libraries tell of failures, in pages or from threads, that resjax tells in one line: left out where it works."""
+"""Suppresses long or threaded failure messages of libraries that resjax reports in one line."""
 
 import logging
 import sys
@@ -10,24 +10,24 @@ from typing import Any
 
 
 def is_news(record: logging.LogRecord) -> bool:
-    """Say whether a library's line is to be shown: Orbax's tell in pages what it raises, and of files that it lacks."""
+    """Return whether to show a library's log record: not Orbax's long reports of raised errors and missing files."""
     error = "".join(traceback.format_exception(record.exc_info[1])) if record.exc_info else ""
     return "orbax" not in f"{record.pathname} {error}" or (
         record.levelno < logging.ERROR and "Metadata file" not in record.getMessage())
 
 
 def unless_over(hook: Callable[[Any], object], unraisable: Any) -> None:
-    """Show what a thread raises, but where a save has failed and other parts of it find that it is over."""
+    """Show an exception of a thread, unless it only says that a failed save has closed the event loop."""
     if str(unraisable.exc_value) != "Event loop is closed":
         hook(unraisable)
 
 
 def leave_out_chatter() -> Callable[[], None]:
-    """Leave it out from now on; return what undoes this.
+    """Suppress these messages from now on; return a function that undoes this.
 
-    The command line does so for good, as threads of a failed save may outlive the training.
+    The command line never undoes it, since threads of a failed save may outlive the training.
     """
-    def is_told(record: logging.LogRecord) -> bool:  # a filter of this call's own, as calls can be nested
+    def is_told(record: logging.LogRecord) -> bool:  # one filter per call, since calls can be nested
         return is_news(record)
 
     loggers, hook = [logging.getLogger(library) for library in ("absl", "asyncio")], sys.unraisablehook
@@ -45,7 +45,7 @@ def leave_out_chatter() -> Callable[[], None]:
 
 @contextmanager
 def without_chatter() -> Iterator[None]:
-    """Leave it out until the end of the block."""
+    """Suppress these messages until the end of the block."""
     undo = leave_out_chatter()
     try:
         yield

@@ -1,7 +1,7 @@
-"""XLA custom calls whose handler is Python, by ctypes: no compiler, no extension module.
+"""XLA custom calls with a handler in Python, through ctypes, without a compiler or an extension module.
 
-XLA hands a handler a frame (openxla/xla, xla/ffi/api/c_api.h, interface 0.3; the structures are named as there): the
-addresses of the arrays, the attributes, and its pool of threads.
+XLA passes the handler a call frame (openxla/xla, xla/ffi/api/c_api.h, interface 0.3, whose names are used here) with
+the addresses of the arrays, the attributes, and its thread pool.
 """
 
 import ctypes
@@ -18,17 +18,17 @@ from resjax.system.terminal import tell
 
 
 def c_struct(name: str, **fields: Any) -> Any:
-    """Declare a structure of C."""
+    """Declare a C structure."""
     return type(name, (ctypes.Structure,), {"_fields_": list(fields.items())})
 
 
 def extensible(name: str, **fields: Any) -> Any:
-    """Declare one that begins with its size and its extensions, as most of XLA's do."""
+    """Declare a C structure that begins with its size and its extensions, as most of XLA's do."""
     return c_struct(name, struct_size=c_size_t, extension_start=c_void_p, **fields)
 
 
 Buffer = extensible("XLA_FFI_Buffer", dtype=c_int, data=c_void_p, rank=c_int64, dims=c_void_p)
-Args = extensible("XLA_FFI_Args", size=c_int64, types=c_void_p, args=POINTER(POINTER(Buffer)))  # and XLA_FFI_Rets
+Args = extensible("XLA_FFI_Args", size=c_int64, types=c_void_p, args=POINTER(POINTER(Buffer)))  # also XLA_FFI_Rets
 Array = c_struct("XLA_FFI_Array", dtype=c_int, size=c_size_t, data=c_void_p)
 Attrs = extensible("XLA_FFI_Attrs", size=c_int64, types=c_void_p, names=c_void_p, attrs=POINTER(POINTER(Array)))
 Version = extensible("XLA_FFI_Api_Version", major_version=c_int, minor_version=c_int)
@@ -48,7 +48,7 @@ EXTENSION_METADATA, STAGE_EXECUTE, ERROR_INTERNAL = 1, 3, 13
 
 
 class Call:
-    """One call: the only attribute, the addresses of the arguments and of the result, and XLA's threads."""
+    """One call: its attribute, the addresses of the arguments and of the result, and XLA's thread pool."""
 
     def __init__(self, frame: Any) -> None:
         attribute, self.frame = frame.attrs.attrs[0].contents, frame
@@ -57,7 +57,7 @@ class Call:
         self.result = frame.rets.args[0].contents.data
 
     def share(self, work: Callable[[Iterator[int]], None], pieces: int) -> None:
-        """Run `work` on this thread and on those of XLA's pool that come; each is given pieces until none is left."""
+        """Run `work` on this thread and on available threads of XLA's pool, each taking pieces until none is left."""
         free, finished, done, failures = iter(range(pieces)), count(1), threading.Lock(), list[BaseException]()
         done.acquire()
 
@@ -87,7 +87,7 @@ class Call:
             wish = Schedule(sizeof(Schedule), None, frame.ctx, ctypes.cast(task, c_void_p), number)
             frame.api.contents.ThreadPool_Schedule(ctypes.addressof(wish))
         take_part()
-        done.acquire()  # a thread that comes later finds no piece left
+        done.acquire()  # a thread that starts later finds no piece left
         if failures:
             raise failures[0]
 
@@ -98,7 +98,7 @@ task = CFUNCTYPE(None, c_void_p)(lambda number: scheduled.pop(number)())  # XLA_
 
 
 def register(name: str, answer: Callable[[Call], None]) -> None:
-    """Have XLA call `answer` for the custom calls of this name on CPU. What it raises fails the program that called."""
+    """Register `answer` as XLA's handler of a custom call on CPU. If it raises, the calling program fails."""
 
     def handle(address: int) -> int | None:
         frame = CallFrame.from_address(address)
@@ -111,7 +111,7 @@ def register(name: str, answer: Callable[[Call], None]) -> None:
             elif frame.stage == STAGE_EXECUTE:
                 answer(Call(frame))
         except BaseException as raised:
-            # format_exc, in several threads at once, is itself an error in Python 3.11 (SystemError, of ast)
+            # format_exc raises SystemError (from ast) in Python 3.11 if several threads call it at once
             places = [f"{frame.f_code.co_filename}:{line}" for frame, line in traceback.walk_tb(raised.__traceback__)]
             told = f"{type(raised).__name__}: {raised} ({', '.join(places)})"
             if jax.local_device_count("cpu") > 1:
@@ -125,4 +125,4 @@ def register(name: str, answer: Callable[[Call], None]) -> None:
     jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(handler), platform="cpu")
 
 
-handlers: list[Any] = []  # XLA calls them for as long as the process lives
+handlers: list[Any] = []  # XLA can call them until the process ends

@@ -1,4 +1,6 @@
-"""Many processes as one: joined by JAX, of one mind in what is decided, and only the first of them writes files."""
+"""Several processes that work as one: they are joined by JAX and agree on decisions, and only the first writes
+files.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -11,13 +13,13 @@ from resjax.system.errors import BadInput
 from resjax.system.last_words import leave_last_words
 from resjax.system.progress import Screen
 
-HEARTBEAT_TIMEOUT = 40  # seconds after which JAX takes a silent process for dead and aborts the others
+HEARTBEAT_TIMEOUT = 40  # seconds without a heartbeat after which JAX considers a process dead and aborts the others
 
 
 def join() -> None:
-    """Join the processes that SLURM, Open MPI, Kubernetes or a TPU pod has started; call it before anything computes.
+    """Join the processes started by SLURM, Open MPI, Kubernetes or a TPU pod. Call this before any computation.
 
-    Raises BadInput where there is no such launcher, or the others do not answer.
+    Raises BadInput if there is no such launcher, or if the other processes do not answer.
     """
     try:
         jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT)
@@ -32,28 +34,28 @@ def join() -> None:
 
 
 def batch_sharding(devices: Sequence[jax.Device]) -> NamedSharding:
-    """Split the first axis of arrays over the devices of all processes."""
+    """Return the sharding that splits the first axis of arrays over the devices of all processes."""
     mesh = jax.make_mesh((len(devices),), ("batch",), devices=devices, axis_types=(AxisType.Auto,))
     return NamedSharding(mesh, PartitionSpec("batch"))
 
 
 def replicated(sharding: NamedSharding) -> NamedSharding:
-    """Put arrays whole onto every device over which `sharding` splits them."""
+    """Replicate arrays on every device of `sharding`."""
     return NamedSharding(sharding.mesh, PartitionSpec())
 
 
 def is_first() -> bool:
-    """Say whether this process is the one that writes and tells."""
+    """Return whether this is the process that writes files and messages."""
     return jax.process_index() == 0
 
 
 def broadcast_from_first(numbers: np.ndarray | list[int]) -> np.ndarray:
-    """Return what the first process passes in; the others pass in the same shape."""
+    """Return the value that the first process passes; the others pass a value of the same shape."""
     return np.asarray(multihost_utils.broadcast_one_to_all(np.asarray(numbers)))
 
 
 def told_by_first(action: Callable[[], object]) -> None:
-    """Let the first process do what may be refused. Raises its BadInput in all processes."""
+    """Run a check on the first process only. Raises its BadInput in all processes."""
     message = b""
     if is_first():
         try:
@@ -68,10 +70,10 @@ def told_by_first(action: Callable[[], object]) -> None:
 
 
 def largest(number: int) -> int:
-    """Return the largest number that any process passes in."""
+    """Return the largest of the numbers that the processes pass."""
     return int(np.max(multihost_utils.process_allgather(np.int32(number)))) if jax.process_count() > 1 else number
 
 
 def wait_for_all(reason: str) -> None:
-    """Return once every process has come here."""
+    """Wait until every process has reached this call."""
     multihost_utils.sync_global_devices(reason)

@@ -1,4 +1,4 @@
-"""What can go wrong, told apart by who can fix it. The command line prints each without a traceback."""
+"""Exceptions, distinguished by who can fix the problem. The command line prints them without a traceback."""
 
 import re
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from itertools import takewhile
 
 
 class BadInput(ValueError):
-    """The user's input is wrong; the message names it and says what would be right. Exit code 2."""
+    """The user's input is wrong. The message names it and says what would be right. Exit code 2."""
 
 
 def check(true: bool, message: str) -> None:
@@ -17,15 +17,18 @@ def check(true: bool, message: str) -> None:
 
 
 class Diverged(RuntimeError):
-    """The loss, or a parameter, is no longer finite; the message names the step. Exit code 1."""
+    """The loss or a parameter is no longer finite. The message names the step. Exit code 1."""
 
 
 class Lost(RuntimeError):
-    """A process that this one needs has died; the message says which, and how to resume. Exit code 1."""
+    """A process that this one needs has died. The message names it and says how to resume. Exit code 1."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, SIGTERM or SIGHUP, with the state saved; the message says how to resume. Exit code 128 + `signal`."""
+    """Ctrl-C, SIGTERM or SIGHUP stopped the run; its state is saved. The message says how to resume.
+
+    Exit code 128 + `signal`.
+    """
 
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
@@ -33,7 +36,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
-    """Return the word that was meant, if one is near: by its letters and digits, and of equals by how it begins."""
+    """Return the most similar word, if any: by letters and digits, and among equals by the common prefix."""
     def likeness(other: str) -> tuple[float, int]:
         a, b = (re.sub(r"[\W_]", "", each).lower() for each in (word, other))
         alike = takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False))

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and arrays that are kept between runs."""
+"""Atomic writing of files, and a cache for arrays."""
 
 import csv
 import fcntl
@@ -22,11 +22,11 @@ from resjax.system.errors import BadInput, check
 from resjax.system.platform import cache_directory
 
 LARGEST_JSON = 1 << 23  # bytes
-CACHE_FORMAT = 2  # counts up when what is kept would be computed in another way: older arrays are then built anew
+CACHE_FORMAT = 2  # increased when the computation of cached arrays changes, so that they are rebuilt
 
 
 def expanded(path: str | Path) -> Path:
-    """Put the home folder in place of `~`. Raises BadInput where there is no such user."""
+    """Replace `~` by the home folder. Raises BadInput if there is no such user."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -34,9 +34,9 @@ def expanded(path: str | Path) -> Path:
 
 
 def file_name(text: str) -> str:
-    """Turn what something is called into the name of a file or folder, which stays in the folder that it is put into.
+    """Turn a name into a valid file or folder name without path separators.
 
-    A plain name stays as it is; where a sign or the length is changed, a digest tells it from others.
+    A simple name stays unchanged. If a character or the length is changed, a digest is appended to keep names distinct.
     """
     plain = re.sub(r"[^\w .+=,@-]", "-", text)[:60].lstrip(" .-")
     seal = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
@@ -44,16 +44,16 @@ def file_name(text: str) -> str:
 
 
 def regular(file: Path) -> Path:
-    """Return what is a file or not there. Raises BadInput for a folder, a device or a FIFO, which may have no end."""
+    """Return a path that is a regular file or does not exist. Raises BadInput for a folder, a device or a FIFO."""
     check(not file.exists() or file.is_file(), f"{file}: it is no file, but a folder, a device or a FIFO")
     return file
 
 
 def write_aside(file: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a new file in the same folder, then put it in place of `file` at once.
+    """Let `write` fill a new file in the same folder, then replace `file` with it atomically.
 
-    Raises BadInput where a folder or a device, which is not to be replaced, has that name; OSError, naming the file,
-    where the disk is full or cannot be written.
+    Raises BadInput if `file` is a folder or a device, and OSError, naming the file, if the disk is full or cannot be
+    written.
     """
     regular(file)
     remove_leftovers(file)
@@ -72,22 +72,22 @@ def write_aside(file: Path, write: Callable[[Path], object]) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Let an OSError within the block say, in one line, that this is what cannot be written, and why."""
+    """Reword any OSError inside the block to one line that names this file and the reason."""
     try:
         yield
     except OSError as error:
-        if error.errno is None:  # it says what it is of already
+        if error.errno is None:  # already names the file
             raise
         said = error.strerror or ""
-        why = said if said and said.isprintable() else os.strerror(error.errno)  # HDF5 says it in many lines
+        why = said if said and said.isprintable() else os.strerror(error.errno)  # HDF5's message has many lines
         raise OSError(f"{path}: it cannot be written ({why})") from None
 
 
 @contextmanager
 def folder_aside(folder: Path) -> Iterator[Path]:
-    """Give a new folder beside `folder`, removed at the end of the block: what is made whole in it is moved there.
+    """Create a temporary folder next to `folder`, from which finished files are moved; remove it at the end.
 
-    OSError, naming the folder, where the disk is full or cannot be written.
+    Raises OSError, naming the folder, if the disk is full or cannot be written.
     """
     remove_leftovers(folder)
     beside, prefix = folder.absolute().parent, f".{folder.name}.aside-"
@@ -97,7 +97,7 @@ def folder_aside(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def in_use(path: Path) -> Iterator[None]:
-    """Hold a file or folder until the end of the block, or of the process, however it ends."""
+    """Lock a file or folder until the end of the block or of the process."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         hold(descriptor)
@@ -107,7 +107,7 @@ def in_use(path: Path) -> Iterator[None]:
 
 
 def hold(descriptor: int) -> bool:
-    """Lock what nobody holds; say whether that was so, and not where the file system knows no locks."""
+    """Try to lock a file; return whether it succeeded, False if the file system has no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -116,9 +116,9 @@ def hold(descriptor: int) -> bool:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what processes that were killed while they wrote a file or folder have left beside it."""
+    """Remove the temporary files that killed processes have left next to a file or folder."""
     for left in path.parent.glob(f".{escape(path.name)}.aside-*"):
-        with suppress(OSError):  # another process may be removing it
+        with suppress(OSError):  # another process may have removed it
             descriptor = os.open(left, os.O_RDONLY)
             try:
                 if hold(descriptor):
@@ -128,12 +128,12 @@ def remove_leftovers(path: Path) -> None:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a text file atomically."""
     write_aside(file, lambda aside: aside.write_text(text, "utf-8"))
 
 
 def as_csv(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Write a table as CSV."""
+    """Format a table as CSV."""
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     lines.writerows([head, *rows])
@@ -141,12 +141,12 @@ def as_csv(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def write_csv(file: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table as CSV, whole or not at all."""
+    """Write a table as CSV, atomically."""
     write_text(file, as_csv(head, rows))
 
 
 def read_json(file: Path, *keys: str) -> dict[str, Any]:
-    """Read an object from a JSON file. Raises BadInput, naming it, where it is none, or lacks one of `keys`."""
+    """Read an object from a JSON file. Raises BadInput, naming the file, for other content or without one of `keys`."""
     try:
         if regular(file).stat().st_size > LARGEST_JSON:
             raise ValueError("it is too large")
@@ -160,7 +160,7 @@ def read_json(file: Path, *keys: str) -> dict[str, Any]:
 
 
 def write_json(file: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file whole or not at all."""
+    """Write a JSON file atomically."""
     write_text(file, json.dumps(content, indent=2) + "\n")
 
 
@@ -171,13 +171,13 @@ def digest(file: Path) -> str:
 
 
 def stamp(files: Iterable[Path]) -> bytes:
-    """Digest the sizes of files and when each was last written: what a change in place changes, and a move does not."""
+    """Hash the sizes and modification times of files, which change if a file is modified but not if it is moved."""
     states = (file.stat() for file in files)
     return hashlib.sha256(json.dumps([(state.st_size, state.st_mtime_ns) for state in states]).encode()).digest()
 
 
 def cached(name: str, fingerprint: str, build: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Return `build()`, from the cache where a copy with this fingerprint is there, whole by size and digest."""
+    """Return `build()`, or its cached copy with this fingerprint if that is intact by size and digest."""
     name = name.replace("/", "-").replace(":", "-")
     file = cache_directory() / "data" / f"{name}-{CACHE_FORMAT}-{fingerprint[:16]}.npz"
     seal = file.with_suffix(".json")
@@ -196,7 +196,7 @@ def cached(name: str, fingerprint: str, build: Callable[[], dict[str, np.ndarray
 
 
 def is_whole(file: Path, seal: Path) -> bool:
-    """Say whether the file is there with the size and digest that were sealed."""
+    """Return whether the file exists with the recorded size and digest."""
     try:
         sealed = json.loads(seal.read_text())
         return bool(sealed == {"bytes": file.stat().st_size, "sha256": digest(file)})

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: heeded at once where nothing is lost by it, and between two steps while a net trains."""
+"""Ctrl-C, SIGTERM and SIGHUP: raised at once if nothing is lost, and between two steps during training."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Requests:
-    """What was asked of this process. `held`: it is not raised, but somebody asks."""
+    """The stop request received by this process. If `held`, it is not raised; callers check for it."""
 
     received: signal.Signals | None = None
     listening = False
@@ -25,9 +25,9 @@ class Requests:
 
 @contextmanager
 def stop_requests() -> Iterator[None]:
-    """Listen until the end of the block, where nobody does yet: the first request is raised as `Interrupted`.
+    """Listen for stop requests until the end of the block, unless already listening; the first raises `Interrupted`.
 
-    A second Ctrl-C ends the process at once. What the caller's shell lets the process ignore (nohup) stays ignored.
+    A second Ctrl-C ends the process at once. Signals that the process was started to ignore (nohup) stay ignored.
     """
     if Requests.listening or threading.current_thread() is not threading.main_thread():
         yield
@@ -47,14 +47,14 @@ def stop_requests() -> Iterator[None]:
 
 
 def receive(number: int, frame: FrameType | None) -> None:
-    """Remember a request, and raise it unless it is held; while a module is imported, ask again a little later."""
+    """Record a request and raise it unless it is held; during an import, retry a little later."""
     if importing(frame):
         again = threading.Timer(0.05, os.kill, (os.getpid(), number))
         again.daemon = True
         again.start()
         return
     if Requests.received and number == signal.SIGINT:
-        shown = b"\033[?25h" if os.isatty(2) else b""  # the cursor, which rows of progress hide
+        shown = b"\033[?25h" if os.isatty(2) else b""  # show the cursor, which the progress display hides
         os.write(2, shown + b"\nresjax: SIGINT, again: ended at once\n")
         os._exit(128 + number)
     if not Requests.received:
@@ -63,7 +63,7 @@ def receive(number: int, frame: FrameType | None) -> None:
 
 
 def importing(frame: FrameType | None) -> bool:
-    """Say whether our function imports a module: one in C may crash where it does not expect an exception."""
+    """Return whether our code is importing a module: C extensions may crash if an exception interrupts their import."""
     while frame:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             return True
@@ -74,7 +74,7 @@ def importing(frame: FrameType | None) -> bool:
 
 
 def heed() -> None:
-    """Raise the request that came, unless it is held or all processes have to agree on it."""
+    """Raise a pending request, unless it is held or all processes have to agree on it."""
     if Requests.received and not Requests.held and not many_processes():
         raise Interrupted(f"{Requests.received.name}: stopped; the same command resumes from what is saved",
                           Requests.received)
@@ -82,7 +82,7 @@ def heed() -> None:
 
 @contextmanager
 def requests(*, held: bool) -> Iterator[None]:
-    """Hold requests back until the end of the block, or, within such a block, raise them at once again."""
+    """Hold stop requests back until the end of the block or, inside such a block, raise them again."""
     before, Requests.held = Requests.held, held
     try:
         heed()
@@ -93,17 +93,17 @@ def requests(*, held: bool) -> Iterator[None]:
 
 
 def requested() -> int:
-    """Return the number of the signal that asked to stop, or 0."""
+    """Return the number of the received stop signal, or 0."""
     return int(Requests.received or 0)
 
 
 def many_processes() -> bool:
-    """Say whether this process is one of those that JAX has joined; asked without importing JAX."""
+    """Return whether JAX has joined this process to others; works without importing JAX."""
     joined: Callable[[], bool] = getattr(sys.modules.get("jax.distributed"), "is_initialized", lambda: False)
     return joined()
 
 
 def without_requests(hook: Callable[[Any], object], unraisable: Any) -> None:
-    """Keep quiet about a request that was raised where nothing can be, such as in a destructor: it is remembered."""
+    """Suppress the report of a request that was raised where exceptions are ignored, such as in a destructor."""
     if unraisable.exc_type is not Interrupted:
         hook(unraisable)

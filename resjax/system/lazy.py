@@ -1,4 +1,4 @@
-"""Public names of a package that are imported when they are used, so that what needs no JAX starts at once."""
+"""Lazy imports of a package's public names, so that whatever needs no JAX starts quickly."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def lazily(package: str, homes: Mapping[str, tuple[str, ...]]) -> Callable[[str], Any]:
-    """Make a package's `__getattr__`: `homes` are its modules, each with the names that it defines."""
+    """Create a package's `__getattr__`; `homes` maps its modules to the names that they define."""
     def find(name: str) -> Any:
         home = next((home for home, names in homes.items() if name in names), None)
         if home is None:

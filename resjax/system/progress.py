@@ -1,7 +1,7 @@
-"""What is under way, on standard error: rows that renew themselves on a terminal, plain lines elsewhere.
+"""Progress on standard error: a live display on terminals, plain lines elsewhere.
 
-A terminal shows the innermost work (loading, compiling, training, evaluating ...) and above it, where several nets are
-trained one after the other, which of them it is for. What is told meanwhile appears above the rows, and stays.
+A terminal shows the innermost task (loading, compiling, training, evaluating ...) and, if several nets are trained, a
+row above it with the current net. Messages appear above the live rows and stay.
 """
 
 import sys
@@ -21,15 +21,15 @@ from rich.text import Text
 from resjax.system.terminal import Told, console, duration, fitted, on_terminal, tell
 
 Item = TypeVar("Item")
-NAMED, AGAIN = 1.0, 30.0  # seconds after which work is named where there is no terminal, and between its later lines
-LONG = 5.0  # seconds of a loop that deserves a line of its own when it is done
-BAR = 10  # columns that a bar takes at least
-SPARE = 4  # columns that a row leaves, for the ^C that a terminal writes there
+NAMED, AGAIN = 1.0, 30.0  # without a terminal: seconds before a task is named, and between its later lines
+LONG = 5.0  # seconds after which a finished loop is reported
+BAR = 10  # minimum width of a bar, in columns
+SPARE = 4  # columns left free for the ^C that a terminal echoes
 
 
 @dataclass(eq=False)
 class Work:
-    """A piece of work; `total` 0: nobody knows how much it is."""
+    """A task; `total` is 0 if its size is unknown."""
 
     text: str
     total: int = 0
@@ -38,10 +38,10 @@ class Work:
     notes: tuple[str, ...] = ()
     begun: float = field(default_factory=lambda: time.monotonic())
     at: float = field(default_factory=lambda: time.monotonic())
-    """When it was said how far the work has come."""
+    """The time of the last update."""
 
     def parts(self) -> list[str]:
-        """Say how far it has come, what matters most first; a clock goes on while nothing else does."""
+        """Describe the progress, most important part first; until then, show the elapsed time."""
         if not self.total or not self.done:
             return [duration(time.monotonic() - self.begun)]
         left = [] if self.seconds_left is None else [f"{remaining(self.seconds_left, self.at)} left"]
@@ -50,7 +50,7 @@ class Work:
 
 @dataclass(eq=False)
 class Nets:
-    """Nets that are trained one after the other, with the work of each, in any one unit."""
+    """Nets that are trained one after the other, with their amounts of work in any common unit."""
 
     works: Sequence[float]
     number: int = 0
@@ -58,16 +58,17 @@ class Nets:
     kind: str = "net"
     begun: float = field(default_factory=lambda: time.monotonic())
     at: float = field(default_factory=lambda: time.monotonic())
-    """When the seconds left were reckoned."""
+    """The time of the last estimate."""
     before: float | None = None
-    """Seconds until the first steps of this net, for loading and compiling: the others are taken to need as many."""
+    """Seconds that this net spent loading and compiling before its first step; the others are assumed to need as
+    many."""
 
     def parts(self) -> list[str]:
-        """Say how long all of them will still take."""
+        """Describe the remaining time for all nets."""
         return [] if self.seconds_left is None else [f"{remaining(self.seconds_left, self.at)} left for all"]
 
     def estimate(self, left: float, whole: float) -> None:
-        """Estimate the seconds left, from those that this net still takes and those that it takes as a whole."""
+        """Estimate the remaining seconds from the remaining and total seconds of the current net."""
         if self.before is None:
             self.before = time.monotonic() - self.begun
         later = self.works[self.number + 1:]
@@ -76,12 +77,12 @@ class Nets:
 
 
 def remaining(seconds: float, since: float) -> str:
-    """Write the seconds that were left at a time, less those that have gone by since."""
+    """Format the remaining seconds of an earlier estimate, minus the time elapsed since then."""
     return duration(max(0.0, seconds - (time.monotonic() - since)))
 
 
 class Screen:
-    """What this process shows. Of many processes that work as one, all but the first are `silent`."""
+    """The display of this process. Of several processes that work as one, all but the first are `silent`."""
 
     works: ClassVar[list[Work]] = []
     nets: Nets | None = None
@@ -91,7 +92,7 @@ class Screen:
 
 @contextmanager
 def working(text: str, total: int = 0) -> Iterator[None]:
-    """Show a piece of work, of `total` parts where that is known, until the end of the block; see `advance`."""
+    """Show a task, of `total` parts if known, until the end of the block; see `advance`."""
     work = Work(text, total)
     Screen.works.append(work)
     try:
@@ -104,7 +105,7 @@ def working(text: str, total: int = 0) -> Iterator[None]:
 
 @contextmanager
 def named_later(text: str) -> Iterator[None]:
-    """Name a work once, unless it is over soon."""
+    """Print a task's name once, unless it ends quickly."""
     timer = Timer(NAMED, tell, [f"{text} ..."])
     timer.daemon = True
     timer.start()
@@ -116,7 +117,7 @@ def named_later(text: str) -> Iterator[None]:
 
 @contextmanager
 def rows_shown() -> Iterator[None]:
-    """Keep the rows on the terminal, four times a second, unless that is done already; they vanish at the end."""
+    """Show the live rows, updated four times a second, unless they are already shown; remove them at the end."""
     if Screen.live:
         yield
         return
@@ -130,7 +131,7 @@ def rows_shown() -> Iterator[None]:
 
 
 def clear() -> None:
-    """Take the rows off the terminal: a command has ended, in whatever way."""
+    """Remove the rows from the terminal when a command ends."""
     live, Screen.live, Screen.nets = Screen.live, None, None
     Screen.works.clear()
     if live:
@@ -138,7 +139,7 @@ def clear() -> None:
 
 
 def progress_lines() -> RenderableType:
-    """Lay out what is under way, to the width of the terminal."""
+    """Lay out the current tasks for the width of the terminal."""
     nets, width, shown = Screen.nets, console().width - SPARE, []
     if nets:
         count = len(nets.works)
@@ -150,7 +151,7 @@ def progress_lines() -> RenderableType:
 
 
 def progress_line(text: str, parts: Sequence[str], fraction: float | None, columns: int) -> RenderableType:
-    """Lay out one line: what it is, a bar where there is room, and of the parts those that fit."""
+    """Lay out one line: the name, a bar if there is room, and as many parts as fit."""
     bar = 0 if fraction is None else BAR + 2
     told = fitted(parts, columns - len(text) - 2 - bar) or fitted(parts, columns - len(text) - 2) or "".join(parts[:1])
     bar = min(columns - len(text) - len(told) - 4, 4 * BAR) if bar else 0
@@ -165,7 +166,7 @@ def progress_line(text: str, parts: Sequence[str], fraction: float | None, colum
 
 
 def advance(done: int, *notes: str, pace: float | None = None, total: int | None = None) -> None:
-    """Say how far the innermost work has come, at how many seconds a part, and what there is to note of it."""
+    """Update the innermost task: parts done, seconds per part, and notes."""
     if Screen.silent or not Screen.works:
         return
     work, now = Screen.works[-1], time.monotonic()
@@ -177,7 +178,7 @@ def advance(done: int, *notes: str, pace: float | None = None, total: int | None
 
 
 def advance_net(done: int, *notes: str, pace: float) -> str:
-    """Say how far the training of a net has come; return how long all nets will take, where there are several."""
+    """Update the training of the current net; return the remaining time for all nets, if there are several."""
     advance(done, *notes, pace=pace)
     nets = Screen.nets
     if not (nets and Screen.works) or len(nets.works) == 1:
@@ -187,7 +188,7 @@ def advance_net(done: int, *notes: str, pace: float) -> str:
 
 
 def track(items: Iterable[Item], text: str, total: int, unit: int = 1) -> Iterator[Item]:
-    """Pass the items on and show how far they are, `unit` parts each; what took long is told when it is done."""
+    """Yield the items and show the progress, `unit` parts each; report loops that took long."""
     begun = time.monotonic()
     with working(text, total * unit):
         for number, item in enumerate(items, 1):
@@ -198,12 +199,12 @@ def track(items: Iterable[Item], text: str, total: int, unit: int = 1) -> Iterat
 
 
 def one_by_one(items: Sequence[Item], works: Sequence[float], kind: str = "net") -> Iterator[Item]:
-    """Pass items on, and show which of them is under way and how long all of them take; `works` compare them."""
+    """Yield items, showing the current one and the remaining time for all; `works` are their relative costs."""
     with working(f"{len(items)} {kind}{'s' * (len(items) != 1)}, one after the other"):
         begun = time.monotonic()
         for number, item in enumerate(items):
             left = Screen.nets.seconds_left if Screen.nets else None
-            if Screen.nets and Screen.nets.before is None:  # nobody measures steps: by the items that are done
+            if Screen.nets and Screen.nets.before is None:  # no steps are measured, so estimate from the finished items
                 left = (time.monotonic() - begun) * sum(works[number:]) / sum(works[:number])
             Screen.nets = Nets(works, number, left, kind)
             yield item
@@ -211,5 +212,5 @@ def one_by_one(items: Sequence[Item], works: Sequence[float], kind: str = "net")
 
 
 def chunks(count: int, size: int) -> list[range]:
-    """Divide 0 ... count - 1 into ranges of `size`, the last maybe shorter."""
+    """Split range(count) into ranges of `size`; the last may be shorter."""
     return [range(start, min(start + size, count)) for start in range(0, count, size)]

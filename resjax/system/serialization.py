@@ -1,4 +1,4 @@
-"""Frozen dataclasses such as an experiment: their fields checked, written as JSON and read back, listed by name."""
+"""Frozen dataclasses such as an experiment: validation of fields, JSON, and lists of fields."""
 
 import dataclasses
 import math
@@ -17,14 +17,14 @@ SMALLEST, LARGEST = 2.0**-126, 2.0**128 - 2.0**104  # of the normal numbers of f
 
 
 class Must(NamedTuple):
-    """A condition on a field, in `Annotated`: it must `text`."""
+    """A condition on a field, used in `Annotated`: the value must `text`."""
 
     text: str
     holds: Callable[[Any], bool]
 
 
 class Named:
-    """A dataclass of fields that are given by name: a name that is none of them is told as a wrong value is."""
+    """A dataclass with keyword-only fields; an unknown keyword is reported like a wrong value."""
 
     def __new__(cls, *positional: Any, **values: Any) -> typing.Self:
         check(not positional, f"{cls.__name__}({brief(positional[:1])[1:-2]}): its fields are given by name, such as "
@@ -35,14 +35,14 @@ class Named:
 
 
 def fields_of(kind: Any) -> dict[str, tuple[Any, ...]]:
-    """Map the fields of a dataclass to the dataclasses that may stand there."""
+    """Map the fields of a dataclass to the dataclasses that they may hold."""
     hints = typing.get_type_hints(kind)
     return {f.name: tuple(arm for arm in (typing.get_args(hints[f.name]) or (hints[f.name],))
                           if dataclasses.is_dataclass(arm)) for f in dataclasses.fields(kind)}
 
 
 def suggest_field(kind: type, name: str) -> str:
-    """Say which field was meant: one of a field's own, one that is spelled alike, or else which there are."""
+    """Suggest the intended field: one that is spelled similarly, or else list all fields."""
     known = fields_of(kind)
     for field, inner in known.items():
         for arm in inner:
@@ -53,16 +53,16 @@ def suggest_field(kind: type, name: str) -> str:
 
 
 def check_fields(value: Any, prefix: str = "") -> None:
-    """Raise BadInput, naming the field as on the command line, where one is not of its type or breaks its conditions.
+    """Raise BadInput, naming the field as on the command line, if a value has the wrong type or violates a condition.
 
-    A field of type float takes an int too, and neither infinity, NaN nor what float32 cannot hold.
+    A float field also accepts an int, but not infinity, NaN, or what float32 cannot represent.
     """
     for name, hint in typing.get_type_hints(type(value), include_extras=True).items():
         check_value(f"{prefix}{name}".replace("_", "-"), getattr(value, name), hint)
 
 
 def check_value(name: str, value: Any, hint: Any) -> None:
-    """Raise BadInput where a value is not what a type hint allows."""
+    """Raise BadInput if a type hint does not allow a value."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
         check_value(name, value, arguments[0])
@@ -92,16 +92,16 @@ def check_value(name: str, value: Any, hint: Any) -> None:
 
 
 def brief(value: Any) -> str:
-    """Show a value in a message, whatever it is: a part of it where it is long."""
+    """Format any value for a message, shortened if it is long."""
     try:
         text = repr(value)
-    except ValueError:  # Python writes no whole number of more than 4,300 digits
+    except ValueError:  # Python does not print integers of more than 4,300 digits
         text = "a number of thousands of digits"
     return text if len(text) <= 200 else f"{text[:200]} ..."
 
 
 def written_fields(value: Any) -> list[dataclasses.Field[Any]]:
-    """List the fields of a dataclass that are values, without those that are Python objects."""
+    """List the fields of a dataclass that are values, not Python objects."""
     return [f for f in dataclasses.fields(value) if "in_python" not in f.metadata]
 
 
@@ -115,14 +115,14 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 MAY_CHANGE = {"data.directory", "data.workers", "log_steps", "evaluate_steps", "evaluate_test", "checkpoint_steps"}
-BY_CONTENT = ({"folder", "tars"}, {"voc"}, {"coco"})  # sources whose images are compared by what lies there
+BY_CONTENT = ({"folder", "tars"}, {"voc"}, {"coco"})  # sources whose images are compared by their contents
 
 
 def list_differences(before: Any, now: Any, longer: bool = True) -> list[str]:
-    """Name the fields, with both values, by which two runs lead to different results.
+    """List the fields, with both values, that make the results of two runs differ.
 
-    Where the images lie and how often is logged, measured and saved makes no difference; neither do more steps `now`,
-    where runs may be made `longer`: then the first is resumed where it ended.
+    The location of the images and the intervals for logging, evaluation and checkpoints do not count. If runs may be
+    made `longer`, more steps `now` do not count either: the first run is then resumed.
     """
     mine, theirs = flatten(before), flatten(now)
     same = MAY_CHANGE | ({"steps"} if longer and now.steps > before.steps else set())
@@ -141,9 +141,9 @@ def to_json(value: Any) -> dict[str, Any]:
 
 
 def from_json(values: Any, kind: type[Value]) -> Value:
-    """Read back what `to_json` wrote. Raises BadInput where a field is missing, unknown or ill-typed.
+    """Read back what `to_json` wrote. Raises BadInput if a field is missing, unknown or has the wrong type.
 
-    A field that has come since has its default, by which the earlier version worked.
+    A field that was added later gets its default, which keeps the earlier behaviour.
     """
     check(isinstance(values, dict), f"{kind.__name__} is {brief(values)}; it is an object of fields")
     hints, fields = typing.get_type_hints(kind), written_fields(kind)
@@ -154,11 +154,11 @@ def from_json(values: Any, kind: type[Value]) -> Value:
 
 
 def convert(value: Any, hint: Any) -> Any:
-    """Turn what JSON holds into what a field holds, where it is of the right form; its dataclass checks the rest."""
+    """Convert a JSON value to a field's type if the form matches; the dataclass checks the rest."""
     arguments = typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
         return from_json(value, typing.cast(type, hint))
-    if isinstance(hint, types.UnionType):  # X | None, or Data | Photographs, told apart by their fields
+    if isinstance(hint, types.UnionType):  # X | None, or Data | Photographs, distinguished by their fields
         kinds = [kind for kind in arguments if kind is not types.NoneType]
         known = (kind for kind in kinds if dataclasses.is_dataclass(kind) and isinstance(value, dict)
                  and value.keys() <= typing.get_type_hints(kind).keys())
@@ -174,7 +174,7 @@ def convert(value: Any, hint: Any) -> Any:
 
 
 def shortly(value: Any) -> str:
-    """Write a dataclass, or a module of Flax, in one line: its name, and the fields that are not as by default."""
+    """Format a dataclass or a Flax module in one line: its name and its non-default fields."""
     told = []
     for f in dataclasses.fields(value):
         usual = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
@@ -185,7 +185,7 @@ def shortly(value: Any) -> str:
 
 
 def check_ghosts(batch_size: int, ghosts: int, name: str) -> None:
-    """Raise BadInput, with what would fit, unless the images that share statistics divide the batch."""
+    """Raise BadInput, with valid values, unless `ghost_batch_size` divides the batch."""
     if batch_size % ghosts:
         fitting = [size for size in range(1, batch_size + 1) if batch_size % size == 0]
         near = " or ".join(map(str, sorted(sorted(fitting, key=lambda size: abs(size - ghosts))[:2])))
@@ -195,7 +195,7 @@ def check_ghosts(batch_size: int, ghosts: int, name: str) -> None:
 
 
 def check_source(source: str, *forms: str) -> None:
-    """Raise BadInput unless a source is of one of the forms `KIND` or `KIND:WHAT`."""
+    """Raise BadInput unless a source has one of the forms `KIND` or `KIND:WHAT`."""
     kind, _, what = source.partition(":")
     form = next((form for form in forms if form.partition(":")[0] == kind), None)
     check(form is not None, f"data.source is {source!r}; it is {', '.join(map(repr, forms[:-1]))} or {forms[-1]!r}")

@@ -1,4 +1,4 @@
-"""Lines for whoever watches: whole words on a terminal, whole lines in files, pipes and notebooks."""
+"""Lines of output: folded on terminals, unfolded in files, pipes and notebooks."""
 
 import sys
 import textwrap
@@ -16,22 +16,22 @@ LONGEST_MESSAGE = 3000
 
 @cache
 def console() -> Console:
-    """Return standard error as rich sees it."""
+    """Return rich's console for standard error."""
     return Console(stderr=True, highlight=False, force_jupyter=False)
 
 
 def on_terminal(stream: TextIO) -> bool:
-    """Say whether a stream is a terminal that can renew lines."""
+    """Return whether a stream is a terminal that can redraw lines."""
     return stream.isatty() and not console().is_dumb_terminal
 
 
 def room(stream: TextIO | None = None) -> float:
-    """Return the columns of a line on a stream, by default standard error: no end of them where it is no terminal."""
+    """Return the number of columns of a stream, by default standard error; unlimited if it is not a terminal."""
     return console().width if on_terminal(stream or sys.stderr) else float("inf")
 
 
 def fitted(parts: Iterable[str], columns: float) -> str:
-    """Join parts as long as they fit, two spaces apart."""
+    """Join as many parts as fit, separated by two spaces."""
     text = ""
     for part in parts:
         longer = f"{text}  {part}" if text else part
@@ -42,55 +42,55 @@ def fitted(parts: Iterable[str], columns: float) -> str:
 
 
 class Told:
-    """When the last line was told."""
+    """The time of the last message."""
 
     at = 0.0
 
 
 def harmless(text: str, most: int = LONGEST_MESSAGE, kept: str = "\n") -> str:
-    """Put what came from files or from the command line so that a terminal only shows it, and at a bounded length."""
+    """Escape control characters of text from files or the command line, and limit its length."""
     shown = "".join(letter if letter.isprintable() or letter in kept else "?" for letter in text[:most])
     return shown if len(text) <= most else f"{shown} ..."
 
 
 def tell(text: str) -> None:
-    """Say a line that stays, on standard error, where there is something to say."""
+    """Print a permanent message on standard error, unless it is empty."""
     if not text:
         return
     Told.at = time.monotonic()
     if on_terminal(sys.stderr):
         console().print(Text(text, overflow="ignore"), crop=False)
     else:
-        sys.stderr.write(f"{text}\n")  # the line and its end at once: print() lets another thread's line come between
+        sys.stderr.write(f"{text}\n")  # one write: with print(), lines of threads interleave
         sys.stderr.flush()
 
 
 def say(text: str) -> None:
-    """Print what a command was asked for; rows of progress that are shown meanwhile give way."""
-    if on_terminal(sys.stdout) and not isinstance(sys.stdout, FileProxy):  # which is rich's own, while rows are shown
+    """Print a command's output; live progress rows make room for it."""
+    if on_terminal(sys.stdout) and not isinstance(sys.stdout, FileProxy):  # rich replaces it while rows are shown
         Console(file=sys.stdout, highlight=False, force_jupyter=False).print(Text(text, overflow="ignore"), crop=False)
     else:
         print(text, flush=True)
 
 
 def say_end(where: str, *commands: str) -> None:
-    """Say where a command left its results, and what to try next, a line for each so that it can be copied whole."""
+    """Print where a command wrote its results and what to try next, one unfolded line each, for copying."""
     say("\n".join([where, *(f"{'' if number else 'Next:':6}{each}" for number, each in enumerate(commands))]))
 
 
 def hung(mark: str, text: str) -> str:
-    """Fold a long text on a terminal beside its mark, whole words only, not below it."""
+    """Fold a long text on a terminal with a hanging indent."""
     return wrapped(f"{mark}  {text}", room(sys.stdout), len(mark) + 2)
 
 
 def wrapped(text: str, columns: float, indent: int = 2) -> str:
-    """Fold a text into lines of so many columns, whole words only; further ones are indented."""
+    """Fold a text at word boundaries into lines of this many columns; all but the first are indented."""
     return text if columns == float("inf") else textwrap.fill(
         text, int(columns), subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
 
 
 def say_table(markdown: str) -> None:
-    """Print text in Markdown; on a terminal its tables are aligned, and columns that do not fit follow below."""
+    """Print Markdown text. On a terminal its tables are aligned, and columns that do not fit follow below."""
     if not on_terminal(sys.stdout):
         print(markdown, flush=True)
         return
@@ -106,7 +106,7 @@ def say_table(markdown: str) -> None:
 
 
 def aligned(rows: Sequence[Sequence[str]], columns: float, numbers_from: int = 1) -> list[str]:
-    """Align the cells of a table, numbers to the right; columns that do not fit follow below, beside the first."""
+    """Align the cells of a table, numbers to the right; columns that do not fit follow below, next to the first."""
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     groups: list[list[int]] = [[0]] if widths else [[]]
     for place, width in enumerate(widths[1:], 1):
@@ -117,7 +117,7 @@ def aligned(rows: Sequence[Sequence[str]], columns: float, numbers_from: int = 1
     for group in groups:
         if lines:
             lines.append("")
-        if len(group) == 2 and widths[0] + 2 + widths[group[1]] > columns > widths[0] + 20:  # folded beside the first
+        if len(group) == 2 and widths[0] + 2 + widths[group[1]] > columns > widths[0] + 20:  # folded
             lines += [wrapped(f"{row[0].ljust(widths[0])}  {row[group[1]]}", columns, widths[0] + 2) for row in rows]
             continue
         lines += ["  ".join(
@@ -127,7 +127,7 @@ def aligned(rows: Sequence[Sequence[str]], columns: float, numbers_from: int = 1
 
 
 def duration(seconds: float) -> str:
-    """Write seconds as a person would: "2 h 05 min", "3 min 20 s", "8 s"."""
+    """Format seconds for people: "2 h 05 min", "3 min 20 s", "8 s"."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"

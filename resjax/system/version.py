@@ -1,3 +1,3 @@
-"""The version: the only place that says it."""
+"""The version, defined only here."""
 
 __version__ = "0.1.0"

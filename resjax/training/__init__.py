@@ -1,4 +1,4 @@
-"""Training: state, step, loop, optimiser, checkpoints, and what is asked of runs."""
+"""Training: state, step, loop, optimizer, checkpoints, and the interface of the kinds of runs."""
 
 from typing import TYPE_CHECKING
 

@@ -1,7 +1,7 @@
 """Checkpoints: Orbax, asynchronous and atomic, each sealed with the digests of its files.
 
-The only module that knows Orbax. It has no checksum (a flipped byte restores in silence), and missing files make
-its threads fail one by one: hence the seal, and that it is verified before Orbax reads anything.
+Only this module uses Orbax. Orbax has no checksums, so it silently restores a flipped byte, and missing files make its
+threads fail one by one. The digests are therefore verified before Orbax reads anything.
 """
 
 import dataclasses
@@ -32,21 +32,22 @@ SEAL = "digests.json"
 
 @contextmanager
 def checkpoints(run_directory: Path, *, clear: bool) -> Iterator[ocp.CheckpointManager]:
-    """Open `run_directory/checkpoints`, where the last few are kept; saves under way are awaited at the end.
+    """Open `run_directory/checkpoints`, which keeps the last few; pending saves are awaited at the end.
 
     `clear` removes what a killed process left half-removed and, in the background, half-saved. Only the process that
-    trains may, as it may be half-saved just now; and only once, as two removals at a time fail.
+    trains may use it, because a half-saved checkpoint may be in progress, and only once, because two removals at a time
+    fail.
     """
     folder = (run_directory / "checkpoints").absolute()
     if clear:
         remove_old(folder)
 
-    def seal() -> None:  # a save under way stands in a folder of this name, which is renamed after this
+    def seal() -> None:  # a pending save uses a folder of this name, renamed at the end
         for unfinished in folder.glob("*.orbax-checkpoint-tmp"):
             (unfinished / SEAL).write_text(json.dumps(digests(unfinished)))
 
     with without_chatter():
-        with requests(held=True):  # Orbax's threads print what happens to them where it is cut off, here and below
+        with requests(held=True):  # if interrupted, Orbax's threads print errors, here and below
             manager = ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(
                 max_to_keep=KEPT, cleanup_tmp_directories=clear,
                 async_options=ocp.AsyncOptions(post_finalization_callback=seal)))
@@ -54,13 +55,13 @@ def checkpoints(run_directory: Path, *, clear: bool) -> Iterator[ocp.CheckpointM
             yield manager
             finish_saves(manager)
         finally:
-            with suppress(Exception, Interrupted), requests(held=True):  # which was raised already
+            with suppress(Exception, Interrupted), requests(held=True):  # already raised
                 manager.close()
     heed()
 
 
 def remove_old(folder: Path) -> None:
-    """Remove all checkpoints but the last few: a process that was killed as it did so left one that is not whole."""
+    """Remove all checkpoints except the last few; one may be partial, if a process was killed while removing it."""
     if is_first():
         steps = sorted(int(found.name) for found in folder.glob("[0-9]*") if found.name.isdecimal())
         for step in steps[:-KEPT]:
@@ -69,15 +70,15 @@ def remove_old(folder: Path) -> None:
 
 
 def save_checkpoint(manager: ocp.CheckpointManager, state: TrainState, meta: dict[str, Any]) -> None:
-    """Begin to save; the arrays are copied before this returns. `meta` is small and goes to JSON.
+    """Start a save; the arrays are copied before this returns. `meta` is small and is stored as JSON.
 
-    What was saved at this step before is replaced. Raises Diverged, and saves nothing, where a parameter is not
-    finite; OSError where the last save failed.
+    An existing checkpoint of this step is replaced. Raises Diverged, and saves nothing, if a parameter is not finite;
+    raises OSError if the previous save failed.
     """
     step = int(state.step)
     leaves = named_leaves(with_key_data(state))
     broken = [name for name, leaf in leaves if name.startswith((".params", ".batch_stats"))
-              and not np.all(np.isfinite(leaf))]  # the rule for a plateau begins with an infinite error
+              and not np.all(np.isfinite(leaf))]  # the plateau rule starts with an infinite error
     if broken:
         raise Diverged(f"{broken[0]} is no longer finite after step {step}")
     meta = meta | {"shapes": {name: leaf.shape for name, leaf in leaves}}
@@ -89,28 +90,28 @@ def save_checkpoint(manager: ocp.CheckpointManager, state: TrainState, meta: dic
 
 
 def finish_saves(manager: ocp.CheckpointManager) -> None:
-    """Wait until what was saved lies on disk. Raises OSError where that failed."""
+    """Wait until all saves are on disk. Raises OSError if one failed."""
     with requests(held=True), failures_told(manager):
         manager.wait_until_finished()
 
 
 @contextmanager
 def failures_told(manager: ocp.CheckpointManager) -> Iterator[None]:
-    """Turn what Orbax raises, of many kinds and lengths, into an OSError of one line."""
+    """Convert Orbax's exceptions, of many types and lengths, to an OSError with one line."""
     try:
         yield
     except Exception as error:
-        cause = re.search(r"[^:]*(?= \[os_error_code=)", str(error))  # as TensorStore quotes the system
+        cause = re.search(r"[^:]*(?= \[os_error_code=)", str(error))  # TensorStore quotes the system's error
         why = error.strerror if isinstance(error, OSError) else cause[0].strip() if cause else brief(error)
         raise OSError(f"{manager.directory}: a checkpoint could not be written ({why}); the same command resumes from "
                       "the one before it") from None
 
 
 def restore_latest(manager: ocp.CheckpointManager, template: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
-    """Restore the newest whole checkpoint onto the devices of `template`, with its meta; None if there is none.
+    """Restore the newest intact checkpoint, with its meta, to the devices of `template`; None if there is none.
 
-    A damaged one is named in a warning and moved aside, and the one before it is used.
-    Raises BadInput where the checkpoint is of another architecture.
+    A damaged checkpoint is reported in a warning and moved aside, and the previous one is used. Raises BadInput if the
+    checkpoint has another architecture.
     """
     directory = Path(manager.directory)
     for step in sorted(manager.all_steps(), reverse=True):
@@ -128,9 +129,9 @@ def restore_latest(manager: ocp.CheckpointManager, template: TrainState) -> tupl
 
 
 def restore_step(manager: ocp.CheckpointManager, template: TrainState, step: int) -> tuple[TrainState, dict[str, Any]]:
-    """Restore a whole checkpoint onto the devices of `template`, a state or its shapes with shardings; and its meta.
+    """Restore an intact checkpoint, with its meta, to the devices of `template` (a state, or shapes with shardings).
 
-    Where the template has no state of an optimizer, none is restored.
+    If the template has no optimizer state, none is restored.
     """
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), template)
     meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
@@ -146,10 +147,10 @@ def restore_step(manager: ocp.CheckpointManager, template: TrainState, step: int
 
 
 def read_latest(run_directory: Path, template: TrainState, step: int | None) -> TrainState | None:
-    """Restore for reading, which changes nothing: the checkpoint of a step, or the newest whole one; None without one.
+    """Read the newest intact checkpoint, or that of a step, without changing anything; None if there is none.
 
-    A run that trains meanwhile may take one away as it is read: then the one after it is. Raises BadInput where the one
-    of `step` is damaged or gone.
+    If a running training removes a checkpoint while it is read, the next one is read. Raises BadInput if the checkpoint
+    of `step` is damaged or missing.
     """
     with checkpoints(run_directory, clear=False) as manager:
         for _ in range(3):
@@ -163,7 +164,7 @@ def read_latest(run_directory: Path, template: TrainState, step: int | None) -> 
                     return state
                 except BadInput:
                     raise
-                except Exception as error:  # Orbax raises many kinds where files go away
+                except Exception as error:  # Orbax raises many types if files disappear
                     wrong[number] = f"it went away: {error}"
             if step is not None:
                 raise BadInput(f"{run_directory}: the checkpoint of step {step}, of which its result.json tells, is "
@@ -175,7 +176,7 @@ def read_latest(run_directory: Path, template: TrainState, step: int | None) -> 
 
 
 def tell_damaged(run_directory: Path, step: int, wrong: dict[int, str | None]) -> None:
-    """Warn that the checkpoint of a step is read where a newer one is damaged."""
+    """Warn that an older checkpoint is read because a newer one is damaged."""
     for number, reason in wrong.items():
         if number > step and reason:
             warnings.warn(f"{run_directory}: the checkpoint of step {number} is damaged ({reason}); the one of step "
@@ -183,10 +184,10 @@ def tell_damaged(run_directory: Path, step: int, wrong: dict[int, str | None]) -
 
 
 def set_aside(folder: Path, aside: Path, wrong: str) -> None:
-    """Move a damaged checkpoint out of the way, and say so."""
+    """Move a damaged checkpoint aside and report it."""
     warnings.warn(f"{folder} is damaged ({wrong}); it is moved to {aside.name}, "
                   "and the checkpoint before it is used", stacklevel=3)
-    shutil.rmtree(aside, ignore_errors=True)  # of an earlier time at this step
+    shutil.rmtree(aside, ignore_errors=True)  # an earlier damaged checkpoint of this step
     folder.rename(aside)
 
 
@@ -197,7 +198,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def damage(folder: Path) -> str | None:
-    """Say what is wrong with the files of a checkpoint; None where all are as they were sealed."""
+    """Describe what is wrong with the files of a checkpoint; None if all match their digests."""
     try:
         sealed = json.loads((folder / SEAL).read_text())
     except (OSError, ValueError) as error:
@@ -212,7 +213,7 @@ def damage(folder: Path) -> str | None:
 
 
 def check_architecture(saved: dict[str, list[int]], template: TrainState, name: str) -> None:
-    """Raise BadInput where the saved arrays have other names or shapes than the template's."""
+    """Raise BadInput if the names or shapes of the saved arrays differ from the template's."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(template)
     wanted = {jax.tree_util.keystr(path): list(leaf.shape) for path, leaf in leaves}
     for leaf in sorted(saved.keys() | wanted.keys()):
@@ -222,7 +223,7 @@ def check_architecture(saved: dict[str, list[int]], template: TrainState, name: 
 
 
 def with_key_data(state: TrainState) -> TrainState:
-    """Turn the random key into ordinary numbers."""
+    """Convert the random key to integers."""
     if isinstance(state.key, jax.ShapeDtypeStruct):
         return state.replace(key=jax.eval_shape(jax.random.key_data, state.key))
     return state.replace(key=jax.random.key_data(state.key))

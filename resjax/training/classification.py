@@ -1,4 +1,4 @@
-"""Training a classifier: what the loop is told of networks, images and errors."""
+"""Training of a classifier: the loop's interface to networks, images and errors."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -63,16 +63,16 @@ def train(experiment: Experiment, run_directory: str | Path, devices: Sequence[j
           optimizer: optax.GradientTransformation | None = None, loss: Loss | None = None,
           augment: Augment | None = None, callback: Callback | None = None,
           tensorboard: str | Path | None = None) -> Result:
-    """Train, or resume where the last process stopped; return the contents of `result.json`.
+    """Train an experiment, or resume it; return the contents of `result.json`.
 
-    A `model` of your own (a module that takes images and `train`), `data` of your own arrays (`resjax.dataset`) and any
-    `optimizer` of optax replace the experiment's; give them again to resume the run, or keep them in a file, see `Own`.
-    `loss(logits, labels)`, `[batch]`, replaces the cross-entropy, and `augment(key, images, labels)` changes each
-    training batch after crops and flips; both are pure functions in the compiled step (`LabelSmoothing`, `Mixup`,
-    `CutMix`, `Cutout`, or functions of your own). `callback` gets each training line of the log and the network at that
-    step; the numbers that it returns are logged too. `tensorboard` is a folder for a live log in TensorBoard's format.
-    Raises BadInput for wrong data or a run directory that is not this experiment's, Diverged if the loss is no longer
-    finite, Interrupted after Ctrl-C, SIGTERM or SIGHUP with the state saved, and OSError if the disk is full.
+    A `model` of your own (a module that takes images and `train`), `data` from your own arrays (`resjax.dataset`) and
+    any Optax `optimizer` replace the experiment's. To resume the run, pass them again, or keep them in a file (see
+    `Own`). `loss(logits, labels)` `[batch]` replaces the cross-entropy. `augment(key, images, labels)` changes each
+    training batch after crops and flips. Both are pure functions inside the compiled step: use `LabelSmoothing`,
+    `Mixup`, `CutMix`, `Cutout`, or your own. `callback(line, network)` gets each training line of the log with the
+    current network; the numbers that it returns are logged. `tensorboard` is a folder for TensorBoard event files.
+    Raises BadInput for wrong data or if the run directory belongs to another experiment, Diverged if the loss is no
+    longer finite, Interrupted after Ctrl-C, SIGTERM or SIGHUP with the state saved, and OSError if the disk is full.
     """
     parts = {"model": model, "optimizer": optimizer, "loss": loss, "augment": augment, "callback": callback}
     given = {part: value for part, value in parts.items() if value is not None}
@@ -83,19 +83,19 @@ def train(experiment: Experiment, run_directory: str | Path, devices: Sequence[j
 
 @dataclass(frozen=True)
 class RunningErrors(RunningMetrics):
-    """Sums of the losses and the wrong predictions since the last line of the log."""
+    """Sums of losses and wrong predictions since the last line of the log."""
 
     loss: float = 0.0
     wrong: int = 0
 
     def means(self) -> Line:
-        """Divide by the images: the mean cross-entropy, and the error in percent."""
+        """Divide by the number of images: mean cross-entropy, and error in percent."""
         return {"loss": self.loss / self.images, "error": 100 * self.wrong / self.images}
 
 
 @dataclass(frozen=True)
 class Classification:
-    """A classifier that learns from an experiment's images; `weights` are those to start from, where it needs them."""
+    """A task: learn to classify an experiment's images, starting from `weights` if it needs any."""
 
     experiment: Experiment
     images: TrainingImages
@@ -109,13 +109,13 @@ class Classification:
     metrics = RunningErrors
 
     def first(self) -> TrainState:
-        """Draw the first state onto the devices."""
+        """Initialise the state on the devices."""
         mean, seed = self.images.mean, self.experiment.seed
         first: TrainState = draw_state(replicated(self.sharding), self.model, self.optimizer, mean, seed)
         return first
 
     def start(self, first: TrainState) -> TrainState:
-        """Put the weights that the run starts from, if any, into its first state."""
+        """Put the pretrained weights, if any, into the initial state."""
         if not self.experiment.initialize_from:
             return first
         return initialize_from(self.weights or load_weights_for(self.experiment), first, self.images.classes, self.log)
@@ -132,21 +132,21 @@ class Classification:
         write_run(self.log.run_directory, self.experiment, about, list(self.sharding.mesh.devices.flat))
 
     def inputs(self, state: TrainState, steps: range) -> AbstractContextManager[Iterator[tuple[int, Any]]]:
-        """Open the batches of `steps`; the key of the data is copied, as the state's own is donated with it."""
+        """Open the batches of `steps`. The data key is copied, since the state's own is donated with it."""
         return self.images.inputs(jax.random.wrap_key_data(jnp.copy(jax.random.key_data(state.key))), steps)
 
     @property
     def batch(self) -> MakeBatch:
-        """Return what makes the batches, changed as one's own augmentation does."""
+        """Return the function that makes batches, including a custom augmentation."""
         return batch_for(self.experiment, self.images.batch)
 
     @property
     def form(self) -> StateLayout:
-        """Return the form of the steps that suits the devices."""
+        """Return the layout of the steps that suits the devices."""
         return layout_for(self.sharding.mesh.devices.flat[0].platform)
 
     def pack(self, state: TrainState) -> TrainState:
-        """Lay a state out as the steps take it; blocks stay in their stacks for an optimizer of one's own."""
+        """Pack a state for the steps; for a custom optimizer, blocks stay stacked."""
         return self.form.pack(state, most_blocks_apart(self.experiment, self.model))
 
     def unpack(self, packed: TrainState) -> TrainState:
@@ -154,13 +154,13 @@ class Classification:
         return self.form.unpack(packed)
 
     def lower(self, count: int, packed: TrainState, inputs: Any) -> Any:
-        """Lower the program of `count` steps."""
+        """Lower the program that makes `count` steps."""
         return self.form.steps.lower(self.model, self.optimizer, self.batch, count, packed, inputs)
 
     def average(self, state: TrainState, heed: Callable[[], None]) -> TrainState:
-        """Put averages over the next `precise_batch_norm_steps` batches in place of the moving ones (section 3.4).
+        """Replace moving averages by averages over the next `precise_batch_norm_steps` batches (section 3.4).
 
-        Those of the averaged parameters, which come in place of the last, where the optimizer keeps an average.
+        If the optimizer keeps averaged parameters, they replace the last ones, and the statistics are theirs.
         """
         experiment, state = self.experiment, self.prolong(state)
         count = 0 if experiment.architecture.frozen_batch_norm else experiment.precise_batch_norm_steps
@@ -183,18 +183,18 @@ class Classification:
         return averaged
 
     def prolong(self, state: TrainState) -> TrainState:
-        """Exchange the parameters and the average that the optimizer keeps of them, if it does."""
+        """Swap the parameters and the optimizer's averaged parameters, if there are any."""
         params, opt_state = exchange_average(state.params, state.opt_state)
         exchanged: TrainState = state.replace(params=params, opt_state=opt_state)
         return exchanged
 
     def own_statistics(self, count: int, state: TrainState, inputs: Any) -> Any:
-        """Say which batch statistics come from the batches alone; the log names those that do not: they stay averages.
+        """Mark the batch statistics that depend only on the batches; the log names the others, which stay averages.
 
-        Those of a batch norm that is neither Flax's nor ours depend on what they were before.
+        A batch norm that is neither Flax's nor ours may depend on its previous statistics.
         """
         moved = state.replace(batch_stats=jax.tree.map(lambda x: x + 1, state.batch_stats))
-        one, other = (named_leaves(add_batch_statistics(  # which reuses the memory of the zeros
+        one, other = (named_leaves(add_batch_statistics(  # which reuses the memory of the zeros in place
             self.model, self.batch, count, each, jax.tree.map(jnp.zeros_like, state.batch_stats), inputs))
             for each in (state, moved))
         same = [np.array_equal(mine, theirs) for (_, mine), (_, theirs) in zip(one, other, strict=True)]
@@ -204,7 +204,7 @@ class Classification:
         return jax.tree.unflatten(jax.tree.structure(state.batch_stats), same)
 
     def measure(self, state: TrainState, last: bool) -> list[Line]:
-        """Measure the errors on the splits that hold images; on the test between steps where the experiment says so."""
+        """Measure the errors on all non-empty splits; on test images between steps only if the experiment says so."""
         if not last and self.experiment.own.optimizer is None and self.experiment.optimizer.ema_decay:
             state = self.average(state, lambda: None)
         classifier = Classifier(self.model, state.variables, of_run(self.experiment.data, state.mean))
@@ -217,10 +217,7 @@ class Classification:
 
     @property
     def watch(self) -> Callable[[Line, TrainState], Line | None] | None:
-        """Call the callback with a line of the log and the network of then; its arrays are copied, as steps reuse them.
-
-        What it returns are numbers for a line of their own.
-        """
+        """Call the callback with a line of the log and the current network (copied, since steps reuse the arrays)."""
         if (callback := self.experiment.own.callback) is None:
             return None
 
@@ -237,13 +234,13 @@ class Classification:
 
 def open_classification(experiment: Experiment, devices: Sequence[jax.Device], log: Log,
                         data: Dataset | None = None) -> Classification:
-    """Open the images of an experiment, and load the weights that it starts from. Raises BadInput for what is wrong."""
+    """Open an experiment's images and pretrained weights. Raises BadInput for invalid ones."""
     weights = load_weights_for(experiment) if needs_weights(experiment, log.run_directory) else None
     images = open_images(experiment, devices, log, data)
     classes = len(images.classes)
     check_outputs(experiment, images.mean.shape, classes)
     check_functions(experiment, images.mean.shape, classes)
-    identity = images.identity()  # once, as that asks for the size of every file
+    identity = images.identity()  # once, since it reads the size of every file
     check_images(log.run_directory, identity)
     return Classification(experiment, images, identity, model_for(experiment, classes), optimizer_for(experiment),
                           weights, batch_sharding(devices), log)

@@ -1,4 +1,4 @@
-"""The runs of classifiers, as a kind: see `kinds.Kind`."""
+"""The kind of runs that train classifiers; see `kinds.Kind`."""
 
 import sys
 from collections.abc import Sequence
@@ -34,14 +34,14 @@ from resjax.weights.trained import find_trained
 VALUE = Experiment
 NOUN = "classifier"
 MEASURES = (Measure("test error %", "test_top1_error"), Measure("validation error %", "validation_top1_error"))
-MOST_ROWS = 40  # of a table on a terminal: the worst
+MOST_ROWS = 40  # number of classes in a terminal's table: the worst
 FOUND = ("class", "probability")
 CURVES = {"train": ("train", "error"), "validation": ("validation", "top1_error"), "test": ("test", "top1_error")}
 
 
 def train(run: Experiment, run_directory: Path, devices: Sequence[Any] | None = None,
           tensorboard: Path | None = None) -> dict[str, Any]:
-    """Train, or resume; return what `result.json` holds."""
+    """Train a classifier or resume its training; return the contents of `result.json`."""
     return train_classifier(run, run_directory, devices, tensorboard=tensorboard)
 
 
@@ -51,7 +51,7 @@ def draw(run_directory: Path) -> list[Path]:
 
 
 def open(target: str, unsaid: Any = None, model: Any = None) -> Network:
-    """Load a network, with what was said of it; see `console.networks.Unsaid`. `model` is what a run had of its own."""
+    """Load a network; `unsaid` (`console.networks.Unsaid`) describes it, and `model` is a run's custom network."""
     if model is not None:
         network = restore(target, model=model).network
     elif unsaid is None:
@@ -65,18 +65,18 @@ def open(target: str, unsaid: Any = None, model: Any = None) -> Network:
 
 
 def title_of(opened: Network) -> str:
-    """Name a trained network."""
+    """Return the name of a trained network."""
     return opened.name
 
 
 def measure(opened: Sequence[Network], split: str, how: Any, batch_size: int, source: str | None,
             directory: Path | None) -> dict[str, Any]:
-    """Measure the errors of networks together; `how` is the protocol of `evaluation.views`."""
+    """Measure the errors of an ensemble of networks; `how` is a protocol of `evaluation.views`."""
     return measure_networks(opened, split, how or "single", batch_size, source, directory).rates._asdict()
 
 
 def examine(opened: Sequence[Network], exam: Exam, out: Path) -> tuple[dict[str, Any], list[list[str]]]:
-    """Measure; write tables and pictures by class, and list the worst classes."""
+    """Measure errors, write tables and figures by class, and list the worst classes."""
     found = measure_networks(opened, exam.split, exam.how or "single", *exam[2:])
     found.save(out)
     worst = sorted(found.class_errors, key=lambda one: -1 if one.error is None else one.error, reverse=True)
@@ -87,53 +87,53 @@ def examine(opened: Sequence[Network], exam: Exam, out: Path) -> tuple[dict[str,
 
 
 def protocol_of(run: Experiment) -> str:
-    """Return the views of the training."""
+    """Return the protocol that the training uses."""
     return "single"
 
 
 def outcome(result: dict[str, Any]) -> dict[str, Any]:
-    """Return the errors on the test images from a run's result."""
+    """Return the test errors from a run's result."""
     return {key: result.get(f"test_{key}") for key in ("top1_error", "top5_error")}
 
 
 def name_of(how: str) -> str:
-    """Name the views."""
+    """Return the name of a protocol."""
     return how
 
 
 def fingerprint(run: Experiment) -> str:
-    """Tell apart the test images that a run's data name now: small ones by their pixels, others by their files."""
+    """Identify the test images that a run's data refer to now: small ones by their pixels, others by their files."""
     if isinstance(run.data, Photographs):
         return find_split(run.data, "test")[1].state()
     return str(identity(run)["digest"])
 
 
 def identity(run: Experiment) -> dict[str, Any]:
-    """Tell what the images of a run are that its data name now, as `experiment.json` does."""
+    """Describe the images that a run's data refer to now, as `experiment.json` does."""
     if isinstance(run.data, Photographs):
         return find_images(run.data).identity()
     return load_data(run.data).identity()
 
 
 def say_measured(found: dict[str, Any]) -> str:
-    """Put the errors into words."""
+    """Describe the errors in words."""
     return ", ".join([*errors_in_words(found), f"loss {found['loss']:.4f}", f"{found['images']} images"])
 
 
 def knows(opened: Network) -> str:
-    """Say which classes a network tells apart."""
+    """Describe the classes of a network."""
     return opened.knows
 
 
 def look(opened: Network, file: Path, asked: Asked) -> Seen:
-    """Name the likeliest classes of a picture."""
+    """Return the most likely classes of an image file."""
     found = [(class_name(opened, label), part) for label, part in classify(file, opened, asked.top)]
     return Seen([f"{file}: {', '.join(f'{name} {100 * part:.1f} %' for name, part in found)}"], [*found])
 
 
 def explain(opened: Network, file: Path, of: str | None, out: Path) -> str:
-    """Draw an image, the size of the gradient of a class's logit in its pixels, and both."""
-    from resjax.evaluation.drawings import draw_saliency  # here, as Matplotlib takes its time
+    """Draw an image, the magnitude of a logit's gradient with respect to its pixels, and both side by side."""
+    from resjax.evaluation.drawings import draw_saliency  # imported here, since Matplotlib is slow to import
 
     label = classify(file, opened, 1)[0][0] if of is None else label_of(opened, of)
     pixels = opened.preprocessing.prepare(read_picture(file), str(file))
@@ -146,12 +146,12 @@ def explain(opened: Network, file: Path, of: str | None, out: Path) -> str:
 
 
 def export(opened: Network, form: Form, out: Path, target: Path) -> Path:
-    """Write a network in a form that others load, with the facts of its model card."""
+    """Export a network in another library's format, with the facts for its model card."""
     return export_network(opened, form, out, recorded(target))
 
 
 def recorded(target: Path) -> Card:
-    """Read the model card's facts about a run or an exported folder; empty for other weights."""
+    """Read the facts for the model card of a run or an exported folder; empty for other weights."""
     if not (target / "experiment.json").is_file():
         return read_card(target if target.exists() else find_trained(str(target)) or target)
     experiment, result = read_experiment(target), read_result(target)
@@ -162,7 +162,7 @@ def recorded(target: Path) -> Card:
     images_of, lines = f"{experiment.data.source}, test", read_metrics(target, "test")
     errors = [Measured(images_of, "single", result["test_top1_error"], result["test_top5_error"],
                        lines[-1]["images"] if lines else None)]
-    for file in sorted(target.glob("measured-*.json")):  # by other views, as tables of the paper ask for
+    for file in sorted(target.glob("measured-*.json")):  # under other testing protocols, as some tables require
         kept = read_json(file, "state_digests", "top1_error", "top5_error", "images")
         if kept["state_digests"] == [result["state_digest"]]:
             views = file.stem.removeprefix("measured-")
@@ -171,7 +171,7 @@ def recorded(target: Path) -> Card:
 
 
 def parts(run: Experiment) -> str:
-    """Show the layers with their multiply-adds, and what is the run's own."""
+    """List the layers with their multiply-adds, and the run's custom parts."""
     image, classes = image_shape(run.data), 10 if run.architecture.family == "cifar" else 1000
     model = model_for(run, classes)
     layers = list_layers(model, image)
@@ -185,5 +185,5 @@ def parts(run: Experiment) -> str:
 
 
 def shape_text(shape: Sequence[int]) -> str:
-    """Write a shape: 3x3x16."""
+    """Format a shape: 3x3x16."""
     return "x".join(map(str, shape))

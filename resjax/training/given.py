@@ -1,4 +1,6 @@
-"""What of a run is Python: told in `experiment.json`, compared when the run is resumed, and built again from it."""
+"""Python objects that belong to a run: described in `experiment.json`, checked when it is resumed, and rebuilt from
+it.
+"""
 
 import ast
 import hashlib
@@ -27,9 +29,9 @@ UNKEPT = "given in Python, its values are not kept here"
 
 
 def describe_given(experiment: Experiment, classes: int, state: TrainState | None = None) -> dict[str, str]:
-    """Say for `experiment.json` what is Python: a network by its fields, functions by their files.
+    """Describe the Python objects for `experiment.json`: a network by its fields, functions by their files.
 
-    Of an optimizer that no function makes, what it keeps in the state.
+    An optimizer that no function builds is described by its state.
     """
     own = experiment.own
     named = {} if own.model is None else {"model": shortly(made(experiment, own.model, classes))}
@@ -44,7 +46,7 @@ def describe_given(experiment: Experiment, classes: int, state: TrainState | Non
 
 
 def called(function: Any) -> str:
-    """Name a function by its file, or a value such as `Mixup` by its fields; the same name for the same function."""
+    """Describe a function by its file, or a value such as `Mixup` by its fields; the same for equal objects."""
     if isinstance(function, partial):
         given = [*map(repr, function.args), *(f"{key}={value!r}" for key, value in function.keywords.items())]
         return f"partial({', '.join([called(function.func), *given])})"
@@ -55,7 +57,7 @@ def called(function: Any) -> str:
 
 
 def sources(experiment: Experiment, classes: int) -> dict[str, str]:
-    """Return the files that a run's own parts come from, by name, each with a digest of what it holds."""
+    """Return the digests of the files that define a run's Python objects, by file name."""
     own = experiment.own
     parts = (made(experiment, own.model, classes), own.model, own.optimizer, own.loss, own.augment)
     files = {file for part in parts for file in files_of(part)}
@@ -63,7 +65,7 @@ def sources(experiment: Experiment, classes: int) -> dict[str, str]:
 
 
 def changed_code(run_directory: Path, code: Mapping[str, str]) -> str:
-    """Say which files are no longer as they were when a run began; nothing where they are."""
+    """Describe which files have changed since a run began; empty if none have."""
     file = run_directory / "experiment.json"
     before = read_json(file).get("code") if file.exists() else None
     known = before if isinstance(before, dict) else {}
@@ -72,7 +74,7 @@ def changed_code(run_directory: Path, code: Mapping[str, str]) -> str:
 
 
 def files_of(part: Any) -> Iterator[Path]:
-    """List the files, none of an installed package, in which a function, a module or what it holds is defined."""
+    """List the files, outside of installed packages, that define a function, a module or its fields."""
     if isinstance(part, partial):
         for each in (part.func, *part.args, *part.keywords.values()):
             yield from files_of(each)
@@ -80,7 +82,7 @@ def files_of(part: Any) -> Iterator[Path]:
     defined = part if inspect.isfunction(part) or inspect.isclass(part) else type(part)
     try:
         file = Path(inspect.getsourcefile(defined) or "")
-    except (TypeError, OSError):  # of what is built in, or typed into a session
+    except (TypeError, OSError):  # built-in, or defined in an interactive session
         return
     package = str(getattr(defined, "__module__", "")).partition(".")[0]
     if file.is_file() and package not in ("resjax", "flax", "optax", "jax") and "site-packages" not in file.parts:
@@ -91,7 +93,7 @@ def files_of(part: Any) -> Iterator[Path]:
 
 
 def check_arrays(values: Data, data: Dataset) -> None:
-    """Raise BadInput where arrays of one's own are of another size than the experiment says, or of other channels."""
+    """Raise BadInput if the size or the channels of the user's arrays contradict the experiment."""
     height, width, channels = data.train.pixels.shape[1:]
     check(values.size is None or (height, width) == (values.size, values.size),
           f"data.size is {values.size}, and the arrays that are given are {height}x{width}: they are not resized; "
@@ -102,10 +104,10 @@ def check_arrays(values: Data, data: Dataset) -> None:
 
 def with_given(experiment: Experiment, run_directory: Path, data: Dataset | None,
                given: Mapping[str, Any]) -> tuple[Experiment, Dataset | None]:
-    """Put what is given into a run; of images say so in its values, and hold some out for validation if it is to.
+    """Add the user's objects to a run; for arrays, record them in the data fields and hold out validation images.
 
-    Raises BadInput where the folder holds the run of another network, of other images or of an optimizer, and names
-    what is to be given again.
+    Raises BadInput if the folder holds the run of another network, other images or another optimizer; the message names
+    the object to pass again.
     """
     check(isinstance(experiment, Experiment), f"experiment is {brief(experiment)}; it is a resjax.Experiment")
     check(data is None or isinstance(data, Dataset),
@@ -126,7 +128,7 @@ def with_given(experiment: Experiment, run_directory: Path, data: Dataset | None
 
 
 def check_given(experiment: Experiment, run_directory: Path) -> None:
-    """Raise BadInput where a folder holds the run of another network, optimizer, loss or augmentation."""
+    """Raise BadInput if a folder holds a run with another network, optimizer, loss or augmentation."""
     if (before := read_given(run_directory)) is None:
         return
     now = describe_given(experiment, len(read_run(run_directory)[1]))
@@ -138,7 +140,7 @@ def check_given(experiment: Experiment, run_directory: Path) -> None:
 
 
 def model_of(run_directory: Path, experiment: Experiment, classes: int, given: Any) -> Any:
-    """Return the network of a run. Raises BadInput where it was one's own, and has to be given again."""
+    """Return the network of a run. Raises BadInput if it was custom and has to be passed again."""
     known = (read_given(run_directory) or {}).get("model")
     if given is None:
         return experiment.architecture.model(classes) if known is None else rebuilt(run_directory, known)
@@ -149,7 +151,7 @@ def model_of(run_directory: Path, experiment: Experiment, classes: int, given: A
 
 
 def rebuilt(run_directory: Path, known: str) -> Any:
-    """Build one of our networks from what is told of it. Raises BadInput for any other."""
+    """Rebuild one of our networks from its description. Raises BadInput for any other."""
     try:
         call = ast.parse(known, mode="eval").body
         assert isinstance(call, ast.Call)
@@ -167,7 +169,7 @@ def rebuilt(run_directory: Path, known: str) -> Any:
 
 
 def network_of(experiment: Experiment, classes: tuple[str, ...], model: Any, state: TrainState) -> Network:
-    """Return a run's network as a value; it is one's own where its architecture makes another."""
+    """Return a run's network as a `Network`; it is custom if its architecture gives another one."""
     paper = experiment.architecture if experiment.architecture.model(len(classes)) == model else None
     return Network(f"{experiment.name}, step {state.step}", paper, experiment.data, classes, model, state.variables,
                    of_run(experiment.data, state.mean))

@@ -1,4 +1,4 @@
-"""What gives the training its images: the only place that asks whether they lie in memory or are streamed."""
+"""The source of training images: the only place that distinguishes data in memory from streamed data."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -17,7 +17,7 @@ from resjax.training.streaming import open_streaming
 
 
 class TrainingImages(Protocol):
-    """Images in memory or streamed. `mean`, the mean training image, lies on the host."""
+    """Images in memory or streamed. `mean`, the mean training image, is on the host."""
 
     @property
     def classes(self) -> tuple[str, ...]: ...
@@ -26,26 +26,26 @@ class TrainingImages(Protocol):
     def mean(self) -> np.ndarray: ...
 
     def identity(self) -> dict[str, Any]:
-        """Tell what the images are, wherever they lie."""
+        """Describe the images independently of their location."""
         ...
 
     @property
     def batch(self) -> Any:
-        """Makes the `Batch` of the state's step of (state, inputs): pure, and the same value for the same run."""
+        """A pure function from (state, inputs) to the `Batch` of the state's step; equal for equal runs."""
         ...
 
     def inputs(self, key: jax.Array, steps: range) -> AbstractContextManager[Iterator[tuple[int, Any]]]:
-        """Open the calls that make up `steps`: for each the number of steps that it makes, and what `batch` takes."""
+        """Open the calls that make up `steps`: for each, its number of steps, and the argument for `batch`."""
         ...
 
     def errors(self, classifier: Classifier, split: str) -> ErrorRates | None:
-        """Measure the errors on a split; None where it holds no images."""
+        """Measure the errors on a split; None if it has no images."""
         ...
 
 
 def open_images(experiment: Experiment, devices: Sequence[jax.Device], log: Log,
                 given: Dataset | None = None) -> TrainingImages:
-    """Open the images of an experiment, or those given. Raises BadInput, naming the folder or file that is wrong."""
+    """Open the images of an experiment, or the given ones. Raises BadInput, naming the invalid folder or file."""
     if isinstance(experiment.data, Photographs):
         return open_streaming(experiment, experiment.data, devices, log)
     dataset = given or load_data(experiment.data)

@@ -1,4 +1,4 @@
-"""Small images lie on every device, and batches are made within the compiled steps."""
+"""Training on small images: every device stores all of them, and the compiled steps assemble the batches."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -37,7 +37,7 @@ permutation_of = jax.jit(permute, static_argnums=(2, 3))
 
 
 class InMemoryInputs(NamedTuple):
-    """What the steps of a call need beside the state: all training images, and the epochs' permutations."""
+    """Inputs of a call besides the state: all training images, and the permutations of its epochs."""
 
     images: Images
     permutation: Permutation
@@ -45,7 +45,7 @@ class InMemoryInputs(NamedTuple):
 
 @dataclass(frozen=True)
 class InMemoryBatch:
-    """Makes the batch of the state's step, each device its own part of it (section 4.2)."""
+    """Assembles the batch of the state's step; each device assembles its own part (section 4.2)."""
 
     batching: Batching
     std: tuple[float, ...]
@@ -60,7 +60,7 @@ class InMemoryBatch:
 
 @dataclass(frozen=True)
 class InMemory:
-    """A data set that fits into memory: many steps a call, with nothing for the host to do between them."""
+    """A data set in memory: each call makes many steps, between which the host does nothing."""
 
     data: Dataset
     about: dict[str, Any]
@@ -71,19 +71,19 @@ class InMemory:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Name the classes."""
+        """Return the class names."""
         return self.data.classes
 
     def identity(self) -> dict[str, Any]:
-        """Tell what the images are, wherever they lie."""
+        """Describe the images independently of their location."""
         return self.about
 
     def inputs(self, key: jax.Array, steps: range) -> AbstractContextManager[Iterator[tuple[int, InMemoryInputs]]]:
-        """Open the calls that make up `steps`: for each the steps it makes, and its inputs. Nothing is to be closed."""
+        """Open the calls that make up `steps`: for each, its number of steps and its inputs. No cleanup is needed."""
         return nullcontext(self.calls(key, steps))
 
     def calls(self, key: jax.Array, steps: range) -> Iterator[tuple[int, InMemoryInputs]]:
-        """Cut `steps` at the multiples of the stride; a new epoch begins with a new permutation."""
+        """Split `steps` at the multiples of the stride; every epoch begins with a new permutation."""
         images, size = len(self.data.train.labels), self.batch.batching.size
         epochs = epochs_spanned(self.stride, size, images)
         step, epoch, permutation = steps.start, -1, None
@@ -96,7 +96,7 @@ class InMemory:
             step += count
 
     def errors(self, classifier: Classifier, split: str) -> ErrorRates | None:
-        """Measure the errors on the original single view; None where the split holds no images."""
+        """Measure the errors on the single original view; None if the split has no images."""
         images: Images = getattr(self.data, split)
         if not len(images.labels):
             return None
@@ -105,7 +105,7 @@ class InMemory:
 
 
 def in_memory(experiment: Experiment, dataset: Dataset, devices: Sequence[jax.Device]) -> InMemory:
-    """Put images onto every device, for the batches that an experiment asks for."""
+    """Copy images to every device, for the batches of an experiment."""
     data, sharding = experiment.data, batch_sharding(devices)
     assert isinstance(data, Data)
     train, validation, test = jax.device_put((dataset.train, dataset.validation, dataset.test), replicated(sharding))
@@ -115,10 +115,10 @@ def in_memory(experiment: Experiment, dataset: Dataset, devices: Sequence[jax.De
 
 
 def steps_per_call(experiment: Experiment, platform: str | None = None) -> int:
-    """Count the steps to make in one call, so that calls end where something is logged, measured or saved.
+    """Return the number of steps per call, so that calls end at each log line, evaluation and checkpoint.
 
-    On an accelerator a launch costs as much as a small step; on CPU a call pays for fresh memory, and a few
-    steps are enough. `platform` is this process's unless a program is compiled for another.
+    On an accelerator, a launch costs as much as a small step. On CPU, a call has to allocate memory, and a few steps
+    per call are enough. `platform` is that of this process, unless a program is compiled for another one.
     """
     most = 5 if (platform or jax.default_backend()) == "cpu" else 100
     common = math.gcd(experiment.log_steps, experiment.evaluate_steps, experiment.checkpoint_steps)
@@ -127,16 +127,16 @@ def steps_per_call(experiment: Experiment, platform: str | None = None) -> int:
 
 def train_in_memory(experiment: Experiment, model: nn.Module, dataset: Dataset,
                     begin: TrainState | None = None) -> tuple[TrainState, np.ndarray]:
-    """Make all the steps of a run of any network in one call, on one device: the last state, and the losses `[steps]`.
+    """Train any network for all steps of a run in one call, on one device: the last state, and the losses `[steps]`.
 
-    For studies of many small nets: nothing is on disk, and the statistics of batch norm stay moving averages. It begins
-    at its first state or, with its own schedule anew, at `begin`, all but whose step and optimizer state counts.
+    This is for studies of many small nets. Nothing is written to disk, and batch statistics stay moving averages.
+    Training starts from a new state, or from the parameters and statistics of `begin` with a new schedule.
     """
     steps, optimizer = experiment.steps, build_optimizer(experiment.optimizer, experiment.steps)
     images = replace(in_memory(experiment, dataset, jax.devices()[:1]), stride=steps)
     if begin is None:
         state = draw_state(replicated(images.sharding), model, optimizer, images.mean, experiment.seed)
-    else:  # copies, as what is trained is donated
+    else:  # copies, since the training state is donated
         variables, mean, key = jax.tree.map(jnp.copy, (begin.variables, begin.mean, begin.key))
         state = state_of(variables, optimizer, mean, key)
     ((_, inputs),) = images.calls(state.key, range(steps))

@@ -1,7 +1,7 @@
-"""The kinds of runs: a run is a value that names its kind, and a kind is a module that answers what is asked of runs.
+"""Kinds of runs. A run is a value that names its kind; a kind is a module that implements `Kind`.
 
-Commands, tables and reports never tell kinds apart. The modules are found by name, since a kind may stand above this
-room; a further one needs a line here.
+Commands, tables and reports do not distinguish kinds. Modules are found by name, since a kind may be in a higher layer;
+a new kind needs a line here.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ HOMES = {"classification": "resjax.training.classifiers", "detection": "resjax.d
 
 
 class Run(Protocol):
-    """A run as a value, such as `Experiment`: what every training has."""
+    """The fields and methods that every training run has, such as `Experiment`."""
 
     @property
     def kind(self) -> str: ...
@@ -48,9 +48,9 @@ class Run(Protocol):
 
 
 class Measure(NamedTuple):
-    """A number by which runs of a kind are compared: its name in tables, and its key in what is measured.
+    """A number for comparing runs of a kind: its name in tables, and its key in measurements.
 
-    A key with a dot looks into an object: "eleven_points.cat".
+    A key with a dot refers to a nested object: "eleven_points.cat".
     """
 
     title: str
@@ -59,19 +59,19 @@ class Measure(NamedTuple):
     higher_is_better: bool = False
 
     def of(self, found: dict[str, Any]) -> float | None:
-        """Read the number; None where it was not measured."""
+        """Return the number; None if it was not measured."""
         value: Any = found
         for part in self.key.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         return value if value is None else float(value)
 
     def written(self, value: float | None) -> str:
-        """Write a number as tables print it; nothing for none."""
+        """Format a number for tables; empty for None."""
         return "" if value is None else f"{value:.{self.digits}f}"
 
 
 class Asked(NamedTuple):
-    """What is asked of a picture: how many classes; of detectors the lowest score, and where boxes are drawn."""
+    """Options for predictions: number of classes or, for detectors, lowest score and folder for drawn boxes."""
 
     top: int = 5
     score: float = 0.5
@@ -79,7 +79,7 @@ class Asked(NamedTuple):
 
 
 class Exam(NamedTuple):
-    """On which images networks are measured, and how: see `Kind.measure`."""
+    """Options for evaluation: which images, and how; see `Kind.measure`."""
 
     split: str = "test"
     how: Any = None
@@ -89,36 +89,36 @@ class Exam(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What a network makes of a picture: in words, and for each class or object the values of its kind's `FOUND`."""
+    """A prediction for an image: text lines and, for each class or object, the values that `Kind.FOUND` names."""
 
     lines: list[str]
     found: list[tuple[Any, ...]]
 
 
 class Kind(Protocol):
-    """What is asked of the runs of a kind. `how` is a way of testing; None is that of the training."""
+    """The interface of a kind of runs. `how` is a testing protocol; None is the one that training uses."""
 
     VALUE: type
     NOUN: str
-    MEASURES: tuple[Measure, ...]  # that result.json holds, the most important first
-    FOUND: tuple[str, ...]  # the values of what is found in a picture
-    CURVES: dict[str, tuple[str, str]]  # in percent, "train" first: which lines of the log, and which of their numbers
+    MEASURES: tuple[Measure, ...]  # as in result.json, the most important first
+    FOUND: tuple[str, ...]  # names of the values per prediction
+    CURVES: dict[str, tuple[str, str]]  # in percent, "train" first: kind of log line, and key
 
     def train(self, run: Any, run_directory: Path, devices: Sequence[Any] | None = None,
               tensorboard: Path | None = None) -> dict[str, Any]:
-        """Train, or resume; return what `result.json` holds. The log goes to the folder `tensorboard` too."""
+        """Train or resume; return the contents of `result.json`. The log also goes to the folder `tensorboard`."""
         ...
 
     def draw(self, run_directory: Path) -> list[Path]:
-        """Draw what a finished run of this kind shows of itself; return the files."""
+        """Draw the figures of a finished run; return the files."""
         ...
 
     def open(self, target: str, unsaid: Any = None, model: Any = None) -> Any:
-        """Load a trained network; `model` is a run's own, given again."""
+        """Load a trained network; `model` is a run's custom network."""
         ...
 
     def title_of(self, opened: Any) -> str:
-        """Name a trained network."""
+        """Return the name of a trained network."""
         ...
 
     def measure(self, opened: Sequence[Any], split: str, how: Any, batch_size: int, source: str | None,
@@ -127,59 +127,59 @@ class Kind(Protocol):
         ...
 
     def examine(self, opened: Sequence[Any], exam: Exam, out: Path) -> tuple[dict[str, Any], list[list[str]]]:
-        """Measure, and write what it comes to by class into the folder `out`; return the numbers, and a table."""
+        """Measure and write results by class to the folder `out`; return the numbers and a table."""
         ...
 
     def protocol_of(self, run: Any) -> Any:
-        """Return the way of testing of the training."""
+        """Return the protocol that the training uses."""
         ...
 
     def outcome(self, result: dict[str, Any]) -> dict[str, Any]:
-        """Return what `measure` would, from a run's result."""
+        """Return the result of `measure` from a run's result."""
         ...
 
     def name_of(self, how: Any) -> str:
-        """Name a way of testing, for files."""
+        """Return the name of a protocol, for file names."""
         ...
 
     def fingerprint(self, run: Any) -> str:
-        """Tell the test images that a run's data name now from others, wherever they lie, and from changed ones."""
+        """Identify the test images that a run's data refer to now by their contents, not their location."""
         ...
 
     def identity(self, run: Any) -> dict[str, Any]:
-        """Tell what the images of a run are that its data name now, as `experiment.json` does."""
+        """Describe the images that a run's data refer to now, as `experiment.json` does."""
         ...
 
     def say_measured(self, found: dict[str, Any]) -> str:
-        """Put into words what was measured."""
+        """Describe measurements in words."""
         ...
 
     def knows(self, opened: Any) -> str:
-        """Say which classes a network tells apart."""
+        """Describe the classes of a network."""
         ...
 
     def look(self, opened: Any, file: Path, asked: Asked) -> Seen:
-        """Say what is in a picture. Raises BadInput where it cannot be read."""
+        """Predict what is in an image file. Raises BadInput if it cannot be read."""
         ...
 
     def explain(self, opened: Any, file: Path, of: str | None, out: Path) -> str:
-        """Draw into the folder `out` what an answer rests on: the likeliest class's, or of one; say in a line of which.
+        """Draw a class's saliency map (by default the most likely class's) to `out`; return a line naming the class.
 
-        Raises BadInput where the picture cannot be read, or there is no such class.
+        Raises BadInput if the image cannot be read or there is no such class.
         """
         ...
 
     def export(self, opened: Any, form: str, out: Path, target: Path) -> Path:
-        """Write a network as others load it. Raises BadInput where nobody does."""
+        """Export a network in another library's format. Raises BadInput if that is not possible."""
         ...
 
     def parts(self, run: Any) -> str:
-        """Show the layers or parts of a run's network, with what each costs."""
+        """List the layers or parts of a run's network with their costs."""
         ...
 
 
 def kind_named(name: str) -> Kind:
-    """Return the kind of that name."""
+    """Return the kind with this name."""
     return cast(Kind, import_module(HOMES[name]))
 
 
@@ -190,20 +190,20 @@ def kind_of(run: Run) -> Kind:
 
 def found_at(target: str | Path) -> Path:
     """Return the folder of a run or of weights, or of those that come with resjax under that name."""
-    from resjax.weights.trained import find_trained  # here, so that the help is quick
+    from resjax.weights.trained import find_trained  # imported here, so that the help is fast
 
     path = expanded(target)
     return path if path.exists() else find_trained(str(target)) or path
 
 
 def kind_at(target: str | Path) -> Kind:
-    """Return the kind of the run in a folder, or of a detector's weights; all other weights are a classifier's."""
+    """Return the kind of the run in a folder, or of a detector's weights; all other weights belong to a classifier."""
     files = [found_at(target) / name for name in ("experiment.json", "detector.json")]
     return kind_named(next((name_in(file) for file in files if file.is_file()), "classification"))
 
 
 def name_in(file: Path) -> str:
-    """Read which kind of run an `experiment.json` describes. Raises BadInput where there is no such kind."""
+    """Return the kind of run that an `experiment.json` describes. Raises BadInput for an unknown kind."""
     name = read_json(file, "kind", "experiment")["kind"]
     if not isinstance(name, str) or name not in HOMES:
         raise BadInput(f"{file}: not a run of this version of resjax (its kind is {name!r}; it is one of "

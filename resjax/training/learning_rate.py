@@ -1,4 +1,4 @@
-"""The learning rate of the last update, for the log, of any optimizer of optax that has one."""
+"""The learning rate of the last update, for the log, from the state of any Optax optimizer that has one."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -10,10 +10,10 @@ import optax
 
 
 def learning_rate(optimizer: optax.GradientTransformation, opt_state: Any) -> jax.Array:
-    """Read the rate of the last update from the state after it; NaN where an optimizer has none that is known.
+    """Return the rate of the last update from the state after it; NaN if it cannot be determined.
 
-    Those of a run's fields keep it, as does `optax.inject_hyperparams`. For a chain that multiplies by a number or a
-    schedule, as optax's optimizers do, it is minus the product of these: optax keeps only the count of a schedule.
+    The optimizers of a run's fields and `optax.inject_hyperparams` store it. For a chain that multiplies by constants
+    or schedules, as Optax's optimizers do, it is minus their product; Optax stores only the count of a schedule.
     """
     kept = [value for key in ("rate", "learning_rate")
             for _, value in optax.tree_utils.tree_get_all_with_path(opt_state, key)
@@ -29,9 +29,9 @@ def learning_rate(optimizer: optax.GradientTransformation, opt_state: Any) -> ja
 
 
 def factors_of(update: Callable[..., Any]) -> Iterator[Any]:
-    """List the numbers and the schedules that a chain of optax multiplies updates by, in its order.
+    """List the constants and schedules by which a chain of Optax transformations multiplies updates, in order.
 
-    Optax has no other way to them than the variables of its functions.
+    They are only accessible as closure variables of Optax's functions.
     """
     held = inspect.getclosurevars(update).nonlocals if inspect.isfunction(update) else {}
     for name in ("step_size", "step_size_fn"):  # of optax.scale and optax.scale_by_schedule
@@ -44,5 +44,5 @@ def factors_of(update: Callable[..., Any]) -> Iterator[Any]:
 
 
 def is_count(part: Any) -> bool:
-    """Say whether a part of an optimizer's state counts the steps of a schedule."""
+    """Return whether a part of an optimizer's state is the step count of a schedule."""
     return isinstance(part, optax.ScaleByScheduleState)

@@ -1,4 +1,4 @@
-"""What a run tells while it trains: `metrics.jsonl`, and lines for whoever watches."""
+"""The log of a training: `metrics.jsonl`, and progress lines on the terminal."""
 
 import csv
 import io
@@ -28,7 +28,7 @@ Item = TypeVar("Item")
 class RunningMetrics:
     """Sums since the last line of the log, and the seconds of training since the start of the run.
 
-    A task adds fields for the sums of its own. Frozen, since a checkpoint is written while the run goes on.
+    Tasks add fields for their own sums. The class is frozen, since a checkpoint is written while training continues.
     """
 
     images: int = 0
@@ -37,51 +37,51 @@ class RunningMetrics:
     total_seconds: float = 0.0
 
     def plus(self, found: Any, seconds: float, waited: float) -> Self:
-        """Add the sums of a call, the seconds it took, and of them those that the devices waited for data."""
+        """Add the sums of a call, its seconds, and the seconds in which the devices waited for data."""
         sums = {key: getattr(self, key) + np.sum(value).item() for key, value in found._asdict().items()
                 if key != "learning_rate"}
         return replace(self, **sums, seconds=self.seconds + seconds, waited=self.waited + waited,
                        total_seconds=self.total_seconds + seconds)
 
     def means(self) -> Line:
-        """Divide the sums of the task, once."""
+        """Return the task's metrics, divided once."""
         raise NotImplementedError
 
     def line(self, step: int, rate: float) -> Line:
-        """Make the training line of the log; the time that the devices waited for data is in percent.
+        """Return the training line of the log; the time that devices waited for data is in percent.
 
-        A rate of NaN is one that nobody knows, and is left out.
+        A learning rate of NaN is unknown and is left out.
         """
         told = {} if math.isnan(rate) else {"learning_rate": rate}
         return {"step": step, "kind": "train", **self.means(), **told,
                 "images_per_second": self.images / self.seconds, "data_wait": 100 * self.waited / self.seconds}
 
     def emptied(self) -> Self:
-        """Begin the next line."""
+        """Reset for the next line."""
         return type(self)(total_seconds=self.total_seconds)
 
 
 class Stopwatch:
-    """Seconds of training, without what it stood still for; and of them those that were spent on waiting for data."""
+    """Measures the seconds of training without pauses, and the part of them spent waiting for data."""
 
     def __init__(self) -> None:
         self.started, self.waited = time.perf_counter(), 0.0
 
     def lap(self) -> tuple[float, float]:
-        """Return both since the last lap, and begin the next."""
+        """Return both times since the last lap, and start a new lap."""
         now, waited = time.perf_counter(), self.waited
         seconds, self.started, self.waited = now - self.started, now, 0.0
         return seconds, waited
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        """Stand still meanwhile."""
+        """Pause inside the block."""
         begun = time.perf_counter()
         yield
         self.started += time.perf_counter() - begun
 
     def waits(self, items: Iterator[Item]) -> Iterator[Item]:
-        """Pass items on, and count the time until each comes; the first comes before training begins."""
+        """Yield items and count the time until each arrives; the first arrives before training begins."""
         item = next(items, None)
         self.started = time.perf_counter()
         while item is not None:
@@ -93,7 +93,7 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class Log:
-    """Writes to a run directory and tells on standard error, for a run of so many steps."""
+    """Writes the log of a run to its directory, and its progress to standard error."""
 
     run_directory: Path
     name: str
@@ -102,7 +102,7 @@ class Log:
     events: Events | None = None
 
     def record(self, line: Line) -> None:
-        """Append a line to `metrics.jsonl`, on disk before this returns, and tell it. OSError: the disk is full."""
+        """Append a line to `metrics.jsonl`, synced to disk, and show it. Raises OSError if the disk is full."""
         if is_first():
             metrics = self.run_directory / "metrics.jsonl"
             with writing(metrics), metrics.open("a") as file:
@@ -117,27 +117,27 @@ class Log:
         self.tell(fitted(parts, columns - len(self.name) - 2))
 
     def tell(self, text: str, any_process: bool = False) -> None:
-        """Tell a line that stays, where there is something to say: from the first of many processes, or from any."""
+        """Print a permanent message, unless it is empty: only on the first process, or on any."""
         if text and (is_first() or any_process):
             tell(f"{self.name}  {text}")
 
     def doing(self, text: str, total: int = 0) -> AbstractContextManager[None]:
-        """Show what the run does, such as "compiling", until the end of the block."""
+        """Show what the run is doing, such as "compiling", until the end of the block."""
         return working(f"{self.name}  {text}", total)
 
     def training(self) -> AbstractContextManager[None]:
-        """Show the training, whose lines say how far it is, until the end of the block."""
+        """Show the training progress until the end of the block."""
         return self.doing("training", self.steps)
 
     def glance(self, line: Line) -> tuple[str, ...]:
-        """Show a training line where the last one stood; return how long the run and those after it will take."""
+        """Update the training progress; return the remaining time of this run and those after it."""
         pace = self.batch_size / line["images_per_second"]
         for_all = advance_net(line["step"], *self.parts(line)[1:], pace=pace)
         left = f"{duration((self.steps - line['step']) * pace)} left"
         return (left, f"({for_all})") if for_all else (left,)
 
     def parts(self, line: Line) -> tuple[str, ...]:
-        """Put a line of the metrics into words, what matters most first."""
+        """Format a line of the log as text, the most important numbers first."""
         step = f"step {line['step']}/{self.steps}"
         match line["kind"]:
             case "train":
@@ -162,7 +162,7 @@ class Log:
 
 
 def errors_in_words(found: Mapping[str, Any]) -> list[str]:
-    """Write the top-1 error, and the top-5 error unless it is 0, as it is for up to five classes."""
+    """Format the top-1 error and, unless it is 0 (as for up to five classes), the top-5 error."""
     five = [f"top-5 error {found['top5_error']:.2f} %"] if found["top5_error"] else []
     return [f"top-1 error {found['top1_error']:.2f} %", *five]
 
@@ -170,19 +170,19 @@ def errors_in_words(found: Mapping[str, Any]) -> list[str]:
 NUMBERS = {"train": ("loss", "error", "images_per_second"), "compile": ("seconds",), "own": (),
            "validation": ("top1_error", "top5_error", "loss"), "test": ("top1_error", "top5_error", "loss"),
            "detection": ("mean_average_precision", "eleven_point")}
-MEASURED = {"validation", "test", "detection"}  # the kinds of what is measured between steps and at the end
+MEASURED = {"validation", "test", "detection"}  # kinds of lines with evaluations
 
 
 def read_metrics(run_directory: str | Path, kind: str | None = None) -> list[Line]:
     """Read the lines of `metrics.jsonl`: of one kind ("train", "validation", "test", "own"), or all.
 
-    Incomplete lines, such as the last one of a process that was killed, are left out.
+    Incomplete lines, such as the last one of a killed process, are left out.
     """
     return [line for line in parsed_lines(Path(run_directory)) if line and kind in (None, line["kind"])]
 
 
 def parsed_lines(run_directory: Path) -> list[Line]:
-    """Read all lines; one that is none is empty."""
+    """Parse all lines; invalid ones are empty."""
     file, lines = run_directory / "metrics.jsonl", []
     for text in regular(file).read_bytes().splitlines() if file.exists() else []:
         try:
@@ -194,20 +194,20 @@ def parsed_lines(run_directory: Path) -> list[Line]:
 
 
 def is_line(line: Any) -> bool:
-    """Say whether something has all the numbers of a line of the log."""
+    """Return whether a value has all the numbers of a log line."""
     if not isinstance(line, dict) or line.get("kind") not in NUMBERS:
         return False
-    missing = {type(None)} if line["kind"] == "detection" else set()  # where no test image has an object
+    missing = {type(None)} if line["kind"] == "detection" else set()  # no test image has an object
     return type(line.get("step")) is int and all(
         key in line and type(line[key]) in {int, float, *missing} for key in NUMBERS[line["kind"]])
 
 
 def rewind_metrics(log: Log, step: int) -> None:
-    """Drop the lines after `step`, which the restored run writes again, as it measures again after its last step."""
+    """Drop the lines after `step`, which the resumed run writes again, along with the evaluation at its last step."""
     if not is_first():
         return
     lines = parsed_lines(log.run_directory)
-    lost = sum(not line for line in lines[:-1])  # the last may have been under way
+    lost = sum(not line for line in lines[:-1])  # the last one may be incomplete
     log.tell(f"metrics.jsonl: {lost} lines cannot be read and are left out" if lost else "")
     kept = [line for line in lines if line and (line["step"] < step or (
         line["step"] == step and (step < log.steps or line["kind"] not in MEASURED)))]
@@ -217,7 +217,7 @@ def rewind_metrics(log: Log, step: int) -> None:
 
 
 def export_csv(run_directory: Path) -> None:
-    """Write the numbers of `metrics.jsonl` as `metrics.csv`: a row for each line, a column for each number."""
+    """Write the numbers of `metrics.jsonl` to `metrics.csv`: one row per line, one column per number."""
     rows = [{key: value for key, value in line.items() if type(value) in (int, float, str)}
             for line in read_metrics(run_directory)]
     table = io.StringIO()

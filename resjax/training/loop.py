@@ -1,4 +1,4 @@
-"""A whole run, from top to bottom: folder, task, state, steps, measurements, checkpoints, result."""
+"""A whole run from start to end: folder, task, state, steps, evaluations, checkpoints, result."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -33,7 +33,7 @@ from resjax.training.tensorboard import Events
 
 
 class Training(NamedTuple):
-    """What does not change while a run trains."""
+    """The constants of a running training."""
 
     experiment: Run
     task: Task
@@ -43,10 +43,10 @@ class Training(NamedTuple):
 
 def train(experiment: Run, run_directory: Path, open_task: Callable[[Sequence[jax.Device], Log], Task],
           devices: Sequence[jax.Device], tensorboard: Path | None = None) -> dict[str, Any]:
-    """Train, or resume where the last process stopped; return what `result.json` holds.
+    """Train, or resume where the last process stopped; return the contents of `result.json`.
 
-    Raises BadInput for wrong data or a run directory that is not this experiment's, Diverged where the loss is no
-    longer finite, Interrupted after Ctrl-C, SIGTERM or SIGHUP with the state saved, OSError where the disk is full.
+    Raises BadInput for wrong data or if the run directory is another experiment's, Diverged if the loss is no longer
+    finite, Interrupted after Ctrl-C, SIGTERM or SIGHUP with the state saved, and OSError if the disk is full.
     """
     leave_import()
     check(experiment.batch_size % len(devices) == 0,
@@ -88,12 +88,12 @@ def train(experiment: Run, run_directory: Path, open_task: Callable[[Sequence[ja
 
 
 def restore_or_start(run: Training) -> tuple[TrainState, RunningMetrics, bool]:
-    """Restore a run's newest state, or draw its first, with the weights it starts from; say whether it is the last."""
+    """Restore a run's newest state, or initialise it; return whether it is the last state."""
     first = run.task.first()
     state, meta = restore_latest(run.manager, first) or (None, {})
-    state = run.task.start(first) if state is None else state  # also where the checkpoints are all damaged
+    state = run.task.start(first) if state is None else state  # also if all checkpoints are damaged
     step = int(state.step)
-    if is_first():  # the result of a shorter run stays until nothing can be wrong with this one's values any more
+    if is_first():  # the result of a shorter run is kept until all values of this one are checked
         (run.log.run_directory / "result.json").unlink(missing_ok=True)
     file = run.log.run_directory / "experiment.json"
     before = computing(read_json(file)) if file.exists() else ""
@@ -110,9 +110,9 @@ def restore_or_start(run: Training) -> tuple[TrainState, RunningMetrics, bool]:
 
 
 def make_steps(run: Training, packed: TrainState, metrics: RunningMetrics) -> tuple[TrainState, RunningMetrics]:
-    """Make the steps that are left, from a packed state; log, measure, save and stop on the way.
+    """Make the remaining steps from a packed state, with logging, evaluations, checkpoints and stop requests.
 
-    The metrics of a call are fetched when the next one is under way, so that the devices never wait for the host.
+    The metrics of a call are fetched after the next one is launched, so that the devices never wait for the host.
     """
     experiment, begun = run.experiment, int(packed.step)
     step, pending, compiled, watch = begun, None, {}, Stopwatch()
@@ -140,13 +140,13 @@ def make_steps(run: Training, packed: TrainState, metrics: RunningMetrics) -> tu
                 if step < experiment.steps:
                     with watch.stopped():
                         pause(run, run.task.unpack(packed), metrics, stop)
-        if pending is not None:  # while it still is the training whose progress is shown
+        if pending is not None:  # while the training's progress is still shown
             metrics = add_metrics(run, step, metrics, pending, watch, packed)
     return run.task.unpack(packed), metrics
 
 
 def compile_steps(run: Training, step: int, count: int, packed: TrainState, inputs: Any) -> Any:
-    """Compile the program of `count` steps, and tell how long it took."""
+    """Compile the program of `count` steps, and log the compile time."""
     watch = Stopwatch()
     with run.log.doing("compiling"):
         compiled = run.task.lower(count, packed, inputs).compile()
@@ -156,9 +156,9 @@ def compile_steps(run: Training, step: int, count: int, packed: TrainState, inpu
 
 def add_metrics(run: Training, step: int, metrics: RunningMetrics, found: Any, watch: Stopwatch,
                 packed: TrainState | None) -> RunningMetrics:
-    """Add what the call that ended at `step` has found, and tell it. Raises Diverged for a loss that is not finite.
+    """Add and log the metrics of the call that ended at `step`. Raises Diverged if a loss is not finite.
 
-    The state, `packed`, is that of `step`, or None where the next call has it already.
+    `packed` is the state at `step`, or None if it was already donated to the next call.
     """
     found = jax.device_get(found)
     losses = np.atleast_1d(found.loss)
@@ -180,13 +180,13 @@ def add_metrics(run: Training, step: int, metrics: RunningMetrics, found: Any, w
 
 
 def pause(run: Training, state: TrainState, metrics: RunningMetrics, stop: int) -> None:
-    """Measure and save between two steps where it is time to. Raises Interrupted where somebody asked to stop."""
+    """Evaluate and save between two steps if it is time. Raises Interrupted after a stop request."""
     experiment, step = run.experiment, int(state.step)
     if step % experiment.evaluate_steps == 0 and not stop:
         try:
             with requests(held=False):
                 measure_and_log(run, state)
-        except Interrupted as request:  # the run that resumes from here measures again
+        except Interrupted as request:  # the resumed run evaluates again
             stop = request.signal
     if stop:
         save_and_stop(run, state, metrics, stop)
@@ -195,14 +195,14 @@ def pause(run: Training, state: TrainState, metrics: RunningMetrics, stop: int) 
 
 
 def stop_request(now: bool) -> int:
-    """Return the signal that asked to stop, or 0. All processes stop at the same step, so they ask each other `now`."""
+    """Return the number of the received stop signal, or 0. Processes agree `now`, so that all stop at the same step."""
     if jax.process_count() == 1:
         return requested()
     return largest(requested()) if now else 0
 
 
 def heed_stop(run: Training, state: TrainState, metrics: RunningMetrics) -> None:
-    """Save the state and raise Interrupted, where somebody asked to stop."""
+    """If there is a stop request, save the state and raise Interrupted."""
     if stop := stop_request(True):
         save_and_stop(run, state, metrics, stop)
 
@@ -218,18 +218,18 @@ def save_and_stop(run: Training, state: TrainState, metrics: RunningMetrics, sto
 
 
 def save_state(run: Training, state: TrainState, metrics: RunningMetrics, averaged: bool = False) -> None:
-    """Begin to save the state and what belongs to it."""
+    """Start a save of the state and its metadata."""
     with run.log.doing("saving"):
         save_checkpoint(run.manager, state, {"window": vars(metrics), "averaged": averaged})
 
 
 def has_measured(run: Training, step: int) -> bool:
-    """Say whether the log holds what was measured at a step: a run that was stopped meanwhile measures it now."""
+    """Return whether the log has an evaluation at a step: a run that was stopped before it evaluates after resuming."""
     return any(line["step"] == step and line["kind"] in MEASURED for line in read_metrics(run.log.run_directory))
 
 
 def measure_and_log(run: Training, state: TrainState, last: bool = False) -> list[Line]:
-    """Measure, then record and return it: the log gets all of the lines or none."""
+    """Evaluate, then log and return the results; the log gets all of their lines or none."""
     lines = [{"step": int(state.step), **line} for line in run.task.measure(state, last)]
     for line in lines:
         run.log.record(line)
@@ -237,7 +237,7 @@ def measure_and_log(run: Training, state: TrainState, last: bool = False) -> lis
 
 
 def finish(run: Training, state: TrainState, metrics: RunningMetrics) -> dict[str, Any]:
-    """Measure the last state and gather what the run came to."""
+    """Evaluate the last state and collect the result of the run."""
     experiment = run.experiment
     return {
         "name": experiment.name, "seed": experiment.seed, "steps": experiment.steps,

@@ -1,7 +1,7 @@
-"""The optimizers of a run's fields, built of optax's parts; the paper's keeps the rate inside the velocity.
+"""Optimizers from a run's fields, built from Optax transformations. The paper's SGD has the rate inside the velocity:
 
-v := momentum v + rate (g + decay w), w := w - v, as in Caffe; `optax.sgd` keeps the rate outside, and the two differ
-after every drop of the rate.
+v := momentum v + rate (g + decay w), w := w - v, as in Caffe. `optax.sgd` has the rate outside; the two differ after
+every learning-rate drop.
 """
 
 import math
@@ -15,13 +15,13 @@ import optax.contrib
 
 from resjax.experiment import Optimizer
 
-SMOOTHING = 0.99  # the training error is averaged over about a hundred batches
+SMOOTHING = 0.99  # smooths the training error over about a hundred batches
 
 
 class RateState(NamedTuple):
-    """Scalars: updates so far, the smoothed training error in percent, whether warm-up is over, the last rate.
+    """Scalars: number of updates, smoothed training error in percent, whether warm-up is over, last learning rate.
 
-    And the state of the rule that looks for a plateau, or None without it.
+    Also the state of the plateau rule, or None without it.
     """
 
     count: jax.Array  # type: ignore[assignment]  # a tuple has a method of that name
@@ -32,7 +32,7 @@ class RateState(NamedTuple):
 
 
 class AverageState(NamedTuple):
-    """Updates so far, and the average of the parameters after each."""
+    """The number of updates, and the average of the parameters after each of them."""
 
     count: jax.Array  # type: ignore[assignment]
     average: Any
@@ -40,7 +40,7 @@ class AverageState(NamedTuple):
 
 @cache
 def build_optimizer(settings: Optimizer, steps: int) -> optax.GradientTransformationExtraArgs:
-    """Build the optimizer of a run of `steps`; its `update` takes `error`, the batch's training error in percent."""
+    """Build the optimizer of a run of `steps`. Its `update` takes `error`, the batch's training error in percent."""
     settings.check_length(steps)
     decay = optax.add_decayed_weights(settings.weight_decay,
                                       None if settings.weight_decay_scope == "all" else kernels)
@@ -56,21 +56,21 @@ def build_optimizer(settings: Optimizer, steps: int) -> optax.GradientTransforma
 
 
 def kernels(params: Any) -> Any:
-    """Mark the kernels of convolutions and of the last layer, against batch norm's parameters and the bias."""
+    """Mark the kernels of convolutions and of the last layer, as opposed to batch norm's parameters and the bias."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
 def body(params: Any) -> Any:
-    """Mark all but the last layer."""
+    """Mark all layers except the last."""
     return {module: jax.tree.map(lambda _, module=module: module != "fc", leaves) for module, leaves in params.items()}
 
 
 def scale_by_rate(settings: Optimizer, steps: int) -> optax.GradientTransformationExtraArgs:
-    """Multiply by minus the learning rate: `warmup_rate` at first, then `learning_rate`, a tenth after each decay or
-    plateau; or a cosine over `steps` that begins with a linear warm-up.
+    """Multiply by minus the learning rate: `warmup_rate`, then `learning_rate`, divided by 10 at each decay or plateau;
+    or a cosine over `steps` after a linear warm-up.
 
-    Warm-up is over once `warmup_steps` updates were made and the smoothed training error has been below
-    `warmup_error`; section 4.2 waits for 80 % with 110 layers ("about 400 iterations").
+    Warm-up ends once `warmup_steps` updates have been made and the smoothed training error is below `warmup_error`.
+    Section 4.2 waits for 80 % with 110 layers ("about 400 iterations").
     """
     plateau = plateau_rule(settings)
     cosine = optax.warmup_cosine_decay_schedule(settings.warmup_rate, settings.learning_rate, settings.warmup_steps,
@@ -101,15 +101,15 @@ def scale_by_rate(settings: Optimizer, steps: int) -> optax.GradientTransformati
 
 
 def plateau_rule(settings: Optimizer) -> optax.GradientTransformationExtraArgs:
-    """Build the rule that divides by 10, at most three times, when the error has not fallen for two spans in a row."""
+    """Build the rule that divides the rate by 10, at most three times, if the error did not fall twice in a row."""
     return optax.contrib.reduce_on_plateau(factor=0.1, patience=2, min_scale=1e-3,
                                            accumulation_size=max(1, settings.plateau_steps))
 
 
 def keep_average(decay: float) -> optax.GradientTransformation:
-    """Keep an exponential moving average of the parameters, without the bias towards the first, as in Adam.
+    """Keep an exponential moving average of the parameters, with bias correction as in Adam.
 
-    After t updates the parameters after the i-th weigh (1 - decay) decay^(t - i) / (1 - decay^t).
+    After t updates, the parameters after the i-th have a weight of (1 - decay) decay^(t - i) / (1 - decay^t).
     """
     def init(params: Any) -> AverageState:
         return AverageState(jnp.int32(0), jax.tree.map(jnp.copy, params))
@@ -124,7 +124,7 @@ def keep_average(decay: float) -> optax.GradientTransformation:
 
 
 def exchange_average(params: Any, opt_state: Any) -> tuple[Any, Any]:
-    """Put the average in place of the parameters and these in its place; a second time undoes it."""
+    """Swap the parameters and their average; a second call undoes it."""
     kept = [part for part in jax.tree.leaves(opt_state, is_leaf=is_average) if is_average(part)]
     exchanged = jax.tree.map(lambda part: part._replace(average=params) if is_average(part) else part, opt_state,
                              is_leaf=is_average)
@@ -132,5 +132,5 @@ def exchange_average(params: Any, opt_state: Any) -> tuple[Any, Any]:
 
 
 def is_average(part: Any) -> bool:
-    """Say whether a part of an optimizer's state is that of `keep_average`."""
+    """Return whether a part of an optimizer's state belongs to `keep_average`."""
     return isinstance(part, AverageState)

@@ -1,4 +1,4 @@
-"""A run's own network, optimizer, loss and augmentation: built, and checked before anything compiles."""
+"""Custom networks, optimizers, losses and augmentations: built, and checked before anything compiles."""
 
 import inspect
 import re
@@ -30,11 +30,11 @@ from resjax.training.packing import most_unstacked
 from resjax.training.step import MakeBatch, OwnBatch, initial_state
 
 Callback = Callable[[Line, Network], Mapping[str, float] | None]
-REBUILT = {kind.__name__: kind for kind in (ResNet, ResidualMLP, VGG)}  # their fields are all that there is to know
+REBUILT = {kind.__name__: kind for kind in (ResNet, ResidualMLP, VGG)}  # fully described by their fields
 
 
 def model_for(experiment: Experiment, classes: int) -> nn.Module:
-    """Return the network to train. Raises BadInput where its groups for batch norm do not divide the batch."""
+    """Return the network to train. Raises BadInput if its batch-norm groups do not divide the batch."""
     model: Any = made(experiment, experiment.own.model, classes)
     if model is None:
         return experiment.architecture.model(classes)
@@ -45,7 +45,7 @@ def model_for(experiment: Experiment, classes: int) -> nn.Module:
 
 
 def made(experiment: Experiment, model: Any, classes: int) -> Any:
-    """Return a network that is given, or made by a function. Raises BadInput for anything else."""
+    """Return a network, given directly or built by a function. Raises BadInput for anything else."""
     if model is None or isinstance(model, nn.Module):
         return model
     model = asked("model", model, experiment, classes)
@@ -54,7 +54,7 @@ def made(experiment: Experiment, model: Any, classes: int) -> Any:
 
 
 def optimizer_for(experiment: Experiment) -> optax.GradientTransformationExtraArgs:
-    """Return the optimizer. Raises BadInput where a function makes none."""
+    """Return the optimizer. Raises BadInput if a function does not return one."""
     optimizer = experiment.own.optimizer
     if optimizer is None:
         return build_optimizer(experiment.optimizer, experiment.steps)
@@ -65,24 +65,24 @@ def optimizer_for(experiment: Experiment) -> optax.GradientTransformationExtraAr
 
 
 def is_optimizer(value: Any) -> bool:
-    """Say whether a value is an optimizer of optax, and no function that makes one."""
+    """Return whether a value is an Optax optimizer, rather than a function that builds one."""
     return all(callable(getattr(value, part, None)) for part in ("init", "update"))
 
 
 def batch_for(experiment: Experiment, batch: MakeBatch) -> MakeBatch:
-    """Return what makes the batches, changed as one's own augmentation does, for one's own loss."""
+    """Return the function that makes batches, including a custom augmentation and what a custom loss needs."""
     own = experiment.own
     changed: MakeBatch = OwnBatch(batch, own.augment, own.loss) if own.augment or own.loss else batch
     return changed
 
 
 def most_blocks_apart(experiment: Experiment, model: nn.Module) -> int:
-    """Say how many blocks of a stage may lie apart, see `packing.pack`: none for an optimizer of one's own."""
+    """Return up to how many blocks `packing.pack` may separate per stage: 0 for a custom optimizer."""
     return 0 if experiment.own.optimizer is not None else most_unstacked(model)
 
 
 def check_outputs(experiment: Experiment, image: tuple[int, ...], classes: int) -> None:
-    """Raise BadInput where a network of one's own has fewer outputs than there are classes, or cannot be saved."""
+    """Raise BadInput if a custom network has fewer outputs than there are classes, or cannot be saved."""
     if experiment.own.model is None:
         return
     model, images = model_for(experiment, classes), jax.ShapeDtypeStruct((experiment.batch_size, *image), jnp.float32)
@@ -125,7 +125,7 @@ def check_functions(experiment: Experiment, image: tuple[int, ...], classes: int
 
 
 def asked(part: str, function: Any, *arguments: Any) -> Any:
-    """Return what a function of one's own returns. Raises BadInput, with its file and line, where it fails."""
+    """Return the result of a custom function. Raises BadInput, with its file and line, if it fails."""
     try:
         return function(*arguments)
     except BadInput:
@@ -139,7 +139,7 @@ def asked(part: str, function: Any, *arguments: Any) -> Any:
 
 
 def traced(part: str, function: Any, *arguments: Any) -> Any:
-    """Return the shapes that a function of one's own returns. Raises BadInput where it fails or is not pure."""
+    """Return the shapes that a custom function returns. Raises BadInput if it fails or is not pure."""
     (one, told), (other, _) = (asked(part, jax.make_jaxpr(lambda *given: function(*given), return_shape=True),
                                      *arguments) for _ in range(2))
     same = [re.sub("0x[0-9a-f]+", "", str(program)) for program in (one, other)]  # addresses of Python objects
@@ -151,7 +151,7 @@ def traced(part: str, function: Any, *arguments: Any) -> Any:
 
 
 def check_kinds(own: Own) -> None:
-    """Raise BadInput, in a line, where something else is given than a network, an optimizer or a function."""
+    """Raise BadInput if an object is not a network, an optimizer or a function where one is expected."""
     if own.model is not None and not isinstance(own.model, FunctionType | partial):
         check_model(own.model)
     optimizer = own.optimizer
@@ -169,7 +169,7 @@ def check_kinds(own: Own) -> None:
 
 
 def check_model(model: Any) -> None:
-    """Raise BadInput for what is no network, cannot be called as one, or has fields of other types."""
+    """Raise BadInput if a value is not a network, cannot be called like one, or has fields of wrong types."""
     check(isinstance(model, nn.Module),
           f"model is {brief(model)}; it is a network of Flax Linen (flax.linen.Module), such as "
           "resjax.cifar_resnet(20), or a function of a run and its classes that makes one"
@@ -187,12 +187,12 @@ def check_model(model: Any) -> None:
 
 
 def hints_of(kind: type) -> dict[str, Any]:
-    """Return the types of the fields of one of our networks that can be written down: of a block, its name."""
+    """Return the types of the serialisable fields of one of our networks; a custom block counts by its name."""
     return typing.get_type_hints(kind) | {"block": Block}
 
 
 def check_block_type(block: Any) -> None:
-    """Raise BadInput where a block of one's own is no module with the fields that a stage and a network give it."""
+    """Raise BadInput if a custom block is not a module with the fields that stage and network set."""
     kind = block
     while isinstance(kind, partial):
         kind = kind.func
@@ -205,7 +205,7 @@ def check_block_type(block: Any) -> None:
 
 
 def callback_numbers(told: Any) -> dict[str, float]:
-    """Return the numbers that a callback tells. Raises BadInput where it returns anything else, but for nothing."""
+    """Return the numbers that a callback returns. Raises BadInput if it returns anything other than numbers or None."""
     try:
         found = {str(key): float(value) for key, value in (told or {}).items()}
     except (AttributeError, TypeError, ValueError):

@@ -1,9 +1,9 @@
-"""The train state as an accelerator carries it from call to call: the same numbers, laid out for fewer kernels.
+"""The layout of the train state between calls on an accelerator: the same numbers, arranged for fewer kernels.
 
-Many small arrays, batch norm's, go as one long one, which one kernel updates. And the blocks of a stage that are
-compiled one by one lie apart: XLA then updates a kernel where it computes its gradient, while what that is made of is
-on the chip. Gradients that end in one stack it writes late, all together, and reads images and their gradients again.
-A CPU wins nothing by either, and would round sums differently: there the state stays as it is.
+Many small arrays, such as batch norm's, are joined to a long one, which a single kernel updates. Unrolled blocks are
+separate arrays, so that XLA updates each kernel where its gradient is computed, while the inputs are still on the chip.
+With one stack, XLA computes the gradients late, all together, and reads activations and their gradients again. A CPU
+does not gain from this, and would round sums differently, so there the state stays unchanged.
 """
 
 import math
@@ -25,17 +25,17 @@ PARTS, MOST = ("params", "batch_stats", "opt_state"), 2**16
 
 
 class Packed(struct.PyTreeNode):
-    """A tree of arrays: the small ones as one vector, the others in a list, and what puts each in its place."""
+    """A tree of arrays: small ones as one vector, the others as a list, and the structure to rebuild it."""
 
     small: jax.Array
     large: list[jax.Array]
     structure: Any = struct.field(pytree_node=False)
     shapes: tuple[tuple[int, ...] | None, ...] = struct.field(pytree_node=False)
-    """Of every leaf that is small; None for the others."""
+    """The shape of every small leaf; None for the others."""
 
 
 class StateLayout(NamedTuple):
-    """A way to make steps: `pack` a state for a model, `steps` from what it gave to its like, and `unpack` that."""
+    """A layout of the state: `pack` a state for a model, `steps` from packed to packed state, and `unpack`."""
 
     pack: Callable[[TrainState, int], TrainState]
     steps: Any
@@ -43,35 +43,35 @@ class StateLayout(NamedTuple):
 
 
 def layout_for(platform: str) -> StateLayout:
-    """Choose the form that suits a platform."""
+    """Choose the layout for a platform."""
     return PLAIN if platform == "cpu" else PACKED
 
 
 def most_unstacked(model: nn.Module) -> int:
-    """Say how many blocks after its first a stage may have for them to be compiled one by one; 0 without stages."""
+    """Return up to how many blocks after its first a stage is unrolled; 0 without stages."""
     return model.unroll if isinstance(model, ResNet) else 0
 
 
 @partial(jax.jit, static_argnums=1)
 def pack(state: TrainState, most: int) -> TrainState:
-    """Take stages of at most so many blocks after the first apart, and pack what is small.
+    """Separate the blocks of stages with at most this many blocks after the first, and pack small arrays.
 
-    Blocks may only be taken apart for an optimizer that treats every number by itself, as the paper's does: to others a
-    stack is one array.
+    Blocks may only be separated for an optimizer that treats every number independently, as the paper's does; others
+    see a stack as one array.
     """
     return packed(as_parameters(state, partial(unstack, most=most)) if most else state)
 
 
 @jax.jit
 def unpack(state: TrainState) -> TrainState:
-    """Undo `pack`. What it returns may lie where the packed state does: use it before the next steps, or copy it."""
+    """Undo `pack`. The result may share memory with the packed state: use it before the next steps, or copy it."""
     return as_parameters(unpacked(state), stack)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=4)
 def packed_train_steps(model: nn.Module, optimizer: optax.GradientTransformationExtraArgs, make_batch: MakeBatch,
                        count: int, state: TrainState, inputs: Any) -> tuple[TrainState, Metrics]:
-    """Make `count` steps in one call, from a packed state to a packed state."""
+    """Make `count` steps in one call, from packed state to packed state."""
 
     def step(carry: TrainState, _: None) -> tuple[TrainState, Metrics]:
         here = unpacked(carry)
@@ -82,7 +82,7 @@ def packed_train_steps(model: nn.Module, optimizer: optax.GradientTransformation
 
 
 def as_parameters(state: TrainState, change: Callable[[Any], Any]) -> TrainState:
-    """Change the layout of the parameters, and of whatever in the optimizer's state is laid out like them."""
+    """Change the layout of the parameters and of all parts of the optimizer state with the same layout."""
     structure: Any = jax.tree.structure(state.params)
 
     def alike(tree: Any) -> bool:
@@ -123,7 +123,7 @@ def unpacked(state: TrainState) -> TrainState:
 
 
 def is_small_leaf(leaf: jax.Array) -> bool:
-    """Say whether a leaf is batch norm's, or as small: a vector, or a stack of vectors."""
+    """Return whether a leaf is packed: a small vector, or a small stack of vectors, such as batch norm's."""
     return leaf.ndim in (1, 2) and leaf.size <= MOST and leaf.dtype == jnp.float32
 
 

@@ -1,4 +1,4 @@
-"""All runs of a folder beside each other, as records for a table."""
+"""All runs of a folder as records for a table."""
 
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,12 @@ from resjax.training.kinds import Run, kind_of
 from resjax.training.log import read_metrics
 from resjax.training.run_directory import finished_result, read_experiment, read_given
 
-INSTEAD = {"model": "architecture.", "optimizer": "optimizer."}  # of which values a given one stands in place
+INSTEAD = {"model": "architecture.", "optimizer": "optimizer."}  # fields that a Python object replaces
 OUTCOME = ("parameters", "train_seconds", "images_per_second")
 
 
 def find_runs(folder: Path) -> list[Path]:
-    """List the run directories in a folder. Raises BadInput where there is none."""
+    """List the run directories in a folder. Raises BadInput if there are none."""
     run_directories = sorted(found.parent for found in folder.rglob("experiment.json"))
     check(bool(run_directories), f"{folder}: no run lies there (no folder in it has an experiment.json)")
     return run_directories
@@ -24,9 +24,9 @@ def find_runs(folder: Path) -> list[Path]:
 def runs(folder: str | Path) -> list[dict[str, Any]]:
     """List the runs in a folder as flat records with the same keys, for `pandas.DataFrame(resjax.runs("runs"))`.
 
-    A record has the run's place in the folder, the values in which the runs differ (None where a run has none), the
-    step it has reached, the training loss and error (%) last logged and, once it is finished, the results that its kind
-    of run measures. Raises BadInput, naming the file, if there is no run or one is damaged.
+    A record has the run's path in the folder, the fields in which the runs differ (None if a run does not have one),
+    the current step, the training loss and error (%) last logged and, for a finished run, the results of its kind.
+    Raises BadInput, naming the file, if there is no run or one is damaged.
     """
     folder = expanded(folder)
     places = find_runs(folder)
@@ -43,7 +43,7 @@ def runs(folder: str | Path) -> list[dict[str, Any]]:
 
 
 def values_of(run_directory: Path, experiment: Run) -> dict[str, Any]:
-    """List the values of a run by name, with its network's name, and what was given in Python in their place."""
+    """List a run's fields by name, with its network's name, and Python objects in place of fields they replace."""
     given = read_given(run_directory) or {}
     values = {"network": given.get("model", experiment.title), **given, **flatten(experiment)}
     without = ("model", "data.directory", *(values for part, values in INSTEAD.items() if part in given))
@@ -51,7 +51,7 @@ def values_of(run_directory: Path, experiment: Run) -> dict[str, Any]:
 
 
 def run_status(run_directory: Path, result: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    """Say how far a run has come, and what it came to."""
+    """Return the progress of a run, and its results."""
     lines = read_metrics(run_directory, "train")
     last = lines[-1] if lines else {}
     return {"step": last.get("step", 0), "loss": last.get("loss"), "error": last.get("error"),

@@ -1,7 +1,7 @@
-"""Ready-made losses and augmentations for `resjax.train(loss=..., augment=...)`, each a value with its paper.
+"""Ready-made losses and augmentations for `resjax.train(loss=..., augment=...)`, each with its source.
 
-An augmentation takes a key, images `[batch, height, width, channels]` and labels, class indices `[batch]`; it returns
-images, and labels as they were or as probabilities `[batch, classes]`.
+An augmentation takes a key, images `[batch, height, width, channels]` and class indices `[batch]`. It returns images,
+and labels as class indices or as probabilities `[batch, classes]`.
 """
 
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ from resjax.system.errors import check
 class LabelSmoothing:
     """Cross-entropy with smoothed labels (Szegedy et al. 2016, arXiv 1512.00567).
 
-    The target is (1 - amount) times the label plus amount / classes. `loss(logits, labels)` takes logits
-    `[batch, classes]` and labels that are indices or probabilities, and returns `[batch]`.
+    The target distribution is (1 - amount) times the label plus amount / classes. `loss(logits, labels)` takes logits
+    `[batch, classes]` and labels, as indices or probabilities, and returns `[batch]`.
 
         resjax.train(run, "runs/smooth", loss=resjax.LabelSmoothing(0.1))
     """
@@ -38,7 +38,7 @@ class LabelSmoothing:
 
 @dataclass(frozen=True)
 class Mixup:
-    """Images and labels are blended: weight x + (1 - weight) x', with x' from the same batch.
+    """Blend images and labels: weight x + (1 - weight) x', where x' is another image of the batch.
 
     The weight is drawn from Beta(alpha, alpha), once per batch as in the authors' code (Zhang et al. 2018, arXiv
     1710.09412). Images are `[batch, height, width, channels]`; labels `[batch]` become `[batch, classes]`.
@@ -62,11 +62,10 @@ class Mixup:
 
 @dataclass(frozen=True)
 class CutMix:
-    """A rectangle of each image is replaced by that of another, and the labels are mixed in proportion to the areas.
+    """Replace a rectangle of each image by that of another image, and mix the labels in proportion to the areas.
 
-    The other image is from the same batch. The rectangle covers a share of 1 - weight of the area, with the weight
-    drawn from Beta(alpha, alpha), and is clipped at the border (Yun et al. 2019, arXiv 1905.04899). Shapes as in
-    `Mixup`.
+    The other image is from the same batch. The rectangle covers 1 - weight of the area, where the weight is drawn from
+    Beta(alpha, alpha), and is clipped at the border (Yun et al. 2019, arXiv 1905.04899). Shapes as in `Mixup`.
 
         resjax.train(run, "runs/cutmix", augment=resjax.CutMix(1.0, classes=10))
     """
@@ -91,9 +90,9 @@ class CutMix:
 
 @dataclass(frozen=True)
 class Cutout:
-    """A square of `size` pixels around a random pixel of each image becomes 0, the mean (DeVries and Taylor 2017).
+    """Set a square of `size` pixels around a random pixel of each image to 0, the mean (DeVries and Taylor 2017).
 
-    Images are `[batch, height, width, channels]`. The square is clipped at the border (arXiv 1708.04552); on CIFAR-10
+    Images are `[batch, height, width, channels]`. The square is clipped at the border (arXiv 1708.04552). On CIFAR-10
     the authors use 16 pixels.
 
         resjax.train(run, "runs/cutout", augment=resjax.Cutout(16))
@@ -113,7 +112,7 @@ class Cutout:
 
 
 def as_probabilities(labels: jax.Array, classes: int) -> jax.Array:
-    """Write class indices `[batch]` as probabilities `[batch, classes]`; those are returned as they are."""
+    """Convert class indices `[batch]` to probabilities `[batch, classes]`; probabilities are returned unchanged."""
     return labels if labels.ndim == 2 else jax.nn.one_hot(labels, classes)
 
 
@@ -123,6 +122,6 @@ def mix(weight: jax.Array, one: jax.Array, other: jax.Array) -> jax.Array:
 
 
 def rectangle(centre: jax.Array, sides: jax.Array, shape: tuple[int, int]) -> jax.Array:
-    """Mark the pixels `[height, width]` whose middles lie in a rectangle; `centre` and `sides` are in pixels."""
+    """Mark the pixels `[height, width]` whose centres are in a rectangle; `centre` and `sides` are in pixels."""
     within = [jnp.abs(jnp.arange(length) + 0.5 - centre[axis]) < sides[axis] / 2 for axis, length in enumerate(shape)]
     return within[0][:, None] & within[1]

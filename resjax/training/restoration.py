@@ -1,4 +1,4 @@
-"""A trained network, read back from its run directory; any network, wherever its weights are; and training from it."""
+"""Loading of trained networks: from run directories or weights of any source, and as pretrained weights."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ from resjax.weights import Bare, load_weights
 
 
 class Trained(NamedTuple):
-    """A run's network and newest state: `network` is the network as a value."""
+    """A run's network and newest state; `network` is the network as a `Network`."""
 
     experiment: Experiment
     classes: tuple[str, ...]
@@ -36,16 +36,16 @@ class Trained(NamedTuple):
 
     @property
     def network(self) -> Network:
-        """Return the network as a value."""
+        """Return the network as a `Network`."""
         return network_of(self.experiment, self.classes, self.model, self.state)
 
 
 def restore(run_directory: str | Path, device: jax.Device | None = None, *, model: Any = None) -> Trained:
-    """Restore a run onto one device: its newest checkpoint or, if it is finished, the one that its result is for.
+    """Restore a run to one device: its newest checkpoint or, if it is finished, the checkpoint of its result.
 
-    Give a `model` of your own again, unless it is a ResNet; the state of an optimizer of your own is None. Raises
-    BadInput if there is no checkpoint, or if it is damaged or not the one that the result is for. Nothing in the run's
-    folder changes.
+    Pass a custom `model` again, unless it is a ResNet; the state of a custom optimizer is None. Raises BadInput if
+    there is no checkpoint, if it is damaged, or if it does not belong to the result. Nothing in the run directory
+    changes.
     """
     run_directory = Path(run_directory)
     experiment, classes, image = read_run(run_directory)
@@ -59,7 +59,7 @@ def restore(run_directory: str | Path, device: jax.Device | None = None, *, mode
 
 
 def restore_state(run_directory: Path, experiment: Run, shapes: Any, place: jax.sharding.Sharding) -> TrainState:
-    """Restore the newest state of a run, and of a finished run the one that its result tells of. See `restore`."""
+    """Restore the newest state of a run or, if it is finished, the state of its result. See `restore`."""
     result, state = read_result(run_directory), None
     if (run_directory / "checkpoints").is_dir():
         template = jax.tree.map(lambda x: x.update(sharding=place), shapes)
@@ -77,10 +77,10 @@ def load(target: str | Path, *, stride_in: StrideIn | None = None, shortcut: Bar
     """Load a network: from a run directory, from weights (a file, or a folder with one), by the name of one that comes
     with resjax ("resnet20"), or by OWNER/NAME on the Hugging Face Hub.
 
-    `stride_in` ("1x1": v1, "3x3": v1.5) and `shortcut` ("plain", "A") say what the tensors cannot show; an error says
-    when one is needed. `key` chooses one of several sets of weights in a file, such as an average beside the raw ones.
-    A network without its last layer has 0 classes and serves for features and fine-tuning. Raises BadInput for weights
-    that are missing, damaged, or not of a network of the paper.
+    `stride_in` ("1x1": v1, "3x3": v1.5) and `shortcut` ("plain", "A") give what the tensors cannot show; an error says
+    if one is needed. `key` chooses one of several sets of weights in a file, such as averaged and raw ones. A network
+    without its last layer has 0 classes; it can be used for features and fine-tuning. Raises BadInput for weights that
+    are missing, damaged, or not of a network of the paper.
     """
     if (run_directory := expanded(target)).joinpath("experiment.json").is_file():
         check(key is None, f"{run_directory}: a run has one set of weights, so --key chooses none; leave it out")
@@ -89,12 +89,12 @@ def load(target: str | Path, *, stride_in: StrideIn | None = None, shortcut: Bar
 
 
 def needs_weights(experiment: Experiment, run_directory: Path) -> bool:
-    """Say whether a run begins with other weights: it names some, and has no checkpoint to resume from."""
+    """Return whether a run starts from pretrained weights: it names some, and has no checkpoint to resume from."""
     return bool(experiment.initialize_from) and not any((run_directory / "checkpoints").glob("[0-9]*"))
 
 
 def load_weights_for(experiment: Experiment) -> Network:
-    """Load what `experiment.initialize_from` names. Raises BadInput where it cannot be, or is another network."""
+    """Load the weights that `experiment.initialize_from` names. Raises BadInput for missing or other networks."""
     wanted, std = experiment.architecture, experiment.data.std
     shortcut: Bare = "plain" if wanted.shortcut == "plain" else "A"
     network = load(experiment.initialize_from, stride_in=wanted.stride_in, shortcut=shortcut)
@@ -106,10 +106,9 @@ def load_weights_for(experiment: Experiment) -> Network:
 
 
 def initialize_from(network: Network, first: TrainState, classes: tuple[str, ...], log: Log) -> TrainState:
-    """Put a network's weights and mean image into a first state, on its devices.
+    """Copy a network's weights and mean image to an initial state, on its devices.
 
-    The last layer is initialised at random where the network was trained on other classes. Raises BadInput for other
-    colours.
+    The last layer is initialised at random if the classes differ. Raises BadInput if the colours differ.
     """
     colours, wanted = network.preprocessing.image_shape[-1], first.mean.shape[-1]
     check(colours == wanted, f"initialize-from: {network.name} is for images of {colours} channels, and these have "

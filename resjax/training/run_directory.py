@@ -1,4 +1,4 @@
-"""The folder of a run: claimed by one live process, true to one experiment."""
+"""The directory of a run: locked by one live process, and bound to one experiment."""
 
 import errno
 import fcntl
@@ -24,7 +24,7 @@ from resjax.system.version import __version__
 from resjax.training.kinds import Run, kind_named, name_in
 
 RESULT = {"name": str, "seed": int, "steps": int, "parameters": int, "test_top1_error": float, "test_top5_error": float,
-          "mean_average_precision": float | None, "eleven_point": float | None,  # None: no test image has an object
+          "mean_average_precision": float | None, "eleven_point": float | None,  # None if no test image has an object
           "train_seconds": float, "images_per_second": float, "state_digest": str}
 ABOUT_IMAGES: dict[str, Any] = {"classes": tuple[str, ...], "image": tuple[int, int, int]}
 WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
@@ -32,10 +32,10 @@ WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, er
 
 @contextmanager
 def claimed(run_directory: Path, experiment: Run) -> Iterator[None]:
-    """Hold the folder for this process; the system lets go of it however the process ends.
+    """Lock the directory for this process; the system releases the lock however the process ends.
 
-    Raises BadInput where it cannot be written, another process holds it, or it belongs to another experiment. Of many
-    processes that train together, the first holds it for all, and all are told.
+    Raises BadInput if the directory cannot be written, is locked by another process, or belongs to another experiment.
+    If several processes train together, the first holds the lock, and all raise the error.
     """
     with ExitStack() as held:
         def claim() -> None:
@@ -48,7 +48,7 @@ def claimed(run_directory: Path, experiment: Run) -> Iterator[None]:
 
 @contextmanager
 def locked(run_directory: Path) -> Iterator[None]:
-    """Hold the lock of a folder. Raises BadInput where it cannot be written, or another process holds it."""
+    """Hold the lock of a directory. Raises BadInput if it cannot be written or another process holds the lock."""
     descriptor = -1
     try:
         run_directory.mkdir(parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ def locked(run_directory: Path) -> Iterator[None]:
 
 
 def lock(descriptor: int, run_directory: Path) -> None:
-    """Lock the file of a folder; where the file system knows no locks, as some of clusters, say so and continue."""
+    """Lock a directory's file. If the file system has no locks, as on some clusters, warn and continue."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -82,7 +82,7 @@ def lock(descriptor: int, run_directory: Path) -> None:
 
 
 def check_same_run(run_directory: Path, experiment: Run) -> None:
-    """Raise BadInput where a folder holds another experiment's run."""
+    """Raise BadInput if a directory holds another experiment's run."""
     if (run_directory / "experiment.json").exists():
         differences = read_experiment(run_directory).differences(experiment)
         check(not differences, f"{run_directory} belongs to another experiment: there {'; '.join(differences)}. "
@@ -90,18 +90,18 @@ def check_same_run(run_directory: Path, experiment: Run) -> None:
 
 
 def read_experiment(run_directory: Path) -> Any:
-    """Read the run that a run directory holds, of whatever kind. Raises BadInput where there is none."""
+    """Read the run, of any kind, that a run directory holds. Raises BadInput if there is none."""
     return read_described(run_directory, {})[0]
 
 
 def read_run(run_directory: Path) -> tuple[Experiment, tuple[str, ...], tuple[int, ...]]:
-    """Read a classifier's run, its classes and the shape of its images. Raises BadInput where there is none."""
+    """Read a classifier's run, its classes and the shape of its images. Raises BadInput if there is none."""
     experiment, (classes, image) = read_described(run_directory, ABOUT_IMAGES, "classification")
     return experiment, classes, image
 
 
 def read_described(run_directory: Path, about: dict[str, Any], kind: str | None = None) -> tuple[Any, list[Any]]:
-    """Read a run, and what else is told of it, by names and types. Raises BadInput unless it is there, of that kind."""
+    """Read a run and other described values, by name and type. Raises BadInput if they are missing or differ."""
     file = run_directory / "experiment.json"
     check(file.exists(), f"{run_directory}: no run lies there (it has no {file.name})")
     found = name_in(file)
@@ -118,7 +118,7 @@ def read_described(run_directory: Path, about: dict[str, Any], kind: str | None 
 
 
 def read_given(run_directory: Path) -> dict[str, str] | None:
-    """Read what of a run was given in Python, "model" and "optimizer", by what is told of it; None without a run."""
+    """Read the descriptions of a run's Python objects ("model", "optimizer", ...); None without a run."""
     file = run_directory / "experiment.json"
     if not file.exists():
         return None
@@ -129,7 +129,7 @@ def read_given(run_directory: Path) -> dict[str, str] | None:
 
 
 def write_run(run_directory: Path, experiment: Run, about: dict[str, Any], devices: Any) -> None:
-    """Write what a run is, what is to be told of its images, and what it runs on."""
+    """Write a run's experiment, a description of its images, and its environment."""
     if is_first():
         now = environment(devices)
         write_json(run_directory / "experiment.json", {
@@ -138,7 +138,7 @@ def write_run(run_directory: Path, experiment: Run, about: dict[str, Any], devic
 
 
 def earlier_environments(run_directory: Path, now: dict[str, Any]) -> list[dict[str, Any]]:
-    """List what a run was trained with before, where another JAX, device or convolution computed than now."""
+    """List the earlier environments of a run that differ from the current one in JAX, device or convolutions."""
     file = run_directory / "experiment.json"
     if not file.exists():
         return []
@@ -149,16 +149,16 @@ def earlier_environments(run_directory: Path, now: dict[str, Any]) -> list[dict[
 
 
 def computing(environment: dict[str, Any]) -> str:
-    """Say what of an environment decides the bits: "jax 0.10.2 on cpu, convolutions by oneDNN 3.2.0"."""
+    """Describe what in an environment affects the bits: "jax 0.10.2 on cpu, convolutions by oneDNN 3.2.0"."""
     versions, devices = environment.get("versions", {}), environment.get("devices", {})
     return (f"jax {versions.get('jax')} on {devices.get('kind')}, "
             f"convolutions by {environment.get('convolutions', 'XLA')}")
 
 
 def check_images(run_directory: Path, images: dict[str, Any]) -> None:
-    """Raise BadInput, saying what has changed, where the images are not those that a run began with.
+    """Raise BadInput, saying what has changed, if the images differ from those with which the run began.
 
-    The files of test images may have been repaired meanwhile, which is said.
+    Files of test images may have been repaired in the meantime; this is reported.
     """
     file = run_directory / "experiment.json"
     before = read_json(file).get("images") if file.exists() else None
@@ -176,7 +176,7 @@ def check_images(run_directory: Path, images: dict[str, Any]) -> None:
 
 
 def read_result(run_directory: Path) -> dict[str, Any] | None:
-    """Read a finished run's result; None where it is not finished. Raises BadInput where it is damaged."""
+    """Read a finished run's result; None if it is not finished. Raises BadInput if the file is damaged."""
     file = run_directory / "result.json"
     if not file.exists():
         return None
@@ -187,18 +187,18 @@ def read_result(run_directory: Path) -> dict[str, Any] | None:
 
 
 def finished_result(run_directory: Path, experiment: Run) -> dict[str, Any] | None:
-    """Read the result of a run, None where there are steps to make: of a longer run, a shorter one's is not its own."""
+    """Read the result of a run; None if there are steps left, such as after a shorter run."""
     return None if unfinished(run_directory, experiment) else read_result(run_directory)
 
 
 def unfinished(run_directory: Path, experiment: Run) -> bool:
-    """Say whether there are steps to make: there is no result, or one of a shorter run."""
+    """Return whether there are steps left: there is no result, or only that of a shorter run."""
     result = read_result(run_directory)
     return result is None or bool(result["steps"] < experiment.steps)
 
 
 def environment(devices: Any) -> dict[str, Any]:
-    """Tell versions, devices, and whose convolutions compute."""
+    """Describe versions, devices, and the library that computes convolutions."""
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     return {
         "versions": {"python": sys.version.split()[0], "resjax": __version__} | {

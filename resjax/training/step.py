@@ -1,6 +1,6 @@
-"""The train state, arrays only; one update of the parameters, pure; many in one call; and precise batch norm.
+"""The train state (arrays only), pure functions for one or many updates, and precise batch norm.
 
-With the experiment the state decides every later bit, so it is the checkpoint.
+Together with the experiment, the state determines all later bits; so it is the checkpoint.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from resjax.training.learning_rate import learning_rate
 
 
 class TrainState(struct.PyTreeNode):
-    """What changes from step to step, and the two arrays that stay: the data's key and mean image."""
+    """The state that changes from step to step, plus two constant arrays: the data key and the mean image."""
 
     step: jax.Array
     key: jax.Array
@@ -39,11 +39,11 @@ class TrainState(struct.PyTreeNode):
 
     @property
     def variables(self) -> dict[str, Any]:
-        """What `model.apply` takes."""
+        """The variables for `model.apply`."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
-MakeBatch = Callable[[TrainState, Any], Batch]  # pure: it lies inside the compiled step
+MakeBatch = Callable[[TrainState, Any], Batch]  # pure, since it is part of the compiled step
 Loss = Callable[[jax.Array, jax.Array], jax.Array]  # of logits [batch, classes] and labels: [batch]
 Augment = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]  # key, images, labels
 
@@ -57,7 +57,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 @dataclass(frozen=True)
 class OwnBatch:
-    """Makes batches as `make` does, changed by an augmentation of one's own, for a loss of one's own."""
+    """Makes batches with `make`, then applies a custom augmentation; also carries a custom loss."""
 
     make: MakeBatch
     augment: Augment | None
@@ -72,20 +72,20 @@ class OwnBatch:
 
 
 def loss_of(make_batch: MakeBatch) -> Loss:
-    """Return the loss that goes with the batches: the cross-entropy, unless there is one's own."""
+    """Return the loss function: the cross-entropy, unless the batches carry a custom one."""
     return (make_batch.loss if isinstance(make_batch, OwnBatch) else None) or cross_entropy
 
 
 def initial_state(model: nn.Module, optimizer: optax.GradientTransformation, mean: Any,
                   seed: int | jax.Array) -> TrainState:
-    """Draw the parameters; `mean` is the mean image `[height, width, channels]` of the training data."""
+    """Initialise the parameters; `mean` is the mean image `[height, width, channels]` of the training data."""
     model_key, data_key = jax.random.split(jax.random.key(seed))
     variables: Any = model.init(model_key, jnp.zeros((1, *np.shape(mean))))
     return state_of(variables, optimizer, mean, data_key)
 
 
 def state_of(variables: Any, optimizer: optax.GradientTransformation, mean: Any, key: jax.Array) -> TrainState:
-    """Make the state before the first step with these parameters and batch statistics; `key` is the data's."""
+    """Create the state before the first step from parameters and batch statistics; `key` is the data key."""
     params = variables["params"]
     return TrainState(jnp.int32(0), key, jnp.asarray(mean), params, variables.get("batch_stats", {}),
                       optimizer.init(params))
@@ -93,7 +93,7 @@ def state_of(variables: Any, optimizer: optax.GradientTransformation, mean: Any,
 
 def draw_state(sharding: jax.sharding.Sharding, model: nn.Module, optimizer: optax.GradientTransformation, mean: Any,
                seed: int | jax.Array) -> TrainState:
-    """Draw the first state onto devices, also those of other processes."""
+    """Initialise a state on devices, including those of other processes."""
     device: Any = next(iter(sharding.device_set))
     state: TrainState = state_drawer(device.platform)(sharding, model, optimizer, mean, seed)
     return state
@@ -101,10 +101,10 @@ def draw_state(sharding: jax.sharding.Sharding, model: nn.Module, optimizer: opt
 
 @cache
 def state_drawer(platform: str) -> Any:
-    """Return the program that draws a state.
+    """Return the program that initialises a state.
 
-    It runs once. On CPU LLVM would optimise it for longer than a training step: 8.2 s for 26 layers, and 3.4 s by its
-    first level, with the same bits.
+    It runs only once. On CPU, LLVM's default level takes longer to optimise it than a training step: 8.2 s for 26
+    layers. The first level takes 3.4 s and gives the same bits.
     """
 
     def drawn(sharding: jax.sharding.Sharding, model: nn.Module, optimizer: optax.GradientTransformation, mean: Any,
@@ -116,7 +116,7 @@ def state_drawer(platform: str) -> Any:
 
 
 class Metrics(NamedTuple):
-    """Sums over a batch: of the losses, of the wrong predictions, of the images; and the rate of the update."""
+    """Sums over a batch: losses, wrong predictions, and images; and the learning rate of the update."""
 
     loss: jax.Array
     wrong: jax.Array
@@ -126,9 +126,9 @@ class Metrics(NamedTuple):
 
 def train_step(model: nn.Module, optimizer: optax.GradientTransformationExtraArgs, state: TrainState,
                batch: Batch, loss_function: Loss = cross_entropy) -> tuple[TrainState, Metrics]:
-    """Descend once along the gradient of the mean loss. `state.params` may hold its stages as lists of blocks.
+    """Make one gradient step on the mean loss. `state.params` may hold stages as lists of blocks.
 
-    An image with probabilities for its label is wrong where the likeliest classes differ.
+    For labels given as probabilities, a prediction is wrong if the most likely classes differ.
     """
 
     def mean_loss(params: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array, Any]]:
@@ -147,14 +147,14 @@ def train_step(model: nn.Module, optimizer: optax.GradientTransformationExtraArg
 
 
 def dropout(state: TrainState) -> dict[str, jax.Array]:
-    """Give the key by which a network of one's own may drop units out in the state's step."""
+    """Return the random key for dropout in custom networks at the state's step."""
     return {"dropout": jax.random.fold_in(jax.random.fold_in(state.key, 2), state.step)}
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=4)
 def train_steps(model: nn.Module, optimizer: optax.GradientTransformationExtraArgs, make_batch: MakeBatch, count: int,
                 state: TrainState, inputs: Any) -> tuple[TrainState, Metrics]:
-    """Make `count` steps in one call; the metrics come with a leading axis `[count]`."""
+    """Make `count` steps in one call; metrics have a leading axis `[count]`."""
 
     def step(state: TrainState, _: None) -> tuple[TrainState, Metrics]:
         return train_step(model, optimizer, state, make_batch(state, inputs), loss_of(make_batch))
@@ -165,7 +165,7 @@ def train_steps(model: nn.Module, optimizer: optax.GradientTransformationExtraAr
 @partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=4)
 def add_batch_statistics(model: nn.Module, make_batch: MakeBatch, count: int, state: TrainState, sums: Any,
                          inputs: Any) -> Any:
-    """Add to `sums` the own statistics of the `count` batches from the state's step on, of every known batch norm."""
+    """Add the batch statistics of the next `count` batches to `sums`, for every supported batch norm."""
 
     def add(carry: tuple[jax.Array, Any], _: None) -> tuple[tuple[jax.Array, Any], None]:
         step, sums = carry
@@ -180,12 +180,12 @@ def add_batch_statistics(model: nn.Module, make_batch: MakeBatch, count: int, st
 
 
 def without_memory(method: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-    """Call a module's method; a batch norm, Flax's or ours, then keeps the statistics of this batch alone."""
+    """Call a module's method such that batch norm (Flax's or ours) stores only the statistics of this batch."""
     module = context.module
     if context.method_name != "__call__" or not isinstance(module, BatchNorm | nn.BatchNorm):
         return method(*args, **kwargs)
     momentum = module.momentum
-    object.__setattr__(module, "momentum", 0.0)  # around Flax, which lets nobody change the field of a module
+    object.__setattr__(module, "momentum", 0.0)  # bypasses Flax, whose modules are immutable
     try:
         return method(*args, **kwargs)
     finally:
@@ -193,7 +193,7 @@ def without_memory(method: Callable[..., Any], args: Any, kwargs: Any, context: 
 
 
 def repeated(step: Callable[[Any, None], tuple[Any, Any]], carry: Any, count: int) -> tuple[Any, Any]:
-    """Scan over `count` steps; one alone is no loop, as XLA compiles the body of one less freely."""
+    """Scan over `count` steps; a single step is not a loop, because XLA optimises loop bodies less freely."""
     if count > 1:
         return lax.scan(step, carry, length=count)
     carry, found = step(carry, None)
@@ -201,13 +201,13 @@ def repeated(step: Callable[[Any, None], tuple[Any, Any]], carry: Any, count: in
 
 
 def named_leaves(tree: Any) -> list[tuple[str, np.ndarray]]:
-    """List the arrays of a tree, on the host, by path."""
+    """List the arrays of a tree by path, on the host."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(jax.device_get(tree))
     return [(jax.tree_util.keystr(path), np.asarray(leaf)) for path, leaf in leaves]
 
 
 def state_digest(state: TrainState) -> str:
-    """Hash parameters, batch statistics and optimiser state: SHA-256 over names, types, shapes and bytes."""
+    """Hash parameters, batch statistics and optimizer state: SHA-256 over names, types, shapes and bytes."""
     sha = hashlib.sha256()
     leaves = named_leaves((state.params, state.batch_stats, state.opt_state))
     for name, leaf in sorted(leaves, key=lambda pair: pair[0]):

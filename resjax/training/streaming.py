@@ -1,4 +1,4 @@
-"""Photographs come in batches from processes that decode them ahead, and one step a call is made of each."""
+"""Training on photographs: worker processes decode batches ahead of time, and each call makes one step."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,7 +31,7 @@ from resjax.training.step import TrainState
 
 
 class StreamedInputs(NamedTuple):
-    """What a step needs beside the state: a batch of pixels, and the principal components of the colours."""
+    """Inputs of a step besides the state: a batch of pixels, and the principal components of the colours."""
 
     pixels: Batch
     colours: np.ndarray
@@ -39,7 +39,7 @@ class StreamedInputs(NamedTuple):
 
 @dataclass(frozen=True)
 class StreamedBatch:
-    """Normalizes a batch of pixels and adds the colour noise of the state's step (section 3.4)."""
+    """Normalises a batch of pixels and adds the colour noise of the state's step (section 3.4)."""
 
     colour_noise: float
     std: tuple[float, ...]
@@ -53,7 +53,7 @@ class StreamedBatch:
 
 @dataclass(frozen=True)
 class Streaming:
-    """A set of photographs, one step a call; every host reads its own share of a batch."""
+    """A set of photographs with one step per call; every host reads its own share of a batch."""
 
     data: Photographs
     found: ImageSet
@@ -65,7 +65,7 @@ class Streaming:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Name the classes."""
+        """Return the class names."""
         return self.found.classes
 
     @property
@@ -74,14 +74,14 @@ class Streaming:
         return self.statistics.mean
 
     def identity(self) -> dict[str, Any]:
-        """Tell what the images are, wherever they lie."""
+        """Describe the images independently of their location."""
         return self.found.identity()
 
     @contextmanager
     def inputs(self, key: jax.Array, steps: range) -> Iterator[Iterator[tuple[int, StreamedInputs]]]:
-        """Open the batches of some steps; an unreadable image is named, and too many are BadInput.
+        """Open the batches of some steps. Unreadable images are reported; too many raise BadInput.
 
-        A batch is copied to the devices while they are busy with the step before it.
+        Each batch is copied to the devices while they compute the previous step.
         """
         seeds = jax.random.bits(jax.random.fold_in(key, 0), (2,), jnp.uint32).tolist()
         broken: dict[int, str] = {}
@@ -97,7 +97,7 @@ class Streaming:
             yield map(place, hosts)
 
     def tell_broken(self, host: HostBatch, broken: dict[int, str]) -> None:
-        """Name every unreadable image once. Raises BadInput where there are too many."""
+        """Report every unreadable image once. Raises BadInput if there are too many."""
         for index in host.broken[host.broken >= 0].tolist():
             if index not in broken:
                 broken[index] = self.found.train.name(index)
@@ -106,7 +106,7 @@ class Streaming:
         check_broken(list(broken.values()), self.data.broken_images)
 
     def errors(self, classifier: Classifier, split: str) -> ErrorRates | None:
-        """Measure the errors on the centre crop of the test images; nothing is held out for validation."""
+        """Measure the errors on the centre crops of the test images; there is no validation split."""
         if split != "test":
             return None
         views = views_of("single", classifier.preprocessing)
@@ -116,11 +116,11 @@ class Streaming:
 
 
 def open_streaming(experiment: Experiment, data: Photographs, devices: Sequence[jax.Device], log: Log) -> Streaming:
-    """Find the photographs; the first process measures their statistics, and the others hear of them."""
+    """Find the photographs; the first process measures their statistics and broadcasts them to the others."""
     found = find_images(data)
     log.tell(found.remark)
     if is_first():
-        found.test.check_headers()  # now, and not when the run is over
+        found.test.check_headers()  # check now rather than at the end of the run
     measured = (measure_statistics(found.train, data) if is_first() else
                 Statistics(np.zeros((data.size, data.size, 3), np.float32), np.zeros((3, 3), np.float32)))
     return Streaming(data, found, Statistics(*map(broadcast_from_first, measured)),

@@ -1,4 +1,4 @@
-"""What a run learns, and from which images: all that the loop does not know of it."""
+"""The interface between the training loop and a task: a network and its images."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -9,58 +9,58 @@ from resjax.training.step import TrainState
 
 
 class Task(Protocol):
-    """A classifier, or a detector, that learns."""
+    """A classifier or a detector in training."""
 
     @property
     def metrics(self) -> type[RunningMetrics]:
-        """Return what sums up the metrics of the steps between two lines of the log."""
+        """Return the object that sums the metrics between two lines of the log."""
         ...
 
     def first(self) -> TrainState:
-        """Draw the first state onto the devices."""
+        """Initialise the state on the devices."""
         ...
 
     def start(self, first: TrainState) -> TrainState:
-        """Put the weights that the run starts from, if any, into its first state."""
+        """Copy the run's pretrained weights, if any, into its initial state."""
         ...
 
     def describe(self) -> None:
-        """Write into the run directory what the run is."""
+        """Write the description of the run to its directory."""
         ...
 
     def inputs(self, state: TrainState, steps: range) -> AbstractContextManager[Iterator[tuple[int, Any]]]:
-        """Open the calls that make up `steps`: for each the number of steps that it makes, and its inputs."""
+        """Open the calls that make up `steps`: for each, its number of steps and its inputs."""
         ...
 
     def pack(self, state: TrainState) -> TrainState:
-        """Lay a state out as the steps take and return it."""
+        """Pack a state for the steps."""
         ...
 
     def unpack(self, packed: TrainState) -> TrainState:
-        """Undo `pack`; what it returns is gone with the next steps."""
+        """Undo `pack`; the next steps invalidate the result."""
         ...
 
     def lower(self, count: int, packed: TrainState, inputs: Any) -> Any:
-        """Lower the program of `count` steps: (packed, inputs) to the packed state after them and their metrics."""
+        """Lower the program of `count` steps: from (packed, inputs) to the new packed state and metrics."""
         ...
 
     def average(self, state: TrainState, heed: Callable[[], None]) -> TrainState:
-        """Return what is kept of the last state. Calls `heed`, which may raise Interrupted, between its steps."""
+        """Return the state to keep after the last step. Calls `heed` between its steps, which may raise Interrupted."""
         ...
 
     def prolong(self, state: TrainState) -> TrainState:
-        """Return the state that training resumes from, where the last of a shorter run is to be made longer."""
+        """Return the state from which a longer run resumes, given the last state of a shorter one."""
         ...
 
     def measure(self, state: TrainState, last: bool) -> list[Line]:
-        """Measure the state on images that it does not learn from: the lines of the log, without their step."""
+        """Evaluate the state on held-out images: the lines of the log, without their step."""
         ...
 
     def result(self, lines: list[Line]) -> Line:
-        """Return what `result.json` holds of the last measurement."""
+        """Return the content of `result.json` for the last evaluation."""
         ...
 
     @property
     def watch(self) -> Callable[[Line, TrainState], Line | None] | None:
-        """Return what is to see each training line of the log with its state, and may return a line; or None."""
+        """Return a function that is called with each training line and its state and may return a line, or None."""
         ...

@@ -1,4 +1,4 @@
-"""A run's log as TensorBoard reads it, written without TensorFlow: line by line while the run trains, or at once."""
+"""A run's log as TensorBoard event files, written without TensorFlow, during training or afterwards."""
 
 import time
 from contextlib import AbstractContextManager
@@ -8,11 +8,11 @@ from typing import Any
 from resjax.system.errors import BadInput, check
 from resjax.system.files import writing
 
-VERSION = "brain.Event:2"  # of the format: each file begins with it
+VERSION = "brain.Event:2"  # version of the format, at the start of each file
 
 
 def check_installed() -> None:
-    """Raise BadInput where what writes the format is missing."""
+    """Raise BadInput if the package that writes the format is missing."""
     try:
         import tensorboardX  # noqa: F401
     except ModuleNotFoundError:
@@ -20,7 +20,7 @@ def check_installed() -> None:
 
 
 def open_writer(file: Path) -> Any:
-    """Begin a file of events; return what writes records, in this thread, which hears of a full disk."""
+    """Start an event file; return its writer, which runs in this thread so that a full disk raises an error here."""
     from tensorboardX.record_writer import RecordWriter
 
     writer = RecordWriter(str(file))
@@ -36,7 +36,7 @@ def write_event(writer: Any, **parts: Any) -> None:
 
 
 def write_line(writer: Any, line: dict[str, Any]) -> None:
-    """Write the numbers of a line of the log: `train/loss` and so on."""
+    """Write the numbers of a log line as `train/loss` and so on."""
     from tensorboardX.proto.summary_pb2 import Summary
 
     values = [Summary.Value(tag=f"{line['kind']}/{key}", simple_value=number) for key, number in line.items()
@@ -45,9 +45,9 @@ def write_line(writer: Any, line: dict[str, Any]) -> None:
 
 
 class Events(AbstractContextManager["Events"]):
-    """The events of a run in a folder: a file for each process that trains it.
+    """The events of a run in a folder; every process that trains it writes its own file.
 
-    Raises BadInput where what writes them is missing, or a run that is yet to begin would be drawn as one with another.
+    Raises BadInput if the writer's package is missing, or if the folder already holds another run's events.
     """
 
     def __init__(self, folder: Path, run_directory: Path) -> None:
@@ -62,13 +62,13 @@ class Events(AbstractContextManager["Events"]):
             self.writer.close()
 
     def used(self) -> bool:
-        """Say whether the folder holds events already."""
+        """Return whether the folder already contains events."""
         return any(self.folder.glob("events.out.tfevents.*"))
 
     def begin(self, step: int) -> None:
-        """Begin a file for the lines after `step`; what TensorBoard has of later steps is to be forgotten.
+        """Start a file for the lines after `step`; TensorBoard discards earlier events of later steps.
 
-        Raises OSError where the folder cannot be written.
+        Raises OSError if the folder cannot be written.
         """
         from tensorboardX.proto.event_pb2 import SessionLog
 
@@ -82,7 +82,7 @@ class Events(AbstractContextManager["Events"]):
             self.writer.flush()
 
     def write(self, line: dict[str, Any]) -> None:
-        """Write a line of the log, so that it is seen at once."""
+        """Write a line of the log and flush it."""
         with writing(self.file):
             write_line(self.writer, line)
             self.writer.flush()

@@ -93,7 +93,7 @@ def write_card(card: Card, folder: Path) -> None:
 
 
 def read_card(folder: Path) -> Card:
-    """Read `card.json`; an empty card where there is none. Raises BadInput, naming the file, where it is damaged."""
+    """Read `card.json`; an empty card where there is none. Raises BadInput, naming the file, if it is damaged."""
     file = folder / FILE
     if not file.is_file():
         return Card()

@@ -50,7 +50,7 @@ def read_config(folder: Path) -> Metadata:
 
 
 def architecture_of(name: str) -> dict[str, Any] | None:
-    """Return the architecture that timm and torchvision call so; None where they call none so."""
+    """Return the architecture that timm and torchvision call so; or None if they call none so."""
     short = name.lower().removeprefix("tv_").partition(".")[0]
     if short in VGGS:
         return {"family": "vgg", "depth": VGGS[short], "shortcut": "plain"}

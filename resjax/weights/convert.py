@@ -43,7 +43,7 @@ def to_variables(tensors: Tensors, names: Names, model: ResNet, channels: int, s
     """Fill a network's variables, float32: every leaf once, with every tensor used. The bias of a convolution goes
     into the mean that its batch norm subtracts.
 
-    Raises BadInput, naming the source, the tensor and the place in the network, where one of the two lacks the other,
+    Raises BadInput, naming the source, the tensor and the place in the network, if one of the two lacks the other,
     shapes differ, or a value is not finite.
     """
     shapes = variable_shapes(model, (32, 32, channels))

@@ -44,7 +44,7 @@ def read_stored(file: Path, key: str | None = None) -> Stored:
     """Read every tensor of a file by name: safetensors, or an index of several; PyTorch's; Keras's `.h5`, `.keras`.
 
     `key` chooses one of several sets of weights in a PyTorch file. No code in a file is run; memory and time are
-    bounded by its size and by the library's largest networks. Raises BadInput, naming the file, where it is missing,
+    bounded by its size and by the library's largest networks. Raises BadInput, naming the file, if it is missing,
     damaged or of another kind.
     """
     check(file.is_file(), f"{file}: no such file")
@@ -104,7 +104,7 @@ def read_safetensors(file: Path) -> Tensors:
 
 
 def read_index(file: Path) -> Tensors:
-    """Read a network that lies in several safetensors files, as its index tells. Raises BadInput where they differ."""
+    """Read a network that lies in several safetensors files, as its index tells. Raises BadInput if they differ."""
     places = read_places(file)
     tensors: Tensors = {}
     for shard in sorted(set(places.values())):

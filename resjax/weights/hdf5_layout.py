@@ -117,7 +117,7 @@ def named_layers(root: Any) -> Iterator[tuple[str, list[Any]]]:
 
 
 def leaves_of(layer: str, count: int) -> tuple[str, ...]:
-    """Tell what so many weights of a layer are. Raises Refused where no layer has as many."""
+    """Tell what so many weights of a layer are. Raises Refused if no layer has as many."""
     if count not in (0, *LEAVES):
         raise Refused(f"{layer} has {count} weights; no layer of a ResNet has so many")
     return LEAVES.get(count, ())

@@ -14,7 +14,7 @@ BESIDE = ("model.json", "mean.npy", "config.json", "preprocessor_config.json")
 
 
 def is_repository(target: str) -> bool:
-    """Say whether a name has the form OWNER/NAME or OWNER/NAME@REVISION."""
+    """Return whether a name has the form OWNER/NAME or OWNER/NAME@REVISION."""
     owner, slash, name = target.partition("/")
     return bool(owner and slash and name) and "/" not in name and not owner.startswith((".", "~"))
 
@@ -22,7 +22,7 @@ def is_repository(target: str) -> bool:
 def fetch(target: str) -> Path:
     """Bring the weights of `OWNER/NAME[@REVISION]`, and what describes them, into the cache; return their folder.
 
-    Raises BadInput where there is no such repository, it holds no weights, or the network does not answer and the
+    Raises BadInput if there is no such repository, it holds no weights, or the network does not answer and the
     cache does not hold them.
     """
     from huggingface_hub import errors, snapshot_download  # here, as other commands need not wait for it

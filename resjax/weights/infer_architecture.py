@@ -19,9 +19,7 @@ def head_kernel(names: Names) -> str:
 
 
 def ends(tensors: Tensors, names: Names, source: str) -> tuple[int, int]:
-    """Return the channels of the images and the number of classes, 0 where there is no last layer. Raises BadInput
-    where a kernel is none.
-    """
+    """Return the number of image channels and of classes (0 without a last layer). Raises BadInput for bad kernels."""
     stem, last = tensors[names.prefix + names.stem[0] + names.conv["kernel"]], tensors.get(head_kernel(names))
     if stem.ndim != 4 or (last is not None and last.ndim != 2) or 0 in (stem.size, 1 if last is None else last.size):
         raise BadInput(f"{source}: the first kernel has shape {stem.shape} and the last "
@@ -43,7 +41,7 @@ def infer_architecture(tensors: Tensors, names: Names, source: str, stride_in: S
     """Tell the architecture: family, depth and shortcut by the tensors there are.
 
     Two things leave no trace in them. `stride_in`: where bottlenecks stride. `shortcut`: whether a net without
-    projections is plain or has option A. Raises BadInput where one is needed and None, and for any other network.
+    projections is plain or has option A. Raises BadInput if one is needed and None, and for any other network.
     """
     blocks = tuple(count_blocks(tensors, names))
     bottleneck = kernel_name(names, 1, 0, "conv3") in tensors
@@ -76,7 +74,7 @@ def count_blocks(tensors: Tensors, names: Names) -> Iterator[int]:
 
 def find_shortcut(tensors: Tensors, names: Names, stages: Sequence[int], bottleneck: bool,
                   source: str) -> Option | None:
-    """Tell option B from C by where projections are; None where there are none."""
+    """Tell option B from C by where projections are; or None if there are none."""
     all_blocks = {(stage, block) for stage, blocks in enumerate(stages, 1) for block in range(blocks)}
     changing = {(stage, 0) for stage in range(1 if bottleneck else 2, len(stages) + 1)}
     projected = {(stage, block) for stage, block in all_blocks if kernel_name(names, stage, block, "conv") in tensors}

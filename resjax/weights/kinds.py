@@ -68,7 +68,7 @@ def describe_archive(members: Iterable[str]) -> str:
 
 
 def describe_pickle(keys: Iterable[str]) -> str:
-    """Say whose pickle a dictionary of no tensors of PyTorch's comes from; "" where its keys do not tell."""
+    """Say whose pickle a dictionary of no tensors of PyTorch's comes from; or "" if its keys do not tell."""
     known = set(keys)
     if known & {"__author__", "matching_heuristics"}:
         return "a pickle of NumPy arrays, as detectron2 keeps them; load it by detectron2 and torch.save its tensors"
@@ -78,7 +78,7 @@ def describe_pickle(keys: Iterable[str]) -> str:
 
 
 def describe_folder(folder: Path) -> str:
-    """Say what a folder is in which nothing lies that is called as weights are; "" where nothing in it tells."""
+    """Say what a folder is in which nothing lies that is called as weights are; or "" if nothing in it tells."""
     names = {file.name for file in folder.iterdir()}
     run = folder.parent.parent
     if folder.parent.name == "checkpoints" and (run / "experiment.json").is_file():

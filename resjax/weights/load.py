@@ -66,7 +66,7 @@ class Hints(NamedTuple):
 def find_weights(path: Path) -> tuple[Path, Metadata]:
     """Find a file of weights and what is said beside it: in NAME.json, or beside a repository's weights in config.json.
 
-    Raises BadInput where there is neither a run nor weights.
+    Raises BadInput if there is neither a run nor weights.
     """
     file = path if not path.is_dir() else next((path / name for name in FILES if (path / name).is_file()), None)
     if file is None and (kind := describe_folder(path)):
@@ -127,7 +127,7 @@ def build_network(located: Located, known: Metadata, source: str, name: str, uns
 
 
 def presumed(found: Recognised, source: str) -> PreprocessingEntry:
-    """Return how whoever made such weights prepares images, and say so. Raises BadInput where nobody is known."""
+    """Return how whoever made such weights prepares images, and say so. Raises BadInput if nobody is known."""
     if (known := usual(found.family, found.architecture.family, found.model.classes)) is None:
         raise BadInput(f"{source}: {FAMILIES[found.family].title} has no such network as {found.architecture.title()}, "
                        f"so how images are prepared is not known; say it in {beside(Path(source))}, under "

@@ -65,7 +65,7 @@ def find_prefixes(names: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def without_wrappers(tensors: Mapping[str, np.ndarray], source: str) -> Tensors:
-    """Drop wrappers' segments and counters. Raises BadInput where two tensors then have one name."""
+    """Drop wrappers' segments and counters. Raises BadInput if two tensors then have one name."""
     found: dict[str, str] = {}
     for name, tensor in tensors.items():
         if name.rpartition(".")[2] in COUNTERS and tensor.size == 1:
@@ -77,7 +77,7 @@ def without_wrappers(tensors: Mapping[str, np.ndarray], source: str) -> Tensors:
 
 
 def locate(tensors: Tensors, source: str) -> Located:
-    """Find the network. Raises BadInput where there is none, or more than one."""
+    """Find the network. Raises BadInput if there is none, or more than one."""
     found = find_prefixes(tensors)
     if not found:
         known = "; ".join(f"{names.title}: {MARKS[family].first} ... {names.head}{names.dense['kernel']}"

@@ -60,7 +60,7 @@ class PreprocessingEntry:
               f"{self.squash or self.shorter_side}; the crop is the smaller")
 
     def read(self, folder: Path, channels: int) -> Preprocessing:
-        """Turn it into the preprocessing of pixels of 0 to 255 in RGB. Raises BadInput where the mean is no such."""
+        """Turn it into the preprocessing of pixels of 0 to 255 in RGB. Raises BadInput if the mean is no such."""
         order, scale = slice(None, None, -1 if self.channel_order == "BGR" else 1), 255 / self.value_range
         shape = (self.size, self.width or self.size, channels)
         if self.mean_image:
@@ -124,7 +124,7 @@ USUAL = {  # whose the images' preparation is, and what: for each family, where 
 
 
 def usual(family: str, images: str, classes: int) -> tuple[str, PreprocessingEntry] | None:
-    """Say who made weights of a family, as it seems, and how they prepare images; None where nobody is known."""
+    """Say who made weights of a family, as it seems, and how they prepare images; or None if nobody is known."""
     return USUAL.get((family, f"{images}, {classes}"), USUAL.get((family, images)))
 
 
@@ -163,7 +163,7 @@ def write_metadata(network: Network, folder: Path, order: ColourOrder = "RGB") -
 
 
 def read_metadata(file: Path) -> Metadata:
-    """Read a JSON file such as `export` writes. Raises BadInput, naming it, where it is not one."""
+    """Read a JSON file such as `export` writes. Raises BadInput, naming it, if it is not one."""
     content = read_json(file)
     try:
         found = from_json(content, Metadata)

@@ -88,7 +88,7 @@ class PickleReader:
         return self.stack.pop()
 
     def charge(self, opcodes: int) -> None:
-        """Count work. Raises BadInput where it is more than any checkpoint of the library's networks asks for."""
+        """Count work. Raises BadInput if it is more than any checkpoint of the library's networks asks for."""
         self.opcodes += opcodes
         if self.opcodes > MOST_OPCODES:
             raise BadInput(f"{self.source}: it holds more beside its tensors than any checkpoint of a ResNet; save the "

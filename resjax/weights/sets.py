@@ -15,7 +15,7 @@ LISTED = 10
 def choose_set(content: Any, kind: type, source: str, key: str | None) -> dict[str, Any]:
     """Find the set of weights in what a file holds: dictionaries from names to tensors, which are of type `kind`.
 
-    Of several, `key` chooses. Raises BadInput where there is none, the key names none, several are there and no key
+    Of several, `key` chooses. Raises BadInput if there is none, the key names none, several are there and no key
     chooses, or what is chosen holds something that is neither a tensor nor a counter.
     """
     found = dict(find_sets(content, kind))

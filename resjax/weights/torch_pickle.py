@@ -65,7 +65,7 @@ def read_torch(file: Path, key: str | None = None) -> tuple[dict[str, np.ndarray
     """Read the tensors of a file that `torch.save` wrote, a state_dict or a checkpoint that holds one or several; and
     the name of the network that many scripts put beside them as `arch`, or "".
 
-    `key` chooses one of several. Raises BadInput, naming the file, where it is damaged, holds no state_dict, several
+    `key` chooses one of several. Raises BadInput, naming the file, if it is damaged, holds no state_dict, several
     and no key chooses, or more than the library's largest network with two copies.
     """
     try:
@@ -127,7 +127,7 @@ def rebuild(maker: Name, arguments: tuple[Any, ...]) -> Any:
 
 
 def is_size(value: Any) -> bool:
-    """Say whether a value counts elements; no product of a few of them wraps around, as Python's numbers do not."""
+    """Return whether a value counts elements; no product of a few of them wraps around, as Python's numbers do not."""
     return type(value) is int and 0 <= value < 1 << 62
 
 
@@ -230,7 +230,7 @@ def open_stream(stream: IO[bytes], file: Path) -> tuple[Any, Load]:
 
 
 def read_storage(content: bytes, storage: Storage) -> np.ndarray:
-    """Read a storage. Raises ValueError where bytes are missing."""
+    """Read a storage. Raises ValueError if bytes are missing."""
     array = np.frombuffer(content, storage.dtype)
     if len(array) < storage.count:
         raise ValueError(f"storage {storage.key} is cut off")
@@ -238,7 +238,7 @@ def read_storage(content: bytes, storage: Storage) -> np.ndarray:
 
 
 def view(tensor: Tensor, storage: np.ndarray) -> np.ndarray:
-    """Cut a tensor out of its storage. Raises ValueError where it reaches beyond it."""
+    """Cut a tensor out of its storage. Raises ValueError if it reaches beyond it."""
     last = tensor.offset + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.strides, strict=True))
     within = 0 in tensor.shape or max(last + 1, math.prod(tensor.shape)) <= len(storage)
     if not within:
