@@ -153,9 +153,7 @@ class Preprocessing(struct.PyTreeNode):
         return centre_crop(self.resized(encoded, name, sides), height, width, self.crop)
 
     def resized(self, encoded: bytes, name: str, sides: int | tuple[int, int]) -> np.ndarray:
-        """Decode, and resize to a shorter side or to a height and width. Raises BadInput, naming an unreadable
-        image.
-        """
+        """Decode and resize to a shorter side or to height and width. Raises BadInput, naming an unreadable image."""
         least = np.max(sides) if self.resize == "area" else 0  # other rules need all pixels
         image = decode(encoded, name, self.image_shape[2], int(least))
         if isinstance(sides, int):  # by the size in the header, as a JPEG decoded at 3/8 has another aspect ratio
