@@ -1,4 +1,4 @@
-"""The paper's tables and figures, and what it takes to reproduce them."""
+"""The paper's tables and figures, and their reproduction."""
 
 from resjax.paper.comparison import Comparison, compare
 from resjax.paper.figures import Drawing, Verdict

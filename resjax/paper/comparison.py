@@ -1,4 +1,4 @@
-"""Runs of one's own beside each other: mean and deviation over the seeds of each recipe, whatever the networks are."""
+"""Comparison of a user's runs: mean and standard deviation over the seeds of each recipe, for any kind of network."""
 
 import io
 import statistics
@@ -18,16 +18,16 @@ from resjax.training.kinds import Measure, Run, kind_of
 from resjax.training.records import find_runs, values_of
 from resjax.training.run_directory import finished_result, read_experiment, read_given
 
-APART = {"seed", *MAY_CHANGE}  # by which seeds of one recipe may differ
-DRAWN = 12  # recipes in a picture; more cannot be told apart
+APART = {"seed", *MAY_CHANGE}  # fields that may differ between seeds of one recipe
+DRAWN = 12  # most recipes in a plot; more cannot be distinguished
 
 
 class Group(NamedTuple):
-    """The runs of one recipe: a folder, a run and its result, or None if it is not finished, for each seed."""
+    """The runs of one recipe: for each seed its folder, run, and result (None if it is not finished)."""
 
     name: str
     runs: tuple[tuple[Path, Run, dict[str, Any] | None], ...]
-    repeated: tuple[Path, ...] = ()  # runs of a seed that is among `runs` already
+    repeated: tuple[Path, ...] = ()  # further runs of a seed in `runs`
 
     @property
     def first(self) -> Run:
@@ -36,12 +36,12 @@ class Group(NamedTuple):
 
     @property
     def network(self) -> str:
-        """The network's name, or what is told of one that was given in Python."""
+        """The network's name, or the description of a custom network."""
         return str(values_of(*self.runs[0][:2])["network"])
 
     @property
     def finished(self) -> int:
-        """How many of its runs are finished."""
+        """The number of finished runs."""
         return sum(result is not None for _, _, result in self.runs)
 
     def values(self, measure: Measure) -> list[float]:
@@ -50,14 +50,14 @@ class Group(NamedTuple):
         return [value for value in found if value is not None]
 
     def curves(self) -> list[Curve]:
-        """Return the curves of its finished runs, or of all where none is."""
+        """Return the curves of the finished runs, or of all if none is finished."""
         wanted = [run for run, _, result in self.runs if result is not None] or [run for run, _, _ in self.runs]
         return curves_of(self.name, self.first, wanted)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Recipes side by side, each with its seeds; it prints as a table. See `resjax.compare`."""
+    """A comparison of recipes over their seeds; it prints as a table. See `resjax.compare`."""
 
     groups: tuple[Group, ...]
 
@@ -65,8 +65,7 @@ class Comparison:
         return markdown(group_rows(self.groups))
 
     def records(self) -> list[dict[str, Any]]:
-        """Return one record for each recipe, all with the same keys:
-        `pandas.DataFrame(resjax.compare("runs").records())`.
+        """Return one record per recipe, all with the same keys: `pandas.DataFrame(resjax.compare("runs").records())`.
 
         Each measure has a `_mean` and a `_deviation` over the finished runs (the sample standard deviation; None for
         one seed).
@@ -91,27 +90,27 @@ class Comparison:
         return files
 
     def note(self) -> str:
-        """Explain the numbers and the curves."""
+        """Return a note that explains the numbers and the curves."""
         some = f" of the first {DRAWN} of {len(self.groups)} recipes" if len(self.groups) > DRAWN else ""
         return (f"Mean ± standard deviation over n seeds, after the last step. The curves{some} are means, "
                 "the bands one deviation to each side." + self.left_out())
 
     def left_out(self) -> str:
-        """Name the runs of a seed that another run of the recipe has: they are no further sample."""
+        """Name the runs whose seed another run of the recipe already has: they are not independent samples."""
         twice = [str(run) for group in self.groups for run in group.repeated]
         return f" Left out, as another run has their recipe and seed: {', '.join(twice)}." if twice else ""
 
     def draw(self, file: Path | io.BytesIO) -> None:
-        """Draw the mean curves with their deviations, as SVG."""
+        """Draw the mean curves with bands of one standard deviation, as SVG."""
         save_figure(draw_curves([group.curves() for group in self.groups[:DRAWN]]), file)
 
 
 def compare(*folders: str | Path) -> Comparison:
-    """Compare runs: for each recipe, mean and standard deviation over its seeds, and mean curves with a band.
+    """Compare recipes: mean and standard deviation over the seeds of each, and mean curves with bands.
 
-    Each of `folders` is a run or holds runs, at any depth; by default `runs`. Runs that differ only in their seeds are
-    one recipe. A comparison prints as a table; `save(folder)` writes it as Markdown, CSV, JSON and a picture. Raises
-    BadInput, naming the folder, if it has no run or no finished one.
+    Each of `folders` is a run or contains runs, at any depth; by default `runs`. Runs that differ only in their seeds
+    belong to one recipe. A comparison prints as a table; `save(folder)` writes it as Markdown, CSV, JSON and a plot.
+    Raises BadInput, naming the folder, if it has no run or no finished one.
     """
     places = [run for folder in folders or ("runs",) for run in find_runs(expanded(folder))]
     runs = list({run.resolve(): run for run in places}.values())
@@ -123,16 +122,16 @@ def compare(*folders: str | Path) -> Comparison:
 
 
 def group_runs(runs: Sequence[tuple[Path, Run, dict[str, Any] | None]]) -> list[Group]:
-    """Gather the runs that differ in their seeds alone, in the order in which they come; a seed counts once.
+    """Group the runs that differ only in their seeds, in order of appearance; each seed counts once.
 
-    Recipes of the same name are told apart by the values by which they differ.
+    Recipes with the same name are labelled by the fields in which they differ.
     """
     gathered: dict[str, list[tuple[Path, Run, dict[str, Any] | None]]] = {}
     recipes: dict[str, dict[str, Any]] = {}
     for run_directory, run, result in runs:
         values = {name: value for name, value in values_of(run_directory, run).items() if name not in APART}
         if "model" not in (read_given(run_directory) or {}):
-            del values["network"]  # which architecture tells value by value
+            del values["network"]  # described by the fields of architecture
         key = repr((run.kind, sorted((name, repr(value)) for name, value in values.items())))
         gathered.setdefault(key, []).append((run_directory, run, result))
         recipes[key] = values
@@ -143,7 +142,7 @@ def group_runs(runs: Sequence[tuple[Path, Run, dict[str, Any] | None]]) -> list[
         own = [f"{field} {value}" for field, value in recipes[key].items()
                if any(values.get(field) != value for values in alike)]
         seeds: dict[int, tuple[Path, Run, dict[str, Any] | None]] = {}
-        for each in sorted(some, key=lambda run: run[2] is None):  # the finished ones before the others
+        for each in sorted(some, key=lambda run: run[2] is None):  # finished ones first
             seeds.setdefault(each[1].seed, each)
         repeated = tuple(each[0] for each in some if each is not seeds[each[1].seed])
         groups.append(Group(", ".join([name, *own]), tuple(seeds[seed] for seed in sorted(seeds)), repeated))
@@ -151,13 +150,13 @@ def group_runs(runs: Sequence[tuple[Path, Run, dict[str, Any] | None]]) -> list[
 
 
 def measures_of(groups: Sequence[Group]) -> list[Measure]:
-    """List the measures of the kinds of runs that are there: the first of each kind, and others that a run has."""
+    """List the main measure of each kind of run, and others that a run has."""
     return list(dict.fromkeys(measure for group in groups for place, measure in enumerate(kind_of(group.first).MEASURES)
                               if not place or any(other.values(measure) for other in groups)))
 
 
 def group_rows(groups: Sequence[Group]) -> list[list[str]]:
-    """Write a row for each recipe, under a head."""
+    """Return a table row for each recipe, with a header."""
     measures = measures_of(groups)
     rows = [["run", "network", "steps", *(measure.title for measure in measures), "n"]]
     for group in groups:
@@ -169,12 +168,12 @@ def group_rows(groups: Sequence[Group]) -> list[list[str]]:
 
 
 def moments(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Return mean and sample deviation, as far as there are any."""
+    """Return mean and sample standard deviation, as far as they are defined."""
     return statistics.fmean(values) if values else None, statistics.stdev(values) if len(values) > 1 else None
 
 
 def group_as_json(group: Group) -> dict[str, Any]:
-    """Turn a recipe's outcome into what JSON holds."""
+    """Convert a recipe's results to JSON values."""
     found = {measure.key: group.values(measure) for measure in kind_of(group.first).MEASURES}
     return {"run": group.name, "network": group.network, "seeds": [run.seed for _, run, _ in group.runs],
             "measures": {key: {"values": values, **dict(zip(("mean", "deviation"), moments(values), strict=True))}

@@ -1,4 +1,4 @@
-"""Tables 7 to 11 as data: detectors, and what was published of them."""
+"""Tables 7 to 11 as data: detectors, and their published results."""
 
 from resjax.detection.config import Inference
 from resjax.paper.table import Row, Table

@@ -1,4 +1,4 @@
-"""Figures 6 and 7 of the paper, drawn from runs, each with what the paper claims of it and whether that holds."""
+"""Figures 4, 6 and 7 of the paper, drawn from runs, with the paper's claims and whether they hold."""
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -20,18 +20,18 @@ from resjax.paper.table import LEAST_STEPS, Table
 from resjax.system.files import read_json, write_aside, write_json
 from resjax.training import read_metrics, read_result, restore
 
-STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))  # told apart in grey, too
+STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))  # distinguishable in grey
 
 
 class Verdict(NamedTuple):
-    """A claim, with what was measured, and whether it holds; or None if the training was too short to tell."""
+    """A claim, its measurement, and whether it holds; None if the training was too short to judge."""
 
     claim: str
     holds: bool | None
 
 
 class Drawing(NamedTuple):
-    """A figure, what it shows, and what is claimed of it."""
+    """A figure, its title, and the claims about it."""
 
     title: str
     figure: Figure
@@ -39,7 +39,7 @@ class Drawing(NamedTuple):
 
 
 def draw_figures(table: Table, runs: Sequence[Planned], scale: float, folder: Path) -> list[dict[str, Any]]:
-    """Save the table's figures from its finished runs as SVG; return title, file and claims of each."""
+    """Save a table's figures from its finished runs as SVG; return title, file and claims of each."""
     finished = list({run.row: run for run in reversed(runs) if planned_result(run)}.values())
     saved = []
     for name in table.figures if finished else ():
@@ -53,7 +53,7 @@ def draw_figures(table: Table, runs: Sequence[Planned], scale: float, folder: Pa
 
 
 def save_figure(figure: Figure, file: Path | BytesIO) -> None:
-    """Save a figure as SVG, whole or not at all; the same figure gives the same bytes."""
+    """Save a figure as SVG, atomically; equal figures give equal bytes."""
     def write(aside: Path | BytesIO) -> None:
         figure.savefig(aside, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
 
@@ -62,26 +62,26 @@ def save_figure(figure: Figure, file: Path | BytesIO) -> None:
 
 
 def is_plain(run: Planned) -> bool:
-    """Tell a plain net's run from a residual one's."""
+    """Return whether a run's network is plain rather than residual."""
     return bool(run.experiment.architecture.shortcut == "plain")
 
 
 def curve(run: Planned, kind: str) -> tuple[list[int], list[float]]:
-    """Read a run's iterations and its errors in percent at them: `kind` is "train", or "test" where it was measured."""
+    """Read a run's iterations and errors in percent: `kind` is "train", or "test" if it was measured."""
     lines = read_metrics(run.run_directory, kind)
     key = "error" if kind == "train" else "top1_error"
     return [line["step"] for line in lines], [line[key] for line in lines]
 
 
 def figure4(runs: Sequence[Planned]) -> Drawing:
-    """Draw the errors on ImageNet over the iterations, as Figure 4 does: training, and validation on centre crops."""
+    """Draw the errors on ImageNet over the iterations, as in Figure 4: training, and validation on centre crops."""
     return figure6(runs)._replace(title="Figure 4: errors over the iterations")
 
 
 def figure6(runs: Sequence[Planned]) -> Drawing:
     """Draw training errors (thin) and test errors (bold) over the iterations: plain nets left, residual nets right.
 
-    `runs` holds one run a row, plain nets first, each kind by depth; the claims compare training errors at the end.
+    `runs` has one run per row, plain nets first, sorted by depth. The claims compare the final training errors.
     """
     plain, residual = ([run for run in runs if is_plain(run) == kind] for kind in (True, False))
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True, layout="constrained")
@@ -91,7 +91,7 @@ def figure6(runs: Sequence[Planned]) -> Drawing:
             axis.plot(*curve(run, "test"), linestyle=style, linewidth=1.8, color="black", label=run.row.title)
         axis.set(title=title, xlabel="iteration")
         add_grid_and_legend(axis)
-    axes[0].set(ylabel="error (%)", ylim=(0, None))  # last, as one side may be empty and both share the axis
+    axes[0].set(ylabel="error (%)", ylim=(0, None))  # last, since one side may be empty and both share the axis
     figure.suptitle("test error (bold) and training error (thin)", fontsize="medium")
     last = {run.row.title: curve(run, "train")[1][-1] for run in runs}
     claimed = [*pairwise(plain), *pairwise(deepest_first(residual)), *same_depth(residual, plain)]
@@ -100,10 +100,10 @@ def figure6(runs: Sequence[Planned]) -> Drawing:
 
 
 def figure7(runs: Sequence[Planned]) -> Drawing:
-    """Draw the deviation of every 3x3 layer's response: in the order of the layers, and sorted.
+    """Draw the standard deviation of every 3x3 layer's response, in layer order and sorted.
 
-    `runs` as in `figure6`. Measured on the test images, after batch norm and before the ReLU or the addition, with
-    the last checkpoint; the claims, of section 4.2, compare the means over the layers.
+    `runs` as in `figure6`. Responses are measured on the test images with the last checkpoint, after batch norm and
+    before the ReLU or the addition. The claims, from section 4.2, compare the means over the layers.
     """
     figure, axes = plt.subplots(2, 1, figsize=(9, 6), layout="constrained")
     means = {}
@@ -125,17 +125,17 @@ def figure7(runs: Sequence[Planned]) -> Drawing:
 
 
 def deepest_first(residual: Sequence[Planned]) -> list[Planned]:
-    """Order residual nets of which the paper compares neighbours: it does not compare ResNet-1202's with the others."""
+    """Sort the residual nets whose neighbours the paper compares: it does not compare ResNet-1202 with the others."""
     return [run for run in reversed(residual) if run.row.layers < 1000]
 
 
 def same_depth(residual: Sequence[Planned], plain: Sequence[Planned]) -> list[tuple[Planned, Planned]]:
-    """Pair residual and plain nets of the same depth."""
+    """Pair residual and plain nets of equal depth."""
     return [(run, other) for run in residual for other in plain if run.row.layers == other.row.layers]
 
 
 def compared(pairs: Sequence[tuple[Planned, Planned]], values: Mapping[str, float], claim: str) -> list[Verdict]:
-    """Claim of each pair that the value of the first run is the lower one; `claim` is filled with titles and values."""
+    """Claim for each pair that the first run has the lower value; `claim` is a template for titles and values."""
     verdicts = []
     for pair in pairs:
         low, high = (run.row.title for run in pair)
@@ -146,14 +146,14 @@ def compared(pairs: Sequence[tuple[Planned, Planned]], values: Mapping[str, floa
 
 
 def responses(run: Planned) -> np.ndarray:
-    """Return the deviations of a finished run's layers, measured once and then kept in its folder."""
+    """Return the standard deviations of a finished run's layers, measured once and then stored in its folder."""
     file, result = run.run_directory / "responses.json", read_result(run.run_directory) or {}
     if file.exists():
         kept = read_json(file, "state_digest", "deviations")
         if kept["state_digest"] == result.get("state_digest"):
             return np.array(kept["deviations"])
     trained, data = restore(run.run_directory), run.experiment.data
-    assert isinstance(data, Data)  # of CIFAR-10
+    assert isinstance(data, Data)  # CIFAR-10
     test = load_data(data).test
     whole = len(test.labels) // 100 * 100
     images = jax.device_put(Images(test.pixels[:whole], test.labels[:whole]))
@@ -164,7 +164,7 @@ def responses(run: Planned) -> np.ndarray:
 
 
 def add_grid_and_legend(axis: Axes) -> None:
-    """Give an axis its grid and, where there is something to name, its legend."""
+    """Add a grid and, if there are labels, a legend to an axis."""
     axis.grid(alpha=0.3)
     if axis.get_legend_handles_labels()[0]:
         axis.legend(fontsize="small")

@@ -1,4 +1,4 @@
-"""The curves of several runs of a recipe as one: their mean, and a band of one deviation to each side."""
+"""Mean curves over several runs of a recipe, with a band of one standard deviation on each side."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from resjax.training.log import read_metrics
 
 
 class Curve(NamedTuple):
-    """What several runs of a recipe have logged at the same steps: `values` are `[runs, steps]`, in percent."""
+    """The values that several runs of a recipe logged at the same steps: `values` `[runs, steps]`, in percent."""
 
     recipe: str
     title: str
@@ -23,7 +23,7 @@ class Curve(NamedTuple):
 
 
 def curves_of(recipe: str, run: Run, run_directories: Sequence[Path]) -> list[Curve]:
-    """Read the curves of a recipe's runs, at the steps that all of them have logged, if there are such."""
+    """Read the curves of a recipe's runs, at the steps that all of them have logged."""
     found = []
     for name, (kind, key) in kind_of(run).CURVES.items():
         logs = [{line["step"]: line[key] for line in read_metrics(directory, kind) if line[key] is not None}
@@ -36,13 +36,13 @@ def curves_of(recipe: str, run: Run, run_directories: Sequence[Path]) -> list[Cu
 
 
 def curve_title(run: Run, name: str) -> str:
-    """Name a curve for an axis: "test error, %"; a detector's is "test mAP, %"."""
+    """Return an axis title: "test error, %" or, for detectors, "test mAP, %"."""
     measure = kind_of(run).MEASURES[0]
     return {"train": "training error, %"}.get(name, f"{name} {'mAP' if measure.higher_is_better else 'error'}, %")
 
 
 def draw_curves(recipes: Sequence[Sequence[Curve]]) -> Figure:
-    """Draw an axis for each kind of curve, and in each the recipes, in the same colours, named once below."""
+    """Draw one axis per kind of curve; recipes have the same colours in all, with one legend below."""
     titles = sorted({curve.title for curves in recipes for curve in curves}, key=lambda title: (
         not title.startswith("train"), not title.startswith("test"), title))
     names = [f"{curves[0].recipe} (n={len(curves[0].values)})" for curves in recipes if curves]
@@ -67,7 +67,7 @@ def draw_curves(recipes: Sequence[Sequence[Curve]]) -> Figure:
 
 
 def draw_mean_curve(axis: Axes, curve: Curve, number: int) -> None:
-    """Draw a mean with its band; where there is one step alone, as of tests at the end, a point with an error bar."""
+    """Draw a mean with its band or, for a single step such as a final test, a point with an error bar."""
     mean, style, colour = curve.values.mean(0), STYLES[number // 10 % len(STYLES)], f"C{number % 10}"
     deviation = curve.values.std(0, ddof=1) if len(curve.values) > 1 else np.zeros_like(mean)
     if len(curve.steps) == 1:

@@ -1,6 +1,6 @@
-"""One page of HTML for a folder of runs: a table to sort and filter, curves to lay over each other, the paper's tables.
+"""An HTML report of a folder of runs: a table to sort and filter, curves to overlay, and the paper's tables.
 
-It needs no network and no other file; without JavaScript everything but the chart is there.
+The page needs no network and no other file; without JavaScript, only the interactive chart is missing.
 """
 
 import base64
@@ -28,9 +28,9 @@ DAMAGE = (BadInput, KeyError, TypeError, ValueError, AttributeError, OSError)
 
 
 class Summary(NamedTuple):
-    """A run as the report shows it: its place in the folder, what it came to, and its values by name.
+    """A run in the report: its path in the folder, its results, and its values by name.
 
-    `step` and `training_error` are those of its last training line; of a finished run, those of its result.
+    `step` and `training_error` are those of the last training line or, for a finished run, of its result.
     """
 
     place: str
@@ -44,7 +44,7 @@ class Summary(NamedTuple):
 
 
 def write_report(folder: Path, file: Path) -> None:
-    """Write the page of all runs in a folder, and of the tables that `reproduce` left there.
+    """Write a report of all runs in a folder, and of the tables that `reproduce` wrote there.
 
     Raises BadInput if the folder holds no run.
     """
@@ -72,7 +72,7 @@ def write_report(folder: Path, file: Path) -> None:
 
 
 def csp_hash(content: str) -> str:
-    """Name a text as a content security policy does."""
+    """Return the hash of a text for the content security policy."""
     return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
 
 
@@ -82,7 +82,7 @@ def sortable_heading(column: str, kind: str = "") -> str:
 
 
 def read_runs(run_directories: list[Path], folder: Path) -> tuple[list[Summary], list[str]]:
-    """Read the runs; for those whose files are damaged, say what is wrong: the others are shown."""
+    """Read the runs; return an error message for each damaged one, so that the others are shown."""
     runs, damaged = [], []
     for run_directory in run_directories:
         try:
@@ -93,7 +93,7 @@ def read_runs(run_directories: list[Path], folder: Path) -> tuple[list[Summary],
 
 
 def shown_or_named(make: Callable[[Path, Path], str], path: Path, folder: Path) -> str:
-    """Write a part of the page or, where its files are damaged, what is wrong with them: the other parts are shown."""
+    """Write a section or, if its files are damaged, an error in its place, so that the others are shown."""
     try:
         return make(path, folder)
     except DAMAGE as error:
@@ -101,13 +101,13 @@ def shown_or_named(make: Callable[[Path, Path], str], path: Path, folder: Path) 
 
 
 def error_section(path: Path, error: Exception) -> str:
-    """Say what is wrong with a file or a run."""
+    """Describe what is wrong with a file or a run."""
     reason = str(error) if isinstance(error, BadInput) else f"damaged ({type(error).__name__}: {error})"
     return f'<section><h3>{escape(str(path))}</h3><p class="warning">{escape(reason)}</p></section>'
 
 
 def table_section(file: Path, folder: Path) -> str:
-    """Write a table and its figures as `reproduce` saved them in a folder."""
+    """Write a table and its figures from what `reproduce` saved in a folder."""
     values = read_json(file, "title", "protocol", "scale", "rows", "figures", "command")
     shortened = values["scale"] != 1
     head = "".join(f"<th>{name}</th>" for name in ("network", "parameters", "paper", "ours", "n", "training", "claim"))
@@ -123,7 +123,7 @@ def table_section(file: Path, folder: Path) -> str:
 
 
 def table_row(row: dict[str, Any], shortened: bool) -> str:
-    """Write a row: the paper's figures, ours, and whether the paper's claim holds."""
+    """Write a row: the paper's numbers, ours, and whether the paper's claim holds."""
     label = f" <small>{row['steps']:,} steps</small>" if shortened else ""
     training = sum(row["training_errors"]) / len(row["training_errors"])
     measures = row["measures"]
@@ -134,7 +134,7 @@ def table_row(row: dict[str, Any], shortened: bool) -> str:
 
 
 def comparison_section(runs: Sequence[Summary]) -> str:
-    """Write mean and deviation over the seeds of each recipe, and its mean curves, where there is more than one run."""
+    """Write the comparison of recipes over their seeds, with mean curves, if there are several runs."""
     groups = group_runs([(run.directory, run.experiment, run.result) for run in runs])
     if len(runs) < 2 or not any(group.finished for group in groups):
         return ""
@@ -150,7 +150,7 @@ def comparison_section(runs: Sequence[Summary]) -> str:
 
 
 def figure(drawn: dict[str, Any], folder: Path) -> str:
-    """Write a figure, its drawing within the page, with its claims."""
+    """Write a figure, with its drawing inline, and its claims."""
     svg = (folder / Path(drawn["file"]).name).read_text()
     claims = "".join(f"<li>{mark(holds, claim)}</li>" for claim, holds in drawn["claims"])
     return (f'<figure><div class="scroll">{svg[svg.index("<svg"):]}</div>'
@@ -158,14 +158,14 @@ def figure(drawn: dict[str, Any], folder: Path) -> str:
 
 
 def mark(holds: bool | None, text: str) -> str:
-    """Mark a claim as holding or failing, in more than colour; None: it cannot be judged."""
+    """Mark a claim as holding, failing or (None) too early to judge, not only by colour."""
     if holds is None:
         return escape(text)
     return f'<span class="{"holds" if holds else "fails"}">{"✓" if holds else "✗"} {escape(text)}</span>'
 
 
 def summarize_run(run_directory: Path, folder: Path) -> Summary:
-    """Read a run. Raises BadInput, or what a damaged file leads to."""
+    """Read a run. Raises BadInput, or other errors for damaged files."""
     experiment = read_experiment(run_directory)
     result = finished_result(run_directory, experiment)
     record = read_json(run_directory / "experiment.json", "devices", "versions")
@@ -178,7 +178,7 @@ def summarize_run(run_directory: Path, folder: Path) -> Summary:
 
 
 def html_row(run: Summary, number: int, measures: Sequence[Measure]) -> str:
-    """Write a run's row: a box that shows its curves, and cells with what they are sorted by."""
+    """Write a run's row: a checkbox for its curves, and cells with their sort keys."""
     result, name = run.result or {}, str(run.values["network"])
     cells: list[tuple[str, Any]] = [
         (name, name), (f"{run.experiment.steps:,}", run.experiment.steps), number_cell(run.training_error, ".2f"),
@@ -196,12 +196,12 @@ def html_row(run: Summary, number: int, measures: Sequence[Measure]) -> str:
 
 
 def number_cell(value: float | None, form: str) -> tuple[str, Any]:
-    """Write a number of the table; a dash where there is none."""
+    """Write a number in the table, or a dash if there is none."""
     return ("-", "") if value is None else (f"{value:{form}}", value)
 
 
 def details(run: Summary, number: int) -> str:
-    """Write a run's command and its values, which unfold."""
+    """Write a run's command and values as an expandable section."""
     values = "".join(f"<tr><td>{escape(key)}</td><td>{escape(str(value))}</td></tr>"
                      for key, value in run.values.items())
     absolute = run.directory.resolve()
@@ -213,13 +213,13 @@ def details(run: Summary, number: int) -> str:
 
 
 def copied(command: str) -> str:
-    """Show a command with a button that copies it."""
+    """Show a command with a copy button."""
     return (f'<div class="command"><code>{escape(command)}</code>'
             f'<button type="button" class="copy">copy</button></div>')
 
 
 def chart_data(runs: Sequence[Summary]) -> list[dict[str, Any]]:
-    """Return names and curves as the script draws them; numbers to four digits."""
+    """Return names and curves for the script; numbers have four digits."""
     return [{"name": run.place, "curves": {
         name: {series: [[step, float(f"{value:.4g}")] for step, value in points] for series, points in some.items()}
         for name, some in run.curves.items()}} for run in runs]

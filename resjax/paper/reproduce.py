@@ -1,4 +1,4 @@
-"""A table is one command: train what is missing, and set ours beside the paper's."""
+"""Reproduction of a table by one command: train what is missing and compare with the paper."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
@@ -18,12 +18,12 @@ from resjax.training.kinds import Run, kind_of
 from resjax.training.log import read_metrics
 from resjax.training.run_directory import check_images, read_experiment, read_given, read_result
 
-NEEDED = {"parameters", "train_seconds", "state_digest"}  # of a result, in tables
-MOST_SEEDS = 1_000  # of a row
+NEEDED = {"parameters", "train_seconds", "state_digest"}  # digits of a result in tables
+MOST_SEEDS = 1_000  # runs of a row
 
 
 class Planned(NamedTuple):
-    """One run of a row, and the folder that holds it."""
+    """A run of a row, and its folder."""
 
     row: Row
     experiment: Any
@@ -31,23 +31,23 @@ class Planned(NamedTuple):
 
 
 def find_table(name: str) -> Table:
-    """Return the table of that name. Raises BadInput that lists those there are."""
+    """Return the table with this name. Raises BadInput that lists the available tables."""
     check(name in TABLES, f"unknown table {name!r}; there are: table1, {', '.join(TABLES)}")
     return TABLES[name]
 
 
 def check_seeds(seeds: int) -> None:
-    """Raise BadInput for a number of seeds that nobody means."""
+    """Raise BadInput for an invalid number of seeds."""
     check(1 <= seeds <= MOST_SEEDS, f"seeds is {seeds}; it lies in 1 ... {MOST_SEEDS}")
 
 
 def plan_runs(table: Table, experiments: Path, runs: Path, seeds: int, only: Sequence[str] = (),
               scale: float = 1.0) -> list[Planned]:
-    """List the runs of a table: every row, every seed; the runs of one seed come before those of the next.
+    """List the runs of a table: every row and seed, all runs of one seed before those of the next.
 
-    The members of an ensemble come once, with seeds of their own. `scale` shortens the schedule in proportion; such
-    runs lie in folders of their own. Classifiers also measure the test errors along the way that Figure 6 shows. Raises
-    BadInput for a row or a file that does not exist, or a wrong number.
+    The members of an ensemble are listed once, with their own seeds. `scale` shortens the schedule; such runs have
+    separate folders. Classifiers also log test errors during training, for Figure 6. Raises BadInput for an unknown row
+    or a missing file, or an invalid number.
     """
     check_seeds(seeds)
     check(0 < scale <= 1, f"scale is {scale}; it lies in (0, 1], and 1 is the paper's schedule")
@@ -60,7 +60,7 @@ def plan_runs(table: Table, experiments: Path, runs: Path, seeds: int, only: Seq
     planned = []
     for seed, row in product(range(seeds), (row for row in ours if not only or row.experiment in only)):
         if row.members and seed > 0:
-            continue  # an ensemble's members come once
+            continue  # members of an ensemble are listed once
         for name, number in row.members or [(row.experiment, seed)]:
             run = select(known, name)
             along = {"evaluate_test": True} if hasattr(run, "evaluate_test") else {}
@@ -70,9 +70,9 @@ def plan_runs(table: Table, experiments: Path, runs: Path, seeds: int, only: Seq
 
 
 def read_from(planned: Sequence[Planned], source: str | None, directory: Path | None) -> list[Planned]:
-    """Let runs read a source, or prepared sets in a directory, if not what their experiments say.
+    """Change the data source or directory of runs, if given.
 
-    Raises BadInput if their images lie in no such directory, or nothing says where they lie.
+    Raises BadInput if their images are not there, or if no location is known.
     """
     moved = []
     for run in planned:
@@ -89,7 +89,7 @@ def read_from(planned: Sequence[Planned], source: str | None, directory: Path | 
 
 
 def shard_of(runs: Sequence[Planned], shard: str) -> Sequence[Planned]:
-    """Return every k-th run for "i/k", from the i-th on. Raises BadInput for anything else."""
+    """Return every k-th run for "i/k", starting with the i-th. Raises BadInput for other text."""
     number, slash, parts = shard.partition("/")
     if not (slash and number.isdecimal() and parts.isdecimal() and 1 <= int(number) <= int(parts)):
         raise BadInput(f"shard is {shard!r}; write which part of how many, such as 2/8")
@@ -97,7 +97,7 @@ def shard_of(runs: Sequence[Planned], shard: str) -> Sequence[Planned]:
 
 
 def planned_result(run: Planned) -> dict[str, Any] | None:
-    """Read a run's result; or None if it is not finished, or is damaged, which is said: the others are shown."""
+    """Read a run's result; None if it is not finished or, with a warning, if it is damaged."""
     try:
         result = read_result(run.run_directory)
         if result is None or result["steps"] < run.experiment.steps:
@@ -114,7 +114,7 @@ def planned_result(run: Planned) -> dict[str, Any] | None:
 
 
 def check_recipe(run: Planned) -> None:
-    """Raise BadInput, saying what differs, where a folder holds a run that is not the table's."""
+    """Raise BadInput, saying what differs, if a folder holds a run that does not belong to the table."""
     if not (run.run_directory / "experiment.json").exists():
         return
     before = read_experiment(run.run_directory)
@@ -126,7 +126,7 @@ def check_recipe(run: Planned) -> None:
 
 
 def check_moved(run: Planned) -> None:
-    """Raise BadInput where the images of a finished run now lie elsewhere, and are others."""
+    """Raise BadInput if the images of a finished run were moved and are different now."""
     before, now = read_experiment(run.run_directory).data, run.experiment.data
     directory = getattr(now, "directory", None)
     if before.source != now.source or directory not in (None, getattr(before, "directory", None)):
@@ -134,7 +134,7 @@ def check_moved(run: Planned) -> None:
 
 
 def scaled_name(name: str, scale: float) -> str:
-    """Name the folder of an experiment's runs, or the file of a table, by the scale of the schedule."""
+    """Return the folder name of an experiment's runs, or the file name of a table, for a scale."""
     return name if scale == 1 else f"{name}-x{scale:g}"
 
 
@@ -142,9 +142,9 @@ LEAST = {"steps": 1, "evaluate_steps": 100, "checkpoint_steps": 50, "precise_bat
 
 
 def shorten_schedule(run: Any, scale: float) -> Any:
-    """Shorten the schedule, what is counted along it, and the averaging after it, in proportion.
+    """Shorten the schedule, its intervals, and the averaging after it, in proportion.
 
-    But for `log_steps`: the training error that tables and figures compare is the mean over so many steps.
+    `log_steps` stays: tables and figures compare the training error as a mean over this many steps.
     """
     if scale == 1:
         return run
@@ -159,9 +159,9 @@ def shorten_schedule(run: Any, scale: float) -> Any:
 
 
 def train_missing(planned: Sequence[Planned], tell: Callable[[str], None]) -> None:
-    """Train what is not finished, one run after the other; what was cut off is resumed.
+    """Train unfinished runs one after the other, resuming those that were interrupted.
 
-    Raises BadInput, before anything is trained, if a folder holds a run that is not the table's.
+    Raises BadInput, before training, if a folder holds a run that does not belong to the table.
     """
     runs = list({run.run_directory: run for run in planned}.values())
     for run in runs:
@@ -180,7 +180,7 @@ def train_missing(planned: Sequence[Planned], tell: Callable[[str], None]) -> No
 
 
 def devices_for(run: Run, tell: Callable[[str], None]) -> Sequence[jax.Device]:
-    """Return the devices that a run's batch divides over: all, or of one process's the most that do, which is told."""
+    """Return the devices for a run's batch: all or, on one process, as many as divide it, with a message."""
     devices = jax.devices()
     if jax.process_count() > 1:
         return devices

@@ -1,4 +1,4 @@
-"""What the runs of a table came to: rows with mean and deviation, beside the paper's numbers and claims."""
+"""Results of a table's runs: rows with mean and standard deviation, the paper's numbers, and the paper's claims."""
 
 import math
 import statistics
@@ -16,15 +16,15 @@ from resjax.training.kinds import Measure, kind_of
 from resjax.training.log import read_metrics
 from resjax.training.run_directory import read_result
 
-BATCH = 256  # images, or crops, at once
+BATCH = 256  # images or crops per batch
 VERDICTS = {True: "holds", False: "FAILS", None: "too short to judge"}
-MANY = 3  # measures from which on a table has a line for each, and a column for each network
+MANY = 3  # with this many measures, a table has one line per measure and one column per network
 
 
 class RowResult(NamedTuple):
-    """A row with what its finished runs came to, after the last iteration; an ensemble has one value of each measure.
+    """A row with the final results of its finished runs; an ensemble has one value per measure.
 
-    `values[i]` are those of the table's i-th measure, by seed.
+    `values[i]` are those of the table's i-th measure, one per seed.
     """
 
     row: Row
@@ -36,12 +36,12 @@ class RowResult(NamedTuple):
 
     @property
     def mean(self) -> float:
-        """The mean over the seeds of what the row is judged by."""
+        """The mean over the seeds of the row's main measure."""
         return statistics.fmean(self.values[0]) if self.values[0] else math.nan
 
 
 def collect_results(table: Table, planned: Sequence[Planned]) -> list[RowResult]:
-    """Gather the finished runs of each row; a row without any, or an ensemble without all, is left out."""
+    """Collect the finished runs of each row; rows without any, and incomplete ensembles, are left out."""
     lines, images = list[RowResult](), dict[Any, str]()
     for row in dict.fromkeys(run.row for run in planned):
         of_row = [run for run in planned if run.row == row]
@@ -61,11 +61,12 @@ def collect_results(table: Table, planned: Sequence[Planned]) -> list[RowResult]
 
 
 def measure_group(group: Sequence[Planned], measures: Sequence[Measure], images: dict[Any, str]) -> dict[str, Any]:
-    """Return what a run, or an ensemble of runs, came to when it is tested as its row says.
+    """Return the results of a run, or of an ensemble, under the row's testing protocol.
 
-    What the training has measured itself is read from its result. All else is measured here and kept in the first run's
-    folder. It is measured again where networks or images have changed since; where the images lie decides nothing.
-    `images` gathers the fingerprints of test images: to list them takes seconds, and many rows share them.
+    Results of the training's own protocol are read from its result. All others are measured here and stored in the
+    first run's folder. They are measured again if the networks or the images have changed, but not if the images were
+    moved. `images` caches the fingerprints of test images, because computing them takes seconds and many rows share
+    them.
     """
     first = group[0]
     kind, data = kind_of(first.experiment), first.experiment.data
@@ -106,7 +107,7 @@ def judge(line: RowResult, lines: Sequence[RowResult]) -> tuple[bool | None, str
 
 
 def as_markdown(table: Table, lines: Sequence[RowResult], scale: float) -> str:
-    """Write the table; where the schedule was shortened, every number of ours says so."""
+    """Write the table; if the schedule was shortened, every number of ours is marked."""
     notes = [f"{table.title}; {table.protocol}. Ours: mean ± standard deviation over n seeds."]
     if scale != 1:
         notes.append(f"**Shortened to {scale:g} of the paper's schedule: not the reproduction.**")
@@ -117,7 +118,7 @@ def as_markdown(table: Table, lines: Sequence[RowResult], scale: float) -> str:
 
 
 def rows_by_network(table: Table, lines: Sequence[RowResult], scale: float) -> list[list[str]]:
-    """Write a line for each network."""
+    """Write one line per network."""
     first, *more = table.measures
     further = [f"{whose}, {measure.title}" for measure in more for whose in ("paper", "ours")]
     rows = [["network", "layers", "parameters", f"paper, {first.title}", "ours", "best", "n", "ours - paper", *further,
@@ -144,7 +145,7 @@ def rows_by_network(table: Table, lines: Sequence[RowResult], scale: float) -> l
 
 
 def rows_by_measure(table: Table, lines: Sequence[RowResult], scale: float) -> list[list[str]]:
-    """Write a line for each measure."""
+    """Write one line per measure."""
     by_row = {line.row: line for line in lines}
     head = [f"{row.title}: {whose}" for row in table.rows for whose in ("paper", "ours")]
     rows = [["", *head]]
@@ -160,7 +161,7 @@ def rows_by_measure(table: Table, lines: Sequence[RowResult], scale: float) -> l
 
 
 def spread(measure: Measure, values: Sequence[float]) -> str:
-    """Write the mean, and for more than one the sample standard deviation; a dash for none."""
+    """Format the mean and, for several values, the sample standard deviation; a dash for none."""
     if not values:
         return "-"
     deviation = f" ± {measure.written(statistics.stdev(values))}" if len(values) > 1 else ""
@@ -168,13 +169,13 @@ def spread(measure: Measure, values: Sequence[float]) -> str:
 
 
 def published(row: Row, measure: Measure) -> str:
-    """Write the paper's figure, with its deviation where it gives one."""
+    """Format the paper's number, with its standard deviation if it gives one."""
     deviation = "" if row.deviation is None else f" ± {measure.written(row.deviation)}"
     return f"{row.sign}{measure.written(row.published[0])}{deviation}"
 
 
 def table_as_json(table: Table, lines: Sequence[RowResult], scale: float) -> dict[str, Any]:
-    """Turn the table into what JSON holds."""
+    """Convert the table to JSON values."""
     return {"table": table.name, "title": table.title, "protocol": table.protocol, "scale": scale, "rows": [
         {"experiment": line.row.experiment, "title": line.row.title, "layers": line.row.layers, "steps": line.steps,
          "parameters": line.parameters, "training_errors": line.training_errors, "holds": holds, "verdict": verdict,
@@ -188,12 +189,12 @@ def table_as_json(table: Table, lines: Sequence[RowResult], scale: float) -> dic
 
 
 def write_table(table: Table, planned: Sequence[Planned], scale: float, folder: Path, command: str) -> Path:
-    """Write `table.md`, `table.json` and the figures from the runs that are finished; return the Markdown file.
+    """Write `table.md`, `table.json` and the figures from the finished runs; return the Markdown file.
 
-    `command` is what a reader has to type to repeat it.
+    `command` is the command that reproduces the table.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lines = collect_results(table, planned)  # on all processes, as it may have to measure
+    lines = collect_results(table, planned)  # on all processes, since it may have to measure
     file = folder / f"{scaled_name(table.name, scale)}.md"
     if not is_first():
         return file

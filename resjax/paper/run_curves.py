@@ -1,4 +1,4 @@
-"""What a run has logged, as curves to lay over each other: by what is measured, then on which images."""
+"""A run's log as curves to overlay: by quantity, then by the images they were measured on."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,18 +7,18 @@ from typing import Any
 Point = tuple[int, float]
 Curves = dict[str, dict[str, list[Point]]]
 
-POINTS = 150  # of a curve: more than a line of this width can show
-QUANTITIES = {  # by their keys in the log; of a callback's numbers the key is the name
+POINTS = 150  # points of a curve: more than a line of this width can show
+QUANTITIES = {  # by key in the log; a callback's numbers keep their names
     "error": "error, %", "top1_error": "error, %", "mean_average_precision": "mAP, %", "loss": "loss",
     "learning_rate": "learning rate", "top5_error": "top-5 error, %", "eleven_point": "mAP by 11 points, %"}
-SERIES = {"detection": "test"}  # by kinds of lines; the other kinds are series of their own
+SERIES = {"detection": "test"}  # by kind of line; other kinds are separate series
 OWN = "own"
 
 
 def curves_in(lines: Sequence[Mapping[str, Any]]) -> Curves:
-    """Sort the numbers of a log into curves: a quantity, and for it those of training, validation, test and callback.
+    """Sort the numbers of a log into curves: for each quantity, those of training, validation, test and callback.
 
-    Numbers that are not finite are left out. The average precision of a detector's classes is a quantity each.
+    Numbers that are not finite are left out. Each class's average precision is a separate quantity.
     """
     found: Curves = {}
     for line in lines:
@@ -33,19 +33,19 @@ def curves_in(lines: Sequence[Mapping[str, Any]]) -> Curves:
 
 
 def quantities(curves: Sequence[Curves]) -> list[str]:
-    """Order what is measured in any of several runs: as in `QUANTITIES`, then callbacks' numbers and classes."""
+    """Sort the quantities of several runs: as in `QUANTITIES`, then callbacks' numbers and classes."""
     names = dict.fromkeys(name for some in curves for name in some)
     known = dict.fromkeys(QUANTITIES.values())
     return [*(name for name in known if name in names), *(name for name in names if name not in known)]
 
 
 def thinned(points: Sequence[Point], most: int = POINTS) -> list[Point]:
-    """Keep every n-th of many points, about `most` of them, and the last always."""
+    """Keep every n-th of many points, about `most` of them, and always the last."""
     every = max(1, -(-len(points) // most))
     return [*points[:-1:every], *points[-1:]]
 
 
 def last_before(lines: Sequence[Mapping[str, Any]], step: int | None) -> Mapping[str, Any]:
-    """Return the last training line, of up to a step if one is given; nothing where there is none."""
+    """Return the last training line, up to a step if given; empty if there is none."""
     trained = [line for line in lines if line["kind"] == "train" and (step is None or line["step"] <= step)]
     return trained[-1] if trained else {}

@@ -1,27 +1,27 @@
-"""What a table of the paper is: what was published, which run makes it, what the paper claims of it."""
+"""Tables of the paper: published numbers, the runs that reproduce them, and the paper's claims."""
 
 import math
 from typing import Any, Literal, NamedTuple
 
 from resjax.training.kinds import Measure
 
-LEAST_STEPS = 1_000  # of a schedule: after fewer, noise decides which of two nets is ahead
+LEAST_STEPS = 1_000  # steps; with fewer, noise decides which of two nets is ahead
 
 
 class Claim(NamedTuple):
-    """What the paper says of a row beside another: its first measure is lower or higher."""
+    """A claim of the paper about two rows: the main measure of one is lower or higher."""
 
     relation: Literal["<", ">"]
     other: str
 
 
 class Row(NamedTuple):
-    """One network: its experiment, and what is published of it, in the order of its table's measures.
+    """One network: its experiment and its published numbers, in the order of the table's measures.
 
-    `experiment` is empty where nobody can train or measure it at home. `how` is a way of testing, see `training.kinds`;
-    None is that of the run. `members` are the experiments and seeds of an ensemble, whose outputs are averaged.
-    `deviation` is given where the paper has several runs. `sign` "~": the error was read off Figure 6; ">": the paper
-    says only that it is above. `reruns` is what honest reruns by others reach with their last iteration.
+    `experiment` is empty if it cannot be trained or measured here. `how` is a testing protocol (see `training.kinds`);
+    None is the run's own. `members` are the experiments and seeds of an ensemble, whose outputs are averaged.
+    `deviation` is given if the paper has several runs. `sign` "~" marks an error read off Figure 6, ">" one that the
+    paper only bounds from below. `reruns` is the range of reruns by others that report their last iteration.
     """
 
     experiment: str
@@ -37,14 +37,14 @@ class Row(NamedTuple):
 
     @property
     def error(self) -> float:
-        """The figure that the row is judged by; or NaN if the paper gives none."""
+        """The number by which the row is judged; NaN if the paper gives none."""
         return math.nan if self.published[0] is None else self.published[0]
 
 
 class Table(NamedTuple):
-    """A table of the paper: the file of its experiments, how is measured what, and its rows.
+    """A table of the paper: its experiment file, its measures, and its rows.
 
-    `others` are networks of others that the table compares with, by title, and their published figures.
+    `others` are other networks that the table compares with, by title, and their published numbers.
     """
 
     name: str
@@ -59,6 +59,6 @@ class Table(NamedTuple):
 
 
 def markdown(rows: list[list[str]]) -> str:
-    """Write a table; its first row is the head. A bar within a cell is written so that it ends none."""
+    """Format a Markdown table from rows, the first of which is the header; bars in cells are escaped."""
     cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     return "\n".join(f"| {' | '.join(row)} |" for row in [cells[0], ["---"] * len(cells[0]), *cells[1:]])

@@ -1,4 +1,4 @@
-"""Table 1: the architectures for ImageNet, and what they cost; by formula, which the tests hold to the computation."""
+"""Table 1: the ImageNet architectures and their costs, by formula; tests compare these with the computation."""
 
 from resjax.experiment import Architecture
 from resjax.models.formulas import count
@@ -6,14 +6,14 @@ from resjax.models.variants import Option, StrideIn, imagenet_blocks
 from resjax.paper.table import markdown
 
 IMAGE = (224, 224, 3)
-FLOPS = {18: "1.8e9", 34: "3.6e9", 50: "3.8e9", 101: "7.6e9", 152: "11.3e9"}  # multiply-adds, as the paper prints them
+FLOPS = {18: "1.8e9", 34: "3.6e9", 50: "3.8e9", 101: "7.6e9", 152: "11.3e9"}  # multiply-adds as printed in the paper
 VGG_FLOPS = {16: "15.3e9", 19: "19.6e9"}
 OPTIONS: dict[int, tuple[Option, ...]] = {
     18: ("plain", "A", "B", "C"), 34: ("plain", "A", "B", "C"), 50: ("B",), 101: ("B",), 152: ("B",)}
 
 
 def table1() -> str:
-    """Write Table 1 as Markdown: the layers with their output sizes; then parameters and multiply-adds."""
+    """Write Table 1 as Markdown: layers with output sizes, then parameters and multiply-adds."""
     columns = [stage_kernels(depth) for depth in FLOPS]
     layers = [["layer", "output", *(f"{depth} layers" for depth in FLOPS)],
               *([*place, *(column[place] for column in columns)] for place in columns[0])]
@@ -26,7 +26,7 @@ def table1() -> str:
 
 
 def stage_kernels(depth: int) -> dict[tuple[str, str], str]:
-    """Describe a network: the kernels of every stage, by the paper's name of the stage and its output size."""
+    """Describe a network: the kernels of every stage, by the paper's stage name and output size."""
     kind, blocks = imagenet_blocks(depth)
     places = {("conv1", "112x112"): "7x7, 64, stride 2"}
     for stage, repeats in enumerate(blocks):
@@ -40,13 +40,13 @@ def stage_kernels(depth: int) -> dict[tuple[str, str], str]:
 
 
 def size_row(name: str, architecture: Architecture, paper: str) -> list[str]:
-    """Count a network's parameters and multiply-adds, beside the paper's figure."""
+    """Return a network's parameters and multiply-adds, with the paper's number."""
     sizes = count(architecture, IMAGE, 1000)
     return [name, f"{sizes.parameters:,}", f"{sizes.macs:,}", paper]
 
 
 def count_resnet(depth: int, option: Option, stride_in: StrideIn) -> list[str]:
-    """Count a network of Table 1, beside the paper's figure, which is of the networks that stride in the first 1x1."""
+    """Count a network of Table 1, with the paper's number, which is for a stride in the first 1x1."""
     name = f"plain-{depth}" if option == "plain" else f"ResNet-{depth} {option}"
     if depth >= 50:
         name += " v1" if stride_in == "1x1" else " v1.5 (stride in the 3x3)"

@@ -6,12 +6,12 @@ from resjax.paper.detection_tables import DETECTION
 from resjax.paper.table import Claim, Row, Table
 from resjax.training.kinds import Measure
 
-TEN, FIVE = "ten-crop", "multi-scale"  # views, section 3.4
+TEN, FIVE = "ten-crop", "multi-scale"  # testing protocols, section 3.4
 TOP1, TOP5 = Measure("top-1 error", "top1_error"), Measure("top-5 error", "top5_error")
 
 
 def plain_row(layers: int, error: float, reruns: float | None = None, sign: Literal["~", ">"] = "~") -> Row:
-    """Describe a plain net: worse than every shallower one ("degradation", Figure 6 left)."""
+    """Describe a plain net, claimed to be worse than every shallower one ("degradation", Figure 6 left)."""
     shallower = (depth for depth in (20, 32, 44, 56, 110) if depth < layers)
     return Row(f"plain{layers}", f"plain-{layers}", (error,), layers, sign=sign,
                reruns=(reruns, reruns) if reruns else None,
@@ -20,7 +20,7 @@ def plain_row(layers: int, error: float, reruns: float | None = None, sign: Lite
 
 def resnet(layers: int, error: float, reruns: tuple[float, float] | None = None,
            deviation: float | None = None) -> Row:
-    """Describe a residual net: better than the plain net of its depth and every shallower residual one."""
+    """Describe a residual net, claimed to beat the plain net of its depth and every shallower residual net."""
     shallower = (depth for depth in (20, 32, 44, 56, 110) if depth < layers)
     return Row(f"resnet{layers}", f"ResNet-{layers}", (error,), layers, deviation, reruns=reruns,
                claims=(Claim("<", f"plain{layers}"), *(Claim("<", f"resnet{depth}") for depth in shallower)))

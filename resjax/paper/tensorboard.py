@@ -1,4 +1,4 @@
-"""The curves of all runs in a folder as TensorBoard logs."""
+"""Export of the curves of all runs in a folder to TensorBoard."""
 
 import time
 from collections.abc import Iterable
@@ -16,8 +16,8 @@ from resjax.training.tensorboard import check_installed, open_writer, write_line
 def write_tensorboard(folder: Path, out: Path) -> None:
     """Write every number of every run's `metrics.jsonl` to `out`, under `train/loss`, `test/top1_error` and so on.
 
-    Raises BadInput if tensorboardX is missing, there is no run, or `out` holds logs already; OSError if the disk
-    is full.
+    Raises BadInput if tensorboardX is missing, there is no run, or `out` already holds logs; OSError if the disk is
+    full.
     """
     check_installed()
     for run_directory in find_runs(folder):

@@ -1,4 +1,4 @@
-"""Programs of runs for hardware you don't have: compiled, read, and turned into hours."""
+"""Plans for hardware that you don't have: programs are compiled, analysed, and converted to hours."""
 
 from importlib import import_module
 from typing import Any
@@ -7,5 +7,5 @@ HOMES = {"classification": "resjax.plan.classifier", "detection": "resjax.plan.d
 
 
 def workload_of(run: Any) -> Any:
-    """See a run as a plan does, a `plan.plan.Workload`: each kind of runs has a module that knows its programs."""
+    """Describe a run as a `plan.plan.Workload`; each kind of run has a module that knows its programs."""
     return import_module(HOMES[run.kind]).workload_of(run)

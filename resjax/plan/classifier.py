@@ -1,4 +1,4 @@
-"""A classifier's run as a plan sees it: its programs, compiled for hardware you don't have."""
+"""The programs of a classifier's run, for a plan."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -23,7 +23,7 @@ from resjax.training.streaming import StreamedBatch, StreamedInputs
 
 
 class ImageCounts(NamedTuple):
-    """How many images a source holds, and of how many classes."""
+    """The numbers of images and classes of a source."""
 
     train: int
     test: int
@@ -35,12 +35,12 @@ SETS = {"digits": ImageCounts(1_437, 360, 10), "tfds:cifar10": ImageCounts(50_00
 
 
 def image_counts(data: Any) -> ImageCounts:
-    """Return the size of a source; of one whose images nobody has counted, CIFAR-10's or ImageNet's."""
+    """Return the size of a source; that of CIFAR-10 or ImageNet if it is unknown."""
     return SETS.get(data.source, SETS["tfds:cifar10" if isinstance(data, Data) else "tfds:imagenet2012"])
 
 
 def workload_of(run: Experiment) -> Workload:
-    """See a classifier's run as a plan does."""
+    """Describe a classifier's run for a plan."""
     counts, source, architecture = image_counts(run.data), run.data.source, run.architecture
     assumed = (f"Assumed: {source} holds {counts.train:,} training and {counts.test:,} test images of {counts.classes} "
                "classes.")
@@ -49,7 +49,7 @@ def workload_of(run: Experiment) -> Workload:
 
 
 def hours(run: Experiment, programs: dict[str, Figures]) -> dict[str, float]:
-    """Return the least hours of a run: of its steps, its precise batch norm, and all its evaluations."""
+    """Return the minimum hours of a run: its steps, its precise batch norm, and all its evaluations."""
     batches = -(-image_counts(run.data).test // run.batch_size)
     evaluations = 1 + ((run.steps - 1) // run.evaluate_steps if run.evaluate_test else 0)
     times = {"train": run.steps, "statistics": run.precise_batch_norm_steps, "evaluate": evaluations * batches}
@@ -57,7 +57,7 @@ def hours(run: Experiment, programs: dict[str, Figures]) -> dict[str, float]:
 
 
 def programs_of_classifier(run: Experiment, devices: Sequence[jax.Device]) -> Programs:
-    """Return the programs of a run: "train", "statistics" where it has that phase, and "evaluate"."""
+    """Return the programs of a run: "train", "statistics" if it has that phase, and "evaluate"."""
     spread = batch_sharding(devices)
     whole = replicated(spread)
     counts, shape = image_counts(run.data), image_shape(run.data)
@@ -83,7 +83,7 @@ def programs_of_classifier(run: Experiment, devices: Sequence[jax.Device]) -> Pr
 
 
 def training_inputs(run: Experiment, spread: Any, counts: ImageCounts) -> tuple[Any, Any, int]:
-    """Return what makes a batch inside the step, what it is made of, and the steps of a call."""
+    """Return the function that makes batches inside the step, its inputs, and the steps per call."""
     data, size, shape, whole = run.data, run.batch_size, image_shape(run.data), replicated(spread)
     if isinstance(data, Data):
         steps = steps_per_call(run, spread.mesh.devices.flat[0].platform)
@@ -97,10 +97,10 @@ def training_inputs(run: Experiment, spread: Any, counts: ImageCounts) -> tuple[
 
 
 def image_shapes(count: int, shape: tuple[int, ...]) -> Images:
-    """Describe so many images and their labels."""
+    """Return the shapes of this many images and labels."""
     return Images(array(jnp.uint8, count, *shape), array(jnp.int32, count))
 
 
 def array(kind: Any, *shape: int) -> Any:
-    """Describe an array."""
+    """Return the shape of an array."""
     return jax.ShapeDtypeStruct(shape, kind)

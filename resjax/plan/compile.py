@@ -1,4 +1,4 @@
-"""Compile programs for hardware that this machine may not have."""
+"""Compilation of programs for hardware that this machine may not have."""
 
 import os
 import sys
@@ -25,25 +25,25 @@ HERE = {"JAX_PLATFORMS": "cpu", "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1", "TPU_SKI
 
 @dataclass(frozen=True)
 class Compiled:
-    """A program for one device of those that share the work: its text, and XLA's own count of its memory."""
+    """A compiled program for one of the devices that share the work, with XLA's own memory figures."""
 
     text: str
     steps: int
-    """Steps, or batches, that a call makes."""
+    """Number of steps or batches per call."""
     argument_bytes: int
     temporary_bytes: int
     peak_bytes: int
-    """Arguments, results that do not take the place of one, and what lies beside them at the worst moment."""
+    """Arguments, results that do not reuse an argument's memory, and temporaries at the peak."""
     seconds: float
-    """Until it was compiled, or as much of it as was read."""
+    """Seconds until the program, or the part that is read, was compiled."""
     compiler_bytes: float | None = None
-    """What XLA itself counts that a call moves, memories on the chip included; it says so for TPUs only."""
+    """XLA's own count of the bytes that a call moves, including on-chip memory; only given for TPUs."""
     rounds: int | None = None
-    """How often a loop is taken to run that runs as often as its data ask for."""
+    """Assumed number of iterations of a loop whose length depends on the data."""
 
 
 class Program(NamedTuple):
-    """What lowers a program to be compiled; `steps` and `rounds` are those of `Compiled`."""
+    """A function that lowers a program; `steps` and `rounds` are those of `Compiled`."""
 
     lower: Callable[[], Any]
     steps: int
@@ -55,7 +55,7 @@ Programs = Iterator[tuple[str, Program]]
 
 @dataclass(frozen=True)
 class Job:
-    """The programs of a run, for hardware you don't have."""
+    """The programs of a run, for hardware that you don't have."""
 
     programs: Callable[[Any, Sequence[jax.Device]], Programs]
     run: Any
@@ -64,23 +64,23 @@ class Job:
     hosts: int
 
     def all(self) -> dict[str, Program]:
-        """Return the programs by name. Raises what `target_devices` does."""
+        """Return the programs by name. Raises the errors of `target_devices`."""
         return dict(self.programs(self.run, target_devices(self.device, self.count, self.hosts)))
 
 
 class DoesNotFit(Exception):
-    """The compiler found no way to keep a program within the device's memory; the message is its own."""
+    """The compiler could not fit a program into the device's memory; the message is the compiler's."""
 
 
 def hide_devices() -> None:
-    """Let JAX start without devices, whatever the machine has; call it before anything computes."""
+    """Let JAX start without any accelerator of this machine; call this before any computation."""
     os.environ.update(HERE)
 
 
 def target_devices(device: Device, count: int, hosts: int = 1) -> list[jax.Device]:
-    """Describe `count` devices on `hosts` machines to compile for; one TPU is taken out of the smallest slice.
+    """Describe `count` devices on `hosts` machines as a compilation target; a single TPU comes from the smallest slice.
 
-    Raises BadInput if the plugin is missing, with the command that installs it, or where no such machine is built.
+    Raises BadInput if the plugin is missing, with the command that installs it, or if there is no such machine.
     """
     modules, command = PLUGINS[device.platform]
     if not any(find_spec(module) for module in modules if find_spec(module.partition(".")[0])):
@@ -98,7 +98,7 @@ def target_devices(device: Device, count: int, hosts: int = 1) -> list[jax.Devic
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep what the plugins print, as they find no device, from standard error; their exceptions are raised."""
+    """Hide what the plugins print when they find no device; exceptions are still raised."""
     sys.stderr.flush()
     kept = os.dup(2)
     with open(os.devnull, "wb") as nothing:
@@ -111,7 +111,7 @@ def quiet() -> Iterator[None]:
 
 
 def compile_program(program: Program) -> Compiled:
-    """Lower and compile a program. Raises DoesNotFit if the compiler refuses it for its memory."""
+    """Lower and compile a program. Raises DoesNotFit if the compiler reports too little memory."""
     start = time.perf_counter()
     try:
         compiled = program.lower().compile()
@@ -128,5 +128,5 @@ def compile_program(program: Program) -> Compiled:
 
 
 def shaped(tree: Any, sharding: Sharding) -> Any:
-    """Give the arrays of a tree by their shapes, on the devices of a sharding."""
+    """Replace the arrays of a tree by shapes, on the devices of a sharding."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)

@@ -1,4 +1,4 @@
-"""A detector's run as a plan sees it: its programs, compiled for hardware you don't have."""
+"""The programs of a detector's run, for a plan."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -22,13 +22,13 @@ from resjax.system.distributed import batch_sharding, replicated
 from resjax.training.step import TrainState
 
 TEST_IMAGES = {"VOC2007/test": 4_952, "val2014": 40_504}
-MOST = 100  # objects of an image
+MOST = 100  # objects per image
 ROUNDS = 32  # of a suppression: until nothing changes, as many as the longest chain of boxes of which each one settles
 # the next; see docs/results/detection.md
 
 
 def workload_of(detection: Detection) -> Workload:
-    """See a detector's run as a plan does: by images of the largest padded size, which take longest."""
+    """Describe a detector's run for a plan, with images of the largest padded size, which take longest."""
     large, common = sizes_of(detection)
     images = sum(TEST_IMAGES.get(name, 0) for name in detection.data.test)
     detector = detection.detector
@@ -41,19 +41,17 @@ def workload_of(detection: Detection) -> Workload:
 
 
 def sizes_of(detection: Detection) -> tuple[Size, Size]:
-    """Return the padded sizes of long images and of those of up to 4:3, lying."""
+    """Return the padded sizes of long images and of those of up to 4:3, in landscape format."""
     lying = padded_sizes(detection.data)[::2]
     return lying[-1], lying[0]
 
 
 def programs_of_detector(detection: Detection, devices: Sequence[jax.Device]) -> Programs:
-    """Return the programs of a run: "train" and "detect" for images of the largest padded size, then for those of up to
-    4:3.
-    """
+    """Return the programs "train" and "detect" for the largest padded size, then those for images of up to 4:3."""
     spread = batch_sharding(devices)
     whole = replicated(spread)
     model, phases = FasterRCNN(detection.detector, classes_of(detection)), phases_of(detection)
-    phase = phases[min(1, len(phases) - 1)]  # the one that computes most: of the alternation the detector's first
+    phase = phases[min(1, len(phases) - 1)]  # the most expensive phase: with alternating training, the detector's first
     state: TrainState = shaped(first_state(detection), whole)
     update = jax.jit(partial(train_step, model, optimizer_of(detection, phase), detection), donate_argnums=0,
                      out_shardings=whole)
@@ -81,7 +79,7 @@ def described(count: int, size: Size) -> Any:
 
 
 def hours(detection: Detection, images: int, programs: dict[str, Figures]) -> dict[str, float]:
-    """Return the least hours of a run: of its steps, and of all its evaluations."""
+    """Return the minimum hours of a run: its steps and all its evaluations."""
     evaluations = 1 + (detection.steps - 1) // detection.evaluate_steps
     batches = -(-images // detection.batch_size)
     seconds = {"train": detection.steps * programs["train"].seconds,

@@ -1,4 +1,4 @@
-"""What the vendors publish about the devices that a program can be planned for: one table, with its sources."""
+"""Vendors' published figures of the devices that plans support: one table, with sources."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,9 +11,10 @@ TERA, GIGA, GIB, MIB, KIB = 1e12, 1e9, 2**30, 2**20, 2**10
 
 
 class Cores(NamedTuple):
-    """The limits of a GPU that XLA asks for when it lays out kernels (CUDA C++ Programming Guide, "Technical
-    Specifications per Compute Capability", and the architecture's white paper). `float32_units` and `shared_bytes` are
-    those of each of its `multiprocessors`, `clock` is the highest, in GHz.
+    """GPU limits that XLA needs for kernel layouts.
+
+    `float32_units` and `shared_bytes` are per multiprocessor, `clock` is the maximum in GHz. Sources: CUDA C++
+    Programming Guide, "Technical Specifications per Compute Capability", and the architecture's white paper.
     """
 
     capability: tuple[int, int]
@@ -26,35 +27,36 @@ class Cores(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """A device: bytes, bytes a second, multiply-adds a second (half of the operations that vendors count)."""
+    """A device: bytes, bytes per second, and multiply-adds per second (half of the vendors' operations)."""
 
     title: str
     platform: Literal["cuda", "tpu"]
     memory: int
     bandwidth: float
-    """Of its memory."""
+    """Memory bandwidth."""
     peak: Mapping[str, float]
-    """Dense multiply-adds a second, by `architecture.precision`."""
+    """Dense multiply-adds per second, by `architecture.precision`."""
     link: float
-    """Bytes a second that a device sends to the others of its host (GPU) or slice (TPU)."""
+    """Bytes per second that a device sends to others in its host (GPU) or slice (TPU)."""
     network: float
-    """The same to other hosts: the vendor's own server has so much for each device."""
+    """Bytes per second to other hosts, per device, in the vendor's own server."""
     launch: float
-    """Seconds that a kernel takes at least. Vendors publish none: an assumption, and no GPU has been measured here."""
+    """Minimum seconds per kernel. Vendors do not publish this: it is an assumption, and no GPU has been measured
+    here."""
     source: str
     cores: Cores | None = None
     slices: Mapping[int, str] = field(default_factory=dict)
-    """The topologies of a TPU, by the number of chips."""
+    """The topologies of a TPU, by number of chips."""
 
 
 def peaks(float32: float, tensorfloat32: float, bfloat16: float) -> dict[str, float]:
-    """Turn tera-operations a second into multiply-adds a second, by precision."""
+    """Convert tera-operations per second to multiply-adds per second, by precision."""
     rates = {"float32": float32, "tensorfloat32": tensorfloat32, "bfloat16": bfloat16}
     return {precision: rate * TERA / 2 for precision, rate in rates.items()}
 
 
 def tpu(name: str, memory: int, bandwidth: float, bfloat16: float, link: float, slices: Mapping[int, str]) -> Device:
-    """Describe a TPU: its units multiply bfloat16 only, and XLA composes float32 of six such products, or of three."""
+    """Describe a TPU, which multiplies only bfloat16; XLA builds float32 products from six or three of these."""
     return Device(title=f"TPU {name}", platform="tpu", memory=memory, bandwidth=bandwidth, link=link, network=link,
                   peak=peaks(bfloat16 / 6, bfloat16 / 3, bfloat16), launch=0.0, slices=slices,
                   source=f"docs.cloud.google.com/tpu/docs/{name}")
@@ -91,7 +93,7 @@ DEVICES: dict[str, Device] = {
 
 
 def find_device(name: str) -> Device:
-    """Return a device of the table. Raises BadInput that lists them."""
+    """Return a device from the table. Raises BadInput that lists them."""
     check(name in DEVICES, f"on is {name!r}; it is one of {', '.join(DEVICES)}")
     return DEVICES[name]
 

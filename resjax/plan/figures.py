@@ -1,4 +1,4 @@
-"""What a step of a compiled program moves and computes, how fast it can be at best, and what limits it."""
+"""Bytes, multiply-adds, minimum time and bottleneck of a step of a compiled program."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ LIMITS = {"memory": "the memory's bandwidth", "arithmetic": "arithmetic", "launc
 
 @dataclass(frozen=True)
 class Part:
-    """What one kind of kernels adds up to in a step."""
+    """The totals of one kind of kernel in a step."""
 
     kernels: float
     bytes: float
@@ -23,38 +23,38 @@ class Part:
 
 @dataclass(frozen=True)
 class Figures:
-    """What one device does in a step (or a batch) of a program, as the compiled text says."""
+    """The work of one device in a step or batch of a program, read from the compiled text."""
 
     steps: int
-    """Steps that a call makes."""
+    """Number of steps per call."""
     kernels: float
     bytes: float
     macs: float
     collectives: dict[str, tuple[float, float]]
-    """By kind: how many, and the bytes of their arrays."""
+    """By kind: their number, and the bytes of their arrays."""
     argument_bytes: int
     temporary_bytes: int
     peak_bytes: int
     compile_seconds: float
     compiler_bytes: float | None
-    """What XLA itself counts that a call moves, where it does."""
+    """XLA's own count of the bytes that a call moves, if it gives one."""
     seconds: float
-    """The least that a step takes on the device."""
+    """The minimum time of a step on the device."""
     limits: dict[str, float]
-    """The seconds of that by what limits each kernel; the exchange runs beside them, at best."""
+    """The same seconds, split by what limits each kernel; communication overlaps with them, at best."""
     parts: dict[str, Part]
 
     @property
     def limit(self) -> str:
-        """What limits the step most."""
+        """The main bottleneck of the step."""
         return LIMITS[max(self.limits, key=lambda name: self.limits[name])]
 
 
 def figures(compiled: Compiled, device: Device, precision: str, count: int, hosts: int) -> Figures:
-    """Read a compiled program, for one of `count` devices on `hosts` machines that share the work."""
+    """Analyse a compiled program for one of `count` devices on `hosts` machines that share the work."""
     everything, steps = read_kernels(compiled.text, compiled.rounds), compiled.steps
     limits, parts, collectives = dict.fromkeys(LIMITS, 0.0), dict[str, Part](), dict[str, tuple[float, float]]()
-    groups: dict[str, list[Kernel]] = {}  # by kind, collectives by what XLA calls them ("all-reduce")
+    groups: dict[str, list[Kernel]] = {}  # by kind, collectives by XLA's name ("all-reduce")
     for kernel in sorted(everything, key=lambda kernel: kernel.name):
         name = kernel.name.partition(".")[0].removesuffix("-start") if kernel.kind == "collective" else kernel.kind
         groups.setdefault(name, []).append(kernel)
@@ -76,10 +76,10 @@ def figures(compiled: Compiled, device: Device, precision: str, count: int, host
 
 
 def bound(kernel: Kernel, device: Device, peak: float, machine: tuple[int, int]) -> tuple[float, str]:
-    """Return the least seconds of a kernel, and what asks for them: its bytes, its multiply-adds, or its launch.
+    """Return the minimum seconds of a kernel, and what limits it: its bytes, its multiply-adds, or its launch.
 
     A collective sums its arrays around a ring within each host, then each device's share around a ring of hosts;
-    `machine` is how many devices there are, on how many hosts.
+    `machine` gives the number of devices and hosts.
     """
     if kernel.kind != "collective":
         return max((kernel.bytes / device.bandwidth, "memory"), (kernel.macs / peak, "arithmetic"),
@@ -91,7 +91,7 @@ def bound(kernel: Kernel, device: Device, peak: float, machine: tuple[int, int])
 
 
 def totals(kernels: Sequence[Kernel], steps: int) -> tuple[float, float, float]:
-    """Add up the launches, bytes and multiply-adds of a step."""
+    """Sum the launches, bytes and multiply-adds of a step."""
     return (sum(kernel.times for kernel in kernels) / steps,
             sum(kernel.bytes * kernel.times for kernel in kernels) / steps,
             sum(kernel.macs * kernel.times for kernel in kernels) / steps)

@@ -1,4 +1,4 @@
-"""The text of a compiled program (HLO, as `compiled.as_text()` or XLA's flags print it), parsed into instructions."""
+"""Parser for the text of a compiled program (HLO, from `compiled.as_text()` or XLA's dump flags)."""
 
 import math
 import re
@@ -14,7 +14,7 @@ COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\{$")
 
 
 class Shape(NamedTuple):
-    """One array: its type, its dimensions, and whether it lies in the device's main memory (else on the chip)."""
+    """One array: its dtype, its dimensions, and whether it is in the device's main memory rather than on the chip."""
 
     kind: str
     dimensions: tuple[int, ...]
@@ -26,7 +26,7 @@ class Shape(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Its bytes wherever it lies, without the padding of tiles."""
+        """Its bytes in any memory, without tile padding."""
         return -(-self.elements * BITS.get(self.kind, 0) // 8)
 
     @property
@@ -36,7 +36,7 @@ class Shape(NamedTuple):
 
 
 class Instruction(NamedTuple):
-    """`name = shapes opcode(operands), attributes`; a tuple has several shapes, or none."""
+    """`name = shapes opcode(operands), attributes`; a tuple has any number of shapes."""
 
     name: str
     shapes: tuple[Shape, ...]
@@ -51,7 +51,7 @@ class Instruction(NamedTuple):
         return sum(shape.bytes for shape in self.shapes)
 
     def attribute(self, name: str) -> str:
-        """Return the word after `name=`, without the `%` of names; or empty if there is none."""
+        """Return the word after `name=`, without the `%` of names; empty if there is none."""
         found = re.search(rf"\b{name}=%?([^\s,{{}}]+)", self.attributes)
         return found[1] if found else ""
 
@@ -60,14 +60,14 @@ Computation = dict[str, Instruction]
 
 
 class Module(NamedTuple):
-    """The computations by name, each its instructions by name; and the one that runs."""
+    """The computations by name, each with its instructions by name, and the entry computation."""
 
     computations: dict[str, Computation]
     entry: str
 
 
 def parse_hlo(text: str) -> Module:
-    """Parse a printed program. Raises ValueError if it has no entry."""
+    """Parse a printed program. Raises ValueError if it has no entry computation."""
     computations: dict[str, Computation] = {}
     entry, current, lines = "", None, dict[str, str]()
     for line in COMMENT.sub("", text).splitlines():
@@ -87,8 +87,9 @@ def parse_hlo(text: str) -> Module:
 
 
 def element(lines: dict[str, str], name: str) -> Instruction:
-    """Return the get-tuple-element that `fusion.1#0` stands for, in a program that XLA's flags print; `fusion.1#0#0` is
-    an element of a tuple within a tuple.
+    """Return the get-tuple-element that `fusion.1#0` stands for in XLA's dumps.
+
+    `fusion.1#0#0` is an element of a nested tuple.
     """
     whole, *places = name.split("#")
     kind = lines[whole][lines[whole].index("("):]
@@ -98,7 +99,7 @@ def element(lines: dict[str, str], name: str) -> Instruction:
 
 
 def parse_instruction(line: str) -> Instruction | None:
-    """Parse one line; or None if it is no instruction."""
+    """Parse one line; None if it is not an instruction."""
     head = HEAD.match(line)
     if not head:
         return None
@@ -112,13 +113,13 @@ def parse_instruction(line: str) -> Instruction | None:
 
 
 def shapes_of(text: str) -> tuple[Shape, ...]:
-    """Read the shapes of a type; `S(1)` and higher in a layout are memories on the chip."""
+    """Read the shapes of a type; `S(1)` and higher in a layout are on-chip memories."""
     return tuple(Shape(kind, tuple(int(size) for size in sizes.split(",") if size), not re.search(r"S\([1-9]", layout))
                  for kind, sizes, layout in ARRAY.findall(text))
 
 
 def depths(text: str, start: int) -> Iterator[tuple[int, int]]:
-    """Yield every place from `start` on, and how many brackets are open after it."""
+    """Yield every position from `start` on, with the nesting depth after it."""
     depth = 0
     for place in range(start, len(text)):
         depth += 1 if text[place] in "([{" else -1 if text[place] in ")]}" else 0
@@ -126,7 +127,7 @@ def depths(text: str, start: int) -> Iterator[tuple[int, int]]:
 
 
 def closing(text: str, start: int) -> int:
-    """Return the place after the bracket that closes the one at `start`."""
+    """Return the position after the bracket that matches the one at `start`."""
     for place, depth in depths(text, start):
         if depth == 0:
             return place + 1
@@ -134,7 +135,7 @@ def closing(text: str, start: int) -> int:
 
 
 def split(text: str) -> list[str]:
-    """Split at the commas that lie within no bracket."""
+    """Split at commas outside of brackets."""
     commas = [place for place, depth in depths(text, 0) if text[place] == "," and depth == 0]
     starts = [0, *(comma + 1 for comma in commas)]
     return [text[start:end].strip() for start, end in zip(starts, [*commas, len(text)], strict=True) if text[start:end]]

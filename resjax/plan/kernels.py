@@ -1,4 +1,4 @@
-"""What a compiled program does in a run: its kernels with their bytes and multiply-adds, and what devices send."""
+"""The kernels of a compiled program with their bytes and multiply-adds, and the communication between devices."""
 
 import json
 import math
@@ -9,16 +9,16 @@ from typing import NamedTuple
 from resjax.plan.hlo import Computation, Instruction, Module, Shape, parse_hlo
 
 FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id",
-        "opt-barrier", "domain", "add-dependency", "iota"}  # no kernel, or what the program is made of
+        "opt-barrier", "domain", "add-dependency", "iota"}  # not kernels, or containers of kernels
 COLLECTIVES = {"all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast"}
 SLICES = {"slice", "dynamic-slice", "gather"}
 COPIES = {"copy", "transpose", "fusion", "reshape"} | SLICES
 REDUCTIONS = {"reduce", "reduce-window", "select-and-scatter"}
-SMALL = 2**18  # bytes: below, a GPU's kernel takes the time of its launch
+SMALL = 2**18  # bytes; below this, a GPU kernel takes its launch time
 
 
 class Kernel(NamedTuple):
-    """One launch of a device, or so many; bytes, multiply-adds and what is sent are those of one."""
+    """One or more launches on a device; bytes, multiply-adds and bytes sent are per launch."""
 
     name: str
     kind: str
@@ -31,17 +31,17 @@ class Kernel(NamedTuple):
 
 
 def read_kernels(text: str, rounds: int | None = None) -> list[Kernel]:
-    """List the kernels of a compiled program, those of loops as often as they run; `rounds`, where that is not known.
+    """List the kernels of a compiled program; those in loops count per iteration, `rounds` if that is unknown.
 
-    Bytes are the operands and results of each kernel in the device's memory; a slice counts as what it reads, an array
-    that is updated in place as what is written. Of the branches of a condition the one with the fewest bytes counts.
+    Bytes are the operands and results of each kernel in the device's memory. A slice counts only the bytes it reads, an
+    in-place update only those it writes. Of a condition's branches, the one with the fewest bytes counts.
     """
     module = parse_hlo(text)
     return list(kernels_of(module, module.entry, 1, rounds))
 
 
 def kernels_of(module: Module, name: str, times: int, rounds: int | None) -> Iterator[Kernel]:
-    """List the kernels of a computation that runs so many times."""
+    """List the kernels of a computation that runs this many times."""
     table = module.computations[name]
     for instruction in table.values():
         opcode = instruction.opcode
@@ -63,9 +63,9 @@ def kernels_of(module: Module, name: str, times: int, rounds: int | None) -> Ite
 
 
 def trip_count(module: Module, loop: Instruction, rounds: int | None) -> int:
-    """Return how often a loop runs: as the compiler says, or up to the only number that its condition compares with.
+    """Return the iterations of a loop: as the compiler states, or from the only constant in its condition.
 
-    Where neither tells it is `rounds`; raises ValueError where nobody says how many these are.
+    If neither is available, it is `rounds`. Raises ValueError if that is not given.
     """
     if found := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes):
         return int(found[1])
@@ -79,7 +79,7 @@ def trip_count(module: Module, loop: Instruction, rounds: int | None) -> int:
 
 
 def kernel_of(module: Module, table: Computation, instruction: Instruction, times: int) -> Kernel:
-    """Read one kernel: an instruction of its own, or the fusion of many."""
+    """Read one kernel: a single instruction or a fusion."""
     body = module.computations.get(instruction.attribute("calls"), {})
     if instruction.opcode == "async-start" and body:
         return kernel_of(module, body, next(reversed(body.values())), times)
@@ -92,7 +92,7 @@ def kernel_of(module: Module, table: Computation, instruction: Instruction, time
 
 
 def kind_of_kernel(instruction: Instruction, opcodes: set[str], macs: int, moved: int) -> str:
-    """Say what a kernel mostly does."""
+    """Return the main kind of operation of a kernel."""
     if opcodes & COLLECTIVES:
         return "collective"
     if "convolution" in opcodes or "$conv" in instruction.attributes:
@@ -107,20 +107,20 @@ def kind_of_kernel(instruction: Instruction, opcodes: set[str], macs: int, moved
 
 
 def bytes_moved(table: Computation, instruction: Instruction, body: Computation) -> int:
-    """Count what a kernel reads and writes in the device's memory."""
+    """Count the bytes that a kernel reads and writes in the device's memory."""
     operands, opcode, results = [table[name] for name in instruction.operands], instruction.opcode, instruction.shapes
-    if opcode in SLICES or opcode == "slice-start":  # an asynchronous one results in what it reads, the slice, a token
+    if opcode in SLICES or opcode == "slice-start":  # an asynchronous slice returns its input, the slice, a token
         whole, part = operands[0].shapes[0], results[1 if opcode == "slice-start" else 0]
         return part._replace(in_memory=whole.in_memory).bytes + part.bytes
     if opcode == "dynamic-update-slice":
         return 2 * operands[1].bytes
-    if opcode == "copy-start":  # its result: what is written, what is read, and a token
+    if opcode == "copy-start":  # its result: output, input, and a token
         return results[0].bytes + operands[0].bytes
     read = sum(operand.bytes for operand in operands)
     if not body:
         if opcode.endswith("-start"):
             return 2 * read
-        workspace = ("u8", "s8") if opcode == "custom-call" and len(results) > 1 else ()  # memory a library works in
+        workspace = ("u8", "s8") if opcode == "custom-call" and len(results) > 1 else ()  # a library's workspace
         return read + sum(shape.bytes for shape in results if shape.kind not in workspace)
     parameters = {int(inner.operands[0]): inner.name for inner in body.values() if inner.opcode == "parameter"}
     return bytes_written(body, instruction) + sum(
@@ -129,26 +129,26 @@ def bytes_moved(table: Computation, instruction: Instruction, body: Computation)
 
 
 def bytes_read(body: Computation, name: str) -> int:
-    """Count what a fusion reads of one of its parameters: all of it, unless it only takes slices."""
+    """Count the bytes that a fusion reads of a parameter: all, unless it only takes slices."""
     total = 0
     for user in (inner for inner in body.values() if name in inner.operands and inner.opcode != "parameter"):
         if user.opcode in SLICES and user.operands[0] == name:
             total += user.bytes
         elif user.opcode == "bitcast":
             total += bytes_read(body, user.name)
-        elif user.opcode != "dynamic-update-slice" or user.operands[0] != name:  # which updates it in place
+        elif user.opcode != "dynamic-update-slice" or user.operands[0] != name:  # updated in place
             return body[name].bytes
     return total
 
 
 def bytes_written(body: Computation, instruction: Instruction) -> int:
-    """Count what a fusion writes: of a result that is updated in place, the update."""
+    """Count the bytes that a fusion writes; for an in-place result, those of the update."""
     root = next(inner for inner in body.values() if inner.root)
     results = [body[name] for name in root.operands] if root.opcode == "tuple" else [root]
     written = []
     for result in results:
         origin = result
-        while origin.opcode == "bitcast":  # the same array, seen in another shape
+        while origin.opcode == "bitcast":  # the same array in another shape
             origin = body[origin.operands[0]]
         written.append(body[origin.operands[1]] if origin.opcode == "dynamic-update-slice" else result)
     if written != results or instruction.opcode.endswith("-start"):
@@ -157,7 +157,7 @@ def bytes_written(body: Computation, instruction: Instruction) -> int:
 
 
 def multiply_adds(table: Computation, instruction: Instruction) -> int:
-    """Count the multiply-adds of a convolution or a matrix product, whoever computes it; 0 of anything else."""
+    """Count the multiply-adds of a convolution or matrix product in any form; 0 for anything else."""
     shapes = [table[name].shapes[0] for name in instruction.operands if name in table and table[name].shapes]
     if instruction.opcode == "convolution" or "$conv" in instruction.attributes:
         return convolution_macs(instruction, shapes)
@@ -173,9 +173,9 @@ def multiply_adds(table: Computation, instruction: Instruction) -> int:
 
 
 def convolution_macs(instruction: Instruction, operands: list[Shape]) -> int:
-    """Count the multiply-adds of a convolution, those with padding or with the zeros of a spread image left out."""
+    """Count the multiply-adds of a convolution, without those on padding or on zeros from dilation."""
     image, kernel, result = operands[0], operands[1], instruction.shapes[0]
-    if "$convBackwardInput" in instruction.attributes:  # cuDNN's gradients are described by the convolution forward
+    if "$convBackwardInput" in instruction.attributes:  # cuDNN's gradients are described by their forward convolution
         image, result = result, image
     elif "$convBackwardFilter" in instruction.attributes:
         kernel, result = result, kernel
@@ -195,7 +195,7 @@ def convolution_macs(instruction: Instruction, operands: list[Shape]) -> int:
 
 
 def valid_pairs(image: int, kernel: int, result: int, window: dict[str, tuple[int, ...]]) -> int:
-    """Count, along one dimension, the pairs of a result and a kernel's position that meet a real pixel."""
+    """Count, along one dimension, the pairs of output and kernel positions that meet a real pixel."""
     stride, low = window.get("stride", (1,))[0], window.get("pad", (0, 0))[0]
     spread, gap = window.get("lhs_dilate", (1,))[0], window.get("rhs_dilate", (1,))[0]
     places = (out * stride + position * gap - low for out in range(result) for position in range(kernel))

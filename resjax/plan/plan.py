@@ -1,4 +1,4 @@
-"""The plan of a run: compiled, or read from the cache, and what stands in its way told with what would be right."""
+"""The plan of a run: compiled or read from the cache, with errors that say what would fit."""
 
 import hashlib
 import json
@@ -25,32 +25,32 @@ from resjax.system.errors import BadInput, check
 from resjax.system.files import read_json, write_json
 from resjax.system.platform import cache_directory
 
-TOGETHER = 2  # programs that are compiled at a time: more would be short of memory on a laptop
-TOO_LARGE = "too_large"  # in place of a plan: the message that says so
+TOGETHER = 2  # programs compiled at a time; more could exhaust a laptop's memory
+TOO_LARGE = "too_large"  # stored in place of a plan: its error message
 COMPILERS = ("jax", "jaxlib", "flax", "optax", "jax-cuda12-pjrt", "jax-cuda13-pjrt", "libtpu")
-JAX_SHARE = 0.75  # of a GPU's memory, which JAX takes at its start unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise
+JAX_SHARE = 0.75  # fraction of GPU memory that JAX allocates, unless XLA_PYTHON_CLIENT_MEM_FRACTION is set
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A run of any kind, as a plan sees it."""
+    """A run of any kind, described for a plan."""
 
     run: Any
     precision: str
     ghost_batch_size: tuple[str, int]
-    """The images that a batch is made of in groups, after the name of the field that says so."""
+    """The number of images that share statistics, named after the field."""
     programs: Callable[[Any, Sequence[jax.Device]], Programs]
-    """The programs of such a run for devices, "train" first; a function of a module, as other processes call it."""
+    """A module-level function, since other processes call it: the programs of a run for devices, "train" first."""
     hours: Callable[[dict[str, Figures]], dict[str, float]]
-    """The least hours of the run, from the figures of its programs, by what they are spent on."""
+    """The minimum hours of the run by activity, from the figures of its programs."""
     assumptions: tuple[str, ...]
 
 
 def plan_workload(work: Workload, name: str, count: int = 1, hosts: int = 1) -> dict[str, Any]:
-    """Plan a run on `count` devices called `name`, on `hosts` machines: the same run, compiled before or now.
+    """Plan a run on `count` devices called `name`, on `hosts` machines, compiled now or cached.
 
-    Raises BadInput for a device that is not in the table, a plugin that is missing, devices that do not divide the
-    batch, and a run that does not fit, with the largest batch that does.
+    Raises BadInput for an unknown device, a missing plugin, devices that do not divide the batch, and a run that does
+    not fit, with the largest batch that does.
     """
     device, size = find_device(name), work.run.batch_size
     check(count >= 1 and hosts >= 1, f"devices is {count} and hosts {hosts}; both are at least 1")
@@ -62,7 +62,7 @@ def plan_workload(work: Workload, name: str, count: int = 1, hosts: int = 1) -> 
         job = Job(work.programs, work.run, device, count, hosts)
         try:
             made = compile_plan(work, job)
-        except DoesNotFit as error:  # to find that out takes as long as a plan, so it is kept too
+        except DoesNotFit as error:  # this takes as long as a plan, so it is cached too
             made = {TOO_LARGE: too_large(work, job, str(error))}
         plan = json.loads(json.dumps(made))
         keep_plan(kept, plan)
@@ -71,7 +71,7 @@ def plan_workload(work: Workload, name: str, count: int = 1, hosts: int = 1) -> 
 
 
 def compile_plan(work: Workload, job: Job) -> dict[str, Any]:
-    """Compile a run's programs and read them. Raises DoesNotFit if the device's memory is too small for one."""
+    """Compile and analyse a run's programs. Raises DoesNotFit if one does not fit into the device's memory."""
     start, stop, pool = time.perf_counter(), threading.Event(), ThreadPoolExecutor(TOGETHER)
     try:
         waited = {name: pool.submit(compile_and_read, work, job, name, program, stop)
@@ -93,7 +93,7 @@ def compile_plan(work: Workload, job: Job) -> dict[str, Any]:
 
 
 def compile_and_read(work: Workload, job: Job, name: str, program: Program, stop: threading.Event) -> Figures:
-    """Compile one program and read it. Raises DoesNotFit if the device's memory is too small for it."""
+    """Compile and analyse one program. Raises DoesNotFit if it does not fit into the device's memory."""
     found = figures(compile_apart(job, name, program, stop), job.device, work.precision, job.count, job.hosts)
     if found.peak_bytes > usable_memory(job.device):
         raise DoesNotFit(f"it needs {found.peak_bytes / GIB:.1f} GiB")
@@ -101,12 +101,12 @@ def compile_and_read(work: Workload, job: Job, name: str, program: Program, stop
 
 
 def usable_memory(device: Device) -> int:
-    """Return the bytes of a device's memory that a program may take: of a GPU's, what JAX takes at its start."""
+    """Return the bytes of a device's memory available to a program; on a GPU, what JAX allocates at startup."""
     return int(device.memory * (JAX_SHARE if device.platform == "cuda" else 1))
 
 
 def too_large(work: Workload, job: Job, reason: str) -> str:
-    """Say that a run does not fit, and which batch would."""
+    """Return an error that says which batch would fit."""
     field, ghosts = work.ghost_batch_size
     unit = math.lcm(ghosts, job.count)
 
@@ -127,7 +127,7 @@ def too_large(work: Workload, job: Job, reason: str) -> str:
 
 
 def largest_batch(fits: Callable[[int], bool], unit: int, batch: int) -> int:
-    """Return the largest multiple of `unit` below `batch` that fits, by bisection; or 0 if none does."""
+    """Return the largest multiple of `unit` below `batch` that fits, by bisection; 0 if none does."""
     low, high = 0, -(-batch // unit)
     while high - low > 1:
         middle = (low + high) // 2
@@ -136,7 +136,7 @@ def largest_batch(fits: Callable[[int], bool], unit: int, batch: int) -> int:
 
 
 def read_plan(file: Path) -> dict[str, Any] | None:
-    """Return a plan that was kept; or None if there is none, and with a warning where it is not what was kept."""
+    """Return a cached plan; None if there is none or, with a warning, if it was modified."""
     if not file.exists():
         return None
     try:
@@ -149,27 +149,27 @@ def read_plan(file: Path) -> dict[str, Any] | None:
 
 
 def keep_plan(file: Path, plan: dict[str, Any]) -> None:
-    """Keep a plan with its SHA-256; where that cannot be done, warn: it took minutes, and is told all the same."""
+    """Cache a plan with its SHA-256; if that fails, only warn, since the plan took minutes."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, {"plan": plan, "sha256": sha256_of(plan)})
-    except (BadInput, OSError) as error:  # BadInput: what lies there is no file
+    except (BadInput, OSError) as error:  # BadInput: the path is not a file
         warnings.warn(f"the plan is not kept ({error}); RESJAX_CACHE names another folder", stacklevel=2)
 
 
 def sha256_of(content: Any) -> str:
-    """Compute the SHA-256 of what JSON gives back alike."""
+    """Compute the SHA-256 of a value that survives a JSON round trip."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def plan_key(run: Any, name: str, count: int, hosts: int) -> str:
-    """Name a plan by all that it follows from: the run, the devices, the compilers and our own code."""
+    """Return the cache key of a plan: a digest of the run, the devices, the compilers and our own code."""
     code = b"".join(file.read_bytes() for file in sorted(Path(resjax.__file__).parent.rglob("*.py")))
     return sha256_of([repr(run), name, count, hosts, installed(), hashlib.sha256(code).hexdigest()])[:24]
 
 
 def installed() -> dict[str, str]:
-    """Return the versions of what compiles."""
+    """Return the versions of the compilers."""
     found = {}
     for package in COMPILERS:
         with suppress(PackageNotFoundError):

@@ -1,8 +1,8 @@
-"""A program compiled in a process of its own, which ends as soon as it is no longer wanted.
+"""Compilation in a separate process, which is stopped as soon as its result is known.
 
-A TPU's is no longer wanted when XLA has settled the program and its memory, which takes seconds and is all that a plan
-reads; the machine code of its kernels takes minutes (of a float32 ResNet-50 eight). XLA writes what it has settled
-into the folder that its flag `--xla_dump_to` names.
+For a TPU, XLA fixes the program and its memory within seconds, which is all that a plan reads. The machine code of the
+kernels takes minutes (eight for a float32 ResNet-50). XLA writes intermediate results to the folder of its flag
+`--xla_dump_to`.
 """
 
 import os
@@ -21,16 +21,16 @@ from tempfile import TemporaryDirectory
 from resjax.plan.compile import Compiled, DoesNotFit, Job, Program, compile_program, hide_devices
 from resjax.system.errors import Lost
 
-PAUSE = 0.05  # seconds between two looks at what has been written
-SETTLED = ".after_optimizations"  # how XLA names the files of a TPU's program
-# An array in main memory; those on the chip have a color, and only later compilers name a page.
+PAUSE = 0.05  # seconds between two checks of the dump
+SETTLED = ".after_optimizations"  # XLA's file names for a TPU program
+# An array in main memory; on-chip arrays have a color, and only later compilers name a page.
 ALLOCATION = re.compile(r"^allocation \d+: size (\d+), (?:page \d+, )?(?!color)(\S*)", re.MULTILINE)
 
 
 def compile_apart(job: Job, name: str, program: Program, stop: threading.Event) -> Compiled:
-    """Compile a program of a job, or read what is settled of it, until somebody sets `stop`.
+    """Compile a program of a job, or read its final form early, until `stop` is set.
 
-    Raises DoesNotFit if the compiler refuses it for its memory, and Lost if it has died or was stopped.
+    Raises DoesNotFit if the compiler reports too little memory, and Lost if the process died or was stopped.
     """
     start = time.perf_counter()
     with TemporaryDirectory(prefix="resjax-") as temporary, started(job, name, Path(temporary)) as process:
@@ -46,7 +46,7 @@ def compile_apart(job: Job, name: str, program: Program, stop: threading.Event) 
 
 @contextmanager
 def started(job: Job, name: str, folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """Start to compile in a process that dies with this one, or at the end of the block; it heeds no Ctrl-C."""
+    """Start the compilation in a process that ends with this one or with the block; it ignores Ctrl-C."""
     (folder / "job").write_bytes(pickle.dumps((job, name)))
     command = [sys.executable, "-c", f"from {__name__} import compile_job; compile_job()", str(folder)]
     with (folder / "errors").open("wb") as errors:
@@ -59,7 +59,7 @@ def started(job: Job, name: str, folder: Path) -> Iterator["subprocess.Popen[byt
 
 
 def compile_job() -> None:
-    """Compile what the folder on the command line asks for, and leave the result there."""
+    """Compile the job in the folder from the command line, and write the result there."""
     folder = Path(sys.argv[1])
     threading.Thread(target=end_with_the_other, args=(folder,), daemon=True).start()
     hide_devices()
@@ -74,14 +74,14 @@ def compile_job() -> None:
 
 
 def end_with_the_other(folder: Path) -> None:
-    """End this process, and leave nothing, when the one that started it has ended, however it did."""
-    os.read(sys.stdin.fileno(), 1)  # returns when the pipe ends; `sys.stdin` itself may not be waited for at exit
+    """End this process without output once the process that started it has ended in any way."""
+    os.read(sys.stdin.fileno(), 1)  # returns when the pipe closes; `sys.stdin` itself could block the exit
     shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 
 def compiled_result(folder: Path, name: str, code: int) -> Compiled:
-    """Return what a process has left behind at its end. Raises Lost with its last words where that is nothing."""
+    """Return the result of a finished process. Raises Lost, with its last output, if there is none."""
     if not (folder / "result").exists():
         words = (folder / "errors").read_text(errors="replace")[-2000:].strip()
         raise Lost(f"{name}: the process that compiled it has died with exit code {code} {words}".rstrip())
@@ -92,13 +92,13 @@ def compiled_result(folder: Path, name: str, code: int) -> Compiled:
 
 
 def settled(folder: Path, program: Program, seconds: float) -> Compiled | None:
-    """Read a TPU's program and its memory, all but that of its code; None as long as XLA has not settled them."""
-    last = next(folder.glob(f"*{SETTLED}_after_buffer_assignment.txt"), None)  # the others are whole when it is there
+    """Read a TPU's program and its memory (without code) from the dump; None until XLA has fixed them."""
+    last = next(folder.glob(f"*{SETTLED}_after_buffer_assignment.txt"), None)  # written last: the others are complete
     if last is None:
         return None
     stem = last.name.partition(SETTLED)[0] + SETTLED
     arrays = ALLOCATION.findall((folder / f"{stem}-buffer-assignment.txt").read_text())
-    if not arrays:  # another compiler's way of writing: what it returns at the end tells as much
+    if not arrays:  # another compiler's format: use the final result instead
         return None
     arguments, temporaries, peak = (sum(int(size) for size, found in arrays if found.startswith(kind))
                                     for kind in ("parameter", "preallocated-temp", ""))

@@ -1,4 +1,4 @@
-"""Weights in and out: what others have trained, here; and what was trained here, anywhere."""
+"""Weights: loading those of other libraries, and exporting ours."""
 
 from resjax.models.variants import Bare, Form
 from resjax.weights.card import Card, Measured

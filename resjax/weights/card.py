@@ -1,4 +1,4 @@
-"""What is to be told of weights to whoever uses them: errors, data set, licence, recipe; kept in card.json."""
+"""Facts for a model card: errors, data set, licence and recipe, stored in card.json."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,13 +9,13 @@ from resjax.system.files import read_json, write_json
 from resjax.system.serialization import check_value, convert
 
 FILE = "card.json"
-TYPES: dict[str, Any] = {  # of what it holds
+TYPES: dict[str, Any] = {  # version of the format
     "errors": tuple[tuple[str, str, float, float, int | None], ...],
     "precisions": tuple[tuple[str, str, float, float], ...], "recipe": str, "source": str, "licence": str}
 
 
 class Measured(NamedTuple):
-    """An error that was measured: on which images, by which views, top-1 and top-5 in percent, of how many images."""
+    """A measured error: data set, views, top-1 and top-5 error in percent, and the number of images."""
 
     images_of: str
     views: str
@@ -25,7 +25,7 @@ class Measured(NamedTuple):
 
 
 class Precision(NamedTuple):
-    """An average precision that was measured, in percent: by area and by 11 points; of a class, or of all ("mean")."""
+    """A measured average precision in percent: by area and by 11 points, for a class or for all ("mean")."""
 
     images_of: str
     class_name: str
@@ -35,20 +35,20 @@ class Precision(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What a model card states beside what the network itself tells."""
+    """The contents of a model card that the network itself does not determine."""
 
     errors: tuple[Measured, ...] = ()
     precisions: tuple[Precision, ...] = ()
     recipe: str = ""
-    """The values of the run, a line each."""
+    """The values of the run, one per line."""
     source: str = ""
-    """The images that it was trained on, as `data.source` names them."""
+    """The training images, as `data.source` names them."""
     licence: str = ""
-    """Of the weights; empty where nobody has stated one."""
+    """The licence of the weights; empty if none is stated."""
 
 
 class DataSet(NamedTuple):
-    """A public data set: what it is, under which licence, and what its authors ask to be cited."""
+    """A public data set: a description, its licence, and the citation that its authors request."""
 
     title: str
     licence: str
@@ -78,7 +78,7 @@ PAPER = ("K. He, X. Zhang, S. Ren, J. Sun. Deep Residual Learning for Image Reco
 
 
 def about_data(card: Card) -> list[str]:
-    """Write the sections on data set, licence and citation."""
+    """Write the sections about data set, licence and citation."""
     known = DATA_SETS.get(card.source)
     data = f"{known.title}. Licence: {known.licence}." if known else (
         f"Trained on {card.source}, whose licence its owner states." if card.source else "Nobody has stated it.")
@@ -93,7 +93,7 @@ def write_card(card: Card, folder: Path) -> None:
 
 
 def read_card(folder: Path) -> Card:
-    """Read `card.json`; an empty card where there is none. Raises BadInput, naming the file, if it is damaged."""
+    """Read `card.json`; return an empty card if there is none. Raises BadInput, naming the file, if it is damaged."""
     file = folder / FILE
     if not file.is_file():
         return Card()
@@ -107,5 +107,5 @@ def read_card(folder: Path) -> Card:
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Write a table in Markdown."""
+    """Format a Markdown table."""
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])

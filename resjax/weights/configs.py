@@ -1,6 +1,7 @@
-"""What timm and transformers say beside weights: `config.json`, `preprocessor_config.json`, and `arch` in a checkpoint.
+"""Descriptions of weights by timm and transformers: `config.json`, `preprocessor_config.json`, and `arch` in
+checkpoints.
 
-A setting that changes what a network sees or computes is done as they do it, or refused by its name.
+Settings that change the network or its input are followed exactly, or refused by name.
 """
 
 import math
@@ -16,14 +17,14 @@ from resjax.system.serialization import from_json
 from resjax.weights.metadata import Metadata
 
 RESNETS, VGGS = {f"resnet{depth}": depth for depth in IMAGENET}, {f"vgg{depth}": depth for depth in VGG_STAGES}
-FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # Pillow's, by their numbers
-TENSOR_FILTERS = FILTERS[:4]  # those that torchvision has for tensors, with antialias
-HARMLESS = {"in_chans", "num_classes"}  # the tensors tell these too
+FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # Pillow's filters, by number
+TENSOR_FILTERS = FILTERS[:4]  # filters that torchvision supports for tensors with antialias
+HARMLESS = {"in_chans", "num_classes"}  # also known from the tensors
 IMAGENET_COLOURS = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 CLIP = {"resample": 3, "size": {"shortest_edge": 224}, "do_center_crop": True, "crop_size": 224,
         "image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]}
-PROCESSORS: dict[str, dict[str, Any]] = {  # those that only resize, crop and scale, with their defaults
+PROCESSORS: dict[str, dict[str, Any]] = {  # processors that only resize, crop and scale, with their defaults
     "BitImageProcessor": CLIP, "CLIPImageProcessor": CLIP,
     "ConvNextImageProcessor": {"resample": 3, "size": {"shortest_edge": 384}, **HALF},
     "ViTImageProcessor": {"resample": 2, "size": {"height": 224, "width": 224}, **HALF},
@@ -33,7 +34,7 @@ UNKNOWN_CHANGES = ("do_pad", "do_flip_channel_order", "rescale_offset", "include
 
 
 def read_config(folder: Path) -> Metadata:
-    """Read `config.json`, and `preprocessor_config.json` beside it. Raises BadInput for another network than ours."""
+    """Read `config.json`, and `preprocessor_config.json` next to it. Raises BadInput for an unsupported network."""
     file = folder / "config.json"
     config, images = read_json(file), folder / "preprocessor_config.json"
     try:
@@ -50,7 +51,7 @@ def read_config(folder: Path) -> Metadata:
 
 
 def architecture_of(name: str) -> dict[str, Any] | None:
-    """Return the architecture that timm and torchvision call so; or None if they call none so."""
+    """Return the architecture with this name in timm or torchvision; None for other names."""
     short = name.lower().removeprefix("tv_").partition(".")[0]
     if short in VGGS:
         return {"family": "vgg", "depth": VGGS[short], "shortcut": "plain"}
@@ -60,21 +61,21 @@ def architecture_of(name: str) -> dict[str, Any] | None:
 
 
 def check_arch(arch: str, source: str) -> Architecture | None:
-    """Return what `arch` in a checkpoint says, None for a name of one's own.
+    """Return the architecture that `arch` in a checkpoint names; None for a custom name.
 
-    Raises BadInput for another network of timm's or torchvision's, such as resnetblur18, whose tensors are those of
-    ResNet-18: a name of theirs has letters right before or after the number.
+    Raises BadInput for other networks of timm or torchvision, such as resnetblur18, whose tensors look like
+    ResNet-18's. Their names have letters directly before or after the number.
     """
     if (known := architecture_of(arch)) is not None:
         return from_json(known, Architecture)
-    other = re.match(r"(resnet|vgg)(?!\d+([_.]|$))[a-z]*\d", arch.lower())  # others differ in their tensors too
+    other = re.match(r"(resnet|vgg)(?!\d+([_.]|$))[a-z]*\d", arch.lower())  # others have different tensors
     check(other is None, f"{source}: its arch is {arch!r}, which is no network of the paper; of timm's and "
                          f"torchvision's those are {', '.join((*RESNETS, *VGGS))}")
     return None
 
 
 def from_timm(config: dict[str, Any]) -> Metadata:
-    """Read timm's: `architecture`, and under `pretrained_cfg` how its images are prepared."""
+    """Read timm's description: `architecture`, and the preprocessing in `pretrained_cfg`."""
     name, images = config["architecture"], config.get("pretrained_cfg") or {}
     changed = {key: value for key, value in (config.get("model_args") or {}).items()
                if key not in HARMLESS and (key, value) != ("global_pool", "avg")}
@@ -88,7 +89,7 @@ def from_timm(config: dict[str, Any]) -> Metadata:
 
 
 def timm_images(images: dict[str, Any]) -> dict[str, Any]:
-    """Read how timm's evaluation transform resizes, crops and scales."""
+    """Return the preprocessing of timm's evaluation transform."""
     images = {"input_size": (3, 224, 224), "interpolation": "bicubic", "crop_pct": 0.875, "crop_mode": "center",
               **IMAGENET_COLOURS, **{key: value for key, value in images.items() if value}}
     size, width = map(int, images["input_size"][-2:])
@@ -104,7 +105,7 @@ def timm_images(images: dict[str, Any]) -> dict[str, Any]:
 
 
 def from_transformers(config: dict[str, Any], images: dict[str, Any]) -> Metadata:
-    """Read transformers': blocks, stride, class names; and how its image processor prepares images."""
+    """Read transformers' description: blocks, stride, class names, and the preprocessing of its image processor."""
     kind, blocks = config["layer_type"], tuple(config["depths"])
     depth = next((depth for depth, table in IMAGENET.items() if table == (kind, blocks)), None)
     if depth is None or config.get("hidden_act", "relu") != "relu" or config.get("downsample_in_first_stage"):
@@ -118,15 +119,16 @@ def from_transformers(config: dict[str, Any], images: dict[str, Any]) -> Metadat
 
 
 def class_names(labels: dict[int, Any]) -> list[Any]:
-    """Return the names of classes, none where they are transformers' own for classes that nobody named."""
+    """Return the class names; none if they are only transformers' default names."""
     if all(name == f"LABEL_{number}" for number, name in labels.items()):
         return []
     return [labels[number] for number in range(len(labels))]
 
 
 def processed_images(said: dict[str, Any]) -> dict[str, Any]:
-    """Read how transformers' image processor resizes, crops and scales: on tensors, or where its name ends in Pil on
-    images.
+    """Return the preprocessing of transformers' image processor.
+
+    It works on tensors or, if its name ends in Pil, on Pillow images.
     """
     name = said.get("image_processor_type") or said.get("feature_extractor_type") or processor_for(said)
     short = name.replace("FeatureExtractor", "ImageProcessor").removesuffix("Fast").removesuffix("Pil")
@@ -151,8 +153,10 @@ def processed_images(said: dict[str, Any]) -> dict[str, Any]:
 
 
 def processor_for(said: dict[str, Any]) -> str:
-    """Choose the processor of settings that name none: transformers' for ResNets, ConvNext's, unless they state what
-    that one does not have, a height and width or a crop.
+    """Choose the image processor for settings that do not name one.
+
+    This is transformers' default for ResNets, ConvNext's, unless the settings have a height and width or a crop, which
+    that one does not support.
     """
     if isinstance(said.get("size"), dict) and "height" in said["size"]:
         return "ViTImageProcessor"
@@ -160,7 +164,7 @@ def processor_for(said: dict[str, Any]) -> str:
 
 
 def resize_and_crop(short: str, images: dict[str, Any]) -> dict[str, Any]:
-    """Read the size that an image processor resizes to, and the size of its crop."""
+    """Read the size that an image processor resizes to, and its crop size."""
     square = "height" in PROCESSORS[short]["size"]
     size: Any = images["size"]
     crop: Any = images.get("crop_size")
@@ -170,7 +174,7 @@ def resize_and_crop(short: str, images: dict[str, Any]) -> dict[str, Any]:
         crop = {"height": crop, "width": crop}
     check(size.keys() in ({"height", "width"}, {"shortest_edge"}), f"size is {size}; it is a shortest_edge, or height "
                                                                    "and width")
-    if short == "ConvNextImageProcessor":  # below 384 it crops by itself
+    if short == "ConvNextImageProcessor":  # below 384 it always crops
         edge = int(size["shortest_edge"])
         crop = crop if images.get("do_center_crop") else {"height": edge, "width": edge}
         resized = ({"shorter_side": int(edge / (images.get("crop_pct") or 224 / 256))} if edge < 384 else

@@ -1,4 +1,4 @@
-"""Tensors under another's names to our variables and back, by the same table of names: strict both ways."""
+"""Conversion between named tensors and our variables, with the same table of names in both directions; strict."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -15,8 +15,8 @@ from resjax.weights.tensor_names import Names, module_name
 
 
 class Slot(NamedTuple):
-    """Where one tensor belongs: a leaf of our variables, called `place` in messages; the axes of the tensor in our
-    order (None: as they are), and the convolution bias that goes into it, where the family has one.
+    """The place of one tensor: a leaf of our variables (`place` in messages), the axis order (None: unchanged), and the
+    convolution bias to include, if the family has one.
     """
 
     leaf: np.ndarray
@@ -40,11 +40,10 @@ def slots(names: Names, apart: Any) -> Iterator[tuple[str, Slot]]:
 
 
 def to_variables(tensors: Tensors, names: Names, model: ResNet, channels: int, source: str) -> Any:
-    """Fill a network's variables, float32: every leaf once, with every tensor used. The bias of a convolution goes
-    into the mean that its batch norm subtracts.
+    """Fill a network's variables in float32. Every leaf is set once, and every tensor is used.
 
-    Raises BadInput, naming the source, the tensor and the place in the network, if one of the two lacks the other,
-    shapes differ, or a value is not finite.
+    The bias of a convolution is included in the mean that its batch norm subtracts. Raises BadInput, naming source,
+    tensor and place in the network, if a tensor or a leaf is missing, shapes differ, or a value is not finite.
     """
     shapes = variable_shapes(model, (32, 32, channels))
     filled = jax.tree.map(lambda leaf: np.empty(leaf.shape, np.float32), shapes)
@@ -74,7 +73,7 @@ def to_variables(tensors: Tensors, names: Names, model: ResNet, channels: int, s
 
 
 def to_tensors(variables: Any, names: Names, model: ResNet) -> Tensors:
-    """Name a network's variables as a family does; float32. Biases of convolutions and counts of batches are 0."""
+    """Name a network's variables as a family does, in float32; convolution biases and batch counts are 0."""
     apart = unstack_stages(jax.tree.map(np.array, jax.device_get(variables)))
     if names.around and model.shortcut == "A":
         reorder(apart, model, back=True)
@@ -92,38 +91,38 @@ def to_tensors(variables: Any, names: Names, model: ResNet) -> Tensors:
 
 
 def unstack_stages(variables: Any) -> Any:
-    """Take the stages of NumPy variables apart into blocks, which are views."""
+    """Split the stages of NumPy variables into blocks, which are views."""
     return {kind: unstack(collection) for kind, collection in variables.items()}
 
 
 def shift_variance(variance: np.ndarray, epsilon: float) -> np.ndarray:
-    """Add to a variance what another's batch norm adds and ours does not; there and back, its last bit may change."""
+    """Add the difference between the family's epsilon and ours to a variance; a round trip may change its last bit."""
     return (variance.astype(np.float64) + epsilon).astype(np.float32)
 
 
 def reorder(apart: Any, model: ResNet, *, back: bool) -> None:
-    """Reorder channels so that a net whose option A has its zero channels on both sides has them at the end (or back).
+    """Reorder channels between option A with zero channels on both sides and option A with zero channels at the end.
 
-    Which channels a stage's output keeps from the stage before is a matter of their order alone: the network stays the
-    same function, bit for bit but for the order of sums.
+    Which channels a stage keeps from the previous stage is only a matter of their order. The network computes the same
+    function, up to the order of sums.
     """
     before = np.arange(0)
     for stage in range(len(model.blocks)):
         order = np.arange(model.filters * 2**stage)
-        if stage:  # what comes from the stage before lies in the middle there, and first here
+        if stage:  # the previous stage's channels are in the middle there, and first here
             kept = (len(order) - len(before)) // 2 + before
             order = np.concatenate([kept, np.setdiff1d(order, kept)])
         for collection in apart.values():
             for number, block in enumerate(collection[f"stage{stage + 1}"]):
                 permute_channels(block, order if number else before, order, back)
         before = order
-    if "fc" in apart["params"]:  # which a network without its last layer lacks
+    if "fc" in apart["params"]:  # missing in a network without its last layer
         kernel = apart["params"]["fc"]["kernel"]
         kernel[...] = kernel[turned(before, back)]
 
 
 def permute_channels(block: Any, incoming: np.ndarray, outgoing: np.ndarray, back: bool) -> None:
-    """Reorder the channels that enter (where there is an order) and leave a basic block; those inside stay."""
+    """Reorder the input channels (if given an order) and the output channels of a basic block, not the inner ones."""
     if "conv1" in block and len(incoming):
         kernel = block["conv1"]["kernel"]
         kernel[...] = np.take(kernel, turned(incoming, back), axis=-2)
@@ -133,12 +132,12 @@ def permute_channels(block: Any, incoming: np.ndarray, outgoing: np.ndarray, bac
 
 
 def turned(order: np.ndarray, back: bool) -> np.ndarray:
-    """Return an order, or the one that undoes it."""
+    """Return an order, or its inverse."""
     return np.argsort(order) if back else order
 
 
 def flip_colours(variables: Any) -> Any:
-    """Turn a network for BGR images into one for RGB, or back: the first kernel `[height, width, colours, filters]`."""
+    """Convert a network between BGR and RGB images: flip the first kernel `[height, width, colours, filters]`."""
     params = variables["params"]
     name, place = ("conv1", params) if "conv1" in params else ("conv1_1", params["convolutions"])
     place = {**place, name: {**place[name], "kernel": place[name]["kernel"][:, :, ::-1]}}

@@ -1,4 +1,4 @@
-"""How images are prepared, said as timm and transformers say it in their files, and what they cannot do."""
+"""Descriptions of our preprocessing in the formats of timm and transformers, and what these cannot express."""
 
 import math
 from typing import Any
@@ -11,17 +11,17 @@ from resjax.weights.metadata import PreprocessingEntry, preprocessing_entry
 
 
 def filter_of(images: PreprocessingEntry) -> str:
-    """Name Pillow's filter that resizes as these images are, or nearly so."""
+    """Return the Pillow filter that resizes in the same way, or nearly so."""
     return "bilinear" if images.resize == "area" else images.resize.partition("-")[2]
 
 
 def shorter(images: PreprocessingEntry) -> int:
-    """Return the shorter side that images are resized to."""
+    """Return the shorter side to which images are resized."""
     return images.shorter_side or min(images.size, images.width or images.size)
 
 
 def preprocessing_differences(preprocessing: Preprocessing, to: Form) -> list[str]:
-    """List what of a preparation the other side cannot do; it then does the nearest that it has."""
+    """List what the other library cannot do; it then uses its closest alternative."""
     images = preprocessing_entry(preprocessing)
     if to in ("resjax", "stablehlo", "onnx", "akamaster") or max(preprocessing.image_shape[:2]) <= 32:
         return []

@@ -1,4 +1,4 @@
-"""A network in the form that others load: written aside, whole, and then put in place."""
+"""Export of networks to formats of other libraries: written to a temporary folder and then moved into place."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -30,19 +30,18 @@ from resjax.weights.tensor_names import FAMILIES
 from resjax.weights.vgg import to_vgg_tensors
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
-KERAS_ORDER = ("1_conv", "1_bn", "2_conv", "2_bn", "0_conv", "3_conv", "0_bn", "3_bn")  # of the layers of a block
+KERAS_ORDER = ("1_conv", "1_bn", "2_conv", "2_bn", "0_conv", "3_conv", "0_bn", "3_bn")  # layer names of a block
 
 
 def export(network: Network, to: Form, out: str | Path, card: Card | None = None) -> Path:
-    """Write a network into a new folder, in the format that `to` names, with a model card that states the facts in
-    `card`: errors, data set, licence and recipe.
+    """Write a network and its model card to a new folder, in the format that `to` names.
 
-    The libraries behind torchvision (also timm and pytorch-cifar-models), huggingface, keras and akamaster
-    (pytorch_resnet_cifar10) load their format strictly. resjax uses torchvision's names for any network of the paper;
-    only `load` reads it. stablehlo and onnx hold the whole function from pixels to logits, for any process with this
-    JAX or a newer one, or with ONNX Runtime. If the other library prepares images differently, the card says so. Raises
-    BadInput if that library has no such network or the folder exists already, and OSError if it cannot be written.
-    Nothing is left half-written.
+    torchvision (also for timm and pytorch-cifar-models), huggingface, keras and akamaster (pytorch_resnet_cifar10) are
+    loaded strictly by those libraries. resjax uses torchvision's names for any network of the paper; only `resjax.load`
+    reads it. stablehlo and onnx contain the whole function from pixels to logits, for this JAX or a newer one, or for
+    ONNX Runtime. `card` provides errors, data set, licence and recipe for the model card, which also says if the other
+    library prepares images differently. Raises BadInput if that library has no such network or the folder already
+    exists, and OSError if it cannot be written. Nothing is left half-written.
     """
     out = Path(out)
     check(to in WRITERS, f"to is {to!r}; it is one of {', '.join(WRITERS)}")
@@ -64,7 +63,7 @@ def export(network: Network, to: Form, out: str | Path, card: Card | None = None
 
 
 def check_form(network: Network, to: Form) -> None:
-    """Raise BadInput unless the other side has a network that computes the same."""
+    """Raise BadInput unless the other library has a network that computes the same."""
     check_last_layer(network)
     architecture = network.architecture
     if architecture is None:
@@ -92,27 +91,27 @@ def check_form(network: Network, to: Form) -> None:
 
 
 def named_tensors(network: Network, family: str, variables: Any) -> Tensors:
-    """Name variables of a network as a family does."""
+    """Name the variables of a network as a family does."""
     if isinstance(network.model, VGG):
         return to_vgg_tensors(variables, "keras" if family == "keras" else "torchvision", network.model)
     return to_tensors(variables, FAMILIES[family], network.model)
 
 
 def write_safetensors(family: str, network: Network, folder: Path) -> None:
-    """Write `model.safetensors` and what belongs to it."""
+    """Write `model.safetensors` and its accompanying files."""
     (folder / "model.safetensors").write_bytes(save(named_tensors(network, family, network.variables)))
     write_metadata(network, folder)
 
 
 def write_torchvision(network: Network, folder: Path) -> None:
-    """Write what torchvision and timm load, with timm's `config.json`."""
+    """Write the files that torchvision and timm load, including timm's `config.json`."""
     write_safetensors("torchvision", network, folder)
     if (config := timm_config(network)) is not None:
         write_json(folder / "config.json", config)
 
 
 def write_huggingface(network: Network, folder: Path) -> None:
-    """Write what `from_pretrained` reads; an image processor only for a mean of one colour, as it knows no other."""
+    """Write the files for `from_pretrained`, with an image processor only if the mean is a single colour."""
     write_safetensors("huggingface", network, folder)
     architecture = network.architecture
     assert architecture is not None
@@ -133,8 +132,8 @@ def write_huggingface(network: Network, folder: Path) -> None:
 
 
 def write_keras(network: Network, folder: Path) -> None:
-    """Write `model.h5`, whose layers come in the order in which Keras fills its own; the colours are BGR, as there."""
-    import h5py  # here, as it takes every start of resjax 35 ms
+    """Write `model.h5`, with layers in the order in which Keras reads them, for BGR images as in Keras."""
+    import h5py  # imported here, as it would slow down every start of resjax by 35 ms
 
     variables = flip_colours(network.variables)
     layers: dict[str, list[tuple[str, np.ndarray]]] = {}
@@ -155,7 +154,7 @@ def write_keras(network: Network, folder: Path) -> None:
 
 
 def keras_place(layer: str) -> tuple[int, int, int]:
-    """Tell the place of a layer among Keras's: stage, block and place in the block."""
+    """Return the position of a layer in Keras's numbering: stage, block and layer in the block."""
     if not layer.startswith("conv") or layer.startswith("conv1_"):
         return (9, 0, 0) if layer == "predictions" else (1, 0, ("conv1_conv", "conv1_bn").index(layer))
     stage, block, inner = layer.split("_", 2)
@@ -163,7 +162,7 @@ def keras_place(layer: str) -> tuple[int, int, int]:
 
 
 def write_stablehlo(network: Network, folder: Path) -> None:
-    """Write the function from pixels to logits, for any batch and every platform."""
+    """Write the function from pixels to logits, for any batch size and every platform."""
     def logits(pixels: jax.Array) -> Any:
         return network.model.apply(network.variables, network.preprocessing.normalize(pixels))
 
@@ -175,13 +174,13 @@ def write_stablehlo(network: Network, folder: Path) -> None:
 
 
 def write_onnx(network: Network, folder: Path) -> None:
-    """Write the function from pixels to logits as a graph of ONNX."""
+    """Write the function from pixels to logits as an ONNX graph."""
     (folder / "model.onnx").write_bytes(to_onnx(network))
 
 
 @contextmanager
 def without_places() -> Iterator[None]:
-    """Leave out of a program where on this machine its source lies: the same network gives the same bytes anywhere."""
+    """Remove source locations from a program, so that the same network gives the same bytes on any machine."""
     frames = jax.config.jax_traceback_in_locations_limit  # type: ignore[attr-defined]
     jax.config.update("jax_traceback_in_locations_limit", 0)
     try:

@@ -1,4 +1,4 @@
-"""Files of weights to named arrays, whoever wrote them: told by their content, whatever they are called."""
+"""Reading of weight files as named arrays. The content determines the format, whatever the name."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -17,18 +17,18 @@ from resjax.weights.locate import Tensors
 from resjax.weights.sets import shown
 from resjax.weights.torch_pickle import read_torch, reason
 
-INDEX = ".index.json"  # of a network in several safetensors files
+INDEX = ".index.json"  # index of a network in several safetensors files
 MOST_TENSORS = 1 << 14  # the 1202-layer net has 7,208
 MOST_ELEMENTS = 1 << 28  # ResNet-152 with 50,000 classes has 160 million
-LARGEST_FILE = 3 * 8 * MOST_ELEMENTS  # float64, with momentum and an average beside the weights
+LARGEST_FILE = 3 * 8 * MOST_ELEMENTS  # float64, with momentum and averaged weights besides the weights
 MOST_SHARDS = 64
-LARGEST_HEADER = 1 << 23  # bytes, of a safetensors file or index; the 1202-layer net's takes 0.67 million
+LARGEST_HEADER = 1 << 23  # bytes of a safetensors header or index; 0.67 million for 1202 layers
 LONGEST_NAME = 200
 STARTS = {b"\x89HDF\r\n\x1a\n": ".h5", b"PK\x03\x04": ".pt", b"\x80": ".pt"}
 
 
 class Stored(NamedTuple):
-    """What a file of weights holds: tensors by name, the `arch` beside them, the epsilons of Keras's batch norms."""
+    """The contents of a weight file: tensors by name, `arch`, and the epsilons of Keras's batch norms."""
 
     tensors: Tensors
     arch: str = ""
@@ -41,10 +41,10 @@ def read_tensors(file: Path, key: str | None = None) -> Tensors:
 
 
 def read_stored(file: Path, key: str | None = None) -> Stored:
-    """Read every tensor of a file by name: safetensors, or an index of several; PyTorch's; Keras's `.h5`, `.keras`.
+    """Read every tensor of a file: safetensors, or an index of several; PyTorch; Keras's `.h5` and `.keras`.
 
-    `key` chooses one of several sets of weights in a PyTorch file. No code in a file is run; memory and time are
-    bounded by its size and by the library's largest networks. Raises BadInput, naming the file, if it is missing,
+    `key` chooses one of several sets of weights in a PyTorch file. No code in a file is executed. Memory and time are
+    bounded by the file's size and by resjax's largest networks. Raises BadInput, naming the file, if it is missing,
     damaged or of another kind.
     """
     check(file.is_file(), f"{file}: no such file")
@@ -59,7 +59,7 @@ def read_stored(file: Path, key: str | None = None) -> Stored:
 
 
 def check_tensors(tensors: Tensors, file: Path) -> None:
-    """Raise BadInput for more tensors or numbers than the library's largest networks have, odd names and types."""
+    """Raise BadInput for more tensors or numbers than resjax's largest networks have, invalid names, or other types."""
     elements = sum(tensor.size for tensor in tensors.values())
     if len(tensors) > MOST_TENSORS or elements > MOST_ELEMENTS:
         raise BadInput(f"{file}: {len(tensors):,} tensors of {elements:,} numbers are more than any network of the "
@@ -72,9 +72,7 @@ def check_tensors(tensors: Tensors, file: Path) -> None:
 
 
 def file_kind(file: Path) -> str:
-    """Tell what a file is by how it begins, whatever it is called. Raises BadInput, saying what it is where that can be
-    told, for a file of none of these kinds.
-    """
+    """Determine the format of a file from its first bytes. Raises BadInput, describing the file, for other formats."""
     try:
         with file.open("rb") as stream:
             begin = stream.read(READ_AT)
@@ -82,7 +80,7 @@ def file_kind(file: Path) -> str:
         raise BadInput(f"{file}: cannot be read ({error.strerror})") from None
     if file.name.endswith(INDEX):
         return INDEX
-    if begin[4:9] == b"\0\0\0\0{":  # the length of a header in JSON; its first byte may be anything
+    if begin[4:9] == b"\0\0\0\0{":  # length of a JSON header; its first byte can have any value
         return ".safetensors"
     for start, kind in STARTS.items():
         if begin.startswith(start):
@@ -104,7 +102,7 @@ def read_safetensors(file: Path) -> Tensors:
 
 
 def read_index(file: Path) -> Tensors:
-    """Read a network that lies in several safetensors files, as its index tells. Raises BadInput if they differ."""
+    """Read a network from several safetensors files listed in an index. Raises BadInput if they do not match."""
     places = read_places(file)
     tensors: Tensors = {}
     for shard in sorted(set(places.values())):
@@ -120,7 +118,7 @@ def read_index(file: Path) -> Tensors:
 
 
 def read_places(file: Path) -> dict[str, str]:
-    """Read which safetensors file in the same folder holds which tensor. Raises BadInput for another index."""
+    """Read the index: the file of each tensor, in the same folder. Raises BadInput for an invalid index."""
     try:
         if file.stat().st_size > LARGEST_HEADER:
             raise ValueError("it is too large")

@@ -1,9 +1,9 @@
-"""Where the weights lie in a Keras file: `python hdf5_layout.py FILE START SIZE` prints it in JSON, and reads none.
+"""Locates the weights in a Keras file: `python hdf5_layout.py FILE START SIZE` prints their layout as JSON.
 
-HDF5's library follows whatever a file states, round in circles too, so it works here in a process of its own, with
-little memory and time; the numbers are then read by `keras_files`, which needs to know only their places. The HDF5
-file is `SIZE` bytes from `START` on, as it may be a member of an archive. Printed are the name, type, shape and offset
-of each weight and the epsilon of each batch norm, or an error. This file runs as a script and imports nothing of ours.
+The HDF5 library follows whatever a file states, even in circles. So it runs here in a separate process with limited
+memory and time; `keras_files` then reads the numbers, given only their location. The HDF5 file has `SIZE` bytes from
+`START`, since it may be a member of an archive. The output is the name, dtype, shape and offset of each weight and the
+epsilon of each batch norm, or an error. This file is a script and imports nothing from resjax.
 """
 
 import io
@@ -13,18 +13,18 @@ from collections.abc import Iterator
 from typing import Any
 
 LEAVES = {1: ("kernel",), 2: ("kernel", "bias"), 4: ("gamma", "beta", "moving_mean", "moving_variance")}
-MOST = 20_000  # layers, and weights; Keras's ResNet-152 has 932
-LONGEST = 1000  # characters of a name
-DEEPEST = 8  # groups within groups
+MOST = 20_000  # numbers of layers and weights; Keras's ResNet-152 has 932
+LONGEST = 1000  # length of a name
+DEEPEST = 8  # nesting of groups
 SECONDS, MEMORY = 8, 1 << 29
 
 
 class Refused(Exception):
-    """What the file is instead of Keras's weights."""
+    """Describes a file that does not contain Keras weights."""
 
 
 class Window(io.RawIOBase):
-    """A part of a file as a file."""
+    """A part of a file, presented as a file."""
 
     def __init__(self, path: str, start: int, size: int) -> None:
         self.stream, self.start, self.size, self.position = open(path, "rb"), start, size, 0  # noqa: SIM115
@@ -48,7 +48,7 @@ class Window(io.RawIOBase):
 
 
 def limit_process() -> None:
-    """Let the system end this process where it takes too much, if it has such limits."""
+    """Limit the memory and time of this process, if the system supports it."""
     try:
         import resource
 
@@ -61,8 +61,8 @@ def limit_process() -> None:
 
 
 def child(group: Any, path: str) -> Any:
-    """Follow a path through groups in the file itself. Raises Refused for a link, KeyError where it ends."""
-    import h5py  # here, so that the rest can be read without it
+    """Follow a path through groups inside the file. Raises Refused for a link, and KeyError if it does not exist."""
+    import h5py  # imported here, so that the module works without it
 
     for part in path.split("/"):
         link = group.get(part, getlink=True) if isinstance(group, h5py.Group) else None
@@ -75,7 +75,7 @@ def child(group: Any, path: str) -> Any:
 
 
 def texts(group: Any, attribute: str) -> list[str]:
-    """Read the names in an attribute."""
+    """Read names from an attribute."""
     ident = group.attrs.get_id(attribute)
     if len(ident.shape) != 1 or ident.shape[0] > MOST or ident.dtype.itemsize > LONGEST:
         raise Refused(f"{attribute} is no list of names")
@@ -86,7 +86,7 @@ def texts(group: Any, attribute: str) -> list[str]:
 
 
 def locate_weight(name: str, weight: Any) -> tuple[str, str, list[int], int]:
-    """Tell where a weight lies. Raises Refused unless it lies in one piece, as it is, in the file itself."""
+    """Return the location of a weight. Raises Refused unless it is stored contiguously and unfiltered in this file."""
     import h5py
 
     if not isinstance(weight, h5py.Dataset):
@@ -101,8 +101,9 @@ def locate_weight(name: str, weight: Any) -> tuple[str, str, list[int], int]:
 
 
 def named_layers(root: Any) -> Iterator[tuple[str, list[Any]]]:
-    """List the layers and their weights of a file by Keras 1 and 2, or by `model.save("NAME.h5")` of Keras 3. The
-    weights of a network that is a layer of another are named by their own layers, `LAYER/kernel`.
+    """List the layers and weights of a file by Keras 1 or 2, or by `model.save("NAME.h5")` of Keras 3.
+
+    Weights of a nested network are named after their own layers, `LAYER/kernel`.
     """
     for layer in texts(root, "layer_names"):
         group, inner = child(root, layer), dict[str, list[str]]()
@@ -112,26 +113,26 @@ def named_layers(root: Any) -> Iterator[tuple[str, list[Any]]]:
         if len(names) in (0, *LEAVES) or len(inner) == 1:
             inner = {layer: names}
         for own, weights in inner.items():
-            leaves_of(own, len(weights))  # before they are looked for
+            leaves_of(own, len(weights))  # check before access
             yield own, [child(group, name) for name in weights]
 
 
 def leaves_of(layer: str, count: int) -> tuple[str, ...]:
-    """Tell what so many weights of a layer are. Raises Refused if no layer has as many."""
+    """Name the weights of a layer, given their number. Raises Refused if no layer has this number of weights."""
     if count not in (0, *LEAVES):
         raise Refused(f"{layer} has {count} weights; no layer of a ResNet has so many")
     return LEAVES.get(count, ())
 
 
 def saved_layers(group: Any, depth: int = 0) -> Iterator[tuple[str, list[Any]]]:
-    """List the layers and their weights of Keras 3's own files, where a group `vars` knows the layer's name."""
+    """List the layers and weights of Keras 3's own format, where a group `vars` stores the layer's name."""
     import h5py
 
     if depth > DEEPEST or len(group) > MOST:
         raise Refused("its groups are more than any network's")
     for part in group:
         inner = child(group, part)
-        if not isinstance(inner, h5py.Group) or part == "seed_generator":  # of dropout: no weights
+        if not isinstance(inner, h5py.Group) or part == "seed_generator":  # dropout: no weights
             continue
         if part == "vars" and len(inner):
             name = inner.attrs.get("name")
@@ -143,9 +144,7 @@ def saved_layers(group: Any, depth: int = 0) -> Iterator[tuple[str, list[Any]]]:
 
 
 def weights(opened: Any) -> Iterator[tuple[str, str, list[int], int]]:
-    """List every weight: `LAYER/kernel`, `LAYER/gamma` ... What a layer's weights are is told by their order, as by
-    Keras itself.
-    """
+    """List every weight: `LAYER/kernel`, `LAYER/gamma` ... As in Keras, their order identifies them."""
     root = child(opened, "model_weights") if "model_weights" in opened else opened
     if "layer_names" not in root.attrs and "layers" not in opened:
         raise Refused("its layers have no names; write it by model.save('NAME.keras')")
@@ -156,7 +155,7 @@ def weights(opened: Any) -> Iterator[tuple[str, str, list[int], int]]:
 
 
 def epsilons(config: Any) -> dict[str, float]:
-    """Find what each batch norm adds to the variance, in the configuration of a Keras model."""
+    """Find the epsilon of each batch norm in the configuration of a Keras model."""
     found, rest = {}, [config]
     while rest:
         value = rest.pop()
@@ -167,7 +166,7 @@ def epsilons(config: Any) -> dict[str, float]:
 
 
 def main(path: str, start: str, size: str) -> dict[str, Any]:
-    """Look into a file."""
+    """Inspect a file."""
     import h5py
 
     limit_process()
@@ -185,7 +184,7 @@ def main(path: str, start: str, size: str) -> dict[str, Any]:
         return {"refused": str(error)}
     except MemoryError:
         raise
-    except Exception as error:  # whatever the library makes of a damaged file
+    except Exception as error:  # any error of the library for a damaged file
         return {"damaged": str(error) or type(error).__name__}
 
 

@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: the files of a repository, through its own client's cache and offline mode."""
+"""The Hugging Face Hub: files of a repository, through the official client with its cache and offline mode."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from resjax.system.errors import BadInput
 from resjax.system.progress import advance, working
 from resjax.weights.files import INDEX, read_places
 
-WEIGHTS = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin")  # each where those before are missing
+WEIGHTS = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin")  # in order of preference
 BESIDE = ("model.json", "mean.npy", "config.json", "preprocessor_config.json")
 
 
@@ -20,12 +20,12 @@ def is_repository(target: str) -> bool:
 
 
 def fetch(target: str) -> Path:
-    """Bring the weights of `OWNER/NAME[@REVISION]`, and what describes them, into the cache; return their folder.
+    """Download the weights of `OWNER/NAME[@REVISION]` and their descriptions to the cache; return the folder.
 
-    Raises BadInput if there is no such repository, it holds no weights, or the network does not answer and the
-    cache does not hold them.
+    Raises BadInput if the repository does not exist or has no weights, or if the network does not answer and the cache
+    does not contain them.
     """
-    from huggingface_hub import errors, snapshot_download  # here, as other commands need not wait for it
+    from huggingface_hub import errors, snapshot_download  # imported here, so that other commands start faster
 
     def download(*files: str) -> Path:
         with working(f"downloading {target}, MB"):
@@ -49,7 +49,7 @@ def fetch(target: str) -> Path:
     except errors.RepositoryNotFoundError:
         raise BadInput(f"{target}: neither a file or folder here nor a repository of the Hugging Face Hub (or a "
                        "private one: `hf auth login`)") from None
-    except Exception as error:  # what a network can do is more than the client has names for
+    except Exception as error:  # network errors include types that the client does not define
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BadInput(f"{target}: neither a file or folder here nor to be had from the Hugging Face Hub ({reason})"
                        ) from None
@@ -58,7 +58,7 @@ def fetch(target: str) -> Path:
 
 
 class Megabytes(tqdm):  # type: ignore[misc]
-    """The client's bars, of which the one that counts bytes on the disk is shown as all other work is."""
+    """The client's progress bars; the one that counts bytes on disk is shown like other progress of resjax."""
 
     def __init__(self, *items: Any, **settings: Any) -> None:
         super().__init__(*items, **{**settings, "disable": True})

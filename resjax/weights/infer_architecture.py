@@ -1,4 +1,4 @@
-"""Which network some tensors belong to: told by their names and shapes, and asked for where those are silent."""
+"""Determines the network to which tensors belong from their names and shapes, with hints where these are ambiguous."""
 
 from collections.abc import Iterator, Sequence
 from itertools import count
@@ -10,11 +10,11 @@ from resjax.system.errors import BadInput, check
 from resjax.weights.locate import Tensors
 from resjax.weights.tensor_names import Names, module_name
 
-MOST_CHANNELS = 1024  # of an image
+MOST_CHANNELS = 1024  # channels of an image
 
 
 def head_kernel(names: Names) -> str:
-    """Name the kernel of the last layer."""
+    """Return the name of the last layer's kernel."""
     return names.head + names.dense["kernel"]
 
 
@@ -31,17 +31,17 @@ def ends(tensors: Tensors, names: Names, source: str) -> tuple[int, int]:
 
 
 def check_channels(channels: int, source: str) -> None:
-    """Raise BadInput for images of more channels than a network is made for."""
+    """Raise BadInput for images with more channels than networks support."""
     check(channels <= MOST_CHANNELS,
           f"{source}: its images would have {channels:,} channels; {MOST_CHANNELS} are the most")
 
 
 def infer_architecture(tensors: Tensors, names: Names, source: str, stride_in: StrideIn | None,
                        shortcut: Bare | None) -> Architecture:
-    """Tell the architecture: family, depth and shortcut by the tensors there are.
+    """Infer the architecture: family, depth and shortcut.
 
-    Two things leave no trace in them. `stride_in`: where bottlenecks stride. `shortcut`: whether a net without
-    projections is plain or has option A. Raises BadInput if one is needed and None, and for any other network.
+    Tensors do not show two facts. `stride_in` says where bottlenecks have their stride. `shortcut` says whether a net
+    without projections is plain or uses option A. Raises BadInput if a required one is None, and for any other network.
     """
     blocks = tuple(count_blocks(tensors, names))
     bottleneck = kernel_name(names, 1, 0, "conv3") in tensors
@@ -74,7 +74,7 @@ def count_blocks(tensors: Tensors, names: Names) -> Iterator[int]:
 
 def find_shortcut(tensors: Tensors, names: Names, stages: Sequence[int], bottleneck: bool,
                   source: str) -> Option | None:
-    """Tell option B from C by where projections are; or None if there are none."""
+    """Distinguish options B and C by the location of projections; None if there are none."""
     all_blocks = {(stage, block) for stage, blocks in enumerate(stages, 1) for block in range(blocks)}
     changing = {(stage, 0) for stage in range(1 if bottleneck else 2, len(stages) + 1)}
     projected = {(stage, block) for stage, block in all_blocks if kernel_name(names, stage, block, "conv") in tensors}
@@ -87,6 +87,6 @@ def find_shortcut(tensors: Tensors, names: Names, stages: Sequence[int], bottlen
 
 
 def kernel_name(names: Names, stage: int, block: int, module: str) -> str:
-    """Name the kernel of a convolution of a block, or of its shortcut ("conv")."""
+    """Return the name of a convolution's kernel in a block, or in its shortcut ("conv")."""
     where = ("shortcut",) if module == "conv" else ()
     return module_name(names, (f"stage{stage}", block, *where, module)) + names.conv["kernel"]

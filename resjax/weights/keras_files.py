@@ -1,4 +1,4 @@
-"""The weights of Keras's files: `.h5`, `.weights.h5`, and the archive `.keras`."""
+"""Weights in Keras files: `.h5`, `.weights.h5`, and `.keras` archives."""
 
 import json
 import math
@@ -17,23 +17,22 @@ from resjax.weights import hdf5_layout
 from resjax.weights.sets import shown
 from resjax.weights.torch_pickle import BROKEN, open_zip, reason
 
-INSIDE = "model.weights.h5"  # of the archive
-SECONDS = 120  # on a busy machine; the limit of `hdf5_layout` counts its own work only
+INSIDE = "model.weights.h5"  # member of the archive
+SECONDS = 120  # wall-clock, for busy machines; the limit in `hdf5_layout` is processor time
 Weights = tuple[dict[str, np.ndarray], str, dict[str, float]]
 
 
 def read_keras(file: Path) -> Weights:
-    """Read the weights of a Keras file, by the names of their layers, `LAYER/kernel`, `LAYER/gamma` ..., and the
-    epsilons of its batch norms.
+    """Read the weights of a Keras file, named `LAYER/kernel`, `LAYER/gamma` ..., and the epsilons of its batch norms.
 
-    Raises BadInput, naming the file, for one that is damaged, compressed, points elsewhere, or states more than it
-    holds.
+    Raises BadInput, naming the file, if it is damaged or compressed, refers to other files, or states more than it
+    contains.
     """
     return read_weights(file, 0, file.stat().st_size)
 
 
 def read_keras_archive(file: Path) -> Weights:
-    """Read the weights of Keras 3's `.keras`, an archive with an HDF5 file as it is. Raises BadInput."""
+    """Read the weights of Keras 3's `.keras`, an archive with an uncompressed HDF5 file. Raises BadInput."""
     try:
         with file.open("rb") as stream:
             archive = open_zip(stream, file)
@@ -41,7 +40,7 @@ def read_keras_archive(file: Path) -> Weights:
             stated = "config.json" in archive.namelist() and archive.getinfo("config.json").file_size <= LARGEST_JSON
             epsilons = hdf5_layout.epsilons(json.loads(archive.read("config.json"))) if stated else {}
             with archive.open(member):
-                start = stream.tell()  # the member's own header is read, and its content is next
+                start = stream.tell()  # after the member's own header comes its content
     except BadInput:
         raise
     except (*BROKEN, RecursionError) as error:
@@ -51,7 +50,7 @@ def read_keras_archive(file: Path) -> Weights:
 
 
 def read_weights(file: Path, start: int, size: int) -> Weights:
-    """Read the weights of an HDF5 file that is a part of a file."""
+    """Read the weights of an HDF5 file that is part of a file."""
     tensors: dict[str, np.ndarray] = {}
     total = 0
     found = look_into(file, start, size)
@@ -71,9 +70,9 @@ def read_weights(file: Path, start: int, size: int) -> Weights:
 
 
 def look_into(file: Path, start: int, size: int) -> Any:
-    """Find where the weights lie, by a process that a damaged file may end: name, type, shape and offset of each."""
+    """Locate the weights in a separate process, which a damaged file may crash: name, dtype, shape and offset."""
     settings = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "HDF5_USE_FILE_LOCKING": "FALSE"}
-    # -P: nothing is imported that lies beside the file, or wherever the command was typed
+    # -P: do not import from the script's or the current folder
     command = [sys.executable, "-P", hdf5_layout.__file__, str(file), str(start), str(size)]
     try:
         done = subprocess.run(command, env=os.environ | settings, capture_output=True, timeout=SECONDS, check=True)
@@ -88,7 +87,7 @@ def look_into(file: Path, start: int, size: int) -> Any:
 
 
 def is_keras_archive(file: Path) -> bool:
-    """Tell Keras's archive from PyTorch's."""
+    """Return whether an archive is Keras's rather than PyTorch's."""
     try:
         with file.open("rb") as stream:
             return INSIDE in open_zip(stream, file).namelist()

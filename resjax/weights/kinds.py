@@ -1,4 +1,4 @@
-"""What a file, an archive, a folder or a set of tensors is that is no network of the paper, in a sentence."""
+"""Descriptions of files, archives, folders and tensors that are not networks of the paper."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -8,11 +8,11 @@ import numpy as np
 
 from resjax.system.errors import BadInput, check
 
-READ_AT = 4096  # bytes from the beginning of a file by which it is told
+READ_AT = 4096  # first bytes of a file that identify it
 TENSORFLOW = "TensorFlow's; weights are read as Keras saves them, model.save('NAME.keras')"
 CAFFE = "Caffe's; the authors' networks are read as Keras has them, keras.applications.ResNet50().save('NAME.keras')"
 STATE_DICT = "save the network's state_dict() instead"
-BEGINNINGS: tuple[tuple[bytes, str], ...] = (  # regular expressions, in small letters
+BEGINNINGS: tuple[tuple[bytes, str], ...] = (  # regular expressions, in lower case
     (rb"version https://git-lfs", "a pointer of Git LFS; `git lfs pull` brings the file itself"),
     (rb"\s*<(!doctype|html|\?xml|head|!--)", "a web page; download the file itself"),
     (rb"\x1f\x8b", "compressed by gzip; unpack it first"), (rb"bzh", "compressed by bzip2; unpack it first"),
@@ -29,7 +29,7 @@ BEGINNINGS: tuple[tuple[bytes, str], ...] = (  # regular expressions, in small l
 ENDINGS = {
     ".caffemodel": CAFFE, ".prototxt": CAFFE, ".pb": TENSORFLOW, ".index": TENSORFLOW, ".meta": TENSORFLOW,
     ".data-00000-of-00001": TENSORFLOW, ".mlmodel": "Core ML's, a program", ".engine": "TensorRT's, a program"}
-NETWORKS = {  # what a name of a tensor matches, the first of these that does
+NETWORKS = {  # patterns of tensor names; the first match counts
     r"_preact_bn/|(^|/)post_bn/": "the second version of Keras's ResNet, with batch norm and ReLU before each "
                                   "convolution",
     r"\.(se|se_module)\.|\.attn\.|_se_(reduce|expand|squeeze)": "a network with squeeze-and-excitation or attention",
@@ -45,7 +45,7 @@ NETWORKS = {  # what a name of a tensor matches, the first of these that does
 
 
 def describe_file(begin: bytes, file: Path) -> str:
-    """Say what a file is that begins in no way that files of weights do."""
+    """Describe a file that does not begin like a weight file."""
     if not begin:
         return "it is empty; get it again"
     told = (what for pattern, what in BEGINNINGS if re.match(pattern, begin.lower()))
@@ -54,7 +54,7 @@ def describe_file(begin: bytes, file: Path) -> str:
 
 
 def describe_archive(members: Iterable[str]) -> str:
-    """Say what a zip archive is; "" for one of PyTorch's tensors or Keras's."""
+    """Describe a zip archive; "" if it contains PyTorch or Keras tensors."""
     names = list(members)
     if any(name.endswith("/constants.pkl") or "/code/__torch__" in name for name in names):
         return f"a program of TorchScript, which is code; {STATE_DICT}"
@@ -68,7 +68,7 @@ def describe_archive(members: Iterable[str]) -> str:
 
 
 def describe_pickle(keys: Iterable[str]) -> str:
-    """Say whose pickle a dictionary of no tensors of PyTorch's comes from; or "" if its keys do not tell."""
+    """Describe the origin of a pickled dictionary without tensors; "" if its keys do not show it."""
     known = set(keys)
     if known & {"__author__", "matching_heuristics"}:
         return "a pickle of NumPy arrays, as detectron2 keeps them; load it by detectron2 and torch.save its tensors"
@@ -78,7 +78,7 @@ def describe_pickle(keys: Iterable[str]) -> str:
 
 
 def describe_folder(folder: Path) -> str:
-    """Say what a folder is in which nothing lies that is called as weights are; or "" if nothing in it tells."""
+    """Describe a folder without weight files; "" if its contents do not show what it is."""
     names = {file.name for file in folder.iterdir()}
     run = folder.parent.parent
     if folder.parent.name == "checkpoints" and (run / "experiment.json").is_file():
@@ -103,7 +103,7 @@ def describe_folder(folder: Path) -> str:
 
 
 def check_names(names: Iterable[str], source: str) -> None:
-    """Raise BadInput for a network of another kind, told by the names of its tensors."""
+    """Raise BadInput if the names of the tensors belong to another kind of network."""
     names = list(names)
     kind = next((kind for mark, kind in NETWORKS.items() if any(re.search(mark, name) for name in names)), "")
     if kind:
@@ -111,7 +111,7 @@ def check_names(names: Iterable[str], source: str) -> None:
 
 
 def check_shapes(tensors: Mapping[str, np.ndarray], source: str) -> None:
-    """Raise BadInput for another kind of network, told by its kernels under PyTorch's usual names."""
+    """Raise BadInput if kernels with PyTorch's usual names belong to another kind of network."""
     shapes = {name: tensor.shape for name, tensor in tensors.items() if tensor.ndim == 4}
     stem, inner = shapes.get("conv1.weight", ()), shapes.get("layer1.0.conv2.weight", ())
     wide, kind = shapes.get("layer1.0.conv3.weight", ()), ""

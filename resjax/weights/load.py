@@ -1,4 +1,6 @@
-"""Weights from a file, a folder, the package or the Hub to a network that can be evaluated, fine-tuned and exported."""
+"""Loading of weights from a file, a folder, the package or the Hub as a network for evaluation, fine-tuning and
+export.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -26,17 +28,16 @@ from resjax.weights.tensor_names import FAMILIES, Names
 from resjax.weights.trained import find_trained, trained
 from resjax.weights.vgg import canonical_vgg, describe_vgg, find_depth, to_vgg_variables
 
-FILES = (*WEIGHTS, "model.keras", "model.weights.h5", "model.h5")  # of a folder, the first that is there
+FILES = (*WEIGHTS, "model.keras", "model.weights.h5", "model.h5")  # in a folder, the first that exists
 
 
 def load_weights(target: str | Path, *, stride_in: StrideIn | None = None, shortcut: Bare | None = None,
                  key: str | None = None) -> Network:
-    """Load weights: `target` is a file or a folder of anyone's, the name of a network that comes with resjax
-    (resnet20), or OWNER/NAME on the Hugging Face Hub.
+    """Load weights from a file, a folder or the Hugging Face Hub, or the named network that comes with resjax.
 
-    `stride_in` and `shortcut` say what the tensors cannot, and are only needed where nothing beside them says it; `key`
-    chooses one of several sets of weights in a file. Without its last layer a network has 0 classes.
-    Raises BadInput for whatever is missing, damaged, unknown or does not fit; then nothing has been loaded.
+    `stride_in` and `shortcut` give what the tensors cannot show; they are only needed if no description says it. `key`
+    chooses one of several sets of weights in a file. Without its last layer, a network has 0 classes. Raises BadInput
+    for anything that is missing, damaged, unknown or inconsistent.
     """
     for name, value, kind in (("stride_in", stride_in, StrideIn), ("shortcut", shortcut, Bare)):
         check(value in (None, *get_args(kind)), f"{name} is {value!r}; it is one of {get_args(kind)}")
@@ -56,7 +57,7 @@ def load_weights(target: str | Path, *, stride_in: StrideIn | None = None, short
 
 
 class Hints(NamedTuple):
-    """What tensors cannot say: see `load_weights`; and the epsilons of Keras's batch norms, by layer."""
+    """Facts that tensors cannot show (see `load_weights`), and the epsilons of Keras's batch norms, by layer."""
 
     stride_in: StrideIn | None
     shortcut: Bare | None
@@ -64,7 +65,7 @@ class Hints(NamedTuple):
 
 
 def find_weights(path: Path) -> tuple[Path, Metadata]:
-    """Find a file of weights and what is said beside it: in NAME.json, or beside a repository's weights in config.json.
+    """Find a weight file and its description: NAME.json, or config.json next to a repository's weights.
 
     Raises BadInput if there is neither a run nor weights.
     """
@@ -84,7 +85,7 @@ def find_weights(path: Path) -> tuple[Path, Metadata]:
 
 
 def find_network(stored: Stored, source: str) -> Located:
-    """Find the network among the tensors of a file. Raises BadInput for one of another kind, saying which."""
+    """Find the network among the tensors of a file. Raises BadInput, naming its kind, for another one."""
     tensors = without_wrappers(stored.tensors, source)
     if not any(family.endswith("vgg") for family, _ in find_prefixes(tensors)):
         check_names(tensors, source)
@@ -92,12 +93,12 @@ def find_network(stored: Stored, source: str) -> Located:
 
 
 def beside(file: Path) -> Path:
-    """Name the file that describes weights: NAME.json for NAME.safetensors, and for its index."""
+    """Return the path of the description of weights: NAME.json for NAME.safetensors and for its index."""
     return file.with_name(file.name.removesuffix(INDEX)).with_suffix(".json")
 
 
 class Recognised(NamedTuple):
-    """A network that tensors belong to: whose names they have, for images of how many channels, and what fills it."""
+    """A network that matches the tensors: its naming family, image channels, and how to fill it."""
 
     family: str
     architecture: Architecture
@@ -107,14 +108,14 @@ class Recognised(NamedTuple):
 
 
 def build_network(located: Located, known: Metadata, source: str, name: str, unsaid: Hints) -> Network:
-    """Put a network together from tensors and what is known beside them."""
+    """Build a network from tensors and their description."""
     found = (recognise_vgg(located, source) if located.family.endswith("vgg") else
              recognise_resnet(located, known.architecture, source, unsaid))
     architecture, count = found.architecture, found.model.classes
     if known.architecture is not None and architecture.title() != known.architecture.title():
         raise BadInput(f"{source}: it holds {architecture.title()}, and what lies beside it tells of "
                        f"{known.architecture.title()}")
-    variables = found.fill()  # first, so that a network that does not fit is refused before its images are asked about
+    variables = found.fill()  # first, so that inconsistent networks are refused before asking about images
     entry = known.preprocessing or presumed(found, source)
     preprocessing = entry.read(Path(source).parent, found.channels)
     if entry.channel_order == "BGR":
@@ -127,7 +128,7 @@ def build_network(located: Located, known: Metadata, source: str, name: str, uns
 
 
 def presumed(found: Recognised, source: str) -> PreprocessingEntry:
-    """Return how whoever made such weights prepares images, and say so. Raises BadInput if nobody is known."""
+    """Return the usual preprocessing for such weights, and report it. Raises BadInput if there is none."""
     if (known := usual(found.family, found.architecture.family, found.model.classes)) is None:
         raise BadInput(f"{source}: {FAMILIES[found.family].title} has no such network as {found.architecture.title()}, "
                        f"so how images are prepared is not known; say it in {beside(Path(source))}, under "
@@ -145,7 +146,7 @@ def presumed(found: Recognised, source: str) -> PreprocessingEntry:
 
 
 def recognise_vgg(located: Located, source: str) -> Recognised:
-    """Tell VGG by its tensors."""
+    """Recognise a VGG network by its tensors."""
     family, tensors = canonical_vgg(located, source)
     depth = find_depth(family, tensors, source)
     architecture, model, channels = describe_vgg(tensors, family, depth, source)
@@ -153,7 +154,7 @@ def recognise_vgg(located: Located, source: str) -> Recognised:
 
 
 def recognise_resnet(located: Located, known: Architecture | None, source: str, unsaid: Hints) -> Recognised:
-    """Tell a plain or residual network by its tensors, and by what is known beside them or said."""
+    """Recognise a plain or residual network by its tensors, description and hints."""
     check_shapes(located.own, source)
     names, stride_in, shortcut = FAMILIES[located.family], unsaid.stride_in, unsaid.shortcut
     tensors = canonical(located, source)
@@ -161,7 +162,7 @@ def recognise_resnet(located: Located, known: Architecture | None, source: str, 
         stride_in = known.stride_in
         shortcut = "plain" if known.shortcut == "plain" else "A"
     elif located.family.startswith("keras"):
-        stride_in = "1x1"  # as the authors' nets, which Keras's ResNet50, 101 and 152 are
+        stride_in = "1x1"  # v1 like the authors' nets, from which Keras's ResNet50, 101 and 152 derive
     epsilons = {value for layer, value in unsaid.epsilons.items() if f"{layer}/gamma" in located.own}
     check(len(epsilons) < 2, f"{source}: its batch norms add {sorted(epsilons)} to the variance; ours all the same")
     names = names._replace(epsilon=next(iter(epsilons), names.epsilon))
@@ -175,7 +176,7 @@ def recognise_resnet(located: Located, known: Architecture | None, source: str, 
 
 
 def check_head(tensors: Tensors, names: Names, model: ResNet, source: str) -> None:
-    """Raise BadInput unless the last layer takes what the last maps give, before a large one is made room for."""
+    """Raise BadInput unless the last layer fits the last maps, before allocating a large one."""
     features = model.filters * 2**(len(model.blocks) - 1) * (4 if model.block == "bottleneck" else 1)
     if (last := tensors.get(head_kernel(names))) is not None and last.size != features * model.classes:
         raise BadInput(f"{source}: {head_kernel(names)} has shape {last.shape}, and the last maps have {features} "

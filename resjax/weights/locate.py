@@ -1,9 +1,9 @@
-"""Where a network lies among the tensors of a file: below which prefix, under whose names, and which is its last layer.
+"""Locates a network among the tensors of a file: its prefix, naming family and last layer.
 
-The rule: the network is what lies below the prefix of its first kernels; segments that wrappers put into names do not
-count. Of what lies beside it, one fully connected layer is its last layer, whatever it is called. Several layers are a
-head that it does not have: they are left out, which is said, and it gives features. So are single vectors, and whatever
-belongs to a loss by its name. A convolution beside it makes it a part of a larger network, which is refused.
+The network consists of the tensors with the prefix of its first kernels; wrappers' segments in names are ignored. Among
+the other tensors, a single fully connected layer is the last layer, whatever its name. Several layers are a custom
+head: it is left out with a message, and the network returns features. Single vectors and tensors of a loss (by name)
+are left out too. A convolution among the others means that the network is part of a larger one, which is refused.
 """
 
 import re
@@ -19,13 +19,13 @@ from resjax.weights.tensor_names import FAMILIES
 Tensors = dict[str, np.ndarray]
 WRAPPERS = frozenset({  # parallel training and averages, torch.compile, checkpointing, FSDP, Lightning's strategies
     "module", "_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_forward_module"})
-COUNTERS = frozenset({  # what stands among weights and is none: counts of batches, of updates and of averaged models
+COUNTERS = frozenset({  # counters among the weights: of batches, updates and averaged models
     "n_averaged", "num_updates", "num_batches_tracked", "step", "global_step", "iteration", "epoch", "initted",
     "decay"})
 
 
 class Mark(NamedTuple):
-    """How a family is told: its first kernel and one more, and how the names of its layers begin."""
+    """The identification of a family: its first kernel and one more, and the pattern of its layer names."""
 
     first: str
     second: str
@@ -44,7 +44,7 @@ LOSS = re.compile(r"(^|[._/])(loss|criterion)", re.IGNORECASE)
 
 
 class Located(NamedTuple):
-    """A network's own tensors, without prefix, and those beside it."""
+    """A network's own tensors, without prefix, and the other tensors of the file."""
 
     family: str
     own: Tensors
@@ -52,12 +52,12 @@ class Located(NamedTuple):
 
 
 def unwrapped(name: str) -> str:
-    """Drop the segments of a name that wrappers and compilers put into it."""
+    """Remove the segments that wrappers and compilers add to a name."""
     return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
 def find_prefixes(names: Iterable[str]) -> list[tuple[str, str]]:
-    """List the networks among the names of tensors: family and prefix."""
+    """List the networks among tensor names: family and prefix."""
     known = set(names)
     return [(family, name.removesuffix(mark.first)) for family, mark in MARKS.items() for name in sorted(known)
             if name.endswith(mark.first) and name.removesuffix(mark.first)[-1:] in ("", ".", "/")
@@ -65,7 +65,7 @@ def find_prefixes(names: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def without_wrappers(tensors: Mapping[str, np.ndarray], source: str) -> Tensors:
-    """Drop wrappers' segments and counters. Raises BadInput if two tensors then have one name."""
+    """Remove wrappers' segments and counters. Raises BadInput if two tensors then have the same name."""
     found: dict[str, str] = {}
     for name, tensor in tensors.items():
         if name.rpartition(".")[2] in COUNTERS and tensor.size == 1:
@@ -99,9 +99,9 @@ def locate(tensors: Tensors, source: str) -> Located:
 
 
 def told_apart(own: Tensors, beside: Tensors) -> str:
-    """Tell pytorch_resnet_cifar10's names from torchvision's by a projection, or where there is none by the last layer.
+    """Distinguish pytorch_resnet_cifar10's names from torchvision's, by a projection or by the last layer.
 
-    Without both it is one of the former, whose option A has no parameters.
+    Without either, it is the former, whose option A has no parameters.
     """
     if any(".downsample." in name for name in own):
         return "torchvision"
@@ -110,9 +110,10 @@ def told_apart(own: Tensors, beside: Tensors) -> str:
 
 
 def find_head(beside: Tensors, kernel: str, source: str) -> Tensors:
-    """Find the last layer among the tensors beside a network: its kernel, called `kernel` there, and its bias, named as
-    leaves of a layer; nothing where there is none or more than that. Says what is left out. Raises BadInput for
-    convolutions.
+    """Find the last layer among the tensors outside of the network.
+
+    Returns its kernel's name, and its kernel and bias as leaves of a layer; empty if there is no layer or more than
+    one. Reports what is left out. Raises BadInput for convolutions.
     """
     modules: dict[str, Tensors] = {}
     for name, tensor in beside.items():
@@ -135,12 +136,12 @@ def find_head(beside: Tensors, kernel: str, source: str) -> Tensors:
 
 
 def is_layer(leaves: Tensors) -> bool:
-    """Tell a layer from a single vector: it has a matrix, or as norms have two vectors."""
+    """Return whether tensors form a layer rather than a single vector: a matrix or, for norms, two vectors."""
     return any(tensor.ndim > 1 for tensor in leaves.values()) or sum(tensor.ndim == 1 for tensor in leaves.values()) > 1
 
 
 def canonical(located: Located, source: str) -> Tensors:
-    """Name a ResNet's tensors as the table of its family does, the last layer among them, with a bias."""
+    """Rename a ResNet's tensors to its family's table, including the last layer with a bias."""
     names = FAMILIES[located.family]
     head = find_head(located.beside, names.dense["kernel"][1:], source)
     tensors = {names.prefix + name: tensor for name, tensor in located.own.items()}

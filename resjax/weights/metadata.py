@@ -1,5 +1,5 @@
-"""What belongs to weights and is no tensor: architecture, classes, preprocessing. Ours is in `model.json`; that of timm
-and transformers is read in `weights/configs.py`.
+"""Facts about weights besides tensors: architecture, classes, preprocessing. `model.json` is resjax's own format; those
+of timm and transformers are read in `weights/configs.py`.
 """
 
 import math
@@ -23,28 +23,28 @@ Side = Annotated[int, Must("lie in 1 ... 4096", lambda side: 1 <= side <= 4096)]
 
 @dataclass(frozen=True, kw_only=True)
 class PreprocessingEntry:
-    """The entry `preprocessing`: the input is (pixels * value_range / 255 - mean) / std, channel by channel."""
+    """The entry `preprocessing`: the input is (pixels * value_range / 255 - mean) / std for each channel."""
 
     mean: tuple[float, ...] = ()
-    """Of each channel; empty where `mean_image` says that there is one for each pixel."""
+    """One value per channel; empty if `mean_image` gives one per pixel."""
     mean_image: str = ""
-    """A file beside this one: a NumPy array `[height, width, channels]`, the per-pixel mean."""
+    """A file in the same folder with the per-pixel mean: a NumPy array `[height, width, channels]`."""
     std: tuple[Positive, ...] = ()
-    """Of each channel; empty where nothing is divided, as in the paper."""
+    """One value per channel; empty if there is no division, as in the paper."""
     value_range: Positive = 255.0
-    """What 255 becomes before the mean is subtracted: mostly 255 or 1."""
+    """The value that 255 is scaled to before the mean is subtracted: usually 255 or 1."""
     channel_order: ColourOrder = "RGB"
     size: Side = 224
     """Height of the crop, in pixels."""
     width: Side | None = None
-    """Its width, where it is no square."""
+    """Width of the crop, if it is not square."""
     shorter_side: Side | None = None
-    """The shorter side that an image is resized to before it is cropped, in pixels; see `Preprocessing`."""
+    """The shorter side to which an image is resized before it is cropped, in pixels; see `Preprocessing`."""
     squash: tuple[Side, Side] | None = None
-    """The height and width that it is resized to instead, whatever its shape."""
+    """The height and width to resize to instead, ignoring the aspect ratio."""
     resize: Resize = "area"
     crop: Crop = "floor"
-    """How half a pixel beside the centre is rounded; see `centre_crop`."""
+    """The rounding of the crop's offset; see `centre_crop`."""
 
     def __post_init__(self) -> None:
         check_fields(self, "preprocessing.")
@@ -60,7 +60,7 @@ class PreprocessingEntry:
               f"{self.squash or self.shorter_side}; the crop is the smaller")
 
     def read(self, folder: Path, channels: int) -> Preprocessing:
-        """Turn it into the preprocessing of pixels of 0 to 255 in RGB. Raises BadInput if the mean is no such."""
+        """Convert the entry to a preprocessing of RGB pixels from 0 to 255. Raises BadInput for an invalid mean."""
         order, scale = slice(None, None, -1 if self.channel_order == "BGR" else 1), 255 / self.value_range
         shape = (self.size, self.width or self.size, channels)
         if self.mean_image:
@@ -76,7 +76,7 @@ class PreprocessingEntry:
 
 
 def read_mean_image(file: Path) -> np.ndarray:
-    """Read a mean image, which says its size before it is made room for. Raises BadInput."""
+    """Read a mean image, checking its stated size before allocating it. Raises BadInput."""
     try:
         with file.open("rb") as stream:
             version = np.lib.format.read_magic(stream)
@@ -92,10 +92,10 @@ def read_mean_image(file: Path) -> np.ndarray:
 
 
 def preprocessing_entry(images: Preprocessing, order: ColourOrder = "RGB") -> PreprocessingEntry:
-    """Describe a preprocessing, for pixels of 0 to 255 in that order of colours."""
+    """Describe a preprocessing for pixels from 0 to 255 in this order of colours."""
     turned, (height, width, channels) = slice(None, None, -1 if order == "BGR" else 1), images.image_shape
     colours = np.asarray(images.mean).reshape(-1, channels)
-    one = bool(np.ptp(colours, axis=0).max() < 1e-4)  # a colour that went through a resize is one in all but rounding
+    one = bool(np.ptp(colours, axis=0).max() < 1e-4)  # a constant colour that was resized is constant up to rounding
     return PreprocessingEntry(
         mean=tuple(colours[0, turned].tolist()) if one else (), mean_image="" if one else "mean.npy",
         std=images.std[turned], channel_order=order, size=height, width=None if width == height else width,
@@ -109,7 +109,7 @@ CAFFE = PreprocessingEntry(mean=(103.939, 116.779, 123.68), channel_order="BGR",
                            resize="pillow-nearest")
 TORCH = PreprocessingEntry(**IMAGENET_COLOURS, shorter_side=256, resize="pillow-bilinear", crop="half-even")
 TRANSFORMERS = PreprocessingEntry(**IMAGENET_COLOURS, shorter_side=256, resize="torch-bicubic")
-USUAL = {  # whose the images' preparation is, and what: for each family, where nothing beside the weights says it
+USUAL = {  # library and preprocessing per family, if nothing describes the weights
     ("torchvision", "imagenet"): ("torchvision", TORCH),
     ("huggingface", "imagenet"): ("transformers' ConvNextImageProcessor", TRANSFORMERS),
     ("keras", "imagenet"): ("load_img and preprocess_input of Keras", CAFFE),
@@ -124,26 +124,26 @@ USUAL = {  # whose the images' preparation is, and what: for each family, where 
 
 
 def usual(family: str, images: str, classes: int) -> tuple[str, PreprocessingEntry] | None:
-    """Say who made weights of a family, as it seems, and how they prepare images; or None if nobody is known."""
+    """Return the library that usually makes such weights, and its preprocessing; None if there is none."""
     return USUAL.get((family, f"{images}, {classes}"), USUAL.get((family, images)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metadata:
-    """What is known of weights beside their tensors; None or empty where it is not."""
+    """What is known about weights besides their tensors; None or empty if unknown."""
 
     name: str = ""
     architecture: Architecture | None = None
     classes: tuple[str, ...] = ()
     preprocessing: PreprocessingEntry | None = None
     sha256: tuple[tuple[str, str], ...] = ()
-    """Of the files beside it, by name."""
+    """The digests of accompanying files, by name."""
 
     def __post_init__(self) -> None:
         check_fields(self)
 
     def check_files(self, folder: Path) -> None:
-        """Raise BadInput where a file beside the description is not the one that it was written with."""
+        """Raise BadInput if an accompanying file does not match its digest."""
         for name, found in self.sha256:
             file = folder / Path(name).name
             check(not file.is_file() or digest(file) == found,
@@ -152,7 +152,7 @@ class Metadata:
 
 
 def write_metadata(network: Network, folder: Path, order: ColourOrder = "RGB") -> None:
-    """Write `model.json`, which `load_weights` reads, last; and `mean.npy` where the mean is an image."""
+    """Write `model.json`, which `load_weights` reads, after `mean.npy` if the mean is an image."""
     images = preprocessing_entry(network.preprocessing, order)
     if images.mean_image:
         np.save(folder / images.mean_image, network.mean[..., ::-1] if order == "BGR" else network.mean)
@@ -163,7 +163,7 @@ def write_metadata(network: Network, folder: Path, order: ColourOrder = "RGB") -
 
 
 def read_metadata(file: Path) -> Metadata:
-    """Read a JSON file such as `export` writes. Raises BadInput, naming it, if it is not one."""
+    """Read a JSON file such as `export` writes. Raises BadInput, naming it, if it is not valid."""
     content = read_json(file)
     try:
         found = from_json(content, Metadata)
@@ -174,7 +174,7 @@ def read_metadata(file: Path) -> Metadata:
 
 
 def data_of(architecture: Architecture, images: Preprocessing) -> Data | Photographs:
-    """Tell where a network's test images are if nobody says: TFDS's ImageNet or CIFAR-10."""
+    """Return the default location of a network's test images: TFDS's ImageNet or CIFAR-10."""
     size, side = images.image_shape[0], images.shorter_side or images.image_shape[0]
     if architecture.family == "cifar":
         return Data(source="tfds:cifar10", std=images.std, resize=images.resize)
@@ -184,9 +184,9 @@ def data_of(architecture: Architecture, images: Preprocessing) -> Data | Photogr
 
 
 def known_classes(names: tuple[str, ...], count: int) -> tuple[str, ...]:
-    """Return WordNet's ids for 1,000 classes that are unnamed or named as ImageNet's are; else the names."""
+    """Return WordNet ids for 1,000 classes that are unnamed or have ImageNet's names; else the given names."""
     ids, ours = tuple(imagenet_classes()), imagenet_classes().values()
     if count != len(ids) or len(names) not in (0, count):
         return names
     alike = sum(bool(set(a.split(", ")) & set(b.split(", "))) for a, b in zip(names, ours, strict=True)) if names else 0
-    return ids if not names or alike > 0.95 * count else names  # some lists spell a few names in another way
+    return ids if not names or alike > 0.95 * count else names  # some lists spell a few names differently

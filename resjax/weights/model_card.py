@@ -1,4 +1,4 @@
-"""The model card: what a network is, what it was measured to do, and how to use it, in Markdown."""
+"""The model card, in Markdown: what a network is, its measured errors, and how to use it."""
 
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -11,7 +11,7 @@ from resjax.weights.card import Card, Measured, about_data, markdown_table
 from resjax.weights.describe import filter_of, preprocessing_differences, shorter
 from resjax.weights.metadata import PreprocessingEntry
 
-USE = {  # by form, or by form and family of networks
+USE = {  # by format, or by format and family of networks
     "torchvision": """\
 import timm  # which prepares images as its config.json says
 from PIL import Image
@@ -68,9 +68,9 @@ not: it is {resized_how}."""
 
 
 def model_card(network: Network, to: Form, images: PreprocessingEntry, card: Card) -> str:
-    """Write the card for people; without errors it says that none were measured."""
+    """Write the model card; without errors it says that none were measured."""
     shape = height, width, channels = network.preprocessing.image_shape
-    paper = network.architecture or Architecture()  # one's own goes to stablehlo alone, which does not ask
+    paper = network.architecture or Architecture()  # custom networks only export to stablehlo, which does not need it
     title = f"{'VGG' if paper.family == 'vgg' else 'ResNet'}{paper.depth}"
     colours, divided = images.mean or (0.0,) * channels, images.std or (1.0,) * channels
     blue_first = images.channel_order == "BGR"
@@ -100,7 +100,7 @@ def model_card(network: Network, to: Form, images: PreprocessingEntry, card: Car
 
 
 def error_table(errors: Sequence[Measured]) -> str:
-    """Put measured errors into a table."""
+    """Format measured errors as a table."""
     if not errors:
         return "None were measured when this was written: `resjax evaluate` measures them."
     return markdown_table(["images", "views", "top-1 error %", "top-5 error %", "counted"], [
@@ -109,7 +109,7 @@ def error_table(errors: Sequence[Measured]) -> str:
 
 
 def preprocessing_text(images: PreprocessingEntry) -> str:
-    """Say how images become the input."""
+    """Describe how images become the input."""
     def colours(values: Sequence[float]) -> str:
         return f"({', '.join(f'{value:.3f}' for value in values)})"
 
@@ -120,7 +120,7 @@ def preprocessing_text(images: PreprocessingEntry) -> str:
 
 
 def resize_text(images: PreprocessingEntry) -> str:
-    """Say how images come to their size."""
+    """Describe how images are resized."""
     crop = f"{images.size}x{images.width or images.size}"
     if images.shorter_side is None and images.squash is None:
         return f"cut to the largest part in its centre of the shape of {crop}, resized to that ({images.resize})"

@@ -1,4 +1,4 @@
-"""A network as a graph of ONNX: from pixels to logits, for programs without Python or JAX."""
+"""A network as an ONNX graph from pixels to logits, for programs without Python or JAX."""
 
 from typing import Any
 
@@ -12,26 +12,26 @@ from resjax.network import Network
 from resjax.system.errors import BadInput
 from resjax.weights.convert import unstack_stages
 
-OPERATORS, FORMAT = 17, 8  # versions that ONNX Runtime has known since 2022
+OPERATORS, FORMAT = 17, 8  # versions that ONNX Runtime supports since 2022
 NCHW, NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
 
 
 class Graph:
-    """Nodes and constants of a graph, added in the order in which they run."""
+    """Nodes and constants of a graph, added in execution order."""
 
     def __init__(self) -> None:
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
 
     def constant(self, value: Any) -> str:
-        """Add an array, and return its name."""
+        """Add an array and return its name."""
         from onnx import numpy_helper
 
         self.constants.append(numpy_helper.from_array(np.ascontiguousarray(value), f"constant{len(self.constants)}"))
         return f"constant{len(self.constants) - 1}"
 
     def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
-        """Add a node, and return the name of its output."""
+        """Add a node and return the name of its output."""
         from onnx import helper
 
         output = f"{operator.lower()}{len(self.nodes)}"
@@ -46,7 +46,7 @@ class Graph:
         return self.add("Conv", x, *leaves, kernel_shape=[size] * 2, strides=[stride] * 2, pads=[size // 2] * 4)
 
     def norm(self, x: str, params: Any, statistics: Any) -> str:
-        """Add a batch norm with the statistics of its training."""
+        """Add a batch norm with its running statistics."""
         leaves = (params["scale"], params["bias"], statistics["mean"], statistics["var"])
         return self.add("BatchNormalization", x, *map(self.constant, leaves), epsilon=float(BatchNorm.epsilon))
 
@@ -69,7 +69,7 @@ def add_block(graph: Graph, x: str, params: Any, statistics: Any, model: ResNet,
 
 
 def add_shortcut(graph: Graph, x: str, params: Any, statistics: Any, stride: int) -> str:
-    """Add a projection where there is one; else the identity, or option A's pixels and zero channels."""
+    """Add a projection if there is one; else the identity, or option A's strided pixels and zero channels."""
     if "shortcut" in params:
         projected = graph.conv(x, params["shortcut"]["conv"], stride)
         return graph.norm(projected, params["shortcut"]["bn"], statistics["shortcut"]["bn"])
@@ -98,7 +98,7 @@ def add_resnet(graph: Graph, x: str, model: ResNet, variables: Any) -> str:
 
 
 def add_vgg(graph: Graph, x: str, model: VGG, variables: Any) -> str:
-    """Add a VGG, for images of 224x224."""
+    """Add a VGG network, for images of 224x224."""
     params = variables["params"]
     for stage, layers in enumerate(VGG_STAGES[model.depth], 1):
         for layer in range(1, layers + 1):
@@ -113,10 +113,10 @@ def add_vgg(graph: Graph, x: str, model: VGG, variables: Any) -> str:
 
 
 def to_onnx(network: Network) -> bytes:
-    """Write a network as ONNX: uint8 RGB `[batch, height, width, channels]` for any batch to logits `[batch, classes]`,
-    with what is subtracted and divided inside, checked by ONNX itself.
+    """Convert a network to ONNX: uint8 RGB `[batch, height, width, channels]` to logits `[batch, classes]`.
 
-    Raises BadInput without the package onnx, or for a VGG on other images than 224x224.
+    The graph takes any batch size, includes the preprocessing of the pixel values, and is checked by ONNX itself.
+    Raises BadInput without the package onnx, or for a VGG network on images other than 224x224.
     """
     try:
         import onnx

@@ -1,10 +1,10 @@
-"""Pickles as plain values. Nothing that a pickle names is imported, looked up or called.
+"""Reads pickles as plain values. Nothing that a pickle names is imported, looked up or called.
 
-`pickle.Unpickler` calls what a file names, so that a list of what it may call has to be right for ever; and a few bytes
-let it grow its memo to any index or hash a key without end. Here Python's own `pickletools` reads the opcodes, and they
-are carried out on lists, dictionaries and numbers. A name stays a `Name`. Whatever is made by calling one becomes an
-`Inert`, which keeps nothing of what it is given. So every name is harmless, and none needs to be on a list. Names that
-only an attack has a use for are refused all the same, for the sake of those who open the file elsewhere.
+`pickle.Unpickler` calls what a file names, so that its list of allowed names would have to be correct forever. With a
+few bytes, a file can also make it grow its memo to any index or hash a key without end. Here, Python's `pickletools`
+reads the opcodes, and they are executed on lists, dictionaries and numbers. A name stays a `Name`. The result of
+calling one is an `Inert`, which does not keep its arguments. So every name is harmless, and no list is needed. Names
+that only an attack would use are still refused, to protect those who open the file with other tools.
 """
 
 import pickletools
@@ -15,27 +15,27 @@ from typing import Any
 
 from resjax.system.errors import BadInput
 
-MOST_BYTES = 1 << 26  # the 1202-layer net's takes 1.8 MB; strings in memory take up to four times as much
-MOST_OPCODES = 2_000_000  # that net takes 0.24 million, with momentum and an average 0.58 million
+MOST_BYTES = 1 << 26  # 1.8 MB for 1202 layers; strings in memory take up to four times as much
+MOST_OPCODES = 2_000_000  # 0.24 million for 1202 layers, 0.58 million with momentum and an average
 MOST_ARGUMENTS = 8
 ATTACKS = frozenset({
     "os", "posix", "nt", "subprocess", "pty", "runpy", "importlib", "shutil", "socket", "ctypes", "code", "commands"})
 BUILT_IN_ATTACKS = frozenset({"eval", "exec", "execfile", "compile", "open", "file", "__import__", "breakpoint"})
-VALUES = frozenset(  # opcodes that stand for the value that follows them
+VALUES = frozenset(  # opcodes that push their argument
     opcode.name for opcode in pickletools.opcodes
     if opcode.arg and not opcode.stack_before and opcode.stack_after and opcode.stack_after != [pickletools.anyobject])
 EMPTY: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False, "EMPTY_LIST": list, "EMPTY_DICT": dict,
     "EMPTY_TUPLE": tuple, "EMPTY_SET": lambda: Inert("set")}
 TAKES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "SETITEM": 2, "APPEND": 1, "STACK_GLOBAL": 2, "REDUCE": 2, "NEWOBJ": 2,
-         "NEWOBJ_EX": 3, "BUILD": 1, "BINPERSID": 1}  # values from the stack
+         "NEWOBJ_EX": 3, "BUILD": 1, "BINPERSID": 1}  # number of values from the stack
 TAKES_TO_MARK = frozenset({"TUPLE", "LIST", "DICT", "FROZENSET", "SETITEMS", "APPENDS", "ADDITEMS", "INST", "OBJ",
                            "POP_MARK"})
 
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """What a pickle names: a class or a function, which is not looked up."""
+    """A class or function that a pickle names; it is never looked up."""
 
     module: str
     name: str
@@ -45,7 +45,7 @@ class Name:
 
 
 class Inert:
-    """Stands for an object that a pickle makes, and holds nothing but whose it is and whether it was a `nn.Module`."""
+    """A placeholder for an object of a pickle; it stores only the name of its type and whether it was a `nn.Module`."""
 
     __slots__ = ("maker", "network")
 
@@ -59,10 +59,10 @@ Rebuild = Callable[[Name, tuple[Any, ...]], Any]
 
 
 class PickleReader:
-    """Reads pickles that follow each other in `content`; `stream` stands where the next begins.
+    """Reads consecutive pickles in `content`; `stream` is positioned at the next one.
 
-    `rebuild` knows the calls that matter, `persistent` turns an id into a value. Raises BadInput, naming `source`, for
-    what is too much or an attack, and ValueError, LookupError or TypeError for what is no pickle.
+    `rebuild` handles the calls that matter, and `persistent` converts an id to a value. Raises BadInput, naming
+    `source`, for an attack or excessive work, and ValueError, LookupError or TypeError for invalid pickles.
     """
 
     def __init__(self, content: bytes, source: str, rebuild: Rebuild, persistent: Callable[[Any], Any]) -> None:
@@ -70,7 +70,7 @@ class PickleReader:
         self.opcodes = 0
         self.memo: dict[int, Any] = {}
         self.stack: list[Any] = []
-        self.outer: list[list[Any]] = []  # the stacks below the marks
+        self.outer: list[list[Any]] = []  # the stacks below each mark
 
     def load(self) -> Any:
         """Read the next pickle."""
@@ -88,14 +88,14 @@ class PickleReader:
         return self.stack.pop()
 
     def charge(self, opcodes: int) -> None:
-        """Count work. Raises BadInput if it is more than any checkpoint of the library's networks asks for."""
+        """Count work. Raises BadInput if it exceeds that of any checkpoint of resjax's networks."""
         self.opcodes += opcodes
         if self.opcodes > MOST_OPCODES:
             raise BadInput(f"{self.source}: it holds more beside its tensors than any checkpoint of a ResNet; save the "
                            "state_dict alone")
 
     def carry_out(self, opcode: str, argument: Any) -> None:
-        """Carry out an opcode that works on the stack, in time proportional to what it removes."""
+        """Execute a stack opcode in time proportional to what it pops."""
         items = (self.last(TAKES[opcode]) if opcode in TAKES else
                  self.to_mark() if opcode in TAKES_TO_MARK else [])
         match opcode:
@@ -133,7 +133,7 @@ class PickleReader:
                 self.make(self.name(*argument.split(" ", 1)), items)
             case "OBJ":
                 self.make(items[0], items[1:])
-            case "BUILD":  # all that is kept of a state is whether it is that of a network
+            case "BUILD":  # of a state, only record whether it belongs to a network
                 if isinstance(self.stack[-1], Inert) and isinstance(items[0], dict) and "_modules" in items[0]:
                     self.stack[-1].network = True
             case "BINPERSID":
@@ -148,7 +148,7 @@ class PickleReader:
         return items
 
     def last(self, size: int) -> list[Any]:
-        """Remove the last so many values from the stack."""
+        """Pop this many values."""
         if len(self.stack) < size:
             raise IndexError("an opcode for more values than there are")
         values = self.stack[-size:]
@@ -158,7 +158,8 @@ class PickleReader:
     def add(self, items: list[Any]) -> None:
         """Add to the list or dictionary at the top of the stack.
 
-        No key but a string: to hash another can take for ever, and every tensor has a name. Optimizers count theirs.
+        Keys other than strings are dropped: hashing them could take forever. Tensors have names; only optimizers use
+        numbers.
         """
         target = self.stack[-1]
         if isinstance(target, list):
@@ -170,7 +171,7 @@ class PickleReader:
             raise TypeError("items are added to what is no list and no dictionary")
 
     def name(self, module: Any, name: Any) -> Name:
-        """Return a name. Raises BadInput for one that only an attack has a use for."""
+        """Return a name. Raises BadInput for one that only an attack would use."""
         if not isinstance(module, str) or not isinstance(name, str) or len(module) + len(name) > 1000:
             raise TypeError("a name that is none")
         built_in = module in ("builtins", "__builtin__") and name in BUILT_IN_ATTACKS
@@ -180,7 +181,7 @@ class PickleReader:
         return Name(module, name)
 
     def make(self, maker: Any, arguments: Any) -> None:
-        """Push what calling `maker` stands for."""
+        """Push the result of calling `maker`."""
         if not isinstance(arguments, (tuple, list)):
             raise TypeError("a call whose arguments are no tuple")
         made: Any = None
@@ -188,14 +189,14 @@ class PickleReader:
             if maker.module == "collections" and maker.name in ("OrderedDict", "defaultdict"):
                 made = self.dictionary(arguments)
             else:
-                made = self.rebuild(maker, tuple(arguments[:MOST_ARGUMENTS]))  # each call may name the same million
+                made = self.rebuild(maker, tuple(arguments[:MOST_ARGUMENTS]))  # calls may share a million values
         elif not isinstance(maker, Inert):
             raise TypeError("a call of what is no name")
         self.stack.append(Inert(str(maker) if isinstance(maker, Name) else maker.maker) if made is None else made)
 
     def dictionary(self, arguments: Any) -> dict[str, Any]:
-        """Make a dictionary, of pairs where there are some, as Python 2 wrote ordered ones."""
+        """Create a dictionary, from pairs if given, as Python 2 pickled ordered dictionaries."""
         pairs = arguments[0] if arguments and isinstance(arguments[0], list) else []
-        self.charge(len(pairs))  # which lie in memory once and may be named any number of times
+        self.charge(len(pairs))  # stored once, but may be referenced any number of times
         return {pair[0]: pair[1] for pair in pairs if isinstance(pair, (list, tuple)) and len(pair) == 2
                 and isinstance(pair[0], str)}

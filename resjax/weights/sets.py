@@ -1,4 +1,4 @@
-"""Sets of weights in what a training script saved: found, listed where there are several, and chosen by a key."""
+"""Finds the sets of weights in a training script's checkpoint, and chooses one by a key."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -8,15 +8,15 @@ from resjax.system.terminal import harmless
 from resjax.weights.locate import COUNTERS, find_prefixes, unwrapped
 from resjax.weights.plain_pickle import Inert
 
-DEEPEST = 4  # dictionaries within dictionaries
+DEEPEST = 4  # nesting of dictionaries
 LISTED = 10
 
 
 def choose_set(content: Any, kind: type, source: str, key: str | None) -> dict[str, Any]:
-    """Find the set of weights in what a file holds: dictionaries from names to tensors, which are of type `kind`.
+    """Choose a set of weights: a dictionary from names to tensors of type `kind`.
 
-    Of several, `key` chooses. Raises BadInput if there is none, the key names none, several are there and no key
-    chooses, or what is chosen holds something that is neither a tensor nor a counter.
+    `key` chooses between several. Raises BadInput if there is none, if the key is unknown, if there are several and no
+    key, or if the chosen set contains anything other than tensors and counters.
     """
     found = dict(find_sets(content, kind))
     if key is not None and key not in found:
@@ -34,9 +34,7 @@ def choose_set(content: Any, kind: type, source: str, key: str | None) -> dict[s
 
 
 def find_sets(content: Any, kind: type) -> Iterator[tuple[str, dict[str, Any]]]:
-    """List the sets of weights by their path: dictionaries with a tensor and no further dictionary. Each only once,
-    however often the file names it.
-    """
+    """List the sets of weights by path: dictionaries with a tensor and no nested dictionary; each only once."""
     seen: set[int] = set()
     level = [("", content)]
     for _ in range(DEEPEST):
@@ -54,7 +52,7 @@ def find_sets(content: Any, kind: type) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def is_weight(name: str, value: Any, kind: type, source: str) -> bool:
-    """Tell a tensor from a counter. Raises BadInput, saying what it is, for anything else."""
+    """Return whether a value is a tensor rather than a counter. Raises BadInput, describing it, for anything else."""
     if isinstance(value, kind):
         return True
     if value is None or (isinstance(value, (int, float)) and name in COUNTERS):
@@ -66,13 +64,13 @@ def is_weight(name: str, value: Any, kind: type, source: str) -> bool:
 
 
 def nothing(content: Any) -> str:
-    """Say what there is where there are no weights."""
+    """Describe the contents if there are no weights."""
     objects = content if isinstance(content, dict) else {"": content}
     for name, value in objects.items():
         if isinstance(value, Inert) and value.network:
             return (f"{f'{shown(name)} is ' if name else ''}a whole pickled network, {shown(value.maker)}, which only "
                     "its own code can open; save its state_dict() instead")
-        if isinstance(value, Inert) and " " in value.maker:  # of ours, and no name
+        if isinstance(value, Inert) and " " in value.maker:  # our own class, not a name
             return f"{shown(name)} is {shown(value.maker, 200)}"
     keys = ", ".join(map(shown, list(objects)[:LISTED])) if isinstance(content, dict) and content else ""
     return f"it holds no dictionary of tensors{f', but {keys}' if keys else ''}; save a network's state_dict()"
@@ -86,5 +84,5 @@ def list_keys(paths: Iterable[str], what: str) -> str:
 
 
 def shown(name: object, most: int = 80) -> str:
-    """Show a name or a message from a file: no control characters, and not at any length."""
+    """Format a name or message from a file: without control characters and not too long."""
     return harmless(str(name), most, kept="")

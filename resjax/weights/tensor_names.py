@@ -1,7 +1,7 @@
-"""How others name the tensors of a ResNet: one table for each family, read in both directions.
+"""Other libraries' names for a ResNet's tensors: one table per family, used in both directions.
 
-Blocks count from 0 and so do `{stage0}` and `{layer0}`; `{stage}`, `{layer}` and `{block1}` count from 1, and
-`{letter}` from a.
+Blocks, `{stage0}` and `{layer0}` count from 0; `{stage}`, `{layer}` and `{block1}` count from 1; `{letter}` starts at
+a.
 """
 
 from typing import Any, NamedTuple
@@ -10,12 +10,12 @@ Axes = tuple[int, ...]
 
 
 class Names(NamedTuple):
-    """The modules of a network, what each leaf of a module is called, and in which order kernels keep their axes.
+    """A family's names for modules and their leaves, and the axis order of its kernels.
 
     `stem`, `layer` and `shortcut` name a convolution and its batch norm. `conv`, `dense` and `norm` map our leaves to
-    theirs. `conv_axes` and `dense_axes` bring their kernels to `[height, width, in, out]` and `[in, out]`. `epsilon` is
-    what batch norm adds to the variance, and `counter` counts the batches that it has seen, which says nothing here.
-    `around` tells that option A has its zero channels on both sides, and `prefix` comes before all but the last layer.
+    the family's. `conv_axes` and `dense_axes` transpose its kernels to `[height, width, in, out]` and `[in, out]`.
+    `epsilon` is added to batch norm's variance, and `counter` counts batches, which is ignored. `around` means that
+    option A has its zero channels on both sides. `prefix` precedes all layers except the last.
     """
 
     title: str
@@ -74,8 +74,10 @@ FAMILIES = {
 
 
 def module_name(names: Names, path: tuple[Any, ...]) -> str:
-    """Name one of our modules: `("conv1",)`, `("stage2", 0, "bn1")` in the first block, `("stage2", 3, "shortcut",
-    "conv")`.
+    """Return the family's name of one of our modules.
+
+    Modules are paths such as `("conv1",)`, `("stage2", 0, "bn1")` in the first block, or
+    `("stage2", 3, "shortcut", "conv")`.
     """
     *where, module = path
     norm = module.startswith("bn")

@@ -1,8 +1,8 @@
-"""PyTorch's files of tensors, read without PyTorch and without running anything that lies in them.
+"""Reads PyTorch's weight files without PyTorch and without executing any code in them.
 
-The arrays take no more memory than the file: a tensor takes no more elements than its storage, a storage no more bytes
-than the file holds of it, members of an archive are not compressed and together no larger than the file, and so are
-the tensors of the set that is asked for. Every storage is read once. `plain_pickle` bounds the structure around them.
+The arrays take no more memory than the file. A tensor has no more elements than its storage, and a storage no more
+bytes than the file contains. Archive members are uncompressed and together no larger than the file, and so are the
+tensors of the requested set. Every storage is read once. `plain_pickle` bounds the structure around them.
 """
 
 import math
@@ -25,18 +25,18 @@ DTYPES: dict[str, Any] = {
     "DoubleStorage": np.float64, "FloatStorage": np.float32, "HalfStorage": np.float16,
     "BFloat16Storage": ml_dtypes.bfloat16, "LongStorage": np.int64, "IntStorage": np.int32, "ShortStorage": np.int16,
     "CharStorage": np.int8, "ByteStorage": np.uint8, "BoolStorage": np.bool_}
-MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the files before PyTorch 1.6, which are no archives
+MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # magic number of files before PyTorch 1.6, which are not archives
 MOST_AXES = 8
 SPREAD = ("a part of a tensor that is spread over processes (FSDP); get_model_state_dict gathers it, with "
           "StateDictOptions(full_state_dict=True)")
-LARGEST_DIRECTORY = 1 << 23  # bytes; the 1202-layer net's with momentum and an average takes 1.1 million
+LARGEST_DIRECTORY = 1 << 23  # bytes; 1.1 million for 1202 layers with momentum and an average
 BROKEN = (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, OverflowError, struct.error,
           zipfile.BadZipFile, NotImplementedError, RuntimeError, MemoryError)
 
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """The memory of tensors: its number in the file, the type and the count of its elements."""
+    """The memory of tensors: its number in the file, its dtype and its number of elements."""
 
     key: str
     dtype: Any
@@ -45,7 +45,7 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A view of a storage, in elements."""
+    """A view of a storage, in units of elements."""
 
     storage: Storage
     offset: int
@@ -54,7 +54,7 @@ class Tensor:
 
     @property
     def bytes(self) -> int:
-        """Count the bytes of the elements."""
+        """Return the size in bytes."""
         return math.prod(self.shape) * int(np.dtype(self.storage.dtype).itemsize)
 
 
@@ -62,11 +62,11 @@ Load = Callable[[Storage], np.ndarray]
 
 
 def read_torch(file: Path, key: str | None = None) -> tuple[dict[str, np.ndarray], str]:
-    """Read the tensors of a file that `torch.save` wrote, a state_dict or a checkpoint that holds one or several; and
-    the name of the network that many scripts put beside them as `arch`, or "".
+    """Read the tensors and the `arch` of a file that `torch.save` wrote: a state_dict, or a checkpoint with any.
 
-    `key` chooses one of several. Raises BadInput, naming the file, if it is damaged, holds no state_dict, several
-    and no key chooses, or more than the library's largest network with two copies.
+    `arch` is the network's name that many scripts store, or "". `key` chooses one of several sets. Raises BadInput,
+    naming the file, if it is damaged, has no state_dict, has several and no key is given, or is larger than resjax's
+    largest network with two copies.
     """
     try:
         with file.open("rb") as stream:
@@ -83,13 +83,13 @@ def read_torch(file: Path, key: str | None = None) -> tuple[dict[str, np.ndarray
 
 
 def reason(error: BaseException) -> str:
-    """Say why in a few words, without control characters of the file's."""
-    alone = " " not in str(error)  # the key or index alone
+    """Format an error in a few words, without control characters from the file."""
+    alone = " " not in str(error)  # only the key or index
     return shown(f"{type(error).__name__} {error}".strip() if alone else error, 200)
 
 
 def read_views(tensors: dict[str, Tensor], load: Load) -> dict[str, np.ndarray]:
-    """Read the tensors of a set, every storage once, however many are views of it."""
+    """Read the tensors of a set; every storage is read once, even if several tensors share it."""
     views: dict[Storage, list[str]] = {}
     for name, tensor in tensors.items():
         views.setdefault(tensor.storage, []).append(name)
@@ -101,14 +101,14 @@ def read_views(tensors: dict[str, Tensor], load: Load) -> dict[str, np.ndarray]:
 
 
 def rebuild(maker: Name, arguments: tuple[Any, ...]) -> Any:
-    """Tell the tensor that a call of PyTorch's makes, or the size; None for any other call."""
+    """Return the tensor or size that a call of PyTorch's creates; None for any other call."""
     state: Any = None
-    if (maker.module, maker.name) == ("torch._tensor", "_rebuild_from_type_v2"):  # a tensor that has attributes
+    if (maker.module, maker.name) == ("torch._tensor", "_rebuild_from_type_v2"):  # a tensor with attributes
         maker, _, arguments, state = arguments
     match maker.module, maker.name:
         case "torch._utils", "_rebuild_wrapper_subclass":
             _, _, shape, *_ = arguments
-            fields = state[-1] if isinstance(state, tuple) and state else state  # of attributes and slots, the latter
+            fields = state[-1] if isinstance(state, tuple) and state else state  # of (attributes, slots), the slots
             local = fields.get("_local_tensor") if isinstance(fields, dict) else None
             whole = isinstance(local, Tensor) and local.shape == shape
             return local if whole else Inert(SPREAD)
@@ -127,12 +127,12 @@ def rebuild(maker: Name, arguments: tuple[Any, ...]) -> Any:
 
 
 def is_size(value: Any) -> bool:
-    """Return whether a value counts elements; no product of a few of them wraps around, as Python's numbers do not."""
+    """Return whether a value is a plausible number of elements."""
     return type(value) is int and 0 <= value < 1 << 62
 
 
 def find_storage(identity: Any) -> Storage | Inert:
-    """Tell the storage that a persistent id names."""
+    """Return the storage that a persistent id refers to."""
     kind, name, key, _, count, *view = identity[:6]
     if kind != "storage" or any(part is not None for part in view) or not isinstance(name, Name):
         raise ValueError(f"unknown persistent id {str(kind)[:50]!r}")
@@ -143,7 +143,7 @@ def find_storage(identity: Any) -> Storage | Inert:
 
 
 def open_archive(stream: IO[bytes], file: Path) -> tuple[Any, Load]:
-    """Open a file as PyTorch has written it since 1.6: an archive with one member for each storage."""
+    """Open a file in the format since PyTorch 1.6: an archive with one member per storage."""
     archive = open_zip(stream, file)
     members = {member.filename: member for member in archive.infolist()}
     roots = [name.removesuffix("data.pkl") for name in members if name.endswith("/data.pkl")]
@@ -160,9 +160,9 @@ def open_archive(stream: IO[bytes], file: Path) -> tuple[Any, Load]:
 
 
 def open_zip(stream: IO[bytes], file: Path) -> zipfile.ZipFile:
-    """Open an archive whose members are as they are, each there once. Raises BadInput for another, before it is read.
+    """Open an archive with uncompressed members and unique names. Raises BadInput for others, before reading members.
 
-    Members can share their bytes in the file, so that their sizes say more than it holds.
+    Members can share bytes of the file, so their sizes may add up to more than the file's.
     """
     size = file.stat().st_size
     bounded = Bounded(stream, LARGEST_DIRECTORY)
@@ -181,7 +181,7 @@ def open_zip(stream: IO[bytes], file: Path) -> zipfile.ZipFile:
 
 
 class Bounded:
-    """A stream for `ZipFile` to read the directory from: one that states a large one would take many times its size."""
+    """A stream from which `ZipFile` reads the directory; it refuses directories that would need far more memory."""
 
     def __init__(self, stream: IO[bytes], most: int) -> None:
         self.stream, self.most = stream, most
@@ -194,7 +194,7 @@ class Bounded:
 
 
 def open_stream(stream: IO[bytes], file: Path) -> tuple[Any, Load]:
-    """Open a file as PyTorch wrote it before: pickles one after the other, then the storages."""
+    """Open a file in the format before PyTorch 1.6: consecutive pickles, then the storages."""
     stream.seek(0)
     found: dict[str, Storage] = {}
 
@@ -208,7 +208,7 @@ def open_stream(stream: IO[bytes], file: Path) -> tuple[Any, Load]:
         raise BadInput(f"{file}: {kind}")
     if magic != MAGIC or reader.load() != PROTOCOL:
         raise ValueError("it does not begin as one does")
-    reader.load()  # about the machine that wrote it
+    reader.load()  # describes the machine that wrote it
     content, keys = reader.load(), reader.load()
     position, starts = reader.stream.tell(), {}
     for key in keys:
@@ -238,7 +238,7 @@ def read_storage(content: bytes, storage: Storage) -> np.ndarray:
 
 
 def view(tensor: Tensor, storage: np.ndarray) -> np.ndarray:
-    """Cut a tensor out of its storage. Raises ValueError if it reaches beyond it."""
+    """Extract a tensor from its storage. Raises ValueError if it exceeds the storage."""
     last = tensor.offset + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.strides, strict=True))
     within = 0 in tensor.shape or max(last + 1, math.prod(tensor.shape)) <= len(storage)
     if not within:

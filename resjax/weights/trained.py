@@ -1,20 +1,20 @@
-"""Networks that we trained ourselves, classifiers by the paper's whole recipe; they come with the package."""
+"""Networks that we trained, classifiers by the paper's full recipe; they come with the package."""
 
 from pathlib import Path
 
 from resjax.system.errors import check
 
-FOLDER = Path(__file__).parents[1] / "trained"  # a folder each, as `export` writes it
+FOLDER = Path(__file__).parents[1] / "trained"  # one folder each, as written by `export`
 OWNER = "resjax/"
 
 
 def trained(weights: str = "model.safetensors") -> list[str]:
-    """Name the networks there are: classifiers, or those whose weights lie in another file."""
+    """Return the names of the included networks: classifiers, or those whose weights are in another file."""
     return sorted(file.parent.name for file in FOLDER.glob(f"*/{weights}"))
 
 
 def find_trained(target: str) -> Path | None:
-    """Return the folder of `NAME` or `resjax/NAME`, None for another name. Raises BadInput for an unknown `resjax/`."""
+    """Return the folder of `NAME` or `resjax/NAME`; None for others. Raises BadInput for an unknown `resjax/` name."""
     name, names = target.removeprefix(OWNER), trained("*.safetensors")
     check(name in names or not target.startswith(OWNER), f"{target}: resjax comes with {', '.join(names)}")
     return FOLDER / name if name in names else None

@@ -1,7 +1,7 @@
-"""VGG-16 and VGG-19 under torchvision's and Keras's names: told by their tensors, read and written by one table.
+"""VGG-16 and VGG-19 under the names of torchvision and Keras, recognised, read and written with one table.
 
-The first fully connected layer sees the last maps as one vector: row by row with the channels innermost in Keras and
-here, channel by channel in PyTorch.
+The first fully connected layer takes the last maps as one vector: in Keras and here, row by row with channels
+innermost; in PyTorch, channel by channel.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,16 +22,16 @@ from resjax.weights.infer_architecture import check_channels
 from resjax.weights.locate import Located, Tensors, find_head
 
 Family = Literal["torchvision", "keras"]
-LAST: dict[Family, dict[int, str]] = {  # convolutions, the deeper network's first
+LAST: dict[Family, dict[int, str]] = {  # numbers of convolutions, deepest network first
     "torchvision": {19: "features.34.weight", 16: "features.28.weight"},
     "keras": {19: "block5_conv4/kernel", 16: "block5_conv3/kernel"}}
 DENSE = {"torchvision": ("classifier.0", "classifier.3", "classifier.6"), "keras": ("fc1", "fc2", "predictions")}
-AXES: dict[Family, tuple[tuple[int, ...], tuple[int, ...]]] = {  # of a convolution's kernel, and of a dense layer's
+AXES: dict[Family, tuple[tuple[int, ...], tuple[int, ...]]] = {  # axes of a convolution's and of a dense layer's kernel
     "torchvision": ((2, 3, 1, 0), (1, 0)), "keras": ((0, 1, 2, 3), (0, 1))}
 
 
 class LayerNames(NamedTuple):
-    """A layer: its path in our parameters, and how a family names its kernel and its bias."""
+    """A layer: its path in our parameters, and a family's names for its kernel and bias."""
 
     path: tuple[str, ...]
     kernel: str
@@ -39,8 +39,9 @@ class LayerNames(NamedTuple):
 
 
 def canonical_vgg(located: Located, source: str) -> tuple[Family, Tensors]:
-    """Name a VGG's tensors as torchvision or Keras do, timm's among them, whose first two dense layers are convolutions
-    that see all of the maps.
+    """Rename a VGG's tensors to torchvision's or Keras's names.
+
+    This includes timm's, whose first two dense layers are convolutions over the whole maps.
     """
     family: Family = "torchvision" if located.family == "vgg" else "keras"
     fc6, fc7, last = DENSE[family]
@@ -62,7 +63,7 @@ def canonical_vgg(located: Located, source: str) -> tuple[Family, Tensors]:
 
 
 def find_depth(family: Family, tensors: Mapping[str, np.ndarray], source: str) -> int:
-    """Tell the depth. Raises BadInput for another network of these names: another depth, AlexNet, or batch norm."""
+    """Return the depth. Raises BadInput for others with these names: other depths, AlexNet, or with batch norm."""
     odd = next((name for name in tensors if name.endswith((".running_mean", "/gamma"))), None)
     check(odd is None, f"{source}: a VGG with batch norm ({odd}), which is no network of the paper")
     depths = [depth for depth, last in LAST[family].items() if last in tensors]
@@ -72,10 +73,10 @@ def find_depth(family: Family, tensors: Mapping[str, np.ndarray], source: str) -
 
 
 def layers(family: Family, depth: int, last: bool, hidden: bool = True) -> Iterator[LayerNames]:
-    """List the layers in the order in which they run; `hidden` and `last` say whether there are dense ones."""
+    """List the layers in execution order; `hidden` and `last` say whether there are dense layers."""
     kernel, bias = ("/kernel", "/bias") if family == "keras" else (".weight", ".bias")
     stages = VGG_STAGES[depth]
-    starts = accumulate((2 * count + 1 for count in stages), initial=0)  # of PyTorch's list: ReLUs and a pool count too
+    starts = accumulate((2 * count + 1 for count in stages), initial=0)  # PyTorch's list includes ReLUs and pooling
     for stage, (count, start) in enumerate(zip(stages, starts, strict=False), 1):
         for layer in range(1, count + 1):
             name = f"block{stage}_conv{layer}" if family == "keras" else f"features.{start + 2 * (layer - 1)}"
@@ -86,10 +87,10 @@ def layers(family: Family, depth: int, last: bool, hidden: bool = True) -> Itera
 
 
 def describe_vgg(tensors: Tensors, family: Family, depth: int, source: str) -> tuple[Architecture, VGG, int]:
-    """Return the architecture, the network with the widths that the tensors have, and the channels of its images.
+    """Return the architecture, the network with the widths of the tensors, and the number of image channels.
 
-    Without the last layer it has 0 classes, and without the hidden ones 0 units: Keras's network without top. Raises
-    BadInput for a tensor that is missing or no kernel.
+    Without the last layer the network has 0 classes, and without the hidden layers 0 units, as Keras's networks without
+    top. Raises BadInput for a missing tensor or an invalid kernel.
     """
     leaf = "/kernel" if family == "keras" else ".weight"
     hidden = any(name + leaf in tensors for name in DENSE[family][:2])
@@ -118,7 +119,7 @@ def describe_vgg(tensors: Tensors, family: Family, depth: int, source: str) -> t
 
 
 def to_vgg_variables(tensors: Tensors, family: Family, model: VGG, source: str) -> Any:
-    """Fill VGG's variables, float32, with every tensor used. Raises BadInput for one too many or not finite."""
+    """Fill VGG's variables in float32, using every tensor. Raises BadInput for extra or non-finite tensors."""
     params: dict[tuple[str, ...], dict[str, np.ndarray]] = {}
     unused = set(tensors)
     for layer in layers(family, model.depth, bool(model.classes), bool(model.units)):
@@ -131,7 +132,7 @@ def to_vgg_variables(tensors: Tensors, family: Family, model: VGG, source: str) 
 
 
 def read_layer(tensors: Tensors, family: Family, layer: LayerNames) -> dict[str, np.ndarray]:
-    """Return a layer's kernel and bias, float32, with their axes in our order."""
+    """Return a layer's kernel and bias in float32, with our axis order."""
     kernel, bias = (np.asarray(tensors[name], np.float32) for name in (layer.kernel, layer.bias))
     kernel = kernel.transpose(AXES[family][kernel.ndim == 2])
     if layer.path[-1] == "fc6" and family == "torchvision":
@@ -140,7 +141,7 @@ def read_layer(tensors: Tensors, family: Family, layer: LayerNames) -> dict[str,
 
 
 def to_vgg_tensors(variables: Any, family: Family, model: VGG) -> Tensors:
-    """Name VGG's variables as a family does; float32."""
+    """Name VGG's variables as a family does, in float32."""
     tensors: Tensors = {}
     params = flatten_dict(jax.device_get(variables["params"]))
     for layer in layers(family, model.depth, bool(model.classes), bool(model.units)):
