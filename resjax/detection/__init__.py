@@ -1,4 +1,4 @@
-"""Faster R-CNN with residual networks (section 4.3 and appendix A of the paper): Tables 7 to 9."""
+"""Faster R-CNN with residual networks (section 4.3 and the paper's appendices): Tables 7 to 11."""
 
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ __all__ = ["Detection", "Detector", "FasterRCNN", "Found", "Inference", "Samplin
            "average_precisions", "find_all", "load_detector", "mean_average_precision", "restore_detector",
            "train_detector"]
 
-HOMES = {  # imported when they are used, so that runs are listed at once
+HOMES = {  # imported on first use, so that listing runs is fast
     "average_precision": ("Found", "average_precisions", "mean_average_precision"),
     "config": ("Detection", "Detector", "Inference", "Sampling", "Scenery"),
     "evaluate": ("TrainedDetector", "find_all", "restore_detector"), "networks": ("FasterRCNN",),

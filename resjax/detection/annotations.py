@@ -1,4 +1,4 @@
-"""What is annotated of an image, and what can be wrong with it: the same for every layout of data."""
+"""Annotated images and the checks of their annotations, for all data layouts."""
 
 import hashlib
 from collections.abc import Sequence
@@ -13,15 +13,15 @@ from resjax.data.index import data_identity
 from resjax.system.errors import BadInput, check
 from resjax.system.files import regular
 
-ROUNDING = 1.0  # pixels by which annotators' boxes leave their images, as some sets count from 0 and some from 1
+ROUNDING = 1.0  # pixels by which boxes may exceed the image, since data sets count from 0 or from 1
 
 
 @dataclass(frozen=True)
 class Annotated:
     """An image's name, size in pixels and objects: boxes float32 `[n, 4]`, classes from 1 on `[n]`.
 
-    `difficult` `[n]` marks objects that need not be found (VOC), `crowd` `[n]` regions with many objects (COCO); the
-    network learns from neither. `areas` `[n]` are COCO's, of the objects' outlines.
+    `difficult` `[n]` marks objects that need not be found (VOC), `crowd` `[n]` regions with many objects (COCO);
+    neither is used for training. `areas` `[n]` are COCO's areas of the objects' outlines.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Annotated:
 
 
 class AnnotatedImages(Protocol):
-    """A set of annotated images; pixels are read when they are needed."""
+    """A set of annotated images; pixels are read on demand."""
 
     @property
     def classes(self) -> tuple[str, ...]: ...
@@ -45,7 +45,7 @@ class AnnotatedImages(Protocol):
 
     @property
     def remarks(self) -> Sequence[str]:
-        """Tell what was left out, or read in one way where there are several."""
+        """Remarks on what was left out or is ambiguous."""
         ...
 
     def pixels(self, index: int) -> np.ndarray:
@@ -55,7 +55,7 @@ class AnnotatedImages(Protocol):
 
 @dataclass(frozen=True)
 class AnnotatedFiles:
-    """Annotated images that lie in files of their own, as in VOC's and COCO's layouts."""
+    """Annotated images in separate files, as in VOC's and COCO's layouts."""
 
     classes: tuple[str, ...]
     records: tuple[Annotated, ...]
@@ -63,7 +63,7 @@ class AnnotatedFiles:
     remarks: tuple[str, ...] = ()
 
     def pixels(self, index: int) -> np.ndarray:
-        """Read an image, upright. Raises BadInput if it is missing, not whole, or no longer of the size it had."""
+        """Read an image, upright. Raises BadInput if it is missing, not whole, or its size has changed."""
         pixels, record = read_image(self.files[index]), self.records[index]
         check(pixels.shape[:2] == (record.height, record.width),
               f"{self.files[index]}: this image has changed: it has {size_text(pixels.shape[:2])} pixels (width x "
@@ -72,9 +72,9 @@ class AnnotatedFiles:
 
 
 class Stated(NamedTuple):
-    """An object as a file states it: a box (x1, y1, x2, y2) in pixels from the upper left corner, whichever way round.
+    """An object as stated in a file: two opposite corners (x1, y1, x2, y2) in pixels from the upper left corner.
 
-    `called` names it in messages.
+    `called` is its name in messages.
     """
 
     called: str
@@ -87,7 +87,7 @@ class Stated(NamedTuple):
 
 @dataclass
 class Drawn:
-    """The objects of one image while they are read."""
+    """The objects of one image while they are collected."""
 
     name: str
     height: int
@@ -100,7 +100,7 @@ class Drawn:
     left_out: list[str] = field(default_factory=list)
 
     def add(self, thing: Stated) -> None:
-        """Add an object. One without area is named and left out; BadInput where it lies outside the image."""
+        """Add an object; one without area is reported and left out. Raises BadInput if it is outside of the image."""
         (x1, x2), (y1, y2) = sorted(thing.box[::2]), sorted(thing.box[1::2])
         where = ", ".join(filter(None, (self.name, thing.called)))
         if x1 == x2 or y1 == y2:
@@ -117,7 +117,7 @@ class Drawn:
         self.areas.append((clipped[2] - clipped[0]) * (clipped[3] - clipped[1]) if thing.area is None else thing.area)
 
     def record(self) -> Annotated:
-        """Freeze what was read."""
+        """Convert the objects to an immutable record."""
         boxes = np.array(self.boxes, np.float32).reshape(-1, 4)
         return Annotated(self.name, self.height, self.width, boxes, np.array(self.labels, np.int32),
                          np.array(self.difficult, bool), np.array(self.crowd, bool),
@@ -125,7 +125,7 @@ class Drawn:
 
 
 def size_text(size: Sequence[int]) -> str:
-    """Write height and width as people say them."""
+    """Format height and width: width first."""
     return f"{size[1]}x{size[0]}"
 
 
@@ -139,12 +139,12 @@ def read_image(file: Path) -> np.ndarray:
 
 
 def identity_of(train: AnnotatedImages, test: AnnotatedImages) -> dict[str, Any]:
-    """Tell what a run's images are, wherever they lie: classes, numbers, and a digest of names, sizes and objects."""
+    """Describe the images independently of their location: classes, counts, and digests of names, sizes and objects."""
     return data_identity(train.classes, map(annotations_digest, (train, test)), len(train.records), len(test.records))
 
 
 def annotations_digest(images: AnnotatedImages) -> bytes:
-    """Digest what is annotated."""
+    """Hash the annotations."""
     sha = hashlib.sha256()
     for record in images.records:
         sha.update(f"{Path(record.name).name} {record.height} {record.width}".encode())
@@ -154,5 +154,5 @@ def annotations_digest(images: AnnotatedImages) -> bytes:
 
 
 def box_text(box: Sequence[float]) -> str:
-    """Write a box's numbers."""
+    """Format a coordinate."""
     return "(" + ", ".join(f"{value:g}" for value in box) + ")"

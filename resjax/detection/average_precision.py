@@ -1,6 +1,6 @@
-"""Average precision: VOC's, of every class, by the 11-point rule of 2007 or by area; and COCO's, by pycocotools.
+"""Average precision: VOC's for every class, by the 11-point rule of 2007 or by area; and COCO's, by pycocotools.
 
-On the host, as detections come in any number. Difficult objects count neither way.
+This runs on the host, because the number of detections varies. Difficult objects are ignored.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ Rule = Literal["11-point", "area"]
 
 
 class Found(NamedTuple):
-    """The detections in an image: boxes `[n, 4]` in its own pixels, scores `[n]`, classes from 1 on `[n]`."""
+    """The detections in an image: boxes `[n, 4]` in the image's pixels, scores `[n]`, classes from 1 on `[n]`."""
 
     boxes: np.ndarray
     scores: np.ndarray
@@ -27,16 +27,16 @@ class Found(NamedTuple):
 
 def average_precisions(records: Sequence[Annotated], found: Sequence[Found], classes: int, rule: Rule = "area",
                        overlap: float = 0.5) -> np.ndarray:
-    """Compute the average precision of every class `[classes]`, in percent; or nan if no object counts.
+    """Compute the average precision of every class `[classes]`, in percent; nan if it has no objects.
 
-    From the best score down, a detection is right if the object it overlaps most is overlapped by at least `overlap`
-    and was not found before; it is left out if that object is difficult. A crowd counts as difficult.
+    In order of decreasing score, a detection is correct if it overlaps its closest object by at least `overlap` and
+    this object has not been found before. It is ignored if that object is difficult. A crowd counts as difficult.
     """
     return np.array([class_precision(records, found, label, rule, overlap) for label in range(1, classes + 1)])
 
 
 def mean_average_precision(precisions: np.ndarray) -> float:
-    """Average over the classes of which objects are there, in percent; or nan if there are none."""
+    """Average over the classes that have objects, in percent; nan if there are none."""
     there = precisions[~np.isnan(precisions)]
     return float(there.mean()) if there.size else float("nan")
 
@@ -65,7 +65,7 @@ def class_precision(records: Sequence[Annotated], found: Sequence[Found], label:
 
 
 def match(boxes: np.ndarray, objects: np.ndarray, ignored: np.ndarray, overlap: float) -> np.ndarray:
-    """Judge an image's detections of a class, best first `[n]`: 1 right, 0 wrong, -1 left out."""
+    """Judge an image's detections of a class, sorted by score, `[n]`: 1 correct, 0 wrong, -1 ignored."""
     judged, taken = np.zeros(len(boxes), int), np.zeros(len(objects), bool)
     if not len(objects):
         return judged
@@ -91,7 +91,7 @@ def overlaps(boxes: np.ndarray, objects: np.ndarray) -> np.ndarray:
 
 
 def average_over_recalls(recall: np.ndarray, precision: np.ndarray, rule: Rule) -> float:
-    """Average the precision, as the largest at this recall or a higher one: at 11 recalls, or over all of them."""
+    """Average the precision (the largest at this or a higher recall) at 11 recalls, or over all of them."""
     if rule == "11-point":
         return float(np.mean([max(precision[recall >= level - 1e-9], default=0.0) for level in np.linspace(0, 1, 11)]))
     highest = np.maximum.accumulate(precision[::-1])[::-1]
@@ -99,9 +99,9 @@ def average_over_recalls(recall: np.ndarray, precision: np.ndarray, rule: Rule) 
 
 
 class COCOPrecision(NamedTuple):
-    """Average precision in percent: over overlaps of 0.50 to 0.95, at 0.5, at 0.75; of small, medium, large objects.
+    """Average precision in percent: over overlaps of 0.50 to 0.95, at 0.5, at 0.75; for small, medium, large objects.
 
-    nan where no such object is there.
+    nan if there are no such objects.
     """
 
     average: float
@@ -113,12 +113,12 @@ class COCOPrecision(NamedTuple):
 
 
 def coco_precision(records: Sequence[Annotated], found: Sequence[Found], classes: Sequence[str]) -> COCOPrecision:
-    """Measure detections, at most 100 an image. Raises BadInput if pycocotools is not installed."""
+    """Evaluate at most 100 detections per image. Raises BadInput if pycocotools is not installed."""
     check_installed()
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    with contextlib.redirect_stdout(io.StringIO()):  # it tells of every part
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints every step
         truth, results = COCO(), COCO()
         truth.dataset = coco_annotations(records, classes)
         results.dataset = {**truth.dataset, "annotations": coco_results(found)}
@@ -138,7 +138,7 @@ def check_installed() -> None:
 
 
 def coco_annotations(records: Sequence[Annotated], classes: Sequence[str]) -> dict[str, Any]:
-    """Write records as COCO does; images are numbered from 1 on, and a difficult object counts as a crowd."""
+    """Convert records to COCO's format; images are numbered from 1, and difficult objects count as crowds."""
     objects = [{"image_id": image, "category_id": int(label), "iscrowd": int(crowd or difficult), "area": float(area),
                 "bbox": corner_and_sides(box)}
                for image, record in enumerate(records, 1)
@@ -150,7 +150,7 @@ def coco_annotations(records: Sequence[Annotated], classes: Sequence[str]) -> di
 
 
 def coco_results(found: Sequence[Found]) -> list[dict[str, Any]]:
-    """Write detections as COCO does, and as its code completes them: it cannot complete none at all."""
+    """Convert detections to COCO's results, with the fields its code would add; that code fails without detections."""
     entries = [{"image_id": image, "category_id": int(label), "score": float(score), "bbox": corner_and_sides(box)}
                for image, detected in enumerate(found, 1)
                for box, score, label in zip(detected.boxes, detected.scores, detected.labels, strict=True)]
@@ -159,6 +159,6 @@ def coco_results(found: Sequence[Found]) -> list[dict[str, Any]]:
 
 
 def corner_and_sides(box: np.ndarray) -> list[float]:
-    """Turn a box into x, y, width, height."""
+    """Convert a box to x, y, width, height."""
     x1, y1, x2, y2 = np.asarray(box, np.float64).tolist()
     return [x1, y1, x2 - x1, y2 - y1]

@@ -1,7 +1,7 @@
-"""Boxes: areas and overlaps, anchors, their form as a network predicts it, and non-maximum suppression.
+"""Boxes: areas and overlaps, anchors, regression targets, and non-maximum suppression.
 
-A box is `[x1, y1, x2, y2]` in pixels from the image's upper left corner, where pixel k covers k to k + 1; so a box of
-VOC's annotations, which counts pixels from 1 and includes the last, is `[xmin - 1, ymin - 1, xmax, ymax]`.
+A box is `[x1, y1, x2, y2]` in pixels from the image's upper left corner, where pixel k covers k to k + 1. VOC counts
+pixels from 1 and includes the last one, so its boxes become `[xmin - 1, ymin - 1, xmax, ymax]`.
 """
 
 import math
@@ -11,27 +11,27 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-LARGEST_GROWTH = math.log(1000 / 16)  # of a side, so that an untrained network's exponentials stay finite
+LARGEST_GROWTH = math.log(1000 / 16)  # largest growth of a side, so that exponentials stay finite
 
 
 def areas(boxes: jax.Array) -> jax.Array:
-    """Compute the areas `[...]` of boxes `[..., 4]`; one whose corners are turned around has none."""
+    """Compute the areas `[...]` of boxes `[..., 4]`; 0 if the corners are swapped."""
     return jnp.prod(jnp.maximum(boxes[..., 2:] - boxes[..., :2], 0), -1)
 
 
 def shared_areas(boxes: jax.Array, others: jax.Array) -> jax.Array:
-    """Compute the areas `[n, m]` that boxes `[n, 4]` share with others `[m, 4]`."""
+    """Compute the areas `[n, m]` of the intersections of boxes `[n, 4]` with others `[m, 4]`."""
     low = jnp.maximum(boxes[:, None, :2], others[None, :, :2])
     high = jnp.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    sides = jnp.maximum(high - low, 0)  # not jnp.prod: a GPU would store a reduction, of 12,000 boxes 600 MB
+    sides = jnp.maximum(high - low, 0)  # not jnp.prod: on GPU, XLA would store the result, 600 MB for 12,000 boxes
     shared: jax.Array = sides[..., 0] * sides[..., 1]
     return shared
 
 
 def intersection_over_union(boxes: jax.Array, others: jax.Array) -> jax.Array:
-    """Compare boxes `[n, 4]` with others `[m, 4]`: the shared area over the joint area, `[n, m]`; or 0 if both are 0.
+    """Compute the intersection over union `[n, m]` of boxes `[n, 4]` with others `[m, 4]`; 0 if both are empty.
 
-    It is symmetric to the last bit: the areas are reductions, so no compiler fuses one of them with the sum of both.
+    It is exactly symmetric: areas are reductions, so no compiler fuses one of them with the sum of both.
     """
     shared = shared_areas(boxes, others)
     joint = areas(boxes)[:, None] + areas(others)[None] - shared
@@ -39,9 +39,9 @@ def intersection_over_union(boxes: jax.Array, others: jax.Array) -> jax.Array:
 
 
 def box_deltas(boxes: jax.Array, anchors: jax.Array) -> jax.Array:
-    """Express boxes `[..., 4]` by anchors `[..., 4]`: (dx, dy) in sides of the anchor, (dw, dh) as logarithms.
+    """Encode boxes `[..., 4]` relative to anchors `[..., 4]`: (dx, dy) in anchor sides, (dw, dh) as logarithms.
 
-    dx = (x - xa) / wa, dw = log(w / wa), with x the centre (Ren et al. 2015, equation 2). Sides must be above 0.
+    dx = (x - xa) / wa, dw = log(w / wa), where x is the centre (Ren et al. 2015, equation 2). Sides must be above 0.
     """
     centre, side = centres_and_sides(boxes)
     anchor_centre, anchor_side = centres_and_sides(anchors)
@@ -49,7 +49,7 @@ def box_deltas(boxes: jax.Array, anchors: jax.Array) -> jax.Array:
 
 
 def apply_deltas(deltas: jax.Array, anchors: jax.Array) -> jax.Array:
-    """Move anchors: undo `box_deltas`; a side grows at most by 1000/16."""
+    """Decode boxes: the inverse of `box_deltas`. A side grows at most by a factor of 1000/16."""
     anchor_centre, anchor_side = centres_and_sides(anchors)
     centre = anchor_centre + deltas[..., :2] * anchor_side
     half = jnp.exp(jnp.minimum(deltas[..., 2:], LARGEST_GROWTH)) * anchor_side / 2
@@ -62,18 +62,18 @@ def centres_and_sides(boxes: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def clip(boxes: jax.Array, size: jax.Array) -> jax.Array:
-    """Cut boxes `[..., 4]` off at the borders of an image of `size` (height, width)."""
+    """Clip boxes `[..., 4]` to an image of `size` (height, width)."""
     limits = jnp.stack([size[1], size[0], size[1], size[0]]).astype(boxes.dtype)
     return jnp.clip(boxes, 0, limits)
 
 
 def inside(boxes: jax.Array, size: jax.Array) -> jax.Array:
-    """Say of boxes `[n, 4]` whether they lie wholly within an image of `size` (height, width)."""
+    """Return for boxes `[n, 4]` whether they are entirely inside an image of `size` (height, width)."""
     return (boxes[:, 0] >= 0) & (boxes[:, 1] >= 0) & (boxes[:, 2] <= size[1]) & (boxes[:, 3] <= size[0])
 
 
 def anchor_shapes(sizes: tuple[float, ...], ratios: tuple[float, ...]) -> np.ndarray:
-    """List the widths and heights `[len(sizes) * len(ratios), 2]`: of area size^2, with height / width = ratio.
+    """Return widths and heights `[len(sizes) * len(ratios), 2]`, with area size^2 and height / width = ratio.
 
     All ratios of the first size come first.
     """
@@ -81,10 +81,10 @@ def anchor_shapes(sizes: tuple[float, ...], ratios: tuple[float, ...]) -> np.nda
 
 
 def anchor_grid(height: int, width: int, stride: int, shapes: np.ndarray) -> np.ndarray:
-    """Centre every shape on every position of a map: `[height * width * len(shapes), 4]`, in pixels of the image.
+    """Centre every shape at every position of a map: `[height * width * len(shapes), 4]`, in image pixels.
 
-    Position (row, column) stands for the pixel square of side `stride` there. Rows come first, then columns, then
-    shapes (Ren et al. 2015, section 3.1).
+    Position (row, column) stands for a square of side `stride` in the image. The order is rows, columns, shapes (Ren et
+    al. 2015, section 3.1).
     """
     rows, columns = ((np.arange(count, dtype=np.float32) + 0.5) * stride for count in (height, width))
     x, y = np.meshgrid(columns, rows)
@@ -93,10 +93,10 @@ def anchor_grid(height: int, width: int, stride: int, shapes: np.ndarray) -> np.
 
 
 def suppress(boxes: jax.Array, scores: jax.Array, threshold: float, count: int) -> tuple[jax.Array, jax.Array]:
-    """Go through boxes `[n, 4]` from the best score down and keep each that overlaps no kept one above `threshold`.
+    """Non-maximum suppression: keep boxes `[n, 4]` by decreasing score if no kept box overlaps them above `threshold`.
 
-    Returns the indices `[count]` of the kept ones, best first (of equal scores, the earlier box), and whether each
-    place is filled. A box with score minus infinity is never kept, and suppresses none.
+    Returns the indices `[count]` of the kept boxes, best first (of equal scores, the earlier box), and whether each
+    place is filled. A box with a score of minus infinity is never kept and suppresses no other box.
     """
     order = jnp.argsort(-scores, stable=True)
     ordered, valid = boxes[order], scores[order] > -jnp.inf
@@ -107,14 +107,15 @@ def suppress(boxes: jax.Array, scores: jax.Array, threshold: float, count: int) 
 
 
 def greedy(overlaps: jax.Array, valid: jax.Array) -> jax.Array:
-    """Decide for ordered boxes, of which `overlaps` `[n, n]` says who is too close to whom, which are kept.
+    """Decide which boxes, sorted by score, are kept; `overlaps` `[n, n]` marks pairs that overlap too much.
 
-    "i is kept unless an earlier kept one is too close" has one solution. Applying the rule to all boxes at once settles
-    at least one more each time, and all that wait for it: a few rounds, where one by one takes n. Every round reads who
-    is too close to whom, so that is stored as bits: of 12,000 boxes 18 MB.
+    The rule "i is kept unless an earlier kept box overlaps it too much" has one solution. Applying it to all boxes at
+    once settles at least one more box each time, and all that depend on it. This takes a few rounds, whereas a
+    sequential loop takes n. Every round reads the whole table of pairs, so it is stored as bits: 18 MB for 12,000
+    boxes.
     """
     place = jnp.arange(len(valid))
-    earlier = as_bits(overlaps & (place[:, None] < place))  # of [i, j]: i comes before j and is too close
+    earlier = as_bits(overlaps & (place[:, None] < place))  # [i, j]: i comes before j and overlaps it too much
 
     def settle(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         kept, _ = carry
@@ -126,7 +127,7 @@ def greedy(overlaps: jax.Array, valid: jax.Array) -> jax.Array:
 
 
 def as_bits(mask: jax.Array) -> jax.Array:
-    """Put 32 rows of a mask `[n, m]` into the bits of one: uint32 `[n / 32, m]`, rounded up."""
+    """Pack 32 rows of a mask `[n, m]` into the bits of one row: uint32 `[n / 32, m]`, rounded up."""
     rows, columns = mask.shape
     words = jnp.pad(mask, ((0, -rows % 32), (0, 0))).reshape(-1, 32, columns)
     bits = jnp.uint32(1) << jnp.arange(32, dtype=jnp.uint32)

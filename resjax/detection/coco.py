@@ -1,4 +1,4 @@
-"""Images with COCO's annotations: `annotations/instances_SET.json`, and the images in the folder SET."""
+"""Images in COCO's layout: `annotations/instances_SET.json`, and the images in the folder SET."""
 
 import json
 from collections import Counter, defaultdict
@@ -25,11 +25,11 @@ Id = int | str
 
 
 def read_coco(path: Path, sets: Sequence[str], classes: Sequence[str] = ()) -> AnnotatedFiles:
-    """Read the annotations of some sets. Without `classes`, all categories of the first count, by their id.
+    """Read the annotations of some sets. Without `classes`, the categories of the first set are used, sorted by id.
 
-    Raises BadInput, naming file, entry and field, for a missing, broken or empty file, an id that two entries have or
-    none, an image that is missing or of another size, a category that is not among `classes`, or a box outside its
-    image. What is left out, as a box without area, or could mean more than one thing, is told in `remarks`.
+    Raises BadInput, naming file, entry and field, for a missing, invalid or empty file, a missing or duplicate id, an
+    image that is missing or has another size, a category that is not in `classes`, or a box outside of its image.
+    `remarks` mention what is left out, such as boxes without area, and what is ambiguous.
     """
     known, images, remarks = tuple(classes), list[StatedImage](), list[str]()
     for name in sets:
@@ -51,7 +51,7 @@ def read_coco(path: Path, sets: Sequence[str], classes: Sequence[str] = ()) -> A
 
 
 def read_entries(file: Path) -> dict[str, list[AnnotationEntry]]:
-    """Read the entries of a file. Raises BadInput if it is missing, or lacks something."""
+    """Read the entries of a file. Raises BadInput if it is missing or incomplete."""
     try:
         content = json.loads(regular(file).read_bytes(), object_pairs_hook=merge_pairs)
     except OSError as error:
@@ -73,7 +73,7 @@ def read_entries(file: Path) -> dict[str, list[AnnotationEntry]]:
 
 
 def merge_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Gather the fields of a JSON object; one that is there twice, with two values, is a list of them."""
+    """Collect the fields of a JSON object; a repeated field with different values becomes a list."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
         for key in fields:
@@ -83,7 +83,7 @@ def merge_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def by_id(entries: Sequence[AnnotationEntry]) -> dict[Id, AnnotationEntry]:
-    """List entries by their ids. Raises BadInput if two have one, and are not alike."""
+    """Map ids to entries. Raises BadInput if different entries have the same id."""
     found: dict[Id, AnnotationEntry] = {}
     for entry in entries:
         same = found.setdefault(entry.id("id"), entry)
@@ -94,7 +94,7 @@ def by_id(entries: Sequence[AnnotationEntry]) -> dict[Id, AnnotationEntry]:
 
 
 def read_categories(entries: Sequence[AnnotationEntry]) -> dict[Id, str]:
-    """List the names of categories in the order of their ids. Raises BadInput if two have one name."""
+    """List the names of categories, sorted by id. Raises BadInput if two have the same name."""
     found = by_id(entries)
     odd = next((i for i in found if type(i) is not type(next(iter(found)))), None)
     check(odd is None, f"{entries[0].file if entries else ''}: ids of categories are numbers or texts, not both: "
@@ -109,7 +109,7 @@ def read_categories(entries: Sequence[AnnotationEntry]) -> dict[Id, str]:
 
 def read_objects(entries: Sequence[AnnotationEntry], pictures: dict[Id, AnnotationEntry], categories: dict[Id, str],
                  classes: Sequence[str]) -> tuple[dict[Id, list[Stated]], set[str]]:
-    """Gather the objects of every image, and the names of their categories."""
+    """Collect the objects of every image, and the names of their categories."""
     objects: dict[Id, list[Stated]] = defaultdict(list)
     labels: dict[Id, int] = {}
     for entry in entries:
@@ -135,7 +135,7 @@ def stated_object(entry: AnnotationEntry, label: int) -> Stated:
 
 
 def stated_image(path: Path, name: str, entry: AnnotationEntry, objects: list[Stated]) -> StatedImage:
-    """Read the fields of an image, whose file is named from its set's folder or, in some exports, from the path."""
+    """Read the fields of an image; its file is in the set's folder or, in some exports, relative to the path."""
     size = entry.pixels("height"), entry.pixels("width")
     height, width = size if all(size) else (0, 0)
     if not isinstance(entry.said("file_name"), str):

@@ -1,4 +1,6 @@
-"""A detection run as a value: the network, its rules, the data and the training; frozen, checked when it is made."""
+"""Detection runs as frozen dataclasses: the network, its sampling rules, the data and the training; validated on
+creation.
+"""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, NamedTuple
@@ -15,7 +17,7 @@ SomeNames = Annotated[tuple[str, ...], Must("name one set of images or several",
 
 
 class Backbone(NamedTuple):
-    """A residual network by its blocks, of which the last stage works on regions and the others on images."""
+    """A residual network as a backbone: the last stage works on regions, the others on whole images."""
 
     block: Block
     blocks: tuple[int, ...]
@@ -26,7 +28,7 @@ RESNETS = {
     "resnet50": Backbone("bottleneck", (3, 4, 6, 3), 64),
     "resnet101": Backbone("bottleneck", (3, 4, 23, 3), 64),
     "resnet18": Backbone("basic", (2, 2, 2, 2), 64),
-    "small": Backbone("basic", (2, 2, 2), 32),  # stride 8, to train from scratch on a few hundred images
+    "small": Backbone("basic", (2, 2, 2), 32),  # stride 8, for training from scratch on a few hundred images
     "tiny": Backbone("basic", (1, 1, 1), 16)}
 
 
@@ -35,47 +37,47 @@ class Detector(Named):
     """Faster R-CNN with a residual network (appendix A of the paper), or with VGG-16 as in Ren et al. 2015."""
 
     backbone: Literal["vgg16", "resnet50", "resnet101", "resnet18", "small", "tiny"] = "resnet101"
-    """small and tiny are narrower residual networks, with a stride of 8 pixels in place of 16."""
+    """small and tiny are narrower residual networks with a stride of 8 pixels instead of 16."""
     anchor_sizes: SomeNumbers = (128.0, 256.0, 512.0)
-    """Square roots of the anchors' areas, in pixels of the resized image."""
+    """Square roots of the anchor areas, in pixels of the resized image."""
     anchor_ratios: SomeNumbers = (0.5, 1.0, 2.0)
-    """Heights of the anchors over their widths."""
+    """Ratios of height to width of the anchors."""
     pooling: Literal["max", "align"] = "max"
     """How regions are pooled: max as in the paper, or align, without rounding (He et al. 2017)."""
     stride_in: StrideIn = "1x1"
     """Which convolution of a bottleneck has the stride: the first 1x1 as in the paper, or the 3x3."""
     frozen_batch_norm: bool = True
-    """Keep the batch statistics of the pretrained weights, as appendix A does; otherwise use those of the batch."""
+    """Keep the batch-norm statistics of the pretrained weights, as in appendix A; otherwise use those of the batch."""
     ghost_batch_size: Count = 1
-    """Images that share batch-norm statistics where they are not frozen."""
+    """Number of images that share batch-norm statistics, unless these are frozen."""
     frozen_stages: Natural = 0
-    """How many stages are frozen, from the input on; in ResNets the first is conv1."""
+    """Number of frozen stages, starting at the input; in ResNets the first one is conv1."""
     rpn_channels: Count = 512
-    """Channels of the 3x3 convolution before the proposals."""
+    """Channels of the 3x3 convolution of the region proposal network."""
     hidden: Count = 4096
     """Units of VGG-16's two fully connected layers."""
     global_context: bool = False
-    """Join the features of the whole image to those of each region (appendix B)."""
+    """Concatenate the features of the whole image with those of each region (appendix B)."""
     precision: Literal["float32", "tensorfloat32"] = "float32"
-    """The precision of convolutions and fully connected layers, where the device has a choice."""
+    """The precision of convolutions and fully connected layers, if the device has a choice."""
 
     def __post_init__(self) -> None:
         check_fields(self, "detector.")
 
     @property
     def stride(self) -> int:
-        """Count the pixels between two positions of the shared map."""
+        """The number of image pixels between neighbouring positions of the shared map."""
         return 16 if self.backbone == "vgg16" else 4 * 2 ** (len(RESNETS[self.backbone].blocks) - 2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling(Named):
-    """Thresholds and counts of Faster R-CNN (Ren et al. 2015): what is proposed, learnt from and detected."""
+    """Thresholds and counts of Faster R-CNN (Ren et al. 2015) for proposals, training samples and detections."""
 
     anchors: Count = 256
-    """Anchors of an image that are sampled for a step, at most half of them positive."""
+    """Number of anchors sampled per image and step; at most half of them are positive."""
     anchor_positive: Overlap = 0.7
-    """The least overlap (IoU) with an object that makes an anchor positive."""
+    """The smallest overlap (IoU) with an object that makes an anchor positive."""
     anchor_negative: Overlap = 0.3
     """An anchor is background if its overlap with every object is below this."""
     suppression: Overlap = 0.7
@@ -83,27 +85,28 @@ class Sampling(Named):
     smallest: NonNegative = 16.0
     """The shortest side of a proposal, in pixels."""
     train_candidates: Count = 12_000
-    """The highest-scoring anchors of an image that enter suppression in training."""
+    """Number of highest-scoring anchors per image that enter suppression in training."""
     train_proposals: Count = 2_000
-    """The most proposals of an image that are kept after suppression in training."""
+    """The largest number of proposals per image after suppression in training."""
     test_candidates: Count = 6_000
-    """The highest-scoring anchors of an image that enter suppression in testing."""
+    """Number of highest-scoring anchors per image that enter suppression in testing."""
     test_proposals: Count = 300
-    """The most proposals of an image that are kept after suppression in testing."""
+    """The largest number of proposals per image after suppression in testing."""
     rois: Count = 128
-    """Regions of an image that are sampled for a step, at most a quarter of them with an object."""
+    """Number of regions sampled per image and step; at most a quarter of them show an object."""
     foreground: Overlap = 0.5
-    """The least overlap with an object that makes a region foreground."""
+    """The smallest overlap with an object that makes a region foreground."""
     background: tuple[float, float] = (0.0, 0.5)
-    """The overlaps that make a region background: from 0 as in later versions; the first began at 0.1."""
+    """The range of overlaps that makes a region background: from 0 as in later versions; the first version began at
+    0.1."""
     deviations: tuple[Positive, Positive, Positive, Positive] = (0.1, 0.1, 0.2, 0.2)
     """Divisors of the box regression targets, which bring their variance to about 1."""
     class_suppression: Overlap = 0.3
     """The overlap above which the higher-scoring of two detections of a class suppresses the other."""
     lowest_score: NonNegative = 0.01
-    """The lowest score of a detection, 0 to 1."""
+    """The lowest score of a detection, from 0 to 1."""
     detections: Count = 100
-    """The most detections of an image."""
+    """The largest number of detections per image."""
 
     def __post_init__(self) -> None:
         check_fields(self, "sampling.")
@@ -115,25 +118,25 @@ class Sampling(Named):
 
 @dataclass(frozen=True, kw_only=True)
 class Scenery(Named):
-    """Images with boxes: where they come from, and how they are resized."""
+    """Images with boxes: their source, and how they are resized."""
 
     source: str = "voc:PATH"
-    """`voc:PATH` (JPEGImages, Annotations, ImageSets; in PATH, or in folders such as VOC2007 in it), `coco:PATH`
-    (annotations/instances_SET.json and the folder SET of images) or `scenes` (composed of the embedded digits)."""
+    """`voc:PATH` (JPEGImages, Annotations and ImageSets, in PATH or in its subfolders such as VOC2007), `coco:PATH`
+    (annotations/instances_SET.json and the image folder SET) or `scenes` (composed of the included digits)."""
     train: SomeNames = ("VOC2007/trainval", "VOC2012/trainval")
-    """The sets of images to train on: FOLDER/SET of VOC's layout, or SET where PATH has no such folders."""
+    """The image sets to train on: FOLDER/SET in VOC's layout, or SET if PATH has no such folders."""
     test: SomeNames = ("VOC2007/test",)
-    """The sets of images to measure on."""
+    """The image sets to evaluate on."""
     classes: tuple[str, ...] = ()
-    """The names of the classes; unset, those of the training images."""
+    """The names of the classes; if unset, those of the training images."""
     shorter_side: Annotated[int, Must("be at least 32", lambda n: n >= 32), In32Bits] = 600
     """The shorter side of the resized images, in pixels."""
     longer_side: Count = 1_000
-    """The largest longer side, in pixels; the shorter side is reduced where it would be exceeded."""
+    """The largest longer side, in pixels; larger images are reduced further."""
     std: tuple[Positive, ...] = ()
-    """Divisors of the colours, for weights made elsewhere; the paper divides by nothing."""
+    """Divisors of the RGB values, for weights of other libraries; the paper does not divide."""
     flip: bool = True
-    """Mirror half of the training images, at random."""
+    """Mirror each training image with probability 1/2."""
 
     def __post_init__(self) -> None:
         check_fields(self, "data.")
@@ -148,10 +151,10 @@ class Inference(Named):
     """How detections are computed in testing; the defaults are the baseline of Table 9."""
 
     box_refinement: bool = False
-    """Classify and regress each refined box once more, merge both sets, and average boxes by vote (appendix B)."""
+    """Classify and regress each refined box again, merge both sets, and average boxes by voting (appendix B)."""
     scales: Annotated[tuple[Count, ...], Must("be empty, or rise from one side to the last",
                                               lambda sides: len(sides) != 1 and list(sides) == sorted(set(sides)))] = ()
-    """The shorter sides of multi-scale testing, in pixels; unset, `data.shorter-side` is the only one."""
+    """The shorter sides for multi-scale testing, in pixels; if unset, only `data.shorter-side` is used."""
 
     def __post_init__(self) -> None:
         check_fields(self, "inference.")
@@ -159,15 +162,15 @@ class Inference(Named):
 
 @dataclass(frozen=True, kw_only=True)
 class Detection(Named):
-    """Everything that decides a detector's training: two equal runs give the same bits on the same machine.
+    """All settings of a detector's training. Two equal runs give the same bits on the same machine.
 
-    The defaults are those of the paper for VOC 07+12, but for the weights to start from.
+    The defaults are the paper's for VOC 07+12, except for the pretrained weights.
     """
 
     kind = "detection"
 
     name: str
-    """The run's name in its result and in tables."""
+    """The name of the run in results and tables."""
     detector: Detector = field(default_factory=Detector)
     sampling: Sampling = field(default_factory=Sampling)
     inference: Inference = field(default_factory=Inference)
@@ -178,19 +181,20 @@ class Detection(Named):
     """joint: train proposals and detections together. alternating: the four steps of Ren et al. 2015, each a quarter of
     `steps` with its own learning-rate schedule."""
     initialize_from: str = ""
-    """Pre-trained weights: a run directory, a file, or OWNER/NAME on the Hugging Face Hub. Unset: random."""
+    """Pretrained weights: a run directory, a file, or OWNER/NAME on the Hugging Face Hub. If unset, initialise at
+    random."""
     seed: Annotated[int, Must("lie in 0 ... 4294967295", lambda seed: 0 <= seed < 2**32)] = 0
-    """The seed of the initial parameters and of every batch."""
+    """The seed of the initial parameters and of all batches."""
     steps: Count = 110_000
-    """Updates of the parameters."""
+    """Number of parameter updates."""
     batch_size: Count = 1
-    """Images of a step."""
+    """Number of images per step."""
     log_steps: Count = 20
-    """Steps between two lines of the log; each is the mean over them."""
+    """Steps between two lines of the log; each line is a mean over these steps."""
     evaluate_steps: Count = 110_000
-    """Steps between two evaluations of the test images."""
+    """Steps between two evaluations on the test images."""
     checkpoint_steps: Count = 1_000
-    """Steps between two checkpoints; one more is written at the end, and when the run is interrupted."""
+    """Steps between two checkpoints. One more is written at the end and when the run is interrupted."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -214,12 +218,12 @@ class Detection(Named):
 
     @property
     def phase_steps(self) -> int:
-        """Count the steps in which the learning rate runs once through its schedule."""
+        """Return the number of steps in one pass of the learning-rate schedule."""
         return self.steps if self.training == "joint" else self.steps // 4
 
     @property
     def pyramid(self) -> tuple[float, ...]:
-        """List the scales at which an image is tested, relative to `data.shorter_side`."""
+        """Return the test scales relative to `data.shorter_side`."""
         return tuple(side / self.data.shorter_side for side in self.inference.scales) or (1.0,)
 
     @property
@@ -227,16 +231,16 @@ class Detection(Named):
         return f"Faster R-CNN, {self.detector.backbone}"
 
     def differences(self, other: "Detection") -> list[str]:
-        """Name the fields by which the two lead to different results; see `list_differences`.
+        """List the fields that differ and affect the results; see `list_differences`.
 
-        The four steps of alternating training are quarters, so such a run is never made longer.
+        The four steps of alternating training are quarters, so such a run cannot be extended.
         """
         longer = self.training == "joint" and self.optimizer.schedule == "steps"
         return list_differences(self, other, longer)
 
     def sizes(self) -> None:
-        """Return nothing: parameters and multiply-adds depend on the images."""
+        """Return None: parameters and multiply-adds depend on the images."""
 
     def work(self) -> float:
-        """Count the pixels of all steps, by which the time that detectors take compares."""
+        """Count the pixels of all steps, to compare the cost of detectors' runs."""
         return float(self.data.shorter_side * self.data.longer_side * self.steps * self.batch_size)

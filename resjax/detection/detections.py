@@ -1,4 +1,4 @@
-"""Detections as COCO's results, in JSON, as pycocotools and COCO's server take them."""
+"""Detections as COCO results in JSON, for pycocotools and COCO's evaluation server."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -11,16 +11,16 @@ from resjax.system.files import write_text
 
 
 class Numbers(NamedTuple):
-    """COCO's numbers of images, by file name, and of categories, by name."""
+    """COCO's ids of images, by file name, and of categories, by name."""
 
     images: dict[str, Id]
     categories: dict[str, Id]
 
 
 def numbers_of(annotations: Path | None, images: Sequence[Path], classes: Sequence[str]) -> Numbers:
-    """Read the numbers of images and classes in a file of COCO's annotations; without one both count from 1.
+    """Read the ids of images and categories from a COCO annotation file; without one, both count from 1.
 
-    Raises BadInput, naming it, for an image or a class that the file does not have.
+    Raises BadInput, naming it, for an image or a class that is not in the file.
     """
     if annotations is None:
         return Numbers({image.name: number for number, image in enumerate(images, 1)},
@@ -36,9 +36,9 @@ def numbers_of(annotations: Path | None, images: Sequence[Path], classes: Sequen
 
 
 def write_results(file: Path, found: Iterable[tuple[Path, Sequence[tuple[Any, ...]]]], numbers: Numbers) -> None:
-    """Write COCO's results, whole or not at all: `found` are images, each with its objects as `detectors.FOUND` says.
+    """Write COCO results, atomically: `found` lists images, each with its objects as in `detectors.FOUND`.
 
-    COCO's `bbox` is x, y, width and height in pixels.
+    COCO's `bbox` is x, y, width, height in pixels.
     """
     results = [{"image_id": numbers.images[image.name], "category_id": numbers.categories[name],
                 "bbox": [round(side, 2) for side in (x1, y1, x2 - x1, y2 - y1)], "score": round(score, 5)}

@@ -1,4 +1,4 @@
-"""The runs of detectors, as a kind: see `resjax.training.kinds.Kind`."""
+"""The kind of runs that train detectors; see `resjax.training.kinds.Kind`."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -37,19 +37,19 @@ CLASSES = {"voc": 20, "coco": 80, "scenes": 10}
 
 def train(run: Detection, run_directory: Path, devices: Sequence[jax.Device] | None = None,
           tensorboard: Path | None = None) -> dict[str, Any]:
-    """Train, or resume; return what `result.json` holds."""
+    """Train a detector or resume its training; return the contents of `result.json`."""
     return train_detector(run, run_directory, devices, tensorboard)
 
 
 def draw(run_directory: Path) -> list[Path]:
-    """Draw the curve of a finished run, and its boxes in a few test images."""
+    """Draw the curve of a finished run, and its detections in a few test images."""
     return list(draw_run(run_directory))
 
 
 def open(target: str, unsaid: Any = None, model: Any = None) -> TrainedDetector:
-    """Restore a detector from its run, from a folder that `export` wrote, or by the name of one that comes with resjax.
+    """Load a detector from its run, from an exported folder, or by the name of one that comes with resjax.
 
-    Raises BadInput if something is said of it as of a file of weights.
+    Raises BadInput if `unsaid` describes it, which is only possible for weight files.
     """
     told = [name for name, value in vars(unsaid).items() if value is not None] if unsaid is not None else []
     flag = told[0].replace("_", "-") if told else ""
@@ -58,13 +58,13 @@ def open(target: str, unsaid: Any = None, model: Any = None) -> TrainedDetector:
 
 
 def title_of(opened: TrainedDetector) -> str:
-    """Name a trained detector."""
+    """Return the name of a trained detector."""
     return opened.detection.name
 
 
 def measure(opened: Sequence[TrainedDetector], split: str, how: Inference | None, batch_size: int, source: str | None,
             directory: Path | None) -> dict[str, Any]:
-    """Measure the average precision of one detector; `batch_size` is that of its run, as sizes are padded by it."""
+    """Measure the average precision of one detector, with its run's `batch_size`, since padding depends on it."""
     check(len(opened) == 1, "several detectors are not measured together: name one run")
     check(split != "validation", "split is 'validation'; a detector's images are those of 'train' and 'test'")
     check(directory is None, "directory is where prepared TFDS sets lie; annotated images are named by --data voc:PATH "
@@ -80,7 +80,7 @@ def measure(opened: Sequence[TrainedDetector], split: str, how: Inference | None
 
 
 def examine(opened: Sequence[TrainedDetector], exam: Exam, out: Path) -> tuple[dict[str, Any], list[list[str]]]:
-    """Measure; write and list the average precision of each class."""
+    """Measure, write and list the average precision of each class."""
     found = measure(opened, *exam)
     rows = [["class", "average precision %", "by 11 points"], *(
         [name, *("-" if value is None else f"{value:.2f}" for value in (area, found["eleven_points"][name]))]
@@ -91,7 +91,7 @@ def examine(opened: Sequence[TrainedDetector], exam: Exam, out: Path) -> tuple[d
 
 
 def protocol_of(run: Detection) -> Inference:
-    """Return how the training tests."""
+    """Return the testing protocol that the training uses."""
     return run.inference
 
 
@@ -101,24 +101,24 @@ def outcome(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def name_of(how: Inference) -> str:
-    """Name a way of testing: baseline, refined, or refined_200_400 with its scales."""
+    """Return the name of a protocol: baseline, refined, or refined_200_400 with its scales."""
     return "_".join(["refined" if how.box_refinement else "baseline", *map(str, how.scales)])
 
 
 def fingerprint(run: Detection) -> str:
-    """Tell apart the test images that a run's data name now, by their annotations and files."""
+    """Identify the test images that a run's data refer to now, by annotations and files."""
     images = open_annotated(run.data, train=False)
     return (digest_of(images) + stamp(getattr(images, "files", ()))).hex()
 
 
 def identity(run: Detection) -> dict[str, Any]:
-    """Tell what the images of a run are that its data name now, as `experiment.json` does."""
+    """Describe the images that a run's data refer to now, as `experiment.json` does."""
     images = open_annotated(run.data, train=True)
     return identity_of(images, open_annotated(run.data, train=False, classes=images.classes))
 
 
 def say_measured(found: dict[str, Any]) -> str:
-    """Put the average precisions into words."""
+    """Describe the average precisions in words."""
     if found["mean_average_precision"] is None:
         return "no image has an object that counts"
     classes = (f"{name} {value:.1f}" for name, value in found["average_precision"].items() if value is not None)
@@ -127,12 +127,12 @@ def say_measured(found: dict[str, Any]) -> str:
 
 
 def knows(opened: TrainedDetector) -> str:
-    """Say which classes a detector finds."""
+    """Describe the classes of a detector."""
     return named_classes(opened.classes, len(opened.classes))
 
 
 def look(opened: TrainedDetector, file: Path, asked: Asked) -> Seen:
-    """Find objects in a picture, and draw their boxes into a copy of it in the folder `asked.out`."""
+    """Detect objects in an image file, and draw their boxes in a copy in the folder `asked.out`."""
     pixels, everything = find_in(file, opened)
     found = confident(everything, asked.score)
     asked.out.mkdir(parents=True, exist_ok=True)
@@ -146,18 +146,18 @@ def look(opened: TrainedDetector, file: Path, asked: Asked) -> Seen:
 
 
 def explain(opened: TrainedDetector, file: Path, of: str | None, out: Path) -> str:
-    """Raise BadInput: a detector's answers are many, each of its own region."""
+    """Raise BadInput: a detector has no single prediction to explain."""
     raise BadInput(f"{opened.detection.name} is a detector, and its answers are many: saliency is of classifiers")
 
 
 def export(opened: TrainedDetector, form: str, out: Path, target: Path) -> Path:
-    """Write a detector for resjax, with what was measured of its run. Raises BadInput for others: nobody loads it."""
+    """Export a detector for resjax, with its measured precisions. Raises BadInput for other formats."""
     check(form == "resjax", f"{target} is a detector, which no other library loads: it goes --to resjax alone")
     return write_detector(opened, out, recorded(found_at(str(target))))
 
 
 def recorded(folder: Path) -> Card:
-    """Read the model card's facts about a run or an exported folder."""
+    """Read the facts for the model card of a run or an exported folder."""
     if (folder / FILE).is_file():
         return read_card(folder)
     run, result = read_experiment(folder), read_result(folder)
@@ -171,7 +171,7 @@ def recorded(folder: Path) -> Card:
 
 
 def parts(run: Detection) -> str:
-    """Show the parameters of the detector's parts."""
+    """List the parts of a detector with their parameters."""
     counts = parameters_by_part(run)
     table = "\n".join(f"{part:36} {count:12,} parameters" for part, count in counts.items())
     return (f"{table}\n\nFor {classes_of(run)} classes: {sum(counts.values()):,} parameters, "
@@ -180,17 +180,17 @@ def parts(run: Detection) -> str:
 
 
 def classes_of(run: Detection) -> int:
-    """Count the classes, as far as that can be known without the images."""
+    """Return the number of classes, if known without the images."""
     return len(run.data.classes) or CLASSES[run.data.source.partition(":")[0]]
 
 
 def first_state(run: Detection) -> Any:
-    """Describe the first state of a run."""
+    """Return the shapes of the initial state of a run."""
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.eval_shape(lambda: draw_onto(here, run, classes_of(run), np.zeros((1, 1, 3), np.float32), 0))
 
 
 def parameters_by_part(run: Detection) -> dict[str, int]:
-    """Count the parameters of each part of the network, without what only trains it."""
+    """Count the parameters of each part of the network, without those used only in training."""
     return {name: sum(leaf.size for leaf in jax.tree.leaves(part))
             for name, part in first_state(run).params.items() if name != PROPOSER}

@@ -1,4 +1,4 @@
-"""Boxes with classes and scores, drawn into a picture."""
+"""Drawing of boxes with classes and scores."""
 
 import colorsys
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from resjax.detection.average_precision import Found
 
 
 def draw_boxes(pixels: np.ndarray, found: Found, classes: Sequence[str]) -> Image.Image:
-    """Draw detections into a picture uint8 `[height, width, 3]`, the best on top; every class has its colour."""
+    """Draw detections on an image uint8 `[height, width, 3]`, best on top, with one colour per class."""
     picture = Image.fromarray(np.ascontiguousarray(pixels))
     canvas, width = ImageDraw.Draw(picture), max(1, round(min(picture.size) / 200))
     for i in np.argsort(found.scores, kind="stable"):
@@ -26,7 +26,7 @@ def draw_boxes(pixels: np.ndarray, found: Found, classes: Sequence[str]) -> Imag
 
 
 def colour_of(label: int, classes: int) -> tuple[int, int, int]:
-    """Space the classes' hues evenly."""
+    """Return a class's colour, with evenly spaced hues."""
     red, green, blue = colorsys.hsv_to_rgb((label - 1) / max(classes, 1), 0.7, 1.0)
     return round(255 * red), round(255 * green), round(255 * blue)
 

@@ -1,4 +1,4 @@
-"""A trained detector, read back from its run; its detections in images of any size, and what they are worth."""
+"""Trained detectors: loading from a run, detection in images of any size, and evaluation."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +27,7 @@ from resjax.training.run_directory import read_described
 
 
 class TrainedDetector(NamedTuple):
-    """A detector as a value: `model.apply(variables, images - mean, sizes, choose)` are its `Outputs`."""
+    """A trained detector; `model.apply(variables, images - mean, sizes, choose)` returns its `Outputs`."""
 
     detection: Detection
     classes: tuple[str, ...]
@@ -39,7 +39,7 @@ class TrainedDetector(NamedTuple):
 @partial(jax.jit, static_argnums=(0, 1))
 def detections(model: FasterRCNN, run: Detection, variables: Any, mean: jax.Array,
                pyramid: tuple[Level, ...]) -> Detections:
-    """Detect in images at the scales of `run.pyramid`, of which 1 is that of regions and detections."""
+    """Detect in images at the scales of `run.pyramid`; regions and detections refer to scale 1."""
     network, rules, base = model.bind(variables), run.sampling, run.pyramid.index(1.0)
     with jax.default_matmul_precision(run.detector.precision):
         maps = [network.features(normalize(level.images, mean, run.data.std)) for level in pyramid]
@@ -58,7 +58,7 @@ def detections(model: FasterRCNN, run: Detection, variables: Any, mean: jax.Arra
 
 
 def propose_all(run: Detection, objectness: jax.Array, deltas: jax.Array, level: Level) -> Proposed:
-    """Propose regions in each image of a batch, as in testing."""
+    """Propose regions in each image of a batch, with the settings for testing."""
     anchors = anchors_of(run.detector, *level.images.shape[1:3])
 
     def propose_one(scores: jax.Array, deltas: jax.Array, size: jax.Array) -> Proposed:
@@ -68,11 +68,11 @@ def propose_all(run: Detection, objectness: jax.Array, deltas: jax.Array, level:
 
 
 def pool_of(run: Detection, pyramid: Sequence[Level], maps: Sequence[jax.Array]) -> Pool:
-    """Return what pools boxes of the base scale from the maps of a pyramid: from its only level, or from two."""
+    """Return a function that pools boxes (in pixels at scale 1) from the maps of one or two pyramid levels."""
     sizes = pyramid[run.pyramid.index(1.0)].sizes
 
     def pool_level(features: jax.Array, level: Level, boxes: jax.Array) -> jax.Array:
-        growth = jnp.tile((level.sizes / sizes)[:, None, ::-1], 2)  # (height, width) to that of (x1, y1, x2, y2)
+        growth = jnp.tile((level.sizes / sizes)[:, None, ::-1], 2)  # (height, width) to (x1, y1, x2, y2)
         return pool_regions(run.detector, features, boxes * growth)
 
     pools = [partial(pool_level, *each) for each in zip(maps, pyramid, strict=True)]
@@ -80,14 +80,14 @@ def pool_of(run: Detection, pyramid: Sequence[Level], maps: Sequence[jax.Array])
 
 
 def find_all(trained: TrainedDetector, images: AnnotatedImages, batch_size: int = 1) -> list[Found]:
-    """Detect in every image of a set; boxes are in the images' own pixels."""
+    """Detect in every image of a set; boxes are in the images' original pixels."""
     found: dict[int, Found] = {}
     run, data = trained.detection, trained.detection.data
     rows = list(rows_of(images, data, batch_size))
-    variables, mean = jax.device_put((trained.variables, trained.mean))  # once, and not with every batch
+    variables, mean = jax.device_put((trained.variables, trained.mean))  # once, rather than per batch
     with one_thread_each(), ThreadPoolExecutor() as pool:
         for indices, size in track(rows, "detecting", len(rows), batch_size):
-            padded = [*indices, *[indices[-1]] * (batch_size - len(indices))]  # one shape for the last batch too
+            padded = [*indices, *[indices[-1]] * (batch_size - len(indices))]  # the last batch has the same shape
             pyramid = tuple(
                 pad(list(pool.map(partial(prepare_image, images, data=data, scale=scale), padded)),
                     scaled_size(size, scale), trained.mean.reshape(3)) for scale in run.pyramid)
@@ -98,7 +98,7 @@ def find_all(trained: TrainedDetector, images: AnnotatedImages, batch_size: int 
 
 
 def rows_of(images: AnnotatedImages, data: Scenery, batch_size: int) -> Iterator[tuple[Sequence[int], Size]]:
-    """Divide a set into batches of one padded size each."""
+    """Divide a set into batches, each with one padded size."""
     groups: dict[Size, list[int]] = {}
     for index, record in enumerate(images.records):
         groups.setdefault(padded_size(resized_size(record, data), data), []).append(index)
@@ -108,7 +108,7 @@ def rows_of(images: AnnotatedImages, data: Scenery, batch_size: int) -> Iterator
 
 
 def own_pixels(detected: Detections, images: AnnotatedImages, index: int, data: Scenery) -> Found:
-    """Bring an image's detections back to its own size, without empty places."""
+    """Scale an image's detections to its original size, and drop empty places."""
     record = images.records[index]
     height, width = resized_size(record, data)
     growth = np.array([record.width / width, record.height / height] * 2, np.float32)
@@ -118,7 +118,7 @@ def own_pixels(detected: Detections, images: AnnotatedImages, index: int, data: 
 
 
 def measure_detector(trained: TrainedDetector, images: AnnotatedImages, batch_size: int = 1) -> dict[str, Any]:
-    """Measure the average precision in percent: by area, by 11 points, and on COCO's images as COCO does."""
+    """Measure the average precision in percent: by area, by 11 points and, for COCO, as COCO does."""
     classes, found = trained.classes, find_all(trained, images, batch_size)
     by_area, by_points = (average_precisions(images.records, found, len(classes), rule)
                           for rule in ("area", "11-point"))
@@ -132,18 +132,18 @@ def measure_detector(trained: TrainedDetector, images: AnnotatedImages, batch_si
 
 
 def nan_to_none(value: Any) -> Any:
-    """Write a number of which there is none, as no such object is there, as JSON has it: None."""
+    """Replace NaN (no such objects) by None, as JSON has no NaN."""
     return None if isinstance(value, float) and np.isnan(value) else value
 
 
 def by_class(classes: Sequence[str], values: np.ndarray) -> dict[str, float | None]:
-    """Name the values of the classes; or None if a class has no object."""
+    """Map class names to values; None if a class has no objects."""
     return {name: nan_to_none(float(value)) for name, value in zip(classes, values, strict=True)}
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Picture files without annotations, as a set."""
+    """Image files without annotations, as a data set."""
 
     classes: tuple[str, ...]
     records: tuple[Annotated, ...]
@@ -155,9 +155,9 @@ class Pictures:
 
 
 def restore_detector(folder: str | Path, device: jax.Device | None = None) -> TrainedDetector:
-    """Restore the newest checkpoint of a run onto one device, and of a finished run the one that its result tells of.
+    """Restore a run to one device: its newest checkpoint or, if it is finished, the checkpoint of its result.
 
-    Raises BadInput if there is none, or it is damaged or another. Nothing in the run's folder changes.
+    Raises BadInput if it is missing, damaged or of another run. Nothing in the run directory changes.
     """
     folder = Path(folder)
     detection, (classes,) = read_described(folder, {"classes": tuple[str, ...]}, "detection")
@@ -169,9 +169,9 @@ def restore_detector(folder: str | Path, device: jax.Device | None = None) -> Tr
 
 
 def find_in(file: Path, trained: TrainedDetector) -> tuple[np.ndarray, Found]:
-    """Detect in a picture file; return its pixels uint8 `[height, width, 3]` and what was found in it.
+    """Detect in an image file; return its pixels uint8 `[height, width, 3]` and the detections.
 
-    Raises BadInput, naming the file, if it is missing or no image.
+    Raises BadInput, naming the file, if it is missing or not an image.
     """
     pixels = read_image(file)
     pictures = Pictures(trained.classes, (Drawn(str(file), *pixels.shape[:2]).record(),), (pixels,))

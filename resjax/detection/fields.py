@@ -1,4 +1,4 @@
-"""Entries of annotation files, whose fields are read by their type: whatever stands there, a message names it."""
+"""Entries of annotation files, with fields read by type; errors name file, entry and field."""
 
 import math
 import re
@@ -11,15 +11,15 @@ from resjax.system.errors import BadInput
 from resjax.system.serialization import brief
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # in no name: no file system and no output takes all of them
+CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # not allowed in names, since not all file systems support them
 TRUE, FALSE = {"1", "1.0", "true", "yes", "y", "t"}, {"0", "0.0", "false", "no", "n", "f", "unspecified"}
 
 
 class AnnotationEntry(NamedTuple):
-    """An entry of a file, by its fields; of XML, the texts by the paths of their tags.
+    """An entry of a file by field; for XML, the texts by tag path.
 
-    A field that stands there twice, with two values, holds a list of them, which no reader of one value takes. An empty
-    text is as good as none.
+    A repeated field with different values becomes a list, which readers of single values refuse. An empty text counts
+    as missing.
     """
 
     file: Path
@@ -27,12 +27,12 @@ class AnnotationEntry(NamedTuple):
     fields: Mapping[str, Any]
 
     def said(self, field: str) -> Any:
-        """Return what stands in a field, None for nothing."""
+        """Return a field's value, or None if it is missing."""
         value = self.fields.get(field)
         return (value.strip() or None) if isinstance(value, str) else value
 
     def number(self, field: str) -> float:
-        """Return a finite number; text that is one counts. Raises BadInput for anything else."""
+        """Return a finite number, also from text. Raises BadInput for anything else."""
         value = self.said(field)
         if type(value) in (int, float) or (isinstance(value, str) and NUMBER.fullmatch(value)):
             try:
@@ -52,7 +52,7 @@ class AnnotationEntry(NamedTuple):
         return [each.number(name) for name in each.fields]
 
     def pixels(self, field: str) -> int:
-        """Return a whole number above 0, and 0 where nothing is said. Raises BadInput for anything else."""
+        """Return a positive integer, or 0 if the field is missing. Raises BadInput for anything else."""
         if self.said(field) is None:
             return 0
         found = self.number(field)
@@ -61,7 +61,7 @@ class AnnotationEntry(NamedTuple):
         return int(found)
 
     def truth(self, field: str) -> bool:
-        """Return what a number, a word or a truth value says, and no where nothing is said. BadInput for others."""
+        """Return the value of a flag (number, word or boolean), by default False. Raises BadInput for anything else."""
         value = self.said(field)
         word = str(value).lower() if isinstance(value, str | int | float) else "no" if value is None else ""
         if word not in TRUE | FALSE:
@@ -69,7 +69,7 @@ class AnnotationEntry(NamedTuple):
         return word in TRUE
 
     def text(self, field: str) -> str:
-        """Return a text in one line; a whole number counts as its digits. Raises BadInput for anything else."""
+        """Return a one-line text; an integer counts as its digits. Raises BadInput for anything else."""
         value = self.said(field)
         value = str(value) if type(value) is int and abs(value) < 10**18 else value
         if not isinstance(value, str) or CONTROL.search(value):
@@ -77,11 +77,11 @@ class AnnotationEntry(NamedTuple):
         return value
 
     def name(self, field: str) -> str:
-        """Return the name of a class, in the one form (NFC) that Unicode composes its letters to."""
+        """Return a class name in Unicode's composed form (NFC)."""
         return composed(self.text(field))
 
     def id(self, field: str) -> int | str:
-        """Return what identifies an entry: a whole number, 3.0 counts as 3, or a text. Raises BadInput for others."""
+        """Return an id: an integer (3.0 counts as 3) or a text. Raises BadInput for anything else."""
         value = self.said(field)
         if type(value) is int or (isinstance(value, float) and value.is_integer()):
             return int(value)
@@ -90,7 +90,7 @@ class AnnotationEntry(NamedTuple):
         raise self.wrong(field, "a whole number or a text")
 
     def wrong(self, field: str, right: str) -> BadInput:
-        """Say that a field holds something else than it should, or nothing."""
+        """Return an error that a field is missing or has an invalid value."""
         value = self.said(field)
         found = f"it has no {field}" if value is None else f"{field} is {brief(value)}"
         return BadInput(f"{self.file}, {self.called}: {found}; {field} is {right}")

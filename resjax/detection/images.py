@@ -1,7 +1,7 @@
-"""Images of any size to batches of a few sizes: a batch is a function of (seed, step).
+"""Batches of images of any size, padded to a few sizes; a batch is a function of (seed, step).
 
-An image is resized, then padded with the mean colour to the first of a few sizes that holds it; a batch has one size.
-So a run compiles as many programs as there are such sizes among its images, at most four.
+An image is resized, then padded with the mean colour to the smallest of a few sizes that holds it. All images of a
+batch have the same padded size, so a run compiles at most four programs.
 """
 
 from collections import deque
@@ -24,20 +24,20 @@ from resjax.detection.voc import read_voc
 from resjax.system.errors import check
 from resjax.system.files import expanded
 
-AHEAD = 2  # batches that are made before they are needed
-MULTIPLE = 16  # of which the sides of a batch's images are: the largest stride of a shared map
+AHEAD = 2  # number of prefetched batches
+MULTIPLE = 16  # sides are multiples of this: the largest stride of a shared map
 Size = tuple[int, int]  # height, width
 
 
 class Level(NamedTuple):
-    """Images uint8 `[batch, height, width, 3]` at one scale, of which `sizes` `[batch, 2]` are filled."""
+    """Images uint8 `[batch, height, width, 3]` at one scale; `sizes` `[batch, 2]` are their sizes without padding."""
 
-    images: Any  # NumPy's on the host, JAX's on the device
+    images: Any  # NumPy on the host, JAX on the device
     sizes: Any
 
 
 class AnnotatedBatch(NamedTuple):
-    """Images uint8 `[batch, height, width, 3]`, of which `sizes` `[batch, 2]` are filled; and their objects."""
+    """Images uint8 `[batch, height, width, 3]`, their `sizes` `[batch, 2]` without padding, and their objects."""
 
     images: np.ndarray
     sizes: np.ndarray
@@ -45,7 +45,7 @@ class AnnotatedBatch(NamedTuple):
 
 
 def open_annotated(data: Scenery, train: bool, classes: Sequence[str] = ()) -> AnnotatedImages:
-    """Read the annotations of the training or test images. Raises BadInput, naming what is wrong with them."""
+    """Read the annotations of the training or test images. Raises BadInput, naming invalid ones."""
     kind, _, path = data.source.partition(":")
     sets = data.train if train else data.test
     if kind == "scenes":
@@ -55,7 +55,7 @@ def open_annotated(data: Scenery, train: bool, classes: Sequence[str] = ()) -> A
 
 
 def resized_size(record: Annotated, data: Scenery, scale: float = 1.0) -> Size:
-    """Compute the size of a resized image; `scale` is that of multi-scale testing, relative to `data.shorter_side`."""
+    """Return the size of an image after resizing; `scale` is relative to `data.shorter_side`."""
     sides = record.height, record.width
     growth = min(data.shorter_side / min(sides), data.longer_side / max(sides))
     resized = (min(max(1, round(side * growth)), data.longer_side) for side in sides)
@@ -64,7 +64,7 @@ def resized_size(record: Annotated, data: Scenery, scale: float = 1.0) -> Size:
 
 
 def padded_sizes(data: Scenery) -> tuple[Size, ...]:
-    """List the sizes of batches: images of up to 4:3 and longer ones, lying and standing; small ones first."""
+    """List the padded sizes, smallest first: for images of up to 4:3 and longer ones, in both orientations."""
     short = up(data.shorter_side)
     longs = sorted({min(up(data.shorter_side * 4 / 3), up(data.longer_side)), up(data.longer_side)})
     return tuple(dict.fromkeys(size for long in longs for size in ((short, long), (long, short))))
@@ -76,18 +76,18 @@ def up(side: float) -> int:
 
 
 def padded_size(size: Size, data: Scenery) -> Size:
-    """Choose the first size that holds an image."""
+    """Choose the first padded size that holds an image."""
     return next(padded for padded in padded_sizes(data) if size[0] <= padded[0] and size[1] <= padded[1])
 
 
 def scaled_size(padded: Size, scale: float) -> Size:
-    """Compute the padded size at another scale: it holds what `padded` holds, resized to it."""
+    """Return the padded size at another scale, which holds a resized image of size `padded`."""
     return up(padded[0] * scale), up(padded[1] * scale)
 
 
 def prepare_image(images: AnnotatedImages, index: int, data: Scenery, flip: bool = False,
                   scale: float = 1.0) -> tuple[np.ndarray, Annotated]:
-    """Read an image and resize it, with its boxes: area-averaged where it shrinks, bilinear where it grows."""
+    """Read an image and resize it with its boxes: by area averaging when shrinking, bilinear when enlarging."""
     record, pixels = images.records[index], images.pixels(index)
     height, width = resized_size(record, data, scale)
     shrinks = height < record.height
@@ -102,7 +102,7 @@ def prepare_image(images: AnnotatedImages, index: int, data: Scenery, flip: bool
 
 
 def pad(prepared: Sequence[tuple[np.ndarray, Annotated]], padded: Size, ground: np.ndarray) -> Level:
-    """Pad images, all of which fit into `padded`, with the colour `ground`."""
+    """Pad images to the size `padded` with the colour `ground`."""
     images = np.broadcast_to(np.round(ground).astype(np.uint8), (len(prepared), *padded, 3)).copy()
     for i, (pixels, _) in enumerate(prepared):
         images[i, :pixels.shape[0], :pixels.shape[1]] = pixels
@@ -111,7 +111,7 @@ def pad(prepared: Sequence[tuple[np.ndarray, Annotated]], padded: Size, ground: 
 
 def assemble_batch(prepared: Sequence[tuple[np.ndarray, Annotated]], padded: Size, most: int,
                    ground: np.ndarray) -> AnnotatedBatch:
-    """Pad images, all of which fit into `padded`, with the colour `ground`, and objects to `most` for each."""
+    """Pad images to the size `padded` with the colour `ground`, and pad their objects to `most`."""
     count = len(prepared)
     boxes, labels = np.zeros((count, most, 4), np.float32), np.zeros((count, most), np.int32)
     valid, crowd = np.zeros((count, most), bool), np.zeros((count, most), bool)
@@ -125,18 +125,18 @@ def assemble_batch(prepared: Sequence[tuple[np.ndarray, Annotated]], padded: Siz
 
 @dataclass(frozen=True)
 class Batches:
-    """The training batches of a run; `ground` is the colour that images are padded with."""
+    """The training batches of a run; images are padded with the colour `ground`."""
 
     images: AnnotatedImages
     data: Scenery
     batch_size: int
     seed: int
     ground: np.ndarray
-    epochs: dict[int, np.ndarray] = field(default_factory=dict, compare=False, repr=False)  # the last two
+    epochs: dict[int, np.ndarray] = field(default_factory=dict, compare=False, repr=False)  # cache of the last two
 
     @cached_property
     def groups(self) -> tuple[np.ndarray, ...]:
-        """Sort the images by the size of their batches; those without any object to learn from are left out."""
+        """Group the images by padded size, leaving out those without objects to learn from."""
         sizes: dict[Size, list[int]] = {}
         for index, record in enumerate(self.images.records):
             if np.any(~(record.difficult | record.crowd)):
@@ -146,19 +146,19 @@ class Batches:
 
     @cached_property
     def most(self) -> int:
-        """Count the objects of the image that has the most."""
+        """The largest number of objects in an image."""
         return max(len(record.boxes) for record in self.images.records)
 
     def rows(self, epoch: int) -> np.ndarray:
-        """Divide an epoch's images into batches `[batches, batch_size]` of one size each; the last repeats some."""
+        """Divide an epoch's images into batches `[batches, batch_size]` of one padded size; the last repeats images."""
         if epoch not in self.epochs:
-            while len(self.epochs) > 1:  # this one and the one before it are asked for in turn
+            while len(self.epochs) > 1:  # this and the previous epoch are requested alternately
                 self.epochs.pop(next(iter(self.epochs)))
             self.epochs[epoch] = epoch_rows(self.groups, self.batch_size, self.seed, epoch)
         return self.epochs[epoch]
 
     def at(self, step: int, pool: ThreadPoolExecutor, process: int = 0, processes: int = 1) -> AnnotatedBatch:
-        """Make the batch of a step, or of it the part that is this process's own."""
+        """Return the batch of a step, or this process's part of it."""
         epoch, row = divmod(step, sum(-(-len(group) // self.batch_size) for group in self.groups))
         indices = self.rows(epoch)[row]
         flips = np.random.default_rng([self.seed, epoch, row]).random(len(indices)) < (0.5 if self.data.flip else 0)
@@ -169,7 +169,7 @@ class Batches:
         return assemble_batch(prepared, size, self.most, self.ground)
 
     def steps(self, steps: range, process: int = 0, processes: int = 1) -> Generator[AnnotatedBatch]:
-        """Make the batches of some steps, the next ones ahead; the images of a batch are read side by side."""
+        """Yield the batches of some steps, prefetched; the images of a batch are read in parallel."""
         with one_thread_each(), ThreadPoolExecutor() as readers, ThreadPoolExecutor(1) as maker:
             waiting: deque[Future[AnnotatedBatch]] = deque()
             for step in steps:
@@ -181,7 +181,7 @@ class Batches:
 
 
 def epoch_rows(groups: Sequence[np.ndarray], batch_size: int, seed: int, epoch: int) -> np.ndarray:
-    """Permute every group, cut it into batches, and permute those."""
+    """Permute every group, divide it into batches, and permute these."""
     random = np.random.default_rng([seed, epoch])
     rows = [np.resize(random.permutation(group), (-(-len(group) // batch_size), batch_size)) for group in groups]
     return random.permutation(np.concatenate(rows))

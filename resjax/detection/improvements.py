@@ -9,52 +9,52 @@ import jax.numpy as jnp
 from resjax.detection.boxes import areas, intersection_over_union
 from resjax.detection.proposals import Detections, Predictions
 
-VOTING = 0.5  # the overlap from which on a box has a vote
-FAMILIAR = 224.0  # pixels: the side of the images of pre-training, near which regions are looked at
+VOTING = 0.5  # the smallest overlap with which a box votes
+FAMILIAR = 224.0  # pixels: the image side in pretraining; regions are processed near this size
 
 
-# Box refinement: the regressed box is pooled and scored once more; what is said of both is united, and boxes vote.
+# Box refinement: pool and score the regressed box again, merge both sets of predictions, and let boxes vote.
 
 def regressed_boxes(predictions: Predictions) -> jax.Array:
-    """Return where each region was moved to `[..., n, 4]`: the box of its likeliest class."""
+    """Return the regressed box of each region's most likely class, `[..., n, 4]`."""
     likeliest = predictions.scores.argmax(-1)
     return jnp.take_along_axis(predictions.boxes, likeliest[..., None, None], -2)[..., 0, :]
 
 
 def unite(first: Predictions, second: Predictions) -> Predictions:
-    """Put two sets of predictions, with a leading axis of images, into one: 300 and 300 are 600."""
+    """Concatenate two sets of predictions with a leading axis of images: 300 and 300 become 600."""
     return Predictions(*(jnp.concatenate(parts, 1) for parts in zip(first, second, strict=True)))
 
 
 def vote(box: jax.Array, boxes: jax.Array, scores: jax.Array) -> jax.Array:
-    """Average the boxes `[n, 4]` that overlap a detected `box` `[4]` by at least 0.5, by their scores `[n]`.
+    """Average the boxes `[n, 4]` that overlap a detected `box` `[4]` by at least 0.5, weighted by their scores `[n]`.
 
     sum_j s_j B_j / sum_j s_j (Gidaris & Komodakis 2015, section 5, "bounding box voting").
     """
     weights = jnp.where(intersection_over_union(box[None], boxes)[0] >= VOTING, scores, 0)
     total = weights.sum()
-    mean = (weights[:, None] * boxes).sum(0) / jnp.where(total > 0, total, 1)  # no product: pixels need all digits
+    mean = (weights[:, None] * boxes).sum(0) / jnp.where(total > 0, total, 1)  # not a matmul, for precision
     return jnp.where(total > 0, mean, box)
 
 
 def vote_all(detections: Detections, predictions: Predictions) -> Detections:
-    """Let the predictions of a detection's class vote where its box is; its score stays."""
+    """Refine each detection's box by a vote of the predictions of its class; its score stays."""
     def vote_one(box: jax.Array, label: jax.Array) -> jax.Array:
         return vote(box, predictions.boxes[:, label - 1], predictions.scores[:, label - 1])
 
     return detections._replace(boxes=jax.vmap(vote_one)(detections.boxes, detections.labels))
 
 
-# Global context: the whole image is one more region, whose features are joined to those of every other.
+# Global context: the whole image is another region, whose features are concatenated with those of every other.
 
 def with_whole_image(boxes: jax.Array, sizes: jax.Array) -> jax.Array:
-    """Add the box of the whole image, of `sizes` `[batch, 2]`, to its boxes: `[batch, n, 4]` to `[batch, n + 1, 4]`."""
+    """Append the box of the whole image (of `sizes` `[batch, 2]`): `[batch, n, 4]` to `[batch, n + 1, 4]`."""
     corner = jnp.zeros_like(sizes)
     return jnp.concatenate([boxes, jnp.concatenate([corner, sizes[:, ::-1]], -1)[:, None]], 1)
 
 
 def join_context(features: jax.Array) -> jax.Array:
-    """Join the last region's features, the whole image's, to the others': `[b, n + 1, c]` to `[b, n, 2 c]`."""
+    """Concatenate the last region's features (the whole image's) with the others': `[b, n + 1, c]` to `[b, n, 2 c]`."""
     regions, image = features[:, :-1], features[:, -1:]
     return jnp.concatenate([regions, jnp.broadcast_to(image, regions.shape)], -1)
 
@@ -62,10 +62,10 @@ def join_context(features: jax.Array) -> jax.Array:
 # Multi-scale testing: each region is pooled from two adjacent scales of an image pyramid, merged by maxout.
 
 def adjacent_scales(boxes: jax.Array, scales: Sequence[float]) -> jax.Array:
-    """Choose for boxes `[..., 4]` the first of the two adjacent scales between which their area is 224^2.
+    """Choose for boxes `[..., 4]` the first of two adjacent scales between which their area is 224^2.
 
-    Where no two are, the lowest or the highest two. `scales` rise; they are relative to the boxes' own. The rule is
-    that of "Object Detection Networks on Convolutional Feature Maps" (Ren et al. 2015).
+    If there are none, these are the lowest or the highest two. `scales` are ascending and relative to the boxes' own
+    scale. The rule is from "Object Detection Networks on Convolutional Feature Maps" (Ren et al. 2015).
     """
     sides = jnp.sqrt(areas(boxes))[..., None] * jnp.array(scales)
     below = (sides <= FAMILIAR).sum(-1)
@@ -74,7 +74,7 @@ def adjacent_scales(boxes: jax.Array, scales: Sequence[float]) -> jax.Array:
 
 def pool_two_scales(pools: Sequence[Callable[[jax.Array], jax.Array]], scales: Sequence[float],
                     boxes: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Pool boxes `[batch, n, 4]` from two adjacent scales each; `pools[i]` pools all of them from scale i."""
+    """Pool boxes `[batch, n, 4]` at two adjacent scales each; `pools[i]` pools all of them at scale i."""
     lower = adjacent_scales(boxes, scales)[..., None, None, None]
     pooled = [pool(boxes) for pool in pools]
 
@@ -85,5 +85,5 @@ def pool_two_scales(pools: Sequence[Callable[[jax.Array], jax.Array]], scales: S
 
 
 def maxout(features: Sequence[jax.Array]) -> jax.Array:
-    """Merge the features of one region at several scales: the element-wise maximum."""
+    """Merge the features of a region at several scales by the element-wise maximum."""
     return reduce(jnp.maximum, features)

@@ -1,4 +1,4 @@
-"""The weights that a detector starts from: a classifier's, or none."""
+"""Pretrained weights of a detector: a classifier's, a detector's, or none."""
 
 from typing import Any, NamedTuple
 
@@ -18,12 +18,12 @@ from resjax.training.kinds import kind_at
 from resjax.training.restoration import load
 from resjax.training.step import TrainState
 
-TRAINING = ("frozen_batch_norm", "frozen_stages", "ghost_batch_size", "precision", "pooling")  # of the same weights
-MEASURED = 100  # images whose mean colour stands for all
+TRAINING = ("frozen_batch_norm", "frozen_stages", "ghost_batch_size", "precision", "pooling")  # may differ
+MEASURED = 100  # number of images for the mean colour
 
 
 class Weights(NamedTuple):
-    """The mean colour `[1, 1, 3]`, and the parameters and batch statistics that replace those drawn, by module."""
+    """The mean colour `[1, 1, 3]`, and the parameters and batch statistics to replace, by module."""
 
     mean: np.ndarray
     params: dict[str, Any]
@@ -31,7 +31,7 @@ class Weights(NamedTuple):
 
 
 def initial_weights(detection: Detection, images: AnnotatedImages) -> Weights:
-    """Load what `initialize_from` names, and with nothing named measure the mean colour only.
+    """Load the weights that `initialize_from` names; if none are named, only measure the mean colour.
 
     Raises BadInput if the weights are of another network.
     """
@@ -53,7 +53,7 @@ def mean_colour(images: AnnotatedImages) -> np.ndarray:
 
 
 def resnet_weights(network: Network, detection: Detection) -> Weights:
-    """Divide a classifier: the stages but the last are shared, the last works on regions, its last layer goes."""
+    """Split a classifier: all stages but the last are shared, the last works on regions, its last layer is dropped."""
     detector, model, std = detection.detector, network.model, network.preprocessing.std
     backbone = RESNETS[detector.backbone]
     same = isinstance(model, ResNet) and (model.blocks, model.filters, model.block, model.stem) == (
@@ -74,7 +74,7 @@ def resnet_weights(network: Network, detection: Detection) -> Weights:
 
 
 def vgg_weights(network: Network, detection: Detection) -> Weights:
-    """Divide VGG-16: the convolutions are shared, the two hidden layers work on regions, its last layer goes."""
+    """Split VGG-16: the convolutions are shared, the two hidden layers work on regions, its last layer is dropped."""
     model, std = network.model, network.preprocessing.std
     wanted = VGG(16, 0, units=detection.detector.hidden)
     same = isinstance(model, VGG) and model.clone(classes=0) == wanted
@@ -87,9 +87,9 @@ def vgg_weights(network: Network, detection: Detection) -> Weights:
 
 
 def detector_weights(trained: TrainedDetector, detection: Detection, classes: tuple[str, ...]) -> Weights:
-    """Take over a trained detector; where it found other classes, its two last layers are drawn anew.
+    """Take the weights of a trained detector; if its classes differ, the two last layers are initialised at random.
 
-    So "baseline+++" of Tables 10 and 11 is a run on COCO that is fine-tuned on VOC.
+    With this, "baseline+++" of Tables 10 and 11 is a COCO run that is fine-tuned on VOC.
     """
     before = trained.detection
     differences = differing(before.detector, detection.detector)
@@ -105,14 +105,14 @@ def detector_weights(trained: TrainedDetector, detection: Detection, classes: tu
 
 
 def differing(before: Any, now: Any) -> list[str]:
-    """Name the fields that say what weights there are and what they mean, with both values, where they differ."""
+    """List the fields, with both values, that differ and affect the meaning of the weights."""
     here = flatten(now)
     return [f"detector.{name}: {value!r}, here {here[name]!r}" for name, value in flatten(before).items()
             if value != here[name] and name not in TRAINING]
 
 
 def start_from(weights: Weights, first: TrainState) -> TrainState:
-    """Put weights into a first state, on its devices; what they lack stays as it was drawn."""
+    """Copy weights to an initial state, on its devices; missing ones keep their initial values."""
 
     def merge(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
         return dict(old) | {name: jax.tree.map(place, new[name], old[name]) for name in new}
@@ -122,7 +122,7 @@ def start_from(weights: Weights, first: TrainState) -> TrainState:
         return placed
 
     params = merge(weights.params, first.params)
-    if PROPOSER in params:  # the network that proposes starts from the same convolutions
+    if PROPOSER in params:  # the proposal network has the same start
         own = {name: leaves for name, leaves in weights.params.items() if name == "shared"}
         params[PROPOSER] = merge(own, first.params[PROPOSER])
     started: TrainState = first.replace(params=params,

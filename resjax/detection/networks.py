@@ -1,7 +1,7 @@
-"""Faster R-CNN as pure Flax modules: shared convolutions, region proposal network, and what works on each region.
+"""Faster R-CNN as pure Flax modules: shared convolutions, region proposal network, and the part that works on regions.
 
-With a residual network, its stages but the last are shared and the last works on pooled regions ("Networks on Conv
-feature maps"; appendix A of the paper). With VGG-16 its two fully connected layers do.
+With a residual network, the last stage works on pooled regions and the other stages are shared ("Networks on Conv
+feature maps"; appendix A of the paper). With VGG-16, the two fully connected layers work on regions.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,23 +18,23 @@ from resjax.models import BasicBlock, BatchNorm, Bottleneck, ResNet, Stage
 from resjax.models.convolutions import convolve
 from resjax.models.vgg import VGGConvolutions, VGGHidden
 
-NORM_MOMENTUM = 0.97  # the batches of a detector are small: its running statistics are averaged over more of them
+NORM_MOMENTUM = 0.97  # detectors have small batches, so running statistics average over more of them
 
 
 class Regions(Protocol):
-    """Regions to look at: boxes `[batch, rois, 4]` in pixels, and whatever else is known of them."""
+    """Regions to classify: boxes `[batch, rois, 4]` in pixels, with further fields."""
 
     @property
     def boxes(self) -> jax.Array: ...
 
 
-Choose = Callable[[jax.Array, jax.Array], Regions]  # of logits [batch, anchors] and deltas [batch, anchors, 4]
-# Boxes [batch, n, 4] to their pooled maps [batch, n, size, size, channels]: from one scale, or from each of two.
+Choose = Callable[[jax.Array, jax.Array], Regions]  # from logits [batch, anchors] and deltas [batch, anchors, 4]
+# Boxes [batch, n, 4] to pooled maps [batch, n, size, size, channels]: at one scale, or at each of two.
 Pool = Callable[[jax.Array], Sequence[jax.Array]]
 
 
 class Outputs(NamedTuple):
-    """What the network says: of anchors `[batch, anchors(, 4)]`, and of the regions that were chosen by it.
+    """Predictions for all anchors `[batch, anchors(, 4)]` and for the regions chosen from them.
 
     `logits` `[batch, rois, classes + 1]` (0 is background), `deltas` `[batch, rois, classes, 4]`.
     """
@@ -47,7 +47,7 @@ class Outputs(NamedTuple):
 
 
 class RegionProposalNetwork(nn.Module):
-    """A 3x3 convolution and two siblings of 1x1: a logit and four deltas for each anchor of each position."""
+    """A 3x3 convolution and two sibling 1x1 convolutions: a logit and four deltas per anchor and position."""
 
     channels: int
     anchors: int
@@ -62,7 +62,7 @@ class RegionProposalNetwork(nn.Module):
 
 
 class LastStage(nn.Module):
-    """The last stage of a residual network on pooled regions `[n, size, size, channels]`, then the global average."""
+    """The last stage of a residual network and global pooling, on pooled regions `[n, size, size, channels]`."""
 
     detector: Detector
 
@@ -81,10 +81,10 @@ class LastStage(nn.Module):
 
 
 class FasterRCNN(nn.Module):
-    """Images `[batch, height, width, 3]`, the mean colour subtracted, to `Outputs`; any height and width.
+    """A detector: images `[batch, height, width, 3]` minus the mean colour, of any height and width, to `Outputs`.
 
-    `sizes` `[batch, 2]` (height, width) says how much of each is no padding.
-    `choose` makes regions of what the network says of the anchors; no gradient flows through it.
+    `sizes` `[batch, 2]` (height, width) are the sizes without padding. `choose` selects regions from the predictions
+    for anchors; no gradient flows through it.
     """
 
     detector: Detector
@@ -109,7 +109,7 @@ class FasterRCNN(nn.Module):
         return Outputs(objectness, anchor_deltas, regions, logits, deltas)
 
     def propose(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Say of the anchors what `Outputs` holds of them, and nothing else."""
+        """Return only the predictions for anchors; see `Outputs`."""
         said: tuple[jax.Array, jax.Array] = self.rpn(self.features(images))
         return said
 
@@ -124,7 +124,7 @@ class FasterRCNN(nn.Module):
 
     def classify(self, pool: Pool, boxes: jax.Array, sizes: jax.Array, *,
                  train: bool = False) -> tuple[jax.Array, jax.Array]:
-        """Say what boxes `[batch, rois, 4]` show: logits `[batch, rois, classes + 1]`, deltas `[.., classes, 4]`."""
+        """Return the logits `[batch, rois, classes + 1]` and deltas `[.., classes, 4]` of boxes `[batch, rois, 4]`."""
         context = self.detector.global_context
         x = maxout([self.describe(maps, train=train) for maps in pool(
             with_whole_image(boxes, sizes) if context else boxes)])
@@ -132,7 +132,7 @@ class FasterRCNN(nn.Module):
         return self.scores(x), self.boxes(x).reshape(*boxes.shape[:2], self.classes, 4)
 
     def describe(self, pooled: jax.Array, *, train: bool) -> jax.Array:
-        """Turn pooled maps `[batch, n, size, size, channels]` into features `[batch, n, channels]`."""
+        """Convert pooled maps `[batch, n, size, size, channels]` to features `[batch, n, channels]`."""
         images, regions = pooled.shape[:2]
         x = pooled.reshape(images * regions, *pooled.shape[2:])
         features: jax.Array = (self.regional(x, train=train) if self.detector.backbone == "vgg16" else
@@ -141,16 +141,16 @@ class FasterRCNN(nn.Module):
 
 
 def pool_regions(detector: Detector, features: jax.Array, boxes: jax.Array) -> jax.Array:
-    """Pool boxes `[batch, n, 4]` (pixels of the images) of the shared maps: `[batch, n, size, size, channels]`."""
+    """Pool boxes `[batch, n, 4]` (in image pixels) from the shared maps: `[batch, n, size, size, channels]`."""
     pool = roi_max_pool if detector.pooling == "max" else roi_align
-    # 14 where conv5_x then halves it; 8 for small maps of a small stride
+    # 14 if conv5_x then halves it; 8 for small maps with a small stride
     size = 7 if detector.backbone == "vgg16" else 14 if detector.stride == 16 else 8
     scale = 1 / detector.stride
     return jax.vmap(lambda maps, boxes: pool(maps, boxes, size, scale))(features, boxes)
 
 
 def shared_stages(detector: Detector) -> ResNet:
-    """Build a residual network without its last stage; its parameters are called as in the whole one."""
+    """Build a residual network without its last stage; parameters keep their names."""
     backbone = RESNETS[detector.backbone]
     return ResNet(backbone.blocks[:-1], backbone.filters, classes=1, shortcut="B", block=backbone.block,
                   stride_in=detector.stride_in, stem="7x7", ghost_batch_size=detector.ghost_batch_size,

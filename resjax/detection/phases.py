@@ -1,4 +1,4 @@
-"""What the steps of a run learn: everything at once, or proposals and detections in turn (Ren et al. 2015, 3.2)."""
+"""Phases of a training: all losses at once, or proposals and detections alternately (Ren et al. 2015, section 3.2)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from resjax.detection.config import Detection
 from resjax.detection.images import AnnotatedBatch
 from resjax.detection.targets import LOSSES, PROPOSAL_LOSSES, REGION_LOSSES
 
-PROPOSER = "proposer"  # a network of its own that proposes: it has shared convolutions and an rpn
+PROPOSER = "proposer"  # the separate proposal network: shared convolutions and an rpn
 
 
 class Phase(NamedTuple):
-    """Which losses count, which parts of the parameters move, and whether regions are those of the `proposer`."""
+    """The losses and parts of the parameters in use, and whether the `proposer` network provides the regions."""
 
     losses: tuple[str, ...]
     moves: tuple[str, ...]
@@ -24,14 +24,14 @@ class Phase(NamedTuple):
 
 JOINT = (Phase(LOSSES, ("shared", "rpn", "regional", "scores", "boxes")),)
 ALTERNATING = (
-    Phase(PROPOSAL_LOSSES, (PROPOSER,), of_proposer=True),  # one network learns to propose,
-    Phase(REGION_LOSSES, ("shared", "regional", "scores", "boxes"), of_proposer=True),  # a second to detect there;
-    Phase(PROPOSAL_LOSSES, ("rpn",)),  # then proposals from the convolutions of the second, which stay from now on,
-    Phase(REGION_LOSSES, ("regional", "scores", "boxes")))  # and what detects in these
+    Phase(PROPOSAL_LOSSES, (PROPOSER,), of_proposer=True),  # train a proposal network
+    Phase(REGION_LOSSES, ("shared", "regional", "scores", "boxes"), of_proposer=True),  # train a detector there
+    Phase(PROPOSAL_LOSSES, ("rpn",)),  # train proposals on the detector's frozen convolutions
+    Phase(REGION_LOSSES, ("regional", "scores", "boxes")))  # train detection on these proposals
 
 
 def phases_of(run: Detection) -> tuple[Phase, ...]:
-    """List the phases of a run, all equally long."""
+    """List the phases of a run, all of equal length."""
     return ALTERNATING if run.training == "alternating" else JOINT
 
 
@@ -42,7 +42,7 @@ def phase_at(run: Detection, step: int) -> Phase:
 
 
 def networks_of(params: Mapping[str, Any], phase: Phase) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Return the parameters of the network that learns and of the one that proposes; mostly they are the same."""
+    """Return the parameters of the trained network and of the proposing one, which are usually the same."""
     proposes = {**params, **params[PROPOSER]} if phase.of_proposer else params
     return proposes if phase.moves == (PROPOSER,) else params, proposes
 
@@ -50,7 +50,7 @@ def networks_of(params: Mapping[str, Any], phase: Phase) -> tuple[Mapping[str, A
 @partial(jax.tree_util.register_dataclass, data_fields=["batch"], meta_fields=["phase"])
 @dataclass(frozen=True)
 class Lesson:
-    """A batch, and what is learnt from it: each phase is a program of its own."""
+    """A batch and its phase; each phase is a separate program."""
 
     batch: AnnotatedBatch
     phase: Phase

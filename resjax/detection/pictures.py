@@ -1,4 +1,4 @@
-"""What a run leaves for the eye: its curve, and its boxes in a few test images."""
+"""Figures of a run: its curve, and its detections in a few test images."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +13,9 @@ from resjax.detection.images import open_annotated
 from resjax.system.files import write_aside
 from resjax.training.log import read_metrics
 
-SCORE = 0.5  # the lowest that is drawn
+SCORE = 0.5  # lowest score to draw
 SHOWN = 6
-SIDE = 320  # pixels of the longer side of a shown image, at least
+SIDE = 320  # smallest longer side of a shown image, in pixels
 
 
 def draw_run(folder: Path) -> tuple[Path, Path]:
@@ -29,7 +29,7 @@ def draw_run(folder: Path) -> tuple[Path, Path]:
 
 
 def draw_training_curve(folder: Path, file: Path) -> None:
-    """Draw the training loss over the steps, and the mean average precision of the test images."""
+    """Draw the training loss over the steps, and the mean average precision on the test images."""
     train, test = (read_metrics(folder, kind) for kind in ("train", "detection"))
     figure, loss = plt.subplots(figsize=(6, 3.6), layout="constrained")
     loss.plot([line["step"] for line in train], [line["loss"] for line in train], color="grey", linewidth=1)
@@ -43,7 +43,7 @@ def draw_training_curve(folder: Path, file: Path) -> None:
 
 
 def draw_examples(trained: TrainedDetector, images: AnnotatedImages) -> Image.Image:
-    """Draw the boxes of the first few images, beside each other."""
+    """Draw the detections in the first few images, side by side."""
     count = min(SHOWN, len(images.records))
     pixels = tuple(images.pixels(index) for index in range(count))
     few, run = Pictures(images.classes, tuple(images.records[:count]), pixels), trained.detection
@@ -58,7 +58,7 @@ def draw_examples(trained: TrainedDetector, images: AnnotatedImages) -> Image.Im
 
 
 def beside_each_other(pictures: list[Image.Image], columns: int = 3) -> Image.Image:
-    """Lay pictures out in rows."""
+    """Arrange images in rows."""
     width, height = (max(picture.size[axis] for picture in pictures) for axis in (0, 1))
     rows = -(-len(pictures) // columns)
     sheet = Image.new("RGB", (width * min(columns, len(pictures)), height * rows), "white")

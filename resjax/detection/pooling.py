@@ -1,8 +1,8 @@
-"""Pooling of regions of interest: every box of a map to a small map of one size.
+"""Pooling of regions of interest: every box of a map to a small map of fixed size.
 
-Max pooling (Girshick 2015) cuts a box at whole cells of the map. Its bins differ in size, so shapes would too; here
-each bin is the union of up to four windows whose sides are powers of two, and the maxima of all such windows are made
-beforehand. The result is exact, and a bin costs four look-ups however large it is.
+Max pooling (Girshick 2015) rounds a box to whole cells of the map. Its bins differ in size, which would make shapes
+dynamic. Here each bin is the union of up to four windows whose sides are powers of two, and the maxima of all such
+windows are computed beforehand. The result is exact, and each bin costs four look-ups, whatever its size.
 """
 
 import math
@@ -16,25 +16,25 @@ from jax import lax
 
 
 class Maxima(NamedTuple):
-    """Values, and the cells `row * width + column` that they come from, the first of equals; both of one shape."""
+    """Maxima, and the cells `row * width + column` they come from (the first of ties); both have the same shape."""
 
     values: jax.Array
     cells: jax.Array
 
 
 def larger(a: Maxima, b: Maxima) -> Maxima:
-    """Take the larger values; of equal ones, that of the earlier cell."""
+    """Take the larger values; for ties, the earlier cell."""
     second = (b.values > a.values) | ((b.values == a.values) & (b.cells < a.cells))
     return Maxima(jnp.maximum(a.values, b.values), jnp.where(second, b.cells, a.cells))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def roi_max_pool(features: jax.Array, boxes: jax.Array, size: int, scale: float) -> jax.Array:
-    """Pool boxes `[n, 4]` (pixels of the image) of a map `[height, width, channels]` to `[n, size, size, channels]`.
+    """Pool boxes `[n, 4]` (in image pixels) from a map `[height, width, channels]` to `[n, size, size, channels]`.
 
-    A box covers the cells round(x1 scale) ... round(x2 scale), at least one; bin i of its length L the cells
-    floor(i L / size) ... ceil((i + 1) L / size) - 1 from there, as far as they lie on the map; an empty bin is 0. The
-    gradient goes to the first of equal maxima; boxes, which must lie on the map, have none.
+    A box covers the cells round(x1 scale) to round(x2 scale), at least one. If these are L cells, bin i covers the
+    cells floor(i L / size) to ceil((i + 1) L / size) - 1 from the first one, as far as they are on the map; an empty
+    bin is 0. The gradient goes to the first of equal maxima. Boxes, which must be on the map, have no gradient.
     """
     return pooled_maxima(features, boxes, size, scale).values
 
@@ -50,7 +50,7 @@ def _backward(size: int, scale: float, residuals: tuple[jax.Array, ...],
     height, width, channels = features.shape
     dy = at_least_float32(dy)
     flat = jnp.zeros((height * width, channels), dy.dtype)
-    flat = flat.at[cells, jnp.arange(channels)].add(dy, mode="drop")  # an empty bin's cell lies beyond the last
+    flat = flat.at[cells, jnp.arange(channels)].add(dy, mode="drop")  # an empty bin's cell is beyond the last
     return flat.reshape(features.shape).astype(features.dtype), jnp.zeros_like(boxes)
 
 
@@ -58,18 +58,18 @@ roi_max_pool.defvjp(_forward, _backward)
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:
-    """Widen what many regions are added up in: in bfloat16 a sum stops at 256, where 1 is less than half a step."""
+    """Widen values to float32 before summing over regions: in bfloat16, a sum of ones stops at 256."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def pooled_maxima(features: jax.Array, boxes: jax.Array, size: int, scale: float) -> Maxima:
-    """Find the maximum of every bin, `[n, size, size, channels]`."""
+    """Return the maximum of every bin, `[n, size, size, channels]`."""
     height, width, _ = features.shape
     (top, bottom), (left, right) = (bins(boxes[:, axis], boxes[:, axis + 2], size, scale, cells)
                                     for axis, cells in ((1, height), (0, width)))
     tables = window_maxima(features, levels(height, size), levels(width, size))
     high, wide = (31 - lax.clz(jnp.maximum(end - start, 1)) for start, end in ((top, bottom), (left, right)))
-    rows, columns = (top, bottom - 2**high), (left, right - 2**wide)  # two windows from either end cover a bin
+    rows, columns = (top, bottom - 2**high), (left, right - 2**wide)  # two windows, from either end, cover a bin
     found = None
     for row in rows:
         for column in columns:
@@ -83,7 +83,7 @@ def pooled_maxima(features: jax.Array, boxes: jax.Array, size: int, scale: float
 
 
 def bins(low: jax.Array, high: jax.Array, size: int, scale: float, cells: int) -> tuple[jax.Array, jax.Array]:
-    """Divide the sides `[n]` of boxes into bins; return their first cells and the cells after them `[n, size]`."""
+    """Divide the sides `[n]` of boxes into bins; return first and end cells `[n, size]`."""
     start, last = (jnp.floor(side * scale + 0.5).astype(jnp.int32)[:, None] for side in (low, high))
     length = jnp.maximum(last - start + 1, 1)
     i = jnp.arange(size)
@@ -92,14 +92,14 @@ def bins(low: jax.Array, high: jax.Array, size: int, scale: float, cells: int) -
 
 
 def levels(cells: int, size: int) -> int:
-    """Count the window sides 1, 2, 4, ... up to that of the largest bin of a box on a map of so many cells."""
+    """Return the number of window sides 1, 2, 4, ... up to that of the largest bin on a map of this size."""
     return int(math.log2(min(cells, -(-(cells + 1) // size) + 1))) + 1
 
 
 def window_maxima(features: jax.Array, high: int, wide: int) -> Maxima:
-    """Find the maxima of all windows of 2^i x 2^j cells, by their first cell: `[high, wide, height, width, channels]`.
+    """Compute the maxima of all windows of 2^i x 2^j cells, by first cell: `[high, wide, height, width, channels]`.
 
-    Where a window would leave the map, its maximum is that of the part on it.
+    Windows are clipped to the map.
     """
     height, width, _ = features.shape
     cells = jnp.asarray(np.arange(height * width, dtype=np.int32).reshape(height, width, 1))
@@ -117,15 +117,15 @@ def window_maxima(features: jax.Array, high: int, wide: int) -> Maxima:
 
 
 def shift_along(maxima: Maxima, by: int, axis: int) -> Maxima:
-    """Look `by` cells further along an axis; beyond the border stands what lies on it."""
+    """Shift by `by` cells along an axis, repeating the border."""
     index = jnp.minimum(jnp.arange(maxima.values.shape[axis]) + by, maxima.values.shape[axis] - 1)
     return Maxima(*(jnp.take(part, index, axis) for part in maxima))
 
 
 def roi_align(features: jax.Array, boxes: jax.Array, size: int, scale: float, samples: int = 2) -> jax.Array:
-    """Average `samples`^2 points of every bin, each interpolated from its four neighbours, without rounding any box.
+    """Average `samples`^2 points per bin, each interpolated bilinearly, without rounding any box.
 
-    Shapes as in `roi_max_pool` (He et al. 2017, section 3): cell k's value stands at k + 1/2.
+    Shapes as in `roi_max_pool` (He et al. 2017, section 3). The value of cell k is at k + 1/2.
     """
     height, width, _ = features.shape
     points = (jnp.arange(size * samples) + 0.5) / (size * samples)
@@ -145,7 +145,7 @@ def roi_align(features: jax.Array, boxes: jax.Array, size: int, scale: float, sa
 
 
 def neighbours(position: jax.Array, cells: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return the cells before and after a position, and how far it is from the first to the second, 0 to 1."""
+    """Return the cells before and after a position, and the position's fraction (0 to 1) between them."""
     position = jnp.clip(position, 0, cells - 1)
     first = jnp.floor(position).astype(jnp.int32)
     return first, jnp.minimum(first + 1, cells - 1), position - first

@@ -1,4 +1,4 @@
-"""From what the network says of anchors to proposals, of regions to predictions, and of those to detections."""
+"""From predictions for anchors to proposals, from regions to predictions, and from these to detections."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from resjax.detection.config import Sampling
 
 
 class Predictions(NamedTuple):
-    """What is said of regions: a box `[n, classes, 4]` in pixels and a score, 0 to 1, `[n, classes]` for each class."""
+    """Predictions for regions: a box `[n, classes, 4]` in pixels and a score `[n, classes]` from 0 to 1 per class."""
 
     boxes: jax.Array
     scores: jax.Array
@@ -28,10 +28,10 @@ class Detections(NamedTuple):
 
 def propose(objectness: jax.Array, deltas: jax.Array, anchors: jax.Array, size: jax.Array, rules: Sampling,
             *, train: bool) -> tuple[jax.Array, jax.Array]:
-    """Turn logits `[anchors]` and deltas `[anchors, 4]` into proposals `[count, 4]`, and say which places are filled.
+    """Convert logits `[anchors]` and deltas `[anchors, 4]` to proposals `[count, 4]` and a mask of filled places.
 
-    The best so many boxes, cut off at the borders of an image of `size` (height, width), without those that are smaller
-    than `smallest`, go through non-maximum suppression. An empty place holds a box of one pixel.
+    The best boxes, clipped to an image of `size` (height, width) and without those smaller than `smallest`, go through
+    non-maximum suppression. An empty place holds a box of one pixel.
     """
     before, after = ((rules.train_candidates, rules.train_proposals) if train else
                      (rules.test_candidates, rules.test_proposals))
@@ -44,18 +44,18 @@ def propose(objectness: jax.Array, deltas: jax.Array, anchors: jax.Array, size: 
 
 def decode_predictions(logits: jax.Array, deltas: jax.Array, regions: jax.Array, valid: jax.Array, size: jax.Array,
                        rules: Sampling) -> Predictions:
-    """Turn logits `[n, classes + 1]` and deltas `[n, classes, 4]` of regions `[n, 4]` into boxes and scores.
+    """Convert logits `[n, classes + 1]` and deltas `[n, classes, 4]` of regions `[n, 4]` to boxes and scores.
 
-    Boxes are cut off at the borders of an image of `size` (height, width); the scores of empty places are 0.
+    Boxes are clipped to an image of `size` (height, width); scores of empty places are 0.
     """
     boxes = clip(apply_deltas(deltas * jnp.array(rules.deviations), regions[:, None]), size)
     return Predictions(boxes, jnp.where(valid[:, None], jax.nn.softmax(logits)[:, 1:], 0))
 
 
 def choose_detections(predictions: Predictions, rules: Sampling) -> Detections:
-    """Choose the detections among the predictions: every class has its own boxes and its own suppression.
+    """Choose the detections among the predictions, with separate suppression for every class.
 
-    The best `detections` of all classes are returned.
+    Returns the best `detections` of all classes.
     """
     boxes, scores = predictions
     scores = jnp.where(scores > rules.lowest_score, scores, -jnp.inf)

@@ -1,4 +1,4 @@
-"""Scenes composed of the embedded digits: several in an image, of varied size, on an uneven ground."""
+"""Scenes composed of the included digits: several per image, of varied size, on an uneven background."""
 
 from dataclasses import dataclass
 
@@ -10,8 +10,8 @@ from resjax.detection.annotations import Annotated, Drawn, Stated
 from resjax.experiment import Data
 
 SIDE = 96  # pixels
-DIGITS = (2, 5)  # in a scene, at least and at most
-SIDES = (18, 40)  # of a digit's image, in pixels
+DIGITS = (2, 5)  # smallest and largest number of digits in a scene
+SIDES = (18, 40)  # side of a digit's image, in pixels
 SCENES = {"train": 1_000, "test": 200}
 TRIES = 50
 
@@ -32,7 +32,7 @@ class Scenes:
 
 
 def compose_scenes(split: str) -> Scenes:
-    """Compose the scenes of a split, "train" or "test", of that split's digits: the same ones every time."""
+    """Compose the scenes of a split ("train" or "test") from its digits; deterministic."""
     digits = load_data(Data(source="digits"))
     images, labels = map(np.asarray, digits.train if split == "train" else digits.test)
     random = np.random.default_rng([17, list(SCENES).index(split)])
@@ -42,7 +42,7 @@ def compose_scenes(split: str) -> Scenes:
 
 def compose(random: np.random.Generator, images: np.ndarray, labels: np.ndarray,
             name: str) -> tuple[np.ndarray, Annotated]:
-    """Put digits where they overlap little; a box is the least one around a digit's ink."""
+    """Place digits with little overlap; a box is the bounding box of a digit's ink."""
     ground = cv2.resize(random.uniform(0, 120, (4, 4)).astype(np.float32), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
     scene = np.repeat(ground[:, :, None], 3, 2) + random.normal(0, 8, (SIDE, SIDE, 1))
     drawn, taken = Drawn(name, SIDE, SIDE), np.zeros((SIDE, SIDE), bool)

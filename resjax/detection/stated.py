@@ -1,4 +1,4 @@
-"""From what files of annotations state, in any layout, to records: objects on the upright pixels of their images."""
+"""Converts stated annotations of any layout to records: objects on the upright pixels of their images."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ from resjax.system.progress import track
 
 
 class StatedImage(NamedTuple):
-    """An image as a file of annotations states it. A height or width of 0: nothing is said of it."""
+    """An image as stated in an annotation file; a height or width of 0 means that it is not stated."""
 
     name: str
     file: Path
@@ -26,12 +26,12 @@ class StatedImage(NamedTuple):
 
 
 def annotate_images(classes: tuple[str, ...], images: Sequence[StatedImage], remarks: Iterable[str]) -> AnnotatedFiles:
-    """Read the header of every image, and bring the objects that files state to its upright pixels.
+    """Read the header of every image, and convert stated objects to its upright pixels.
 
-    Raises BadInput, naming what is wrong, for an image that is missing, of another size than stated, or for a box
-    outside of it. A photograph may be stored turned, with a note (EXIF) of how. Its boxes lie on the pixels as stored,
-    and are turned with them, unless the stated size is only that of the upright image. Where both have this size, or
-    none is stated, the boxes are taken to lie on the pixels as stored, which is remarked.
+    Raises BadInput, naming the problem, for an image that is missing or has another size than stated, or for a box
+    outside of it. A photograph may be stored rotated, with an EXIF orientation. Its boxes refer to the stored pixels
+    and are rotated too, unless the stated size fits only the upright image. If both sizes are equal or no size is
+    stated, boxes are assumed to refer to the stored pixels, with a remark.
     """
     with ThreadPoolExecutor() as pool:
         headers = list(track(pool.map(file_header, (image.file for image in images)), "headers of the images",
@@ -51,9 +51,9 @@ def annotate_images(classes: tuple[str, ...], images: Sequence[StatedImage], rem
 
 
 def stated_header(image: StatedImage, header: Header) -> tuple[Header, bool]:
-    """Return height and width of the pixels that boxes lie on, with how these are to be turned; and whether it is sure.
+    """Return size and orientation of the pixels that boxes refer to, and whether this is certain.
 
-    Raises BadInput if the image has another size than stated.
+    Raises BadInput if the image's size differs from the stated one.
     """
     stated, stored = (image.height, image.width), (header.height, header.width)
     if stated == header.upright != stored:
@@ -65,7 +65,7 @@ def stated_header(image: StatedImage, header: Header) -> tuple[Header, bool]:
 
 
 def place_objects(image: StatedImage, header: Header) -> Drawn:
-    """Put an image's objects onto its pixels, as these are stored."""
+    """Convert an image's objects to its stored pixels."""
     drawn = Drawn(image.name, header.height, header.width)
     for thing in image.objects:
         drawn.add(thing)
@@ -73,13 +73,13 @@ def place_objects(image: StatedImage, header: Header) -> Drawn:
 
 
 def turn_upright(record: Annotated, header: Header) -> Annotated:
-    """Turn the objects of an image as stored to the upright one."""
+    """Rotate the objects of a stored image to the upright one."""
     height, width = header.upright
     return replace(record, height=height, width=width, boxes=upright_boxes(record.boxes, header))
 
 
 def found_twice(images: Sequence[StatedImage]) -> list[str]:
-    """Remark on images that are listed twice, and on objects that are annotated twice."""
+    """Remark on images that are listed twice, and on duplicate objects."""
     files = Counter(image.file for image in images)
     boxes = [(image.name, Counter((*thing.box, thing.label) for thing in image.objects)) for image in images]
     return [remark_on("image", "listed more than once: it counts as often", [str(f) for f in files if files[f] > 1]),
@@ -88,14 +88,14 @@ def found_twice(images: Sequence[StatedImage]) -> list[str]:
 
 
 def found_in_both(train: AnnotatedImages, test: AnnotatedImages) -> str:
-    """Remark on images that are learnt and tested on."""
+    """Remark on images in both the training and the test set."""
     both = set(getattr(train, "files", ())) & set(getattr(test, "files", ()))
     return remark_on("image", "both trained and tested on, so that what is measured is too good",
                      sorted(map(str, both)))
 
 
 def remark_on(noun: str, text: str, names: Sequence[str]) -> str:
-    """Remark on so many things, one of which is named; nothing of none."""
+    """Return a remark on a number of things, naming one; empty if there are none."""
     plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
     return f"{len(names)} {noun if len(names) == 1 else plural} {text}, such as {names[0]}" if names else ""
 
@@ -110,13 +110,13 @@ def class_number(entry: AnnotationEntry, field: str, name: str, classes: Sequenc
 
 
 def otherwise_spelled(names: Iterable[str], classes: Sequence[str]) -> str:
-    """Remark on names of classes that are found by another spelling."""
+    """Remark on class names that are matched despite another spelling."""
     found = [f"{name!r}, there {classes[place]!r}" for name in sorted(set(names))
              if (place := place_of(name, classes)) is not None and composed(classes[place]) != name]
     return remark_on("class", "spelled otherwise than in training", found)
 
 
 def check_in_pixels(box: Sequence[float], entry: AnnotationEntry, field: str) -> None:
-    """Raise BadInput for a box whose numbers are parts of the image, from 0 to 1."""
+    """Raise BadInput for a box with relative coordinates, from 0 to 1."""
     if all(0 <= value <= 1 for value in box) and not all(value.is_integer() for value in box):
         raise BadInput(f"{entry.file}, {entry.called}: {field} is {box_text(box)}, parts of the image; it is in pixels")

@@ -1,4 +1,4 @@
-"""The losses of a detector and one update of its parameters, pure; and its first state."""
+"""The losses of a detector, a pure function for one update of its parameters, and its initial state."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -30,11 +30,11 @@ from resjax.training.learning_rate import learning_rate
 from resjax.training.optimizer import build_optimizer
 from resjax.training.step import TrainState
 
-ANCHOR_BETA = 1 / 9  # where smooth L1 turns straight for anchors, as in the authors' code; 1 for regions
+ANCHOR_BETA = 1 / 9  # where smooth L1 becomes linear for anchors, as in the authors' code; 1 for regions
 
 
 class Losses(NamedTuple):
-    """The four losses and the share of wrong regions in percent, summed over `images`; the rate of the update."""
+    """The four losses and the error of regions in percent, summed over `images`, and the learning rate."""
 
     anchor_class: jax.Array
     anchor_box: jax.Array
@@ -46,11 +46,11 @@ class Losses(NamedTuple):
 
     @property
     def loss(self) -> jax.Array:
-        """Add the four losses, of equal weight."""
+        """The sum of the four losses, with equal weights."""
         return self.anchor_class + self.anchor_box + self.region_class + self.region_box
 
     def only(self, names: Sequence[str]) -> "Losses":
-        """Set the other losses to zero, and the share of wrong regions with theirs: they are not computed then."""
+        """Set the other losses to zero, and the regions' error with theirs, so that they are not computed."""
         others = {name for name in LOSSES if name not in names}
         if "region_class" in others:
             others.add("error")
@@ -65,15 +65,15 @@ class Proposed(NamedTuple):
 
 
 def anchors_of(detector: Detector, height: int, width: int) -> jax.Array:
-    """Lay the anchors of images of a padded size `[anchors, 4]`."""
+    """Return the anchors of images of a padded size, `[anchors, 4]`."""
     shapes = anchor_shapes(detector.anchor_sizes, detector.anchor_ratios)
     return jnp.asarray(anchor_grid(height // detector.stride, width // detector.stride, detector.stride, shapes))
 
 
 def losses_of(outputs: Outputs, anchors: AnchorTargets, rules: Sampling) -> Losses:
-    """Compute the losses of one image, the mean over the batch.
+    """Compute the losses of each image, averaged over the batch.
 
-    Those of boxes are divided by as many examples as those of classes, as by the authors.
+    As in the authors' code, box losses are divided by the same number of examples as class losses.
     """
     regions: RegionTargets = outputs.regions
     images = len(outputs.objectness)
@@ -92,9 +92,9 @@ def losses_of(outputs: Outputs, anchors: AnchorTargets, rules: Sampling) -> Loss
 
 def train_step(model: FasterRCNN, optimizer: optax.GradientTransformationExtraArgs, run: Detection, state: TrainState,
                lesson: Lesson) -> tuple[TrainState, Losses]:
-    """Update once along the gradient of the losses that count, of equal weight.
+    """Make one gradient step on the active losses, with equal weights.
 
-    All four together are "approximate joint training" (Ren et al. 2016).
+    With all four, this is "approximate joint training" (Ren et al. 2016).
     """
     batch, phase = lesson.batch, lesson.phase
     images = normalize(jnp.asarray(batch.images), state.mean, run.data.std)
@@ -124,7 +124,7 @@ def train_step(model: FasterRCNN, optimizer: optax.GradientTransformationExtraAr
 
 
 def examples(run: Detection, key: jax.Array, batch: AnnotatedBatch) -> tuple[AnchorTargets, Choose]:
-    """Draw the anchors that count, with what they should say, and return what draws the regions that do."""
+    """Sample anchors with their targets, and return the function that samples regions."""
     count, rules = len(batch.images), run.sampling
     anchors = anchors_of(run.detector, *batch.images.shape[1:3])
     anchor_keys, region_keys = (jax.random.split(jax.random.fold_in(key, i), count) for i in range(2))
@@ -142,7 +142,7 @@ def examples(run: Detection, key: jax.Array, batch: AnnotatedBatch) -> tuple[Anc
 
 
 def restart_optimizer(optimizer: optax.GradientTransformationExtraArgs, run: Detection, state: TrainState) -> Any:
-    """Return the optimiser's state: with each phase of several, its velocities and its rate begin anew."""
+    """Return the optimizer's state; velocities and learning rate restart at each of several phases."""
     count = len(phases_of(run))
     if count == 1:
         return state.opt_state
@@ -151,24 +151,23 @@ def restart_optimizer(optimizer: optax.GradientTransformationExtraArgs, run: Det
 
 
 def optimizer_of(run: Detection, phase: Phase) -> optax.GradientTransformationExtraArgs:
-    """Build the optimiser, which moves the parts of a phase, but for frozen stages and frozen batch norm.
+    """Build the optimizer for the parts that a phase trains, except frozen stages and frozen batch norm.
 
-    The gradients of the others are set to zero before, so that the compiler leaves them out, and their decay after.
+    Gradients of other parameters are set to zero before it, so that the compiler removes them, and their weight decay
+    after it.
     """
     fixed = optax.masked(optax.set_to_zero(), partial(frozen, run.detector, phase))
     return optax.with_extra_args_support(optax.chain(fixed, build_optimizer(run.optimizer, run.phase_steps), fixed))
 
 
 def frozen(detector: Detector, phase: Phase, params: Any) -> Any:
-    """Mark the parameters that stay: of parts that do not move, of the first stages, and offsets and scales of frozen
-    batch norm (appendix A).
-    """
+    """Mark the frozen parameters: of unused parts, of the first stages, and of frozen batch norm (appendix A)."""
 
     def stays(path: tuple[Any, ...], _: Any) -> bool:
         names = [part.key for part in path]
         if names[0] not in phase.moves:
             return True
-        if names[0] == PROPOSER:  # a network with the same names inside
+        if names[0] == PROPOSER:  # a nested network with the same names
             names = names[1:]
         norm = any(name.startswith("bn") for name in names)
         return (names[0] == "shared" and stage_of(names[1]) <= detector.frozen_stages) or (
@@ -178,14 +177,14 @@ def frozen(detector: Detector, phase: Phase, params: Any) -> Any:
 
 
 def stage_of(module: str) -> int:
-    """Return a module's stage, counted from the image on: that of ResNet's conv1 is the first, of VGG's conv1_x too."""
+    """Return the stage of a module, counted from the input: 1 for conv1 of ResNets and for conv1_x of VGG."""
     number = int(module.removeprefix("stage").removeprefix("conv").removeprefix("bn").partition("_")[0])
     return number + 1 if module.startswith("stage") else number
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def draw_onto(sharding: jax.sharding.Sharding, run: Detection, classes: int, mean: Any, seed: int) -> TrainState:
-    """Draw the first state onto devices; `mean` is the mean colour `[1, 1, 3]`."""
+    """Initialise a state on devices; `mean` is the mean colour `[1, 1, 3]`."""
     model, phases = FasterRCNN(run.detector, classes), phases_of(run)
     model_key, data_key = jax.random.split(jax.random.key(seed))
     side, ghost = 4 * model.detector.stride, model.detector.ghost_batch_size

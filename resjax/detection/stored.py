@@ -1,4 +1,4 @@
-"""A trained detector as a folder that needs no run: its weights, what it is, and its model card."""
+"""Exported detectors: a folder with weights, a description and a model card, independent of any run."""
 
 import os
 from functools import partial
@@ -26,7 +26,7 @@ FILE, WEIGHTS = "detector.json", "detector.safetensors"
 
 
 def write_detector(trained: TrainedDetector, out: Path, card: Card) -> Path:
-    """Write a detector into a new folder, whole or not at all. Raises BadInput if it is there already."""
+    """Write a detector to a new folder, atomically. Raises BadInput if it already exists."""
     remove_leftovers(out)
     check(not out.exists(), f"{out} is there already; name a new folder by --out")
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
@@ -45,16 +45,16 @@ def write_detector(trained: TrainedDetector, out: Path, card: Card) -> Path:
 
 
 def load_detector(target: str | Path) -> TrainedDetector:
-    """Load a detector: from a run directory, a folder that `export` wrote, or by a name that comes with resjax (bccd).
+    """Load a detector from a run directory, an exported folder, or by the name of one that comes with resjax (bccd).
 
-    Raises BadInput for what is missing, damaged or no detector.
+    Raises BadInput if it is missing, damaged or not a detector.
     """
     folder = found_at(target)
     return read_detector(folder) if (folder / FILE).is_file() else restore_detector(folder)
 
 
 def read_detector(folder: Path) -> TrainedDetector:
-    """Read such a folder. Raises BadInput, naming the file, if one is missing, damaged or does not fit."""
+    """Read an exported folder. Raises BadInput, naming the file, if one is missing, damaged or inconsistent."""
     content = read_json(folder / FILE, "experiment", "classes")
     classes = convert(content["classes"], tuple[str, ...])
     try:
@@ -80,7 +80,7 @@ def read_detector(folder: Path) -> TrainedDetector:
 
 
 def detector_card(trained: TrainedDetector, card: Card) -> str:
-    """Write the card for people; without precisions it says that none were measured."""
+    """Write the model card; without precisions it says that none were measured."""
     run, count = trained.detection, sum(leaf.size for leaf in jax.tree.leaves(trained.variables["params"]))
     measured = markdown_table(["images", "class", "average precision %, by area", "by 11 points"], [
         [each.images_of, each.class_name, f"{each.by_area:.1f}", f"{each.by_points:.1f}"] for each in card.precisions

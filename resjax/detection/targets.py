@@ -1,6 +1,6 @@
-"""What the network should say, of which anchors and regions, and the losses where it says something else.
+"""Training targets of anchors and regions, and the losses.
 
-All on the device, of one shape whatever the image, and a function of the key. Objects come padded to a fixed number:
+Everything runs on the device with static shapes, and is a function of the key. Objects are padded to a fixed number;
 `valid` marks the real ones.
 """
 
@@ -15,24 +15,24 @@ from resjax.detection.config import Sampling
 
 PROPOSAL_LOSSES, REGION_LOSSES = ("anchor_class", "anchor_box"), ("region_class", "region_box")
 LOSSES = PROPOSAL_LOSSES + REGION_LOSSES
-IN_CROWD = 0.7  # of a box's area, from which on it lies within a crowd, as in Detectron
-TIE = 1e-6  # anchors that hold an object whole overlap it alike, but for rounding
+IN_CROWD = 0.7  # share of a box's area inside a crowd that counts as within it, as in Detectron
+TIE = 1e-6  # anchors that contain a whole object overlap it equally, up to rounding
 
 
 class Objects(NamedTuple):
     """The objects of an image: boxes `[most, 4]`, classes from 1 on `[most]`, and which places are filled `[most]`.
 
-    `crowd` `[most]` marks other places, whose boxes hold COCO's crowds: what lies within one is no background.
+    `crowd` `[most]` marks places with COCO's crowds instead: anything within one is not background.
     """
 
-    boxes: Any  # NumPy's on the host, JAX's on the device
+    boxes: Any  # NumPy on the host, JAX on the device
     labels: Any
     valid: Any
     crowd: Any
 
 
 class AnchorTargets(NamedTuple):
-    """Per anchor: whether it shows an object, which deltas lead to it `[anchors, 4]`, and whether it is sampled."""
+    """For each anchor: whether it shows an object, its target deltas `[anchors, 4]`, and whether it is sampled."""
 
     positive: jax.Array
     deltas: jax.Array
@@ -49,23 +49,23 @@ class RegionTargets(NamedTuple):
 
 
 def valid_overlaps(boxes: jax.Array, objects: Objects) -> jax.Array:
-    """Compare boxes `[n, 4]` with the real objects: `[n, most]`, -1 for the places that are not filled."""
+    """Compute the overlaps of boxes `[n, 4]` with the objects, `[n, most]`; -1 for empty places."""
     return jnp.where(objects.valid, intersection_over_union(boxes, objects.boxes), -1)
 
 
 def in_crowd(boxes: jax.Array, objects: Objects) -> jax.Array:
-    """Say which of the boxes `[n, 4]` lie within a crowd: there are objects in it, but nobody knows where."""
+    """Return which boxes `[n, 4]` are within a crowd, which has objects at unknown positions."""
     within = shared_areas(boxes, objects.boxes) >= IN_CROWD * areas(boxes)[:, None]
     return jnp.any(within & objects.crowd, 1)
 
 
 def target_boxes(objects: Objects, chosen: jax.Array, fallback: jax.Array) -> jax.Array:
-    """Return the boxes of the chosen objects `[n]`, or `fallback` `[n, 4]` where none is there."""
+    """Return the boxes of the chosen objects `[n]`, or `fallback` `[n, 4]` if there are no objects."""
     return jnp.where(objects.valid[chosen][:, None], objects.boxes[chosen], fallback)
 
 
 def sample(key: jax.Array, candidates: jax.Array, count: int | jax.Array) -> jax.Array:
-    """Choose `count` of the candidates `[n]` at random, or all where there are fewer: a mask."""
+    """Return a mask of `count` random candidates `[n]`, or of all if there are fewer."""
     order = jnp.argsort(jnp.where(candidates, jax.random.uniform(key, candidates.shape), 2))
     rank = jnp.zeros(candidates.shape, jnp.int32).at[order].set(jnp.arange(len(candidates), dtype=jnp.int32))
     return candidates & (rank < count)
@@ -73,11 +73,11 @@ def sample(key: jax.Array, candidates: jax.Array, count: int | jax.Array) -> jax
 
 def anchor_targets(key: jax.Array, anchors: jax.Array, objects: Objects, size: jax.Array,
                    rules: Sampling) -> AnchorTargets:
-    """Assign anchors `[n, 4]` to the objects of an image of `size` (height, width), and draw those that count.
+    """Assign anchors `[n, 4]` to the objects of an image of `size` (height, width), and sample some of them.
 
-    Positive: overlap of at least `anchor_positive` with an object, or the largest that any anchor has with it.
-    Negative: below `anchor_negative` with all, and not within a crowd. Anchors that cross the border do not count (Ren
-    et al. 2015, 3.1).
+    Positive: an overlap of at least `anchor_positive` with an object, or the largest of all anchors with it. Negative:
+    overlaps below `anchor_negative` with all objects, and not within a crowd. Anchors that cross the border are ignored
+    (Ren et al. 2015, section 3.1).
     """
     usable = inside(anchors, size)
     found = jnp.where(usable[:, None], valid_overlaps(anchors, objects), -1)
@@ -95,10 +95,10 @@ def anchor_targets(key: jax.Array, anchors: jax.Array, objects: Objects, size: j
 
 def region_targets(key: jax.Array, proposals: jax.Array, valid: jax.Array, objects: Objects,
                    rules: Sampling) -> RegionTargets:
-    """Draw `rois` regions from the proposals `[n, 4]` and the objects themselves, and say what each shows.
+    """Sample `rois` regions from the proposals `[n, 4]` and the objects themselves, with their targets.
 
-    At most a quarter shows an object, by an overlap of at least `foreground`; the others are background, with an
-    overlap within `background` [low, high), outside of crowds.
+    At most a quarter show an object, with an overlap of at least `foreground`. The others are background, with an
+    overlap within `background` [low, high) and outside of crowds.
     """
     boxes = jnp.concatenate([proposals, objects.boxes])
     usable = jnp.concatenate([valid, objects.valid])
@@ -120,23 +120,23 @@ def region_targets(key: jax.Array, proposals: jax.Array, valid: jax.Array, objec
 
 
 def smooth_l1(difference: jax.Array, beta: float) -> jax.Array:
-    """d^2 / (2 beta) where |d| < beta, else |d| - beta / 2 (Girshick 2015, equation 3, where beta is 1)."""
+    """d^2 / (2 beta) if |d| < beta, else |d| - beta / 2 (Girshick 2015, equation 3, with beta = 1)."""
     size = jnp.abs(difference)
     return jnp.where(size < beta, difference**2 / (2 * beta), size - beta / 2)
 
 
 def box_loss(predicted: jax.Array, wanted: jax.Array, weights: jax.Array, beta: float) -> jax.Array:
-    """Sum the smooth L1 losses of boxes `[..., 4]` with `weights` `[...]`."""
+    """Sum the smooth L1 losses of boxes `[..., 4]`, weighted by `weights` `[...]`."""
     return (smooth_l1(predicted - wanted, beta).sum(-1) * weights).sum()
 
 
 def objectness_loss(logits: jax.Array, positive: jax.Array, weights: jax.Array) -> jax.Array:
-    """Sum the logistic losses of anchors `[...]`, object or not, with `weights` `[...]`."""
+    """Sum the logistic losses of anchors `[...]` (object or not), weighted by `weights` `[...]`."""
     losses: jax.Array = optax.sigmoid_binary_cross_entropy(logits, positive.astype(logits.dtype))
     return (losses * weights).sum()
 
 
 def class_loss(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
-    """Sum the cross-entropies of `[..., classes + 1]` and labels `[...]` with `weights` `[...]`."""
+    """Sum the cross-entropies of `[..., classes + 1]` with labels `[...]`, weighted by `weights` `[...]`."""
     losses: jax.Array = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     return (losses * weights).sum()

@@ -1,4 +1,4 @@
-"""Training a detector: what the loop is told of networks, annotated images and average precision."""
+"""Training of a detector: the loop's interface to network, annotated images and average precision."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -30,14 +30,14 @@ from resjax.training.step import TrainState
 
 def train_detector(detection: Detection, run_directory: str | Path,
                    devices: Sequence[jax.Device] | None = None, tensorboard: Path | None = None) -> dict[str, Any]:
-    """Train, or resume where the last process stopped; return what `result.json` holds. See `resjax.train`."""
+    """Train a detector or resume its training; return the contents of `result.json`. See `resjax.train`."""
     return loop.train(detection, Path(run_directory), partial(open_faster_rcnn, detection),
                       devices or jax.devices(), tensorboard)
 
 
 @dataclass(frozen=True)
 class RunningLosses(RunningMetrics):
-    """Sums over images of the losses, and of the shares of wrong regions, since the last line of the log."""
+    """Sums over images of the losses and of the regions' error, since the last line of the log."""
 
     anchor_class: float = 0.0
     anchor_box: float = 0.0
@@ -46,14 +46,14 @@ class RunningLosses(RunningMetrics):
     error: float = 0.0
 
     def means(self) -> Line:
-        """Divide by the images; the loss is the sum of the four."""
+        """Divide by the number of images; the loss is the sum of the four."""
         means = {name: getattr(self, name) / self.images for name in (*LOSSES, "error")}
         return {"loss": sum(means[name] for name in LOSSES), **means}
 
 
 @dataclass(frozen=True)
 class DetectionTask:
-    """A detector that learns from annotated images, and is measured on others."""
+    """The task of a detector: learn from annotated images and be evaluated on others."""
 
     detection: Detection
     batches: Batches
@@ -68,13 +68,13 @@ class DetectionTask:
     watch = None
 
     def first(self) -> TrainState:
-        """Draw the first state onto the devices."""
+        """Initialise the state on the devices."""
         mean, seed = self.weights.mean, self.detection.seed
         first: TrainState = draw_onto(replicated(self.sharding), self.detection, self.model.classes, mean, seed)
         return first
 
     def start(self, first: TrainState) -> TrainState:
-        """Put the weights that the run starts from into its first state."""
+        """Copy the pretrained weights to the initial state."""
         return start_from(self.weights, first)
 
     def describe(self) -> None:
@@ -84,7 +84,7 @@ class DetectionTask:
 
     @contextmanager
     def inputs(self, state: TrainState, steps: range) -> Iterator[Iterator[tuple[int, Lesson]]]:
-        """Open the batches of some steps, each copied to the devices while they are busy with the step before it."""
+        """Open the batches of some steps, each copied to the devices while they compute the previous step."""
         run = self.detection
         place = partial(jax.make_array_from_process_local_data, self.sharding)
         with closing(self.batches.steps(steps, jax.process_index(), jax.process_count())) as batches:
@@ -92,20 +92,20 @@ class DetectionTask:
                    for step, batch in zip(steps, batches, strict=True))
 
     def pack(self, state: TrainState) -> TrainState:
-        """Take the state as it is: its steps are few and long."""
+        """Return the state unchanged: steps are few and long."""
         return state
 
     def unpack(self, packed: TrainState) -> TrainState:
         return packed
 
     def lower(self, count: int, packed: TrainState, inputs: Any) -> Any:
-        """Lower the step of one phase for images of one padded size; the state stays where it lies."""
+        """Lower the step of one phase for images of one padded size; the state is donated."""
         optimizer = optimizer_of(self.detection, inputs.phase)
         update = partial(train_step, self.model, optimizer, self.detection)
         return jax.jit(update, donate_argnums=0, out_shardings=packed.step.sharding).lower(packed, inputs)
 
     def average(self, state: TrainState, heed: Callable[[], None]) -> TrainState:
-        """Return the state as it is: its batch norm is frozen, or keeps moving averages over many small batches."""
+        """Return the state unchanged: batch norm is frozen, or its moving averages span many small batches."""
         return state
 
     def prolong(self, state: TrainState) -> TrainState:
@@ -118,7 +118,7 @@ class DetectionTask:
         return [{"kind": "detection", **measure_detector(trained, self.test, self.detection.batch_size)}]
 
     def result(self, lines: list[Line]) -> Line:
-        """Return the average precisions, and how many parameters the detector has, without what only trains it."""
+        """Return the average precisions, and the number of parameters without those used only in training."""
         params = jax.eval_shape(self.first).params
         parts = [part for name, part in params.items() if name != PROPOSER]
         return {"parameters": sum(leaf.size for leaf in jax.tree.leaves(parts)),
@@ -126,9 +126,9 @@ class DetectionTask:
 
 
 def open_faster_rcnn(detection: Detection, devices: Sequence[jax.Device], log: Log) -> DetectionTask:
-    """Open a run's images, and load the weights that it starts from. Raises BadInput for what is wrong with them."""
+    """Open a run's images and load its pretrained weights. Raises BadInput for invalid ones."""
     if detection.data.source.startswith("coco:"):
-        check_installed()  # now, and not when the run is over
+        check_installed()  # check now rather than at the end of the run
     images = open_annotated(detection.data, train=True)
     test = open_annotated(detection.data, train=False, classes=images.classes)
     for text in (*images.remarks, *test.remarks, found_in_both(images, test)):

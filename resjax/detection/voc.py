@@ -1,6 +1,6 @@
 """Images in PASCAL VOC's layout: `JPEGImages`, `Annotations`, `ImageSets/Main`.
 
-A folder of sets such as VOC2007 may lie in the path; then a set is FOLDER/SET, and several can be named (07+12).
+The path may contain folders such as VOC2007; then a set is FOLDER/SET, and several can be combined (07+12).
 """
 
 import json
@@ -25,7 +25,7 @@ DECLARED = re.compile(r"""<\?xml[^>]*?\sencoding\s*=\s*["']([\w.:-]+)["']""", re
 
 
 class Note(NamedTuple):
-    """An annotation: where its set lies, what a list calls it, and its entries: of the image, and of each object."""
+    """An annotation: the root of its set, its name in the list, and its entries for the image and each object."""
 
     base: Path
     name: str
@@ -34,11 +34,11 @@ class Note(NamedTuple):
 
 
 def read_voc(path: Path, sets: Sequence[str], classes: Sequence[str] = ()) -> AnnotatedFiles:
-    """Read the annotations of some sets. Without `classes`, all those that are annotated count, by the alphabet.
+    """Read the annotations of some sets. Without `classes`, all annotated classes are used, in alphabetical order.
 
-    Raises BadInput, naming file, entry and field, for a missing or empty list, a missing or broken annotation, an image
-    that is missing or of another size, a class that is not among `classes`, or a box outside its image. What is left
-    out, as a box without area, or could mean more than one thing, is told in `remarks`.
+    Raises BadInput, naming file, entry and field, for a missing or empty list, a missing or invalid annotation, an
+    image that is missing or has another size, a class that is not in `classes`, or a box outside of its image.
+    `remarks` mention what is left out, such as boxes without area, and what is ambiguous.
     """
     notes = [read_note(base, name) for each in sets for base, name in read_list(path, each)]
     names = {thing.name("name") for note in notes for thing in note.objects}
@@ -47,9 +47,9 @@ def read_voc(path: Path, sets: Sequence[str], classes: Sequence[str] = ()) -> An
 
 
 def read_list(path: Path, name: str) -> Iterator[tuple[Path, str]]:
-    """Read a list: where its set lies, and each image's name. Raises BadInput if there is none, or nothing in it.
+    """Read a list: the root of its set and the image names. Raises BadInput if it is missing or empty.
 
-    A line is a name, or a name and what a list of one class says of it; a name may hold spaces, or end as a file does.
+    A line is a name, optionally followed by a single-class list's flag. A name may contain spaces or a file extension.
     """
     base = (path / name).parent
     file = base / "ImageSets" / "Main" / f"{Path(name).name}.txt"
@@ -68,7 +68,7 @@ def read_list(path: Path, name: str) -> Iterator[tuple[Path, str]]:
 
 
 def sets_of(path: Path) -> str:
-    """Say which sets there are in a folder, or what such a folder holds."""
+    """Describe which sets a folder contains, or what such a folder should contain."""
     found = sorted(file.relative_to(path) for base in ("", "*/") for file in path.glob(f"{base}ImageSets/Main/*.txt"))
     names = ", ".join(str(file.parents[2] / file.stem) for file in found[:8])
     if names:
@@ -79,12 +79,12 @@ def sets_of(path: Path) -> str:
 
 
 def annotation_of(base: Path, name: str) -> Path:
-    """Return the file of an image's annotation."""
+    """Return the path of an image's annotation."""
     return base / "Annotations" / f"{name}.xml"
 
 
 def read_note(base: Path, name: str) -> Note:
-    """Read an annotation. Raises BadInput if it is missing or no XML."""
+    """Read an annotation. Raises BadInput if it is missing or not XML."""
     file = annotation_of(base, name)
     try:
         root = ElementTree.fromstring(decoded(file))
@@ -98,12 +98,12 @@ def read_note(base: Path, name: str) -> Note:
 
 
 def decoded(file: Path) -> str:
-    """Read XML in the encoding that it declares, or that its first bytes show. ValueError where it is not in it."""
+    """Decode XML in its declared or detected encoding. Raises ValueError if the bytes do not match it."""
     content = file.read_bytes()
     if content.startswith("<?xml".encode("cp037")):
         encoding, start = "cp037", content[:200].decode("cp037")
     else:
-        encoding = json.detect_encoding(content)  # by its byte order mark, or by where its first zeros are
+        encoding = json.detect_encoding(content)  # from the byte order mark or the position of the first zeros
         start = content[:200].decode(encoding, "replace")
     declared = DECLARED.match(start)
     if declared and encoding in ("utf-8", "cp037"):
@@ -115,7 +115,7 @@ def decoded(file: Path) -> str:
 
 
 def texts_of(element: ElementTree.Element, path: str = "") -> dict[str, Any]:
-    """List the texts of what lies within an element, by the paths of their tags, objects left out."""
+    """Collect the texts inside an element by tag path, except those of objects."""
     found: dict[str, Any] = {}
     for part in element:
         if part.tag != "object":
@@ -132,7 +132,7 @@ def stated_image(note: Note, classes: Sequence[str]) -> StatedImage:
 
 
 def stated_object(thing: AnnotationEntry, classes: Sequence[str]) -> Stated:
-    """Read the fields of an object. VOC counts pixels from 1 on, and the last one belongs to the box."""
+    """Read the fields of an object. VOC counts pixels from 1, and the last one belongs to the box."""
     label = class_number(thing, "name", thing.name("name"), classes)
     x1, y1, x2, y2 = (thing.number(side) for side in SIDES)
     check_in_pixels((x1, y1, x2, y2), thing, "bndbox")
@@ -141,12 +141,12 @@ def stated_object(thing: AnnotationEntry, classes: Sequence[str]) -> Stated:
 
 
 def widened(one: float, other: float) -> tuple[float, float]:
-    """Put the lower of two sides a pixel lower, whichever it is; equal ones are of nothing that anyone drew."""
+    """Decrease the lower of two coordinates by one pixel, in either order; equal ones stay, since the box is empty."""
     return one - 1 if one < other else one, other - 1 if other < one else other
 
 
 def picture_of(note: Note) -> Path:
-    """Find the file of an image: as its list calls it, whatever its format, or as its annotation does."""
+    """Find the file of an image by its name in the list, with any image extension, or in the annotation."""
     usual = note.base / "JPEGImages" / f"{note.name}.jpg"
     if usual.exists():
         return usual
@@ -165,7 +165,7 @@ def picture_of(note: Note) -> Path:
 
 @cache
 def images_by_stem(folder: Path) -> dict[str, tuple[str, ...]]:
-    """List a folder's image files by their names without ending."""
+    """Map the image files of a folder by name without extension."""
     found: dict[str, tuple[str, ...]] = {}
     for name in sorted(file.name for file in folder.iterdir()) if folder.is_dir() else ():
         if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
