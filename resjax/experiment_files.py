@@ -24,8 +24,8 @@ def folder() -> Path:
 def load_file(file: Path) -> ModuleType:
     """Run an experiment file and return its names. Raises BadInput if it is missing."""
     if file.suffix != ".py" or not file.is_file():
-        raise BadInput(f"{file}: no such experiment file; it is a Python file such as experiments/cifar10.py, or the "
-                       f"name of one that comes with resjax: {', '.join(SHIPPED)}")
+        raise BadInput(f"{file}: no such experiment file; give a Python file, such as experiments/cifar10.py, or the "
+                       f"name of a file that comes with resjax: {', '.join(SHIPPED)}")
     name = file.stem if file.stem not in sys.modules else f"{file.stem} of {file.resolve().parent}"
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None
@@ -50,7 +50,7 @@ def load_runs(file: Path) -> dict[str, Any]:
     """Return the `EXPERIMENTS` of a file: runs of any kind by name. Raises BadInput if there are none."""
     runs = getattr(load_file(file), "EXPERIMENTS", None)
     if not isinstance(runs, dict) or not all(getattr(run, "kind", None) in HOMES for run in runs.values()):
-        raise BadInput(f"{file}: it defines no EXPERIMENTS: dict[str, Experiment] or dict[str, Detection]")
+        raise BadInput(f"{file}: it must define EXPERIMENTS, a dict[str, Experiment] or dict[str, Detection]")
     return runs
 
 
@@ -64,7 +64,7 @@ def select(runs: Mapping[str, Any], name: str) -> Any:
     """Return the run with this name. Raises BadInput that lists the available names."""
     if name in runs:
         return runs[name]
-    raise BadInput(f"unknown experiment {name!r}{near(name, runs)} There are: {', '.join(runs)}")
+    raise BadInput(f"unknown experiment {name!r}{near(name, runs)} The file defines: {', '.join(runs)}")
 
 
 def near(name: str, known: Iterable[str]) -> str:
@@ -83,18 +83,18 @@ def find(target: str) -> Any:
         from resjax.training.run_directory import read_experiment, read_given  # here, as `list` does without
 
         given = read_given(Path(target).parent)
-        check(not given, f"{target}: {' and '.join(given or ())} of this run were given in Python, which trains it: "
-                         "resjax.train(...), or the file that it is from, FILE:NAME")
+        check(not given, f"{target}: this run got its {' and '.join(given or ())} in Python; train it with "
+                         "resjax.train(...), or with its experiment file as FILE:NAME")
         return read_experiment(Path(target).parent)
     file, colon, name = target.rpartition(":")
     if colon:
         return select(load_runs(file_named(file)), name)
     homes = [stem for stem, those in names().items() if target in those]
-    check(len(homes) <= 1, f"{target} is in several files: write {' or '.join(f'{stem}:{target}' for stem in homes)}")
+    check(len(homes) <= 1, f"{target} is in several files; write {' or '.join(f'{stem}:{target}' for stem in homes)}")
     if homes:
         return names()[homes[0]][target]
     known = [name for those in names().values() for name in those]
-    raise BadInput(f"unknown experiment {target!r}{near(target, known)} `resjax list` shows all; one of your own is "
+    raise BadInput(f"unknown experiment {target!r}{near(target, known)} `resjax list` shows all; write your own as "
                    "FILE:NAME, such as mine.py:resnet20")
 
 

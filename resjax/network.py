@@ -64,7 +64,8 @@ class Network(NamedTuple):
         pixels = pixels if hasattr(pixels, "shape") else np.asarray(pixels)
         channels = self.preprocessing.image_shape[-1]
         check(len(pixels.shape) == 4 and pixels.shape[-1] == channels,
-              f"pixels are {list(pixels.shape)}; they are [batch, height, width, {channels}], one image pixels[None]")
+              f"pixels are {list(pixels.shape)}; they must be [batch, height, width, {channels}]; for one image, use "
+              "pixels[None]")
         if not len(pixels):
             return jnp.zeros((0, self.outputs))
         size = min(len(pixels), TOGETHER)
@@ -84,7 +85,7 @@ class Network(NamedTuple):
             return [class_name(self, classify(file, self, 1)[0][0]) for file in files]
         seen = np.asarray(self(images))
         broken = np.flatnonzero(np.isnan(seen).any(1))
-        check(not broken.size, f"image {broken[:1]}: {self.name} gives logits that are not numbers")
+        check(not broken.size, f"image {broken[:1]}: {self.name} computes logits that are NaN or infinite")
         return [class_name(self, int(label)) for label in seen.argmax(1)]
 
     @property
@@ -138,15 +139,15 @@ def classify(file: Path, network: Network, most: int = 5) -> list[tuple[int, flo
     check_last_layer(network)
     pixels = network.preprocessing.prepare(read_picture(file), str(file))
     seen = np.asarray(network(pixels[None]))[0]
-    check(not np.isnan(seen).any(), f"{file}: {network.name} gives logits that are not numbers")
+    check(not np.isnan(seen).any(), f"{file}: {network.name} computes logits that are NaN or infinite")
     return [(int(label), float(seen[label])) for label in np.argsort(-seen, kind="stable")[:most]]
 
 
 def label_of(network: Network, name: str) -> int:
     """Find a class by its name, or by its number if classes are unnamed. Raises BadInput if there is none."""
     if not network.classes:
-        check(name.isdecimal() and int(name) < network.outputs, f"{name!r} is no class: the classes of {network.name} "
-                                                                f"have no names, but numbers below {network.outputs}")
+        check(name.isdecimal() and int(name) < network.outputs, f"{name!r} is not a class; {network.name} has no class "
+                                                                f"names, so use a number below {network.outputs}")
         return int(name)
     place = place_of(name, network.classes)
     words = {word: i for i, each in enumerate(network.classes)
@@ -154,7 +155,7 @@ def label_of(network: Network, name: str) -> int:
     found = words.get(name) if place is None else place
     if found is None:
         near = nearest(name, words)
-        raise BadInput(f"{name!r} is no class of {network.name}, which knows {network.knows}"
+        raise BadInput(f"{name!r} is not a class of {network.name}, which recognises {network.knows}"
                        + f"; did you mean {near!r}?" * bool(near))
     return found
 
@@ -167,8 +168,8 @@ def named_classes(names: Sequence[str], count: int, most: int = 20) -> str:
 
 def check_last_layer(network: Network) -> None:
     """Raise BadInput if a network has no last layer, and so no logits."""
-    check(network.outputs > 0, f"{network.name} has no last layer and tells no classes apart; it gives features, "
-                                     "and fine-tuning (--initialize-from) adds a layer")
+    check(network.outputs > 0, f"{network.name} has no last layer, so it cannot classify; compute features, or "
+                                     "fine-tune it (--initialize-from), which adds a layer")
 
 
 def features(network: Network, pixels: Any) -> tuple[jax.Array, ...]:

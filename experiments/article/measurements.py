@@ -245,5 +245,5 @@ def article(workdir: Path = Path("runs/article"), only: int | None = None) -> No
     with working("writing the page"):
         claims, page = write_article(measurements, workdir, "article" if only is None else f"only{only}")
     say("\n".join(hung(mark, text) for mark, text in claims))
-    say_end(f"In {page}: open it in a browser", "resjax list", "resjax train resnet20")
+    say_end(f"Wrote {page}. Open it in a browser", "resjax list", "resjax train resnet20")
 

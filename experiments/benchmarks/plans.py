@@ -49,7 +49,7 @@ def measure(target: str, device: str) -> dict[str, Any]:
     refused = re.search(r"does not fit into.*", said)
     if code != 2 or refused is None:
         raise RuntimeError(f"{target} on {device}: exit code {code}: {said[-2000:]}")
-    largest = re.search(r"the largest batch that does is (\d+)", said)
+    largest = re.search(r"the largest batch that fits is (\d+)", said)
     return {"answer": "does not fit", "largest_batch": int(largest.group(1)) if largest else 0, **timed,
             "reason": refused.group()}
 

@@ -132,6 +132,6 @@ def with_blocks(model: Any, stage: int, more: int) -> Any:
 def check_block_index(model: Any, stage: int, index: int) -> None:
     """Raise BadInput, a ValueError, unless the stage has this block after its first."""
     stages = len(model.blocks)
-    check(0 <= stage < stages, f"stage {stage} does not exist: there are {stages}, counted from 0")
+    check(0 <= stage < stages, f"stage is {stage}; it must be in 0 ... {stages - 1}")
     check(0 <= index < model.blocks[stage] - 1,
-          f"block {index} does not exist: stage {stage} has {model.blocks[stage] - 1} identical blocks")
+          f"block {index} does not exist; stage {stage} has {model.blocks[stage] - 1} identical blocks")

@@ -26,7 +26,7 @@ def landscape(model: nn.Module, variables: Any, pixels: Any, labels: Any, key: j
     or there are fewer than two points.
     """
     check(span > 0, f"span is {span}; it must be above 0")
-    check(points >= 2, f"points is {points}; a landscape has at least 2 along each direction")
+    check(points >= 2, f"points is {points}; it must be at least 2")
     directions = [filter_normalized(variables["params"], key) for key in jax.random.split(key)]
     steps = jnp.linspace(-span, span, points)
     return np.asarray(losses_on_grid(model, variables, directions, jnp.asarray(pixels), jnp.asarray(labels), steps))

@@ -70,7 +70,7 @@ def response_deviations(network: Network | Classifier, images: Images, batch_siz
     """
     count = len(images.labels)
     if count % batch_size:
-        raise ValueError(f"a batch size of {batch_size} does not divide {count} images")
+        raise ValueError(f"batch_size is {batch_size}; it must divide the number of images, {count}")
     model, variables, preprocessing = as_classifier(network)
     sums, squares = mean_moments(model, count // batch_size, variables, preprocessing, images)
     return np.sqrt(np.asarray(squares, np.float64) - np.square(np.asarray(sums, np.float64)))

@@ -24,14 +24,15 @@ def saliency(network: Network | Classifier, pixels: Any, labels: Any = None) -> 
     pixels = jnp.asarray(pixels, jnp.float32)
     channels = preprocessing.image_shape[-1]
     check(pixels.ndim == 4 and pixels.shape[-1] == channels,
-          f"pixels are {list(pixels.shape)}; they are [batch, height, width, {channels}], one image pixels[None]")
+          f"pixels are {list(pixels.shape)}; they must be [batch, height, width, {channels}]; for one image, use "
+          "pixels[None]")
     image = jax.ShapeDtypeStruct(pixels.shape, jnp.float32)
     outputs = jax.eval_shape(lambda x: model.apply(variables, preprocessing.normalize(x)), image).shape[-1]
     if labels is not None:
         labels = np.asarray(labels)
         check(labels.shape == pixels.shape[:1] and labels.dtype.kind in "iu" and bool(
             ((labels >= 0) & (labels < outputs)).all()),
-              f"labels are {labels.tolist()}; they are class numbers below {outputs}, one for each image")
+              f"labels are {labels.tolist()}; they must be class numbers below {outputs}, one per image")
     found: jax.Array = gradient(model, variables, preprocessing, pixels, labels)
     return found
 

@@ -50,7 +50,7 @@ def parse(kind: Any, arguments: Sequence[str], program: str, **settings: Any) ->
             return read(args=list(arguments))
     except SystemExit:
         flags = [flag for section in sections_of(read) for entry in section.entries for flag in entry.flags]
-    raise BadInput(f"{complaint(told.getvalue(), arguments, flags)} ({program} --help lists all)")
+    raise BadInput(f"{complaint(told.getvalue(), arguments, flags)} (see {program} --help)")
 
 
 def reader(kind: Any, program: str, **settings: Any) -> Callable[..., Any]:

@@ -30,8 +30,8 @@ def arithmetic() -> dict[str, float]:
     norms = jax.jit(jax.vmap(lambda row: jnp.square(jnp.matmul(square, row, precision="float32")).sum()))(rows)
     return {
         "convolution": relative(jax.jit(conv)(x, kernel), reference_convolution(x, kernel)),
-        "its gradient by the image": relative(dx, reference_convolution(dy, kernel[::-1, ::-1].swapaxes(2, 3))),
-        "its gradient by the kernel": relative(dkernel, reference_kernel_gradient(x, dy)),
+        "convolution, gradient by image": relative(dx, reference_convolution(dy, kernel[::-1, ::-1].swapaxes(2, 3))),
+        "convolution, gradient by kernel": relative(dkernel, reference_kernel_gradient(x, dy)),
         "batch norm": relative(normalized, reference_normalization(shifted, 16)),
         "matrix product": relative(product, matrix.astype(np.float64) @ other.astype(np.float64)),
         "matrix-vector products": relative(norms, ((rows.astype(np.float64) @ square.T) ** 2).sum(-1)),

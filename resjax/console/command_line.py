@@ -21,20 +21,20 @@ from resjax.system.version import __version__
 
 FIRST = f"""resjax {__version__}: the ResNet paper (He et al. 2016) in JAX
 
-First:  resjax quickstart        four nets, no download
-Then:   resjax list              all experiments
-        resjax train resnet20    one of them
-        resjax --help            all commands"""
+First:  resjax quickstart        train four small networks, without a download
+Then:   resjax list              list all experiments
+        resjax train resnet20    train one of them
+        resjax --help            list all commands"""
 
 
 def overview() -> str:
     """Say in a line each what the commands do, with an example."""
-    lines = ["resjax COMMAND ...; resjax COMMAND --help tells more"]
+    lines = ["usage: resjax COMMAND ...; for details: resjax COMMAND --help"]
     for title, group in GROUPS.items():
         lines += ["", title]
         for name, command in group.items():
             lines += [f"  {name:12}{command.summary}", f"{'':14}resjax {command.example}"]
-    return "\n".join([*lines, "", "In your shell: eval \"$(resjax completion bash)\""])
+    return "\n".join([*lines, "", "To complete commands in your shell: eval \"$(resjax completion bash)\""])
 
 
 def execute(arguments: Sequence[str]) -> None:
@@ -51,7 +51,7 @@ def execute(arguments: Sequence[str]) -> None:
         from resjax.console.arguments import did_you_mean
 
         raise BadInput(f"unknown command {name!r}{did_you_mean(nearest(name, COMMANDS)) or ';'} resjax --help lists "
-                       "all")
+                       "all commands")
     elif COMMANDS[name].on_experiment:
         on_experiment(name, rest)
     else:
@@ -70,13 +70,13 @@ def version() -> str:
 
 def on_experiment(command: str, arguments: Sequence[str]) -> None:
     """Carry out a command on an experiment that its first word names."""
-    example = f"such as resjax {COMMANDS[command].example}; resjax list shows the names"
+    example = f"such as resjax {COMMANDS[command].example}; resjax list shows all names"
     if arguments and arguments[0] in ("-h", "--help"):
-        say(f"{COMMANDS[command].summary}\n\nresjax {command} NAME [--flag value ...], {example};\n"
-            f"resjax {command} NAME --help lists the flags. A run of your own is FILE:NAME.")
+        say(f"{COMMANDS[command].summary}\n\nusage: resjax {command} NAME [--flag value ...], {example}.\n"
+            f"resjax {command} NAME --help lists the flags. Name your own experiments FILE:NAME.")
         return
     if not arguments or arguments[0].startswith("-"):
-        raise BadInput(f"resjax {command} NAME ..., {example}")
+        raise BadInput(f"resjax {command} needs the name of an experiment, {example}")
     target, *rest = arguments
     from resjax import experiment_files
 
@@ -87,7 +87,7 @@ def train_one_of(experiments: Mapping[str, Any], arguments: Sequence[str], progr
     """Carry out `FILE NAME ...`, for an experiment file that is run as a script."""
     if not arguments or arguments[0] in ("-h", "--help"):
         names = "\n".join(f"  {name}" for name in experiments)
-        say(f"python {program} NAME [--workdir W] [--seed S] ...; NAME --help lists the flags\n{names}")
+        say(f"usage: python {program} NAME [--workdir W] [--seed S] ...; NAME --help lists all flags\n{names}")
     else:
         from resjax import experiment_files
 

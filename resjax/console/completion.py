@@ -50,13 +50,13 @@ compdef _resjax resjax"""
 
 
 def completion(shell: Annotated[Literal["bash", "zsh"], tyro.conf.Positional]) -> None:
-    """Print the script for completion in your shell.
+    """Print a completion script for your shell.
 
-    For this shell only, run eval "$(resjax completion bash)". For good, write the script to a file that ~/.bashrc or
-    ~/.zshrc sources.
+    To enable completion in the current shell, run eval "$(resjax completion bash)". To enable it permanently, save the
+    script to a file and source that file from ~/.bashrc or ~/.zshrc.
 
     Args:
-        shell: The shell to write for.
+        shell: The shell that the script is for.
     """
     with working("reading all commands"):
         flags, values = [], []
@@ -65,7 +65,8 @@ def completion(shell: Annotated[Literal["bash", "zsh"], tyro.conf.Positional]) -
             flags.append(case(name, " ".join(flag for entry in entries for flag in entry.flags)))
             values += [*complete_flags(name, entries)]
     say("\n".join([
-        f"# resjax completion {shell}", "_resjax_words() {  # COMMAND PLACE LAST CURRENT: what may stand at this place",
+        f"# resjax completion {shell}",
+        "_resjax_words() {  # COMMAND POSITION LAST CURRENT: the words that are allowed",
         "  words_= files_=", '  [ "$2" = 1 ] && words_="' + " ".join(COMMANDS) + '" && return',
         '  case "$3" in :|=) files_=yes; return ;; esac', '  case "$4" in -*) case "$1" in', *flags,
         "    esac; return ;; esac", '  case "$1 $3" in', *values, "  esac", "}", BASH if shell == "bash" else ZSH]))

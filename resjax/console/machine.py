@@ -25,14 +25,14 @@ def prepare(
     directory: Path | None = None,
     archive: Path | None = None,
 ) -> None:
-    """Get a data set: CIFAR-10, 170 MB.
+    """Download and prepare CIFAR-10 (170 MB).
 
-    The set is written in the format that TFDS reads.
+    The data set is written in a format that TFDS can read.
 
     Args:
         name: The data set.
-        directory: The folder to write into; by default RESJAX_DATA, else ~/tensorflow_datasets.
-        archive: A local copy of the official cifar-10-binary.tar.gz; by default it is downloaded.
+        directory: The folder to write to. Defaults to RESJAX_DATA if it is set, otherwise to ~/tensorflow_datasets.
+        archive: A local copy of the official cifar-10-binary.tar.gz. By default, the archive is downloaded.
     """
     with working("loading"):  # here and below, so that the help is quick
         from resjax.data import prepare_cifar10
@@ -40,17 +40,18 @@ def prepare(
 
     folder = prepare_cifar10(data_directory(directory), archive)
     where = "" if directory is None else f" --data.directory {directory}"
-    say_end(f"In {folder}: 50,000 training and 10,000 test images", f"resjax train resnet20{where}")
+    say_end(f"Wrote 50,000 training and 10,000 test images to {folder}", f"resjax train resnet20{where}")
 
 
 def doctor(directory: Path | None = None) -> None:
-    """Check this machine; say what is missing.
+    """Check this machine and its packages.
 
-    This checks versions, devices, arithmetic against float64, and data. The exit code is 1 if the quickstart would fail
-    or give wrong results. Anything else that is missing is named, with what it is needed for.
+    This checks package versions, devices, data sets, and the accuracy of the arithmetic against float64. The exit code
+    is 1 if the quickstart would fail or give wrong results. If something else is missing, a note says what needs it.
 
     Args:
-        directory: The folder of prepared TFDS sets; by default RESJAX_DATA, else ~/tensorflow_datasets.
+        directory: The folder of prepared TFDS data sets. Defaults to RESJAX_DATA if it is set, otherwise to
+            ~/tensorflow_datasets.
     """
     with working("loading JAX"):
         from resjax.data.prepared import data_directory
@@ -59,12 +60,12 @@ def doctor(directory: Path | None = None) -> None:
     for finding in diagnose(data_directory(directory)):
         say(hung(finding.mark, finding.text))
         passed &= finding.mark != WRONG
-    say("\nNext: resjax quickstart" if passed else f"\nFix what is marked {WRONG} first")
+    say("\nNext: resjax quickstart" if passed else f"\nFirst fix the problems marked {WRONG}")
     if not passed:
         sys.exit(1)
 
 
-RIGHT, MISSING, WRONG = "ok  ", "note", "LOOK"
+RIGHT, MISSING, WRONG = "ok  ", "note", "FAIL"
 
 
 class Finding(NamedTuple):
@@ -89,26 +90,26 @@ def diagnose(directory: Path) -> Iterator[Finding]:
     yield Finding(RIGHT, f"{len(devices)} x {devices[0].device_kind}; XLA_FLAGS={os.environ.get('XLA_FLAGS', '')}")
     convolutions = convolutions_of(devices[0].platform)
     slower = convolutions.startswith("XLA (")
-    yield Finding(MISSING if slower else RIGHT, "for convolutions twice as fast on this CPU: oneDNN's, in place of "
-                  f"{convolutions}" if slower else f"convolutions by {convolutions}")
-    with working("computing what the networks compute"):
+    yield Finding(MISSING if slower else RIGHT, f"convolutions by {convolutions}"
+                  + ("; oneDNN's would be twice as fast on this CPU" if slower else ""))
+    with working("checking the arithmetic"):
         errors = arithmetic()
     for name, error in errors.items():
         right = error < TOLERANCE
         yield Finding(RIGHT if right else WRONG, f"{name}: relative error {error:.1e} against float64"
-                      + ("" if right else f", above {TOLERANCE:g}: try another version of jaxlib"))
-    yield Finding(RIGHT, "digits: embedded, 1797 images")
+                      + ("" if right else f", which is above {TOLERANCE:g}; try another version of jaxlib"))
+    yield Finding(RIGHT, "digits: 1,797 images, included")
     for name, used in (("cifar10", "Table 6"), ("imagenet2012", "Tables 2 to 5, unless folder:PATH or tars:PATH")):
         try:
             yield Finding(RIGHT, f"{name}: {find_prepared(name, directory)}")
         except BadInput as error:
-            yield Finding(MISSING, f"for {used}: {error}")
+            yield Finding(MISSING, f"needed for {used}: {error}")
     yield cache_folder(cache_directory())
     for module, used in OPTIONAL.items():
         if not find_spec(module):
-            yield Finding(MISSING, f"for {used}")
+            yield Finding(MISSING, f"needed for {used}")
     if devices[0].platform == "cpu":
-        yield Finding(MISSING, "for a GPU or TPU here: pip install 'resjax[cuda12]', 'resjax[cuda13]' or 'resjax[tpu]'")
+        yield Finding(MISSING, "to use a GPU or TPU: pip install 'resjax[cuda12]', 'resjax[cuda13]' or 'resjax[tpu]'")
 
 
 OPTIONAL = {"tensorboardX": "resjax report --tensorboard: pip install 'resjax[tensorboard]'",
@@ -124,5 +125,5 @@ def cache_folder(folder: Path) -> Finding:
         writable, free = False, 0.0
     if writable and free > 1:
         return Finding(RIGHT, f"cache: {folder}, {free:.0f} GB free")
-    return Finding(MISSING, f"for quick starts: the cache {folder} cannot be written or has under 1 GB; RESJAX_CACHE "
-                            "names another folder")
+    return Finding(MISSING, f"the cache {folder} is not writable or has less than 1 GB free, so programs start more "
+                            "slowly; set RESJAX_CACHE to another folder")

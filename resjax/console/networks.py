@@ -20,25 +20,25 @@ from resjax.training.kinds import Exam, Kind, kind_at
 
 @dataclass(frozen=True)
 class Unsaid:
-    """What a file of weights cannot say; the error says when it is needed."""
+    """Details that a weights file may not state. An error tells you when one is needed."""
 
     stride_in: StrideIn | None = None
-    """Which convolution of the bottlenecks strides: 3x3 (v1.5: torchvision, timm) or 1x1 (v1: the paper)."""
+    """The bottleneck convolution that has the stride: 3x3 (v1.5, torchvision and timm) or 1x1 (v1, the paper)."""
     shortcut: Bare | None = None
-    """Whether a file of weights without projections holds a plain net or one with option A."""
+    """The kind of network in a weights file without projections: plain, or residual with option A."""
     resize: Resize | None = None
-    """How images are resized, if not as the weights' description says: area (ours), or as Pillow does."""
+    """The resize filter to use instead of the one stated with the weights: area (resjax), or a filter of Pillow or
+    PyTorch."""
     key: str | None = None
-    """Which set of weights to use in a file with several, such as state_dict or state_dict_ema; the error lists
-    them."""
+    """The set of weights to use from a file that contains several, such as state_dict and state_dict_ema."""
     code: Path | None = None
-    """The Python file that a run with a network of its own was trained from; it is executed."""
+    """The Python file that defines the network of the run, if it is your own. resjax executes this file."""
 
 
 Asked = tyro.conf.OmitArgPrefixes[Unsaid]
 NOTHING_SAID = Unsaid()
-NETWORK = ("a run directory, weights (a file, or a folder with one), OWNER/NAME on the Hugging Face Hub, or one that "
-           "comes with resjax, such as resnet20")
+NETWORK = ("a run directory, a weights file, a folder that contains one, OWNER/NAME on the Hugging Face Hub, or a "
+           "network that comes with resjax, such as resnet20")
 
 
 def load_as(target: str, unsaid: Unsaid) -> tuple[Kind, Any]:
@@ -61,7 +61,8 @@ def own_model(run_directory: Path, code: Path | None) -> Any:
 
     name, runs = read_experiment(run_directory).name, load_runs(code)
     found = [run for run in runs.values() if run.name == name]
-    check(bool(found), f"{code} has no run named {name!r}, as {run_directory} is; it has: {', '.join(runs)}")
+    check(bool(found), f"{code} defines no experiment named {name!r}, which {run_directory} needs; it defines "
+                       f"{', '.join(runs)}")
     return found[0].own.model
 
 
@@ -77,34 +78,34 @@ def evaluate_networks(
     out: Path = Path("evaluation"),
     weights: Asked = Unsaid(),
 ) -> None:
-    """Measure the errors of one network or several.
+    """Measure the error of one or more networks.
 
-    A network is a run's newest checkpoint or anyone's weights. Several networks are measured together, as an ensemble.
-    For a detector, the average precision is measured.
+    For a run, the newest checkpoint is evaluated. For a detector, the average precision is measured.
 
     Args:
-        networks: A run directory, weights (a file, or a folder with one), OWNER/NAME on the Hugging Face Hub, or one
-            that comes with resjax, such as resnet20. For several networks, their mean softmax is measured (an
-            ensemble).
-        split: Which images to measure on.
-        views: The crops and scales of each test image over which softmax is averaged (section 3.4).
-        batch_size: How many images go through the network together; this changes only the speed.
-        data: The data set, if not the one that the network was trained on: folder:PATH, tars:PATH or tfds:NAME; for a
-            detector, voc:PATH or coco:PATH.
-        directory: The folder of prepared TFDS sets, if not where the run found them.
-        by_class: Also report the errors of each class, a confusion matrix, and a sheet of the most confident mistakes.
+        networks: Run directories, weights files, folders that contain one, OWNER/NAME on the Hugging Face Hub, or
+            networks that come with resjax, such as resnet20. Several networks are evaluated as an ensemble, by their
+            mean softmax.
+        split: The images to evaluate on.
+        views: The crops and scales of each test image. The softmax is averaged over them (section 3.4).
+        batch_size: The number of images in a batch. It affects only the speed.
+        data: The data set to evaluate on: folder:PATH, tars:PATH or tfds:NAME, or for a detector voc:PATH or
+            coco:PATH. Defaults to the data set that the network was trained on.
+        directory: The folder of prepared TFDS data sets. Defaults to the folder that the run used.
+        by_class: Also write the errors of each class, a confusion matrix, and an image of the most confident mistakes.
         out: The folder for these tables and figures.
-        weights: What a file of weights cannot say.
+        weights: Details that a weights file may not state.
     """
     if batch_size < 1:
         raise BadInput(f"batch-size is {batch_size}; it must be at least 1")
     if not networks:
-        raise BadInput(f"name at least one network: {NETWORK}")
-    check(not by_class or out.is_dir() or not out.exists(), f"--out {out} is no folder")
+        raise BadInput(f"give at least one network: {NETWORK}")
+    check(not by_class or out.is_dir() or not out.exists(), f"--out {out} is not a folder")
     kinds, loaded = zip(*(load_as(network, weights) for network in networks), strict=True)
-    check(len(set(kinds)) == 1, f"{networks[0]} is a {kinds[0].NOUN}, and another is none: measure them apart")
+    check(len(set(kinds)) == 1, f"{networks[0]} is a {kinds[0].NOUN}, and another network is not; evaluate "
+                                 "them separately")
     exam, rows = Exam(split, None if views == "single" else views, batch_size, data, directory), []
-    with working(f"evaluating, {split}"):
+    with working(f"evaluating the {split} split"):
         if by_class:
             found, rows = kinds[0].examine(loaded, exam, out)
         else:
@@ -113,7 +114,7 @@ def evaluate_networks(
     say(f"{names}, {split}{'' if views == 'single' else f', {views}'}: {kinds[0].say_measured(found)}")
     if by_class:
         say("\n" + "\n".join(aligned(rows, room(sys.stdout))))
-        say(f"\nIn {out}: {', '.join(sorted(file.name for file in out.iterdir()))}")
+        say(f"\nWrote to {out}: {', '.join(sorted(file.name for file in out.iterdir()))}")
 
 
 def export_network(
@@ -122,20 +123,20 @@ def export_network(
     out: Path,
     weights: Asked = Unsaid(),
 ) -> None:
-    """Write a network in another library's format.
+    """Export a network to another library's format.
 
-    It is written into a new folder, with a model card that states its measured errors.
+    The new folder also contains a model card with the measured errors of the network.
 
     Args:
-        network: A run directory, weights (a file, or a folder with one), OWNER/NAME on the Hugging Face Hub, or
-            one that comes with resjax, such as resnet20.
-        to: Whose names and layout to write the weights in: torchvision (timm and pytorch-cifar-models too),
-            huggingface, keras, akamaster (pytorch_resnet_cifar10), resjax (any network of the paper, plain ones too);
-            or the whole function from pixels to logits: stablehlo, for any process with JAX, or onnx, for ONNX Runtime.
-        out: The folder to write; it must not exist yet.
-        weights: What a file of weights cannot say.
+        network: A run directory, a weights file, a folder that contains one, OWNER/NAME on the Hugging Face Hub, or a
+            network that comes with resjax, such as resnet20.
+        to: The format. Weights: torchvision (also for timm and pytorch-cifar-models), huggingface, keras, akamaster
+            (pytorch_resnet_cifar10) or resjax (all networks of the paper, including plain ones). A function from pixels
+            to logits: stablehlo (for JAX) or onnx (for ONNX Runtime).
+        out: The folder to create.
+        weights: Details that a weights file may not state.
     """
     kind, loaded = load_as(network, weights)
     with working(f"writing {out}"):
         folder = kind.export(loaded, to, out, Path(network))
-    say(f"{folder}: {', '.join(sorted(file.name for file in folder.iterdir()))}")
+    say(f"Wrote to {folder}: {', '.join(sorted(file.name for file in folder.iterdir()))}")

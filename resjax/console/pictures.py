@@ -28,14 +28,14 @@ class Written:
     """Files of what is found; - stands for standard output, in place of words."""
 
     json: Target = None
-    """Also write the boxes, in pixels, to this file; - prints JSON instead of words."""
+    """Also write the boxes, in pixels, to this file as JSON. With -, print the JSON instead of the usual output."""
     csv: Target = None
-    """Also write the objects to this file, one line each; - prints CSV instead of words."""
+    """Also write the objects to this file as CSV, one per line. With -, print the CSV instead of the usual output."""
     coco: Path | None = None
-    """Also write the boxes to this file in COCO's results format, for pycocotools and COCO's server. With --score 0,
-    all boxes are written."""
+    """Also write the boxes to this file in COCO's results format, for pycocotools and COCO's evaluation server. Add
+    --score 0 to write all boxes."""
     annotations: Path | None = None
-    """The COCO annotation file that --coco belongs to: its ids of images and classes are used. Without it, both count
+    """The COCO annotation file from which --coco takes the ids of images and classes. Without it, ids are numbered
     from 1."""
 
 
@@ -47,18 +47,20 @@ def predict(
     csv: Target = None,
     weights: Told = NOTHING_SAID,
 ) -> None:
-    """Name the likeliest classes of images.
+    """Predict the classes of images.
 
-    An image that cannot be read is named, and the others are classified.
+    If an image cannot be read, an error is printed and the other images are still classified.
 
     Args:
-        network: A run directory, weights (a file, or a folder with one), OWNER/NAME on the Hugging Face Hub, or
-            one that comes with resjax, such as resnet20.
-        images: Image files of any size, and folders of them; the centre is brought to the network's size.
-        top: How many classes to name for each image.
-        json: Also write the classes to this file; - prints JSON instead of words.
-        csv: Also write the classes to this file, one line each; - prints CSV instead of words.
-        weights: What a file of weights cannot say.
+        network: A run directory, a weights file, a folder that contains one, OWNER/NAME on the Hugging Face Hub, or a
+            network that comes with resjax, such as resnet20.
+        images: Image files and folders of images. Each image is resized and its centre is cropped to the input size of
+            the network.
+        top: The number of classes to print for each image.
+        json: Also write the classes to this file as JSON. With -, print the JSON instead of the usual output.
+        csv: Also write the classes to this file as CSV, one per line. With -, print the CSV instead of the usual
+            output.
+        weights: Details that a weights file may not state.
     """
     check(top >= 1, f"top is {top}; it must be at least 1")
     with working("loading"):
@@ -78,20 +80,20 @@ def detect(
     score: float = 0.5,
     files: tyro.conf.OmitArgPrefixes[Written] = Written(),
 ) -> None:
-    """Find objects in images, and draw them.
+    """Detect objects in images and draw their boxes.
 
-    The objects are printed, and their boxes drawn into copies of the images. An image that cannot be read is named, and
-    the others are searched.
+    The objects are printed, and their boxes are drawn on copies of the images. If an image cannot be read, an error is
+    printed and the other images are still processed.
 
     Args:
-        network: A detector's run directory; `resjax train scenes` makes one without a download.
-        images: Image files of any size, and folders of them.
-        out: The folder of the images with boxes, each named like its file.
-        score: The lowest score that counts, 0 to 1.
-        files: Where else to write what is found.
+        network: The run directory of a detector, or bccd, a detector of blood cells that comes with resjax.
+        images: Image files and folders of images.
+        out: The folder for the images with boxes. Each keeps the name of its image.
+        score: The minimum score of a detection, from 0 to 1.
+        files: Other files to write the detections to.
     """
-    check(0 <= score <= 1, f"score is {score}; it lies in [0, 1]")
-    check(files.coco is not None or files.annotations is None, "annotations gives --coco its numbers: name both")
+    check(0 <= score <= 1, f"score is {score}; it must be in [0, 1]")
+    check(files.coco is not None or files.annotations is None, "--annotations only affects --coco; give both")
     with working("loading"):
         from resjax.data.pictures import find_pictures
         from resjax.detection.detections import numbers_of, write_results
@@ -100,7 +102,7 @@ def detect(
     check_drawings(pictures, out)
     check_results((files.json, files.csv, files.coco), pictures)
     kind, loaded = load_as(network, NOTHING_SAID)
-    check(files.coco is None or "x1" in kind.FOUND, f"{network} is a {kind.NOUN}, which finds no boxes for --coco")
+    check(files.coco is None or "x1" in kind.FOUND, f"{network} is a {kind.NOUN}; --coco needs a detector")
     numbers = None if files.coco is None else numbers_of(files.annotations, pictures, loaded.classes)
     found = look_at_all(kind, loaded, pictures, Asked(score=score, out=out), (files.json, files.csv))
     if files.coco is not None and numbers is not None:
@@ -116,17 +118,19 @@ def saliency(
     out: Path = Path("saliency"),
     weights: Told = NOTHING_SAID,
 ) -> None:
-    """Draw which pixels a class's logit depends on.
+    """Show which pixels a prediction depends on.
 
-    The map is drawn beside each image: the gradient of the logit with respect to the pixels (Simonyan et al. 2014).
+    This computes the gradient of a class's logit with respect to the pixels (Simonyan et al. 2014) and draws it beside
+    the image.
 
     Args:
-        network: A run directory, weights (a file, or a folder with one), OWNER/NAME on the Hugging Face Hub, or
-            one that comes with resjax, such as resnet20.
-        images: Image files of any size, and folders of them; the centre is brought to the network's size.
-        of: The name of the class whose logit is explained; by default the likeliest class of each image.
-        out: The folder to draw into; each file is named like its image.
-        weights: What a file of weights cannot say.
+        network: A run directory, a weights file, a folder that contains one, OWNER/NAME on the Hugging Face Hub, or a
+            network that comes with resjax, such as resnet20.
+        images: Image files and folders of images. Each image is resized and its centre is cropped to the input size of
+            the network.
+        of: The name of the class. Defaults to the most likely class of each image.
+        out: The folder for the drawings. Each is named after its image.
+        weights: Details that a weights file may not state.
     """
     with working("loading"):
         from resjax.data.pictures import find_pictures
@@ -148,8 +152,8 @@ def saliency(
 def check_drawings(files: Sequence[Path], out: Path) -> None:
     """Raise BadInput where two images would be drawn into one file, or an image would be replaced by its drawing."""
     twice = next((name for name, times in Counter(file.stem for file in files).items() if times > 1), None)
-    check(twice is None, f"two images have the same name, {twice}, and would be drawn into one file")
-    check(out.is_dir() or not out.exists(), f"--out {out} is no folder")
+    check(twice is None, f"two images have the same name, {twice}; their drawings would overwrite each other")
+    check(out.is_dir() or not out.exists(), f"--out {out} is not a folder")
     check_kept([out / f"{file.stem}.png" for file in files], files)
 
 
@@ -157,9 +161,9 @@ def check_results(targets: Sequence[str | Path | None], files: Sequence[Path]) -
     """Raise BadInput, before any image is looked at, where results cannot be written or would replace another file."""
     places = [Path(target) for target in targets if target is not None]
     twice = next((place for place, times in Counter(places).items() if times > 1), None)
-    check(twice is None, f"two results would be written to {twice}: name a file for each")
+    check(twice is None, f"two results would be written to {twice}; choose a separate file for each")
     for place in places:
-        check(str(place) == STANDARD_OUTPUT or regular(place).parent.is_dir(), f"{place}: there is no such folder")
+        check(str(place) == STANDARD_OUTPUT or regular(place).parent.is_dir(), f"{place}: its folder does not exist")
     check_kept(places, files)
 
 
@@ -167,15 +171,15 @@ def check_kept(places: Sequence[Path], files: Sequence[Path]) -> None:
     """Raise BadInput where one of the images would be written over."""
     images = {file.resolve() for file in files}
     lost = next((place for place in places if place.resolve() in images), None)
-    check(lost is None, f"{lost} is one of the images, and would be written over: name another file or --out")
+    check(lost is None, f"{lost} is one of the images and would be overwritten; choose another file or --out")
 
 
 def look_at_all(kind: Kind, loaded: Any, files: Sequence[Path], asked: Asked,
                 to: tuple[str | None, str | None]) -> list[tuple[Path, Seen]]:
     """Say what is in each image, one after the other, and return it; those that cannot be read are named."""
-    tell(wrapped(harmless(f"{kind.title_of(loaded)} knows {kind.knows(loaded)}"), room(sys.stderr)))
+    tell(wrapped(harmless(f"{kind.title_of(loaded)} recognises {kind.knows(loaded)}"), room(sys.stderr)))
     found: list[tuple[Path, Seen]] = []
-    for file in track(files, f"images through {kind.title_of(loaded)}", len(files)):
+    for file in track(files, f"images, with {kind.title_of(loaded)}", len(files)):
         try:
             seen = kind.look(loaded, file, asked)
         except BadInput as error:

@@ -22,21 +22,21 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, kw_only=True)
 class PlanArguments(Generic[Value]):
-    """Plan a run on hardware you don't have. All values can be changed, as for training."""
+    """Plan a run on hardware you don't have. You can change all values of the run, as with train."""
 
     on: Literal["h100", "h200", "a100", "b200", "v5e", "v5p", "v6e"]
     """The device to plan for."""
     devices: int = 1
-    """How many devices share each batch."""
+    """The number of devices that share each batch."""
     hosts: int = 1
-    """How many machines the devices are in; a slice of TPUs has as many as it is built with."""
+    """The number of machines that hold the devices. For TPUs, the slice determines it."""
     whole_table: bool = False
-    """Also plan the other runs of the paper's tables that have this one, and add up the hours; changed values apply to
-    all."""
+    """Also plan the other runs of the tables that contain this run, and add up the hours. Changed values apply to all
+    of them."""
     json: Path | None = None
-    """A file to write all figures to."""
+    """Also write all numbers to this file."""
     experiment: Annotated[Value, tyro.conf.arg(name="")]
-    """The run; its values are flags."""
+    """The values of the run."""
 
 
 def plan(experiment: Run, arguments: Sequence[str], program: str) -> None:
@@ -47,7 +47,7 @@ def plan(experiment: Run, arguments: Sequence[str], program: str) -> None:
 
         hide_devices()
         tables = tables_with(experiment.name) if asked.whole_table else {}
-    check(bool(tables) or not asked.whole_table, f"{experiment.name} is in no table of the paper that is trained here")
+    check(bool(tables) or not asked.whole_table, f"--whole-table: no table of the paper contains {experiment.name}")
     found = plan_one(asked)
     say("\n".join(lines(asked.on, found)))
     if asked.whole_table:
@@ -101,23 +101,23 @@ def lines(name: str, found: dict[str, Any]) -> Iterator[str]:
     hours = ", ".join(f"{kind} {spent:.2f}" for kind, spent in found["hours"].items())
     yield (f"{found['experiment']} on {found['devices']} x {found['device']}, batch {found['batch_size']}, "
            f"{found['precision']}; compiled in {found['compile_seconds']:.0f} s")
-    yield layout_table([["on each device, a step or batch", *programs],
+    yield layout_table([["per device, for one step or batch", *programs],
                         *([title, *map(value, programs.values())] for title, value in ROWS.items())])
-    yield layout_table([["the training step by kind", "kernels", "GB", "G multiply-adds", "ms at best"],
+    yield layout_table([["training step, by kind", "kernels", "GB", "G multiply-adds", "min ms"],
                         *([kind, f"{part['kernels']:.0f}", f"{part['bytes'] / 1e9:.2f}", f"{part['macs'] / 1e9:.0f}",
                            f"{1e3 * part['seconds']:.3f}"] for kind, part in train["parts"].items())])
     for kind, (times, size) in train["collectives"].items():
-        yield f"{kind}: {times:.0f} a step, {size / 1e6:.2f} MB of arrays"
+        yield f"{kind}: {times:.0f} per step, {size / 1e6:.2f} MB of arrays"
     if train["limits"]["exchange"]:
-        yield f"the exchange takes {1e3 * train['limits']['exchange']:.3f} ms at best, beside the rest"
-    yield (f"\nAt best {found['images_per_second']:,.0f} images/s, limited by {found['limit']}; "
-           f"{found['run_hours']:.2f} hours for the run ({hours}), {found['device_hours']:.1f} device-hours; "
+        yield f"the exchange takes at least {1e3 * train['limits']['exchange']:.3f} ms, in parallel with the rest"
+    yield (f"\nAt most {found['images_per_second']:,.0f} images/s, limited by {found['limit']}. The run takes at least "
+           f"{found['run_hours']:.2f} hours ({hours}), or {found['device_hours']:.1f} device-hours. It uses "
            f"{100 * found['memory_share']:.0f} % of the memory.")
-    yield f"Sources: {device.source}. Memory and programs are XLA's own; times are bounds, no device was measured."
+    yield f"Source: {device.source}. Memory figures are XLA's. The times are lower bounds, not measurements."
     if device.platform == "tpu":
-        yield "Compiled until program and memory were settled: the machine code of the kernels was not made."
+        yield "The compiler stopped once the program and its memory were known. It generated no machine code."
     if device.launch:
-        yield f"Assumed: a kernel takes at least {1e6 * device.launch:.0f} us."
+        yield f"Assumption: a kernel takes at least {1e6 * device.launch:.0f} us."
     yield from found["assumptions"]
 
 
@@ -126,9 +126,9 @@ def lines_of_tables(found: dict[str, Any]) -> Iterator[str]:
     for title, runs in found["tables"].items():
         planned = {name: run for name, run in runs.items() if "refused" not in run}
         totals = {key: sum(run[key] for run in planned.values()) for key in ("run_hours", "device_hours")}
-        yield f"\n{title}" + layout_table([["at best", "hours", "device-hours"], *(
+        yield f"\n{title}" + layout_table([["lower bounds", "hours", "device-hours"], *(
             [name, f"{run['run_hours']:.2f}", f"{run['device_hours']:.1f}"] for name, run in
-            (planned | {f"one seed of {len(planned)} of {len(runs)}": totals}).items())])
+            (planned | {f"{len(planned)} of {len(runs)} runs, one seed each": totals}).items())])
         yield from (f"{name}: {run['refused']}" for name, run in runs.items() if name not in planned)
 
 
@@ -139,9 +139,9 @@ ROWS: dict[str, Callable[[dict[str, Any]], str]] = {
     "arguments, MiB": lambda program: f"{program['argument_bytes'] / 2**20:,.0f}",
     "temporaries, MiB": lambda program: f"{program['temporary_bytes'] / 2**20:,.0f}",
     "peak, MiB": lambda program: f"{program['peak_bytes'] / 2**20:,.0f}",
-    "at best, ms": lambda program: f"{1e3 * program['seconds']:.3f}",
+    "min time, ms": lambda program: f"{1e3 * program['seconds']:.3f}",
     "limited by": lambda program: max(program["limits"], key=program["limits"].get),
-    "compiled in, s": lambda program: f"{program['compile_seconds']:.0f}"}
+    "compile time, s": lambda program: f"{program['compile_seconds']:.0f}"}
 
 
 def layout_table(rows: Sequence[Sequence[str]]) -> str:

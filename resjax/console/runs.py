@@ -29,21 +29,21 @@ CPU = 684 * 3 * count(Architecture(), (32, 32, 3), 10).macs
 
 @dataclass(frozen=True)
 class TrainArguments(Generic[Value]):
-    """Train a net, or resume where it was stopped. All values can be changed."""
+    """Train a network, or resume its training. You can change all values of the run."""
 
     experiment: Annotated[Value, tyro.conf.arg(name="")]
     workdir: Path
-    """Where the run is kept; the same command resumes it there."""
+    """The run directory. If it contains a stopped run, the same command resumes it."""
     seeds: int = 1
-    """How many runs to train, with seeds from `--seed` on, each in a folder of the workdir: seed0, seed1, ..."""
+    """The number of runs to train, with seeds from `--seed` on. Their folders in the workdir are seed0, seed1, ..."""
     tensorboard: Path | None = None
-    """Also write the log for TensorBoard while the run trains, into a subfolder of PATH named like the workdir."""
+    """Also write TensorBoard logs during training, to a subfolder of PATH named after the workdir."""
     distributed: bool = False
-    """Join the processes that SLURM, Open MPI, Kubernetes or a TPU pod has started, each with this command."""
+    """Connect the processes that SLURM, Open MPI, Kubernetes or a TPU pod has started, all with this command."""
 
 
 def train(experiment: Run, arguments: Sequence[str], program: str) -> None:
-    """Train a net, or resume where it was stopped."""
+    """Train a network, or resume its training."""
     arguments_of: Any = TrainArguments
     default = TrainArguments(experiment, Path("runs") / file_name(experiment.name))
     asked = parse(arguments_of[type(experiment)], arguments, program, default=default)
@@ -68,14 +68,14 @@ def train(experiment: Run, arguments: Sequence[str], program: str) -> None:
         say(f"{result['name']}: {measure.title.removesuffix(' %')} {value} % after {result['steps']:,} steps, "
             f"{result['images_per_second']:.0f} images/s")
     if is_first():
-        say_end(f"In {place}: {', '.join(['result.json', *pictures])}",
+        say_end(f"Wrote to {place}: {', '.join(['result.json', *pictures])}",
                 f"resjax evaluate {place}{code_flag(experiment, program)}", f"resjax report {asked.workdir.parent}",
                 *[f"resjax compare {asked.workdir}"] * (len(runs) > 1))
 
 
 def by_seed(asked: TrainArguments[Any]) -> dict[Path, Any]:
     """List the runs that are asked for, by their folders. Raises BadInput for a number of seeds that nobody means."""
-    check(1 <= asked.seeds <= MOST_SEEDS, f"seeds is {asked.seeds}; it lies in 1 ... {MOST_SEEDS}")
+    check(1 <= asked.seeds <= MOST_SEEDS, f"seeds is {asked.seeds}; it must be in 1 ... {MOST_SEEDS}")
     if asked.seeds == 1:
         return {asked.workdir: asked.experiment}
     first = asked.experiment.seed
@@ -91,12 +91,12 @@ def code_flag(experiment: Any, program: str) -> str:
 
 
 def mean_image(experiment: Any, arguments: Sequence[str], program: str) -> None:
-    """Compute the mean image before training."""
+    """Compute the mean image in advance."""
     experiment = parse(type(experiment), arguments, program, default=experiment)
     if not isinstance(experiment.data, Photographs):
-        raise BadInput(f"{experiment.name} learns from {experiment.data.source}, whose mean takes no time: only "
-                       "experiments on images of many sizes, such as resnet50, need it ahead")
-    with working("looking for the images"):
+        raise BadInput(f"{experiment.name} trains on {experiment.data.source}, whose mean image needs no time. Only "
+                       "experiments on photographs, such as resnet50, need mean-image")
+    with working("finding the images"):
         import numpy as np
 
         from resjax.data import find_images, measure_statistics
@@ -110,10 +110,11 @@ def mean_image(experiment: Any, arguments: Sequence[str], program: str) -> None:
 
 
 def list_experiments(file: Annotated[Path | None, tyro.conf.Positional] = None) -> None:
-    """List the experiments, and what each costs.
+    """List the experiments and their costs.
 
     Args:
-        file: A Python file of your own, or the name of one that comes with resjax, such as cifar10; by default all.
+        file: Your own Python file, or the name of a file that comes with resjax, such as cifar10. By default, all files
+            that come with resjax.
     """
     files = [experiment_files.folder() / f"{stem}.py" for stem in experiment_files.SHIPPED] if file is None else [
         experiment_files.file_named(str(file))]
@@ -124,8 +125,8 @@ def list_experiments(file: Annotated[Path | None, tyro.conf.Positional] = None) 
         rows = [HEAD, *([name, *cost_row(run)] for name, run in runs.items())]
         told = [place for place, cells in enumerate(zip(*rows[1:], strict=True)) if set(cells) != {"-"}]
         say("\n".join(aligned([[cells[place] for place in told] for cells in rows], room(sys.stdout))))
-    say("\nmul-adds: multiply-adds for one image. cost: on 2 CPU cores, roughly, by the multiply-adds of all steps; on "
-        "a GPU or TPU: resjax plan NAME --on h100\nNext: resjax show NAME, resjax train NAME")
+    say("\nmul-adds: multiply-adds for one image. cost: rough training time on 2 CPU cores, estimated from the "
+        "multiply-adds. For a GPU or TPU: resjax plan NAME --on h100\nNext: resjax show NAME, resjax train NAME")
 
 
 HEAD = ("name", "layers", "params", "mul-adds", "steps", "cost")
@@ -157,7 +158,7 @@ def rough_duration(seconds: float) -> str:
 
 
 def show(experiment: Any, arguments: Sequence[str], program: str) -> None:
-    """Show a run: values, layers, multiply-adds."""
+    """Show a run's values, layers and multiply-adds."""
     experiment = parse(type(experiment), arguments, program, default=experiment)
     with working("tracing the network"):
         parts = kind_of(experiment).parts(experiment)

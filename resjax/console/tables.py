@@ -13,13 +13,13 @@ from resjax.system.terminal import say, say_end, say_table, tell
 
 
 def quickstart(workdir: Path = Path("runs/quickstart")) -> None:
-    """Train a shallow and a deep net of each kind.
+    """Train four small networks, without a download.
 
-    They learn scikit-learn's digits in about a minute on two cores, without a download. As depth grows, the plain net's
-    training loss rises and the residual net's falls.
+    A shallow and a deep network, each with and without shortcuts, learn scikit-learn's digits. This takes about a
+    minute on two cores. As the depth increases, the plain net's training loss rises and the residual net's falls.
 
     Args:
-        workdir: Where the runs, `table.md` and `curves.png` are kept.
+        workdir: The folder for the runs, `table.md` and `curves.png`.
     """
     experiment_files.load_file(experiment_files.folder() / "quickstart.py").quickstart(workdir)
 
@@ -36,23 +36,25 @@ def reproduce(
     directory: Path | None = None,
     distributed: bool = False,
 ) -> None:
-    """Train a table's nets; compare with the paper.
+    """Reproduce a table of the paper.
 
-    Finished runs are read, and stopped runs are resumed.
+    This trains the networks of the table and compares their errors with the paper's. It skips finished runs and resumes
+    stopped ones.
 
     Args:
-        table: table1 (counted, not trained), table2 ... table6, table7 ... table11 (detection).
-        runs: The folder of all runs; the table is saved there too. The same command resumes what was stopped.
-        seeds: How many runs to train for each row, with seeds 0, 1, ...; by default 5 on CIFAR-10, and 1 on ImageNet as
+        table: table1 (layers and operations, without training), table2 ... table6, or table7 ... table11 (detection).
+        runs: The folder for the runs and the table.
+        seeds: The number of runs for each row, with seeds 0, 1, ... Defaults to 5 on CIFAR-10, and to 1 on ImageNet, as
             in the paper.
         only: Train only these rows, such as resnet20,plain20.
-        scale: Shorten the schedule by this factor; the numbers are then labelled as shortened, not as the reproduction.
-        shard: Train one part of the runs, such as 2/8, and leave the others to other processes, GPUs or machines.
-        experiments: A folder of your own experiment files; by default those that come with resjax.
-        data: The images to use instead of those that the experiments name: folder:PATH, tars:PATH or tfds:NAME;
-            voc:PATH or coco:PATH for detection.
-        directory: The folder of prepared TFDS sets; by default RESJAX_DATA, else ~/tensorflow_datasets.
-        distributed: Join the processes that SLURM, Open MPI, Kubernetes or a TPU pod has started.
+        scale: Shorten the schedule by this factor. The table then says that it is not a reproduction.
+        shard: Train only one part of the runs, such as 2/8, so that other processes or machines can train the rest.
+        experiments: A folder of your own experiment files. By default, the files that come with resjax.
+        data: The images to use instead of those of the experiments: folder:PATH, tars:PATH or tfds:NAME, or for
+            detection voc:PATH or coco:PATH.
+        directory: The folder of prepared TFDS data sets. Defaults to RESJAX_DATA if it is set, otherwise to
+            ~/tensorflow_datasets.
+        distributed: Connect the processes that SLURM, Open MPI, Kubernetes or a TPU pod has started.
     """
     with working("loading JAX"):  # here, as other commands need not wait for it
         from resjax import paper
@@ -64,7 +66,7 @@ def reproduce(
              "directory": directory, "distributed": distributed}
     if table == "table1":
         given = [name for name, value in flags.items() if value is not None and value is not False and value != ""]
-        check(not given, f"table1 is counted and takes no --{', no --'.join(given)}")
+        check(not given, f"table1 trains nothing, so it does not accept --{' or --'.join(given)}")
         say_table(paper.table1())
         return
     wanted = paper.find_table(table)
@@ -83,28 +85,28 @@ def reproduce(
         file = paper.write_table(wanted, planned, scale, runs, f"resjax reproduce {table} {' '.join(chosen)}")
     if is_first():
         say_table(f"\n{file.read_text()}")
-        say_end(f"In {file}", f"resjax report {runs}")
+        say_end(f"Wrote {file}", f"resjax report {runs}")
 
 
 Runs = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUNS ...", help_behavior_hint="")]
 
 
 def compare(runs: Runs = (Path("runs"),), out: Path | None = None) -> None:
-    """Compare your runs: mean and spread over seeds.
+    """Compare runs over several seeds.
 
-    Runs that differ only in their seeds share one row, whatever their networks and wherever they are. The curves are
-    means over the seeds, with a band of one standard deviation to each side.
+    Runs that differ only in their seeds share one row, with a mean and a standard deviation. The curves show the mean
+    over the seeds, with a band of one standard deviation on each side.
 
     Args:
-        runs: Runs and folders of runs; by default the folder runs.
-        out: Where compare.md, compare.csv, compare.json and compare.svg are written; by default into the first folder.
+        runs: Run directories and folders of runs. Defaults to the folder runs.
+        out: The folder for compare.md, compare.csv, compare.json and compare.svg. Defaults to the first folder.
     """
     with working("comparing"):
         from resjax import paper
 
         files = paper.compare(*runs).save(out or runs[0])
     say_table(f"\n{files[0].read_text()}")
-    say_end(f"In {files[0].parent}: {', '.join(file.name for file in files)}", f"resjax report {runs[0]}")
+    say_end(f"Wrote to {files[0].parent}: {', '.join(file.name for file in files)}", f"resjax report {runs[0]}")
 
 
 def report(
@@ -112,21 +114,21 @@ def report(
     out: Path | None = None,
     tensorboard: Path | None = None,
 ) -> None:
-    """Write a page about all runs in a folder.
+    """Write a report on all runs in a folder.
 
-    The page is a single HTML file that opens without a network.
+    The report is a single HTML file that you can open offline.
 
     Args:
-        folder: The folder of the runs.
-        out: The file to write; by default report.html in the folder.
-        tensorboard: Also write the curves as TensorBoard logs, into this folder.
+        folder: The folder that contains the runs.
+        out: The file to write. Defaults to report.html in the folder.
+        tensorboard: Also write the curves as TensorBoard logs to this folder.
     """
     file = out or folder / "report.html"
     with working("writing the page"):
         from resjax import paper
 
         paper.write_report(folder, file)
-    say(f"In {file} ({file.stat().st_size / 1e3:,.0f} kB): open it in a browser")
+    say(f"Wrote {file} ({file.stat().st_size / 1e3:,.0f} kB). Open it in a browser")
     if tensorboard:
         with working("writing the logs"):
             paper.write_tensorboard(folder, tensorboard)

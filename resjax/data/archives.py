@@ -57,8 +57,8 @@ def find_archives(root: Path, splits: Sequence[str]) -> tuple[tuple[str, ...], l
     """List the images in ImageNet's official archives: the classes, and the images of each split."""
     for name in (*(ARCHIVES[split] for split in splits), DEVKIT):
         if not (root / name).is_file():
-            raise BadInput(f"{root}: {name} is missing; tars:PATH names a folder that holds ImageNet's archives "
-                           f"{TRAIN} (to train), {VALIDATION} and {DEVKIT}")
+            raise BadInput(f"{root}: {name} is missing; tars:PATH must be a folder with ImageNet's archives "
+                           f"{TRAIN} (for training), {VALIDATION} and {DEVKIT}")
     found = {split: cached(f"imagenet-images-{split}", files_digest(root), partial(index_archive, root, split))
              for split in splits}
     return tuple(found[splits[0]]["classes"].tolist()), [
@@ -90,7 +90,7 @@ def training_members(file: Path, classes: tuple[str, ...]) -> Iterator[tuple[int
         for name, offset, _ in track(inner, f"indexing {file.name}", len(inner)):
             label = labels.get(Path(name).stem)
             if label is None:
-                raise BadInput(f"{file}: {name} is an archive of no class that {DEVKIT} names")
+                raise BadInput(f"{file}: {DEVKIT} names no class for the archive {name}")
             for image, start, size in members(file, stream, offset):
                 yield label, image.encode(), start, size
 
@@ -100,7 +100,7 @@ def validation_members(root: Path, truth: list[int]) -> list[tuple[bytes, int, i
     file = root / VALIDATION
     with file.open("rb") as stream:
         found = sorted((name.encode(), offset, size) for name, offset, size in members(file, stream, 0))
-    check(len(found) == len(truth), f"{file} holds {len(found)} images, but {DEVKIT} labels {len(truth)}")
+    check(len(found) == len(truth), f"{file} contains {len(found)} images, but {DEVKIT} labels {len(truth)}")
     return found
 
 
@@ -113,7 +113,7 @@ def members(file: Path, stream: IO[bytes], offset: int) -> Iterator[tuple[str, i
                 if member.isfile() and not any(is_hidden(part) for part in Path(member.name).parts):
                     yield member.name, member.offset_data, member.size
     except tarfile.TarError as error:
-        raise BadInput(f"{file}: not a whole archive ({error}, after byte {offset}); get it again") from None
+        raise BadInput(f"{file}: incomplete archive ({error}, after byte {offset}); download it again") from None
 
 
 def read_devkit(file: Path) -> tuple[tuple[str, ...], list[int]]:
@@ -122,7 +122,7 @@ def read_devkit(file: Path) -> tuple[tuple[str, ...], list[int]]:
         with tarfile.open(file) as tar:
             meta, truth = (tar.extractfile(name).read() for name in (CLASSES, TRUTH))  # type: ignore[union-attr]
     except (tarfile.TarError, KeyError, OSError, EOFError) as error:
-        raise BadInput(f"{file}: not ImageNet's development kit, or damaged ({error}); get it again") from None
+        raise BadInput(f"{file}: not ImageNet's development kit, or damaged ({error}); download it again") from None
     from scipy.io import loadmat  # imported here, as it would slow down every start of resjax by 60 ms
 
     synsets = loadmat(BytesIO(meta), squeeze_me=True)["synsets"]

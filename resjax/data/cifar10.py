@@ -37,18 +37,18 @@ def prepare_cifar10(directory: Path, archive: Path | None = None) -> Path:
     except BadInput:
         pass
     else:
-        tell(f"{folder} is there already")
+        tell(f"{folder} already exists")
         return folder
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with folder_aside(directory / "cifar10") as aside:
             if archive is None:
                 archive = download(URL, aside / "cifar-10-binary.tar.gz")
-            check(archive.is_file(), f"{archive}: no such file; --archive names cifar-10-binary.tar.gz, from {URL}")
+            check(archive.is_file(), f"{archive}: no such file; --archive must be cifar-10-binary.tar.gz, from {URL}")
             with working(f"checking {archive.name}"):
                 found = digest(archive)
             check(found == SHA256, f"{archive}: this is not the official binary archive, or it is damaged: "
-                                   f"its SHA-256 is {found}, the official one's {SHA256}; get it from {URL}")
+                                   f"its SHA-256 is {found} instead of {SHA256}; download it from {URL}")
             write_prepared(archive, aside)
             written = find_prepared("cifar10", aside)
             place = directory / "cifar10" / written.name
@@ -73,7 +73,7 @@ def download(url: str, file: Path) -> Path:
                 raise ConnectionError(f"the connection ended after {out.tell()} of {total} bytes")
     except (urllib.error.URLError, ConnectionError, TimeoutError) as error:
         reason = getattr(error, "reason", error)
-        raise BadInput(f"{url}: {reason}; download it by other means and give it by --archive") from None
+        raise BadInput(f"{url}: {reason}; download the file yourself and pass it with --archive") from None
     return file
 
 
@@ -119,7 +119,8 @@ def read_archive(archive: Path, split: str) -> Iterator[tuple[np.ndarray, int]]:
             stream = tar.extractfile(members[name]) if name in members else None
             content = stream.read() if stream else b""
             if not content or len(content) % RECORD:
-                raise BadInput(f"{archive}: {name} holds {len(content)} bytes; records of {RECORD} were expected")
+                raise BadInput(f"{archive}: {name} has {len(content)} bytes; it must consist of records of {RECORD} "
+                               "bytes")
             records = np.frombuffer(content, np.uint8).reshape(-1, RECORD)
             for record in records:
                 yield record[1:].reshape(3, 32, 32).transpose(1, 2, 0), int(record[0])

@@ -95,7 +95,7 @@ def file_header(file: Path) -> Header:
     except (OSError, ValueError) as error:
         if isinstance(error, BadInput):
             raise
-        raise BadInput(f"{file}: this image cannot be read ({getattr(error, 'strerror', error)})") from None
+        raise BadInput(f"{file}: cannot read this image ({getattr(error, 'strerror', error)})") from None
 
 
 def dimensions(encoded: bytes, name: str) -> tuple[int, int]:
@@ -121,15 +121,15 @@ def open_image(encoded: bytes, name: str) -> Iterator[Image.Image]:
         with Image.open(BytesIO(encoded), formats=FORMATS) as image:
             most = MOST_PIXELS_OF_A_JPEG if image.format == "JPEG" else MOST_PIXELS
             check(image.width * image.height <= most,
-                  f"{name}: {image.width}x{image.height} pixels are too many; at most {most:,} are read")
+                  f"{name}: {image.width}x{image.height} pixels are too many; the limit is {most:,}")
             if image.format == "PNG":
                 check_png(encoded)
             yield image
     except BadInput:
         raise
     except Exception as error:  # Pillow's decoders can raise any exception for a damaged file
-        why = "no format that is read" if isinstance(error, UnidentifiedImageError) else error
-        raise BadInput(f"{name}: not a whole image ({why}); repair or remove it") from None
+        why = "unsupported format" if isinstance(error, UnidentifiedImageError) else error
+        raise BadInput(f"{name}: damaged image ({why}); repair or remove it") from None
 
 
 def check_png(encoded: bytes) -> None:
@@ -139,7 +139,7 @@ def check_png(encoded: bytes) -> None:
         end = place + 8 + int.from_bytes(encoded[place:place + 4], "big")
         if encoded[place + 4:place + 8] == b"IDAT" and zlib.crc32(encoded[place + 4:end]) != int.from_bytes(
                 encoded[end:end + 4], "big"):
-            raise ValueError("the checksum of its pixels is wrong")
+            raise ValueError("wrong checksum of its pixels")
         place = end + 4
 
 

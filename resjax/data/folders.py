@@ -54,7 +54,7 @@ def file_size(path: bytes) -> int:
 
 def existing(root: Path) -> Path:
     """Return a folder. Raises BadInput if it does not exist."""
-    check(root.is_dir(), f"{root}: no such folder; folder:PATH names a folder of one folder per class")
+    check(root.is_dir(), f"{root}: no such folder; folder:PATH must contain one folder per class")
     return root
 
 
@@ -66,12 +66,12 @@ def class_folders(root: Path) -> dict[str, str]:
     """
     found = sorted((composed(path.name), path.name) for path in root.iterdir()
                    if path.is_dir() and not is_hidden(path.name))
-    there = f": {found[0][1]!r} is the only one" if found else ", with the images of each class in it"
-    check(len(found) >= 2, f"{root}: {len(found)} class folders; there must be one folder per class, two at least"
+    there = f"; {found[0][1]!r} is the only one" if found else ", which contains the images of that class"
+    check(len(found) >= 2, f"{root}: {len(found)} class folders; there must be at least two, one folder per class"
                            + there)
     folders = dict(found)
     twice = next((name for (name, _), (same, _) in pairwise(found) if name == same), None)
-    check(twice is None, f"{root}: two folders are named {twice!r}, in two forms of Unicode; put them together")
+    check(twice is None, f"{root}: two folders are named {twice!r}, in different Unicode forms; merge them")
     return folders
 
 
@@ -99,7 +99,7 @@ def list_classes(root: Path, classes: tuple[str, ...]) -> tuple[ImageFiles, str]
         found = sorted(name for name in os.listdir(root / folder) if not is_hidden(name) and name != "Thumbs.db")
         files = [name for name in found if name.lower().endswith(EXTENSIONS)]
         if not files:
-            raise BadInput(f"{root / folder}: the class folder holds no image{instead(root / folder, found)}")
+            raise BadInput(f"{root / folder}: the class folder contains no images{instead(root / folder, found)}")
         names += [f"{folder}/{name}" for name in files]
         labels += [label] * len(files)
         for name in sorted(set(found) - set(files)):
@@ -107,12 +107,11 @@ def list_classes(root: Path, classes: tuple[str, ...]) -> tuple[ImageFiles, str]
     encoded = np.array([os.fsencode(name) for name in names])
     remarks = []
     if others:
-        remarks.append(f"{root}: not used, as not named like an image: {len(others)} files, such as {others[0]}")
+        remarks.append(f"{root}: ignored {len(others)} files without the name of an image, such as {others[0]}")
     if inner:
-        remarks.append(f"{root}: not used, as they lie within a class: {len(inner)} folders, such as {inner[0]}, with "
-                       "all that they hold")
+        remarks.append(f"{root}: ignored {len(inner)} folders inside class folders, such as {inner[0]}")
     if all(name.isdecimal() for name in classes) and sorted(classes, key=int) != list(classes):
-        remarks.append(f"{root}: the classes are in the order of their names as text: {', '.join(classes[:5])} ...")
+        remarks.append(f"{root}: the classes are sorted by name as text, not as numbers: {', '.join(classes[:5])} ...")
     listed = ImageFiles(encoded, np.array(labels, np.int32), FileReader(root, encoded), f"{root}/")
     return listed, "; ".join(remarks)
 
@@ -121,7 +120,7 @@ def instead(folder: Path, found: list[str]) -> str:
     """Describe what a class folder without images contains, and what that suggests."""
     inner = next((name for name in found if (folder / name).is_dir()), None)
     if inner is None:
-        return " (.jpg, .png, or another ending that Pillow knows)"
+        return " (.jpg, .png, or another extension that Pillow knows)"
     if folder.name.lower() in SPLITS:
-        return f"; it holds the folder {inner!r}: a split is a folder called train, test or val, in small letters"
-    return f"; it holds the folder {inner!r}: move what lies in it one folder up"
+        return f"; it contains the folder {inner!r}; name a split train, test or val, in lower case"
+    return f"; it contains the folder {inner!r}; move the images up, out of it"

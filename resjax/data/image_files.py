@@ -48,7 +48,7 @@ class ImageFiles(NamedTuple):
         try:
             return self.reader(index)
         except OSError as error:
-            raise BadInput(f"{self.name(index)}: not a whole image ({error.strerror}); repair or remove it") from None
+            raise BadInput(f"{self.name(index)}: damaged image ({error.strerror}); repair or remove it") from None
 
     def check_headers(self) -> None:
         """Read every image's header, except in prepared data sets. Raises BadInput, naming the first invalid image."""
@@ -61,7 +61,7 @@ class ImageFiles(NamedTuple):
         try:
             head = self.reader.head(index, HEAD)
         except OSError as error:
-            raise BadInput(f"{self.name(index)}: not a whole image ({error.strerror}); repair or remove it") from None
+            raise BadInput(f"{self.name(index)}: damaged image ({error.strerror}); repair or remove it") from None
         if head is not None:
             try:
                 read_header(head, self.name(index))

@@ -60,8 +60,8 @@ def load_data(data: Data) -> Dataset:
 
     Raises BadInput, naming the file or folder, if data are missing, unreadable or wrongly labelled.
     """
-    check(data.source != "arrays", "data.source is 'arrays': the images of this run are given in Python, "
-                                   "resjax.train(..., data=resjax.dataset(...)); others by --data folder:PATH")
+    check(data.source != "arrays", "data.source is 'arrays', so this run needs its arrays in Python: "
+                                   "resjax.train(..., data=resjax.dataset(...)); or pass --data folder:PATH")
     if data.source == "digits":
         return make_dataset(data, tuple("0123456789"), *read_digits())
     kind, _, name = data.source.partition(":")
@@ -108,8 +108,8 @@ def decode_all(files: ImageFiles, prepare: Callable[[bytes, str], np.ndarray]) -
     for index, image in enumerate(pixels):
         if image.shape != pixels[0].shape:
             (height, width), (tall, wide) = image.shape[:2], pixels[0].shape[:2]
-            raise BadInput(f"{files.name(index)} is {height}x{width}, others are {tall}x{wide}; set data.size to "
-                           "resize all")
+            raise BadInput(f"{files.name(index)} is {height}x{width}, but others are {tall}x{wide}; set "
+                           "data.size to resize them all")
     return np.stack(pixels)
 
 
@@ -118,8 +118,8 @@ def make_dataset(data: Data, classes: tuple[str, ...], train: Images, test: Imag
     for split, images in (("train", train), ("test", test)):
         check_labels(data.source, split, np.asarray(images.labels), len(classes))
     if train.pixels.shape[1:] != test.pixels.shape[1:]:
-        raise BadInput(f"{data.source}: training images are {train.pixels.shape[1:]} and test images "
-                       f"{test.pixels.shape[1:]}; set data.size so that they agree")
+        raise BadInput(f"{data.source}: training images are {train.pixels.shape[1:]}, but test images are "
+                       f"{test.pixels.shape[1:]}; set data.size to resize them")
     return with_validation(data, Dataset(classes, train, none_of(train), test, remark))
 
 
@@ -145,15 +145,15 @@ def dataset(train: tuple[Any, Any], test: tuple[Any, Any] | None = None, classes
     seen = checked_images("test", *test) if test else none_of(learned)
     if len(learned.labels) and not classes:
         lowest, highest = int(np.min(learned.labels)), int(np.max(learned.labels))
-        check(lowest <= 0, f"data, train: labels are {lowest} ... {highest}; they count from 0 on, or there would be "
-                           f"{highest + 1} classes, the first of them without an image: subtract {lowest}, or name all "
-                           "classes")
+        check(lowest <= 0, f"data, train: labels are {lowest} ... {highest}; they must start at 0, because otherwise "
+                           "the "
+                           f"first of {highest + 1} classes has no images. Subtract {lowest}, or name all classes")
     names = tuple(classes) or tuple(map(str, range(max((int(part.labels.max()) for part in (learned, seen)
                                                         if len(part.labels)), default=0) + 1)))
     for split, images in (("train", learned), *((("test", seen),) if test else ())):
         check_labels("data", split, np.asarray(images.labels), len(names))
     check(learned.pixels.shape[1:] == seen.pixels.shape[1:],
-          f"data: training images are {learned.pixels.shape[1:]} and test images {seen.pixels.shape[1:]}")
+          f"data: training images are {learned.pixels.shape[1:]}, but test images are {seen.pixels.shape[1:]}")
     return Dataset(names, learned, none_of(learned), seen)
 
 
@@ -161,13 +161,15 @@ def checked_images(split: str, pixels: Any, labels: Any) -> Images:
     """Check a pair of arrays. Raises BadInput if they are not images with labels."""
     pixels, labels = np.asarray(pixels), np.asarray(labels)
     check(pixels.dtype == np.uint8 and pixels.ndim in (3, 4),
-          f"data, {split}: pixels are {pixels.dtype} {list(pixels.shape)}; they are uint8, 0 to 255, [images, height, "
+          f"data, {split}: pixels are {pixels.dtype} {list(pixels.shape)}; they must be uint8, 0 to 255, [images, "
+          "height, "
           "width] or [images, height, width, channels]")
     first = pixels.ndim == 4 and pixels.shape[1] in (1, 3) and pixels.shape[3] > 4
-    check(not first, f"data, {split}: pixels are {list(pixels.shape)}, images of {pixels.shape[-1]} channels; if they "
-                     f"are of {pixels.shape[min(1, pixels.ndim - 1)]}, put these last: pixels.transpose(0, 2, 3, 1)")
+    check(not first, f"data, {split}: pixels are {list(pixels.shape)}, that is, {pixels.shape[-1]} channels; if there "
+                     "are "
+                     f"{pixels.shape[min(1, pixels.ndim - 1)]}, move them last: pixels.transpose(0, 2, 3, 1)")
     check(labels.shape == pixels.shape[:1] and np.issubdtype(labels.dtype, np.integer),
-          f"data, {split}: labels are {labels.dtype} {list(labels.shape)}; they are whole numbers [{len(pixels)}]")
+          f"data, {split}: labels are {labels.dtype} {list(labels.shape)}; they must be integers [{len(pixels)}]")
     return Images(pixels[..., None] if pixels.ndim == 3 else pixels, labels.astype(np.int32))
 
 

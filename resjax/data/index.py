@@ -71,7 +71,7 @@ def find_split(data: Data | Photographs, split: str) -> tuple[tuple[str, ...], I
         if split == "test":
             inner, remark = test_folder(root)
         if inner is None and any((root / name).is_dir() for name in ("train", *TEST)):
-            raise BadInput(f"{root}: it holds no folder '{split}'")
+            raise BadInput(f"{root}: contains no folder '{split}'")
         folder = inner or root
         classes = class_names(folder)
         files, other = list_classes(folder, classes)
@@ -92,11 +92,11 @@ def find_stored(data: Data | Photographs, splits: Sequence[str]) -> tuple[tuple[
 
 def check_labels(source: str, split: str, labels: np.ndarray, classes: int) -> None:
     """Raise BadInput if a split has no images, or an image without a class."""
-    check(len(labels) > 0, f"{source}: the {split} split holds no image")
+    check(len(labels) > 0, f"{source}: the {split} split contains no images")
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     if wrong.size:
         raise BadInput(f"{source}: image {wrong[0]} of the {split} split has label {labels[wrong[0]]}, "
-                       f"and there are {classes} classes: 0 ... {classes - 1}")
+                       f"but the classes are 0 ... {classes - 1}")
 
 
 def index_folders(root: Path) -> ImageSet:
@@ -113,12 +113,12 @@ def index_folders(root: Path) -> ImageSet:
     test, unlabelled = test_folder(root)
     if test is None:
         there = sorted(path.name for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))
-        raise BadInput(f"{root}: beside 'train' there must be a folder 'test' or 'val'; there are {', '.join(there)}")
+        raise BadInput(f"{root}: needs a folder 'test' or 'val' beside 'train'; it contains {', '.join(there)}")
     classes = class_names(train)
     train_files, remark = list_classes(train, classes)
     if class_names(test) != classes:
         odd = ", ".join(sorted(set(classes) ^ set(class_names(test))))
-        raise BadInput(f"{root}: 'train' and '{test.name}' must hold the same classes; only one has: {odd}")
+        raise BadInput(f"{root}: 'train' and '{test.name}' must have the same classes; only one has {odd}")
     test_files, other = list_classes(test, classes)
     return ImageSet(classes, train_files, test_files, joined(unlabelled, remark, other))
 
@@ -127,7 +127,7 @@ def test_folder(root: Path) -> tuple[Path | None, str]:
     """Choose the first test folder with class folders; remark on one without, such as ImageNet's flat `test`."""
     there = [root / name for name in TEST if (root / name).is_dir()]
     chosen = next((folder for folder in there if is_sorted(folder)), there[0] if there else None)
-    return chosen, (f"{there[0]}: not used, as it has no class folders; the images of {chosen} are tested on"
+    return chosen, (f"{there[0]}: ignored, because it has no class folders; {chosen} contains the test images"
                     if there and chosen != there[0] else "")
 
 

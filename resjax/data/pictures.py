@@ -15,12 +15,12 @@ def find_pictures(places: Sequence[str | Path]) -> list[Path]:
     Files that operating systems add, such as `._photo.jpg`, are skipped. Raises BadInput if a folder has no images, or
     if nothing is given.
     """
-    check(len(places) > 0, "name at least one image file, or a folder of them")
+    check(len(places) > 0, "give at least one image file or a folder of images")
     files: list[Path] = []
     for place in map(expanded, places):
         inside = sorted(file for file in place.rglob("*") if file.suffix.lower() in EXTENSIONS and file.is_file()
                         and not any(map(is_hidden, file.relative_to(place).parts)))
-        check(bool(inside) or not place.is_dir(), f"{place}: no image lies there (of {', '.join(EXTENSIONS)})")
+        check(bool(inside) or not place.is_dir(), f"{place}: contains no images ({', '.join(EXTENSIONS)})")
         files += inside if place.is_dir() else [place]
     return files
 

@@ -40,12 +40,12 @@ def find_prepared(name: str, directory: Path) -> Path:
     if versions:
         return max(versions, key=lambda p: [int(part) for part in p.name.split(".")])
     told = f"{name}:{version}" if version else name
-    how = {"cifar10": f"to get it: resjax prepare cifar10 --directory {directory}",
-           "imagenet2012": "or read ImageNet's images as folder:PATH, or its archives as tars:PATH"}.get(
+    how = {"cifar10": f"to prepare it, run resjax prepare cifar10 --directory {directory}",
+           "imagenet2012": "you can also read ImageNet as folder:PATH, or its archives as tars:PATH"}.get(
         name, "prepare it with TFDS (file_format='array_record')")
     there = sorted(p.name for p in directory.iterdir() if p.is_dir()) if directory.is_dir() else []
-    raise BadInput(f"{told} is not in {directory}, which holds {', '.join(there) or 'no data set'}; {how}. "
-                   "If it is elsewhere, name that folder by --directory (in training --data.directory) or RESJAX_DATA")
+    raise BadInput(f"{told} is not in {directory}, which contains {', '.join(there) or 'no data set'}; {how}. "
+                   "If it is elsewhere, pass that folder with --directory (for train, --data.directory) or RESJAX_DATA")
 
 
 def files_digest(folder: Path, *settings: Any) -> str:
@@ -116,7 +116,8 @@ def index_prepared(folder: Path, state: str, split: str) -> Arrays:
 def stored_split(folder: Path, state: str, split: str, splits: Any, label: str) -> str:
     """Return a split's stored name: "test" is validation if the stored test split has no labels, as for ImageNet."""
     found = [name for name in (("train",) if split == "train" else ("test", "validation")) if name in splits]
-    check(bool(found), f"{folder} has the splits {', '.join(splits)}; 'train' and 'test' or 'validation' are needed")
+    check(bool(found), f"{folder} has the splits {', '.join(splits)}; it needs 'train' and either 'test' or "
+                       "'validation'")
     unlabelled = len(found) > 1 and features_of(open_split(folder, state, "test")[0])[label].int64_list.value[0] < 0
     return found[int(unlabelled)]
 
@@ -130,7 +131,7 @@ def read_labels(folder: Path, source: Any, split: str, label: str,
         try:
             records = source.__getitems__(chunk)
             if not all(records):  # array_record's result for a file that is truncated after its first block
-                raise RuntimeError("records are empty")
+                raise RuntimeError("empty records")
         except (RuntimeError, OSError) as error:
             raise damaged(folder, split, error) from None
         for number, record in zip(chunk, records, strict=True):
@@ -142,7 +143,8 @@ def read_labels(folder: Path, source: Any, split: str, label: str,
 
 def damaged(folder: Path, split: str, error: Exception) -> BadInput:
     """Describe which part of a data set cannot be read."""
-    return BadInput(f"{folder}: a file of the {split} split is damaged or missing ({error}); prepare the set again")
+    return BadInput(f"{folder}: a file of the {split} split is damaged or missing ({error}); prepare the data set "
+                    "again")
 
 
 def features_of(record: bytes) -> Any:
@@ -162,7 +164,7 @@ def open_split(folder: Path, state: str, split: str) -> Any:
         with quiet_absl():
             return open_prepared(folder).as_data_source(split).data_source
     except (NotImplementedError, ValueError) as error:
-        raise BadInput(f"{folder}: {error}; prepare the set with file_format='array_record'") from None
+        raise BadInput(f"{folder}: {error}; prepare the data set with file_format='array_record'") from None
     except (RuntimeError, OSError) as error:
         raise damaged(folder, split, error) from None
 
@@ -177,7 +179,7 @@ def open_prepared(folder: Path) -> Any:
             return tfds.builder_from_directory(folder)
         except (ParseError, ValueError, LookupError, TypeError, OSError) as error:
             raise BadInput(f"{folder}: cannot read dataset_info.json and features.json ({error}); "
-                           "prepare the set again") from None
+                           "prepare the data set again") from None
 
 
 def feature_keys(folder: Path, features: Any) -> tuple[str, str]:
@@ -187,7 +189,8 @@ def feature_keys(folder: Path, features: Any) -> tuple[str, str]:
     images = [key for key, value in features.items() if isinstance(value, tfds.features.Image)]
     labels = [key for key, value in features.items() if isinstance(value, tfds.features.ClassLabel)]
     if not images or not labels:
-        raise BadInput(f"{folder} is no image classification set: its features are {', '.join(sorted(features))}")
+        raise BadInput(f"{folder} is not an image classification data set; its features are "
+                       f"{', '.join(sorted(features))}")
     return "image" if "image" in images else min(images), "label" if "label" in labels else min(labels)
 
 

@@ -54,7 +54,7 @@ def sum_over_images(files: ImageFiles, data: Photographs) -> Statistics:
         for part in track(sums, "mean image", len(ranges), CHUNK):
             total = Sums(*(before + new for before, new in zip(total, part, strict=True)))
             check_broken(total.broken, data.broken_images)
-    check(total.images > 0, f"{data.source}: none of its {len(files.labels)} training images can be read: "
+    check(total.images > 0, f"{data.source}: none of its {len(files.labels)} training images is readable: "
                             f"{total.broken[0] if total.broken else 'there are none'}")
     pixels = total.images * data.size**2
     mean = total.pixels.sum((0, 1)) / pixels
@@ -82,5 +82,5 @@ def sum_up(files: ImageFiles, data: Photographs, chunk: range) -> Sums:
 
 def check_broken(broken: list[str], limit: int) -> None:
     """Raise BadInput if too many images are unreadable."""
-    check(len(broken) <= limit, f"{len(broken)} images are unreadable, and data.broken-images allows {limit}: "
+    check(len(broken) <= limit, f"{len(broken)} images are unreadable, but data.broken-images allows {limit}: "
                                 f"{'; '.join(broken)}")

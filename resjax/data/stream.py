@@ -114,9 +114,9 @@ def check_shared_memory(workers: int, size: int, folder: Path = Path("/dev/shm")
     needed = (workers * (AHEAD + 1) + 1) * size
     free = disk_usage(folder).free if folder.is_dir() else needed
     fewer = int(max(0, free / max(size, 1) - 1) // (AHEAD + 1))
-    check(needed <= free, f"{folder}: {free / 2**20:.0f} MB are free, and {workers} processes that decode hand over "
-                          f"batches through it that take {needed / 2**20:.0f} MB: let it be larger (Docker: --shm-size "
-                          f"{-(-needed // 2**30)}g), or take --data.workers {fewer} or a smaller batch")
+    check(needed <= free, f"{folder}: {free / 2**20:.0f} MB are free, but {workers} worker processes need "
+                          f"{needed / 2**20:.0f} MB for their batches; make it larger (Docker: --shm-size "
+                          f"{-(-needed // 2**30)}g), or use --data.workers {fewer} or a smaller batch")
 
 
 def fetched(iterator: Iterator[Any]) -> Any:
@@ -128,11 +128,11 @@ def fetched(iterator: Iterator[Any]) -> Any:
         if code is None:
             raise
     if int(code[1]) == UNGUARDED:
-        raise BadInput(f"{sys.argv[0]}: each process that decodes images begins by importing this script, and it "
-                       "starts to work at once; put what it does under: if __name__ == \"__main__\":") from None
-    died = f"was ended by {signal.Signals(-int(code[1])).name}" if int(code[1]) < 0 else f"has failed ({code[1]})"
-    often = ", as the system does where memory ends: fewer data.workers need less" * (int(code[1]) == -signal.SIGKILL)
-    raise Lost(f"a process that decodes images {died}{often}. The same command resumes from what is saved") from None
+        raise BadInput(f"{sys.argv[0]}: each worker process imports this script, which would start training again; "
+                       "move its code below the line: if __name__ == \"__main__\":") from None
+    died = f"was killed by {signal.Signals(-int(code[1])).name}" if int(code[1]) < 0 else f"failed ({code[1]})"
+    often = ", probably because memory ran out; use fewer --data.workers" * (int(code[1]) == -signal.SIGKILL)
+    raise Lost(f"a worker process {died}{often}. Run the same command to resume from the last checkpoint") from None
 
 
 def leave_import() -> None:
@@ -202,7 +202,7 @@ def training_example(files: ImageFiles, data: Photographs, index: int, random: n
             image = decode(encoded, name, least=least)
             break
     else:
-        raise BadInput(f"{files.name(first)} and the images after it are unreadable, {tries} in a row, and "
+        raise BadInput(f"{files.name(first)} and the images after it are unreadable, {tries} in a row, but "
                        f"data.broken-images allows {data.broken_images}")
     scale = len(image) / height
     pixels = cut(image, box._replace(**{side: value * scale for side, value in box._asdict().items()}), data.size)

@@ -67,7 +67,7 @@ class AnnotatedFiles:
         pixels, record = read_image(self.files[index]), self.records[index]
         check(pixels.shape[:2] == (record.height, record.width),
               f"{self.files[index]}: this image has changed: it has {size_text(pixels.shape[:2])} pixels (width x "
-              f"height), and had {size_text((record.height, record.width))}")
+              f"height) instead of {size_text((record.height, record.width))}")
         return pixels
 
 
@@ -104,10 +104,10 @@ class Drawn:
         (x1, x2), (y1, y2) = sorted(thing.box[::2]), sorted(thing.box[1::2])
         where = ", ".join(filter(None, (self.name, thing.called)))
         if x1 == x2 or y1 == y2:
-            self.left_out.append(f"{where}: the box {box_text(thing.box)} has no area; it is left out")
+            self.left_out.append(f"{where}: the box {box_text(thing.box)} has no area and was ignored")
             return
         if not (min(x1, y1) >= -ROUNDING and x2 <= self.width + ROUNDING and y2 <= self.height + ROUNDING):
-            raise BadInput(f"{where}: the box {box_text(thing.box)} lies outside the image of {self.width}x"
+            raise BadInput(f"{where}: the box {box_text(thing.box)} is outside the image of {self.width}x"
                            f"{self.height} pixels (width x height)")
         clipped = (max(x1, 0.0), max(y1, 0.0), min(x2, self.width), min(y2, self.height))
         self.boxes.append(clipped)
@@ -134,7 +134,7 @@ def read_image(file: Path) -> np.ndarray:
     try:
         encoded = regular(file).read_bytes()
     except OSError as error:
-        raise BadInput(f"{file}: this image cannot be read ({error.strerror})") from None
+        raise BadInput(f"{file}: cannot read this image ({error.strerror})") from None
     return decode(encoded, str(file))
 
 

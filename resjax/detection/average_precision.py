@@ -134,7 +134,7 @@ def coco_precision(records: Sequence[Annotated], found: Sequence[Found], classes
 def check_installed() -> None:
     """Raise BadInput where pycocotools is not installed."""
     check(importlib.util.find_spec("pycocotools") is not None,
-          "COCO's measure needs the package pycocotools: pip install 'resjax[coco]'")
+          "COCO's average precision needs the package pycocotools: pip install 'resjax[coco]'")
 
 
 def coco_annotations(records: Sequence[Annotated], classes: Sequence[str]) -> dict[str, Any]:

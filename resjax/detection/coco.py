@@ -39,13 +39,13 @@ def read_coco(path: Path, sets: Sequence[str], classes: Sequence[str] = ()) -> A
         known = known or tuple(categories.values())
         pictures = by_id(content["images"])
         ids = Counter(entry.id("id") for entry in content["images"])
-        remarks.append(remark_on("image", "entered more than once, alike: it counts once",
+        remarks.append(remark_on("image", "listed more than once, identically; each counts once",
                                  [f"{file}, image {i}" for i in ids if ids[i] > 1]))
         objects, used = read_objects(content["annotations"], pictures, categories, known)
         empty = [f"{file}, {thing.called}" for things in objects.values() for thing in things
                  if thing.area == 0 and thing.box[0] != thing.box[2] and thing.box[1] != thing.box[3]]
         remarks += [otherwise_spelled(used, known),
-                    remark_on("object", "with an area of 0: COCO's measure takes it for a small one", empty)]
+                    remark_on("object", "with an area of 0, which COCO counts as small", empty)]
         images += [stated_image(path, name, entry, objects[i]) for i, entry in pictures.items()]
     return annotate_images(known, images, remarks)
 
@@ -55,16 +55,16 @@ def read_entries(file: Path) -> dict[str, list[AnnotationEntry]]:
     try:
         content = json.loads(regular(file).read_bytes(), object_pairs_hook=merge_pairs)
     except OSError as error:
-        raise BadInput(f"{file}: these annotations cannot be read ({error.strerror})") from None
+        raise BadInput(f"{file}: cannot read these annotations ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
-        raise BadInput(f"{file}: not a whole JSON file ({error})") from None
+        raise BadInput(f"{file}: incomplete or invalid JSON ({error})") from None
     found = {}
     for part, called in PARTS.items():
         entries = content.get(part) if isinstance(content, dict) else None
         if not isinstance(entries, list):
-            raise BadInput(f"{file}: it has no list {part!r}")
+            raise BadInput(f"{file}: has no list {part!r}")
         odd = next((i for i, entry in enumerate(entries, 1) if not isinstance(entry, dict)), 0)
-        check(not odd, f"{file}, entry {odd} of {part}: it is no object of fields")
+        check(not odd, f"{file}, entry {odd} of {part}: must be a JSON object")
         found[part] = [AnnotationEntry(
             file, f"{called} {entry['id'] if type(entry.get('id')) is int else f'number {i}'}", entry)
             for i, entry in enumerate(entries, 1)]
@@ -88,8 +88,8 @@ def by_id(entries: Sequence[AnnotationEntry]) -> dict[Id, AnnotationEntry]:
     for entry in entries:
         same = found.setdefault(entry.id("id"), entry)
         if same.fields != entry.fields:
-            raise BadInput(f"{entry.file}: the id {entry.id('id')!r} is that of two entries, {brief(same.fields)} and "
-                           f"{brief(entry.fields)}; ids tell them apart")
+            raise BadInput(f"{entry.file}: two entries have the id {entry.id('id')!r}, {brief(same.fields)} and "
+                           f"{brief(entry.fields)}; ids must be unique")
     return found
 
 
@@ -97,13 +97,13 @@ def read_categories(entries: Sequence[AnnotationEntry]) -> dict[Id, str]:
     """List the names of categories, sorted by id. Raises BadInput if two have the same name."""
     found = by_id(entries)
     odd = next((i for i in found if type(i) is not type(next(iter(found)))), None)
-    check(odd is None, f"{entries[0].file if entries else ''}: ids of categories are numbers or texts, not both: "
-                       f"{odd!r} beside {next(iter(found), None)!r}")
+    check(odd is None, f"{entries[0].file if entries else ''}: ids of categories must be all numbers or all strings: "
+                       f"{odd!r} and {next(iter(found), None)!r}")
     names = {i: found[i].name("name") for i in sorted(found)}
     ids: dict[str, Id] = {}
     for i, name in names.items():
-        check(ids.setdefault(name, i) == i, f"{found[i].file}: the categories {ids[name]!r} and {i!r} have one name, "
-                                            f"{name!r}; their classes cannot be told apart")
+        check(ids.setdefault(name, i) == i, f"{found[i].file}: the categories {ids[name]!r} and {i!r} have the same "
+                                            f"name, {name!r}; names must be unique")
     return names
 
 
@@ -115,8 +115,8 @@ def read_objects(entries: Sequence[AnnotationEntry], pictures: dict[Id, Annotati
     for entry in entries:
         image, category = entry.id("image_id"), entry.id("category_id")
         if image not in pictures:
-            raise BadInput(f"{entry.file}, {entry.called}: image_id is {image!r}, and no image has this id; the first "
-                           f"has {next(iter(pictures))!r}")
+            raise BadInput(f"{entry.file}, {entry.called}: image_id is {image!r}, but no image has this id; the first "
+                           f"image has {next(iter(pictures))!r}")
         if category not in labels:
             name = categories.get(category, f"number {category}")
             labels[category] = class_number(entry, "category_id", name, classes)

@@ -11,9 +11,9 @@ from resjax.models.variants import Block, StrideIn
 from resjax.system.errors import check
 from resjax.system.serialization import Must, Named, check_fields, check_ghosts, check_source, list_differences
 
-Overlap = Annotated[float, Must("be an overlap, within (0, 1]", lambda x: 0 < x <= 1)]
-SomeNumbers = Annotated[tuple[Positive, ...], Must("be one number or several", len)]
-SomeNames = Annotated[tuple[str, ...], Must("name one set of images or several", len)]
+Overlap = Annotated[float, Must("be an overlap in (0, 1]", lambda x: 0 < x <= 1)]
+SomeNumbers = Annotated[tuple[Positive, ...], Must("be one or more numbers", len)]
+SomeNames = Annotated[tuple[str, ...], Must("name one or more sets of images", len)]
 
 
 class Backbone(NamedTuple):
@@ -37,29 +37,29 @@ class Detector(Named):
     """Faster R-CNN with a residual network (appendix A of the paper), or with VGG-16 as in Ren et al. 2015."""
 
     backbone: Literal["vgg16", "resnet50", "resnet101", "resnet18", "small", "tiny"] = "resnet101"
-    """small and tiny are narrower residual networks with a stride of 8 pixels instead of 16."""
+    """The network that computes features. small and tiny are narrow ResNets with a stride of 8 pixels instead of 16."""
     anchor_sizes: SomeNumbers = (128.0, 256.0, 512.0)
-    """Square roots of the anchor areas, in pixels of the resized image."""
+    """The square roots of the anchor areas, in pixels of the resized image."""
     anchor_ratios: SomeNumbers = (0.5, 1.0, 2.0)
-    """Ratios of height to width of the anchors."""
+    """The aspect ratios of the anchors: height divided by width."""
     pooling: Literal["max", "align"] = "max"
-    """How regions are pooled: max as in the paper, or align, without rounding (He et al. 2017)."""
+    """The pooling of regions: max, as in the paper, or align, without rounding (He et al. 2017)."""
     stride_in: StrideIn = "1x1"
-    """Which convolution of a bottleneck has the stride: the first 1x1 as in the paper, or the 3x3."""
+    """The bottleneck convolution that has the stride: the first 1x1, as in the paper, or the 3x3."""
     frozen_batch_norm: bool = True
-    """Keep the batch-norm statistics of the pretrained weights, as in appendix A; otherwise use those of the batch."""
+    """Keep the batch statistics of the pretrained weights, as in appendix A. Otherwise, use those of each batch."""
     ghost_batch_size: Count = 1
-    """Number of images that share batch-norm statistics, unless these are frozen."""
+    """The number of images that share batch-norm statistics, unless the statistics are frozen."""
     frozen_stages: Natural = 0
-    """Number of frozen stages, starting at the input; in ResNets the first one is conv1."""
+    """The number of frozen stages, from the input on. In ResNets, the first stage is conv1."""
     rpn_channels: Count = 512
-    """Channels of the 3x3 convolution of the region proposal network."""
+    """The number of channels of the 3x3 convolution before the proposals."""
     hidden: Count = 4096
-    """Units of VGG-16's two fully connected layers."""
+    """The number of units in each of VGG-16's two fully connected layers."""
     global_context: bool = False
     """Concatenate the features of the whole image with those of each region (appendix B)."""
     precision: Literal["float32", "tensorfloat32"] = "float32"
-    """The precision of convolutions and fully connected layers, if the device has a choice."""
+    """The precision of convolutions and fully connected layers, on devices that offer a choice."""
 
     def __post_init__(self) -> None:
         check_fields(self, "detector.")
@@ -75,86 +75,85 @@ class Sampling(Named):
     """Thresholds and counts of Faster R-CNN (Ren et al. 2015) for proposals, training samples and detections."""
 
     anchors: Count = 256
-    """Number of anchors sampled per image and step; at most half of them are positive."""
+    """The number of anchors sampled per image and step. At most half of them are positive."""
     anchor_positive: Overlap = 0.7
-    """The smallest overlap (IoU) with an object that makes an anchor positive."""
+    """The minimum overlap (IoU) with an object for an anchor to be positive."""
     anchor_negative: Overlap = 0.3
-    """An anchor is background if its overlap with every object is below this."""
+    """An anchor is background if its overlap with every object is below this value."""
     suppression: Overlap = 0.7
-    """The overlap above which the higher-scoring of two proposals suppresses the other."""
+    """Of two proposals that overlap by more than this, only the one with the higher score is kept."""
     smallest: NonNegative = 16.0
-    """The shortest side of a proposal, in pixels."""
+    """The minimum side of a proposal, in pixels."""
     train_candidates: Count = 12_000
-    """Number of highest-scoring anchors per image that enter suppression in training."""
+    """The number of anchors per image, by highest score, before non-maximum suppression in training."""
     train_proposals: Count = 2_000
-    """The largest number of proposals per image after suppression in training."""
+    """The maximum number of proposals per image after non-maximum suppression in training."""
     test_candidates: Count = 6_000
-    """Number of highest-scoring anchors per image that enter suppression in testing."""
+    """The number of anchors per image, by highest score, before non-maximum suppression in testing."""
     test_proposals: Count = 300
-    """The largest number of proposals per image after suppression in testing."""
+    """The maximum number of proposals per image after non-maximum suppression in testing."""
     rois: Count = 128
-    """Number of regions sampled per image and step; at most a quarter of them show an object."""
+    """The number of regions sampled per image and step. At most a quarter of them contain an object."""
     foreground: Overlap = 0.5
-    """The smallest overlap with an object that makes a region foreground."""
+    """The minimum overlap with an object for a region to be foreground."""
     background: tuple[float, float] = (0.0, 0.5)
-    """The range of overlaps that makes a region background: from 0 as in later versions; the first version began at
-    0.1."""
+    """The range of overlaps for a region to be background. The first version of Faster R-CNN used 0.1 to 0.5."""
     deviations: tuple[Positive, Positive, Positive, Positive] = (0.1, 0.1, 0.2, 0.2)
-    """Divisors of the box regression targets, which bring their variance to about 1."""
+    """The values that divide the box regression targets, so that their variance is about 1."""
     class_suppression: Overlap = 0.3
-    """The overlap above which the higher-scoring of two detections of a class suppresses the other."""
+    """Of two detections of a class that overlap by more than this, only the one with the higher score is kept."""
     lowest_score: NonNegative = 0.01
-    """The lowest score of a detection, from 0 to 1."""
+    """The minimum score of a detection, from 0 to 1."""
     detections: Count = 100
-    """The largest number of detections per image."""
+    """The maximum number of detections per image."""
 
     def __post_init__(self) -> None:
         check_fields(self, "sampling.")
         check(self.anchor_negative <= self.anchor_positive,
-              "sampling.anchor-negative is above sampling.anchor-positive")
+              "sampling.anchor-negative must be at most sampling.anchor-positive")
         check(0 <= self.background[0] < self.background[1] <= 1,
-              f"sampling.background is {self.background}; it is two overlaps that rise within [0, 1]")
+              f"sampling.background is {self.background}; it must be two rising overlaps in [0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scenery(Named):
-    """Images with boxes: their source, and how they are resized."""
+    """The source of images with boxes, and how they are resized."""
 
     source: str = "voc:PATH"
-    """`voc:PATH` (JPEGImages, Annotations and ImageSets, in PATH or in its subfolders such as VOC2007), `coco:PATH`
-    (annotations/instances_SET.json and the image folder SET) or `scenes` (composed of the included digits)."""
+    """`voc:PATH` (JPEGImages, Annotations and ImageSets in PATH, or in folders of PATH such as VOC2007), `coco:PATH`
+    (annotations/instances_SET.json and the image folder SET) or `scenes` (images composed of digits)."""
     train: SomeNames = ("VOC2007/trainval", "VOC2012/trainval")
-    """The image sets to train on: FOLDER/SET in VOC's layout, or SET if PATH has no such folders."""
+    """The sets of training images: FOLDER/SET in VOC's layout, or SET if PATH has no such folders."""
     test: SomeNames = ("VOC2007/test",)
-    """The image sets to evaluate on."""
+    """The sets of test images."""
     classes: tuple[str, ...] = ()
-    """The names of the classes; if unset, those of the training images."""
+    """The class names. If unset, they are taken from the training images."""
     shorter_side: Annotated[int, Must("be at least 32", lambda n: n >= 32), In32Bits] = 600
     """The shorter side of the resized images, in pixels."""
     longer_side: Count = 1_000
-    """The largest longer side, in pixels; larger images are reduced further."""
+    """The maximum longer side, in pixels. If it would be longer, the image is resized to this side instead."""
     std: tuple[Positive, ...] = ()
-    """Divisors of the RGB values, for weights of other libraries; the paper does not divide."""
+    """Divide each colour by these values, for weights of other libraries. The paper does not divide."""
     flip: bool = True
-    """Mirror each training image with probability 1/2."""
+    """Flip each training image horizontally with probability 1/2."""
 
     def __post_init__(self) -> None:
         check_fields(self, "data.")
         check_source(self.source, "voc:PATH", "coco:PATH", "scenes")
         check(self.shorter_side <= self.longer_side,
-              f"data.shorter-side is {self.shorter_side}; it is at most data.longer-side {self.longer_side}")
-        check(len(self.std) in (0, 3), f"data.std is {self.std}; it is empty, or a number for each of three colours")
+              f"data.shorter-side is {self.shorter_side}; it must be at most data.longer-side {self.longer_side}")
+        check(len(self.std) in (0, 3), f"data.std is {self.std}; it must be empty or have three numbers")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inference(Named):
-    """How detections are computed in testing; the defaults are the baseline of Table 9."""
+    """How detections are computed in testing. The defaults are the baseline of Table 9."""
 
     box_refinement: bool = False
-    """Classify and regress each refined box again, merge both sets, and average boxes by voting (appendix B)."""
-    scales: Annotated[tuple[Count, ...], Must("be empty, or rise from one side to the last",
+    """Classify and regress each refined box again, merge both sets, and average the boxes by voting (appendix B)."""
+    scales: Annotated[tuple[Count, ...], Must("be empty, or have several sides in rising order",
                                               lambda sides: len(sides) != 1 and list(sides) == sorted(set(sides)))] = ()
-    """The shorter sides for multi-scale testing, in pixels; if unset, only `data.shorter-side` is used."""
+    """The shorter sides for multi-scale testing, in pixels. If unset, only `data.shorter-side` is used."""
 
     def __post_init__(self) -> None:
         check_fields(self, "inference.")
@@ -170,7 +169,7 @@ class Detection(Named):
     kind = "detection"
 
     name: str
-    """The name of the run in results and tables."""
+    """The name of the run in its result and in tables."""
     detector: Detector = field(default_factory=Detector)
     sampling: Sampling = field(default_factory=Sampling)
     inference: Inference = field(default_factory=Inference)
@@ -178,39 +177,38 @@ class Detection(Named):
     optimizer: Optimizer = field(default_factory=lambda: Optimizer(
         learning_rate=0.001, decay_steps=(80_000,), weight_decay=5e-4))
     training: Literal["joint", "alternating"] = "joint"
-    """joint: train proposals and detections together. alternating: the four steps of Ren et al. 2015, each a quarter of
-    `steps` with its own learning-rate schedule."""
+    """joint: train proposals and detections together. alternating: train in the four phases of Ren et al. 2015. Each
+    phase takes a quarter of `steps` and has its own learning-rate schedule."""
     initialize_from: str = ""
-    """Pretrained weights: a run directory, a file, or OWNER/NAME on the Hugging Face Hub. If unset, initialise at
-    random."""
-    seed: Annotated[int, Must("lie in 0 ... 4294967295", lambda seed: 0 <= seed < 2**32)] = 0
-    """The seed of the initial parameters and of all batches."""
+    """The pretrained weights: a run directory, a file, or OWNER/NAME on the Hugging Face Hub. If unset, random
+    weights."""
+    seed: Annotated[int, Must("be in 0 ... 4294967295", lambda seed: 0 <= seed < 2**32)] = 0
+    """The seed of the initial parameters and of every batch."""
     steps: Count = 110_000
-    """Number of parameter updates."""
+    """The number of parameter updates."""
     batch_size: Count = 1
-    """Number of images per step."""
+    """The number of images per step."""
     log_steps: Count = 20
-    """Steps between two lines of the log; each line is a mean over these steps."""
+    """The number of steps per line of the log. Each line is the mean over these steps."""
     evaluate_steps: Count = 110_000
-    """Steps between two evaluations on the test images."""
+    """The number of steps between evaluations on the test images."""
     checkpoint_steps: Count = 1_000
-    """Steps between two checkpoints. One more is written at the end and when the run is interrupted."""
+    """The number of steps between checkpoints. The run also saves one when it ends or is interrupted."""
 
     def __post_init__(self) -> None:
         check_fields(self)
         check(self.optimizer.backbone_rate == 1,
-              "optimizer.backbone-rate is for classifiers; detector.frozen-stages keeps layers as they are")
-        check(self.optimizer.ema_decay == 0, "optimizer.ema-decay is for classifiers")
+              "optimizer.backbone-rate only works with classifiers; use detector.frozen-stages to freeze layers")
+        check(self.optimizer.ema_decay == 0, "optimizer.ema-decay only works with classifiers")
         if self.training == "alternating":
-            check(self.steps % 4 == 0, f"steps is {self.steps}; alternating training has four parts, all equally long")
-            check(self.detector.frozen_batch_norm, "alternating training keeps layers as they are: it needs "
+            check(self.steps % 4 == 0, f"steps is {self.steps}; for alternating training, it must be a multiple of 4")
+            check(self.detector.frozen_batch_norm, "alternating training freezes layers, so it needs "
                                                    "detector.frozen-batch-norm")
         sides, side = self.inference.scales, self.data.shorter_side
-        check(not sides or side in sides, f"inference.scales are {sides}; one of them is data.shorter-side {side}, at "
-                                          "which regions are proposed")
+        check(not sides or side in sides, f"inference.scales are {sides}; they must include data.shorter-side {side}, "
+                                          "which is used to propose regions")
         check(bool(self.initialize_from) or not self.detector.frozen_batch_norm or self.detector.backbone == "vgg16",
-              "detector.frozen-batch-norm keeps the statistics of the weights that --initialize-from names, and none "
-              "are named")
+              "detector.frozen-batch-norm needs pretrained statistics; give the weights with --initialize-from")
         ghosts = self.detector.ghost_batch_size
         if not self.detector.frozen_batch_norm:
             check_ghosts(self.batch_size, ghosts, "detector.ghost-batch-size")

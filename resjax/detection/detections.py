@@ -31,7 +31,7 @@ def numbers_of(annotations: Path | None, images: Sequence[Path], classes: Sequen
     for what, names, numbers in (("image", [image.name for image in images], known.images),
                                  ("class", classes, known.categories)):
         missing = next((name for name in names if name not in numbers), None)
-        check(missing is None, f"{annotations}: it has no {what} {missing!r}, so its results would have no number")
+        check(missing is None, f"{annotations}: contains no {what} {missing!r}, so its results have no id")
     return known
 
 

@@ -53,7 +53,7 @@ def open(target: str, unsaid: Any = None, model: Any = None) -> TrainedDetector:
     """
     told = [name for name, value in vars(unsaid).items() if value is not None] if unsaid is not None else []
     flag = told[0].replace("_", "-") if told else ""
-    check(not told, f"{target}: a detector says all of itself, so --{flag} is left out")
+    check(not told, f"{target} is a detector; omit --{flag}")
     return load_detector(target)
 
 
@@ -65,12 +65,12 @@ def title_of(opened: TrainedDetector) -> str:
 def measure(opened: Sequence[TrainedDetector], split: str, how: Inference | None, batch_size: int, source: str | None,
             directory: Path | None) -> dict[str, Any]:
     """Measure the average precision of one detector, with its run's `batch_size`, since padding depends on it."""
-    check(len(opened) == 1, "several detectors are not measured together: name one run")
-    check(split != "validation", "split is 'validation'; a detector's images are those of 'train' and 'test'")
-    check(directory is None, "directory is where prepared TFDS sets lie; annotated images are named by --data voc:PATH "
+    check(len(opened) == 1, "detectors cannot be evaluated as an ensemble; give only one")
+    check(split != "validation", "split is 'validation'; for a detector, it must be 'train' or 'test'")
+    check(directory is None, "--directory is for TFDS data sets; for a detector, use --data voc:PATH "
                              "or --data coco:PATH")
-    check(how is None or isinstance(how, Inference), f"views is {how!r}; a detector looks at an image as its run's "
-                                                     "inference says: 'single'")
+    check(how is None or isinstance(how, Inference), f"views is {how!r}; for a detector, it must be 'single', "
+                                                     "because its run defines the scales")
     (detector,) = opened
     run = replace(detector.detection, inference=how or detector.detection.inference)
     data = run.data if source is None else replace(run.data, source=source)
@@ -147,12 +147,12 @@ def look(opened: TrainedDetector, file: Path, asked: Asked) -> Seen:
 
 def explain(opened: TrainedDetector, file: Path, of: str | None, out: Path) -> str:
     """Raise BadInput: a detector has no single prediction to explain."""
-    raise BadInput(f"{opened.detection.name} is a detector, and its answers are many: saliency is of classifiers")
+    raise BadInput(f"{opened.detection.name} is a detector; saliency only works with classifiers")
 
 
 def export(opened: TrainedDetector, form: str, out: Path, target: Path) -> Path:
     """Export a detector for resjax, with its measured precisions. Raises BadInput for other formats."""
-    check(form == "resjax", f"{target} is a detector, which no other library loads: it goes --to resjax alone")
+    check(form == "resjax", f"{target} is a detector, which no other library can load; use --to resjax")
     return write_detector(opened, out, recorded(found_at(str(target))))
 
 

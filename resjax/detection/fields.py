@@ -73,7 +73,7 @@ class AnnotationEntry(NamedTuple):
         value = self.said(field)
         value = str(value) if type(value) is int and abs(value) < 10**18 else value
         if not isinstance(value, str) or CONTROL.search(value):
-            raise self.wrong(field, "a text")
+            raise self.wrong(field, "a string")
         return value
 
     def name(self, field: str) -> str:
@@ -87,10 +87,10 @@ class AnnotationEntry(NamedTuple):
             return int(value)
         if isinstance(value, str):
             return value
-        raise self.wrong(field, "a whole number or a text")
+        raise self.wrong(field, "an integer or a string")
 
     def wrong(self, field: str, right: str) -> BadInput:
         """Return an error that a field is missing or has an invalid value."""
         value = self.said(field)
         found = f"it has no {field}" if value is None else f"{field} is {brief(value)}"
-        return BadInput(f"{self.file}, {self.called}: {found}; {field} is {right}")
+        return BadInput(f"{self.file}, {self.called}: {found}; {field} must be {right}")

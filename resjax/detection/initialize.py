@@ -60,9 +60,9 @@ def resnet_weights(network: Network, detection: Detection) -> Weights:
         backbone.blocks, backbone.filters, backbone.block, "7x7")
     strides = backbone.block == "basic" or not same or model.stride_in == detector.stride_in
     if not (same and strides and model.shortcut == "B" and np.allclose(std or 1.0, detection.data.std or 1.0)):
-        raise BadInput(f"initialize-from: {detection.initialize_from} holds {network.title} with std "
-                       f"{std}, and the detector is {detector.backbone} B, strides in the {detector.stride_in}, with "
-                       f"std {detection.data.std}")
+        raise BadInput(f"initialize-from: {detection.initialize_from} contains {network.title} with std "
+                       f"{std}, but the detector needs {detector.backbone} B with strides in the {detector.stride_in} "
+                       f"and std {detection.data.std}")
     last = f"stage{len(backbone.blocks)}"
 
     def divide(tree: Any) -> dict[str, Any]:
@@ -79,8 +79,8 @@ def vgg_weights(network: Network, detection: Detection) -> Weights:
     wanted = VGG(16, 0, units=detection.detector.hidden)
     same = isinstance(model, VGG) and model.clone(classes=0) == wanted
     if not (same and np.allclose(std or 1.0, detection.data.std or 1.0)):
-        raise BadInput(f"initialize-from: {detection.initialize_from} holds {network.model} with std {std}, and the "
-                       f"detector is made of {wanted} with std {detection.data.std}")
+        raise BadInput(f"initialize-from: {detection.initialize_from} contains {network.model} with std {std}, but the "
+                       f"detector needs {wanted} with std {detection.data.std}")
     params = network.variables["params"]
     return Weights(network.mean.mean((0, 1)).reshape(1, 1, -1),
                    {"shared": params["convolutions"], "regional": params["hidden"]}, {})
@@ -94,9 +94,9 @@ def detector_weights(trained: TrainedDetector, detection: Detection, classes: tu
     before = trained.detection
     differences = differing(before.detector, detection.detector)
     if before.data.std != detection.data.std:
-        differences.append(f"data.std: {before.data.std}, here {detection.data.std}")
-    check(not differences, f"initialize-from: {detection.initialize_from} holds another detector: there "
-                           f"{'; '.join(differences)}")
+        differences.append(f"data.std: {before.data.std} -> {detection.data.std}")
+    check(not differences, f"initialize-from: {detection.initialize_from} contains another detector "
+                           f"({'; '.join(differences)})")
     params = dict(trained.variables["params"])
     params.pop(PROPOSER, None)
     if trained.classes != classes:
@@ -107,7 +107,7 @@ def detector_weights(trained: TrainedDetector, detection: Detection, classes: tu
 def differing(before: Any, now: Any) -> list[str]:
     """List the fields, with both values, that differ and affect the meaning of the weights."""
     here = flatten(now)
-    return [f"detector.{name}: {value!r}, here {here[name]!r}" for name, value in flatten(before).items()
+    return [f"detector.{name}: {value!r} -> {here[name]!r}" for name, value in flatten(before).items()
             if value != here[name] and name not in TRAINING]
 
 

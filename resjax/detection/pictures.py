@@ -37,7 +37,7 @@ def draw_training_curve(folder: Path, file: Path) -> None:
     precision = loss.twinx()
     precision.plot([line["step"] for line in test], [line["mean_average_precision"] for line in test], "o-",
                    color="black")
-    precision.set(ylabel="test mAP at 0.5, in %", ylim=(0, 100))
+    precision.set(ylabel="test mAP at IoU 0.5, %", ylim=(0, 100))
     write_aside(file, lambda aside: figure.savefig(aside, dpi=120))
     plt.close(figure)
 

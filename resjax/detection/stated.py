@@ -34,17 +34,18 @@ def annotate_images(classes: tuple[str, ...], images: Sequence[StatedImage], rem
     stated, boxes are assumed to refer to the stored pixels, with a remark.
     """
     with ThreadPoolExecutor() as pool:
-        headers = list(track(pool.map(file_header, (image.file for image in images)), "headers of the images",
+        headers = list(track(pool.map(file_header, (image.file for image in images)), "reading image headers",
                              len(images)))
     pairs = [(image, *stated_header(image, header)) for image, header in zip(images, headers, strict=True)]
     drawn = [place_objects(image, header) for image, header, _ in pairs]
     records = tuple(turn_upright(part.record(), header) for part, (_, header, _) in zip(drawn, pairs, strict=True))
     told = [*remarks, *(text for part in drawn for text in part.left_out), *found_twice(images),
-            remark_on("image", "without a stated size, which is read from the file",
+            remark_on("image", "without a stated size, which was read from the file instead",
                       [image.name for image in images if not image.height]),
-            remark_on("image", "stored turned (EXIF), of a size that does not tell whether the boxes are: they are "
-                      "taken to lie on the pixels as stored", [image.name for image, _, sure in pairs if not sure]),
-            remark_on("object", "whose box begins at another corner than the upper left: it is the same rectangle",
+            remark_on("image", "rotated by EXIF, with a stated size that does not show whether the boxes are rotated "
+                      "too; they are assumed to refer to the stored "
+                      "pixels", [image.name for image, _, sure in pairs if not sure]),
+            remark_on("object", "whose box does not start at the upper left corner; it is read as the same rectangle",
                       [f"{image.name}, {thing.called}" for image in images for thing in image.objects
                        if thing.box[0] > thing.box[2] or thing.box[1] > thing.box[3]])]
     return AnnotatedFiles(classes, records, tuple(image.file for image in images), tuple(filter(None, told)))
@@ -58,9 +59,9 @@ def stated_header(image: StatedImage, header: Header) -> tuple[Header, bool]:
     stated, stored = (image.height, image.width), (header.height, header.width)
     if stated == header.upright != stored:
         return Header(*stated, 1), True
-    turned = f"; EXIF turns it to {size_text(header.upright)}" if header.upright != stored else ""
+    turned = f"; EXIF rotates it to {size_text(header.upright)}" if header.upright != stored else ""
     check(stated in (stored, (0, 0)), f"{image.name}: the image {image.file.name} has {size_text(stored)} pixels "
-                                      f"(width x height){turned}, and its annotation says {size_text(stated)}")
+                                      f"(width x height){turned}, but its annotation says {size_text(stated)}")
     return header, header.turn == 1 or stated == stored != header.upright
 
 
@@ -82,15 +83,15 @@ def found_twice(images: Sequence[StatedImage]) -> list[str]:
     """Remark on images that are listed twice, and on duplicate objects."""
     files = Counter(image.file for image in images)
     boxes = [(image.name, Counter((*thing.box, thing.label) for thing in image.objects)) for image in images]
-    return [remark_on("image", "listed more than once: it counts as often", [str(f) for f in files if files[f] > 1]),
-            remark_on("object", "annotated more than once, box and class alike: it counts as often",
+    return [remark_on("image", "listed more than once; each listing counts", [str(f) for f in files if files[f] > 1]),
+            remark_on("object", "annotated more than once, with the same box and class; each annotation counts",
                       [name for name, count in boxes for thing in count if count[thing] > 1])]
 
 
 def found_in_both(train: AnnotatedImages, test: AnnotatedImages) -> str:
     """Remark on images in both the training and the test set."""
     both = set(getattr(train, "files", ())) & set(getattr(test, "files", ()))
-    return remark_on("image", "both trained and tested on, so that what is measured is too good",
+    return remark_on("image", "used for both training and testing, so the test result is too good",
                      sorted(map(str, both)))
 
 
@@ -104,19 +105,20 @@ def class_number(entry: AnnotationEntry, field: str, name: str, classes: Sequenc
     """Return a class's number, from 1 on. Raises BadInput that lists the classes."""
     place = place_of(name, classes)
     if place is None:
-        raise BadInput(f"{entry.file}, {entry.called}: {field}: unknown class {name!r}; there are: "
+        raise BadInput(f"{entry.file}, {entry.called}: {field}: unknown class {name!r}; the classes are "
                        f"{', '.join(classes)}")
     return place + 1
 
 
 def otherwise_spelled(names: Iterable[str], classes: Sequence[str]) -> str:
     """Remark on class names that are matched despite another spelling."""
-    found = [f"{name!r}, there {classes[place]!r}" for name in sorted(set(names))
+    found = [f"{name!r} for {classes[place]!r}" for name in sorted(set(names))
              if (place := place_of(name, classes)) is not None and composed(classes[place]) != name]
-    return remark_on("class", "spelled otherwise than in training", found)
+    return remark_on("class", "spelled differently than in training", found)
 
 
 def check_in_pixels(box: Sequence[float], entry: AnnotationEntry, field: str) -> None:
     """Raise BadInput for a box with relative coordinates, from 0 to 1."""
     if all(0 <= value <= 1 for value in box) and not all(value.is_integer() for value in box):
-        raise BadInput(f"{entry.file}, {entry.called}: {field} is {box_text(box)}, parts of the image; it is in pixels")
+        raise BadInput(f"{entry.file}, {entry.called}: {field} is {box_text(box)}, relative to the image; it must be "
+                       "in pixels")

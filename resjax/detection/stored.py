@@ -28,7 +28,7 @@ FILE, WEIGHTS = "detector.json", "detector.safetensors"
 def write_detector(trained: TrainedDetector, out: Path, card: Card) -> Path:
     """Write a detector to a new folder, atomically. Raises BadInput if it already exists."""
     remove_leftovers(out)
-    check(not out.exists(), f"{out} is there already; name a new folder by --out")
+    check(not out.exists(), f"{out} already exists; choose a new folder with --out")
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
     tensors = {"/".join(path): np.ascontiguousarray(jax.device_get(leaf))
                for path, leaf in flatten_dict(trained.variables).items()}
@@ -65,14 +65,14 @@ def read_detector(folder: Path) -> TrainedDetector:
     try:
         tensors = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError, ValueError) as error:
-        raise BadInput(f"{folder / WEIGHTS}: not a readable file of weights ({error})") from None
+        raise BadInput(f"{folder / WEIGHTS}: not a readable weights file ({error})") from None
     place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     state = jax.eval_shape(partial(draw_onto, place, detection, len(classes), np.zeros((1, 1, 3), np.float32)),
                            detection.seed)
     wanted = {"/".join(path): leaf for path, leaf in flatten_dict(state.variables).items()} | {"mean": state.mean}
     wrong = sorted(name for name in wanted.keys() | tensors.keys() if name not in wanted or name not in tensors
                    or (wanted[name].shape, wanted[name].dtype) != (tensors[name].shape, tensors[name].dtype))
-    check(not wrong, f"{folder / WEIGHTS}: not the weights that {FILE} tells of: {', '.join(wrong[:3])} "
+    check(not wrong, f"{folder / WEIGHTS}: not the weights that {FILE} describes: {', '.join(wrong[:3])} "
                      "missing, unknown or of another shape")
     mean = tensors.pop("mean")
     variables: Any = unflatten_dict({tuple(name.split("/")): tensor for name, tensor in tensors.items()})
@@ -84,10 +84,10 @@ def detector_card(trained: TrainedDetector, card: Card) -> str:
     run, count = trained.detection, sum(leaf.size for leaf in jax.tree.leaves(trained.variables["params"]))
     measured = markdown_table(["images", "class", "average precision %, by area", "by 11 points"], [
         [each.images_of, each.class_name, f"{each.by_area:.1f}", f"{each.by_points:.1f}"] for each in card.precisions
-    ]) if card.precisions else "None was measured when this was written: `resjax evaluate` measures it."
+    ]) if card.precisions else "None was measured before the export. Use `resjax evaluate` to measure it."
     parts = [
         f"# {run.name}", f"{run.title}, {len(trained.classes)} classes ({', '.join(trained.classes)}): {count:,} "
-        f"parameters, for images whose shorter side is resized to {run.data.shorter_side} pixels.",
+        f"parameters, for images resized to a shorter side of {run.data.shorter_side} pixels.",
         "## Average precision", f"At an overlap of 0.5.\n\n{measured}",
         "## Use", "```bash\nresjax detect . photo.png\n```\n\n```python\nfrom resjax.detection import load_detector\n"
         "detector = load_detector(\".\")\n```",

@@ -56,11 +56,11 @@ def read_list(path: Path, name: str) -> Iterator[tuple[Path, str]]:
     try:
         content = regular(file).read_bytes()
     except OSError as error:
-        raise BadInput(f"{file}: this list of images cannot be read ({error.strerror}); {sets_of(path)}") from None
+        raise BadInput(f"{file}: cannot read this list of images ({error.strerror}); {sets_of(path)}") from None
     lines = [line.strip() for line in content.decode(json.detect_encoding(content), "replace").splitlines()]
     check(any(lines), f"{file}: this list names no images")
     for line in filter(None, lines):
-        check(not CONTROL.search(line), f"{file}: {line!r} is no name of an image")
+        check(not CONTROL.search(line), f"{file}: {line!r} is not the name of an image")
         first = line.split()[0]
         words = [line, re.sub(r"\s+(-1|0|1)$", "", line), first]
         names = [*words, *(word[:-len(Path(word).suffix)] for word in words if word.lower().endswith(EXTENSIONS))]
@@ -72,9 +72,9 @@ def sets_of(path: Path) -> str:
     found = sorted(file.relative_to(path) for base in ("", "*/") for file in path.glob(f"{base}ImageSets/Main/*.txt"))
     names = ", ".join(str(file.parents[2] / file.stem) for file in found[:8])
     if names:
-        return f"there are the sets {names}; --data.train and --data.test name them"
-    coco = "; these are COCO's annotations, which coco:PATH reads" if (path / "annotations").is_dir() else ""
-    return ("VOC's layout is JPEGImages, Annotations and ImageSets/Main in one folder, or in several such as VOC2007"
+        return f"the available sets are {names}; choose them with --data.train and --data.test"
+    coco = "; for COCO's annotations, use coco:PATH" if (path / "annotations").is_dir() else ""
+    return ("VOC's layout has JPEGImages, Annotations and ImageSets/Main in PATH, or in folders of PATH such as VOC2007"
             f"{coco}")
 
 
@@ -89,9 +89,9 @@ def read_note(base: Path, name: str) -> Note:
     try:
         root = ElementTree.fromstring(decoded(file))
     except OSError as error:
-        raise BadInput(f"{file}: this annotation cannot be read ({error.strerror}), and a list names it") from None
+        raise BadInput(f"{file}: cannot read this annotation ({error.strerror}), which a list names") from None
     except (ElementTree.ParseError, ValueError) as error:
-        raise BadInput(f"{file}: not a whole annotation ({error})") from None
+        raise BadInput(f"{file}: incomplete or invalid annotation ({error})") from None
     objects = [AnnotationEntry(file, f"object {i}", dict(texts_of(thing)))
                for i, thing in enumerate(root.iter("object"), 1)]
     return Note(base, name, AnnotationEntry(file, "its head", dict(texts_of(root))), objects)
@@ -155,11 +155,11 @@ def picture_of(note: Note) -> Path:
     names = images_by_stem(usual.parent)
     same = names.get(usual.stem, ())
     chosen = told if told in same or not same else same[0]
-    check(len(same) <= 1 or chosen == told, f"{note.image.file}, filename: {told or 'nothing'!r} says not which of "
-                                            f"{', '.join(same)} is meant")
+    check(len(same) <= 1 or chosen == told, f"{note.image.file}, filename: {told or 'nothing'!r} does not say which "
+                                            f"of {', '.join(same)} it means")
     if not chosen or chosen not in names.get(Path(chosen).stem, ()):
-        nor = f", nor is {told!r} there, which {note.image.file} names" if told not in ("", usual.name) else ""
-        raise BadInput(f"{usual}: this image cannot be read (No such file or directory){nor}")
+        nor = f"; neither can {told!r}, which {note.image.file} names" if told not in ("", usual.name) else ""
+        raise BadInput(f"{usual}: cannot read this image (No such file or directory){nor}")
     return usual.with_name(chosen)
 
 

@@ -20,8 +20,8 @@ def draw_confusion(counts: np.ndarray, names: Sequence[str], title: str, file: P
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axis = figure.add_subplot()
     colours = axis.imshow(mistakes, cmap="Oranges", vmin=0, vmax=max(1, mistakes.max()))
-    figure.colorbar(colours, ax=axis, shrink=0.7, label="images taken for another class")
-    axis.set(xlabel="guessed class", ylabel="true class", title=title)
+    figure.colorbar(colours, ax=axis, shrink=0.7, label="images by true and predicted class")
+    axis.set(xlabel="predicted class", ylabel="true class", title=title)
     if classes <= NAMED:
         short = [cut_name(name) for name in names]
         axis.set_xticks(range(classes), short, rotation=60, ha="right", rotation_mode="anchor")
@@ -58,7 +58,7 @@ def draw_saliency(pixels: np.ndarray, saliency: np.ndarray, title: str, file: Pa
     strongest = max(float(np.quantile(saliency, 0.98)), np.finfo(np.float32).tiny)  # a few pixels stand out of all
     light = 0.15 + 0.85 * np.clip(saliency / strongest, 0, 1)
     draw_image(together, (pixels * light[..., None]).astype(np.uint8))
-    for axis, name in ((image, "image"), (alone, "gradient"), (together, "the image in its light")):
+    for axis, name in ((image, "image"), (alone, "gradient"), (together, "saliency")):
         axis.set_title(name, fontsize=9)
         axis.set_axis_off()
     figure.suptitle(title, fontsize=10)

@@ -49,17 +49,18 @@ def measure_networks(networks: Sequence[Network], split: str, protocol: Protocol
     first = networks[0]
     data = replace(first.data, directory=directory or first.data.directory, source=source or first.data.source)
     for network in networks[1:]:
-        check(type(network.data) is type(first.data), f"{network.name}, {network.title}, looks at other images than "
-                                                      f"{first.name}, {first.title}")
+        check(type(network.data) is type(first.data), f"{network.name}, {network.title}, preprocesses images "
+                                                      f"differently from {first.name}, {first.title}")
     if isinstance(data, Photographs):
         return measure_photographs(networks, data, split, protocol, batch_size)
     if protocol != "single":
-        raise BadInput(f"views is {protocol!r}; the images of {data.source} are looked at as they are: 'single'")
+        raise BadInput(f"views is {protocol!r}; for small images such as {data.source}, it must be 'single'")
     classes, images = load_images(first, data, split)
     places = [class_places(network, classes, data.source) for network in networks]
     for network in networks:
         channels, wanted = images.pixels.shape[-1], network.preprocessing.image_shape[-1]
-        check(channels == wanted, f"{data.source} has images of {channels} channels, {network.name} is for {wanted}")
+        check(channels == wanted, f"{data.source} has images with {channels} channels, but {network.name} needs "
+                                  f"{wanted}")
     members = [log_probabilities(network.classifier, images, batch_size)[:, place]
                for network, place in zip(networks, places, strict=True)]
     return evaluation(ensemble(members), images.labels, [readable_class(name) for name in classes],
@@ -77,7 +78,7 @@ def load_images(network: Network, data: Data, split: str) -> tuple[tuple[str, ..
         dataset = load_data(data)
         classes, images, remark = dataset.classes, getattr(dataset, split), dataset.remark
     tell(remark)
-    check(len(images.labels) > 0, f"{network.name} held out no {split} images")
+    check(len(images.labels) > 0, f"{network.name} has no {split} images")
     return classes, images
 
 
@@ -85,7 +86,7 @@ def measure_photographs(networks: Sequence[Network], data: Photographs, split: s
                         batch_size: int) -> Evaluation:
     """Measure on images of any size, on all devices; each network uses its own preprocessing."""
     views = [views_of(protocol, network.preprocessing) for network in networks]
-    check(split != "validation", "no images are held out for validation; the splits are train and test")
+    check(split != "validation", "no images are held out for validation; split must be train or test")
     if data.source != networks[0].data.source:
         classes, files, remark = find_split(data, split)
     else:
@@ -114,8 +115,8 @@ def class_places(network: Network, classes: tuple[str, ...], source: str) -> np.
     """
     check_last_layer(network)
     if not network.classes:
-        check(len(classes) == network.outputs, f"{source} has {len(classes)} classes, {network.name} was trained "
-                                                     f"on {network.outputs}, which nobody has named")
+        check(len(classes) == network.outputs, f"{source} has {len(classes)} classes, but {network.name} has "
+                                                     f"{network.outputs} without names")
         return np.arange(len(classes))
     words = aliases(network.classes)
     found = [words.get(normalized_name(name)) if (place := place_of(name, network.classes)) is None else place
@@ -125,12 +126,12 @@ def class_places(network: Network, classes: tuple[str, ...], source: str) -> np.
                or (times[place] > 1 and composed(name) != composed(network.classes[place]))]
     if unknown:
         odd = sorted({*unknown, *(set(network.classes) - set(classes) if len(network.classes) < 20 else ())})[:5]
-        raise BadInput(f"{source} has {len(classes)} classes, {network.name} was trained on {network.outputs}"
-                       f"; only one has: {', '.join(odd)}")
+        raise BadInput(f"{source} has {len(classes)} classes, but {network.name} has {network.outputs}; "
+                       f"only one has {', '.join(odd)}")
     places = np.array(found)
     if not np.array_equal(places, np.arange(network.outputs)):
-        tell(f"{source}: its {len(classes)} classes are found by name among the {network.outputs} of "
-             f"{network.name}; the likeliest of these {len(classes)} counts")
+        tell(f"{source}: matched its {len(classes)} classes by name to the {network.outputs} of {network.name}; "
+             f"the prediction is the most likely of these {len(classes)}")
     return places
 
 

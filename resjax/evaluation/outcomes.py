@@ -128,7 +128,7 @@ class Evaluation(NamedTuple):
                        files[3])
         (folder / names[4]).unlink(missing_ok=True)  # of another network
         if mistakes:
-            draw_sheet([(self.pixels_of(image), f"{cut_name(self.classes[true])}, taken for\n"
+            draw_sheet([(self.pixels_of(image), f"{cut_name(self.classes[true])}, predicted as\n"
                          f"{cut_name(self.classes[guessed])}, {100 * part:.1f} %")
                         for image, true, guessed, part in mistakes[:SHEET]], files[4])
         return files

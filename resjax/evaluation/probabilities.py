@@ -101,7 +101,7 @@ def read_dimensions(files: ImageFiles, workers: int | None) -> np.ndarray:
     """Read the height and width of every image: `[images, 2]`."""
     ranges = chunks(len(files.labels), CHUNK)
     with planned_batches(ranges, partial(dimensions_of, files), workers) as found:
-        return np.concatenate(list(track(found, "sizes of the images", len(ranges), CHUNK)))
+        return np.concatenate(list(track(found, "reading image sizes", len(ranges), CHUNK)))
 
 
 def dimensions_of(files: ImageFiles, chunk: range) -> np.ndarray:

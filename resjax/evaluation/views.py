@@ -47,7 +47,7 @@ def views_of(protocol: str, preprocessing: Preprocessing) -> tuple[View, ...]:
         case "multi-scale":
             sides = [STRIDE * round(scale * height / SCALES[0] / STRIDE) for scale in SCALES]
             return tuple(View(side, None, 1, one) for side in sides)
-    raise BadInput(f"views is {protocol!r}; it is one of {', '.join(PROTOCOLS)}")
+    raise BadInput(f"views is {protocol!r}; it must be one of {', '.join(PROTOCOLS)}")
 
 
 def whole(height: int, width: int, side: int, rule: Resize = "area") -> tuple[int, int]:

@@ -36,27 +36,27 @@ __all__ = ["Architecture", "Data", "Experiment", "Optimizer", "Own", "Photograph
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture(Named):
-    """A network: a plain net, a residual net with one of the three shortcuts, or a VGG network."""
+    """A network of the paper: plain, with one of the three shortcuts, or VGG for comparison."""
 
     family: Literal["cifar", "imagenet", "vgg"] = "cifar"
-    """cifar: the networks of section 4.2, for small images. imagenet: those of Table 1. vgg: VGG-16 and VGG-19."""
+    """cifar: the networks of section 4.2, for small images. imagenet: those of Table 1. vgg: VGG, for comparison."""
     depth: Count = 20
-    """Number of weighted layers. cifar: 6n+2, that is 8, 14, 20, 26, 32, ... imagenet: 18, 34, 50, 101, 152. vgg: 16 or
-    19, without shortcuts and batch norm."""
+    """The number of weighted layers. cifar: 6n+2, that is 8, 14, 20, 26, 32, ... imagenet: 18, 34, 50, 101 or 152. vgg:
+    16 or 19, without shortcuts and batch norm."""
     shortcut: Option = "A"
-    """A: identity, zeros for new channels. B: projection where dimensions change. C: projection everywhere."""
+    """A: identity, with zeros for new channels. B: projection where dimensions change. C: projection in every block."""
     stride_in: StrideIn = "1x1"
-    """Which convolution of a bottleneck has the stride: the first 1x1 as in the paper ("v1"), or the 3x3 ("v1.5")."""
+    """The bottleneck convolution that has the stride: the first 1x1 as in the paper ("v1"), or the 3x3 ("v1.5")."""
     initialization: Literal["fan_in", "fan_out"] = "fan_in"
-    """The mode of He initialisation, which the paper does not state."""
+    """The mode of He's initialisation. The paper does not specify it."""
     ghost_batch_size: Count = 64
-    """Number of images that share batch-norm statistics: 64, because the paper split its batch of 128 over two GPUs."""
+    """The number of images that share batch-norm statistics. The paper split its batch of 128 over two GPUs."""
     unroll: Natural = 8
-    """Stages with up to this many identical blocks are unrolled; longer stages are compiled as a loop."""
+    """Unroll up to this many identical blocks of a stage. Longer stages are compiled as a loop."""
     precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"
-    """The precision of convolutions and of the last layer; parameters and statistics are float32."""
+    """The precision of convolutions and of the last layer. Parameters and statistics are always float32."""
     frozen_batch_norm: bool = False
-    """Keep the batch-norm statistics of the pretrained weights, as in appendix A of the paper."""
+    """Keep the batch statistics of the pretrained weights, as in appendix A of the paper."""
 
     __repr__ = shortly
 
@@ -65,7 +65,7 @@ class Architecture(Named):
         check_depth(self.family, self.depth)
         for name, usual in OF_RESNETS.items() if self.family == "vgg" else ():
             check(getattr(self, name) == usual,
-                  f"architecture.{name.replace('_', '-')} is a choice of residual networks; VGG has {usual!r}")
+                  f"architecture.{name.replace('_', '-')} applies only to residual networks; VGG needs {usual!r}")
 
     def model(self, classes: int) -> "ResNet | VGG":
         """Build the network for a number of classes."""
@@ -85,26 +85,26 @@ class Architecture(Named):
 
 @dataclass(frozen=True, kw_only=True)
 class Data(Named):
-    """Small images of one size, kept in memory: their source and augmentation (section 4.2)."""
+    """The source and the augmentation of small images, all of one size and held in memory (section 4.2)."""
 
     source: str = "digits"
-    """`digits`, `tfds:NAME` (a prepared TFDS data set) or `folder:PATH` (one folder per class). `arrays`: the arrays
-    passed to `resjax.train` in Python."""
+    """`digits`, `tfds:NAME` (a prepared TFDS data set) or `folder:PATH` (one folder per class). `arrays` stands for
+    arrays that you pass to `resjax.train` in Python."""
     directory: Path | None = None
-    """The folder of prepared TFDS data sets; by default RESJAX_DATA or, if that is unset, ~/tensorflow_datasets."""
+    """The folder of prepared TFDS data sets. Defaults to RESJAX_DATA if it is set, else ~/tensorflow_datasets."""
     size: Count | None = None
-    """Resize the shorter side to this many pixels and crop a central square. If unset, all images must have the same
-    size."""
+    """Resize the shorter side to this many pixels and crop the centre to a square. If unset, all images must have the
+    same size."""
     resize: Resize = "pillow-bicubic"
-    """area: average over areas when shrinking, linear otherwise. pillow-, torch-: as Pillow or PyTorch does."""
+    """area: average over areas to shrink, else interpolate linearly. pillow- and torch-: as these libraries do."""
     std: tuple[Positive, ...] = ()
-    """Divisors of the RGB values, for weights of other libraries; the paper does not divide."""
+    """Divide each colour by these values, for weights of other libraries. The paper does not divide."""
     validation_images: Natural = 0
-    """Number of training images held out for validation; 5000 gives the paper's 45k/5k split of CIFAR-10."""
+    """The number of training images held out for validation, such as 5000 for the paper's 45k/5k split of CIFAR-10."""
     pad: Natural = 4
-    """Zero padding on each side, in pixels, before a random crop to the original size."""
+    """The zero padding on each side, in pixels, before a random crop of the original size."""
     flip: bool = True
-    """Mirror each training image with probability 1/2."""
+    """Flip each training image horizontally with probability 1/2."""
 
     __repr__ = shortly
 
@@ -116,35 +116,35 @@ class Data(Named):
 
 @dataclass(frozen=True, kw_only=True)
 class Photographs(Named):
-    """Images of any size, decoded during training: their source and augmentation (section 3.4)."""
+    """The source and the augmentation of photographs of any size, which are decoded when needed (section 3.4)."""
 
     source: str = "tfds:imagenet2012"
     """`folder:PATH` (one folder per class), `tars:PATH` (a folder with ImageNet's official archives) or `tfds:NAME` (a
     prepared TFDS data set)."""
     directory: Path | None = None
-    """The folder of prepared TFDS data sets; by default RESJAX_DATA or, if that is unset, ~/tensorflow_datasets."""
-    size: Annotated[int, Must("be at least 32, as the network halves it five times", lambda n: n >= 32), In32Bits] = 224
-    """Height and width of the training crops, in pixels."""
+    """The folder of prepared TFDS data sets. Defaults to RESJAX_DATA if it is set, else ~/tensorflow_datasets."""
+    size: Annotated[int, Must("be at least 32; the network halves it five times", lambda n: n >= 32), In32Bits] = 224
+    """The height and width of the training crops, in pixels."""
     crop: Literal["scale", "area"] = "scale"
-    """scale: resize the shorter side to a random length within `shorter_side`, then crop (section 3.4). area: crop 8 to
-    100 % of the area with an aspect ratio of 3:4 to 4:3, then resize (Szegedy et al. 2015)."""
+    """scale: resize the shorter side at random within `shorter_side`, then crop (section 3.4). area: crop 8 to 100 % of
+    the area with an aspect ratio of 3:4 to 4:3, then resize (Szegedy et al. 2015)."""
     shorter_side: tuple[Count, Count] = (256, 480)
-    """The range of the shorter side with `crop` scale, in pixels."""
+    """The range of the shorter side for `crop` scale, in pixels."""
     test_shorter_side: Count = 256
-    """The shorter side to which test images are resized before cropping, in pixels."""
+    """The shorter side of test images before they are cropped, in pixels."""
     resize: Resize = "area"
-    """area: average over areas when shrinking, linear otherwise. pillow-, torch-: as Pillow or PyTorch does."""
+    """area: average over areas to shrink, else interpolate linearly. pillow- and torch-: as these libraries do."""
     std: tuple[Positive, ...] = ()
-    """Divisors of the RGB values, for weights of other libraries; the paper does not divide."""
+    """Divide each colour by these values, for weights of other libraries. The paper does not divide."""
     flip: bool = True
-    """Mirror each training image with probability 1/2."""
+    """Flip each training image horizontally with probability 1/2."""
     colour_noise: NonNegative = 0.1
-    """Standard deviation of the noise along the principal components of the colours (Krizhevsky et al. 2012)."""
+    """The standard deviation of the noise along the principal components of the colours (Krizhevsky et al. 2012)."""
     workers: Natural | None = None
-    """Number of processes that decode images; by default one per core. With 0, threads of the training process decode
-    them."""
+    """The number of processes that decode images, by default one per core. With 0, images are decoded in threads."""
     broken_images: Natural = 10
-    """Number of unreadable training images to report and replace by others. One more stops the run."""
+    """The number of unreadable training images to tolerate. resjax reports each one and uses another image instead. One
+    more stops the run."""
 
     __repr__ = shortly
 
@@ -152,9 +152,10 @@ class Photographs(Named):
         check_fields(self, "data.")
         check_source(self.source, "folder:PATH", "tars:PATH", "tfds:NAME")
         check(self.size <= self.shorter_side[0] <= self.shorter_side[1],
-              f"data.shorter-side is {self.shorter_side}; it is two sides that rise, from data.size {self.size} on")
+              f"data.shorter-side is {self.shorter_side}; it must be two sides in rising order, at least data.size "
+              f"{self.size}")
         check(self.test_shorter_side >= self.size,
-              f"data.test-shorter-side is {self.test_shorter_side}; it is at least data.size {self.size}")
+              f"data.test-shorter-side is {self.test_shorter_side}; it must be at least data.size {self.size}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,52 +164,52 @@ class Experiment(Named):
 
     kind = "classification"
     name: str
-    """The name of the run in results and tables."""
+    """The name of the run in its result and in tables."""
     architecture: Architecture = field(default_factory=Architecture)
     data: Data | Photographs = field(default_factory=Data)
     optimizer: Optimizer = field(default_factory=Optimizer)
     initialize_from: str = ""
-    """Weights to start from: a run directory, a file, OWNER/NAME on the Hugging Face Hub, or a network that comes with
-    resjax, such as resnet20. Their mean image is kept. If the classes differ, the last layer is initialised at
-    random."""
-    seed: Annotated[int, Must("lie in 0 ... 4294967295", lambda seed: 0 <= seed < 2**32)] = 0
-    """The seed of the initial parameters and of all batches."""
+    """The weights to start from: a run directory, a file, OWNER/NAME on the Hugging Face Hub, or a network that comes
+    with resjax, such as resnet20. Training then uses their mean image. If the classes differ, the last layer is
+    initialised at random."""
+    seed: Annotated[int, Must("be in 0 ... 4294967295", lambda seed: 0 <= seed < 2**32)] = 0
+    """The seed of the initial parameters and of every batch."""
     steps: Count = 64_000
-    """Number of parameter updates ("iterations" in the paper)."""
+    """The number of parameter updates ("iterations" in the paper)."""
     batch_size: Count = 128
-    """Number of images per step over all devices, a multiple of `architecture.ghost_batch_size`."""
+    """The number of images per step over all devices, a multiple of `architecture.ghost_batch_size`."""
     log_steps: Count = 100
-    """Steps between two lines of the log; each line is a mean over these steps."""
+    """The number of steps per line of the log. Each line is the mean over these steps."""
     evaluate_steps: Count = 1_000
-    """Steps between two evaluations on the validation images."""
+    """The number of steps between evaluations on the validation images."""
     evaluate_test: bool = False
-    """Evaluate the test images at these steps too, as in Figure 6; otherwise only after the last step."""
+    """Also evaluate on the test images at these steps, as in Figure 6, and not only after the last step."""
     checkpoint_steps: Count = 1_000
-    """Steps between two checkpoints. One more is written at the end and when the run is interrupted."""
+    """The number of steps between checkpoints. The run also saves one when it ends or is interrupted."""
     precise_batch_norm_steps: Natural = 100
-    """After training, average batch statistics over this many training batches, as the authors did. 0: do not."""
+    """After training, average the batch statistics over this many training batches, as the authors did. With 0, keep
+    the moving averages."""
     own: Annotated[Own, tyro.conf.Suppress, tyro.conf.Fixed] = field(default=Own(), metadata=IN_PYTHON)
-    """Python objects that JSON cannot hold: a network, an optimizer, a loss."""
+    """Python objects that replace parts of the run, such as a network, an optimizer or a loss."""
 
     __repr__ = shortly
 
     def __post_init__(self) -> None:
         check_fields(self)
         check(self.steps + self.precise_batch_norm_steps < 2**31,
-              "steps and precise-batch-norm-steps together must fit in 32 bits")
+              "the sum of steps and precise-batch-norm-steps must fit in 32 bits")
         channels = image_shape(self.data)[-1]
         check(len(self.data.std) in (0, channels) or self.data.source == "arrays",
-              f"data.std has {len(self.data.std)} values, and images of {channels} channels")
+              f"data.std has {len(self.data.std)} values, but the images have {channels} channels")
         check(bool(self.initialize_from) or not self.architecture.frozen_batch_norm,
-              "architecture.frozen-batch-norm keeps the statistics of the weights that --initialize-from names, and "
-              "none are named")
-        check(self.architecture.family != "vgg", "architecture.family is 'vgg', whose weights are evaluated and "
-                                                 "exported here, not trained; it is 'cifar' or 'imagenet'")
+              "architecture.frozen-batch-norm needs pretrained statistics; give the weights with --initialize-from")
+        check(self.architecture.family != "vgg", "architecture.family is 'vgg', which resjax can evaluate and "
+                                                 "export but not train; it must be 'cifar' or 'imagenet'")
         check_ghosts(self.batch_size, self.architecture.ghost_batch_size, "architecture.ghost-batch-size")
         self.optimizer.check_length(self.steps)
         check(not self.optimizer.ema_decay or self.precise_batch_norm_steps > 0 or self.architecture.frozen_batch_norm,
-              "optimizer.ema-decay averages the parameters, and precise-batch-norm-steps measures the batch statistics "
-              "of the average: it is at least 1")
+              "optimizer.ema-decay needs batch statistics of the averaged parameters, so precise-batch-norm-steps "
+              "must be at least 1")
 
     @property
     def title(self) -> str:

@@ -13,55 +13,54 @@ class Optimizer(Named):
     """The paper's SGD (sections 3.4 and 4.2), v := momentum v + rate g and w := w - v, or a later optimizer."""
 
     method: Literal["sgd", "nesterov", "adamw"] = "sgd"
-    """sgd: the paper's. nesterov: w := w - (momentum v + rate g) with the new v. adamw: Loshchilov and Hutter 2019
-    (arXiv 1711.05101) with beta1 = `momentum` and beta2 = 0.999."""
+    """sgd: the optimizer of the paper. nesterov: w := w - (momentum v + rate g) with the new v. adamw: Loshchilov and
+    Hutter 2019 (arXiv 1711.05101) with beta1 = `momentum` and beta2 = 0.999."""
     learning_rate: Positive = 0.1
     """The learning rate after the warm-up and before the first decay."""
     momentum: Kept = 0.9
     """The fraction of the velocity v that each step keeps."""
     weight_decay: NonNegative = 1e-4
-    """Weight decay: an L2 penalty in the gradient. With adamw it is decoupled, that is, added to the update."""
+    """The weight decay, as an L2 penalty in the gradient. With adamw, it is decoupled, that is, added to the update."""
     weight_decay_scope: Literal["all", "kernels"] = "all"
     """The parameters that decay: all, or only the kernels of the convolutions and of the last layer."""
     schedule: Literal["steps", "cosine"] = "steps"
-    """steps: divide the learning rate by 10 at `decay_steps`. cosine: after a linear warm-up, follow half a cosine down
+    """steps: divide the learning rate by 10 at `decay_steps`. cosine: warm up linearly, then decay along half a cosine
     to 0 at the last step (Loshchilov and Hutter 2017, arXiv 1608.03983)."""
     decay_steps: tuple[Count, ...] = (32_000, 48_000)
     """The steps at which the learning rate is divided by 10."""
     plateau_steps: Natural = 0
-    """Also divide the learning rate by 10 when the error plateaus (section 3.4): when the mean training error over this
-    many steps did not fall twice in a row. This happens at most three times. 0: never."""
+    """Also divide the learning rate by 10, at most three times, when the error plateaus (section 3.4), that is,
+    when its mean over this many training steps has not fallen for two such periods in a row. With 0, never do so."""
     warmup_rate: Positive = 0.01
-    """The learning rate during the warm-up; with a cosine schedule, the rate at which the warm-up starts."""
+    """The learning rate during the warm-up. With a cosine schedule, the learning rate at which the warm-up starts."""
     warmup_steps: Natural = 0
-    """Number of warm-up steps; by the paper's rule, 110 layers need about 400."""
-    warmup_error: Annotated[float, Must("lie in (0, 100], in percent", lambda x: 0 < x <= 100)] = 100.0
-    """Warm up until the training error, in percent, falls below this value; the paper uses 80."""
+    """Warm up for this many steps. The paper warms up its 110-layer network for about 400 steps."""
+    warmup_error: Annotated[float, Must("be in (0, 100], in percent", lambda x: 0 < x <= 100)] = 100.0
+    """Warm up until the training error, in percent, falls below this value. The paper uses 80."""
     backbone_rate: NonNegative = 1.0
-    """For fine-tuning: a factor on the learning rate of all layers except the last. 0 freezes their parameters; with
-    `architecture.frozen_batch_norm` their batch-norm statistics are frozen too."""
+    """For fine-tuning, multiply the learning rate of all layers but the last by this factor. 0 freezes their
+    parameters. `architecture.frozen_batch_norm` also freezes their batch statistics."""
     clip_norm: NonNegative = 0.0
-    """Clip gradients to this global norm; 0: no clipping."""
+    """Clip gradients to this global norm. With 0, do not clip."""
     ema_decay: Kept = 0.0
-    """The decay of an exponential moving average of the parameters, such as 0.999. The averaged weights, with their own
-    batch-norm statistics, are measured, saved and exported. 0: no average."""
+    """The decay of an exponential moving average of the parameters, such as 0.999. resjax then evaluates, saves and
+    exports the average, with batch statistics computed for it. With 0, do not average."""
 
     __repr__ = shortly
 
     def __post_init__(self) -> None:
         check_fields(self, "optimizer.")
         check(all(a < b for a, b in zip((0, *self.decay_steps), self.decay_steps, strict=False)),
-              f"optimizer.decay-steps is {self.decay_steps}; the steps must be above 0 and rise")
+              f"optimizer.decay-steps is {self.decay_steps}; the steps must be above 0 and in rising order")
         if self.schedule == "cosine":
             check(self.plateau_steps == 0 and self.warmup_error == 100,
-                  "optimizer.plateau-steps and optimizer.warmup-error wait for an error; the schedule cosine goes by "
-                  "steps alone: leave them out")
+                  "optimizer.plateau-steps and optimizer.warmup-error depend on the error; they do not work with the "
+                  "cosine schedule, which depends only on the step")
             check(self.warmup_steps == 0 or self.warmup_rate <= self.learning_rate,
-                  f"optimizer.warmup-rate is {self.warmup_rate}; the warm-up rises from it to optimizer.learning-rate "
-                  f"{self.learning_rate}, so it is at most that")
+                  f"optimizer.warmup-rate is {self.warmup_rate}; it must be at most optimizer.learning-rate "
+                  f"{self.learning_rate}, because the warm-up rises to it")
 
     def check_length(self, steps: int) -> None:
         """Raise BadInput if a schedule that ends with the run leaves no steps after the warm-up."""
         check(self.schedule == "steps" or self.warmup_steps < steps,
-              f"optimizer.warmup-steps is {self.warmup_steps}, and the cosine ends at step {steps}: make the warm-up "
-              "shorter")
+              f"optimizer.warmup-steps is {self.warmup_steps}; it must be below steps, which is {steps}")

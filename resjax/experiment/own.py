@@ -8,23 +8,23 @@ from resjax.system.serialization import shortly
 
 @dataclass(frozen=True, kw_only=True)
 class Own:
-    """Parts of a run given as Python objects. A part that is None follows the run's fields. See `resjax.train`.
+    """Python objects that replace parts of a run. The run's fields define the parts that are None. See `resjax.train`.
 
-    JSON cannot hold these objects, so `experiment.json` only names them (a function by its file). Resuming a run
-    requires the same parts.
+    JSON cannot store these objects, so `experiment.json` only names them (a function by its file). Pass the same
+    objects when you resume the run.
 
         own=Own(loss=focal, model=lambda run, classes: run.architecture.model(classes).clone(block=MyBlock))
     """
 
     model: Any = None
-    """A Flax Linen network, or a function `(run, classes)` that returns one."""
+    """A Flax Linen module, or a function `(run, classes)` that returns one."""
     optimizer: Any = None
-    """An Optax optimizer, or a function `(run)` that returns one, for instance depending on `run.steps`."""
+    """An optax optimizer, or a function `(run)` that returns one and can depend on `run.steps`."""
     loss: Any = None
     """A function `(logits, labels)` that returns the losses `[batch]`."""
     augment: Any = None
-    """A function `(key, images, labels)` that returns augmented images and labels."""
+    """A function `(key, images, labels)` that returns the changed images and labels."""
     callback: Any = None
-    """A function `(line, network)`, called with each training line of the log; the numbers it returns are logged."""
+    """A function `(line, network)` called with each training line of the log. It can return numbers to log."""
 
     __repr__ = shortly

@@ -53,7 +53,7 @@ class BatchNorm(nn.Module):
             return relu(y) if self.rectify else y
         size = self.ghost_batch_size or len(x)
         if len(x) % size:
-            raise ValueError(f"a batch of {len(x)} images does not divide into groups of {size}")
+            raise ValueError(f"a batch of {len(x)} images cannot be divided into groups of {size}")
         groups = x.reshape(-1, size, *x.shape[1:])
         y, mean, var = batch_norm(groups, scale, bias, self.epsilon, running_mean.value, self.rectify)
         if not self.is_initializing():

@@ -84,20 +84,20 @@ def library() -> Library:
         with open(file.locate(), "rb") as opened:
             digest = urlsafe_b64encode(hashlib.file_digest(opened, "sha256").digest()).decode().rstrip("=")
         if file.hash is None or file.hash.value != digest:  # loading what was cut off kills the process
-            raise Unavailable(f"{file.name} is damaged; pip install --force-reinstall onednn-cpu-gomp")
+            raise Unavailable(f"{file.name} is damaged; reinstall it: pip install --force-reinstall onednn-cpu-gomp")
         free, held = ctypes.CDLL(str(file.locate())), ctypes.PyDLL(str(file.locate()))
         openmp = ctypes.PyDLL("libgomp.so.1")
     except (PackageNotFoundError, ValueError):
         raise Unavailable("onednn-cpu-gomp is not installed") from None
     except OSError as error:
-        raise Unavailable(f"oneDNN does not load: {error}") from None
+        raise Unavailable(f"cannot load oneDNN: {error}") from None
     free.dnnl_version.restype = POINTER(c_int * 3)
     free.dnnl_primitive_desc_query_md.restype, free.dnnl_memory_desc_get_size.restype = c_void_p, c_size_t
     held.dnnl_memory_set_data_handle.argtypes = [c_void_p, c_void_p]
     version, engine = ".".join(map(str, free.dnnl_version().contents)), c_void_p()
     if not version.startswith("3.") or free.dnnl_get_effective_cpu_isa() & AVX2 != AVX2 or free.dnnl_engine_create(
             byref(engine), CPU, c_size_t(0)):
-        raise Unavailable(f"oneDNN {version} does not suit this processor, or resjax, which knows 3.x and AVX2")
+        raise Unavailable(f"oneDNN {version} or this processor is unsupported; resjax needs oneDNN 3.x and AVX2")
     register(TARGET, lambda call: cached_primitive(call.attribute)(call))
     return Library(free, held, openmp, engine, version)
 

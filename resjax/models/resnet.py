@@ -228,4 +228,4 @@ def imagenet_resnet(depth: int, shortcut: Option = "B", classes: int = 1000, **s
 def check_shortcut(shortcut: str) -> None:
     """Raise BadInput for an unknown shortcut."""
     options = get_args(Option)
-    check(shortcut in options, f"shortcut {shortcut!r} is unknown: it is one of {', '.join(options)}")
+    check(shortcut in options, f"shortcut is {shortcut!r}; it must be one of {', '.join(options)}")

@@ -30,14 +30,14 @@ VGG_FILTERS = (64, 128, 256, 512, 512)
 def vgg_stages(depth: int) -> tuple[int, ...]:
     """Return the numbers of convolutions in VGG's stages. Raises BadInput for another depth."""
     if depth not in VGG_STAGES:
-        raise BadInput(f"depth {depth} is no VGG that the paper compares with: those have 16 and 19 layers")
+        raise BadInput(f"depth is {depth}; for VGG it must be 16 or 19, as in the paper")
     return VGG_STAGES[depth]
 
 
 def imagenet_blocks(depth: int) -> tuple[Block, tuple[int, ...]]:
     """Return the kind of block and the blocks per stage of a network of Table 1. Raises BadInput for another depth."""
     if depth not in IMAGENET:
-        raise BadInput(f"depth {depth} is not in Table 1: it has {', '.join(map(str, IMAGENET))}")
+        raise BadInput(f"depth is {depth}; it must be a depth of Table 1: {', '.join(map(str, IMAGENET))}")
     return IMAGENET[depth]
 
 
@@ -48,7 +48,7 @@ def cifar_blocks(depth: int) -> tuple[int, ...]:
     """
     if depth < 8 or (depth - 2) % 6:
         n = max(1, (depth - 2) // 6)
-        raise BadInput(f"depth {depth} is not 6n+2: the nearest are {6 * n + 2} and {6 * n + 8}")
+        raise BadInput(f"depth is {depth}; it must be 6n+2, such as {6 * n + 2} or {6 * n + 8}")
     return ((depth - 2) // 6,) * 3
 
 

@@ -96,8 +96,8 @@ class VGG(nn.Module):
             averaged = halved(self.convolutions(x)).mean((1, 2))
             return self.fc(averaged) if self.classes else averaged
         height, width = x.shape[1:3]
-        check(min(height, width) >= 32 * SIDE, f"images of {height}x{width} are too small for VGG-{self.depth}: its "
-                                               f"fully connected layers take at least {32 * SIDE}x{32 * SIDE}")
+        check(min(height, width) >= 32 * SIDE, f"images of {height}x{width} are too small for VGG-{self.depth}; its "
+                                               f"fully connected layers need at least {32 * SIDE}x{32 * SIDE}")
         seen = windows(halved(self.convolutions(x)))
         batch, positions = seen.shape[:2]
         hidden = self.hidden(seen.reshape(batch * positions, *seen.shape[2:]), train=train)

@@ -92,13 +92,13 @@ class Comparison:
     def note(self) -> str:
         """Return a note that explains the numbers and the curves."""
         some = f" of the first {DRAWN} of {len(self.groups)} recipes" if len(self.groups) > DRAWN else ""
-        return (f"Mean ± standard deviation over n seeds, after the last step. The curves{some} are means, "
-                "the bands one deviation to each side." + self.left_out())
+        return (f"Mean ± standard deviation over n seeds, after the last step. The curves{some} show means, "
+                "with bands of one standard deviation on each side." + self.left_out())
 
     def left_out(self) -> str:
         """Name the runs whose seed another run of the recipe already has: they are not independent samples."""
         twice = [str(run) for group in self.groups for run in group.repeated]
-        return f" Left out, as another run has their recipe and seed: {', '.join(twice)}." if twice else ""
+        return f" Left out, because another run has the same recipe and seed: {', '.join(twice)}." if twice else ""
 
     def draw(self, file: Path | io.BytesIO) -> None:
         """Draw the mean curves with bands of one standard deviation, as SVG."""
@@ -117,7 +117,7 @@ def compare(*folders: str | Path) -> Comparison:
     groups = group_runs([(run, experiment, finished_result(run, experiment)) for run in runs
                          for experiment in [read_experiment(run)]])
     check(any(group.finished for group in groups),
-          f"{', '.join(map(str, folders or ('runs',)))}: none of its runs is finished")
+          f"{', '.join(map(str, folders or ('runs',)))}: contains no finished run")
     return Comparison(tuple(groups))
 
 

@@ -11,11 +11,12 @@ BY_CLASS = (POINTS, *(Measure(name, f"eleven_points.{name}", 1, True) for name i
 COCO = (Measure("mAP@.5", "coco_at_half", 1, True), Measure("mAP@[.5, .95]", "coco_average", 1, True))
 REFINED = Inference(box_refinement=True)
 MULTI_SCALE = Inference(box_refinement=True, scales=(200, 400, 600, 800, 1000))
-OF_2012 = ("The labels of 2012's test images are not public: VOC's own server measures them, so ours are not given.")
+OF_2012 = ("The 2012 test labels are not public, and only VOC's server can evaluate them, so there are no results of "
+           "ours.")
 
 TABLE7 = Table(
     "table7", "Table 7: PASCAL VOC, mean average precision", "detection.py",
-    f"mAP in percent on VOC 2007's test images by its rule of 11 points. {OF_2012}", (POINTS,), (
+    f"mAP in percent on the VOC 2007 test images, by the 11-point rule. {OF_2012}", (POINTS,), (
         Row("vgg16_0712", "VGG-16, 07+12, test 2007", (73.2,)),
         Row("resnet101_0712", "ResNet-101, 07+12, test 2007", (76.4,)),
         Row("", "VGG-16, 07++12, test 2012", (70.4,)),
@@ -26,15 +27,15 @@ TABLE8 = Table(
         Row("vgg16_coco", "VGG-16", (41.5, 21.2)), Row("resnet101_coco", "ResNet-101", (48.4, 27.2))))
 TABLE9 = Table(
     "table9", "Table 9: COCO, improvements of the detector", "detection.py",
-    "mAP in percent on COCO's validation images, by pycocotools; trained on train 2014. Each row has what the rows "
-    "above it have; box refinement and multi-scale testing are the same network, tested otherwise", COCO, (
+    "mAP in percent on COCO's validation images, by pycocotools; trained on train 2014. Each row adds to the row "
+    "above. Box refinement and multi-scale testing use the same network and change only the test", COCO, (
         *TABLE8.rows,
         Row("resnet101_coco", "+ box refinement", (49.9, 29.9), how=REFINED),
         Row("resnet101_coco_context", "+ global context", (51.1, 30.0), how=REFINED),
         Row("resnet101_coco_context", "+ multi-scale testing", (53.8, 32.5), how=MULTI_SCALE)))
 TABLE10 = Table(
     "table10", "Table 10: VOC 2007 test, average precision by class", "detection.py",
-    "average precision in percent on VOC 2007's test images, by its rule of 11 points", BY_CLASS, (
+    "average precision in percent on the VOC 2007 test images, by the 11-point rule", BY_CLASS, (
         Row("vgg16_0712", "VGG-16, 07+12", (
             73.2, 76.5, 79.0, 70.9, 65.5, 52.1, 83.1, 84.7, 86.4, 52.0, 81.9, 65.7, 84.8, 84.6, 77.5, 76.7, 38.8, 73.6,
             73.9, 83.0, 72.6)),
@@ -46,7 +47,7 @@ TABLE10 = Table(
             85.6, 89.0, 86.8), how=MULTI_SCALE)))
 TABLE11 = Table(
     "table11", "Table 11: VOC 2012 test, average precision by class", "detection.py",
-    f"average precision in percent on VOC 2012's test images. {OF_2012}", BY_CLASS, (
+    f"average precision in percent on the VOC 2012 test images. {OF_2012}", BY_CLASS, (
         Row("", "VGG-16, 07++12", (
             70.4, 84.9, 79.8, 74.3, 53.9, 49.8, 77.5, 75.9, 88.5, 45.6, 77.1, 55.3, 86.9, 81.7, 80.9, 79.6, 40.1, 72.6,
             60.9, 81.2, 61.5)),

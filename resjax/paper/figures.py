@@ -96,7 +96,7 @@ def figure6(runs: Sequence[Planned]) -> Drawing:
     last = {run.row.title: curve(run, "train")[1][-1] for run in runs}
     claimed = [*pairwise(plain), *pairwise(deepest_first(residual)), *same_depth(residual, plain)]
     return Drawing("Figure 6: errors over the iterations", figure, compared(
-        claimed, last, "{} has a lower training error than {}: {:.2f} % against {:.2f} %"))
+        claimed, last, "{} has a lower training error than {}: {:.2f} % versus {:.2f} %"))
 
 
 def figure7(runs: Sequence[Planned]) -> Drawing:
@@ -121,7 +121,7 @@ def figure7(runs: Sequence[Planned]) -> Drawing:
     plain, residual = ([run for run in runs if is_plain(run) == kind] for kind in (True, False))
     claimed = [*same_depth(residual, plain), *pairwise(deepest_first(residual))]
     return Drawing("Figure 7: standard deviations of the layers' responses", figure, compared(
-        claimed, means, "{} responds more weakly than {}: mean deviation {:.3f} against {:.3f}"))
+        claimed, means, "{} has weaker responses than {}: mean deviation {:.3f} versus {:.3f}"))
 
 
 def deepest_first(residual: Sequence[Planned]) -> list[Planned]:

@@ -112,7 +112,7 @@ def table_section(file: Path, folder: Path) -> str:
     shortened = values["scale"] != 1
     head = "".join(f"<th>{name}</th>" for name in ("network", "parameters", "paper", "ours", "n", "training", "claim"))
     rows = "\n".join(table_row(row, shortened) for row in values["rows"])
-    warning = (f'<p class="warning">Shortened to {values["scale"]:g} of the schedule: not the reproduction.</p>'
+    warning = (f'<p class="warning">Shortened to {values["scale"]:g} of the schedule: not a reproduction.</p>'
                if shortened else "")
     figures = "\n".join(figure(drawn, folder) for drawn in values["figures"])
     command = f"{values['command']} --runs {shlex.quote(str(folder.resolve()))}"
@@ -207,7 +207,7 @@ def details(run: Summary, number: int) -> str:
     absolute = run.directory.resolve()
     command = shlex.join(["resjax", "train", str(absolute / "experiment.json"), "--workdir", f"{absolute}-again"])
     given = read_given(run.directory) or run.experiment.data.source == "arrays"
-    again = "<p>Parts of this run were given in Python, which trains it.</p>" if given else copied(command)
+    again = "<p>Parts of this run were passed in Python, so no command can repeat it.</p>" if given else copied(command)
     return (f'<section class="run" data-run="{number}"><details><summary>{escape(run.place)}</summary>{again}'
             f'<table class="values">{values}</table></details></section>')
 

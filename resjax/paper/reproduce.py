@@ -32,13 +32,13 @@ class Planned(NamedTuple):
 
 def find_table(name: str) -> Table:
     """Return the table with this name. Raises BadInput that lists the available tables."""
-    check(name in TABLES, f"unknown table {name!r}; there are: table1, {', '.join(TABLES)}")
+    check(name in TABLES, f"unknown table {name!r}; the tables are table1, {', '.join(TABLES)}")
     return TABLES[name]
 
 
 def check_seeds(seeds: int) -> None:
     """Raise BadInput for an invalid number of seeds."""
-    check(1 <= seeds <= MOST_SEEDS, f"seeds is {seeds}; it lies in 1 ... {MOST_SEEDS}")
+    check(1 <= seeds <= MOST_SEEDS, f"seeds is {seeds}; it must be in 1 ... {MOST_SEEDS}")
 
 
 def plan_runs(table: Table, experiments: Path, runs: Path, seeds: int, only: Sequence[str] = (),
@@ -50,12 +50,12 @@ def plan_runs(table: Table, experiments: Path, runs: Path, seeds: int, only: Seq
     or a missing file, or an invalid number.
     """
     check_seeds(seeds)
-    check(0 < scale <= 1, f"scale is {scale}; it lies in (0, 1], and 1 is the paper's schedule")
+    check(0 < scale <= 1, f"scale is {scale}; it must be in (0, 1], where 1 is the schedule of the paper")
     ours = [row for row in table.rows if row.experiment]
     names = list(dict.fromkeys(row.experiment for row in ours))
-    check(bool(names), f"{table.name} can only be measured by a server of its own: nothing of it is trained here")
+    check(bool(names), f"{table.name} cannot be reproduced, because only VOC's server can evaluate it")
     for name in only:
-        check(name in names, f"{table.name} has no row {name!r}; there are: {', '.join(names)}")
+        check(name in names, f"{table.name} has no row {name!r}; its rows are {', '.join(names)}")
     known = load_runs(experiments / table.file)
     planned = []
     for seed, row in product(range(seeds), (row for row in ours if not only or row.experiment in only)):
@@ -78,12 +78,12 @@ def read_from(planned: Sequence[Planned], source: str | None, directory: Path | 
     for run in planned:
         data = run.experiment.data
         check(directory is None or hasattr(data, "directory"),
-              f"directory is where prepared TFDS sets lie, and {run.experiment.name} reads {data.source}: give "
-              "--data in its place")
+              f"--directory is for TFDS data sets, but {run.experiment.name} reads {data.source}; use "
+              "--data instead")
         changes = {name: value for name, value in (("source", source), ("directory", directory)) if value is not None}
         data = replace(data, **changes)
         check(not data.source.endswith(":PATH"),
-              f"{run.experiment.name} reads {data.source}: say where the images lie, --data {data.source}")
+              f"{run.experiment.name} needs images; pass their location as --data {data.source}")
         moved.append(run._replace(experiment=replace(run.experiment, data=data)))
     return moved
 
@@ -92,7 +92,7 @@ def shard_of(runs: Sequence[Planned], shard: str) -> Sequence[Planned]:
     """Return every k-th run for "i/k", starting with the i-th. Raises BadInput for other text."""
     number, slash, parts = shard.partition("/")
     if not (slash and number.isdecimal() and parts.isdecimal() and 1 <= int(number) <= int(parts)):
-        raise BadInput(f"shard is {shard!r}; write which part of how many, such as 2/8")
+        raise BadInput(f"shard is {shard!r}; it must be PART/PARTS, such as 2/8")
     return runs[int(number) - 1::int(parts)]
 
 
@@ -104,9 +104,9 @@ def planned_result(run: Planned) -> dict[str, Any] | None:
             return None
         check_recipe(run)
         missing = sorted(NEEDED - result.keys())
-        check(not missing, f"{run.run_directory / 'result.json'}: it says nothing of {', '.join(missing)}")
+        check(not missing, f"{run.run_directory / 'result.json'}: lacks {', '.join(missing)}")
         check(bool(read_metrics(run.run_directory, "train")),
-              f"{run.run_directory / 'metrics.jsonl'}: no line of the training can be read")
+              f"{run.run_directory / 'metrics.jsonl'}: contains no readable training line")
         return result
     except (BadInput, OSError) as error:
         tell(str(error))
@@ -121,7 +121,7 @@ def check_recipe(run: Planned) -> None:
     differences = before.differences(run.experiment) if before.kind == run.experiment.kind else [before.title]
     given = [f"{part}: {told}" for part, told in (read_given(run.run_directory) or {}).items()]
     check(not differences and not given,
-          f"{run.run_directory} holds another run than the table's: there {'; '.join([*differences, *given])}. Move it "
+          f"{run.run_directory} differs from the run of the table ({'; '.join([*differences, *given])}). Move it "
           "away, or choose another --runs")
 
 
@@ -173,7 +173,7 @@ def train_missing(planned: Sequence[Planned], tell: Callable[[str], None]) -> No
             missing.append(run)
         else:
             check_moved(run)
-    tell(f"{len(runs)} runs: {len(runs) - len(missing)} are finished, {len(missing)} to train")
+    tell(f"{len(runs)} runs: {len(runs) - len(missing)} finished, {len(missing)} to train")
     for number, run in enumerate(one_by_one(missing, [run.experiment.work() for run in missing]), 1):
         tell(f"{number} of {len(missing)}: {run.run_directory}")
         kind_of(run.experiment).train(run.experiment, run.run_directory, devices_for(run.experiment, tell))
@@ -186,5 +186,5 @@ def devices_for(run: Run, tell: Callable[[str], None]) -> Sequence[jax.Device]:
         return devices
     count = max(count for count in range(1, len(devices) + 1) if run.batch_size % count == 0)
     if count < len(devices):
-        tell(f"{run.name}: a batch of {run.batch_size} divides over {count} of {len(devices)} devices, which train it")
+        tell(f"{run.name}: training on {count} of {len(devices)} devices, because the batch size is {run.batch_size}")
     return devices[:count]

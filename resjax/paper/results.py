@@ -110,9 +110,9 @@ def as_markdown(table: Table, lines: Sequence[RowResult], scale: float) -> str:
     """Write the table; if the schedule was shortened, every number of ours is marked."""
     notes = [f"{table.title}; {table.protocol}. Ours: mean ± standard deviation over n seeds."]
     if scale != 1:
-        notes.append(f"**Shortened to {scale:g} of the paper's schedule: not the reproduction.**")
+        notes.append(f"**Shortened to {scale:g} of the paper's schedule: not a reproduction.**")
     if any(line.row.sign == "~" for line in lines):
-        notes.append("Errors marked ~ were read off the paper's Figure 6.")
+        notes.append("Errors marked ~ were read from Figure 6 of the paper.")
     rows = (rows_by_measure if len(table.measures) >= MANY else rows_by_network)(table, lines, scale)
     return "\n\n".join([*notes, markdown(rows)])
 

@@ -28,7 +28,7 @@ def resnet(layers: int, error: float, reruns: tuple[float, float] | None = None,
 
 TABLE6 = Table(
     "table6", "Table 6: test error on CIFAR-10", "cifar10.py",
-    "test error in percent after the last iteration, the single original view of all 10,000 test images",
+    "test error in percent after the last iteration, on a single view of each of the 10,000 test images",
     (TOP1,), (
         plain_row(20, 9.5, 9.5), plain_row(32, 10.0, 9.9), plain_row(44, 12.0, 11.4), plain_row(56, 13.5, 12.8),
         plain_row(110, 60.0, sign=">"),
@@ -45,7 +45,7 @@ def imagenet(how: str, name: str, title: str, layers: int, published: tuple[floa
 
 TABLE2 = Table(
     "table2", "Table 2: plain and residual networks on ImageNet", "imagenet.py",
-    "top-1 error in percent of the 50,000 validation images, 10-crop", (TOP1,), (
+    "top-1 error in percent on the 50,000 validation images, ten crops", (TOP1,), (
         imagenet(TEN, "plain18", "plain-18", 18, (27.94,)),
         imagenet(TEN, "plain34", "plain-34", 34, (28.54,), Claim(">", "plain18")),
         imagenet(TEN, "resnet18A", "ResNet-18 A", 18, (27.88,)),
@@ -54,7 +54,7 @@ TABLE2 = Table(
 
 TABLE3 = Table(
     "table3", "Table 3: ImageNet, 10-crop", "imagenet.py",
-    "top-1 and top-5 error in percent of the 50,000 validation images, 10-crop", (TOP1, TOP5), (
+    "top-1 and top-5 error in percent on the 50,000 validation images, ten crops", (TOP1, TOP5), (
         imagenet(TEN, "plain34", "plain-34", 34, (28.54, 10.02)),
         imagenet(TEN, "resnet34A", "ResNet-34 A", 34, (25.03, 7.76), Claim("<", "plain34")),
         imagenet(TEN, "resnet34B", "ResNet-34 B", 34, (24.52, 7.46), Claim("<", "resnet34A")),
@@ -67,7 +67,7 @@ TABLE3 = Table(
 
 TABLE4 = Table(
     "table4", "Table 4: ImageNet, single models", "imagenet.py",
-    "top-1 and top-5 error in percent of the 50,000 validation images, fully convolutional, five scales",
+    "top-1 and top-5 error in percent on the 50,000 validation images, fully convolutional, five scales",
     (TOP1, TOP5), (
         imagenet(FIVE, "resnet34B", "ResNet-34 B", 34, (21.84, 5.71)),
         imagenet(FIVE, "resnet34C", "ResNet-34 C", 34, (21.53, 5.60), Claim("<", "resnet34B")),
@@ -80,9 +80,9 @@ TABLE4 = Table(
 
 TABLE5 = Table(
     "table5", "Table 5: ImageNet, ensembles", "imagenet.py",
-    "top-5 error in percent, fully convolutional, five scales. The paper's are of the test images, whose labels are "
-    "not public; ours are of the 50,000 validation images. Of its six models the paper names two, both of 152 layers; "
-    "the others of ours are 34 B, 34 C, 50 and 101", (TOP5,), (
+    "top-5 error in percent, fully convolutional, five scales. The paper evaluates on the test images, whose labels "
+    "are not public; we use the 50,000 validation images. Of its six models, the paper names only two, both with 152 "
+    "layers. Our other four are 34 B, 34 C, 50 and 101", (TOP5,), (
         Row("ensemble", "ResNet, six models", (3.57,), 152, how=FIVE, members=(
             ("resnet34B", 0), ("resnet34C", 0), ("resnet50", 0), ("resnet101", 0), ("resnet152", 0), ("resnet152", 1))),
     ), others=(

@@ -22,7 +22,7 @@ def write_tensorboard(folder: Path, out: Path) -> None:
     check_installed()
     for run_directory in find_runs(folder):
         logs = out / run_directory.relative_to(folder)
-        check(not any(logs.glob("events.*")), f"{logs} holds logs already; choose another folder, or remove them")
+        check(not any(logs.glob("events.*")), f"{logs} already contains logs; choose another folder, or delete them")
         logs.mkdir(parents=True, exist_ok=True)
         file = logs / f"events.out.tfevents.{time.time():.0f}.resjax"
         write_aside(file, partial(write_events, read_metrics(run_directory)))

@@ -42,7 +42,8 @@ def image_counts(data: Any) -> ImageCounts:
 def workload_of(run: Experiment) -> Workload:
     """Describe a classifier's run for a plan."""
     counts, source, architecture = image_counts(run.data), run.data.source, run.architecture
-    assumed = (f"Assumed: {source} holds {counts.train:,} training and {counts.test:,} test images of {counts.classes} "
+    assumed = (f"Assumption: {source} contains {counts.train:,} training and {counts.test:,} test images of "
+               f"{counts.classes} "
                "classes.")
     return Workload(run, architecture.precision, ("architecture.ghost-batch-size", architecture.ghost_batch_size),
                     programs_of_classifier, partial(hours, run), () if source in SETS else (assumed,))

@@ -29,17 +29,17 @@ class Compiled:
 
     text: str
     steps: int
-    """Number of steps or batches per call."""
+    """The number of steps or batches per call."""
     argument_bytes: int
     temporary_bytes: int
     peak_bytes: int
-    """Arguments, results that do not reuse an argument's memory, and temporaries at the peak."""
+    """Arguments, results that do not reuse an argument's memory, and the maximum of temporary memory."""
     seconds: float
-    """Seconds until the program, or the part that is read, was compiled."""
+    """The compile time, up to the point at which the program was read."""
     compiler_bytes: float | None = None
-    """XLA's own count of the bytes that a call moves, including on-chip memory; only given for TPUs."""
+    """The bytes that a call moves by XLA's own count, including on-chip memory. Only known for TPUs."""
     rounds: int | None = None
-    """Assumed number of iterations of a loop whose length depends on the data."""
+    """The assumed number of iterations of a loop whose length depends on its data."""
 
 
 class Program(NamedTuple):
@@ -84,8 +84,9 @@ def target_devices(device: Device, count: int, hosts: int = 1) -> list[jax.Devic
     """
     modules, command = PLUGINS[device.platform]
     if not any(find_spec(module) for module in modules if find_spec(module.partition(".")[0])):
-        raise BadInput(f"{device.title}: JAX's compiler for it is not installed here: {command} (it needs no device)")
-    check(count % hosts == 0, f"{count} devices do not divide over {hosts} hosts")
+        raise BadInput(f"{device.title}: JAX's compiler for it is not installed; install it with {command} (it needs "
+                       "no device)")
+    check(count % hosts == 0, f"devices is {count}; it must be a multiple of hosts, {hosts}")
     if device.platform == "cuda":
         settings = {"target_config": target_config(device), "topology": f"1x{hosts}x{count // hosts}"}
     else:

@@ -33,9 +33,11 @@ def workload_of(detection: Detection) -> Workload:
     images = sum(TEST_IMAGES.get(name, 0) for name in detection.data.test)
     detector = detection.detector
     ghosts = 1 if detector.frozen_batch_norm else detector.ghost_batch_size
-    assumed = (f"Assumed: every image is padded to {large[0]}x{large[1]} (\"{common[0]}x{common[1]}\": one of up to "
-               f"4:3); {classes_of(detection)} classes, at most {MOST} objects an image; a suppression takes {ROUNDS} "
-               f"rounds; {images:,} test images.")
+    assumed = (f"Assumptions: every image is padded to {large[0]}x{large[1]} ({common[0]}x{common[1]} holds images of "
+               "up to "
+               f"4:3). There are {classes_of(detection)} classes, at most {MOST} objects per image, and {images:,} "
+               "test "
+               f"images. Non-maximum suppression takes {ROUNDS} rounds.")
     return Workload(detection, detector.precision, ("detector.ghost-batch-size", ghosts), programs_of_detector,
                     partial(hours, detection, images), (assumed,))
 

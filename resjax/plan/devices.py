@@ -33,16 +33,15 @@ class Device:
     platform: Literal["cuda", "tpu"]
     memory: int
     bandwidth: float
-    """Memory bandwidth."""
+    """The memory bandwidth, in bytes per second."""
     peak: Mapping[str, float]
     """Dense multiply-adds per second, by `architecture.precision`."""
     link: float
-    """Bytes per second that a device sends to others in its host (GPU) or slice (TPU)."""
+    """Bytes per second that a device sends to the others of its host (GPU) or slice (TPU)."""
     network: float
     """Bytes per second to other hosts, per device, in the vendor's own server."""
     launch: float
-    """Minimum seconds per kernel. Vendors do not publish this: it is an assumption, and no GPU has been measured
-    here."""
+    """The minimum seconds of a kernel: an assumption, because vendors publish no value and no GPU was measured."""
     source: str
     cores: Cores | None = None
     slices: Mapping[int, str] = field(default_factory=dict)
@@ -74,19 +73,19 @@ DEVICES: dict[str, Device] = {
     "h100": NVIDIA(
         title="NVIDIA H100 SXM, 80 GB", memory=80 * GIB, bandwidth=3.35 * TERA, peak=peaks(67, 494.7, 989.4),
         link=450 * GIGA, network=50 * GIGA, cores=HOPPER,
-        source="NVIDIA H100 datasheet (its figures with sparsity halved); network: DGX H100, 400 Gb/s for each GPU"),
+        source="NVIDIA H100 datasheet (its figures with sparsity halved); network: DGX H100, 400 Gb/s per GPU"),
     "h200": NVIDIA(
         title="NVIDIA H200 SXM, 141 GB", memory=141 * 10**9, bandwidth=4.8 * TERA, peak=peaks(67, 494.7, 989.4),
         link=450 * GIGA, network=50 * GIGA, cores=HOPPER,
-        source="NVIDIA H200 datasheet (its figures with sparsity halved); network: DGX H200, 400 Gb/s for each GPU"),
+        source="NVIDIA H200 datasheet (its figures with sparsity halved); network: DGX H200, 400 Gb/s per GPU"),
     "a100": NVIDIA(
         title="NVIDIA A100 SXM, 80 GB", memory=80 * GIB, bandwidth=2.039 * TERA, peak=peaks(19.5, 156, 312),
         link=300 * GIGA, network=25 * GIGA, cores=AMPERE,
-        source="NVIDIA A100 datasheet; network: DGX A100, 200 Gb/s for each GPU"),
+        source="NVIDIA A100 datasheet; network: DGX A100, 200 Gb/s per GPU"),
     "b200": NVIDIA(
         title="NVIDIA B200 (HGX), 180 GB", memory=180 * 10**9, bandwidth=7.7 * TERA, peak=peaks(75, 1100, 2250),
         link=900 * GIGA, network=50 * GIGA, cores=BLACKWELL,
-        source="NVIDIA HGX B200 datasheet (figures with sparsity halved); network: DGX B200, 400 Gb/s for each GPU"),
+        source="NVIDIA HGX B200 datasheet (figures with sparsity halved); network: DGX B200, 400 Gb/s per GPU"),
     "v5e": tpu("v5e", 16 * GIB, 819 * GIGA, 197, 200 * GIGA, FLAT),
     "v5p": tpu("v5p", 95 * GIB, 2_765 * GIGA, 459, 600 * GIGA, CUBES),
     "v6e": tpu("v6e", 32 * GIB, 1_638 * GIGA, 918, 400 * GIGA, FLAT)}
@@ -94,7 +93,7 @@ DEVICES: dict[str, Device] = {
 
 def find_device(name: str) -> Device:
     """Return a device from the table. Raises BadInput that lists them."""
-    check(name in DEVICES, f"on is {name!r}; it is one of {', '.join(DEVICES)}")
+    check(name in DEVICES, f"on is {name!r}; it must be one of {', '.join(DEVICES)}")
     return DEVICES[name]
 
 

@@ -26,22 +26,22 @@ class Figures:
     """The work of one device in a step or batch of a program, read from the compiled text."""
 
     steps: int
-    """Number of steps per call."""
+    """The number of steps per call."""
     kernels: float
     bytes: float
     macs: float
     collectives: dict[str, tuple[float, float]]
-    """By kind: their number, and the bytes of their arrays."""
+    """The number of collectives of each kind, and the bytes of their arrays."""
     argument_bytes: int
     temporary_bytes: int
     peak_bytes: int
     compile_seconds: float
     compiler_bytes: float | None
-    """XLA's own count of the bytes that a call moves, if it gives one."""
+    """The bytes that a call moves by XLA's own count, if known."""
     seconds: float
-    """The minimum time of a step on the device."""
+    """The minimum seconds of a step on the device."""
     limits: dict[str, float]
-    """The same seconds, split by what limits each kernel; communication overlaps with them, at best."""
+    """These seconds by the limit of each kernel. At best, the exchange runs in parallel."""
     parts: dict[str, Part]
 
     @property

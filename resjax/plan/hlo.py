@@ -82,7 +82,7 @@ def parse_hlo(text: str) -> Module:
             current[instruction.name] = instruction
             lines[instruction.name] = line
     if not entry:
-        raise ValueError("the text is of no compiled program: it has no entry computation")
+        raise ValueError("not the text of a compiled program: it has no entry computation")
     return Module(computations, entry)
 
 

@@ -74,7 +74,7 @@ def trip_count(module: Module, loop: Instruction, rounds: int | None) -> int:
     if len(numbers) == 1 and numbers[0].isdigit():
         return int(numbers[0])
     if rounds is None:
-        raise ValueError(f"the compiled program does not say how often its loop {loop.name} runs")
+        raise ValueError(f"the compiled program does not state the number of iterations of its loop {loop.name}")
     return rounds
 
 

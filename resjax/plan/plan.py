@@ -38,11 +38,11 @@ class Workload:
     run: Any
     precision: str
     ghost_batch_size: tuple[str, int]
-    """The number of images that share statistics, named after the field."""
+    """The field that sets the group size of a batch, and the number of images per group."""
     programs: Callable[[Any, Sequence[jax.Device]], Programs]
-    """A module-level function, since other processes call it: the programs of a run for devices, "train" first."""
+    """The programs of the run, "train" first. Must be a module-level function, because other processes call it."""
     hours: Callable[[dict[str, Figures]], dict[str, float]]
-    """The minimum hours of the run by activity, from the figures of its programs."""
+    """The minimum hours of the run, by activity, from the figures of its programs."""
     assumptions: tuple[str, ...]
 
 
@@ -53,8 +53,8 @@ def plan_workload(work: Workload, name: str, count: int = 1, hosts: int = 1) -> 
     not fit, with the largest batch that does.
     """
     device, size = find_device(name), work.run.batch_size
-    check(count >= 1 and hosts >= 1, f"devices is {count} and hosts {hosts}; both are at least 1")
-    check(size % count == 0, f"batch-size {size} does not divide over {count} devices; it does over "
+    check(count >= 1 and hosts >= 1, f"devices is {count} and hosts is {hosts}; both must be at least 1")
+    check(size % count == 0, f"batch-size {size} is not divisible by {count} devices; use "
           f"{', '.join(str(few) for few in range(1, size + 1) if size % few == 0 and few <= 2 * count)}")
     kept = cache_directory() / "plans" / f"{plan_key(work.run, name, count, hosts)}.json"
     plan = read_plan(kept)
@@ -119,10 +119,10 @@ def too_large(work: Workload, job: Job, reason: str) -> str:
         return True
 
     largest = largest_batch(fits, unit, work.run.batch_size)
-    advice = (f"the largest batch that does is {largest} (--batch-size {largest})" if largest else
-              f"nor does a batch of {unit}, the smallest that {field} and the number of devices allow")
+    advice = (f"the largest batch that fits is {largest} (--batch-size {largest})" if largest else
+              f"neither does a batch of {unit}, the smallest that {field} and the number of devices allow")
     return (f"{work.run.name} with batch-size {work.run.batch_size} does not fit into the "
-            f"{usable_memory(job.device) / GIB:.0f} GiB that JAX has of each {job.device.title}: "
+            f"{usable_memory(job.device) / GIB:.0f} GiB that JAX can use on each {job.device.title}: "
             f"{reason.splitlines()[0].partition('. ')[0]}; {advice}")
 
 
@@ -141,9 +141,9 @@ def read_plan(file: Path) -> dict[str, Any] | None:
         return None
     try:
         kept = read_json(file, "plan", "sha256")
-        check(kept["sha256"] == sha256_of(kept["plan"]), f"{file}: it is not what was kept")
+        check(kept["sha256"] == sha256_of(kept["plan"]), f"{file}: has changed since it was written")
     except BadInput as error:
-        warnings.warn(f"{error}; the run is planned again", stacklevel=2)
+        warnings.warn(f"{error}; planning the run again", stacklevel=2)
         return None
     return dict(kept["plan"])
 
@@ -153,8 +153,8 @@ def keep_plan(file: Path, plan: dict[str, Any]) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, {"plan": plan, "sha256": sha256_of(plan)})
-    except (BadInput, OSError) as error:  # BadInput: the path is not a file
-        warnings.warn(f"the plan is not kept ({error}); RESJAX_CACHE names another folder", stacklevel=2)
+    except (BadInput, OSError) as error:  # BadInput: what lies there is no file
+        warnings.warn(f"cannot cache the plan ({error}); set RESJAX_CACHE to another folder", stacklevel=2)
 
 
 def sha256_of(content: Any) -> str:

@@ -41,7 +41,7 @@ def compile_apart(job: Job, name: str, program: Program, stop: threading.Event) 
                 return found
             if code is not None:
                 return compiled_result(folder, name, code)
-    raise Lost(f"{name} was stopped while it was compiled")
+    raise Lost(f"stopped while compiling {name}")
 
 
 @contextmanager
@@ -84,7 +84,7 @@ def compiled_result(folder: Path, name: str, code: int) -> Compiled:
     """Return the result of a finished process. Raises Lost, with its last output, if there is none."""
     if not (folder / "result").exists():
         words = (folder / "errors").read_text(errors="replace")[-2000:].strip()
-        raise Lost(f"{name}: the process that compiled it has died with exit code {code} {words}".rstrip())
+        raise Lost(f"{name}: its compiler process died with exit code {code} {words}".rstrip())
     found: Compiled | DoesNotFit = pickle.loads((folder / "result").read_bytes())
     if isinstance(found, DoesNotFit):
         raise found

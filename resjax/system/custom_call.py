@@ -115,7 +115,7 @@ def register(name: str, answer: Callable[[Call], None]) -> None:
             places = [f"{frame.f_code.co_filename}:{line}" for frame, line in traceback.walk_tb(raised.__traceback__)]
             told = f"{type(raised).__name__}: {raised} ({', '.join(places)})"
             if jax.local_device_count("cpu") > 1:
-                tell(f"{name}: {told}; XLA ends the process, as its other devices wait for this one")
+                tell(f"{name}: {told}; the process ends because its other devices wait for this one")
             error = ErrorCreate(sizeof(ErrorCreate), None, told.encode(), ERROR_INTERNAL)
             created: int = frame.api.contents.Error_Create(ctypes.addressof(error))
             return created

@@ -24,13 +24,13 @@ def join() -> None:
     try:
         jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT)
     except (RuntimeError, ValueError) as error:
-        raise BadInput(f"--distributed: JAX cannot join processes here ({error}); start one per host (or per GPU) with "
-                       "srun, mpirun, Kubernetes or on a TPU pod, or leave the flag out") from None
+        raise BadInput(f"--distributed: JAX cannot connect the processes ({error}); start one per host or per GPU with "
+                       "srun, mpirun or Kubernetes, or on a TPU pod, or omit the flag") from None
     Screen.silent = not is_first()
     if jax.process_count() > 1:
         own = f"process {jax.process_index()} of {jax.process_count()}"
-        leave_last_words(f"resjax: {own}, or one that it trains with, has died; the same command resumes from what is "
-                         "saved")
+        leave_last_words(f"resjax: {own}, or a process that it trains with, has died; run the same command to resume "
+                         "from the last checkpoint")
 
 
 def batch_sharding(devices: Sequence[jax.Device]) -> NamedSharding:

@@ -30,7 +30,7 @@ def expanded(path: str | Path) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        raise BadInput(f"{path}: there is no such user, or no home folder is known") from None
+        raise BadInput(f"{path}: the user does not exist or has no home folder") from None
 
 
 def file_name(text: str) -> str:
@@ -45,7 +45,7 @@ def file_name(text: str) -> str:
 
 def regular(file: Path) -> Path:
     """Return a path that is a regular file or does not exist. Raises BadInput for a folder, a device or a FIFO."""
-    check(not file.exists() or file.is_file(), f"{file}: it is no file, but a folder, a device or a FIFO")
+    check(not file.exists() or file.is_file(), f"{file}: this is a folder, a device or a FIFO, not a file")
     return file
 
 
@@ -80,7 +80,7 @@ def writing(path: Path) -> Iterator[None]:
             raise
         said = error.strerror or ""
         why = said if said and said.isprintable() else os.strerror(error.errno)  # HDF5's message has many lines
-        raise OSError(f"{path}: it cannot be written ({why})") from None
+        raise OSError(f"{path}: cannot be written ({why})") from None
 
 
 @contextmanager
@@ -153,9 +153,9 @@ def read_json(file: Path, *keys: str) -> dict[str, Any]:
         content = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{file}: not a readable JSON file ({error})") from None
-    check(isinstance(content, dict), f"{file}: it holds no JSON object")
+    check(isinstance(content, dict), f"{file}: does not contain a JSON object")
     missing = [key for key in keys if key not in content]
-    check(not missing, f"{file}: it says nothing of {', '.join(missing)}")
+    check(not missing, f"{file}: lacks {', '.join(missing)}")
     return dict(content)
 
 
@@ -190,8 +190,8 @@ def cached(name: str, fingerprint: str, build: Callable[[], dict[str, np.ndarray
         write_aside(file, lambda aside: np.savez(aside, **arrays))  # type: ignore[arg-type]
         write_json(seal, {"bytes": file.stat().st_size, "sha256": digest(file)})
     except OSError as error:
-        warnings.warn(f"{file.parent}: the decoded images of {name} are not kept for the next run ({error}); "
-                      "RESJAX_CACHE names another folder", stacklevel=2)
+        warnings.warn(f"{file.parent}: cannot cache the decoded images of {name} ({error}); "
+                      "set RESJAX_CACHE to another folder", stacklevel=2)
     return arrays
 
 

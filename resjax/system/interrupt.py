@@ -76,7 +76,7 @@ def importing(frame: FrameType | None) -> bool:
 def heed() -> None:
     """Raise a pending request, unless it is held or all processes have to agree on it."""
     if Requests.received and not Requests.held and not many_processes():
-        raise Interrupted(f"{Requests.received.name}: stopped; the same command resumes from what is saved",
+        raise Interrupted(f"{Requests.received.name}: stopped; run the same command to resume from the last checkpoint",
                           Requests.received)
 
 

@@ -43,7 +43,7 @@ def configure() -> None:
     if not ours:
         return
     if jax_has_started():
-        warnings.warn("JAX had started before resjax was imported: on CPU it will be slow. "
+        warnings.warn("JAX was already running when resjax was imported, so training on CPUs will be slow. "
                       f"Import resjax first, or set XLA_FLAGS='{ours.strip()}'", stacklevel=3)
         return
     os.environ["XLA_FLAGS"] = f"{flags} {ours}".strip()
@@ -104,7 +104,7 @@ def cache_directory() -> Path:
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "resjax"
     except RuntimeError:
-        raise BadInput("no home folder is known to keep a cache in; RESJAX_CACHE names a folder") from None
+        raise BadInput("found no home folder for the cache; set RESJAX_CACHE to a folder") from None
 
 
 def keep_compiled_programs() -> None:

@@ -65,7 +65,7 @@ class Nets:
 
     def parts(self) -> list[str]:
         """Describe the remaining time for all nets."""
-        return [] if self.seconds_left is None else [f"{remaining(self.seconds_left, self.at)} left for all"]
+        return [] if self.seconds_left is None else [f"{remaining(self.seconds_left, self.at)} left in total"]
 
     def estimate(self, left: float, whole: float) -> None:
         """Estimate the remaining seconds from the remaining and total seconds of the current net."""
@@ -184,7 +184,7 @@ def advance_net(done: int, *notes: str, pace: float) -> str:
     if not (nets and Screen.works) or len(nets.works) == 1:
         return ""
     nets.estimate((Screen.works[-1].total - done) * pace, Screen.works[-1].total * pace)
-    return f"{duration(nets.seconds_left or 0)} for all"
+    return f"{duration(nets.seconds_left or 0)} in total"
 
 
 def track(items: Iterable[Item], text: str, total: int, unit: int = 1) -> Iterator[Item]:
@@ -200,7 +200,7 @@ def track(items: Iterable[Item], text: str, total: int, unit: int = 1) -> Iterat
 
 def one_by_one(items: Sequence[Item], works: Sequence[float], kind: str = "net") -> Iterator[Item]:
     """Yield items, showing the current one and the remaining time for all; `works` are their relative costs."""
-    with working(f"{len(items)} {kind}{'s' * (len(items) != 1)}, one after the other"):
+    with working(f"{len(items)} {kind}{'s' * (len(items) != 1)}, one at a time"):
         begun = time.monotonic()
         for number, item in enumerate(items):
             left = Screen.nets.seconds_left if Screen.nets else None

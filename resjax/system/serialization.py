@@ -27,7 +27,7 @@ class Named:
     """A dataclass with keyword-only fields; an unknown keyword is reported like a wrong value."""
 
     def __new__(cls, *positional: Any, **values: Any) -> typing.Self:
-        check(not positional, f"{cls.__name__}({brief(positional[:1])[1:-2]}): its fields are given by name, such as "
+        check(not positional, f"{cls.__name__}({brief(positional[:1])[1:-2]}): pass its fields by name, such as "
                               f"{next(iter(fields_of(cls)))}=...")
         for name in values:
             check(name in fields_of(cls), f"{cls.__name__} has no field {name!r}; {suggest_field(cls, name)}")
@@ -47,7 +47,7 @@ def suggest_field(kind: type, name: str) -> str:
     for field, inner in known.items():
         for arm in inner:
             if name in fields_of(arm):
-                return f"it is one of {field}: {field}={arm.__name__}({name}=...)"
+                return f"it is a field of {field}: {field}={arm.__name__}({name}=...)"
     near = nearest(name, known)
     return f"did you mean {near!r}?" if near else f"its fields are {', '.join(known)}"
 
@@ -70,25 +70,25 @@ def check_value(name: str, value: Any, hint: Any) -> None:
             check(must.holds(value), f"{name} is {brief(value)}; it must {must.text}")
     elif origin is typing.Literal:
         check(type(value) is str and value in arguments,
-              f"{name} is {brief(value)}; it is one of {', '.join(map(repr, arguments))}")
+              f"{name} is {brief(value)}; it must be one of {', '.join(map(repr, arguments))}")
     elif origin in (types.UnionType, typing.Union):
         fitting = [kind for kind in arguments if not isinstance(kind, type) or isinstance(value, kind)]
-        check(bool(fitting), f"{name} is {brief(value)}; its type is {' or '.join(k.__name__ for k in arguments)}")
+        check(bool(fitting), f"{name} is {brief(value)}; its type must be {' or '.join(k.__name__ for k in arguments)}")
         if value is not None or types.NoneType not in arguments:
             check_value(name, value, fitting[0])
     elif origin is tuple:
-        check(isinstance(value, tuple), f"{name} is {brief(value)}; it is a list (in Python, a tuple)")
+        check(isinstance(value, tuple), f"{name} is {brief(value)}; it must be a list (in Python, a tuple)")
         kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
-        check(len(kinds) == len(value), f"{name} has {len(value)} values; it has {len(kinds)}")
+        check(len(kinds) == len(value), f"{name} has {len(value)} values; it must have {len(kinds)}")
         for item, kind in zip(value, kinds, strict=True):
             check_value(name, item, kind)
     elif hint is float:
-        check(type(value) in (int, float), f"{name} is {brief(value)}; it is a number")
-        check(abs(value) < math.inf, f"{name} is {brief(value)}; it is finite")
-        check(value == 0 or SMALLEST <= abs(value) <= LARGEST, f"{name} is {brief(value)}; float32 cannot hold it")
+        check(type(value) in (int, float), f"{name} is {brief(value)}; it must be a number")
+        check(abs(value) < math.inf, f"{name} is {brief(value)}; it must be finite")
+        check(value == 0 or SMALLEST <= abs(value) <= LARGEST, f"{name} is {brief(value)}; it must fit in float32")
     else:
         check(isinstance(value, hint) and (hint is bool or type(value) is not bool),
-              f"{name} is {brief(value)}; its type is {hint.__name__}")
+              f"{name} is {brief(value)}; its type must be {hint.__name__}")
 
 
 def brief(value: Any) -> str:
@@ -96,7 +96,7 @@ def brief(value: Any) -> str:
     try:
         text = repr(value)
     except ValueError:  # Python does not print integers of more than 4,300 digits
-        text = "a number of thousands of digits"
+        text = "a number with thousands of digits"
     return text if len(text) <= 200 else f"{text[:200]} ..."
 
 
@@ -129,7 +129,7 @@ def list_differences(before: Any, now: Any, longer: bool = True) -> list[str]:
     sources = {run.data.source.partition(":")[0] for run in (before, now)}
     if any(sources <= alike for alike in BY_CONTENT):
         same |= {"data.source"}
-    return [f"{key}: {mine.get(key)!r}, here {theirs.get(key)!r}"
+    return [f"{key}: {mine.get(key)!r} -> {theirs.get(key)!r}"
             for key in mine | theirs if key not in same and mine.get(key) != theirs.get(key)]
 
 
@@ -145,7 +145,7 @@ def from_json(values: Any, kind: type[Value]) -> Value:
 
     A field that was added later gets its default, which keeps the earlier behaviour.
     """
-    check(isinstance(values, dict), f"{kind.__name__} is {brief(values)}; it is an object of fields")
+    check(isinstance(values, dict), f"{kind.__name__} is {brief(values)}; it must be an object with fields")
     hints, fields = typing.get_type_hints(kind), written_fields(kind)
     needed = {f.name for f in fields if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING}
     if wrong := sorted((values.keys() - {f.name for f in fields}) | (needed - values.keys())):
@@ -190,7 +190,7 @@ def check_ghosts(batch_size: int, ghosts: int, name: str) -> None:
         fitting = [size for size in range(1, batch_size + 1) if batch_size % size == 0]
         near = " or ".join(map(str, sorted(sorted(fitting, key=lambda size: abs(size - ghosts))[:2])))
         batches = " or ".join(str(size * ghosts) for size in (batch_size // ghosts, batch_size // ghosts + 1) if size)
-        raise BadInput(f"batch-size {batch_size} is not a multiple of {name} {ghosts}: --{name} {near} would fit, or "
+        raise BadInput(f"batch-size {batch_size} is not a multiple of {name} {ghosts}; use --{name} {near} or "
                        f"--batch-size {batches}")
 
 
@@ -198,6 +198,7 @@ def check_source(source: str, *forms: str) -> None:
     """Raise BadInput unless a source has one of the forms `KIND` or `KIND:WHAT`."""
     kind, _, what = source.partition(":")
     form = next((form for form in forms if form.partition(":")[0] == kind), None)
-    check(form is not None, f"data.source is {source!r}; it is {', '.join(map(repr, forms[:-1]))} or {forms[-1]!r}")
+    check(form is not None, f"data.source is {source!r}; it must be {', '.join(map(repr, forms[:-1]))} or "
+                            f"{forms[-1]!r}")
     check((":" in (form or "")) == bool(what),
-          f"data.source is {source!r}; write what to read after the colon: {form!r}")
+          f"data.source is {source!r}; a name or path must follow the colon: {form!r}")

@@ -103,8 +103,8 @@ def failures_told(manager: ocp.CheckpointManager) -> Iterator[None]:
     except Exception as error:
         cause = re.search(r"[^:]*(?= \[os_error_code=)", str(error))  # TensorStore quotes the system's error
         why = error.strerror if isinstance(error, OSError) else cause[0].strip() if cause else brief(error)
-        raise OSError(f"{manager.directory}: a checkpoint could not be written ({why}); the same command resumes from "
-                      "the one before it") from None
+        raise OSError(f"{manager.directory}: cannot write a checkpoint ({why}); run the same command to resume from "
+                      "the previous one") from None
 
 
 def restore_latest(manager: ocp.CheckpointManager, template: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
@@ -165,11 +165,12 @@ def read_latest(run_directory: Path, template: TrainState, step: int | None) -> 
                 except BadInput:
                     raise
                 except Exception as error:  # Orbax raises many types if files disappear
-                    wrong[number] = f"it went away: {error}"
+                    wrong[number] = f"it disappeared: {error}"
             if step is not None:
-                raise BadInput(f"{run_directory}: the checkpoint of step {step}, of which its result.json tells, is "
-                               f"damaged ({wrong[step]}); remove result.json, and the same command resumes from the "
-                               "checkpoint before it")
+                raise BadInput(f"{run_directory}: the checkpoint of step {step}, to which result.json belongs, is "
+                               f"damaged ({wrong[step]}); delete result.json and run the same command to resume from "
+                               "the "
+                               "previous checkpoint")
             if not steps:
                 return None
     raise BadInput(f"{run_directory}: every checkpoint is damaged ({'; '.join(f'{n}: {w}' for n, w in wrong.items())})")
@@ -179,14 +180,14 @@ def tell_damaged(run_directory: Path, step: int, wrong: dict[int, str | None]) -
     """Warn that an older checkpoint is read because a newer one is damaged."""
     for number, reason in wrong.items():
         if number > step and reason:
-            warnings.warn(f"{run_directory}: the checkpoint of step {number} is damaged ({reason}); the one of step "
-                          f"{step} is read", stacklevel=4)
+            warnings.warn(f"{run_directory}: the checkpoint of step {number} is damaged ({reason}); using the one "
+                          f"of step {step} instead", stacklevel=4)
 
 
 def set_aside(folder: Path, aside: Path, wrong: str) -> None:
     """Move a damaged checkpoint aside and report it."""
-    warnings.warn(f"{folder} is damaged ({wrong}); it is moved to {aside.name}, "
-                  "and the checkpoint before it is used", stacklevel=3)
+    warnings.warn(f"{folder} is damaged ({wrong}); moved it to {aside.name} and "
+                  "used the previous checkpoint instead", stacklevel=3)
     shutil.rmtree(aside, ignore_errors=True)  # an earlier damaged checkpoint of this step
     folder.rename(aside)
 
@@ -218,8 +219,8 @@ def check_architecture(saved: dict[str, list[int]], template: TrainState, name: 
     wanted = {jax.tree_util.keystr(path): list(leaf.shape) for path, leaf in leaves}
     for leaf in sorted(saved.keys() | wanted.keys()):
         if saved.get(leaf) != wanted.get(leaf):
-            raise BadInput(f"{name} holds another architecture: {leaf} has shape {saved.get(leaf, 'none')}, "
-                           f"here {wanted.get(leaf, 'none')}")
+            raise BadInput(f"{name} contains another architecture: {leaf} has shape {saved.get(leaf, 'none')} instead "
+                           f"of {wanted.get(leaf, 'none')}")
 
 
 def with_key_data(state: TrainState) -> TrainState:

@@ -199,8 +199,8 @@ class Classification:
             for each in (state, moved))
         same = [np.array_equal(mine, theirs) for (_, mine), (_, theirs) in zip(one, other, strict=True)]
         left = [name for (name, _), own in zip(one, same, strict=True) if not own]
-        self.log.tell(f"{len(left)} of {len(one)} batch statistics stay moving averages, such as {left[0]}: precise "
-                      "batch norm knows Flax's BatchNorm and resjax's" if left else "")
+        self.log.tell(f"{len(left)} of {len(one)} batch statistics stay moving averages, such as {left[0]}; precise "
+                      "batch norm supports only Flax's BatchNorm and resjax's" if left else "")
         return jax.tree.unflatten(jax.tree.structure(state.batch_stats), same)
 
     def measure(self, state: TrainState, last: bool) -> list[Line]:
@@ -211,7 +211,7 @@ class Classification:
         splits = ("validation", "test") if last or self.experiment.evaluate_test else ("validation",)
         found = {}
         for split in splits:
-            with self.log.doing(f"evaluating, {split}"):
+            with self.log.doing(f"evaluating the {split} split"):
                 found[split] = self.images.errors(classifier, split)
         return [{"kind": split, **errors._asdict()} for split, errors in found.items() if errors is not None]
 

@@ -80,7 +80,7 @@ def examine(opened: Sequence[Network], exam: Exam, out: Path) -> tuple[dict[str,
     found = measure_networks(opened, exam.split, exam.how or "single", *exam[2:])
     found.save(out)
     worst = sorted(found.class_errors, key=lambda one: -1 if one.error is None else one.error, reverse=True)
-    rows = [["class", "images", "wrong", "error %", "most often taken for"],
+    rows = [["class", "images", "wrong", "error %", "most often mistaken for"],
             *([one.name, f"{one.images}", f"{one.wrong}", "-" if one.error is None else f"{one.error:.2f}",
                f"{one.taken_for} ({one.times})" if one.times else "-"] for one in worst[:MOST_ROWS])]
     return found.rates._asdict(), rows

@@ -25,7 +25,7 @@ from resjax.training.own import REBUILT, check_kinds, hints_of, is_optimizer, ma
 from resjax.training.run_directory import check_images, read_given, read_run
 from resjax.training.step import TrainState
 
-UNKEPT = "given in Python, its values are not kept here"
+UNKEPT = "given in Python; its values are not stored"
 
 
 def describe_given(experiment: Experiment, classes: int, state: TrainState | None = None) -> dict[str, str]:
@@ -70,7 +70,7 @@ def changed_code(run_directory: Path, code: Mapping[str, str]) -> str:
     before = read_json(file).get("code") if file.exists() else None
     known = before if isinstance(before, dict) else {}
     changed = [name for name, digest in code.items() if known.get(name, digest) != digest]
-    return f"{', '.join(changed)} has changed since this run began, and is used as it is now" if changed else ""
+    return f"{', '.join(changed)} has changed since this run began; the run uses the new version" if changed else ""
 
 
 def files_of(part: Any) -> Iterator[Path]:
@@ -96,10 +96,10 @@ def check_arrays(values: Data, data: Dataset) -> None:
     """Raise BadInput if the size or the channels of the user's arrays contradict the experiment."""
     height, width, channels = data.train.pixels.shape[1:]
     check(values.size is None or (height, width) == (values.size, values.size),
-          f"data.size is {values.size}, and the arrays that are given are {height}x{width}: they are not resized; "
-          "leave it out, or resize them")
-    check(len(values.std) in (0, channels), f"data.std has {len(values.std)} values, and the arrays that are given "
-                                            f"have {channels} channels")
+          f"data.size is {values.size}, but the arrays are {height}x{width}; resjax does not resize arrays, so omit "
+          "data.size or resize them yourself")
+    check(len(values.std) in (0, channels), f"data.std has {len(values.std)} values, but the arrays have "
+                                            f"{channels} channels")
 
 
 def with_given(experiment: Experiment, run_directory: Path, data: Dataset | None,
@@ -109,20 +109,21 @@ def with_given(experiment: Experiment, run_directory: Path, data: Dataset | None
     Raises BadInput if the folder holds the run of another network, other images or another optimizer; the message names
     the object to pass again.
     """
-    check(isinstance(experiment, Experiment), f"experiment is {brief(experiment)}; it is a resjax.Experiment")
+    check(isinstance(experiment, Experiment), f"experiment is {brief(experiment)}; it must be a resjax.Experiment")
     check(data is None or isinstance(data, Dataset),
-          f"data is {brief(type(data))}; it is resjax.dataset((pixels, labels), (test pixels, test labels))")
+          f"data is {brief(type(data))}; it must be resjax.dataset((pixels, labels), (test pixels, test labels))")
     experiment = replace(experiment, own=replace(experiment.own, **given))
     check_kinds(experiment.own)
     if data is not None:
         if isinstance(experiment.data, Photographs):
-            raise BadInput("data is given in Python: write its values as data=resjax.Data(...), not Photographs")
+            raise BadInput("the experiment has data=resjax.Photographs(...); with your own arrays, it must be "
+                           "resjax.Data(...)")
         check_arrays(experiment.data, data)
         values = replace(experiment.data, source="arrays")
         experiment, data = replace(experiment, data=values), with_validation(values, data)
         check_images(run_directory, data.identity())
     check(experiment.own.model is None or not experiment.initialize_from,
-          "initialize-from starts the networks of the paper; model= is one's own")
+          "initialize-from only works with the networks of the paper, not with model=")
     check_given(experiment, run_directory)
     return experiment, data
 
@@ -133,10 +134,10 @@ def check_given(experiment: Experiment, run_directory: Path) -> None:
         return
     now = describe_given(experiment, len(read_run(run_directory)[1]))
     for part in ("model", "optimizer", "loss", "augment"):
-        there, here = (given.get(part, "the one of its experiment") for given in (before, now))
+        there, here = (given.get(part, "none") for given in (before, now))
         unkept = part == "optimizer" and UNKEPT in there and UNKEPT in here
-        check(there == here or unkept, f"{run_directory}: its {part} is {there}, and here {here}: give {part}= as it "
-                                       "was, or choose another folder")
+        check(there == here or unkept, f"{run_directory}: its {part} is {there}, but you passed {here}; pass the same "
+                                       f"{part}= as before, or choose another folder")
 
 
 def model_of(run_directory: Path, experiment: Experiment, classes: int, given: Any) -> Any:
@@ -145,8 +146,8 @@ def model_of(run_directory: Path, experiment: Experiment, classes: int, given: A
     if given is None:
         return experiment.architecture.model(classes) if known is None else rebuilt(run_directory, known)
     model: nn.Module = made(experiment, given, classes)
-    check(shortly(model) == known, f"{run_directory}: its network is {known or 'the one of its experiment'}, here "
-                                  f"{shortly(model)}")
+    check(shortly(model) == known, f"{run_directory}: its network is {known or 'the one of its experiment'}, but "
+                                  f"you passed {shortly(model)}")
     return model
 
 
@@ -163,8 +164,8 @@ def rebuilt(run_directory: Path, known: str) -> Any:
             check_value(f"model.{name}", value, hints[name])
         return kind(**fields)
     except (AssertionError, KeyError, TypeError, ValueError, SyntaxError, RecursionError, MemoryError):
-        raise BadInput(f"{run_directory}: its network was given in Python, {known}: give it again, "
-                       f"resjax.restore({str(run_directory)!r}, model=...), or on the command line the file that "
+        raise BadInput(f"{run_directory}: its network was passed in Python ({known}); pass it again, as in "
+                       f"resjax.restore({str(run_directory)!r}, model=...), or on the command line pass the file that "
                        "defines it, --code FILE") from None
 
 

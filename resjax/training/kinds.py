@@ -206,6 +206,6 @@ def name_in(file: Path) -> str:
     """Return the kind of run that an `experiment.json` describes. Raises BadInput for an unknown kind."""
     name = read_json(file, "kind", "experiment")["kind"]
     if not isinstance(name, str) or name not in HOMES:
-        raise BadInput(f"{file}: not a run of this version of resjax (its kind is {name!r}; it is one of "
+        raise BadInput(f"{file}: not a run of this version of resjax (its kind is {name!r}; it must be one of "
                        f"{', '.join(HOMES)})")
     return name

@@ -141,14 +141,14 @@ class Log:
         step = f"step {line['step']}/{self.steps}"
         match line["kind"]:
             case "train":
-                waits = [f"waits for data {line['data_wait']:.0f} % of the time"] if line["data_wait"] >= 1 else []
+                waits = [f"waited for data {line['data_wait']:.0f} % of the time"] if line["data_wait"] >= 1 else []
                 rate = [f"rate {line['learning_rate']:g}"] if "learning_rate" in line else []
                 return (step, f"loss {line['loss']:.4f}", f"error {line['error']:.2f} %", *waits, *rate,
                         f"{line['images_per_second']:.0f} images/s")
             case "compile":
                 return step, f"compiled in {line['seconds']:.1f} s"
             case "detection" if line["mean_average_precision"] is None:
-                return step, "no mAP, as no test image has an object that counts"
+                return step, "no mAP, because no test image has an object that counts"
             case "detection":
                 return (step, f"mAP {line['mean_average_precision']:.2f} % at 0.5",
                         f"(11 points: {line['eleven_point']:.2f} %)",
@@ -208,7 +208,7 @@ def rewind_metrics(log: Log, step: int) -> None:
         return
     lines = parsed_lines(log.run_directory)
     lost = sum(not line for line in lines[:-1])  # the last one may be incomplete
-    log.tell(f"metrics.jsonl: {lost} lines cannot be read and are left out" if lost else "")
+    log.tell(f"metrics.jsonl: dropped {lost} unreadable lines" if lost else "")
     kept = [line for line in lines if line and (line["step"] < step or (
         line["step"] == step and (step < log.steps or line["kind"] not in MEASURED)))]
     write_text(log.run_directory / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))

@@ -50,7 +50,7 @@ def train(experiment: Run, run_directory: Path, open_task: Callable[[Sequence[ja
     """
     leave_import()
     check(experiment.batch_size % len(devices) == 0,
-          f"batch-size {experiment.batch_size} does not divide over {len(devices)} devices")
+          f"batch-size {experiment.batch_size} is not divisible by the number of devices, {len(devices)}")
     keep_compiled_programs()
     events = Events(tensorboard, run_directory) if tensorboard and is_first() else None
     name = f"{experiment.name} seed {experiment.seed}"
@@ -58,7 +58,7 @@ def train(experiment: Run, run_directory: Path, open_task: Callable[[Sequence[ja
     with stop_requests(), claimed(run_directory, experiment), events or nullcontext():
         with log.doing("loading"):
             if not broadcast_from_first([unfinished(run_directory, experiment)])[0]:
-                log.tell("it is finished, so nothing is written for TensorBoard; resjax report --tensorboard does"
+                log.tell("already finished, so no TensorBoard logs were written; use resjax report --tensorboard"
                          if events and not events.used() else "")
                 return read_result(run_directory) or {}
             task = open_task(devices, log)
@@ -78,8 +78,9 @@ def train(experiment: Run, run_directory: Path, open_task: Callable[[Sequence[ja
                 now = environment(devices)
                 result = finish(run, state, metrics) | now | {"earlier": earlier_environments(run_directory, now)}
             except BadInput as error:
-                raise BadInput(f"{error}. All {experiment.steps} steps are made and saved in {run_directory}: the same "
-                               "command measures again when it is repaired, and `resjax evaluate` without it") from None
+                raise BadInput(f"{error}. All {experiment.steps} steps are done and saved in {run_directory}. Fix "
+                               "this and "
+                               "run the same command to evaluate again, or use `resjax evaluate`") from None
             if is_first():
                 export_csv(run_directory)
                 write_json(run_directory / "result.json", result)
@@ -101,7 +102,7 @@ def restore_or_start(run: Training) -> tuple[TrainState, RunningMetrics, bool]:
     rewind_metrics(run.log, step)
     if step:
         now = computing(read_json(file))
-        changed = f", until now with {before}, from here with {now}" if before not in ("", now) else ""
+        changed = f", before with {before}, now with {now}" if before not in ("", now) else ""
         run.log.tell(f"resumes at step {step}{changed}")
     averaged = step == run.experiment.steps and meta.get("averaged", True)
     if meta.get("averaged") and not averaged:
@@ -165,7 +166,7 @@ def add_metrics(run: Training, step: int, metrics: RunningMetrics, found: Any, w
     wrong = np.flatnonzero(~np.isfinite(losses))
     if wrong.size:
         raise Diverged(f"the loss is {losses[wrong[0]]} at step {step - len(losses) + 1 + wrong[0]}; "
-                       f"the checkpoints before it are kept in {run.log.run_directory}")
+                       f"earlier checkpoints are in {run.log.run_directory}")
     metrics = metrics.plus(found, *watch.lap())
     line = metrics.line(step, float(np.ravel(found.learning_rate)[-1]))
     if step % run.experiment.log_steps == 0 or step == run.experiment.steps:
@@ -214,7 +215,7 @@ def save_and_stop(run: Training, state: TrainState, metrics: RunningMetrics, sto
         save_state(run, state, metrics)
         finish_saves(run.manager)
     raise Interrupted(f"{Signals(stop).name}: saved step {step} of {run.experiment.steps} in {run.log.run_directory}; "
-                      "the same command resumes from there", stop)
+                      "run the same command to resume", stop)
 
 
 def save_state(run: Training, state: TrainState, metrics: RunningMetrics, averaged: bool = False) -> None:

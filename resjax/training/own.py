@@ -60,7 +60,8 @@ def optimizer_for(experiment: Experiment) -> optax.GradientTransformationExtraAr
         return build_optimizer(experiment.optimizer, experiment.steps)
     if not is_optimizer(optimizer):
         optimizer = asked("optimizer", optimizer, experiment)
-        check(is_optimizer(optimizer), f"optimizer makes {brief(optimizer)}; it makes one of optax")
+        check(is_optimizer(optimizer), f"the function optimizer returned {brief(optimizer)}; it must return an optax "
+                                       "optimizer")
     return optax.with_extra_args_support(optimizer)
 
 
@@ -92,11 +93,12 @@ def check_outputs(experiment: Experiment, image: tuple[int, ...], classes: int) 
     logits, _ = asked("model", jax.eval_shape, apply, state.variables, images)
     shape = getattr(logits, "shape", type(logits).__name__)
     check(isinstance(shape, tuple) and len(shape) == 2 and shape[0] == images.shape[0] and shape[1] >= classes,
-          f"model gives {shape} of images {images.shape}; it gives logits [{images.shape[0]}, {classes}], as there are "
-          f"{classes} classes")
+          f"model returned {shape} for images {images.shape}; it must return logits [{images.shape[0]}, {classes}], "
+          "because "
+          f"there are {classes} classes")
     paths = [keystr(path, simple=True, separator=".") for path, _ in tree_flatten_with_path(state.variables)[0]]
     twice = next((path for path in paths if paths.count(path) > 1), None)
-    check(twice is None, f"model: two of its arrays would be saved as {twice!r}: call one by a name without dots")
+    check(twice is None, f"model: two of its arrays would be saved as {twice!r}; give them names without dots")
 
 
 def check_functions(experiment: Experiment, image: tuple[int, ...], classes: int) -> None:
@@ -109,19 +111,20 @@ def check_functions(experiment: Experiment, image: tuple[int, ...], classes: int
         told = traced("augment", own.augment, jax.random.key(0), images, labels)
         shapes = [getattr(part, "shape", None) for part in told] if isinstance(told, tuple) else brief(told)
         check(shapes in ([images.shape, (size,)], [images.shape, (size, outputs)]),
-              f"augment gives {shapes}; it gives images {images.shape} and labels ({size},) or ({size}, {outputs})")
+              f"augment returned {shapes}; it must return images {images.shape} and labels ({size},) or ({size}, "
+              f"{outputs})")
         labels = told[1]
         check(jnp.issubdtype(told[0].dtype, jnp.floating),
-              f"augment gives images of {told[0].dtype}; they stay floating-point numbers")
+              f"augment returned images of {told[0].dtype}; they must be floating-point numbers")
         check(jnp.issubdtype(labels.dtype, jnp.integer if labels.ndim == 1 else jnp.number),
-              f"augment gives labels {labels.shape} of {labels.dtype}; they are whole numbers ({size},) or "
+              f"augment returned labels {labels.shape} of {labels.dtype}; they must be integers ({size},) or "
               f"probabilities ({size}, {outputs})")
     if own.loss is not None:
         losses = traced("loss", own.loss, jax.ShapeDtypeStruct((size, outputs), jnp.float32), labels)
-        check(getattr(losses, "shape", None) == (size,), f"loss gives {brief(losses)}; it gives one loss for each "
-                                                         f"image, ({size},), and not their mean")
+        check(getattr(losses, "shape", None) == (size,), f"loss returned {brief(losses)}; it must return one loss "
+                                                         f"per image, ({size},), not their mean")
         check(jnp.issubdtype(losses.dtype, jnp.floating),
-              f"loss gives {losses.dtype}, which has no gradient; it gives floating-point numbers")
+              f"loss returned {losses.dtype}, which has no gradient; it must return floating-point numbers")
 
 
 def asked(part: str, function: Any, *arguments: Any) -> Any:
@@ -135,7 +138,7 @@ def asked(part: str, function: Any, *arguments: Any) -> Any:
                   if f.filename != __file__ and not re.search(r"/(lib/python3|site-packages)", f.filename)]
         place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
         text = str(error).strip().partition("\n")[0]
-        raise BadInput(f"{part} fails{place}: {type(error).__name__}: {text}") from error
+        raise BadInput(f"{part} failed{place}: {type(error).__name__}: {text}") from error
 
 
 def traced(part: str, function: Any, *arguments: Any) -> Any:
@@ -145,8 +148,10 @@ def traced(part: str, function: Any, *arguments: Any) -> Any:
     same = [re.sub("0x[0-9a-f]+", "", str(program)) for program in (one, other)]  # addresses of Python objects
     pairs = zip(one.consts, other.consts, strict=False)
     check(same[0] == same[1] and all(a is b or np.asarray(a).tobytes() == np.asarray(b).tobytes() for a, b in pairs),
-          f"{part} is another function at its second call; it is pure: compiled once, it would repeat one random draw "
-          "of NumPy or one value of a counter in all steps" + ", so draw with its key" * (part == "augment"))
+          f"{part} computes something else when it is called again; it must be pure, because it is compiled once: "
+          "every "
+          "step would repeat the same random numbers of NumPy or value of a counter"
+          + "; use its key to draw random numbers" * (part == "augment"))
     return told
 
 
@@ -157,13 +162,14 @@ def check_kinds(own: Own) -> None:
     optimizer = own.optimizer
     makes = callable(optimizer) and not str(getattr(optimizer, "__module__", "")).startswith("optax")
     check(optimizer is None or is_optimizer(optimizer) or makes,
-          f"optimizer is {brief(optimizer)}; it is one of optax, such as optax.sgd(0.1), or a function of the run that "
-          "makes one")
+          f"optimizer is {brief(optimizer)}; it must be an optax optimizer, such as optax.sgd(0.1), or a function of "
+          "the "
+          "run that returns one")
     for part, wanted in (("callback", "a function of a line of the log and a network"),
                          ("loss", "a function of logits and labels"),
                          ("augment", "a function of a key, images and labels")):
         function = getattr(own, part)
-        check(function is None or callable(function), f"{part} is {brief(function)}; it is {wanted}")
+        check(function is None or callable(function), f"{part} is {brief(function)}; it must be {wanted}")
     if inspect.isfunction(own.callback):
         asked("callback", inspect.signature(own.callback).bind, {}, None)
 
@@ -171,13 +177,13 @@ def check_kinds(own: Own) -> None:
 def check_model(model: Any) -> None:
     """Raise BadInput if a value is not a network, cannot be called like one, or has fields of wrong types."""
     check(isinstance(model, nn.Module),
-          f"model is {brief(model)}; it is a network of Flax Linen (flax.linen.Module), such as "
-          "resjax.cifar_resnet(20), or a function of a run and its classes that makes one"
-          + ", an instance and not its class" * isinstance(model, type))
+          f"model is {brief(model)}; it must be a Flax Linen module (flax.linen.Module), such as "
+          "resjax.cifar_resnet(20), or a function of a run and its classes that returns one"
+          + "; pass an instance, not the class" * isinstance(model, type))
     arguments = inspect.signature(type(model).__call__).parameters.values()
     check(any(a.name == "train" or a.kind is a.VAR_KEYWORD for a in arguments),
-          f"model: {type(model).__name__}.__call__ takes no train; it is called as model(images, train=True) in "
-          "training, and without in testing")
+          f"model: {type(model).__name__}.__call__ must accept train; training calls model(images, train=True), and "
+          "evaluation model(images)")
     hints = hints_of(type(model)) if type(model) in REBUILT.values() else {}
     for name in hints.keys() & type(model).__annotations__.keys() - {"parent", "name"}:
         if name == "block" and callable(model.block):
@@ -198,10 +204,10 @@ def check_block_type(block: Any) -> None:
         kind = kind.func
     module = isinstance(kind, type) and issubclass(kind, nn.Module)
     missing = [part for part in PARTS if not module or part not in kind.__dataclass_fields__]
-    check(not missing, f"model.block is {brief(block)}; it is 'basic', 'bottleneck', or a module of Flax Linen with "
+    check(not missing, f"model.block is {brief(block)}; it must be 'basic', 'bottleneck', or a Flax Linen module with "
                        f"the fields {', '.join(PARTS)} ({', '.join(missing)} missing)")
     check("train" in inspect.signature(kind.__call__).parameters,
-          f"model.block: {kind.__name__}.__call__ takes no train; a stage calls it as block(x, train=train)")
+          f"model.block: {kind.__name__}.__call__ must accept train; a stage calls block(x, train=train)")
 
 
 def callback_numbers(told: Any) -> dict[str, float]:
@@ -209,7 +215,8 @@ def callback_numbers(told: Any) -> dict[str, float]:
     try:
         found = {str(key): float(value) for key, value in (told or {}).items()}
     except (AttributeError, TypeError, ValueError):
-        raise BadInput(f"callback returned {brief(told)}; it returns numbers by their names, or nothing") from None
+        raise BadInput(f"callback returned {brief(told)}; it must return a dict of names and numbers, or "
+                       "None") from None
     check(not found.keys() & {"step", "kind"},
-          f"callback returned {brief(told)}; each line of the log has its own step and kind: choose other names")
+          f"callback returned {brief(told)}; step and kind are reserved names, so choose others")
     return found

@@ -17,7 +17,7 @@ OUTCOME = ("parameters", "train_seconds", "images_per_second")
 def find_runs(folder: Path) -> list[Path]:
     """List the run directories in a folder. Raises BadInput if there are none."""
     run_directories = sorted(found.parent for found in folder.rglob("experiment.json"))
-    check(bool(run_directories), f"{folder}: no run lies there (no folder in it has an experiment.json)")
+    check(bool(run_directories), f"{folder}: no runs found (no folder in it contains an experiment.json)")
     return run_directories
 
 

@@ -27,7 +27,7 @@ class LabelSmoothing:
     amount: float = 0.1
 
     def __post_init__(self) -> None:
-        check(0 <= self.amount < 1, f"LabelSmoothing: amount is {self.amount}; it lies in [0, 1)")
+        check(0 <= self.amount < 1, f"LabelSmoothing: amount is {self.amount}; it must be in [0, 1)")
 
     def __call__(self, logits: jax.Array, labels: jax.Array) -> jax.Array:
         classes = logits.shape[-1]
@@ -50,7 +50,7 @@ class Mixup:
     classes: int = 10
 
     def __post_init__(self) -> None:
-        check(self.alpha > 0, f"Mixup: alpha is {self.alpha}; it is above 0")
+        check(self.alpha > 0, f"Mixup: alpha is {self.alpha}; it must be above 0")
 
     def __call__(self, key: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
         weight_key, order_key = random.split(key)
@@ -74,7 +74,7 @@ class CutMix:
     classes: int = 10
 
     def __post_init__(self) -> None:
-        check(self.alpha > 0, f"CutMix: alpha is {self.alpha}; it is above 0")
+        check(self.alpha > 0, f"CutMix: alpha is {self.alpha}; it must be above 0")
 
     def __call__(self, key: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
         weight_key, centre_key, order_key = random.split(key, 3)
@@ -101,7 +101,7 @@ class Cutout:
     size: int = 16
 
     def __post_init__(self) -> None:
-        check(self.size >= 1, f"Cutout: size is {self.size}; it is at least 1")
+        check(self.size >= 1, f"Cutout: size is {self.size}; it must be at least 1")
 
     def __call__(self, key: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
         height, width = images.shape[1:3]

@@ -65,10 +65,10 @@ def restore_state(run_directory: Path, experiment: Run, shapes: Any, place: jax.
         template = jax.tree.map(lambda x: x.update(sharding=place), shapes)
         state = read_latest(run_directory, template, result["steps"] if result else None)
     if state is None:
-        raise BadInput(f"{run_directory}: no checkpoint yet; its first comes at step {experiment.checkpoint_steps}")
+        raise BadInput(f"{run_directory}: no checkpoint yet; the first is saved at step {experiment.checkpoint_steps}")
     check(result is None or state.opt_state is None or state_digest(state) == result["state_digest"],
-          f"{run_directory}: its checkpoint is not the one that result.json tells of; remove result.json, and the same "
-          "command measures it again")
+          f"{run_directory}: its result.json belongs to another checkpoint; delete result.json and run the same "
+          "command to evaluate again")
     return state
 
 
@@ -83,7 +83,7 @@ def load(target: str | Path, *, stride_in: StrideIn | None = None, shortcut: Bar
     are missing, damaged, or not of a network of the paper.
     """
     if (run_directory := expanded(target)).joinpath("experiment.json").is_file():
-        check(key is None, f"{run_directory}: a run has one set of weights, so --key chooses none; leave it out")
+        check(key is None, f"{run_directory}: a run has only one set of weights; omit --key")
         return restore(run_directory).network
     return load_weights(target, stride_in=stride_in, shortcut=shortcut, key=key)
 
@@ -100,8 +100,8 @@ def load_weights_for(experiment: Experiment) -> Network:
     network = load(experiment.initialize_from, stride_in=wanted.stride_in, shortcut=shortcut)
     title, found = network.title, network.preprocessing.std
     check(title == wanted.title() and len(found) == len(std) and np.allclose(found, std),
-          f"initialize-from: {experiment.initialize_from} holds {title} with std {found}, and the architecture of "
-          f"{experiment.name} is {wanted.title()} with data.std {std}")
+          f"initialize-from: {experiment.initialize_from} contains {title} with std {found}, but "
+          f"{experiment.name} needs {wanted.title()} with data.std {std}")
     return network
 
 
@@ -111,7 +111,7 @@ def initialize_from(network: Network, first: TrainState, classes: tuple[str, ...
     The last layer is initialised at random if the classes differ. Raises BadInput if the colours differ.
     """
     colours, wanted = network.preprocessing.image_shape[-1], first.mean.shape[-1]
-    check(colours == wanted, f"initialize-from: {network.name} is for images of {colours} channels, and these have "
+    check(colours == wanted, f"initialize-from: {network.name} needs images with {colours} channels, but these have "
                              f"{wanted}")
     known, wanted_names = ([*map(composed, names)] for names in (network.classes, classes))
     same = known == wanted_names or (not known and network.outputs == len(classes))

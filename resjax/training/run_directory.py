@@ -60,9 +60,10 @@ def locked(run_directory: Path) -> Iterator[None]:
         holder = os.read(descriptor, 20).decode(errors="replace") if isinstance(error, BlockingIOError) else ""
         with suppress(OSError):
             os.close(descriptor)
-        why = (f"process {holder or '(unknown)'} is training there; wait for it, stop it, or choose another --workdir"
+        why = (f"process {holder or '(unknown)'} is using it for training; wait, stop that process, or choose another "
+               "--workdir"
                if isinstance(error, BlockingIOError) else
-               f"this run directory cannot be written ({error.strerror}); choose another by --workdir")
+               f"cannot write to this run directory ({error.strerror}); choose another --workdir")
         raise BadInput(f"{run_directory}: {why}") from None
     try:
         yield
@@ -77,16 +78,16 @@ def lock(descriptor: int, run_directory: Path) -> None:
     except OSError as error:
         if error.errno not in WITHOUT_LOCKS:
             raise
-        tell(f"{run_directory}: its file system knows no locks ({error.strerror}): nothing keeps a second process from "
-             "training there")
+        tell(f"{run_directory}: its file system does not support locks ({error.strerror}), so make sure that no other "
+             "process trains there")
 
 
 def check_same_run(run_directory: Path, experiment: Run) -> None:
     """Raise BadInput if a directory holds another experiment's run."""
     if (run_directory / "experiment.json").exists():
         differences = read_experiment(run_directory).differences(experiment)
-        check(not differences, f"{run_directory} belongs to another experiment: there {'; '.join(differences)}. "
-                               "Choose another --workdir, or remove that one")
+        check(not differences, f"{run_directory} contains a different experiment ({'; '.join(differences)}). "
+                               "Choose another --workdir, or delete that one")
 
 
 def read_experiment(run_directory: Path) -> Any:
@@ -103,9 +104,9 @@ def read_run(run_directory: Path) -> tuple[Experiment, tuple[str, ...], tuple[in
 def read_described(run_directory: Path, about: dict[str, Any], kind: str | None = None) -> tuple[Any, list[Any]]:
     """Read a run and other described values, by name and type. Raises BadInput if they are missing or differ."""
     file = run_directory / "experiment.json"
-    check(file.exists(), f"{run_directory}: no run lies there (it has no {file.name})")
+    check(file.exists(), f"{run_directory}: contains no run (no {file.name})")
     found = name_in(file)
-    check(kind in (None, found), f"{run_directory} holds the run of a {kind_named(found).NOUN}, not of a "
+    check(kind in (None, found), f"{run_directory} contains a run of a {kind_named(found).NOUN}, not of a "
                                  f"{kind_named(kind or found).NOUN}")
     content = read_json(file, "experiment", *about)
     try:
@@ -124,7 +125,7 @@ def read_given(run_directory: Path) -> dict[str, str] | None:
         return None
     given = read_json(file).get("given", {})
     check(isinstance(given, dict) and all(isinstance(told, str) for told in given.values()),
-          f"{file}: 'given' is {given!r}; it is an object of texts")
+          f"{file}: 'given' is {given!r}; it must be an object of strings")
     return dict(given)
 
 
@@ -165,14 +166,14 @@ def check_images(run_directory: Path, images: dict[str, Any]) -> None:
     if not isinstance(before, dict) or before == {key: images.get(key) for key in before}:
         return
     if before | {"digest": ""} == images | {"digest": ""} and BUT_TEST_SIZES in images:
-        tell(f"{run_directory}: files of test images have other sizes than when this run began; it is measured on "
-             "those that are there now")
+        tell(f"{run_directory}: test image files have changed in size since this run began; it is evaluated on the "
+             "present files")
         return
-    changed = [f"{key}: {before.get(key)}, here {value}" for key, value in images.items()
+    changed = [f"{key}: {before.get(key)} -> {value}" for key, value in images.items()
                if "digest" not in key and before.get(key) != value]
-    raise BadInput(f"{run_directory}: the images are not those that this run began with: "
+    raise BadInput(f"{run_directory}: the images have changed since this run began: "
                    + ("; ".join(changed) or "names, sizes or labels have changed")
-                   + ". Put them back, or choose another --workdir")
+                   + ". Restore them, or choose another --workdir")
 
 
 def read_result(run_directory: Path) -> dict[str, Any] | None:

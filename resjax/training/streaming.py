@@ -101,8 +101,8 @@ class Streaming:
         for index in host.broken[host.broken >= 0].tolist():
             if index not in broken:
                 broken[index] = self.found.train.name(index)
-                self.log.tell(f"{broken[index]} is unreadable: the image after it takes its place ({len(broken)} so "
-                              f"far; at most {self.data.broken_images}, data.broken-images)", any_process=True)
+                self.log.tell(f"{broken[index]} is unreadable; using the next image instead ({len(broken)} so far; "
+                              f"data.broken-images allows {self.data.broken_images})", any_process=True)
         check_broken(list(broken.values()), self.data.broken_images)
 
     def errors(self, classifier: Classifier, split: str) -> ErrorRates | None:

@@ -42,9 +42,9 @@ class Card:
     recipe: str = ""
     """The values of the run, one per line."""
     source: str = ""
-    """The training images, as `data.source` names them."""
+    """The training images, as in `data.source`."""
     licence: str = ""
-    """The licence of the weights; empty if none is stated."""
+    """The licence of the weights. Empty if none is known."""
 
 
 class DataSet(NamedTuple):
@@ -58,11 +58,11 @@ class DataSet(NamedTuple):
 DATA_SETS = {
     "tfds:cifar10": DataSet(
         "CIFAR-10: 50,000 training and 10,000 test photographs of 32x32, ten classes",
-        "its authors state no licence; they ask to be cited (https://www.cs.toronto.edu/~kriz/cifar.html)",
+        "not stated; the authors ask for a citation (https://www.cs.toronto.edu/~kriz/cifar.html)",
         "A. Krizhevsky. Learning Multiple Layers of Features from Tiny Images. Technical report, 2009."),
     "tfds:imagenet2012": DataSet(
         "ImageNet (ILSVRC 2012): 1.28 million training and 50,000 validation photographs, 1,000 classes",
-        "for research and education that is not commercial, by the terms of https://image-net.org/download",
+        "non-commercial research and education, by the terms at https://image-net.org/download",
         "O. Russakovsky et al. ImageNet Large Scale Visual Recognition Challenge. IJCV, 2015."),
     "digits": DataSet(
         "scikit-learn's digits: 1,797 images of 8x8, ten classes",
@@ -81,9 +81,9 @@ def about_data(card: Card) -> list[str]:
     """Write the sections about data set, licence and citation."""
     known = DATA_SETS.get(card.source)
     data = f"{known.title}. Licence: {known.licence}." if known else (
-        f"Trained on {card.source}, whose licence its owner states." if card.source else "Nobody has stated it.")
+        f"Trained on {card.source}. Ask its owner for the licence." if card.source else "Unknown.")
     works = [PAPER, *([known.citation] if known else [])]
-    licence = card.licence or "Nobody has stated one for these weights: whoever publishes them chooses it."
+    licence = card.licence or "Unknown. Whoever publishes these weights must choose a licence."
     return ["## Data", data, "## Licence", licence, "## Citation", "\n".join(f"- {work}" for work in works)]
 
 

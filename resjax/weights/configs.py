@@ -45,9 +45,9 @@ def read_config(folder: Path) -> Metadata:
     except BadInput as error:
         raise BadInput(f"{file}: {error}") from None
     except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError, OverflowError) as error:
-        raise BadInput(f"{file}: not as timm or transformers write it ({type(error).__name__}: {error})") from None
+        raise BadInput(f"{file}: not in the format of timm or transformers ({type(error).__name__}: {error})") from None
     kind = config.get("model_type") or config.get("architectures") or config.get("architecture")
-    raise BadInput(f"{file}: it tells of {kind!r}; timm's and transformers' ResNets can be read")
+    raise BadInput(f"{file}: describes {kind!r}; resjax reads only ResNets of timm and transformers")
 
 
 def architecture_of(name: str) -> dict[str, Any] | None:
@@ -68,9 +68,9 @@ def check_arch(arch: str, source: str) -> Architecture | None:
     """
     if (known := architecture_of(arch)) is not None:
         return from_json(known, Architecture)
-    other = re.match(r"(resnet|vgg)(?!\d+([_.]|$))[a-z]*\d", arch.lower())  # others have different tensors
-    check(other is None, f"{source}: its arch is {arch!r}, which is no network of the paper; of timm's and "
-                         f"torchvision's those are {', '.join((*RESNETS, *VGGS))}")
+    other = re.match(r"(resnet|vgg)(?!\d+([_.]|$))[a-z]*\d", arch.lower())  # others differ in their tensors too
+    check(other is None, f"{source}: its arch is {arch!r}, which is not a network of the paper; those of timm and "
+                         f"torchvision are {', '.join((*RESNETS, *VGGS))}")
     return None
 
 
@@ -81,8 +81,8 @@ def from_timm(config: dict[str, Any]) -> Metadata:
                if key not in HARMLESS and (key, value) != ("global_pool", "avg")}
     architecture = architecture_of(name)
     if architecture is None or changed:
-        raise BadInput(f"{name!r}{f' with {changed}' if changed else ''} is no network of the paper; of timm's those "
-                       f"are {', '.join((*RESNETS, *VGGS))}")
+        raise BadInput(f"{name!r}{f' with {changed}' if changed else ''} is not a network of the paper; those of "
+                       f"timm are {', '.join((*RESNETS, *VGGS))}")
     labels = images.get("label_names") or config.get("label_names") or []
     return from_json({"architecture": architecture, "classes": class_names(dict(enumerate(labels))),
                       "preprocessing": timm_images(images)}, Metadata)
@@ -93,11 +93,11 @@ def timm_images(images: dict[str, Any]) -> dict[str, Any]:
     images = {"input_size": (3, 224, 224), "interpolation": "bicubic", "crop_pct": 0.875, "crop_mode": "center",
               **IMAGENET_COLOURS, **{key: value for key, value in images.items() if value}}
     size, width = map(int, images["input_size"][-2:])
-    check(images["interpolation"] in FILTERS, f"interpolation is {images['interpolation']!r}; it is one of "
+    check(images["interpolation"] in FILTERS, f"interpolation is {images['interpolation']!r}; it must be one of "
                                               f"{', '.join(FILTERS)}")
     check(images["crop_mode"] in ("center", "squash") and (size == width or images["crop_mode"] == "squash"),
-          f"crop_mode is {images['crop_mode']!r} with crops of {size}x{width}; 'center' with a square and 'squash' can "
-          "be done")
+          f"crop_mode is {images['crop_mode']!r} with crops of {size}x{width}; it must be 'squash', or 'center' with "
+          "a square")
     sides = tuple(math.floor(side / images["crop_pct"]) for side in (size, width))
     resized = {"squash": sides} if images["crop_mode"] == "squash" else {"shorter_side": sides[0]}
     return {"mean": images["mean"], "std": images["std"], "value_range": 1.0, "size": size, "width": width, **resized,
@@ -110,7 +110,7 @@ def from_transformers(config: dict[str, Any], images: dict[str, Any]) -> Metadat
     depth = next((depth for depth, table in IMAGENET.items() if table == (kind, blocks)), None)
     if depth is None or config.get("hidden_act", "relu") != "relu" or config.get("downsample_in_first_stage"):
         raise BadInput(f"{kind} blocks {blocks}, hidden_act {config.get('hidden_act')!r}, downsample_in_first_stage "
-                       f"{config.get('downsample_in_first_stage')}: no network of the paper")
+                       f"{config.get('downsample_in_first_stage')}: not a network of the paper")
     return from_json({
         "architecture": {"family": "imagenet", "depth": depth, "shortcut": "B",
                          "stride_in": "1x1" if config.get("downsample_in_bottleneck") else "3x3"},
@@ -132,12 +132,13 @@ def processed_images(said: dict[str, Any]) -> dict[str, Any]:
     """
     name = said.get("image_processor_type") or said.get("feature_extractor_type") or processor_for(said)
     short = name.replace("FeatureExtractor", "ImageProcessor").removesuffix("Fast").removesuffix("Pil")
-    check(short in PROCESSORS, f"image_processor_type is {name!r}; those that can be done are {', '.join(PROCESSORS)}")
+    check(short in PROCESSORS, f"image_processor_type is {name!r}; it must be one of {', '.join(PROCESSORS)}")
     images = PROCESSORS[short] | said
     wrong = next((key for key in UNKNOWN_CHANGES if images.get(key)), None)
-    check(wrong is None, f"{wrong} is {images.get(wrong or '')}, which cannot be done")
-    check(images.get("do_resize") is not False, "do_resize is false, so that images are of any size; a size and a crop "
-                                                "can be done")
+    check(wrong is None, f"{wrong} is {images.get(wrong or '')}, which is not supported")
+    check(images.get("do_resize") is not False, "do_resize is false; resjax needs a size and a crop, because images "
+                                                "must "
+                                                "have the same size")
     number = 2 if images["resample"] is None else int(images["resample"])
     kernel = dict(enumerate(FILTERS)).get(number, "")
     on_tensors = not name.endswith("Pil")
@@ -172,9 +173,9 @@ def resize_and_crop(short: str, images: dict[str, Any]) -> dict[str, Any]:
         size = {"height": size, "width": size} if square else {"shortest_edge": size}
     if isinstance(crop, int):
         crop = {"height": crop, "width": crop}
-    check(size.keys() in ({"height", "width"}, {"shortest_edge"}), f"size is {size}; it is a shortest_edge, or height "
-                                                                   "and width")
-    if short == "ConvNextImageProcessor":  # below 384 it always crops
+    check(size.keys() in ({"height", "width"}, {"shortest_edge"}), f"size is {size}; it must have shortest_edge, or "
+                                                                   "height and width")
+    if short == "ConvNextImageProcessor":  # below 384 it crops by itself
         edge = int(size["shortest_edge"])
         crop = crop if images.get("do_center_crop") else {"height": edge, "width": edge}
         resized = ({"shorter_side": int(edge / (images.get("crop_pct") or 224 / 256))} if edge < 384 else
@@ -183,7 +184,8 @@ def resize_and_crop(short: str, images: dict[str, Any]) -> dict[str, Any]:
         resized = {"shorter_side": size["shortest_edge"]} if "shortest_edge" in size else {
             "squash": (size["height"], size["width"])}
         cropped = images.get("do_center_crop")
-        check(cropped or "squash" in resized, "do_center_crop is false and size is a shortest_edge, so that images are "
-                                              "of any shape; a crop_size, or a height and width, can be done")
+        check(cropped or "squash" in resized, "do_center_crop is false and size has only shortest_edge; resjax needs a "
+                                              "crop_size, or a height and width, because images must have the same "
+                                              "size")
         crop = crop if cropped else size
     return {**resized, "size": crop["height"], "width": crop["width"]}

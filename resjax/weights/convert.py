@@ -51,13 +51,13 @@ def to_variables(tensors: Tensors, names: Names, model: ResNet, channels: int, s
     unused = {name for name in tensors if not names.counter or not name.endswith(names.counter)}
     for name, slot in slots(names, apart):
         leaf, where = slot.leaf, slot.place
-        check(name in tensors, f"{source}: {name} is missing, which {names.title} has for our {where} {leaf.shape}")
+        check(name in tensors, f"{source}: {name} is missing, which corresponds to {where} {leaf.shape} in resjax")
         tensor = tensors[name].astype(np.float32)
         if slot.axes and tensor.ndim == len(slot.axes):
             tensor = tensor.transpose(slot.axes)
         if tensor.shape != leaf.shape:
-            raise BadInput(f"{source}: {name} has shape {tensors[name].shape}, and our {where} is {leaf.shape}")
-        check(bool(np.isfinite(tensor).all()), f"{source}: {name} holds a value that is not finite")
+            raise BadInput(f"{source}: {name} has shape {tensors[name].shape}, but {where} in resjax has {leaf.shape}")
+        check(bool(np.isfinite(tensor).all()), f"{source}: {name} contains a value that is not finite")
         unused.discard(name)
         if slot.place.endswith("/var"):
             tensor = shift_variance(tensor, names.epsilon - BatchNorm.epsilon)
@@ -65,7 +65,7 @@ def to_variables(tensors: Tensors, names: Names, model: ResNet, channels: int, s
             tensor = tensor - tensors[slot.bias].astype(np.float32)
             unused.discard(slot.bias)
         leaf[...] = tensor
-    check(not unused, f"{source}: our network has no place for {', '.join(sorted(unused)[:5])}"
+    check(not unused, f"{source}: the network has no parameter for {', '.join(sorted(unused)[:5])}"
                       f"{f' and {len(unused) - 5} more' if len(unused) > 5 else ''}")
     if names.around and model.shortcut == "A":
         reorder(apart, model, back=False)

@@ -29,14 +29,14 @@ def preprocessing_differences(preprocessing: Preprocessing, to: Form) -> list[st
                     "huggingface": ("transformers", "torch pillow")}[to]
     found = []
     if images.resize.partition("-")[0] not in rules.split():
-        found.append(f"images are resized by {images.resize} here, by {filter_of(images)} there")
+        found.append(f"resizes images with {filter_of(images)} instead of {images.resize}")
     if to == "keras":
         if images.squash != (images.size, images.width or images.size):
-            found.append("images are cropped here, squashed there")
+            found.append("squashes images instead of cropping them")
     elif images.crop != ("floor" if to == "huggingface" else "half-even") and not images.squash:
-        found.append("of an odd border, half a pixel is rounded the other way")
+        found.append("rounds half a pixel the other way when it crops an odd border")
     if images.mean_image and to == "huggingface":
-        found.append("the mean is an image, which no image processor has: none is written")
+        found.append("has no image processor that subtracts a mean image, so none was written")
     return [f"{whose}: {text}" for text in found]
 
 

@@ -44,10 +44,10 @@ def export(network: Network, to: Form, out: str | Path, card: Card | None = None
     exists, and OSError if it cannot be written. Nothing is left half-written.
     """
     out = Path(out)
-    check(to in WRITERS, f"to is {to!r}; it is one of {', '.join(WRITERS)}")
+    check(to in WRITERS, f"to is {to!r}; it must be one of {', '.join(WRITERS)}")
     check_form(network, to)
     remove_leftovers(out)
-    check(not out.exists(), f"{out} is there already; name a new folder by --out")
+    check(not out.exists(), f"{out} already exists; choose a new folder with --out")
     out.absolute().parent.mkdir(parents=True, exist_ok=True)
     with folder_aside(out) as aside:
         folder = aside / "new"
@@ -58,7 +58,7 @@ def export(network: Network, to: Form, out: str | Path, card: Card | None = None
         write_card(card or Card(), folder)
         os.replace(folder, out)
     for difference in preprocessing_differences(network.preprocessing, to):
-        tell(f"{out}: {difference}; logits of the same image differ in about the third digit")
+        tell(f"{out}: {difference}, so logits of the same image differ in about the third digit")
     return out
 
 
@@ -67,26 +67,27 @@ def check_form(network: Network, to: Form) -> None:
     check_last_layer(network)
     architecture = network.architecture
     if architecture is None:
-        check(to == "stablehlo", f"{network.name} is a network of your own, and --to {to} has none like it; this one "
-                                 "goes --to stablehlo")
+        check(to == "stablehlo", f"{network.name} is your own network, which --to {to} does not support; use "
+                                 "--to stablehlo")
         return
     family, depth, shortcut = architecture.family, architecture.depth, architecture.shortcut
     wide = depth >= 50
     v15 = not wide or architecture.stride_in == "3x3"
     colour, vgg = network.preprocessing.image_shape[-1] == 3, family == "vgg" and network.model.units > 0
     has = {"torchvision": (colour and (vgg or (shortcut == "B" and (family == "cifar" or v15))),
-                           "VGG, and ResNets with option B for colour images whose bottlenecks stride in the 3x3"),
+                           "VGG, and ResNets with option B and the stride in the 3x3, for colour images"),
            "huggingface": (family == "imagenet" and shortcut == "B", "ResNets of Table 1 with option B"),
            "keras": (colour and (vgg or (family == "imagenet" and shortcut == "B" and wide
                                          and architecture.stride_in == "1x1")),
-                     "VGG, and ResNet-50, 101 and 152 with option B for colour images that stride in the first 1x1"),
+                     "VGG, and ResNet-50, 101 and 152 with option B and the stride in the first 1x1, for colour "
+                     "images"),
            "akamaster": (colour and family == "cifar" and shortcut == "A",
-                         "ResNets for CIFAR-10 with option A for colour images"),
+                         "ResNets for CIFAR-10 with option A, for colour images"),
               "resjax": (True, ""), "stablehlo": (True, ""), "onnx": (True, "")}
     fits, there = has[to]
     if not fits:
         others = [form for form, (right, _) in has.items() if right]
-        raise BadInput(f"{network.name} is {architecture.title()}, and --to {to} has only {there}; this one goes "
+        raise BadInput(f"{network.name} is {architecture.title()}, but --to {to} supports only {there}; use "
                        f"--to {' or '.join(others)}")
 
 

@@ -49,11 +49,11 @@ def read_stored(file: Path, key: str | None = None) -> Stored:
     """
     check(file.is_file(), f"{file}: no such file")
     if file.stat().st_size > LARGEST_FILE:
-        raise BadInput(f"{file}: {file.stat().st_size:,} bytes are more than any network of the paper takes")
+        raise BadInput(f"{file}: {file.stat().st_size:,} bytes are more than any network of the paper needs")
     kind = file_kind(file)
-    check(key is None or kind == ".pt", f"{file}: it holds one set of weights, so --key chooses none; leave it out")
+    check(key is None or kind == ".pt", f"{file}: contains only one set of weights; omit --key")
     stored = Stored(*read_torch(file, key)) if kind == ".pt" else READERS[kind](file)
-    check(bool(stored.tensors), f"{file}: it holds no tensor")
+    check(bool(stored.tensors), f"{file}: contains no tensors")
     check_tensors(stored.tensors, file)
     return stored
 
@@ -66,9 +66,9 @@ def check_tensors(tensors: Tensors, file: Path) -> None:
                        "paper has")
     for name, tensor in tensors.items():
         if len(name) > LONGEST_NAME or not name.isprintable():
-            raise BadInput(f"{file}: {shown(name)} is no name of a tensor")
+            raise BadInput(f"{file}: {shown(name)} is not the name of a tensor")
         if tensor.dtype.kind not in "biuf" and tensor.dtype != ml_dtypes.bfloat16:
-            raise BadInput(f"{file}: {name} holds {tensor.dtype}, not numbers that weights are kept in")
+            raise BadInput(f"{file}: {name} has dtype {tensor.dtype}, which weights cannot have")
 
 
 def file_kind(file: Path) -> str:
@@ -98,7 +98,7 @@ def read_safetensors(file: Path) -> Tensors:
         with safe_open(file, framework="np") as opened:
             return {name: np.asarray(opened.get_tensor(name)) for name in opened.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, KeyError, AttributeError, TypeError, MemoryError) as error:
-        raise BadInput(f"{file}: not a whole safetensors file ({reason(error)}); get it again") from None
+        raise BadInput(f"{file}: incomplete or invalid safetensors file ({reason(error)}); download it again") from None
 
 
 def read_index(file: Path) -> Tensors:
@@ -106,11 +106,12 @@ def read_index(file: Path) -> Tensors:
     places = read_places(file)
     tensors: Tensors = {}
     for shard in sorted(set(places.values())):
-        check((file.parent / shard).is_file(), f"{file}: {shown(shard)}, which holds a part of the network, is missing")
+        check((file.parent / shard).is_file(), f"{file}: {shown(shard)}, which contains a part of the network, is "
+                                               "missing")
         found = read_safetensors(file.parent / shard)
         check_tensors(tensors | found, file)
         if (odd := next((name for name in found if places.get(name) != shard), None)) is not None:
-            raise BadInput(f"{file}: {shown(odd)} lies in {shown(shard)}, and the index does not say so")
+            raise BadInput(f"{file}: {shown(shard)} contains {shown(odd)}, which the index does not list")
         tensors |= found
     if (lost := next((name for name in places if name not in tensors), None)) is not None:
         raise BadInput(f"{file}: {shown(lost)} is not in {shown(places[lost])}")
@@ -128,8 +129,8 @@ def read_places(file: Path) -> dict[str, str]:
         raise BadInput(f"{file}: not a readable index of safetensors files ({reason(error)})") from None
     for shard in shards:
         if not isinstance(shard, str) or Path(shard).name != shard or not shard.endswith(".safetensors"):
-            raise BadInput(f"{file}: {shown(shard)} is no safetensors file in the same folder")
-    check(len(shards) <= MOST_SHARDS, f"{file}: {len(shards)} files are more than any network of the paper is kept in")
+            raise BadInput(f"{file}: {shown(shard)} is not a safetensors file in the same folder")
+    check(len(shards) <= MOST_SHARDS, f"{file}: {len(shards)} files are more than any network of the paper needs")
     return places
 
 

@@ -69,7 +69,7 @@ def child(group: Any, path: str) -> Any:
         if link is None:
             raise KeyError(f"{path} is missing")
         if not isinstance(link, h5py.HardLink):
-            raise Refused(f"{path} is a link to elsewhere")
+            raise Refused(f"{path} is a link to another place")
         group = group[part]
     return group
 
@@ -78,10 +78,10 @@ def texts(group: Any, attribute: str) -> list[str]:
     """Read names from an attribute."""
     ident = group.attrs.get_id(attribute)
     if len(ident.shape) != 1 or ident.shape[0] > MOST or ident.dtype.itemsize > LONGEST:
-        raise Refused(f"{attribute} is no list of names")
+        raise Refused(f"{attribute} is not a list of names")
     names = [name.decode() if isinstance(name, bytes) else name for name in group.attrs[attribute]]
     if any(not isinstance(name, str) or len(name) > LONGEST for name in names):
-        raise Refused(f"{attribute} is no list of names")
+        raise Refused(f"{attribute} is not a list of names")
     return names
 
 
@@ -90,9 +90,9 @@ def locate_weight(name: str, weight: Any) -> tuple[str, str, list[int], int]:
     import h5py
 
     if not isinstance(weight, h5py.Dataset):
-        raise Refused(f"{name} is no array")
+        raise Refused(f"{name} is not an array")
     if weight.is_virtual or weight.external or weight.chunks or weight.compression or len(weight.shape) > LONGEST:
-        raise Refused(f"{name} is compressed, in pieces or in another file; save it as Keras does")
+        raise Refused(f"{name} is compressed, chunked or in another file; save it with Keras")
     offset = weight.id.get_offset()
     if offset is None and weight.size:
         raise Refused(f"{name} was never written")
@@ -120,7 +120,7 @@ def named_layers(root: Any) -> Iterator[tuple[str, list[Any]]]:
 def leaves_of(layer: str, count: int) -> tuple[str, ...]:
     """Name the weights of a layer, given their number. Raises Refused if no layer has this number of weights."""
     if count not in (0, *LEAVES):
-        raise Refused(f"{layer} has {count} weights; no layer of a ResNet has so many")
+        raise Refused(f"{layer} has {count} weights, more than any layer of a ResNet")
     return LEAVES.get(count, ())
 
 
@@ -129,7 +129,7 @@ def saved_layers(group: Any, depth: int = 0) -> Iterator[tuple[str, list[Any]]]:
     import h5py
 
     if depth > DEEPEST or len(group) > MOST:
-        raise Refused("its groups are more than any network's")
+        raise Refused("too many groups for a network")
     for part in group:
         inner = child(group, part)
         if not isinstance(inner, h5py.Group) or part == "seed_generator":  # dropout: no weights
@@ -137,7 +137,7 @@ def saved_layers(group: Any, depth: int = 0) -> Iterator[tuple[str, list[Any]]]:
         if part == "vars" and len(inner):
             name = inner.attrs.get("name")
             if not isinstance(name, str) or len(name) > LONGEST:
-                raise Refused("its layers have no names; load it by Keras and save it again by a newer one")
+                raise Refused("its layers have no names; load it with Keras and save it again with a newer version")
             yield name, [child(inner, str(number)) for number in range(min(len(inner), MOST))]
         elif part != "vars":
             yield from saved_layers(inner, depth + 1)
@@ -147,7 +147,7 @@ def weights(opened: Any) -> Iterator[tuple[str, str, list[int], int]]:
     """List every weight: `LAYER/kernel`, `LAYER/gamma` ... As in Keras, their order identifies them."""
     root = child(opened, "model_weights") if "model_weights" in opened else opened
     if "layer_names" not in root.attrs and "layers" not in opened:
-        raise Refused("its layers have no names; write it by model.save('NAME.keras')")
+        raise Refused("its layers have no names; save it with model.save('NAME.keras')")
     layers = named_layers(root) if "layer_names" in root.attrs else saved_layers(child(opened, "layers"))
     for layer, found in layers:
         for leaf, weight in zip(leaves_of(layer, len(found)), found, strict=True):
@@ -173,11 +173,11 @@ def main(path: str, start: str, size: str) -> dict[str, Any]:
     try:
         with h5py.File(Window(path, int(start), int(size)), "r") as opened:
             if opened.userblock_size:
-                raise Refused("something else comes first in it")
+                raise Refused("it does not start with the HDF5 header")
             found = []
             for number, weight in enumerate(weights(opened)):
                 if number == MOST:
-                    raise Refused("its weights are more than any network's")
+                    raise Refused("too many weights for a network")
                 found.append(weight)
             return {"weights": found, "epsilons": epsilons(json.loads(opened.attrs.get("model_config", "{}")))}
     except Refused as error:

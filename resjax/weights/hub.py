@@ -43,17 +43,17 @@ def fetch(target: str) -> Path:
     except BadInput:
         raise
     except errors.LocalEntryNotFoundError:
-        raise BadInput(f"{target}: neither a file or folder here nor in the cache of the Hugging Face Hub, which "
-                       "cannot be reached (or HF_HUB_OFFLINE forbids it); fetch it where there is a network, or name "
-                       "a local file of weights") from None
+        raise BadInput(f"{target}: neither a local file or folder nor in the cache of the Hugging Face Hub, which "
+                       "is unreachable or disabled by HF_HUB_OFFLINE; download it on a machine with network access, "
+                       "or give a local weights file") from None
     except errors.RepositoryNotFoundError:
-        raise BadInput(f"{target}: neither a file or folder here nor a repository of the Hugging Face Hub (or a "
-                       "private one: `hf auth login`)") from None
-    except Exception as error:  # network errors include types that the client does not define
+        raise BadInput(f"{target}: neither a local file or folder nor a repository of the Hugging Face Hub (for a "
+                       "private one, run `hf auth login`)") from None
+    except Exception as error:  # what a network can do is more than the client has names for
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise BadInput(f"{target}: neither a file or folder here nor to be had from the Hugging Face Hub ({reason})"
+        raise BadInput(f"{target}: not a local file or folder, and the Hugging Face Hub failed ({reason})"
                        ) from None
-    raise BadInput(f"{target}: the repository, or without a network what the cache holds of it, has neither "
+    raise BadInput(f"{target}: the repository (or, offline, its cached part) has neither "
                    f"{' nor '.join(WEIGHTS)}")
 
 

@@ -23,8 +23,8 @@ def ends(tensors: Tensors, names: Names, source: str) -> tuple[int, int]:
     stem, last = tensors[names.prefix + names.stem[0] + names.conv["kernel"]], tensors.get(head_kernel(names))
     if stem.ndim != 4 or (last is not None and last.ndim != 2) or 0 in (stem.size, 1 if last is None else last.size):
         raise BadInput(f"{source}: the first kernel has shape {stem.shape} and the last "
-                       f"{None if last is None else last.shape}; a convolution's has four axes and a fully connected "
-                       "layer's two")
+                       f"{None if last is None else last.shape}; a convolution must have four axes, and a fully "
+                       "connected layer two")
     channels = stem.transpose(names.conv_axes).shape[2]
     check_channels(channels, source)
     return channels, 0 if last is None else last.transpose(names.dense_axes).shape[1]
@@ -33,7 +33,7 @@ def ends(tensors: Tensors, names: Names, source: str) -> tuple[int, int]:
 def check_channels(channels: int, source: str) -> None:
     """Raise BadInput for images with more channels than networks support."""
     check(channels <= MOST_CHANNELS,
-          f"{source}: its images would have {channels:,} channels; {MOST_CHANNELS} are the most")
+          f"{source}: its images would have {channels:,} channels; the limit is {MOST_CHANNELS}")
 
 
 def infer_architecture(tensors: Tensors, names: Names, source: str, stride_in: StrideIn | None,
@@ -51,13 +51,13 @@ def infer_architecture(tensors: Tensors, names: Names, source: str, stride_in: S
     if family == "cifar" and len(set(blocks)) == 1:
         depths["basic", blocks] = 6 * blocks[0] + 2
     if (kind, blocks) not in depths:
-        raise BadInput(f"{source}: {kind} blocks {blocks} are neither a network of Table 1 nor of section 4.2")
+        raise BadInput(f"{source}: {kind} blocks {blocks} form neither a network of Table 1 nor one of section 4.2")
     if bottleneck and stride_in is None:
-        raise BadInput(f"{source}: no tensor tells where the bottlenecks stride: --stride-in 3x3 (v1.5, as torchvision "
-                       "and timm) or --stride-in 1x1 (v1, as the paper)")
+        raise BadInput(f"{source}: the tensors do not show which convolution has the stride; pass --stride-in 3x3 "
+                       "(v1.5, torchvision and timm) or --stride-in 1x1 (v1, the paper)")
     option = find_shortcut(tensors, names, blocks, bottleneck, source) or shortcut
     if option is None:
-        raise BadInput(f"{source}: no shortcut has a tensor, which does not tell a plain net from option A: "
+        raise BadInput(f"{source}: no shortcut has a tensor, so this is a plain net or has option A; pass "
                        "--shortcut plain or --shortcut A")
     return Architecture(family=family, depth=depths[kind, blocks], shortcut=option,
                         ghost_batch_size=64 if family == "cifar" else 32,
@@ -81,8 +81,8 @@ def find_shortcut(tensors: Tensors, names: Names, stages: Sequence[int], bottlen
     if not projected:
         return None
     if projected not in (all_blocks, changing):
-        raise BadInput(f"{source}: its shortcuts project in the blocks {sorted(projected)} (stage, block), which is "
-                       f"neither option B, {sorted(changing)}, nor C, all of them")
+        raise BadInput(f"{source}: its shortcuts project in the blocks {sorted(projected)} (stage, block); option B "
+                       f"would project in {sorted(changing)}, and option C in all blocks")
     return "C" if projected == all_blocks else "B"
 
 

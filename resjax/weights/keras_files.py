@@ -44,7 +44,7 @@ def read_keras_archive(file: Path) -> Weights:
     except BadInput:
         raise
     except (*BROKEN, RecursionError) as error:
-        raise BadInput(f"{file}: not a whole Keras archive ({reason(error)}); get it again") from None
+        raise BadInput(f"{file}: incomplete or invalid Keras archive ({reason(error)}); download it again") from None
     tensors, _, _ = read_weights(file, start, member.file_size)
     return tensors, "", epsilons
 
@@ -59,11 +59,11 @@ def read_weights(file: Path, start: int, size: int) -> Weights:
             dtype = np.dtype(ml_dtypes.bfloat16 if kind == "bfloat16" else kind)
             length = math.prod(shape) * dtype.itemsize
             total += length
-            check(name not in tensors, f"{file}: {shown(name)} is there twice")
+            check(name not in tensors, f"{file}: {shown(name)} occurs twice")
             if dtype.kind not in "biuf" and kind != "bfloat16":
-                raise BadInput(f"{file}: {shown(name)} holds {shown(dtype)}, not numbers that weights are kept in")
+                raise BadInput(f"{file}: {shown(name)} has dtype {shown(dtype)}, which weights cannot have")
             if offset < 0 or offset + length > size or total > size:
-                raise BadInput(f"{file}: not a whole Keras file of weights ({shown(name)} is cut off); get it again")
+                raise BadInput(f"{file}: incomplete Keras weights file ({shown(name)} is cut off); download it again")
             stream.seek(start + offset)
             tensors[name] = np.frombuffer(stream.read(length), dtype).reshape(shape)
     return tensors, "", found["epsilons"]
@@ -78,11 +78,11 @@ def look_into(file: Path, start: int, size: int) -> Any:
         done = subprocess.run(command, env=os.environ | settings, capture_output=True, timeout=SECONDS, check=True)
         found = json.loads(done.stdout)
     except (subprocess.SubprocessError, ValueError):
-        raise BadInput(f"{file}: not a whole Keras file of weights (HDF5 finds no end in it); get it again") from None
+        raise BadInput(f"{file}: incomplete Keras weights file (HDF5 finds no end); download it again") from None
     if "refused" in found:
         raise BadInput(f"{file}: {shown(found['refused'], 200)}")
     if "damaged" in found:
-        raise BadInput(f"{file}: not a whole Keras file of weights ({shown(found['damaged'], 200)}); get it again")
+        raise BadInput(f"{file}: incomplete Keras weights file ({shown(found['damaged'], 200)}); download it again")
     return found
 
 

@@ -8,30 +8,29 @@ import numpy as np
 
 from resjax.system.errors import BadInput, check
 
-READ_AT = 4096  # first bytes of a file that identify it
-TENSORFLOW = "TensorFlow's; weights are read as Keras saves them, model.save('NAME.keras')"
-CAFFE = "Caffe's; the authors' networks are read as Keras has them, keras.applications.ResNet50().save('NAME.keras')"
+READ_AT = 4096  # bytes from the beginning of a file by which it is told
+TENSORFLOW = "a TensorFlow file; save the weights with Keras instead, model.save('NAME.keras')"
+CAFFE = "a Caffe file; save the authors' network with Keras, keras.applications.ResNet50().save('NAME.keras')"
 STATE_DICT = "save the network's state_dict() instead"
-BEGINNINGS: tuple[tuple[bytes, str], ...] = (  # regular expressions, in lower case
-    (rb"version https://git-lfs", "a pointer of Git LFS; `git lfs pull` brings the file itself"),
+BEGINNINGS: tuple[tuple[bytes, str], ...] = (  # regular expressions, in small letters
+    (rb"version https://git-lfs", "a Git LFS pointer; run `git lfs pull` to get the file itself"),
     (rb"\s*<(!doctype|html|\?xml|head|!--)", "a web page; download the file itself"),
-    (rb"\x1f\x8b", "compressed by gzip; unpack it first"), (rb"bzh", "compressed by bzip2; unpack it first"),
-    (rb"\xfd7zxz", "compressed by xz; unpack it first"), (rb"(?s).{257}ustar", "a tar archive; unpack it first"),
+    (rb"\x1f\x8b", "compressed with gzip; unpack it first"), (rb"bzh", "compressed with bzip2; unpack it first"),
+    (rb"\xfd7zxz", "compressed with xz; unpack it first"), (rb"(?s).{257}ustar", "a tar archive; unpack it first"),
     (rb"\x93numpy", "a NumPy array; weights need names"), (rb"gguf", "a quantised network (GGUF)"),
-    (rb"(?s).{4}tfl3", TENSORFLOW.replace("TensorFlow's", "TensorFlow Lite's")),
-    (rb"(?s).*(stablehlo|ml\xefr)", "a function that jax.export wrote, to be called by jax.export.deserialize; what "
-                                    "`export --to resjax` writes can be loaded"),
+    (rb"(?s).{4}tfl3", TENSORFLOW.replace("TensorFlow", "TensorFlow Lite")),
+    (rb"(?s).*(stablehlo|ml\xefr)", "a function written by jax.export; call it with jax.export.deserialize, or load "
+                                    "a folder written by `export --to resjax`"),
     (rb"\x08[\x03-\x0f][\x12\x1a\x22\x28\x32\x3a\x42]",
-     "ONNX, a program without names that tell its layers; load the weights that it was made of"),
-    (rb"[\x81-\x8f\xde\xdf]\x00{0,3}[\x00-\x7f]?[\xa1-\xbf\xd9][\w.]", "msgpack, as Flax writes it, whose networks "
-     "have names of their own; save the arrays under torchvision's names by safetensors.numpy.save_file"),
-    (rb"\{", "JSON; name the file of weights that it lies beside"))
+     "an ONNX program, which does not name its layers; load the weights that it was made from"),
+    (rb"[\x81-\x8f\xde\xdf]\x00{0,3}[\x00-\x7f]?[\xa1-\xbf\xd9][\w.]", "a msgpack file of Flax, whose tensor names "
+     "vary; save the arrays under torchvision's names with safetensors.numpy.save_file"),
+    (rb"\{", "a JSON file; give the weights file beside it"))
 ENDINGS = {
     ".caffemodel": CAFFE, ".prototxt": CAFFE, ".pb": TENSORFLOW, ".index": TENSORFLOW, ".meta": TENSORFLOW,
-    ".data-00000-of-00001": TENSORFLOW, ".mlmodel": "Core ML's, a program", ".engine": "TensorRT's, a program"}
-NETWORKS = {  # patterns of tensor names; the first match counts
-    r"_preact_bn/|(^|/)post_bn/": "the second version of Keras's ResNet, with batch norm and ReLU before each "
-                                  "convolution",
+    ".data-00000-of-00001": TENSORFLOW, ".mlmodel": "a Core ML program", ".engine": "a TensorRT program"}
+NETWORKS = {  # what a name of a tensor matches, the first of these that does
+    r"_preact_bn/|(^|/)post_bn/": "a ResNet V2 of Keras, with batch norm and ReLU before each convolution",
     r"\.(se|se_module)\.|\.attn\.|_se_(reduce|expand|squeeze)": "a network with squeeze-and-excitation or attention",
     r"\.zero_point$|packed_params|\.weight_fake_quant\.|\.qweight$": "a quantised network",
     r"(^|\.)conv1\.[36]\.weight$": "a ResNet whose stem is three 3x3 convolutions",
@@ -47,33 +46,33 @@ NETWORKS = {  # patterns of tensor names; the first match counts
 def describe_file(begin: bytes, file: Path) -> str:
     """Describe a file that does not begin like a weight file."""
     if not begin:
-        return "it is empty; get it again"
+        return "the file is empty; download it again"
     told = (what for pattern, what in BEGINNINGS if re.match(pattern, begin.lower()))
     ending = next((what for end, what in ENDINGS.items() if file.name.lower().endswith(end)), "")
-    return ending or next(told, "neither a file of safetensors nor of PyTorch, nor HDF5 as Keras writes it")
+    return ending or next(told, "not a safetensors, PyTorch or Keras HDF5 file")
 
 
 def describe_archive(members: Iterable[str]) -> str:
     """Describe a zip archive; "" if it contains PyTorch or Keras tensors."""
     names = list(members)
     if any(name.endswith("/constants.pkl") or "/code/__torch__" in name for name in names):
-        return f"a program of TorchScript, which is code; {STATE_DICT}"
+        return f"a TorchScript program, which is code; {STATE_DICT}"
     if any(name.endswith(("archive_format", "serialized_exported_program.json")) for name in names):
-        return f"a program of torch.export (.pt2); {STATE_DICT}"
+        return f"a torch.export program (.pt2); {STATE_DICT}"
     if names and all(name.endswith(".npy") for name in names):
-        return "NumPy's archive of arrays (.npz); save them under torchvision's names by safetensors.numpy.save_file"
+        return "a NumPy archive (.npz); save its arrays under torchvision's names with safetensors.numpy.save_file"
     whole = [name for name in names if name.endswith((".pth", ".pt", ".ckpt", ".safetensors", ".h5", ".keras", ".bin"))
              and not name.endswith("model.weights.h5")]
-    return f"a zip archive around {whole[0]}; unpack it first" if whole else ""
+    return f"a zip archive that contains {whole[0]}; unpack it first" if whole else ""
 
 
 def describe_pickle(keys: Iterable[str]) -> str:
     """Describe the origin of a pickled dictionary without tensors; "" if its keys do not show it."""
     known = set(keys)
     if known & {"__author__", "matching_heuristics"}:
-        return "a pickle of NumPy arrays, as detectron2 keeps them; load it by detectron2 and torch.save its tensors"
+        return "a detectron2 pickle of NumPy arrays; load it with detectron2 and save its tensors with torch.save"
     if any(key.endswith("@@") for key in known):
-        return "a pickle of Paddle's; save its arrays under torchvision's names by safetensors.numpy.save_file"
+        return "a Paddle pickle; save its arrays under torchvision's names with safetensors.numpy.save_file"
     return ""
 
 
@@ -82,24 +81,24 @@ def describe_folder(folder: Path) -> str:
     names = {file.name for file in folder.iterdir()}
     run = folder.parent.parent
     if folder.parent.name == "checkpoints" and (run / "experiment.json").is_file():
-        return f"a checkpoint of a run; name the run, {run}"
+        return f"a checkpoint of a run; give the run directory, {run}"
     if ".metadata" in names and any(name.endswith(".distcp") for name in names):
-        return ("of torch.distributed.checkpoint; `python -m torch.distributed.checkpoint.format_utils dcp_to_torch "
-                f"{folder} weights.pth` makes a file of it")
+        return ("a checkpoint of torch.distributed.checkpoint; convert it with `python -m "
+                f"torch.distributed.checkpoint.format_utils dcp_to_torch {folder} weights.pth`")
     if names & {"_CHECKPOINT_METADATA", "_METADATA", "manifest.ocdbt"}:
-        return ("a checkpoint of Orbax, whose networks have names of their own; save the arrays under torchvision's "
-                "names by safetensors.numpy.save_file")
+        return ("an Orbax checkpoint, whose tensor names vary; save the arrays under torchvision's "
+                "names with safetensors.numpy.save_file")
     if "saved_model.pb" in names:
         return TENSORFLOW
     parts = sorted((name for name in names if re.fullmatch(r"checkpoint-\d+", name)), key=lambda name: int(name[11:]))
     if parts:
-        return f"a Trainer's checkpoints lie there; name one of them, such as {folder / parts[-1]}"
+        return f"it contains checkpoints of a Trainer; give one of them, such as {folder / parts[-1]}"
     if programs := names & {"model.stablehlo", "model.onnx"}:
         file = folder / min(programs)
         with file.open("rb") as stream:
-            return f"it holds {file.name}, {describe_file(stream.read(READ_AT), file)}"
+            return f"it contains {file.name}, {describe_file(stream.read(READ_AT), file)}"
     files = sorted(name for name in names if name.endswith((".pth", ".pt", ".ckpt", ".safetensors", ".h5", ".keras")))
-    return f"name the file of weights itself, such as {folder / files[0]}" if files else ""
+    return f"give the weights file itself, such as {folder / files[0]}" if files else ""
 
 
 def check_names(names: Iterable[str], source: str) -> None:
@@ -107,7 +106,7 @@ def check_names(names: Iterable[str], source: str) -> None:
     names = list(names)
     kind = next((kind for mark, kind in NETWORKS.items() if any(re.search(mark, name) for name in names)), "")
     if kind:
-        raise BadInput(f"{source}: {kind}, which is no network of the paper")
+        raise BadInput(f"{source}: {kind}, which is not a network of the paper")
 
 
 def check_shapes(tensors: Mapping[str, np.ndarray], source: str) -> None:
@@ -123,4 +122,4 @@ def check_shapes(tensors: Mapping[str, np.ndarray], source: str) -> None:
         kind = "a network with grouped convolutions (ResNeXt)"
     elif wide and inner[:1] and stem and inner[0] != stem[0]:
         kind = "a ResNet with wider bottlenecks (Wide ResNet)"
-    check(not kind, f"{source}: {kind}, which is no network of the paper")
+    check(not kind, f"{source}: {kind}, which is not a network of the paper")

@@ -40,13 +40,13 @@ def load_weights(target: str | Path, *, stride_in: StrideIn | None = None, short
     for anything that is missing, damaged, unknown or inconsistent.
     """
     for name, value, kind in (("stride_in", stride_in, StrideIn), ("shortcut", shortcut, Bare)):
-        check(value in (None, *get_args(kind)), f"{name} is {value!r}; it is one of {get_args(kind)}")
+        check(value in (None, *get_args(kind)), f"{name} is {value!r}; it must be one of {get_args(kind)}")
     path = expanded(target)
     if not path.exists():
         path = find_trained(str(target)) or path
     if not path.exists() and path.suffix not in SUFFIXES and is_repository(str(target)):
         path = fetch(str(target))
-    check(not (path / "detector.json").is_file(), f"{target} is a detector: resjax detect {target} IMAGE finds objects")
+    check(not (path / "detector.json").is_file(), f"{target} is a detector; use resjax detect {target} IMAGE")
     file, known = find_weights(path)
     stored = read_stored(file, key)
     if known.architecture is None:
@@ -73,9 +73,9 @@ def find_weights(path: Path) -> tuple[Path, Metadata]:
     if file is None and (kind := describe_folder(path)):
         raise BadInput(f"{path}: {kind}")
     if file is None:
-        raise BadInput(f"{path}: no run lies there (it has no experiment.json), nor weights, {' or '.join(FILES)}")
+        raise BadInput(f"{path}: contains neither a run (experiment.json) nor weights ({' or '.join(FILES)})")
     if not file.is_file():
-        raise BadInput(f"{path}: no run lies there, nor weights; a network is a run, a file or folder of weights, one "
+        raise BadInput(f"{path}: not found; a network is a run directory, a weights file or a folder with one, a name "
                        f"that comes with resjax ({', '.join(trained())}), or OWNER/NAME on the Hub, such as "
                        "timm/resnet50.a1_in1k")
     if beside(file).is_file() and beside(file) != file:
@@ -113,7 +113,7 @@ def build_network(located: Located, known: Metadata, source: str, name: str, uns
              recognise_resnet(located, known.architecture, source, unsaid))
     architecture, count = found.architecture, found.model.classes
     if known.architecture is not None and architecture.title() != known.architecture.title():
-        raise BadInput(f"{source}: it holds {architecture.title()}, and what lies beside it tells of "
+        raise BadInput(f"{source}: contains {architecture.title()}, but the description beside it says "
                        f"{known.architecture.title()}")
     variables = found.fill()  # first, so that inconsistent networks are refused before asking about images
     entry = known.preprocessing or presumed(found, source)
@@ -122,7 +122,8 @@ def build_network(located: Located, known: Metadata, source: str, name: str, uns
         variables = flip_colours(variables)
     classes = known_classes(known.classes, count)
     if classes and len(classes) != count and count:
-        raise BadInput(f"{source}: its last layer tells {count} classes apart, and {len(classes)} are named beside it")
+        raise BadInput(f"{source}: its last layer has {count} classes, but the description beside it names "
+                       f"{len(classes)}")
     return Network(name, architecture, data_of(architecture, preprocessing), classes if count else (), found.model,
                    variables, preprocessing)
 
@@ -130,17 +131,17 @@ def build_network(located: Located, known: Metadata, source: str, name: str, uns
 def presumed(found: Recognised, source: str) -> PreprocessingEntry:
     """Return the usual preprocessing for such weights, and report it. Raises BadInput if there is none."""
     if (known := usual(found.family, found.architecture.family, found.model.classes)) is None:
-        raise BadInput(f"{source}: {FAMILIES[found.family].title} has no such network as {found.architecture.title()}, "
-                       f"so how images are prepared is not known; say it in {beside(Path(source))}, under "
+        raise BadInput(f"{source}: {FAMILIES[found.family].title} has no network like {found.architecture.title()}, "
+                       f"so its preprocessing is unknown; describe it in {beside(Path(source))}, under "
                        "\"preprocessing\"")
     whose, entry = known
     if len(entry.mean) != found.channels:
-        raise BadInput(f"{source}: images of {found.channels} channels, and nothing beside it says how they are "
-                       f"prepared; write {beside(Path(source))}: {{\"preprocessing\": {{\"mean\": [{found.channels} "
+        raise BadInput(f"{source}: images have {found.channels} channels, and no file states their preprocessing; "
+                       f"write {beside(Path(source))}: {{\"preprocessing\": {{\"mean\": [{found.channels} "
                        "numbers], \"std\": [...], \"value_range\": 1.0, \"shorter_side\": 256}}")
     divided = f", std {entry.std}" if entry.std else ""
-    tell(harmless(f"{source}: nothing beside it says how images are prepared, so it is done as {whose} does: "
-                  f"{entry.channel_order} of 0 to {entry.value_range:g}, mean {entry.mean}{divided}, "
+    tell(harmless(f"{source}: no file states the preprocessing; using that of {whose}: "
+                  f"{entry.channel_order} from 0 to {entry.value_range:g}, mean {entry.mean}{divided}, "
                   f"{resize_text(entry)}"))
     return entry
 
@@ -164,7 +165,8 @@ def recognise_resnet(located: Located, known: Architecture | None, source: str, 
     elif located.family.startswith("keras"):
         stride_in = "1x1"  # v1 like the authors' nets, from which Keras's ResNet50, 101 and 152 derive
     epsilons = {value for layer, value in unsaid.epsilons.items() if f"{layer}/gamma" in located.own}
-    check(len(epsilons) < 2, f"{source}: its batch norms add {sorted(epsilons)} to the variance; ours all the same")
+    check(len(epsilons) < 2, f"{source}: its batch norms have different epsilons, {sorted(epsilons)}; resjax needs a "
+                             "single one")
     names = names._replace(epsilon=next(iter(epsilons), names.epsilon))
     architecture = infer_architecture(tensors, names, source, stride_in, shortcut)
     channels, count = ends(tensors, names, source)
@@ -179,5 +181,5 @@ def check_head(tensors: Tensors, names: Names, model: ResNet, source: str) -> No
     """Raise BadInput unless the last layer fits the last maps, before allocating a large one."""
     features = model.filters * 2**(len(model.blocks) - 1) * (4 if model.block == "bottleneck" else 1)
     if (last := tensors.get(head_kernel(names))) is not None and last.size != features * model.classes:
-        raise BadInput(f"{source}: {head_kernel(names)} has shape {last.shape}, and the last maps have {features} "
+        raise BadInput(f"{source}: {head_kernel(names)} has shape {last.shape}, but the last maps have {features} "
                        "channels")

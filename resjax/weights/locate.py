@@ -71,7 +71,7 @@ def without_wrappers(tensors: Mapping[str, np.ndarray], source: str) -> Tensors:
         if name.rpartition(".")[2] in COUNTERS and tensor.size == 1:
             continue
         if (short := unwrapped(name)) in found:
-            raise BadInput(f"{source}: {found[short]} and {name} are the same tensor, twice")
+            raise BadInput(f"{source}: {found[short]} and {name} are the same tensor")
         found[short] = name
     return {short: tensors[name] for short, name in found.items()}
 
@@ -82,11 +82,11 @@ def locate(tensors: Tensors, source: str) -> Located:
     if not found:
         known = "; ".join(f"{names.title}: {MARKS[family].first} ... {names.head}{names.dense['kernel']}"
                           for family, names in FAMILIES.items() if family in MARKS)
-        raise BadInput(f"{source}: its names are nobody's that we know ({', '.join(sorted(tensors)[:3])} ...). A "
-                       f"ResNet has, below any prefix, one of: {known}")
+        raise BadInput(f"{source}: unknown tensor names ({', '.join(sorted(tensors)[:3])} ...). A "
+                       f"ResNet must have, after any prefix, one of: {known}")
     if len(found) > 1:
-        raise BadInput(f"{source}: it holds {len(found)} networks, below "
-                       f"{', '.join(prefix or 'no prefix' for _, prefix in found[:5])}; save one alone")
+        raise BadInput(f"{source}: contains {len(found)} networks, with the prefixes "
+                       f"{', '.join(prefix or '(none)' for _, prefix in found[:5])}; save only one")
     family, prefix = found[0]
     layers = re.compile(MARKS[family].layers)
     own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()
@@ -121,16 +121,16 @@ def find_head(beside: Tensors, kernel: str, source: str) -> Tensors:
         modules.setdefault(parent, {})[leaf] = tensor
     layers = {name: leaves for name, leaves in modules.items() if not LOSS.search(name) and is_layer(leaves)}
     if convolutions := [name for name, leaves in layers.items() if any(leaf.ndim > 2 for leaf in leaves.values())]:
-        raise BadInput(f"{source}: beside the network lie convolutions ({', '.join(convolutions[:3])}), so it is a "
-                       "part of a larger one; save the network's own state_dict")
+        raise BadInput(f"{source}: has other convolutions ({', '.join(convolutions[:3])}), so the network is "
+                       "part of a larger one; save only the network's state_dict")
     lone = next((name for name, leaves in modules.items() if leaves.keys() == {"bias"}), None)
-    check(lone is None, f"{source}: {lone}.bias is the bias of a layer whose kernel is not there")
+    check(lone is None, f"{source}: {lone}.bias is the bias of a layer without a kernel")
     alone = next(iter(layers.values())) if len(layers) == 1 else {}
     is_head = kernel in alone and alone[kernel].ndim == 2 and alone.keys() <= {kernel, "bias"}
     left_out = sorted(name for name in modules if not (is_head and name in layers))
     if left_out:
-        dropped = "; a head of several layers is not read, and features are" if layers and not is_head else ""
-        tell(harmless(f"{source}: left out, as no part of the network: {', '.join(left_out[:5])}"
+        dropped = "; a head of several layers is not read, so compute features" if layers and not is_head else ""
+        tell(harmless(f"{source}: skipped tensors that are not part of the network: {', '.join(left_out[:5])}"
                       f"{f' and {len(left_out) - 5} more' if len(left_out) > 5 else ''}{dropped}"))
     return alone if is_head else {}
 
@@ -150,5 +150,5 @@ def canonical(located: Located, source: str) -> Tensors:
         tensors[names.head + names.dense["kernel"]] = kernel
         classes = kernel.transpose(names.dense_axes).shape[1]
         tensors[names.head + names.dense["bias"]] = head.get("bias", np.zeros(classes, np.float32))
-    check(bool(tensors), f"{source}: it holds no tensor")
+    check(bool(tensors), f"{source}: contains no tensors")
     return tensors

@@ -18,7 +18,7 @@ from resjax.system.files import digest, read_json, write_json
 from resjax.system.serialization import Must, check_fields, from_json
 
 ColourOrder = Literal["RGB", "BGR"]
-Side = Annotated[int, Must("lie in 1 ... 4096", lambda side: 1 <= side <= 4096)]
+Side = Annotated[int, Must("be in 1 ... 4096", lambda side: 1 <= side <= 4096)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,38 +26,39 @@ class PreprocessingEntry:
     """The entry `preprocessing`: the input is (pixels * value_range / 255 - mean) / std for each channel."""
 
     mean: tuple[float, ...] = ()
-    """One value per channel; empty if `mean_image` gives one per pixel."""
+    """The mean of each channel. Empty if `mean_image` gives the mean of each pixel."""
     mean_image: str = ""
-    """A file in the same folder with the per-pixel mean: a NumPy array `[height, width, channels]`."""
+    """A file in the same folder with the per-pixel mean, a NumPy array `[height, width, channels]`."""
     std: tuple[Positive, ...] = ()
-    """One value per channel; empty if there is no division, as in the paper."""
+    """The standard deviation of each channel. Empty, as in the paper, if pixels are not divided."""
     value_range: Positive = 255.0
-    """The value that 255 is scaled to before the mean is subtracted: usually 255 or 1."""
+    """The value that 255 is scaled to before the mean is subtracted, usually 255 or 1."""
     channel_order: ColourOrder = "RGB"
     size: Side = 224
-    """Height of the crop, in pixels."""
+    """The height of the crop, in pixels."""
     width: Side | None = None
-    """Width of the crop, if it is not square."""
+    """The width of the crop, if it is not square."""
     shorter_side: Side | None = None
-    """The shorter side to which an image is resized before it is cropped, in pixels; see `Preprocessing`."""
+    """The shorter side of the resized image before the crop, in pixels. See `Preprocessing`."""
     squash: tuple[Side, Side] | None = None
-    """The height and width to resize to instead, ignoring the aspect ratio."""
+    """The height and width of the resized image, if its aspect ratio is not kept."""
     resize: Resize = "area"
     crop: Crop = "floor"
-    """The rounding of the crop's offset; see `centre_crop`."""
+    """The rounding of half a pixel beside the centre. See `centre_crop`."""
 
     def __post_init__(self) -> None:
         check_fields(self, "preprocessing.")
         check(bool(self.mean) != bool(self.mean_image), "preprocessing: give either mean or mean_image")
-        check(Path(self.mean_image).name == self.mean_image, "preprocessing.mean_image names a file in the same folder")
+        check(Path(self.mean_image).name == self.mean_image, "preprocessing.mean_image must be a file in the same "
+                                                             "folder")
         check(not self.std or not self.mean or len(self.std) == len(self.mean),
-              f"preprocessing: mean has {len(self.mean)} channels and std {len(self.std)}")
+              f"preprocessing: mean has {len(self.mean)} channels, but std has {len(self.std)}")
         check(self.squash is None or self.shorter_side is None, "preprocessing: give either shorter_side or squash")
         crop = self.size, self.width or self.size
         resized = self.squash or (self.shorter_side or max(crop),) * 2
         check(crop[0] <= resized[0] and crop[1] <= resized[1],
               f"preprocessing: the crop is {crop[0]}x{crop[1]}, of an image resized to "
-              f"{self.squash or self.shorter_side}; the crop is the smaller")
+              f"{self.squash or self.shorter_side}; the crop must fit into it")
 
     def read(self, folder: Path, channels: int) -> Preprocessing:
         """Convert the entry to a preprocessing of RGB pixels from 0 to 255. Raises BadInput for an invalid mean."""
@@ -68,7 +69,8 @@ class PreprocessingEntry:
         else:
             mean = np.broadcast_to(np.array(self.mean, np.float64), (*shape[:2], len(self.mean)))
         check(mean.shape == shape and len(self.std) in (0, channels),
-              f"{folder}: the mean is of {mean.shape} and std of {len(self.std)} channels, for images of {shape}")
+              f"{folder}: the mean has shape {mean.shape} and std has {len(self.std)} channels, but images have "
+              f"{shape}")
         std = self.std or (() if scale == 1 else (1.0,) * channels)
         return Preprocessing((scale * mean[..., order]).astype(np.float32),
                              tuple(scale * value for value in std[order]), self.shorter_side, self.resize, self.squash,
@@ -83,11 +85,11 @@ def read_mean_image(file: Path) -> np.ndarray:
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, _, dtype = read(stream)
             if dtype.kind not in "biuf" or math.prod(shape) * dtype.itemsize > file.stat().st_size:
-                raise ValueError("it states more than it holds, or other things than numbers")
+                raise ValueError("it does not contain the numbers that its header states")
         mean = np.asarray(np.load(file, allow_pickle=False), np.float64)
     except (OSError, ValueError, EOFError, TypeError, MemoryError) as error:
         raise BadInput(f"{file}: not a readable mean image ({error})") from None
-    check(bool(np.isfinite(mean).all()), f"{file}: it holds a value that is not finite")
+    check(bool(np.isfinite(mean).all()), f"{file}: contains a value that is not finite")
     return mean
 
 
@@ -137,7 +139,7 @@ class Metadata:
     classes: tuple[str, ...] = ()
     preprocessing: PreprocessingEntry | None = None
     sha256: tuple[tuple[str, str], ...] = ()
-    """The digests of accompanying files, by name."""
+    """The SHA-256 of each file in the same folder, by name."""
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -147,7 +149,7 @@ class Metadata:
         for name, found in self.sha256:
             file = folder / Path(name).name
             check(not file.is_file() or digest(file) == found,
-                  f"{file}: it is not the file that was written with its description (its SHA-256 is another); get "
+                  f"{file}: has changed since its description was written (its SHA-256 differs); download "
                   "both again")
 
 

@@ -13,7 +13,7 @@ from resjax.weights.metadata import PreprocessingEntry
 
 USE = {  # by format, or by format and family of networks
     "torchvision": """\
-import timm  # which prepares images as its config.json says
+import timm  # preprocesses images as config.json says
 from PIL import Image
 model = timm.create_model("local-dir:.", pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
@@ -35,18 +35,18 @@ processor = AutoImageProcessor.from_pretrained("."{backend})
 model = ResNetForImageClassification.from_pretrained(".")
 logits = model(**processor(Image.open("photo.jpg").convert("RGB"), return_tensors="pt")).logits""",
     "keras": """\
-import keras  # load_model reads none of its files: weights are loaded into the network that Keras builds
+import keras  # build the network, then load its weights; load_model cannot read this file
 model = keras.applications.{Network}(weights=None, classes={classes}, classifier_activation=None)
 model.load_weights("model.h5")
 image = keras.utils.load_img("photo.jpg", target_size=({height}, {width}), interpolation="{filter}")
 logits = model((keras.utils.img_to_array(image)[None, ..., ::-1] - {blue_first}) / {std_blue_first})""",
     "akamaster": """\
-from resnet import BasicBlock, ResNet  # of github.com/akamaster/pytorch_resnet_cifar10
+from resnet import BasicBlock, ResNet  # from github.com/akamaster/pytorch_resnet_cifar10
 from safetensors.torch import load_file
 model = ResNet(BasicBlock, [{blocks}] * 3, num_classes={classes})
 model.load_state_dict(load_file("model.safetensors"))""",
     "torchvision-cifar": """\
-from pytorch_cifar_models.resnet import BasicBlock, CifarResNet  # of github.com/chenyaofo/pytorch-cifar-models
+from pytorch_cifar_models.resnet import BasicBlock, CifarResNet  # from github.com/chenyaofo/pytorch-cifar-models
 from safetensors.torch import load_file
 model = CifarResNet(BasicBlock, [{blocks}] * 3, num_classes={classes})
 model.load_state_dict(load_file("model.safetensors"))""",
@@ -54,7 +54,7 @@ model.load_state_dict(load_file("model.safetensors"))""",
 import resjax
 network = resjax.load(".")""",
     "stablehlo": """\
-from jax import export  # JAX {jax}, which wrote it, or a newer one; nothing else is needed but flatbuffers
+from jax import export  # needs JAX {jax} or newer, and flatbuffers
 logits = export.deserialize(open("model.stablehlo", "rb").read()).call(pixels)""",
     "onnx": """\
 import onnxruntime
@@ -62,9 +62,9 @@ session = onnxruntime.InferenceSession("model.onnx")
 (logits,) = session.run(None, {{"pixels": pixels}})""",
 }
 PIXELS = """\
-`pixels` are uint8 RGB of 0 to 255, `[batch, {height}, {width}, {channels}]` for any batch; `logits` are float32
-`[batch, {classes}]`. What is subtracted and divided is part of the function. How an image comes to that size is
-not: it is {resized_how}."""
+`pixels` are uint8 RGB values from 0 to 255, `[batch, {height}, {width}, {channels}]`, for any batch size. `logits` are
+float32, `[batch, {classes}]`. The function subtracts the mean and divides by the standard deviation. It does not resize
+images. Before you call it, each image must be {resized_how}."""
 
 
 def model_card(network: Network, to: Form, images: PreprocessingEntry, card: Card) -> str:
@@ -89,8 +89,8 @@ def model_card(network: Network, to: Form, images: PreprocessingEntry, card: Car
         f"{count_macs(network.model, shape):,} multiply-adds for an image of {height}x{width}.",
         "## Errors", error_table(card.errors), "## Use", f"```python\n{use}\n```",
         PIXELS.format(**values) if to in ("stablehlo", "onnx") else
-        f"{preprocessing_text(images)} `model.json` holds this; `resjax.load` reads this folder."]
-    parts += [f"Otherwise there: {difference}." for difference in preprocessing_differences(network.preprocessing, to)]
+        f"{preprocessing_text(images)} `model.json` contains these values, and `resjax.load` reads this folder."]
+    parts += [f"Difference: {difference}." for difference in preprocessing_differences(network.preprocessing, to)]
     parts += about_data(card)
     if card.recipe:
         parts += ["## Training", card.recipe]
@@ -102,7 +102,7 @@ def model_card(network: Network, to: Form, images: PreprocessingEntry, card: Car
 def error_table(errors: Sequence[Measured]) -> str:
     """Format measured errors as a table."""
     if not errors:
-        return "None were measured when this was written: `resjax evaluate` measures them."
+        return "None were measured before the export. Use `resjax evaluate` to measure them."
     return markdown_table(["images", "views", "top-1 error %", "top-5 error %", "counted"], [
         [error.images_of, error.views, f"{error.top1_error:.2f}", f"{error.top5_error:.2f}",
          "" if error.images is None else f"{error.images:,}"] for error in errors])
@@ -123,7 +123,7 @@ def resize_text(images: PreprocessingEntry) -> str:
     """Describe how images are resized."""
     crop = f"{images.size}x{images.width or images.size}"
     if images.shorter_side is None and images.squash is None:
-        return f"cut to the largest part in its centre of the shape of {crop}, resized to that ({images.resize})"
+        return f"cropped to the largest centre region of the shape of {crop}, then resized to {crop} ({images.resize})"
     how = (f"squashed to {images.squash[0]}x{images.squash[1]}" if images.squash else
            f"resized to a shorter side of {images.shorter_side}")
-    return f"{how} ({images.resize}), and its centre of {crop} cropped ({images.crop})"
+    return f"{how} ({images.resize}) and cropped to its centre of {crop} ({images.crop})"

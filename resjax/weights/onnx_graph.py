@@ -126,7 +126,7 @@ def to_onnx(network: Network) -> bytes:
     graph, shape = Graph(), network.preprocessing.image_shape
     model, variables = network.model, jax.tree.map(np.asarray, jax.device_get(network.variables))
     if isinstance(model, VGG) and model.units and shape[:2] != (32 * SIDE, 32 * SIDE):
-        raise BadInput(f"{network.name}: images of {shape[0]}x{shape[1]}; VGG goes --to onnx for 224x224")
+        raise BadInput(f"{network.name} has images of {shape[0]}x{shape[1]}; for VGG, --to onnx supports only 224x224")
     x = graph.add("Sub", graph.add("Cast", "pixels", to=TensorProto.FLOAT), graph.constant(network.mean))
     if network.preprocessing.std:
         x = graph.add("Div", x, graph.constant(np.array(network.preprocessing.std, np.float32)))

@@ -91,8 +91,8 @@ class PickleReader:
         """Count work. Raises BadInput if it exceeds that of any checkpoint of resjax's networks."""
         self.opcodes += opcodes
         if self.opcodes > MOST_OPCODES:
-            raise BadInput(f"{self.source}: it holds more beside its tensors than any checkpoint of a ResNet; save the "
-                           "state_dict alone")
+            raise BadInput(f"{self.source}: contains more than the tensors of a ResNet; save only the "
+                           "state_dict")
 
     def carry_out(self, opcode: str, argument: Any) -> None:
         """Execute a stack opcode in time proportional to what it pops."""
@@ -141,7 +141,7 @@ class PickleReader:
             case "POP_MARK" | "PROTO" | "FRAME":
                 pass
             case _:
-                raise ValueError(f"an opcode {opcode}, which no file of tensors has")
+                raise ValueError(f"opcode {opcode}, which no file of tensors needs")
 
     def to_mark(self) -> list[Any]:
         items, self.stack = self.stack, self.outer.pop()
@@ -150,7 +150,7 @@ class PickleReader:
     def last(self, size: int) -> list[Any]:
         """Pop this many values."""
         if len(self.stack) < size:
-            raise IndexError("an opcode for more values than there are")
+            raise IndexError("an opcode that needs more values than the stack has")
         values = self.stack[-size:]
         del self.stack[-size:]
         return values
@@ -168,22 +168,22 @@ class PickleReader:
             target.update((key, value) for key, value in zip(items[::2], items[1::2], strict=True)
                           if isinstance(key, str))
         elif not isinstance(target, Inert):
-            raise TypeError("items are added to what is no list and no dictionary")
+            raise TypeError("items are added to neither a list nor a dictionary")
 
     def name(self, module: Any, name: Any) -> Name:
         """Return a name. Raises BadInput for one that only an attack would use."""
         if not isinstance(module, str) or not isinstance(name, str) or len(module) + len(name) > 1000:
-            raise TypeError("a name that is none")
+            raise TypeError("an invalid name")
         built_in = module in ("builtins", "__builtin__") and name in BUILT_IN_ATTACKS
         if built_in or module.partition(".")[0] in ATTACKS:
-            raise BadInput(f"{self.source}: it asks for {ascii(module)[1:-1]}.{ascii(name)[1:-1]}, which no file of "
-                           "weights needs; nothing of it was run, and it is better opened nowhere else either")
+            raise BadInput(f"{self.source}: asks for {ascii(module)[1:-1]}.{ascii(name)[1:-1]}, which no weights file "
+                           "needs. It may be malicious: resjax ran none of its code, and you should not open it")
         return Name(module, name)
 
     def make(self, maker: Any, arguments: Any) -> None:
         """Push the result of calling `maker`."""
         if not isinstance(arguments, (tuple, list)):
-            raise TypeError("a call whose arguments are no tuple")
+            raise TypeError("a call whose arguments are not a tuple")
         made: Any = None
         if isinstance(maker, Name):
             if maker.module == "collections" and maker.name in ("OrderedDict", "defaultdict"):
@@ -191,7 +191,7 @@ class PickleReader:
             else:
                 made = self.rebuild(maker, tuple(arguments[:MOST_ARGUMENTS]))  # calls may share a million values
         elif not isinstance(maker, Inert):
-            raise TypeError("a call of what is no name")
+            raise TypeError("a call of something that is not a name")
         self.stack.append(Inert(str(maker) if isinstance(maker, Name) else maker.maker) if made is None else made)
 
     def dictionary(self, arguments: Any) -> dict[str, Any]:

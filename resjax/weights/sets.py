@@ -20,8 +20,8 @@ def choose_set(content: Any, kind: type, source: str, key: str | None) -> dict[s
     """
     found = dict(find_sets(content, kind))
     if key is not None and key not in found:
-        raise BadInput(f"{source}: it holds no set of weights {shown(key)}; "
-                       f"{list_keys(found, 'those that it holds are')}")
+        raise BadInput(f"{source}: contains no set of weights {shown(key)}; "
+                       f"{list_keys(found, 'it contains')}")
     ours = [path for path, tensors in found.items() if find_prefixes(map(unwrapped, tensors))]
     nets = [path for path, tensors in found.items() if any(len(getattr(value, "shape", ())) == 4
                                                           for value in tensors.values())]
@@ -29,7 +29,8 @@ def choose_set(content: Any, kind: type, source: str, key: str | None) -> dict[s
     if not chosen:
         raise BadInput(f"{source}: {nothing(content)}")
     if len(chosen) > 1:
-        raise BadInput(f"{source}: it holds {len(chosen)} sets of weights; {list_keys(chosen, 'choose one by --key')}")
+        raise BadInput(f"{source}: contains {len(chosen)} sets of weights; "
+                       f"{list_keys(chosen, 'choose one with --key:')}")
     return {name: value for name, value in found[chosen[0]].items() if is_weight(name, value, kind, source)}
 
 
@@ -59,8 +60,8 @@ def is_weight(name: str, value: Any, kind: type, source: str) -> bool:
         return False
     maker = value.maker if isinstance(value, Inert) else type(value).__name__
     if "rebuild_qtensor" in maker or "packed_params" in name:
-        raise BadInput(f"{source}: {shown(name)} is quantised; only networks of floating-point numbers can be read")
-    raise BadInput(f"{source}: {shown(name)} is no tensor, but {shown(maker, 200)}")
+        raise BadInput(f"{source}: {shown(name)} is quantised; resjax reads only floating-point networks")
+    raise BadInput(f"{source}: {shown(name)} is not a tensor, but {shown(maker, 200)}")
 
 
 def nothing(content: Any) -> str:
@@ -73,7 +74,7 @@ def nothing(content: Any) -> str:
         if isinstance(value, Inert) and " " in value.maker:  # our own class, not a name
             return f"{shown(name)} is {shown(value.maker, 200)}"
     keys = ", ".join(map(shown, list(objects)[:LISTED])) if isinstance(content, dict) and content else ""
-    return f"it holds no dictionary of tensors{f', but {keys}' if keys else ''}; save a network's state_dict()"
+    return f"it contains no dictionary of tensors{f', but {keys}' if keys else ''}; save a network's state_dict()"
 
 
 def list_keys(paths: Iterable[str], what: str) -> str:

@@ -27,7 +27,7 @@ DTYPES: dict[str, Any] = {
     "CharStorage": np.int8, "ByteStorage": np.uint8, "BoolStorage": np.bool_}
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # magic number of files before PyTorch 1.6, which are not archives
 MOST_AXES = 8
-SPREAD = ("a part of a tensor that is spread over processes (FSDP); get_model_state_dict gathers it, with "
+SPREAD = ("a shard of a tensor (FSDP); gather it with get_model_state_dict and "
           "StateDictOptions(full_state_dict=True)")
 LARGEST_DIRECTORY = 1 << 23  # bytes; 1.1 million for 1202 layers with momentum and an average
 BROKEN = (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, OverflowError, struct.error,
@@ -79,7 +79,7 @@ def read_torch(file: Path, key: str | None = None) -> tuple[dict[str, np.ndarray
     except BadInput:
         raise
     except BROKEN as error:
-        raise BadInput(f"{file}: not a whole PyTorch file ({reason(error)}); get it again") from None
+        raise BadInput(f"{file}: incomplete or invalid PyTorch file ({reason(error)}); download it again") from None
 
 
 def reason(error: BaseException) -> str:
@@ -117,7 +117,7 @@ def rebuild(maker: Name, arguments: tuple[Any, ...]) -> Any:
             if not isinstance(storage, Storage):
                 return Inert(storage.maker if isinstance(storage, Inert) else str(maker))
             if max(len(shape), len(strides)) > MOST_AXES or not all(map(is_size, (offset, *shape, *strides))):
-                raise ValueError("a tensor's place in its storage is no list of sizes")
+                raise ValueError("a tensor's place in its storage is not a list of sizes")
             return Tensor(storage, offset, tuple(shape), tuple(strides))
         case "torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state":
             return arguments[0]
@@ -153,8 +153,8 @@ def open_archive(stream: IO[bytes], file: Path) -> tuple[Any, Load]:
     if f"{root}byteorder" in members and archive.read(f"{root}byteorder") != b"little":
         raise BadInput(f"{file}: it was written on a big-endian machine; save it again on another")
     if members[f"{root}data.pkl"].file_size > MOST_BYTES:
-        raise BadInput(f"{file}: it holds {members[f'{root}data.pkl'].file_size:,} bytes beside its tensors; save the "
-                       "state_dict alone")
+        raise BadInput(f"{file}: contains {members[f'{root}data.pkl'].file_size:,} bytes besides its tensors; save "
+                       "only the state_dict")
     content = PickleReader(archive.read(f"{root}data.pkl"), str(file), rebuild, find_storage).load()
     return content, lambda storage: read_storage(archive.read(f"{root}data/{storage.key}"), storage)
 
@@ -172,9 +172,9 @@ def open_zip(stream: IO[bytes], file: Path) -> zipfile.ZipFile:
     if kind := describe_archive(member.filename for member in members):
         raise BadInput(f"{file}: {kind}")
     if len({member.filename for member in members}) < len(members):
-        raise BadInput(f"{file}: a member of the archive is there twice")
+        raise BadInput(f"{file}: a member of the archive occurs twice")
     if any(member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1 for member in members):
-        raise BadInput(f"{file}: its members are compressed or encrypted, as neither PyTorch's nor Keras's are; unpack "
+        raise BadInput(f"{file}: its members are compressed or encrypted, unlike those of PyTorch and Keras; unpack "
                        "it and save the weights again")
     check(sum(member.file_size for member in members) <= size, f"{file}: its members are larger than the file")
     return archive
@@ -189,7 +189,7 @@ class Bounded:
 
     def read(self, size: int = -1) -> bytes:
         if size > self.most:
-            raise ValueError("the archive's directory is larger than any network's")
+            raise ValueError("the archive has too many members for a network")
         return self.stream.read(size if size >= 0 else self.most)
 
 
@@ -207,8 +207,8 @@ def open_stream(stream: IO[bytes], file: Path) -> tuple[Any, Load]:
     if isinstance(magic, dict) and (kind := describe_pickle(magic)):
         raise BadInput(f"{file}: {kind}")
     if magic != MAGIC or reader.load() != PROTOCOL:
-        raise ValueError("it does not begin as one does")
-    reader.load()  # describes the machine that wrote it
+        raise ValueError("it does not start like one")
+    reader.load()  # about the machine that wrote it
     content, keys = reader.load(), reader.load()
     position, starts = reader.stream.tell(), {}
     for key in keys:

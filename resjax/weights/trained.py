@@ -16,5 +16,5 @@ def trained(weights: str = "model.safetensors") -> list[str]:
 def find_trained(target: str) -> Path | None:
     """Return the folder of `NAME` or `resjax/NAME`; None for others. Raises BadInput for an unknown `resjax/` name."""
     name, names = target.removeprefix(OWNER), trained("*.safetensors")
-    check(name in names or not target.startswith(OWNER), f"{target}: resjax comes with {', '.join(names)}")
+    check(name in names or not target.startswith(OWNER), f"{target}: resjax includes only {', '.join(names)}")
     return FOLDER / name if name in names else None

@@ -65,9 +65,9 @@ def canonical_vgg(located: Located, source: str) -> tuple[Family, Tensors]:
 def find_depth(family: Family, tensors: Mapping[str, np.ndarray], source: str) -> int:
     """Return the depth. Raises BadInput for others with these names: other depths, AlexNet, or with batch norm."""
     odd = next((name for name in tensors if name.endswith((".running_mean", "/gamma"))), None)
-    check(odd is None, f"{source}: a VGG with batch norm ({odd}), which is no network of the paper")
+    check(odd is None, f"{source}: a VGG with batch norm ({odd}), which is not a network of the paper")
     depths = [depth for depth, last in LAST[family].items() if last in tensors]
-    check(bool(depths), f"{source}: a VGG, AlexNet or the like, of another depth than 16 and 19, which is no network "
+    check(bool(depths), f"{source}: a VGG, AlexNet or the like whose depth is not 16 or 19, so it is not a network "
                         "of the paper")
     return depths[0]
 
@@ -99,10 +99,11 @@ def describe_vgg(tensors: Tensors, family: Family, depth: int, source: str) -> t
     for layer in table:
         axes = AXES[family][layer.path[0] != "convolutions"]
         for name in (layer.kernel, layer.bias):
-            check(name in tensors, f"{source}: {name} is missing, which VGG-{depth} has for our {'/'.join(layer.path)}")
+            check(name in tensors, f"{source}: {name} is missing, which corresponds to {'/'.join(layer.path)} in "
+                                   f"resjax's VGG-{depth}")
         shape = tensors[layer.kernel].shape
         check(len(shape) == len(axes) and 0 not in shape,
-              f"{source}: {layer.kernel} has shape {shape}; a convolution's has four axes and a dense layer's two")
+              f"{source}: {layer.kernel} has shape {shape}; a convolution must have four axes, and a dense layer two")
         shapes[layer.path[-1]] = tuple(shape[axis] for axis in axes)
     channels, filters = shapes["conv1_1"][2], tuple(shapes[f"conv{stage}_1"][3] for stage in range(1, 6))
     check_channels(channels, source)
@@ -113,8 +114,8 @@ def describe_vgg(tensors: Tensors, family: Family, depth: int, source: str) -> t
         for name, leaf in ((layer.kernel, "kernel"), (layer.bias, "bias")):
             found = shapes[layer.path[-1]] if leaf == "kernel" else tensors[name].shape
             shape = wanted[(*layer.path, leaf)].shape
-            check(found == shape, f"{source}: {name} has shape {tensors[name].shape}, and our {'/'.join(layer.path)}/"
-                                  f"{leaf} is {shape}")
+            check(found == shape, f"{source}: {name} has shape {tensors[name].shape}, but {'/'.join(layer.path)}/"
+                                  f"{leaf} in resjax has {shape}")
     return Architecture(family="vgg", depth=depth, shortcut="plain"), model, channels
 
 
@@ -124,10 +125,10 @@ def to_vgg_variables(tensors: Tensors, family: Family, model: VGG, source: str) 
     unused = set(tensors)
     for layer in layers(family, model.depth, bool(model.classes), bool(model.units)):
         for name in (layer.kernel, layer.bias):
-            check(bool(np.isfinite(tensors[name]).all()), f"{source}: {name} holds a value that is not finite")
+            check(bool(np.isfinite(tensors[name]).all()), f"{source}: {name} contains a value that is not finite")
         params[layer.path] = read_layer(tensors, family, layer)
         unused -= {layer.kernel, layer.bias}
-    check(not unused, f"{source}: our VGG-{model.depth} has no place for {', '.join(sorted(unused)[:5])}")
+    check(not unused, f"{source}: VGG-{model.depth} has no parameter for {', '.join(sorted(unused)[:5])}")
     return {"params": unflatten_dict(params)}
 
 

@@ -163,9 +163,9 @@ def test_blocks_are_taken_out_and_swapped(net):
     last, alone = without_block(smaller, fewer, stage=0, index=0)
     assert last.blocks[0] == 1
     assert jax.eval_shape(last.apply, alone, IMAGES).shape == (6, 10)
-    with pytest.raises(ValueError, match="block 2 does not exist: stage 0 has 2 identical blocks"):
+    with pytest.raises(ValueError, match="block 2 does not exist; stage 0 has 2 identical blocks"):
         without_block(model, variables, stage=0, index=2)
-    with pytest.raises(ValueError, match="stage 7 does not exist"):
+    with pytest.raises(ValueError, match="stage is 7; it must be in 0"):
         with_swapped_blocks(model, variables, 7, 0, 1)
 
 

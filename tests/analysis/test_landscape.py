@@ -95,7 +95,7 @@ def test_the_network_itself_is_in_the_middle_and_its_batch_norm_keeps_its_statis
 
 
 @pytest.mark.parametrize(("settings", "message"), [({"span": 0.0}, r"span is 0\.0; it must be above 0"),
-                                                   ({"points": 1}, "points is 1; a landscape has at least 2")])
+                                                   ({"points": 1}, "points is 1; it must be at least 2")])
 def test_refuses(settings, message, linear):
     with pytest.raises(BadInput, match=message):
         landscape(Linear(), linear[0], linear[1], np.zeros(6, int), KEY, **settings)

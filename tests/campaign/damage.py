@@ -68,7 +68,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "flipped early": flip(0.1), "flipped in the middle": flip(0.5), "flipped late": flip(0.9)}
 
 
-SAID = ("damaged", "readable", "no JSON object", "not an experiment", "cannot", "says nothing of")
+SAID = ("damaged", "readable", "a JSON object", "not an experiment", "cannot", "lacks")
 
 
 class Outcome(NamedTuple):

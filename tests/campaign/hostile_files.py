@@ -87,7 +87,7 @@ def archives() -> Iterator[tuple[str, Make]]:
     yield "no pickle", put("a.pth", archive_bytes({"a/x": b""}))
     yield "two pickles", put("a.pth", archive_bytes({"a/data.pkl": state, "b/data.pkl": state}))
     yield "a pickle of 100 MB", put("a.pth", archive_bytes({"a/data.pkl": bytes(100 * MILLION)}))
-    yield "a program of TorchScript", put("a.pth", archive_bytes({"a/data.pkl": state, "a/constants.pkl": b""}))
+    yield "a TorchScript program", put("a.pth", archive_bytes({"a/data.pkl": state, "a/constants.pkl": b""}))
     yield "an archive of arrays", put("a.npz", archive_bytes({"a.npy": b""}))
     yield "a sparse file of 20 GB", sparse("a.pth", whole, 20_000 * MILLION)
     yield "a sparse file of 5 GB", sparse("a.pth", whole, 5_000 * MILLION)

@@ -1,4 +1,4 @@
-"""Damaged images by the ten thousand: each is read, or refused as "not a whole image", and nothing else ever happens.
+"""Damaged images by the ten thousand: each is read, or refused as "damaged image", and nothing else ever happens.
 
     python tests/campaign/images.py [--count 20000] [--seed 7]
 

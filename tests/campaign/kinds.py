@@ -355,7 +355,7 @@ def undescribed(folder: Path) -> bool:
     for described in (folder / "whole").glob("*.json"):
         described.unlink()
     code, text = told(lambda: resjax.load(folder / "whole", shortcut="A"))
-    return code == 0 and "how images are prepared" in text
+    return code == 0 and "the preprocessing" in text
 
 
 @kind("control characters in what is told")

@@ -47,11 +47,11 @@ def refuse(capsys, *arguments):
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (["frob"], "unknown command 'frob'"),
-    (["train", CIFAR10], "one of your own is FILE:NAME"),
+    (["train", CIFAR10], "write your own as FILE:NAME"),
     (["trian"], "unknown command 'trian'; did you mean train?"),
     (["train"], "such as resjax train resnet20"),
     (["train", "resnet21"], "unknown experiment 'resnet21'; did you mean 'resnet20'? `resjax list` shows all"),
-    (["train", "cifar10:resnet21"], "did you mean 'resnet20'? There are: pl"),
+    (["train", "cifar10:resnet21"], "did you mean 'resnet20'? The file defines: pl"),
     (["train", "scene"], "did you mean 'scenes'?"),
     (["train", "resnet20", "--lr", "0.1"], "unknown flag --lr; did you mean --optimizer.learning-rate?"),
     (["train", "resnet20", "--learning_rate=0.1"], "--learning_rate; did you mean --optimizer.learning-rate?"),
@@ -62,23 +62,23 @@ def refuse(capsys, *arguments):
     (["evaluate", "--view", "single", "x"], "unknown flag --view; did you mean --views?"),
     (["evaluate", "x", "--views", "double"], "invalid choice 'double'"),
     (["plan", "scenes", "--on", "h101"], "invalid choice 'h101'"),
-    (["mean-image", "scenes"], "scenes learns from scenes, whose mean takes no time"),
+    (["mean-image", "scenes"], "scenes trains on scenes, whose mean image needs no time"),
     (["train", "nowhere.py:resnet20"], "nowhere.py: no such experiment file"),
-    (["train", f"{CIFAR10}:restnet20"], "unknown experiment 'restnet20'; did you mean 'resnet20'? There are: pl"),
+    (["train", f"{CIFAR10}:restnet20"], "unknown experiment 'restnet20'; did you mean 'resnet20'? The file defines"),
     (["train", f"{CIFAR10}:resnet20", "--steps", "many"], "--steps: 'many' is not a whole number"),
     (["train", f"{CIFAR10}:resnet20", "--stepz", "3"], "--stepz"),
     (["train", f"{CIFAR10}:resnet20", "--steps", "0"], "steps is 0; it must be at least 1"),
-    (["train", f"{CIFAR10}:resnet20", "--architecture.depth", "21"], "depth 21 is not 6n+2: the nearest are 20 and 26"),
+    (["train", f"{CIFAR10}:resnet20", "--architecture.depth", "21"], "depth is 21; it must be 6n+2, such as 20 or 26"),
     (["train", f"{CIFAR10}:resnet20", "--architecture.shortcut", "D"], "D"),
-    (["train", f"{CIFAR10}:resnet20", "--batch-size", "100"], "not a multiple of architecture.ghost-batch-size 64: --"
-     "architecture.ghost-batch-size 50 or 100 would fit, or --batch-size 64 or 128"),
+    (["train", f"{CIFAR10}:resnet20", "--batch-size", "100"], "not a multiple of architecture.ghost-batch-size 64; use "
+     "--architecture.ghost-batch-size 50 or 100 or --batch-size 64 or 128"),
     (["train", f"{CIFAR10}:resnet20", "--optimizer.learning-rate", "-1"],
      "optimizer.learning-rate is -1.0; it must be above 0"),
-    (["train", f"{CIFAR10}:resnet20", "--data.source", "imagenet"], "it is 'digits', 'tfds:NAME' or 'folder:PATH'"),
+    (["train", f"{CIFAR10}:resnet20", "--data.source", "imagenet"], "it must be 'digits', 'tfds:NAME' or"),
     (["train", f"{CIFAR10}:resnet20", "--data.directory", "/nowhere"], "resjax prepare cifar10 --directory /nowhere"),
     (["train", f"{CIFAR10}:resnet20", "--data.source", "folder:/nowhere"], "/nowhere: no such folder"),
-    (["evaluate", "/nowhere"], "/nowhere: no run lies there"),
-    (["predict", "/nowhere", "a.png"], "/nowhere: no run lies there"),
+    (["evaluate", "/nowhere"], "/nowhere: not found"),
+    (["predict", "/nowhere", "a.png"], "/nowhere: not found"),
     (["prepare", "mnist"], "cifar10"),
     (["prepare", "cifar10", "--directory", "DIRECTORY", "--archive", "/nowhere.tgz"], "/nowhere.tgz: no such file"),
     (["list", "nowhere.py"], "nowhere.py: no such experiment file"),
@@ -156,7 +156,7 @@ def test_short_names_are_of_one_file_only():
 
 def test_a_name_in_several_files_is_not_guessed(monkeypatch):
     monkeypatch.setattr(experiment_files, "names", lambda: {"cifar10": ["resnet20"], "mine": ["resnet20"]})
-    with pytest.raises(BadInput, match="resnet20 is in several files: write cifar10:resnet20 or mine:resnet20"):
+    with pytest.raises(BadInput, match="resnet20 is in several files; write cifar10:resnet20 or mine:resnet20"):
         experiment_files.find("resnet20")
 
 
@@ -203,14 +203,14 @@ def test_train_evaluate_predict(small, tmp_path, capsys, one_device):
     out = capsys.readouterr().out
     assert out.startswith(f"{picture}: ")
     assert sum(float(part.split()[-2]) for part in out.strip().split(": ")[1].split(",")) <= 100.5
-    assert "name at least one image file" in refuse(capsys, "predict", str(workdir))
-    assert "held out no validation images" in refuse(capsys, "evaluate", str(workdir), "--split", "validation")
+    assert "give at least one image file" in refuse(capsys, "predict", str(workdir))
+    assert "has no validation images" in refuse(capsys, "evaluate", str(workdir), "--split", "validation")
 
 
 def test_overrides_reach_the_run(small, tmp_path, one_device):
     overrides = ["--steps", "3", "--optimizer.decay-steps", "1", "2", "--data.no-flip"]
     train_one_of({"small": small()}, ["small", "--workdir", str(tmp_path), *overrides], "file.py")
-    with pytest.raises(BadInput, match=r"there optimizer\.decay_steps: \(1, 2\), here \(32000, 48000\)\."):
+    with pytest.raises(BadInput, match=r"experiment \(optimizer\.decay_steps: \(1, 2\) -> \(32000, 48000\)\)\."):
         train(small(), tmp_path)
 
 
@@ -222,7 +222,7 @@ def test_doctor_passes_without_what_the_quickstart_does_not_need(capsys, tmp_pat
     execute(["doctor", "--directory", str(tmp_path)])
     *lines, empty, end = capsys.readouterr().out.splitlines()
     assert (empty, end) == ("", "Next: resjax quickstart")
-    assert any(line.startswith("note  for Table 6: cifar10 is not in") for line in lines)
+    assert any(line.startswith("note  needed for Table 6: cifar10 is not in") for line in lines)
     assert all(line.startswith(("ok  ", "note")) for line in lines)
 
 
@@ -231,7 +231,7 @@ def test_doctor_fails_where_the_arithmetic_is_wrong(capsys, tmp_path, monkeypatc
     with pytest.raises(SystemExit) as stop:
         execute(["doctor", "--directory", str(tmp_path)])
     assert stop.value.code == 1
-    assert "LOOK  convolution: relative error 2.0e-02 against float64, above 0.0001: try" in capsys.readouterr().out
+    assert "FAIL  convolution: relative error 2.0e-02 against float64, which is above" in capsys.readouterr().out
 
 
 def test_summaries_are_the_commands_own_first_lines():

@@ -42,11 +42,11 @@ def test_help_is_in_words_of_the_command_line(capsys, command, monkeypatch):
 def test_help_joins_paragraphs_and_names_flags_and_values(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     text = printed(capsys, "train", "resnet20", "--help")
-    assert "  --data.directory PATH\n                        The folder of prepared TFDS data sets; by" in text
-    assert "  --initialize-from NETWORK\n                        Weights to start from: a run directory, a" in text
+    assert "  --data.directory PATH\n                        The folder of prepared TFDS data sets." in text
+    assert "  --initialize-from NETWORK\n                        The weights to start from: a run directory" in text
     assert "a multiple of --architecture.ghost-batch-size. (default:" in " ".join(text.split())
-    assert "  --data.std FLOAT ...  Divisors of the RGB values" in text
-    assert "Mirror each training image with probability 1/2. (default: on)" in text
+    assert "  --data.std FLOAT ...  Divide each colour by these values" in text
+    assert "Flip each training image horizontally with probability 1/2. (default: on)" in text
     assert printed(capsys, "predict", "--help").startswith("usage: resjax predict NETWORK IMAGE ... [--flag value")
 
 

@@ -72,7 +72,7 @@ def test_grey_cmyk_and_misnamed_images_are_read(photograph, kind, mode):
 
 @pytest.mark.parametrize("cut_at", [0, 10, 400, 20_000])
 def test_a_truncated_image_is_named(photograph, cut_at):
-    with pytest.raises(BadInput, match=r"cat\.JPEG: not a whole image"):
+    with pytest.raises(BadInput, match=r"cat\.JPEG: damaged image"):
         decode(encoded(photograph)[:cut_at], "cat.JPEG", least=224)
 
 

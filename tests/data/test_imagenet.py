@@ -132,7 +132,7 @@ def test_wrong_protocols_and_splits_are_refused(done, photographs, tmp_path):
         for name in ("a", "b"):
             (other / split / name).mkdir(parents=True)
             (other / split / name / "x.JPEG").write_bytes(b"")
-    with pytest.raises(BadInput, match="only one has: a, b, n02000001, n02000002"):
+    with pytest.raises(BadInput, match="only one has a, b, n02000001, n02000002"):
         execute(["evaluate", str(done / "run"), "--data", f"folder:{other}"])
 
 
@@ -144,7 +144,7 @@ def test_a_table_is_one_command(done, photographs, tmp_path, capsys, monkeypatch
     arguments = ["reproduce", "table2", "--only", "resnet18A", "--experiments", "tiny"]
     execute(arguments)
     out, err = capsys.readouterr()
-    assert "1 runs: 1 are finished, 0 to train" in err
+    assert "1 runs: 1 finished, 0 to train" in err
     assert "| ResNet-18 A | 18 | 11,003,714 | 27.88 |" in out
     assert "Figure 4" in out
     kept = json.loads((run / "measured-ten-crop.json").read_text())
@@ -226,7 +226,7 @@ def test_too_many_unreadable_images_stop_the_run(photographs, tmp_path, capsys):
         optimizer=Optimizer(decay_steps=()), data=Photographs(
             source=f"folder:{tmp_path}/folders", size=64, shorter_side=(68, 90), test_shorter_side=68, workers=0,
             broken_images=2))
-    with pytest.raises(BadInput, match=r"3 images are unreadable, and data\.broken-images allows 2"):
+    with pytest.raises(BadInput, match=r"3 images are unreadable, but data\.broken-images allows 2"):
         train(run, tmp_path / "run")  # the mean image meets them all
 
 

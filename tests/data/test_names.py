@@ -50,7 +50,7 @@ def test_exact_names_come_first(known, asked, places):
     (("CAT", "Cat", "dog"), ("cat", "dog"), "cat"),  # which of the two?
     (("cat", "dog"), ("cat", "CAT"), "CAT")])        # both would be one
 def test_a_folded_name_counts_only_where_it_stands_for_one_class(known, asked, odd):
-    with pytest.raises(BadInput, match=f"only one has: .*{odd}"):
+    with pytest.raises(BadInput, match=f"only one has .*{odd}"):
         class_places(network(*known), asked, "set")
     assert place_of("dog", known) == known.index("dog")
 
@@ -123,7 +123,7 @@ def test_folders_of_two_unicode_forms_are_one_class(tmp_path):
     assert np.bincount(found.test.labels).tolist() == [3, 3, 3]
     assert all(found.test.read(i) for i in range(9))
     folders(tmp_path, "train", [unicodedata.normalize("NFD", "é")])
-    with pytest.raises(BadInput, match="two folders are named 'é', in two forms of Unicode"):
+    with pytest.raises(BadInput, match="two folders are named 'é', in different Unicode forms"):
         find_images(Photographs(source=f"folder:{tmp_path}"))
 
 
@@ -138,7 +138,7 @@ def test_a_flat_folder_of_test_images_is_passed_over_for_a_sorted_one(tmp_path):
     found = find_images(data)
     assert (len(found.train.labels), len(found.test.labels)) == (6, 6)
     assert found.test.name(0).startswith(f"{tmp_path}/val/")
-    told = f"{tmp_path}/test: not used, as it has no class folders; the images of {tmp_path}/val are tested on"
+    told = f"{tmp_path}/test: ignored, because it has no class folders; {tmp_path}/val contains the test images"
     assert found.remark == told
     classes, files, remark = find_split(data, "test")
     assert (classes, len(files.labels), remark) == (found.classes, 6, told)
@@ -149,18 +149,18 @@ def test_images_one_folder_too_deep_are_named(tmp_path):
     for split in ("train", "test"):
         folders(tmp_path / split / "n01443537", "images", [""])
         folders(tmp_path / split / "n01629819", "images", [""])
-    with pytest.raises(BadInput, match="train/n01443537: the class folder holds no image; it holds the folder"):
+    with pytest.raises(BadInput, match="train/n01443537: the class folder contains no images; it contains the folder"):
         find_images(Photographs(source=f"folder:{tmp_path}"))
 
 
 def test_splits_that_are_called_otherwise_are_named(tmp_path):
     for split in ("Train", "Test"):
         folders(tmp_path / "capitals", split, ["bad", "good"])
-    with pytest.raises(BadInput, match=r"Test: .* the folder 'bad': a split is a folder called train, test or val"):
+    with pytest.raises(BadInput, match=r"Test: .* the folder 'bad'; name a split train, test or val"):
         find_images(Photographs(source=f"folder:{tmp_path}/capitals"))
     for split in ("train", "valid"):
         folders(tmp_path / "valid", split, ["bad", "good"])
-    with pytest.raises(BadInput, match="there must be a folder 'test' or 'val'; there are train, valid"):
+    with pytest.raises(BadInput, match="needs a folder 'test' or 'val' beside 'train'; it contains train, valid"):
         find_images(Photographs(source=f"folder:{tmp_path}/valid"))
 
 
@@ -170,5 +170,5 @@ def test_folders_within_a_class_are_remarked(tmp_path):
         folders(tmp_path, f"{split}/dog", ["beagle"])
     found = find_images(Photographs(source=f"folder:{tmp_path}"))
     assert len(found.train.labels) == 6
-    assert "/train: not used, as they lie within a class: 1 folders, such as dog/beagle, with all" in found.remark
-    assert "not named like an image" not in found.remark
+    assert "/train: ignored 1 folders inside class folders, such as dog/beagle" in found.remark
+    assert "without the name of an image" not in found.remark

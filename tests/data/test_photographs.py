@@ -271,7 +271,7 @@ def test_wrong_archives_are_named(copy, name, damage):
 
 @pytest.mark.parametrize(("changes", "message"), [
     ({"source": "digits"}, "'folder:PATH', 'tars:PATH' or 'tfds:NAME'"),
-    ({"source": "tars:"}, "after the colon: 'tars:PATH'"),
+    ({"source": "tars:"}, "must follow the colon: 'tars:PATH'"),
     ({"size": 16}, "data.size is 16"), ({"shorter_side": (300, 200)}, "data.shorter-side"),
     ({"shorter_side": (100, 300)}, "data.shorter-side"), ({"test_shorter_side": 200}, "data.test-shorter-side is 200"),
     ({"colour_noise": -1.0}, "data.colour-noise"), ({"workers": -1}, "data.workers"),

@@ -67,7 +67,7 @@ def test_a_second_prepare_says_that_it_is_there(tmp_path, archive, capsys):
     folder = prepare_cifar10(tmp_path / "data", archive)
     before = sorted((file, file.stat().st_mtime_ns) for file in folder.iterdir())
     assert prepare_cifar10(tmp_path / "data", tmp_path / "no.tar.gz") == folder
-    assert capsys.readouterr().err == f"{folder} is there already\n"
+    assert capsys.readouterr().err == f"{folder} already exists\n"
     assert sorted((file, file.stat().st_mtime_ns) for file in folder.iterdir()) == before
     assert [file.name for file in (tmp_path / "data").iterdir()] == ["cifar10"]
 
@@ -88,7 +88,7 @@ def test_a_wrong_or_missing_archive_is_refused(tmp_path, archive):
 
 def test_an_archive_with_broken_records_is_refused(tmp_path, archive, monkeypatch):
     monkeypatch.setattr(prepare, "RECORD", 3000)
-    assert_refused(tmp_path / "data", archive, "data_batch_1.bin holds 9219 bytes; records of 3000 were expected")
+    assert_refused(tmp_path / "data", archive, "data_batch_1.bin has 9219 bytes; it must consist of records")
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("write() failed: disk full")])
@@ -137,10 +137,10 @@ def test_cifar10_is_downloaded_where_no_archive_is_given(tmp_path, archive, monk
 def test_a_download_that_fails_or_ends_early_is_refused(tmp_path, archive, monkeypatch):
     serve(monkeypatch, archive.read_bytes()[:500], 900)
     assert_refused(tmp_path / "data", None, f"{prepare.URL}: the connection ended after 500 of 900 bytes; "
-                   "download it by other means and give it by --archive")
+                   "download the file yourself and pass it with --archive")
 
     def refuse(url, timeout):
         raise urllib.error.URLError("Name or service not known")
 
     monkeypatch.setattr(urllib.request, "urlopen", refuse)
-    assert_refused(tmp_path / "data", None, f"{prepare.URL}: Name or service not known; download it by other means")
+    assert_refused(tmp_path / "data", None, f"{prepare.URL}: Name or service not known; download the file yourself")

@@ -111,13 +111,13 @@ def test_validation_images_come_from_the_training_images(tmp_path):
 
 def test_unknown_labels_are_refused_and_named(tmp_path):
     write_set(tmp_path, train=numbered(6), test=[*numbered(5), (numbered(6)[5][0], -1)])
-    with pytest.raises(BadInput, match=r"^tfds:tiny: image \d of the test split has label -1, and there are 3 classes"):
+    with pytest.raises(BadInput, match=r"^tfds:tiny: image \d of the test split has label -1, but the classes are"):
         read(tmp_path)
 
 
 def test_pictures_of_differing_sizes_need_a_size(tmp_path):
     write_set(tmp_path, train=[*numbered(5), *numbered(5, height=6)], test=numbered(3, width=9))
-    with pytest.raises(BadInput, match=r"1\.0\.0:train, record \d+ is \dx5, others are \dx5; set data\.size"):
+    with pytest.raises(BadInput, match=r"1\.0\.0:train, record \d+ is \dx5, but others are \dx5; set data\.size"):
         read(tmp_path)
     data = read(tmp_path, size=3)
     assert (data.train.pixels.shape, data.test.pixels.shape) == ((10, 3, 3, 3), (3, 3, 3, 3))
@@ -130,16 +130,16 @@ def test_the_newest_version_is_read_unless_one_is_named(tmp_path):
     (tmp_path / "tiny" / "2.0.0").mkdir()  # nothing in it: not prepared
     assert_holds(read(tmp_path).train, versions["1.10.0"])
     assert_holds(read(tmp_path, "tiny:1.0.0").train, versions["1.0.0"])
-    with pytest.raises(BadInput, match=r"^tiny:3\.0\.0 is not in .*, which holds .*tiny; prepare it with TFDS"):
+    with pytest.raises(BadInput, match=r"^tiny:3\.0\.0 is not in .*, which contains .*tiny; prepare it with TFDS"):
         read(tmp_path, "tiny:3.0.0")
 
 
 def test_a_missing_set_is_told_how_to_get(tmp_path):
     (tmp_path / "mnist").mkdir()
-    with pytest.raises(BadInput, match=f"^cifar10 is not in {tmp_path}, which holds mnist; to get it: "
+    with pytest.raises(BadInput, match=f"^cifar10 is not in {tmp_path}, which contains mnist; to prepare it, run "
                                        f"resjax prepare cifar10 --directory {tmp_path}"):
         read(tmp_path, "cifar10")
-    with pytest.raises(BadInput, match=r"holds no data set; prepare it with TFDS \(file_format='array_record'\)"):
+    with pytest.raises(BadInput, match=r"contains no data set; prepare it with TFDS \(file_format='array_record'\)"):
         read(tmp_path / "nowhere")
 
 
@@ -169,8 +169,8 @@ def label_with_text(file):
     ("dataset_info.json", lambda file: file.write_text(file.read_text()[:100]), "cannot read dataset_info.json"),
     ("features.json", Path.unlink, "cannot read dataset_info.json and features.json"),
     ("dataset_info.json", lambda file: file.write_text(file.read_text().replace("array_record", "tfrecord")),
-     "prepare the set with file_format='array_record'"),
-    ("features.json", label_with_text, "is no image classification set: its features are image, label"),
+     "prepare the data set with file_format='array_record'"),
+    ("features.json", label_with_text, "is not an image classification data set; its features are image, label"),
 ])
 def test_damaged_and_foreign_sets_are_refused_by_name(tmp_path, file, spoil, message):
     folder = write_set(tmp_path, train=numbered(20), test=numbered(6))
@@ -183,7 +183,7 @@ def test_damaged_and_foreign_sets_are_refused_by_name(tmp_path, file, spoil, mes
 
 def test_a_set_without_test_images_is_refused(tmp_path):
     write_set(tmp_path, train=numbered(5))
-    with pytest.raises(BadInput, match="has the splits train; 'train' and 'test' or 'validation' are needed"):
+    with pytest.raises(BadInput, match="has the splits train; it needs 'train' and either 'test' or 'validation'"):
         read(tmp_path)
 
 
@@ -247,7 +247,7 @@ def test_a_cache_that_cannot_be_written_warns_and_no_more(tmp_path, monkeypatch,
     (tmp_path / "file").touch()
     monkeypatch.setenv("RESJAX_CACHE", str(tmp_path / "file" / "below"))
     for _ in range(2):
-        with pytest.warns(UserWarning, match=r"tiny are not kept for the next run .*; RESJAX_CACHE names another"):
+        with pytest.warns(UserWarning, match=r"cannot cache the decoded images of tiny.*; set RESJAX_CACHE"):
             assert_holds(read(tmp_path).train, numbered(20))
     assert len(decodes) == 2
 

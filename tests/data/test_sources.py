@@ -165,19 +165,19 @@ def cut(file):
 
 
 @pytest.mark.parametrize(("spoil", "message"), [
-    (shutil.rmtree, "{root}: no such folder; folder:PATH names a folder of one folder per class"),
-    (lambda root: shutil.rmtree(root / "train" / "dog"), "{root}/train: 1 class folders; there must be one folder"),
+    (shutil.rmtree, "{root}: no such folder; folder:PATH must contain one folder per class"),
+    (lambda root: shutil.rmtree(root / "train" / "dog"), "{root}/train: 1 class folders; there must be at least two"),
     (lambda root: shutil.rmtree(root / "train"), "{root}: 1 class folders"),
-    (lambda root: shutil.rmtree(root / "test"), "{root}: beside 'train' there must be a folder 'test' or 'val'"),
+    (lambda root: shutil.rmtree(root / "test"), "{root}: needs a folder 'test' or 'val' beside 'train'"),
     (lambda root: (root / "test" / "dog").rename(root / "test" / "emu"),
-     "{root}: 'train' and 'test' must hold the same classes; only one has: dog, emu"),
-    (lambda root: (root / "test" / "dog" / "00.png").unlink(), "{root}/test/dog: the class folder holds no image"),
-    (lambda root: cut(root / "train" / "dog" / "00.png"), "{root}/train/dog/00.png: not a whole image"),
-    (lambda root: (root / "train" / "dog" / "00.png").write_text("no image"), "{root}/train/dog/00.png: not a whole"),
+     "{root}: 'train' and 'test' must have the same classes; only one has dog, emu"),
+    (lambda root: (root / "test" / "dog" / "00.png").unlink(), "{root}/test/dog: the class folder contains no images"),
+    (lambda root: cut(root / "train" / "dog" / "00.png"), "{root}/train/dog/00.png: damaged image"),
+    (lambda root: (root / "train" / "dog" / "00.png").write_text("no image"), "{root}/train/dog/00.png: damaged image"),
     (lambda root: paint(root / "train" / "dog" / "01.png", size=(5, 4)),
-     "{root}/train/dog/01.png is 4x5, others are 4x6; set data.size to resize all"),
+     "{root}/train/dog/01.png is 4x5, but others are 4x6; set data.size to resize them all"),
     (lambda root: paint_splits(root, ("test",), size=(3, 3)),
-     "folder:{root}: training images are (4, 6, 3) and test images (3, 3, 3); set data.size so that they agree"),
+     "folder:{root}: training images are (4, 6, 3) but test images are (3, 3, 3); set data.size to resize them"),
 ])
 def test_a_bad_folder_is_refused_and_named(tmp_path, spoil, message):
     root = tmp_path / "images"
@@ -191,7 +191,7 @@ def test_a_bad_folder_is_refused_and_named(tmp_path, spoil, message):
 
 def test_too_few_images_for_a_test_split_are_refused(tmp_path):
     paint_splits(tmp_path, (".",), count=2)
-    with pytest.raises(BadInput, match="the test split holds no image"):
+    with pytest.raises(BadInput, match="the test split contains no images"):
         read(tmp_path)
 
 
@@ -204,7 +204,7 @@ def test_a_picture_cut_anywhere_is_whole_or_refused(kind):
     whole = decode(content, "record 7")
     for length in range(len(content)):
         if length < len(content) - 20:
-            with pytest.raises(BadInput, match=r"^record 7: not a whole image"):
+            with pytest.raises(BadInput, match=r"^record 7: damaged image"):
                 decode(content[:length], "record 7")
         else:  # perhaps only the end mark is gone
             with suppress(BadInput):
@@ -216,8 +216,8 @@ def test_a_picture_cut_anywhere_is_whole_or_refused(kind):
 def test_labels_out_of_range_are_named(split, label):
     splits = {"train": numbered(30), "test": numbered(20)}
     splits[split].labels[13:] = label
-    with pytest.raises(BadInput, match=rf"^digits: image 13 of the {split} split has label {label}, and there are 10 "
-                                       r"classes: 0 \.\.\. 9$"):
+    with pytest.raises(BadInput, match=rf"^digits: image 13 of the {split} split has label {label}, but the "
+                                       r"classes are 0 \.\.\. 9$"):
         make_dataset(Data(source="digits"), tuple("0123456789"), **splits)
 
 

@@ -31,10 +31,10 @@ def test_mutations_are_refused_in_a_line_or_change_nothing_else(tmp_path):
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    (lambda c: c["images"][2].update(id=1), r"the id 1 is that of two entries, .*img001.jpg.* and .*img002.jpg"),
-    (lambda c: c["categories"].append({"id": 40, "name": "dot"}), "the categories 1 and 40 have one name, 'dot'"),
-    (lambda c: c["categories"].append({"id": "40", "name": "x"}), "numbers or texts, not both: '40' beside 0"),
-    (lambda c: c["annotations"][0].update(image_id="0"), "annotation 100: image_id is '0', and no image has this id; "),
+    (lambda c: c["images"][2].update(id=1), r"two entries have the id 1, .*img001.jpg.* and .*img002.jpg"),
+    (lambda c: c["categories"].append({"id": 40, "name": "dot"}), "the categories 1 and 40 have the same name, 'dot'"),
+    (lambda c: c["categories"].append({"id": "40", "name": "x"}), "all numbers or all strings: '40' and 0"),
+    (lambda c: c["annotations"][0].update(image_id="0"), "annotation 100: image_id is '0', but no image has this id; "),
     (lambda c: c["annotations"][0].update(image_id=[0]), r"annotation 100: image_id is \[0\]; image_id is a whole"),
     (lambda c: c["annotations"][0].update(category_id=True), "annotation 100: category_id is True; category_id is a"),
     (lambda c: c["categories"][0].update(name=None), "category 0: it has no name; name is a text")])
@@ -50,7 +50,7 @@ def test_an_entry_that_is_there_twice_alike_counts_once(tmp_path):
     file.write_text(json.dumps(content | {"images": [*content["images"], content["images"][0]]}))
     images = read_coco(tmp_path, ("train",))
     assert [len(record.boxes) for record in images.records] == [1, 1, 1, 1]
-    assert images.remarks == (f"1 image entered more than once, alike: it counts once, such as {file}, image 0",)
+    assert images.remarks == (f"1 image listed more than once, identically; each counts once, such as {file}, image 0",)
 
 
 def test_a_line_of_a_list_with_spaces_is_the_image_of_this_name(tmp_path):
@@ -69,7 +69,7 @@ def test_a_size_that_is_neither_the_stored_nor_the_upright_one_is_refused_with_e
     write(tmp_path, layout, "on its side by EXIF, as stored")
     for file in (*tmp_path.glob("Annotations/*.xml"), *tmp_path.glob("annotations/*.json")):
         file.write_text(file.read_text().replace("<width>96", "<width>97").replace('"width": 96', '"width": 97'))
-    with pytest.raises(BadInput, match="; EXIF turns it to 64x96, and its annotation says 97x64"):
+    with pytest.raises(BadInput, match="; EXIF rotates it to 64x96, but its annotation says 97x64"):
         (read_voc if layout == "voc" else read_coco)(tmp_path, ("train",))
 
 
@@ -77,7 +77,7 @@ def test_boxes_of_photographs_that_are_stored_turned_are_remarked_where_size_doe
     write(tmp_path, "coco", "upside down by EXIF")
     images = read_coco(tmp_path, ("train",))
     assert len(images.remarks) == 1
-    assert images.remarks[0].startswith("4 images stored turned (EXIF), of a size that does not tell whether the boxes")
+    assert images.remarks[0].startswith("4 images rotated by EXIF, with a stated size that does not show")
     x1, y1, x2, y2 = images.records[0].boxes[0].astype(int)
     assert images.pixels(0)[y1:y2, x1:x2].mean() == pytest.approx(BRIGHT, abs=5)
     with Image.open(images.files[0]) as stored:

@@ -37,7 +37,7 @@ def test_moved_images_more_steps_and_another_interval_are_the_same_run(run, whol
     place = source.removeprefix("voc:")
     for file in sorted((images.expanded(place) / "Annotations").iterdir()):
         file.write_text(file.read_text().replace("green", "red"))
-    with pytest.raises(BadInput, match="the images are not those that this run began with"):
+    with pytest.raises(BadInput, match="the images have changed since this run began"):
         train_detector(replace(there, steps=run.steps + 2), folder, jax.devices()[:1])
     assert read_result(folder)["steps"] == run.steps + 1
 
@@ -49,9 +49,9 @@ def test_a_detector_is_measured_again(whole, moved, capsys):  # noqa: F811
     assert f"mean average precision {whole[1]['mean_average_precision']:.2f} %" in said
     found = kind_of_detections.measure([restore_detector(folder)], "test", None, 1, source, None)
     assert found == {key: whole[1][key] for key in found}  # to the last digit
-    for flags, message in ((["--views", "ten-crop"], "a detector looks at an image as"),
-                           (["--split", "validation"], "those of 'train' and 'test'"),
-                           (["--stride-in", "3x3"], "--stride-in is left out"), (["resnet20"], "measure them apart")):
+    for flags, message in ((["--views", "ten-crop"], "for a detector, it must be 'single'"),
+                           (["--split", "validation"], "it must be 'train' or 'test'"),
+                           (["--stride-in", "3x3"], "omit --stride-in"), (["resnet20"], "evaluate them separately")):
         with pytest.raises(BadInput, match=message):
             execute(["evaluate", str(folder), *flags])
 
@@ -102,9 +102,9 @@ def test_pictures_are_looked_at_and_export_says_what_it_writes(moved, squares, t
     assert f"{picture}: " in capsys.readouterr().out
     with Image.open(tmp_path / "detections" / "0.png") as drawn:
         assert drawn.size == (64, 48)
-    with pytest.raises(BadInput, match="is a detector, which no other library loads"):
+    with pytest.raises(BadInput, match="is a detector, which no other library can load"):
         execute(["export", str(folder), "--to", "torchvision", "--out", str(tmp_path / "out")])
-    with pytest.raises(BadInput, match="holds the run of a detector, not of a classifier"):
+    with pytest.raises(BadInput, match="contains a run of a detector, not of a classifier"):
         resjax.restore(folder)
 
 
@@ -119,7 +119,7 @@ def test_a_detector_starts_from_a_detector(run, whole):  # noqa: F811
     drawn_anew = before.variables["params"].keys() - initial_weights(
         replace(run, initialize_from=str(folder)), others).params.keys()
     assert drawn_anew == {"scores", "boxes"}
-    with pytest.raises(BadInput, match=r"holds another detector: there detector\.rpn_channels: 16, here 8"):
+    with pytest.raises(BadInput, match=r"contains another detector \(detector\.rpn_channels: 16 -> 8\)"):
         initial_weights(replace(run, initialize_from=str(folder), detector=replace(run.detector, rpn_channels=8)),
                         pictures)
 

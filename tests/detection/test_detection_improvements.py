@@ -202,11 +202,11 @@ def test_pictures_of_many_sizes_compile_once():
 
 
 def test_wrong_scales():
-    with pytest.raises(BadInput, match="it must be empty, or rise"):
+    with pytest.raises(BadInput, match="it must be empty, or have several sides"):
         Inference(scales=(600,))
-    with pytest.raises(BadInput, match="it must be empty, or rise"):
+    with pytest.raises(BadInput, match="it must be empty, or have several sides"):
         Inference(scales=(600, 400))
-    with pytest.raises(BadInput, match=r"one of them is data\.shorter-side 600"):
+    with pytest.raises(BadInput, match=r"they must include data\.shorter-side 600"):
         Detection(name="x", initialize_from="weights", inference=Inference(scales=(400, 800)))
     assert Detection(name="x", initialize_from="weights", inference=Inference(scales=(300, 600))).pyramid == (0.5, 1.0)
 

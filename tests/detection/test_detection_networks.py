@@ -170,8 +170,8 @@ def test_wrong_weights_are_named(tmp_path):
 
 
 @pytest.mark.parametrize(("field", "value", "message"), [
-    ("backbone", "resnet20", "detector.backbone is 'resnet20'; it is one of 'vgg16', 'resnet50'"),
-    ("anchor_sizes", (), "one number or several"), ("anchor_ratios", (0.0,), "must be above 0"),
+    ("backbone", "resnet20", "detector.backbone is 'resnet20'; it must be one of 'vgg16', 'resnet50'"),
+    ("anchor_sizes", (), "one or more numbers"), ("anchor_ratios", (0.0,), "must be above 0"),
     ("frozen_stages", -1, "must be at least 0")])
 def test_wrong_detectors(field, value, message):
     with pytest.raises(BadInput, match=message):
@@ -181,11 +181,11 @@ def test_wrong_detectors(field, value, message):
 def test_wrong_rules_and_data():
     with pytest.raises(BadInput, match="it must be an overlap"):
         Sampling(foreground=50.0)
-    with pytest.raises(BadInput, match="two overlaps that rise"):
+    with pytest.raises(BadInput, match="two rising overlaps"):
         Sampling(background=(0.5, 0.5))
     with pytest.raises(BadInput, match="shorter-side is 700"):
         Scenery(shorter_side=700, longer_side=600)
-    with pytest.raises(BadInput, match="three colours"):
+    with pytest.raises(BadInput, match="have three numbers"):
         Scenery(std=(1.0,))
     with pytest.raises(BadInput, match="batch-size 3 is not a multiple"):
         Detection(name="x", detector=Detector(frozen_batch_norm=False, ghost_batch_size=2), batch_size=3)

@@ -125,7 +125,7 @@ def test_a_run_that_stops_in_a_phase_comes_to_the_same_bits(tmp_path, monkeypatc
 
 
 def test_what_alternating_training_needs():
-    with pytest.raises(BadInput, match="steps is 6; alternating training has four parts"):
+    with pytest.raises(BadInput, match="steps is 6; for alternating training, it must be a multiple of 4"):
         replace(RUN, steps=6)
     with pytest.raises(BadInput, match=r"it needs detector\.frozen-batch-norm"):
         replace(RUN, detector=replace(RUN.detector, frozen_batch_norm=False))

@@ -140,7 +140,7 @@ def test_a_run_goes_on_by_its_own_description(run, whole, tmp_path, capsys):
     assert read_result(copy)["state_digest"] == result["state_digest"]
     execute(["show", str(copy / "experiment.json")])
     assert "sampling.rois                        8" in capsys.readouterr().out
-    with pytest.raises(BadInput, match="no run lies there"):
+    with pytest.raises(BadInput, match="contains no run"):
         execute(["train", str(tmp_path / "experiment.json")])
 
 
@@ -154,19 +154,19 @@ def test_a_run_is_drawn(whole):
 
 def test_a_folder_belongs_to_one_run(run, whole, tmp_path):
     folder, _ = whole
-    with pytest.raises(BadInput, match="belongs to another experiment: there seed: 0, here 1"):
+    with pytest.raises(BadInput, match=r"contains a different experiment \(seed: 0 -> 1"):
         train_detector(replace(run, seed=1), folder)
     (tmp_path / "experiment.json").write_text("{}")
     with pytest.raises(BadInput):
         train_detector(run, tmp_path)
-    with pytest.raises(BadInput, match=r"experiment\.json: it says nothing of kind"):
+    with pytest.raises(BadInput, match=r"experiment\.json: lacks kind"):
         restore_detector(tmp_path)
-    with pytest.raises(BadInput, match="batch-size 8 does not divide over 3 devices"):
+    with pytest.raises(BadInput, match="batch-size 8 is not divisible by the number of devices, 3"):
         train_detector(run, tmp_path / "three", jax.devices()[:3])
 
 
 def test_what_the_test_images_lack(run, squares, tmp_path):
-    with pytest.raises(BadInput, match="unknown class 'green'; there are: red"):
+    with pytest.raises(BadInput, match="unknown class 'green'; the classes are red"):
         train_detector(replace(run, data=replace(run.data, classes=("red",))), tmp_path, jax.devices()[:1])
     assert read_voc(squares, ("test",), ("red", "green", "blue")).classes == ("red", "green", "blue")
 
@@ -185,7 +185,7 @@ def test_detecting_in_pictures(whole, squares, tmp_path, capsys):
             detect(folder, wrong, tmp_path / "out")
     with pytest.raises(SystemExit):  # one that cannot be read is named, and the others are looked at
         detect(folder, (squares / "nothing.jpg", files[0]), tmp_path / "some")
-    assert "nothing.jpg: this image cannot be read" in capsys.readouterr().err
+    assert "nothing.jpg: cannot read this image" in capsys.readouterr().err
     assert [file.name for file in (tmp_path / "some").iterdir()] == ["0.png"]
 
 
@@ -213,9 +213,9 @@ def test_detections_are_written_as_cocos_results(whole, squares, tmp_path, capsy
          "bbox": [round(side, 2) for side in (thing["x1"], thing["y1"], thing["x2"] - thing["x1"],
                                               thing["y2"] - thing["y1"])]}
         for image, picture in zip((50, 53), words, strict=True) for thing in picture["found"]]
-    for flags, message in ((["--annotations", str(numbers)], "annotations gives --coco its numbers"),
+    for flags, message in ((["--annotations", str(numbers)], "--annotations only affects --coco"),
                            (["--coco", str(tmp_path / "x"), "--annotations", str(squares)], "cannot be read|no file")):
         with pytest.raises(BadInput, match=message):
             execute([*asked, *flags])
-    with pytest.raises(BadInput, match="resnet20 is a classifier, which finds no boxes for --coco"):
+    with pytest.raises(BadInput, match="resnet20 is a classifier; --coco needs a detector"):
         execute(["detect", "resnet20", *pictures, "--coco", str(tmp_path / "x")])

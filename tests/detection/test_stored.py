@@ -35,32 +35,32 @@ def test_a_folder_is_read_back(copy):
 
 
 def test_what_is_damaged_is_named(copy, tmp_path):
-    with pytest.raises(BadInput, match="copy is there already"):
+    with pytest.raises(BadInput, match="copy already exists"):
         write_detector(load_detector("bccd"), copy, Card())
     tensors = load_file(copy / "detector.safetensors")
     first = min(tensors)
     save_file({name: tensor for name, tensor in tensors.items() if name != first}, copy / "detector.safetensors")
-    with pytest.raises(BadInput, match=f"not the weights that detector.json tells of: {first} missing"):
+    with pytest.raises(BadInput, match=f"not the weights that detector.json describes: {first} missing"):
         load_detector(copy)
     (copy / "detector.safetensors").write_bytes(b"none")
-    with pytest.raises(BadInput, match=r"detector\.safetensors: not a readable file of weights"):
+    with pytest.raises(BadInput, match=r"detector\.safetensors: not a readable weights file"):
         load_detector(copy)
     content = json.loads((copy / "detector.json").read_text())
     (copy / "detector.json").write_text(json.dumps(content | {"classes": [1]}))
     with pytest.raises(BadInput, match=r"detector\.json: not a detector of this version"):
         load_detector(copy)
     shutil.rmtree(copy)
-    with pytest.raises(BadInput, match="no run lies there"):
+    with pytest.raises(BadInput, match="contains no run"):
         load_detector(copy)
 
 
 def test_the_one_that_comes_with_resjax_is_used(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(BadInput, match="bccd is a detector: resjax detect bccd IMAGE finds objects"):
+    with pytest.raises(BadInput, match="bccd is a detector; use resjax detect bccd IMAGE"):
         resjax.load("bccd")
-    with pytest.raises(BadInput, match="bccd is a detector, which no other library loads: it goes --to resjax alone"):
+    with pytest.raises(BadInput, match="bccd is a detector, which no other library can load; use --to resjax"):
         execute(["export", "bccd", "--to", "onnx", "--out", "out"])
-    with pytest.raises(BadInput, match="bccd is a detector, and its answers are many"):
+    with pytest.raises(BadInput, match="bccd is a detector; saliency only works with classifiers"):
         resjax.detection.detectors.explain(load_detector("bccd"), tmp_path / "x.png", None, tmp_path)
     pixels = np.full((240, 320, 3), (215, 205, 205), np.uint8)  # a cell: a dark nucleus in a pale disc
     rows, columns = np.mgrid[:240, :320]

@@ -153,12 +153,12 @@ def test_saliency_of_a_trained_network_is_how_its_logit_moves():
 
 def test_wrong_labels_and_classes_are_named():
     net = resjax.load("resnet20")
-    with pytest.raises(BadInput, match=r"labels are \[10\]; they are class numbers below 10, one for each image"):
+    with pytest.raises(BadInput, match=r"labels are \[10\]; they must be class numbers below 10, one per image"):
         resjax.saliency(net, np.zeros((1, 32, 32, 3)), [10])
     with pytest.raises(BadInput, match=r"pixels are \[32, 32, 3\]"):
         resjax.saliency(net, np.zeros((32, 32, 3)))
     assert label_of(net, "Cat") == 3
-    with pytest.raises(BadInput, match=r"'shp' is no class of resnet20.* did you mean 'ship'"):
+    with pytest.raises(BadInput, match=r"'shp' is not a class of resnet20.* did you mean 'ship'"):
         label_of(net, "shp")
     assert label_of(network(()), "4") == 4
     with pytest.raises(BadInput, match="numbers below 5"):
@@ -193,4 +193,4 @@ def test_the_commands(folder, capsys, monkeypatch):
     assert len(list((folder / "saliency").glob("*.png"))) == 3
     with pytest.raises(SystemExit):
         execute(["saliency", "resnet20", "test/cat", "--of", "cow"])
-    assert "'cow' is no class of resnet20" in capsys.readouterr().err
+    assert "'cow' is not a class of resnet20" in capsys.readouterr().err

@@ -51,7 +51,7 @@ def test_wrong_pixels_are_named():
     with pytest.raises(BadInput, match=r"pixels are \[2, 1, 3, 3\]"):
         table()(np.zeros((2, 1, 3, 3)))
     assert np.isnan(table(np.nan)(np.zeros((1, 1, 3, 1)))).all()
-    with pytest.raises(BadInput, match="table gives logits that are not numbers"):
+    with pytest.raises(BadInput, match="table computes logits that are NaN"):
         table(np.nan).predict(np.zeros((1, 1, 3, 1)))
 
 
@@ -110,20 +110,20 @@ def test_lines_fit_a_narrow_terminal(pictures, capsys, monkeypatch):
 def test_wrong_folders_and_numbers_are_refused(pictures, monkeypatch):
     monkeypatch.chdir(pictures)
     (pictures / "empty").mkdir()
-    for words, message in ((["empty"], "no image lies there"), (["b.png", "--top", "0"], "it must be at least 1"),
-                           ([], "name at least one image file")):
+    for words, message in ((["empty"], "contains no images"), (["b.png", "--top", "0"], "it must be at least 1"),
+                           ([], "give at least one image file")):
         with pytest.raises(BadInput, match=message):
             execute(["predict", "resnet20", *words])
     (pictures / "file").write_text("mine")
-    for words, message in (("--json b.png", "b.png is one of the images"), ("--csv no/out.csv", "no such folder"),
-                           ("--json - --csv -", "two results would be written to -"), ("--csv in", "it is no file")):
+    for words, message in (("--json b.png", "b.png is one of the images"), ("--csv no/out.csv", "does not exist"),
+                           ("--json - --csv -", "two results would be written to -"), ("--csv in", "this is a folder")):
         with pytest.raises(BadInput, match=message):
             execute(["predict", "resnet20", "b.png", *words.split()])
     for command, network in (("saliency", "resnet20"), ("detect", "bccd")):
-        for out, message in ((".", "b.png is one of the images"), ("file", "--out file is no folder")):
+        for out, message in ((".", "b.png is one of the images"), ("file", "--out file is not a folder")):
             with pytest.raises(BadInput, match=message):
                 execute([command, network, "b.png", "--out", out])
-    with pytest.raises(BadInput, match="--out file is no folder"):
+    with pytest.raises(BadInput, match="--out file is not a folder"):
         execute(["evaluate", "resnet20", "--by-class", "--out", "file"])
     assert Image.open("b.png").getpixel((0, 0)) == (90, 120, 200)
     (pictures / "in" / "broken.png").write_text("none")

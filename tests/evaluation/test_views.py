@@ -34,7 +34,7 @@ def test_the_papers_protocols():
     assert [(view.side, view.size, view.number) for view in views_of("single", data)] == [(256, (224, 224), 1)]
     assert [(view.side, view.size, view.number) for view in views_of("ten-crop", data)] == [(256, (224, 224), 10)]
     assert [view.side for view in views_of("multi-scale", data)] == [224, 256, 384, 480, 640]
-    with pytest.raises(BadInput, match="views is 'eleven-crop'; it is one of single, ten-crop, multi-scale"):
+    with pytest.raises(BadInput, match="views is 'eleven-crop'; it must be one of single, ten-crop, multi-scale"):
         views_of("eleven-crop", data)
 
 
@@ -97,7 +97,7 @@ def test_batch_size_devices_and_workers_change_nothing(setting, protocol, change
 def test_an_unreadable_test_image_stops_the_evaluation(setting, tmp_path):
     data, photos, *rest = setting
     cut = photos._replace(reader=lambda i: photos.read(i)[:500 if i == 3 else None])
-    with pytest.raises(BadInput, match=f"{photos.name(3)}: not a whole image"):
+    with pytest.raises(BadInput, match=f"{photos.name(3)}: damaged image"):
         probabilities((data, cut, *rest), "single")
 
 

@@ -76,31 +76,31 @@ def test_unknown_names_list_those_that_there_are():
 
 def test_a_file_without_experiments_is_named(tmp_path):
     (tmp_path / "mine.py").write_text("EXPERIMENT = 3\n")
-    with pytest.raises(BadInput, match=r"mine\.py: it defines no EXPERIMENTS"):
+    with pytest.raises(BadInput, match=r"mine\.py: it must define EXPERIMENTS"):
         load_runs(tmp_path / "mine.py")
 
 
 @pytest.mark.parametrize(("make", "message"), [
     (lambda: Architecture(depth=21), r"depth 21 is not 6n\+2"),
     (lambda: Architecture(ghost_batch_size=0), "ghost-batch-size is 0"),
-    (lambda: Data(source="tfds:"), "write what to read after the colon"),
+    (lambda: Data(source="tfds:"), "a name or path must follow the colon"),
     (lambda: Data(pad=-1), "data.pad is -1"),
     (lambda: Data(validation_images=-1), "validation-images is -1"),
     (lambda: Optimizer(decay_steps=(5, 5)), "decay-steps"),
-    (lambda: Optimizer(momentum=1.0), r"momentum is 1.0; it must lie in \[0, 1\)"),
+    (lambda: Optimizer(momentum=1.0), r"momentum is 1.0; it must be in \[0, 1\)"),
     (lambda: Optimizer(warmup_error=0.0), "warmup-error is 0.0"),
     (lambda: Experiment(name="x", seed=-1), "seed is -1"),
     (lambda: Experiment(name="x", batch_size=96), "not a multiple of architecture.ghost-batch-size 64"),
     (lambda: Experiment(name="x", log_steps=0), "log-steps is 0"),
-    (lambda: Experiment(name="x", data=Data(std=(1, 2, 3))), "std has 3 values, and images of 1 chan"),
+    (lambda: Experiment(name="x", data=Data(std=(1, 2, 3))), "std has 3 values, but the images have 1 chan"),
     (lambda: Data(std=(0.0,)), "data.std is 0.0; it must be above 0"),
-    (lambda: Optimizer(learning_rate=float("inf")), "optimizer.learning-rate is inf; it is finite"),
+    (lambda: Optimizer(learning_rate=float("inf")), "optimizer.learning-rate is inf; it must be finite"),
     (lambda: Experiment(name="x", steps=2**31), "steps is 2147483648; it must fit in 32 bits"),
-    (lambda: Experiment(name="x", steps="3"), "steps is '3'; its type is int"),
-    (lambda: Experiment(name="x", optimizer=None), "optimizer is None; its type is Optimizer"),
-    (lambda: Experiment(name="x", data=Optimizer()), "data is Optimizer.*its type is Data"),
-    (lambda: Architecture(depth=True), "depth is True; its type is int"),
-    (lambda: Architecture(shortcut="D"), "architecture.shortcut is 'D'; it is one of"),
+    (lambda: Experiment(name="x", steps="3"), "steps is '3'; its type must be int"),
+    (lambda: Experiment(name="x", optimizer=None), "optimizer is None; its type must be Optimizer"),
+    (lambda: Experiment(name="x", data=Optimizer()), "data is Optimizer.*its type must be Data"),
+    (lambda: Architecture(depth=True), "depth is True; its type must be int"),
+    (lambda: Architecture(shortcut="D"), "architecture.shortcut is 'D'; it must be one of"),
 ])
 def test_wrong_values_are_refused_when_the_run_is_made(make, message):
     with pytest.raises(BadInput, match=message):

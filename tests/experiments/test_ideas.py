@@ -81,13 +81,13 @@ def test_another_function_is_refused_and_a_changed_file_told(file, tmp_path, cap
     execute(["train", f"{file}:smoothed", *flags, "--workdir", place])
     assert json.loads(Path(place, "experiment.json").read_text())["given"] == {"loss": "ideas.py:smoothed"}
     file.write_text(file.read_text().replace("def smoothed", "def smoother").replace("loss=smoothed", "loss=smoother"))
-    with pytest.raises(BadInput, match=r"its loss is ideas.py:smoothed, and here ideas.py:smoother"):
+    with pytest.raises(BadInput, match=r"its loss is ideas.py:smoothed, but you passed ideas.py:smoother"):
         execute(["train", f"{file}:smoothed", *FLAGS, "--workdir", place])
     file.write_text(file.read_text().replace("smoother", "smoothed") + "# changed\n")
     capsys.readouterr()
     execute(["train", f"{file}:smoothed", *FLAGS, "--workdir", place])
-    assert "ideas.py has changed since this run began, and is used as it is now" in capsys.readouterr().err
-    with pytest.raises(BadInput, match=r"loss of this run were given in Python.* FILE:NAME"):
+    assert "ideas.py has changed since this run began; the run uses the new version" in capsys.readouterr().err
+    with pytest.raises(BadInput, match=r"this run got its loss in Python.* FILE:NAME"):
         find(f"{place}/experiment.json")
 
 
@@ -98,12 +98,12 @@ def test_seeds_lie_in_folders_of_their_own(file, tmp_path, capsys):
     assert f"resjax evaluate {tmp_path}/runs/seed4 --code {file}" in out
     assert f"resjax compare {tmp_path}/runs" in out
     assert [json.loads((tmp_path / f"runs/seed{n}/result.json").read_text())["seed"] for n in (3, 4)] == [3, 4]
-    with pytest.raises(BadInput, match="on the command line the file that defines it, --code FILE"):
+    with pytest.raises(BadInput, match="on the command line pass the file that defines it, --code FILE"):
         execute(["evaluate", str(tmp_path / "runs/seed3")])
     (tmp_path / "other.py").write_text("from resjax import Experiment\nEXPERIMENTS = {'a': Experiment(name='a')}\n")
-    with pytest.raises(BadInput, match=r"other.py has no run named 'squeeze'.*; it has: a"):
+    with pytest.raises(BadInput, match=r"other.py defines no experiment named 'squeeze'.*; it defines a"):
         execute(["evaluate", str(tmp_path / "runs/seed3"), "--code", str(tmp_path / "other.py")])
-    with pytest.raises(BadInput, match="seeds is 0; it lies in 1"):
+    with pytest.raises(BadInput, match="seeds is 0; it must be in 1"):
         execute(["train", f"{file}:squeeze", "--seeds", "0"])
 
 
@@ -127,9 +127,9 @@ def test_a_plan_is_of_the_runs_own_parts():
 
 
 @pytest.mark.parametrize(("own", "message"), [
-    ({"model": lambda run, classes: 3}, "model is 3; it is a network of Flax Linen"),
-    ({"optimizer": lambda run: "adam"}, "optimizer makes 'adam'; it makes one of optax"),
-    ({"loss": 3}, "loss is 3; it is a function of logits and labels")])
+    ({"model": lambda run, classes: 3}, "model is 3; it must be a Flax Linen module"),
+    ({"optimizer": lambda run: "adam"}, "the function optimizer returned 'adam'; it must return an optax optimizer"),
+    ({"loss": 3}, "loss is 3; it must be a function of logits and labels")])
 def test_what_makes_something_else_is_named(own, message, tmp_path):
     with pytest.raises(BadInput, match=message):
         resjax.train(replace(find(f"{FILE}:paper"), own=resjax.Own(**own)), tmp_path)

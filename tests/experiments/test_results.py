@@ -42,7 +42,7 @@ def test_figure_7s_ordering_is_told_as_it_is(file):
     (figure,) = [figure for figure in table["figures"] if figure["title"].startswith("Figure 7")]
     assert bool(figure["claims"]) == (len(table["rows"]) > 1)  # one net is compared with nothing
     for claim, holds in figure["claims"]:
-        low, high = claim.split(":")[0].split(" responds more weakly than ")
+        low, high = claim.split(":")[0].split(" has weaker responses than ")
         assert (means[low] < means[high]) == holds
     text = file.with_suffix(".md").read_text()
     assert all(f"{'holds' if holds else 'FAILS'}: {claim}" in text for claim, holds in figure["claims"])
@@ -51,4 +51,4 @@ def test_figure_7s_ordering_is_told_as_it_is(file):
 def test_shortened_tables_never_stand_as_the_reproduction():
     for file in COMMITTED:
         table = json.loads(file.read_text())
-        assert ("not the reproduction" in file.with_suffix(".md").read_text()) == (table["scale"] != 1)
+        assert ("not a reproduction" in file.with_suffix(".md").read_text()) == (table["scale"] != 1)

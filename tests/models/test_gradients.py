@@ -100,7 +100,7 @@ def test_evaluation_uses_the_running_statistics():
 
 
 def test_groups_must_divide_the_batch():
-    with pytest.raises(ValueError, match="a batch of 6 images does not divide into groups of 4"):
+    with pytest.raises(ValueError, match="a batch of 6 images cannot be divided into groups of 4"):
         BatchNorm(train=True, ghost_batch_size=4).init(jax.random.key(0), jnp.zeros((6, 2, 2, 3)))
 
 
@@ -127,7 +127,7 @@ def test_importing_resjax_sets_the_flag_or_warns_that_it_is_too_late():
     jaxlib = tuple(map(int, version("jaxlib").split(".")[:3]))
     assert ("--xla_cpu_experimental_ynn_fusion_type=" in early.stdout) == (jaxlib >= (0, 10, 2))
     late = python("import jax; jax.devices(); import resjax", RESJAX_DETERMINISTIC="1")
-    assert "JAX had started before resjax" in late.stderr
+    assert "JAX was already running when resjax" in late.stderr
     code = "import os, resjax, jax; print(os.environ['XLA_FLAGS'], jax.numpy.ones(3).sum())"
     repeatable = python(code, RESJAX_DETERMINISTIC="1").stdout  # a flag that this jaxlib did not know would abort it
     assert ("--xla_gpu_exclude_nondeterministic_ops=true --xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false "

@@ -71,12 +71,12 @@ def test_maps_halve_and_filters_double():
 
 @pytest.mark.parametrize("depth", [0, 2, 7, 21, 54, 1200])
 def test_a_depth_that_is_not_6n_plus_2_is_refused_and_the_nearest_named(depth):
-    with pytest.raises(ValueError, match=r"is not 6n\+2: the nearest are"):
+    with pytest.raises(ValueError, match=r"it must be 6n\+2, such as"):
         cifar_resnet(depth)
 
 
 def test_a_depth_that_is_not_in_table_1_is_refused():
-    with pytest.raises(ValueError, match="depth 20 is not in Table 1: it has 18, 34, 50, 101, 152"):
+    with pytest.raises(ValueError, match="depth is 20; it must be a depth of Table 1: 18, 34, 50, 101, 152"):
         imagenet_resnet(20)
 
 

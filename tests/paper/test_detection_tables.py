@@ -117,7 +117,7 @@ def test_ours_stand_beside_the_papers(tmp_path, trained, capsys):
     assert "| ResNet-101, 07+12, test 2007 |  | 7 | 76.4 | 75.5 ± 0.7 | 76.0 | 2 | -0.9 | 9.00 |" in text
     assert "| VGG-16, 07++12, test 2012 |  |  | 70.4 |  |" in text
     assert text in out
-    assert "a batch of 1 divides over 1 of 8 devices" in err  # and is not refused
+    assert "training on 1 of 8 devices, because the batch size is 1" in err  # and is not refused
     command("table10", seeds=2, **asked)
     assert len(trained.asked) == 2  # they are the same runs
     text = (tmp_path / "table10.md").read_text()
@@ -133,9 +133,9 @@ def test_ours_stand_beside_the_papers(tmp_path, trained, capsys):
 
 
 @pytest.mark.parametrize(("flags", "message"), [
-    ({"only": "resnet50"}, "no row 'resnet50'; there are: vgg16_0712, resnet101_0712"), ({"seeds": 0}, "seeds is 0"),
+    ({"only": "resnet50"}, "no row 'resnet50'; its rows are vgg16_0712, resnet101_0712"), ({"seeds": 0}, "seeds is 0"),
     ({"scale": 0.0}, "scale is 0.0"), ({"shard": "3/2"}, "such as 2/8"),
-    ({"directory": Path("sets"), "data": "voc:/x"}, "directory is where prepared TFDS sets lie"),
+    ({"directory": Path("sets"), "data": "voc:/x"}, "--directory is for TFDS data sets"),
     ({}, "--data voc:PATH")])
 def test_what_is_refused(tmp_path, trained, flags, message):
     with pytest.raises(BadInput, match=message):
@@ -147,9 +147,9 @@ def test_files_that_hold_no_runs(tmp_path):
     with pytest.raises(BadInput, match="no such experiment file"):
         command("table8", runs=tmp_path, experiments=tmp_path)
     (tmp_path / "detection.py").write_text("EXPERIMENTS = 3")
-    with pytest.raises(BadInput, match="defines no EXPERIMENTS"):
+    with pytest.raises(BadInput, match="must define EXPERIMENTS"):
         command("table8", runs=tmp_path, experiments=tmp_path)
-    with pytest.raises(BadInput, match="measured by a server"):
+    with pytest.raises(BadInput, match="only VOC's server can evaluate it"):
         command("table11", runs=tmp_path, experiments=EXPERIMENTS)
 
 

@@ -99,7 +99,7 @@ def test_seeds_of_own_recipes_are_compared(two_seeds, capsys):
     execute(["report", str(folder)])
     page = (folder / "report.html").read_text()
     assert f"<td>{np.mean(errors):.2f} ± {np.std(errors, ddof=1):.2f}</td>" in page
-    with pytest.raises(BadInput, match="none of its runs is finished"):
+    with pytest.raises(BadInput, match="contains no finished run"):
         execute(["compare", str(folder / "faster")])
 
 
@@ -165,7 +165,7 @@ def test_kinds_of_runs_stand_beside_each_other():
 def test_only_what_was_trained_as_the_papers_stands_in_a_table(two_seeds, tmp_path, capsys):
     folder, _ = two_seeds
     for name, change, message in (
-            ("recipe", {}, r"architecture\.depth: 8, here 20"),
+            ("recipe", {}, r"architecture\.depth: 8 -> 20"),
             ("model", {"given": {"model": "Net()"}}, r"model: Net\(\)")):
         place = shutil.copytree(folder / "seed0", tmp_path / name / "resnet20" / "seed0")
         record = json.loads((place / "experiment.json").read_text())
@@ -174,7 +174,7 @@ def test_only_what_was_trained_as_the_papers_stands_in_a_table(two_seeds, tmp_pa
             record["experiment"] = json.loads(json.dumps(resjax.system.serialization.to_json(own)))
         (place / "experiment.json").write_text(json.dumps({**record, **change}))
         before = (place / "result.json").read_text()
-        with pytest.raises(BadInput, match=f"resnet20/seed0 holds another run than the table's: there .*{message}"):
+        with pytest.raises(BadInput, match=f"resnet20/seed0 differs from the run of the table .*{message}"):
             execute(["reproduce", "table6", "--only", "resnet20", "--seeds", "1", "--runs", str(tmp_path / name)])
         assert (place / "result.json").read_text() == before
         assert not (tmp_path / name / "table6.md").exists()
@@ -188,7 +188,7 @@ def test_a_run_that_was_trained_by_hand_is_the_papers(tmp_path, monkeypatch):
     assert replace(by_hand, log_steps=7, evaluate_steps=9, data=replace(
         by_hand.data, directory=tmp_path)).differences(by_hand) == []
     assert replace(by_hand, steps=10).differences(by_hand) == []  # it is resumed
-    assert by_hand.differences(replace(by_hand, steps=10)) == ["steps: 64000, here 10"]
+    assert by_hand.differences(replace(by_hand, steps=10)) == ["steps: 64000 -> 10"]
 
 
 def test_a_refused_resume_with_more_steps_keeps_the_result(two_seeds, tmp_path):
@@ -198,7 +198,7 @@ def test_a_refused_resume_with_more_steps_keeps_the_result(two_seeds, tmp_path):
     record = json.loads((place / "experiment.json").read_text())
     record["images"] |= {"training images": 7, "digest": "x"}
     (place / "experiment.json").write_text(json.dumps(record))
-    with pytest.raises(BadInput, match="the images are not those that this run began with"):
+    with pytest.raises(BadInput, match="the images have changed since this run began"):
         train(replace(run, steps=6), place, jax.devices()[:1])
     assert (place / "result.json").read_bytes() == before
 
@@ -235,6 +235,6 @@ def test_table_1_is_what_the_computation_does(monkeypatch):
 
 
 def test_wrong_batch_norm_and_weights_of_detectors():
-    with pytest.raises(BadInput, match=r"detector\.frozen-batch-norm keeps the statistics of the weights that --init"):
+    with pytest.raises(BadInput, match=r"detector\.frozen-batch-norm needs pretrained statistics; give"):
         Detection(name="x")
     assert Detection(name="x", detector=Detector(backbone="vgg16")).initialize_from == ""  # it has no batch norm

@@ -140,7 +140,7 @@ def test_what_was_given_in_python_stands_in_place_of_the_defaults(truth):
     assert values["network"] == "ResNet(blocks=(1, 1, 1), filters=4, classes=10, ghost_batch_size=16)"
     assert values["optimizer"].startswith("ScaleByAdam")
     assert not [name for name in values if name.startswith(("architecture.", "optimizer."))]
-    assert "Parts of this run were given in Python" in own
+    assert "Parts of this run were passed in Python" in own
     assert '<td class="number" data-value="4">4</td>' in page
     longer = re.search(r'<section class="run" data-run="0">.*?</section>', page, re.DOTALL)[0]
     assert "<td>architecture.depth</td><td>8</td>" in longer
@@ -221,7 +221,7 @@ def test_a_damaged_run_is_named_and_the_others_are_shown(folder, tmp_path):
 
 
 def test_a_folder_without_runs_is_refused(tmp_path):
-    with pytest.raises(BadInput, match="no run lies there"):
+    with pytest.raises(BadInput, match="contains no run"):
         write_report(tmp_path, tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
 
@@ -252,5 +252,5 @@ def test_tensorboard_logs_hold_every_number(folder, tmp_path):
     for line in read_metrics(one / "run0"):
         for key in line.keys() - {"step", "kind"}:
             assert found[f"{line['kind']}/{key}", line["step"]] == pytest.approx(line[key], rel=1e-6)
-    with pytest.raises(BadInput, match="holds logs already"):
+    with pytest.raises(BadInput, match="already contains logs"):
         write_tensorboard(one, tmp_path / "logs")

@@ -110,7 +110,7 @@ def test_a_finished_table_is_not_trained_again(done):
     folder, out, _ = done
     again, err = reproduce(folder)
     assert again == out
-    assert "4 runs: 4 are finished, 0 to train" in err
+    assert "4 runs: 4 finished, 0 to train" in err
 
 
 def test_killed_and_started_again_it_ends_with_the_same_table(done, tmp_path):
@@ -130,9 +130,9 @@ def test_the_parts_of_two_machines_make_the_whole(tmp_path):
     _, second = reproduce(tmp_path / "other", "--shard", "2/2")
     shutil.copytree(tmp_path / "other" / "runs", tmp_path / "runs", dirs_exist_ok=True)
     _, third = reproduce(tmp_path)
-    assert "2 runs: 0 are finished, 2 to train" in first
-    assert "2 runs: 0 are finished, 2 to train" in second
-    assert "4 runs: 4 are finished, 0 to train" in third
+    assert "2 runs: 0 finished, 2 to train" in first
+    assert "2 runs: 0 finished, 2 to train" in second
+    assert "4 runs: 4 finished, 0 to train" in third
     results = [json.loads(file.read_text()) for file in sorted(tmp_path.glob("runs/*/*/result.json"))]
     rows = json.loads((tmp_path / "runs" / "table6.json").read_text())["rows"]
     errors = [error for row in rows for error in row["measures"][0]["values"]]
@@ -160,7 +160,7 @@ def test_a_shortened_schedule_is_in_proportion_and_says_so():
     line = RowResult(TABLE6.rows[0], 3_200, ((20.0, 22.0),), (5.0, 6.0), 269_722, (1.0, 1.0))
     text = as_markdown(TABLE6, [line], 0.05)
     assert "| 21.00 ± 1.41 [3,200 steps] | 20.00 [3,200 steps] | 2 | - | 5.50 [3,200 steps] |" in text
-    assert "not the reproduction" in text
+    assert "not a reproduction" in text
     assert "steps]" not in as_markdown(TABLE6, [line], 1.0)
     assert "| +11.50 |" in as_markdown(TABLE6, [line], 1.0)
 
@@ -214,8 +214,8 @@ def test_figure_6_claims_what_the_paper_claims_and_of_nets_that_were_trained(tmp
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    ({"only": ["resnet21"]}, "no row 'resnet21'; there are: plain20,"), ({"seeds": 0}, "seeds is 0"),
-    ({"scale": 0.0}, "scale is 0.0; it lies in"), ({"scale": 2.0}, "scale is 2.0"),
+    ({"only": ["resnet21"]}, "no row 'resnet21'; its rows are plain20,"), ({"seeds": 0}, "seeds is 0"),
+    ({"scale": 0.0}, "scale is 0.0; it must be in"), ({"scale": 2.0}, "scale is 2.0"),
     ({"experiments": Path("nowhere")}, "no such experiment file")])
 def test_wrong_plans_are_refused(change, message):
     right = {"experiments": EXPERIMENTS, "runs": Path("runs"), "seeds": 1}

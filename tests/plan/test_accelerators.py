@@ -118,7 +118,7 @@ ENTRY %main (x: f32[2,14,14,8], dy: f32[2,7,7,16]) -> f32[16,3,3,8] {
 def test_what_is_no_program_is_refused():
     with pytest.raises(ValueError, match="no entry computation"):
         parse_hlo("HloModule nothing")
-    with pytest.raises(ValueError, match="does not say how often its loop loop runs"):
+    with pytest.raises(ValueError, match="does not state the number of iterations of its loop loop"):
         read_kernels(LOOP.replace("known_trip_count", "unknown"))
 
 

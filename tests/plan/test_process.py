@@ -56,7 +56,7 @@ def test_another_process_returns_what_this_one_would():
 def test_what_goes_wrong_there_is_told_here():
     with pytest.raises(DoesNotFit, match="it needs 3 GiB"):
         compile_apart(JobHere("refusal"), "train", PROGRAM, threading.Event())
-    with pytest.raises(Lost, match="train: the process that compiled it has died with exit code 1 no such device"):
+    with pytest.raises(Lost, match="train: its compiler process died with exit code 1 no such device"):
         compile_apart(JobHere("death"), "train", PROGRAM, threading.Event())
 
 

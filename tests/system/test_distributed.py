@@ -74,9 +74,9 @@ def test_without_a_launcher_the_flag_is_refused(tmp_path):
     process = subprocess.run([sys.executable, "-m", "resjax", "reproduce", "table6", "--distributed"], cwd=tmp_path,
                              capture_output=True, text=True, timeout=100)
     assert process.returncode == 2
-    assert "--distributed: JAX cannot join processes here" in process.stderr
+    assert "--distributed: JAX cannot connect the processes" in process.stderr
 
 
 def test_wrong_flags_are_refused_before_processes_are_joined():
-    with pytest.raises(BadInput, match=r"unknown table 'table15'; there are: table1, .*table9, table10"):
+    with pytest.raises(BadInput, match=r"unknown table 'table15'; the tables are table1, .*table9, table10"):
         execute(["reproduce", "table15"])

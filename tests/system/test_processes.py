@@ -62,14 +62,14 @@ def test_a_worker_that_is_killed_is_told_in_one_line(photographs, tmp_path):
     wait_for("step 4/", tmp_path / "err", process)
     os.kill(workers_of(process)[0], signal.SIGKILL)
     assert process.wait(timeout=60) == 1
-    assert "a process that decodes images was ended by SIGKILL" in last_line(tmp_path / "err")
-    assert "The same command resumes from what is saved" in last_line(tmp_path / "err")
+    assert "a worker process was killed by SIGKILL" in last_line(tmp_path / "err")
+    assert "Run the same command to resume from the last checkpoint" in last_line(tmp_path / "err")
 
 
 def test_a_script_without_a_guard_is_told_so(photographs, tmp_path):
     process = started([str(script(tmp_path, photographs, "run(EXPERIMENTS)\n")), "photos"], tmp_path)
     assert process.wait(timeout=60) == 2, (tmp_path / "err").read_text()
-    assert 'mine.py: each process that decodes images' in last_line(tmp_path / "err")
+    assert 'mine.py: each worker process' in last_line(tmp_path / "err")
     assert 'if __name__ == "__main__":' in last_line(tmp_path / "err")
 
 
@@ -82,10 +82,10 @@ def test_a_rank_that_dies_is_told_by_the_other_in_one_line(photographs, tmp_path
     assert processes[1 - victim].wait(timeout=100) != 0
     processes[victim].wait()
     wait_for("resjax: ", logs[1 - victim])
-    died = f"process {1 - victim} of 2, or one that it trains with, has died"
-    unsaved = r".*/checkpoints: a checkpoint could not be written \(.*\)"  # where it died while both were saving
-    assert re.fullmatch(f"resjax: ({died}|{unsaved}); the same command resumes from (what is saved|the one before it)",
-                        last_line(logs[1 - victim]))
+    died = f"process {1 - victim} of 2, or a process that it trains with, has died"
+    unsaved = r".*/checkpoints: cannot write a checkpoint \(.*\)"  # where it died while both were saving
+    assert re.fullmatch(f"resjax: ({died}|{unsaved}); run the same command to resume from the "
+                        "(last checkpoint|previous one)", last_line(logs[1 - victim]))
 
 
 def test_a_wrong_run_directory_is_told_by_all_ranks(photographs, tmp_path):

@@ -59,7 +59,7 @@ def test_rows_fit_the_terminal(screen, columns, name):
     assert len(found) == 2
     assert all(len(line) <= columns - progress.SPARE for line in found)  # nothing wraps, and a ^C has its place
     assert found[0].startswith("net 2 of 2  ")
-    assert found[0].rstrip().endswith("2 h 05 min left for all") or columns == 40
+    assert found[0].rstrip().endswith("2 h 05 min left in total") or columns == 40
     assert "52 %" in found[1]
     if columns == 120 and name.startswith("plain"):
         assert "52 %  2 h 05 min left  33,395 of 64,000  loss 0.0461" in found[1]
@@ -114,12 +114,12 @@ def test_what_a_command_prints_meanwhile_has_lines_of_its_own(screen, monkeypatc
 
 def test_words_of_a_message_stay_whole(screen):
     _, stream = screen(40)
-    tell("runs/quickstart/plain-8 belongs to another experiment: there steps: 200, here 300")
+    tell("runs/quickstart/plain-8 contains a different experiment (steps: 200 -> 300)")
     found = stream.getvalue().splitlines()
     assert len(found) > 1
     assert all(len(line) <= 40 for line in found)
-    assert " ".join(line.strip() for line in found) == ("runs/quickstart/plain-8 belongs to another experiment: there "
-                                                        "steps: 200, here 300")
+    assert " ".join(line.strip() for line in found) == ("runs/quickstart/plain-8 contains a different experiment "
+                                                        "(steps: 200 -> 300)")
 
 
 def test_without_a_terminal_there_are_plain_lines(capsys, monkeypatch):
@@ -175,7 +175,7 @@ def test_the_time_for_all_where_nobody_counts_steps(monkeypatch):
     for seconds in one_by_one([10.0, 2.0, 5.0], [2.0, 1.0, 3.0], "experiment"):
         told.append(Screen.nets.parts())
         clock[0] += seconds
-    assert told == [[], ["20 s left for all"], ["12 s left for all"]]
+    assert told == [[], ["20 s left in total"], ["12 s left in total"]]
 
 
 def test_one_net_alone_is_not_all():
@@ -233,11 +233,11 @@ def test_durations_read_as_one_would_say_them(seconds, text):
 
 
 def test_long_findings_hang_beside_their_mark(monkeypatch):
-    text = "for a GPU or TPU here: pip install 'resjax[cuda12]', 'resjax[cuda13]' or 'resjax[tpu]'"
+    text = "to use a GPU or TPU: pip install 'resjax[cuda12]', 'resjax[cuda13]' or 'resjax[tpu]'"
     assert hung("note", text) == f"note  {text}"
     monkeypatch.setattr(terminal, "room", lambda stream: 40)
     first, *others = hung("note", text).splitlines()
-    assert first == "note  for a GPU or TPU here: pip install"
+    assert first == "note  to use a GPU or TPU: pip install"
     assert others == ["      'resjax[cuda12]', 'resjax[cuda13]'", "      or 'resjax[tpu]'"]
 
 

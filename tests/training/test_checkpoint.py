@@ -116,7 +116,7 @@ def test_a_workdir_in_use_is_refused(small, tmp_path):
     process = start(tmp_path / "run", steps=20_000)
     wait_for_step(tmp_path / "run", 10, process)
     try:
-        with pytest.raises(BadInput, match=f"process {process.pid} is training there"):
+        with pytest.raises(BadInput, match=f"process {process.pid} is using it for training"):
             train(small(), tmp_path / "run", ONE)
     finally:
         process.kill()
@@ -125,7 +125,7 @@ def test_a_workdir_in_use_is_refused(small, tmp_path):
 
 def test_a_workdir_of_another_experiment_is_refused(small, tmp_path):
     train(small(), tmp_path, ONE)
-    with pytest.raises(BadInput, match=r"belongs to another experiment: there seed: 0, here 1; steps: 6, here 5\."):
+    with pytest.raises(BadInput, match=r"contains a different experiment \(seed: 0 -> 1; steps: 6 -> 5\)\."):
         train(small(seed=1, steps=5), tmp_path, ONE)
     assert train(small(checkpoint_steps=5), tmp_path, ONE)["steps"] == 6  # how often to save changes no result
 
@@ -210,7 +210,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(small, tmp_path):
     record = json.loads((tmp_path / "experiment.json").read_text())
     record["experiment"]["architecture"]["shortcut"] = "C"
     (tmp_path / "experiment.json").write_text(json.dumps(record))
-    with pytest.raises(BadInput, match=r"6 holds another architecture: .*\['shortcut'\].* has shape none"):
+    with pytest.raises(BadInput, match=r"6 contains another architecture: .*\['shortcut'\].* has shape none"):
         restore(tmp_path)
 
 
@@ -229,18 +229,18 @@ def test_a_full_disk_in_a_checkpoint_ends_the_run_and_keeps_the_one_before(tmp_p
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (20_000, 20_000))  # no file can grow beyond 20 kB
     process.communicate(timeout=120)
     assert process.returncode == 1
-    assert re.search("a checkpoint could not be written|File too large", told(tmp_path / "run"))
+    assert re.search("cannot write a checkpoint|File too large", told(tmp_path / "run"))
     assert np.isfinite(np.asarray(restore(tmp_path / "run").state.params["fc"]["kernel"])).all()
 
 
 def test_a_workdir_that_cannot_be_written_is_refused(small, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(BadInput, match=r"this run directory cannot be written .* choose another by --workdir"):
+    with pytest.raises(BadInput, match=r"cannot write to this run directory .* choose another --workdir"):
         train(small(), tmp_path / "file" / "run", ONE)
 
 
 def test_a_workdir_of_nonsense_is_named(tmp_path):
-    with pytest.raises(BadInput, match="no run lies there"):
+    with pytest.raises(BadInput, match="contains no run"):
         read_experiment(tmp_path)
     (tmp_path / "experiment.json").write_text(
         '{"kind": "classification", "experiment": {"name": 3}, "classes": ["a"], "image": [8, 8, 1]}')
@@ -250,5 +250,5 @@ def test_a_workdir_of_nonsense_is_named(tmp_path):
 
 def test_restore_before_the_first_checkpoint_is_refused(small, tmp_path):
     cut(small, tmp_path, calls=1)
-    with pytest.raises(BadInput, match="no checkpoint yet; its first comes at step 2"):
+    with pytest.raises(BadInput, match="no checkpoint yet; the first is saved at step 2"):
         restore(tmp_path)

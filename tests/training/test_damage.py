@@ -56,7 +56,7 @@ def test_the_remedy_works(run, small, made):
 def test_a_checkpoint_of_another_run_is_not_taken_for_the_result(run):
     result = json.loads((run / "result.json").read_text())
     (run / "result.json").write_text(json.dumps(result | {"state_digest": "0" * 64}))
-    with pytest.raises(BadInput, match=r"its checkpoint is not the one that result\.json tells of"):
+    with pytest.raises(BadInput, match=r"its result\.json belongs to another checkpoint"):
         load(run)
 
 
@@ -64,7 +64,7 @@ def test_a_run_that_is_not_finished_is_read_at_its_newest_whole_checkpoint(run):
     (run / "result.json").unlink()
     flip(largest(run / "checkpoints" / "6"), 100)
     before = content(run)
-    with pytest.warns(UserWarning, match=r"checkpoint of step 6 is damaged \(.*\); the one of step 4 is read"):
+    with pytest.warns(UserWarning, match=r"checkpoint of step 6 is damaged \(.*\); using the one of step 4"):
         assert restore(run).state.step == 4
     assert content(run) == before
     for step in (2, 4):
@@ -82,7 +82,7 @@ def test_an_export_is_read_as_it_was_written_or_not_at_all(run, tmp_path, name):
     out = export(random_network(mean_image=True), "akamaster", tmp_path / "out")
     load(out)
     flip(out / name, (out / name).stat().st_size - 3)
-    with pytest.raises(BadInput, match=rf"{name}: it is not the file that was written with its description"):
+    with pytest.raises(BadInput, match=rf"{name}: has changed since its description was written"):
         load(out)
 
 
@@ -145,7 +145,7 @@ def test_lines_of_the_log_that_are_none_are_said_and_left_out(run, small, capsys
     (run / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     assert len(read_metrics(run)) == len(read_metrics(made))
     train(small(evaluate_test=True, evaluate_steps=2), run)
-    assert "metrics.jsonl: 4 lines cannot be read and are left out" in capsys.readouterr().err
+    assert "metrics.jsonl: dropped 4 unreadable lines" in capsys.readouterr().err
     assert [line["step"] for line in read_metrics(run, "train")] == [2, 4, 6]
 
 

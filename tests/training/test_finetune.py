@@ -105,21 +105,21 @@ def test_exported_weights_are_a_start_as_good_as_the_run_itself(halves, low, tmp
 def test_wrong_starts_are_refused_before_anything_is_trained(halves, tmp_path):
     grey = random_network(depth=8)
     out = export(grey, "akamaster", tmp_path / "out")
-    for start, message in ((tmp_path / "none", "none: no run lies there"), (tmp_path, "no run lies there")):
+    for start, message in ((tmp_path / "none", "none: not found"), (tmp_path, "contains neither a run")):
         with pytest.raises(BadInput, match=message):
             train(digits(halves, "high", initialize_from=str(start)), tmp_path / "run")
     for depth, std, message in (
-            (14, (), "initialize-from: .* holds ResNet A-8 in CIFAR form .* of high is ResNet A-14 in CIFAR form"),
-            (8, (1.0, 2.0, 3.0), r"with std \(\), and .* with data.std \(1.0, 2.0, 3.0\)")):
+            (14, (), "initialize-from: .* contains ResNet A-8 in CIFAR form .* high needs ResNet A-14 in CIFAR form"),
+            (8, (1.0, 2.0, 3.0), r"with std \(\), but .* with data.std \(1.0, 2.0, 3.0\)")):
         run = digits(halves, "high", initialize_from=str(out),
                      architecture=Architecture(ghost_batch_size=16, depth=depth))
         run = replace(run, data=replace(run.data, std=std))
         with pytest.raises(BadInput, match=message):
             train(run, tmp_path / "run")
-    with pytest.raises(BadInput, match="random is for images of 3 channels, and these have 1"):
+    with pytest.raises(BadInput, match="random needs images with 3 channels, but these have 1"):
         train(digits(halves, "high", initialize_from=str(out), data=Data(source="digits")), tmp_path / "grey")
     assert not (tmp_path / "grey" / "experiment.json").exists()
-    with pytest.raises(BadInput, match="and none are named"):
+    with pytest.raises(BadInput, match="give the weights with --initialize-from"):
         digits(halves, "high", architecture=Architecture(depth=8, ghost_batch_size=16, frozen_batch_norm=True))
     with pytest.raises(BadInput, match=r"backbone-rate is -1\.0"):
         Optimizer(backbone_rate=-1.0)

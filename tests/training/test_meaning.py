@@ -64,18 +64,18 @@ class Dotted(nn.Module):
 
 
 @pytest.mark.parametrize(("given", "message"), [
-    ({"model": "resnet18"}, "model is 'resnet18'; it is a network of Flax Linen"),
-    ({"model": torch.nn.Linear(2, 2)}, "model is Linear.*; it is a network of Flax Linen"),
-    ({"model": Net}, "an instance and not its class"),
-    ({"model": NoTrain()}, r"model: NoTrain.__call__ takes no train; it is called as model\(images, train=True\)"),
+    ({"model": "resnet18"}, "model is 'resnet18'; it must be a Flax Linen module"),
+    ({"model": torch.nn.Linear(2, 2)}, "model is Linear.*; it must be a Flax Linen module"),
+    ({"model": Net}, "pass an instance, not the class"),
+    ({"model": NoTrain()}, r"model: NoTrain.__call__ must accept train; training calls model\(images, train=True\)"),
     ({"model": ResNet((1, 1, 1), 4, 10, block=Net)},
      "model.block is <class .*Net'>; .* with the fields .*filters, stride, shortcut, conv missing"),
-    ({"model": ResNet((1, 1, 1), 4, 10, block="se")}, "model.block is 'se'; it is one of 'basic', 'bottleneck'"),
-    ({"model": Net(classes=5)}, r"model gives \(32, 5\) of images \(32, 8, 8, 1\); .* as there are 10 classes"),
+    ({"model": ResNet((1, 1, 1), 4, 10, block="se")}, "model.block is 'se'; it must be one of 'basic', 'bottleneck'"),
+    ({"model": Net(classes=5)}, r"model returned \(32, 5\) for images \(32, 8, 8, 1\); .* there are 10 classes"),
     ({"model": Dotted()}, "two of its arrays would be saved as 'params.a.kernel'"),
-    ({"optimizer": 1e-3}, r"optimizer is 0.001; it is one of optax, such as optax.sgd\(0.1\)"),
-    ({"data": (PIXELS, LABELS)}, r"data is <class 'tuple'>; it is resjax.dataset"),
-    ({"callback": "print"}, "callback is 'print'; it is a function"),
+    ({"optimizer": 1e-3}, r"optimizer is 0.001; it must be an optax optimizer, such as optax.sgd\(0.1\)"),
+    ({"data": (PIXELS, LABELS)}, r"data is <class 'tuple'>; it must be resjax.dataset"),
+    ({"callback": "print"}, "callback is 'print'; it must be a function"),
 ])
 def test_what_is_no_part_of_a_run_is_told_in_a_line(small, tmp_path, given, message):
     with pytest.raises(BadInput, match=message) as error:
@@ -85,22 +85,22 @@ def test_what_is_no_part_of_a_run_is_told_in_a_line(small, tmp_path, given, mess
 
 
 def test_a_callback_that_returns_no_numbers_is_told_in_a_line(small, tmp_path):
-    with pytest.raises(BadInput, match="callback returned 'done'; it returns numbers by their names, or nothing"):
+    with pytest.raises(BadInput, match="callback returned 'done'; it must return a dict of names and numbers, or None"):
         train(small(steps=2), tmp_path, ONE, data=DIGITS, model=Net("none"), callback=lambda *_: "done")
 
 
 @pytest.mark.parametrize(("values", "message"), [
-    (Data(size=16), "data.size is 16, and the arrays that are given are 8x8"),
-    (Data(source="arrays", std=(1.0, 2.0, 3.0)), "data.std has 3 values, and the arrays .* 1 channels")])
+    (Data(size=16), "data.size is 16, but the arrays are 8x8"),
+    (Data(source="arrays", std=(1.0, 2.0, 3.0)), "data.std has 3 values, but the arrays .* 1 channels")])
 def test_values_of_the_experiment_are_compared_with_arrays(small, tmp_path, values, message):
     with pytest.raises(BadInput, match=message):
         train(small(steps=2, data=values), tmp_path, ONE, data=DIGITS)
 
 
 @pytest.mark.parametrize(("pixels", "labels", "message"), [
-    (PIXELS, 1 + LABELS, "labels are 1 ... 10; they count from 0 on, or there would be 11 classes"),
-    (np.zeros((50, 3, 32, 32), np.uint8), np.zeros(50, int), r"pixels are \[50, 3, 32, 32\], images of 32 channels"),
-    (np.zeros((50, 1, 28, 28), np.uint8), np.zeros(50, int), "images of 28 channels; if they are of 1,")])
+    (PIXELS, 1 + LABELS, "labels are 1 ... 10; they must start at 0, because otherwise the first of 11 classes"),
+    (np.zeros((50, 3, 32, 32), np.uint8), np.zeros(50, int), r"pixels are \[50, 3, 32, 32\], that is, 32 channels"),
+    (np.zeros((50, 1, 28, 28), np.uint8), np.zeros(50, int), "that is, 28 channels; if there are 1,")])
 def test_arrays_that_mean_something_else_are_refused(pixels, labels, message):
     with pytest.raises(BadInput, match=message):
         resjax.dataset((pixels, labels))

@@ -90,15 +90,15 @@ def test_a_run_with_everything_of_ones_own_is_cut_off_and_goes_on(small, tmp_pat
 def test_what_was_given_is_told_and_asked_for_again(small, folder, parts, digits):
     given = json.loads((folder / "a" / "experiment.json").read_text())["given"]
     assert given == {"model": "Wide()",
-                     "optimizer": "ScaleByAdam, ScaleBySchedule: given in Python, its values are not kept here"}
-    for changed, message in (({"model": Wide(width=4)}, r"its model is Wide\(\), and here Wide\(width=4\)"),
-                             ({"model": None}, "here the one of its experiment: give model= as it was"),
-                             ({"optimizer": None}, "ScaleByAdam.* give optimizer= as it was"),
-                             ({"data": replace(digits, train=digits.test)}, "training images: 1437, here 360"),
-                             ({"data": None}, "data.source: 'arrays', here 'digits'")):
+                     "optimizer": "ScaleByAdam, ScaleBySchedule: given in Python; its values are not stored"}
+    for changed, message in (({"model": Wide(width=4)}, r"its model is Wide\(\), but you passed Wide\(width=4\)"),
+                             ({"model": None}, "but you passed none; pass the same model= as before"),
+                             ({"optimizer": None}, "ScaleByAdam.* pass the same optimizer= as before"),
+                             ({"data": replace(digits, train=digits.test)}, "training images: 1437 -> 360"),
+                             ({"data": None}, "data.source: 'arrays' -> 'digits'")):
         with pytest.raises(BadInput, match=message):
             train(small(), folder / "a", ONE, **parts | changed)
-    with pytest.raises(BadInput, match=r"given in Python, Wide\(\): give it again, resjax.restore"):
+    with pytest.raises(BadInput, match=r"passed in Python \(Wide\(\)\); pass it again, as in resjax.restore"):
         resjax.load(folder / "a")
 
 
@@ -109,9 +109,9 @@ def test_a_resnet_of_ones_own_width_is_read_back_without_being_given(folder, dig
         "ResNet(blocks=(1, 1, 1), filters=4, classes=10, ghost_batch_size=None)")
     result = json.loads((folder / "b" / "result.json").read_text())
     assert resjax.evaluate(network, digits.test).top1_error == result["test_top1_error"]
-    with pytest.raises(BadInput, match="model and optimizer of this run were given in Python"):
+    with pytest.raises(BadInput, match="this run got its model and optimizer in Python"):
         find(str(folder / "b" / "experiment.json"))
-    with pytest.raises(BadInput, match="a network of your own, and --to torchvision has none like it"):
+    with pytest.raises(BadInput, match="your own network, which --to torchvision does not support"):
         resjax.export(network, "torchvision", tmp_path / "out")
     assert resjax.embed(network, digits.test.pixels[:2]).shape == (2, 16)
 
@@ -138,7 +138,7 @@ def test_ones_own_optimizer_makes_the_steps_of_optax(small, tmp_path, digits):
 @pytest.mark.parametrize(("train_images", "message"), [
     ((np.zeros((4, 8, 8)), np.zeros(4, int)), "train: pixels are float64"),
     ((np.zeros((4, 8), np.uint8), np.zeros(4, int)), r"train: pixels are uint8 \[4, 8\]"),
-    ((np.zeros((4, 8, 8), np.uint8), np.zeros(3, int)), r"train: labels are int64 \[3\]; they are whole numbers \[4\]"),
+    ((np.zeros((4, 8, 8), np.uint8), np.zeros(3, int)), r"train: labels are int64 \[3\]; they must be integers \[4\]"),
     ((np.zeros((4, 8, 8), np.uint8), np.zeros(4)), "train: labels are float64"),
     ((np.zeros((4, 8, 8), np.uint8), np.array([0, 1, 2, 3])), "image 2 of the train split has label 2")])
 def test_arrays_of_another_form_are_named(train_images, message):
@@ -158,7 +158,7 @@ def test_runs_beside_each_other(folder):
     assert records[2]["test_top1_error"] == json.loads(
         (folder / "linear0" / "result.json").read_text())["test_top1_error"]
     assert len({tuple(record) for record in records}) == 1  # the same keys: a table
-    with pytest.raises(BadInput, match="no run lies there"):
+    with pytest.raises(BadInput, match="contains no run"):
         resjax.runs(folder / "a" / "checkpoints")
 
 

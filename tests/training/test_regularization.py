@@ -130,7 +130,7 @@ def test_a_run_with_its_own_loss_and_augmentation_is_resumed_to_the_same_bits(sm
     whole = train(run, tmp_path / "whole", ONE, **given)
     with pytest.raises(Interrupted):
         train(run, tmp_path / "cut", ONE, **given, callback=cut)
-    with pytest.raises(BadInput, match=r"its augment is .* give augment= as it was"):
+    with pytest.raises(BadInput, match=r"its augment is .* pass the same augment="):
         train(run, tmp_path / "cut", ONE, loss=given["loss"])
     assert train(run, tmp_path / "cut", ONE, **given)["state_digest"] == whole["state_digest"]
     plain = train(run, tmp_path / "plain", ONE)
@@ -147,20 +147,20 @@ class Torn(nn.Module):
 
 
 @pytest.mark.parametrize(("given", "message"), [
-    ({"loss": lambda logits, labels: logits.mean()}, r"loss gives .*; it gives one loss for each image, \(32,\)"),
-    ({"loss": "focal"}, "loss is 'focal'; it is a function"),
-    ({"augment": lambda key, images, labels: images}, "augment gives .*; it gives images"),
-    ({"augment": Mixup(classes=3)}, r"augment gives .*\(32, 3\).* labels \(32,\) or \(32, 10\)"),
-    ({"loss": lambda logits, labels: logits.argmax(1)}, "loss gives int32, which has no gradient"),
-    ({"loss": lambda logits, labels: logits.sum(1) * RANDOM.random()}, "loss is another function at its second call"),
+    ({"loss": lambda logits, labels: logits.mean()}, r"loss returned .*; it must return one loss per image, \(32,\)"),
+    ({"loss": "focal"}, "loss is 'focal'; it must be a function"),
+    ({"augment": lambda key, images, labels: images}, "augment returned .*; it must return images"),
+    ({"augment": Mixup(classes=3)}, r"augment returned .*\(32, 3\).* labels \(32,\) or \(32, 10\)"),
+    ({"loss": lambda logits, labels: logits.argmax(1)}, "loss returned int32, which has no gradient"),
+    ({"loss": lambda logits, labels: logits.sum(1) * RANDOM.random()}, "loss computes something else"),
     ({"loss": lambda logits: logits.sum(1)}, r"loss fails: TypeError: .* takes 1 positional argument"),
     ({"loss": optax.softmax_cross_entropy_with_integer_labels, "augment": Mixup()}, "loss fails: TypeError: Expected"),
     ({"loss": lambda logits, labels: np.asarray(logits)},
      r"loss fails \(test_regularization.py, line \d+\): TracerArrayConversionError: The numpy"),
-    ({"augment": lambda key, images, labels: (images.astype(jnp.uint8), labels)}, "augment gives images of uint8"),
-    ({"augment": lambda key, images, labels: (images, labels / 2)}, r"augment gives labels \(32,\) of float32"),
+    ({"augment": lambda key, images, labels: (images.astype(jnp.uint8), labels)}, "augment returned images of uint8"),
+    ({"augment": lambda key, images, labels: (images, labels / 2)}, r"augment returned labels \(32,\) of float32"),
     ({"augment": lambda key, images, labels: (images + RANDOM.normal(size=images.shape), labels)},
-     "augment is another function at its second call; .* so draw with its key"),
+     "augment computes something else when it is called again; .* use its key"),
     ({"model": lambda run: None}, "model fails: TypeError: .* takes 1 positional argument"),
     ({"model": Torn()}, r"model fails \(test_regularization.py, line \d+\): ValueError: enough"),
     ({"optimizer": lambda: None}, "optimizer fails: TypeError: .* takes 0 positional arguments"),
@@ -172,7 +172,7 @@ def test_functions_of_another_form_are_named(small, tmp_path, given, message):
 
 
 def test_numbers_of_a_callback_take_no_line_of_the_log_away(small, tmp_path):
-    with pytest.raises(BadInput, match=r"callback returned .* each line of the log has its own step"):
+    with pytest.raises(BadInput, match=r"callback returned .* step and kind are reserved names"):
         train(small(), tmp_path, ONE, callback=lambda line, network: {"step": 7})
 
 

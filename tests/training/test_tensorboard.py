@@ -57,13 +57,13 @@ def test_a_log_is_seen_as_it_comes_and_a_stop_undoes_its_later_lines(small, tmp_
 def test_two_runs_are_not_drawn_as_one(small, tmp_path, capsys):
     train(small(steps=2), tmp_path / "one", ONE)
     train(small(steps=2), tmp_path / "one", ONE, tensorboard=tmp_path / "logs")
-    assert "nothing is written for TensorBoard; resjax report --tensorboard does" in capsys.readouterr().err
+    assert "no TensorBoard logs were written; use resjax report --tensorboard" in capsys.readouterr().err
     train(small(steps=4), tmp_path / "one", ONE, tensorboard=tmp_path / "logs")
-    with pytest.raises(BadInput, match="logs holds TensorBoard logs of another run"):
+    with pytest.raises(BadInput, match="logs contains TensorBoard logs of another run"):
         train(small(steps=2), tmp_path / "two", ONE, tensorboard=tmp_path / "logs")
     assert len(list((tmp_path / "logs").iterdir())) == 1
     train(small(steps=4), tmp_path / "one", ONE, tensorboard=tmp_path / "logs")
-    assert "nothing is written for TensorBoard" not in capsys.readouterr().err
+    assert "no TensorBoard logs were written" not in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_is_named_before_anything_is_trained(small, tmp_path, monkeypatch):

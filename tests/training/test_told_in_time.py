@@ -60,10 +60,10 @@ def break_all(root):
 
 
 @pytest.mark.parametrize(("spoil", "message"), [
-    (lambda root: (root / "test/dog/1.jpg").write_bytes(b"no picture"), "test/dog/1.jpg: not a whole image"),
+    (lambda root: (root / "test/dog/1.jpg").write_bytes(b"no picture"), "test/dog/1.jpg: damaged image"),
     (lambda root: ((root / "test/dog/1.jpg").unlink(), (root / "test/dog/1.jpg").symlink_to("nowhere")),
-     "test/dog/1.jpg: not a whole image .No such file"),
-    (break_all, "none of its 8 training images can be read: .*train/cat/0.jpg")])
+     "test/dog/1.jpg: damaged image .No such file"),
+    (break_all, "none of its 8 training images is readable: .*train/cat/0.jpg")])
 def test_unreadable_photographs_are_named_before_the_first_step(tmp_path, spoil, message):
     with pytest.raises(BadInput, match=message):
         train(photographs(tmp_path / "set", spoil), tmp_path / "run", ONE)
@@ -81,7 +81,7 @@ def test_an_unreadable_test_image_at_the_end_keeps_the_state_and_is_measured_whe
         file.write_bytes(whole[file][:-200])
 
     run = replace(photographs(tmp_path / "set", cut_off), steps=1, precise_batch_norm_steps=0)
-    told = r"test/dog/1.jpg: not a whole image .* All 1 steps are made and saved in .*: the same command measures again"
+    told = r"test/dog/1.jpg: damaged image .* All 1 steps are done and saved in .*run the same command"
     with pytest.raises(BadInput, match=told):
         train(run, tmp_path / "run", ONE, model=Tiny())
     assert not (tmp_path / "run" / "result.json").exists()
@@ -90,7 +90,7 @@ def test_an_unreadable_test_image_at_the_end_keeps_the_state_and_is_measured_whe
     for file, content in whole.items():
         file.write_bytes(content)
     result = train(run, tmp_path / "run", ONE, model=Tiny())
-    assert "test images have other sizes than when this run began" in capsys.readouterr().err
+    assert "test image files have changed in size since this run began" in capsys.readouterr().err
     assert result["state_digest"] == state_digest(kept.state)
     measured = measure_networks([kept.network], "test", "single", 4)
     assert (measured.images, measured.top1_error) == (6, result["test_top1_error"])
@@ -108,7 +108,7 @@ def test_a_run_from_before_is_compared_by_what_it_knew_of_its_images(tmp_path):
 def test_a_small_shared_memory_is_told_before_workers_start(monkeypatch):
     monkeypatch.setattr(stream, "disk_usage", lambda folder: SimpleNamespace(free=64 << 20))
     batch = 256 * 224 * 224 * 3
-    with pytest.raises(BadInput, match=r"64 MB are free, and 2 processes .* 257 MB: .* 1g.*--data.workers 0 or"):
+    with pytest.raises(BadInput, match=r"64 MB are free, but 2 worker processes need 257 MB .* 1g.*--data.workers 0"):
         stream.check_shared_memory(2, batch)
     stream.check_shared_memory(8, 1 << 20)
     with pytest.raises(BadInput, match=r"--data.workers 21 or"):
@@ -121,7 +121,7 @@ def test_a_file_system_without_locks_is_remarked(tmp_path, small, monkeypatch, c
 
     monkeypatch.setattr(fcntl, "flock", flock)
     assert train(small(steps=2), tmp_path, ONE)["steps"] == 2
-    assert f"{tmp_path}: its file system knows no locks (Function not implemented)" in capsys.readouterr().err
+    assert f"{tmp_path}: its file system does not support locks (Function not implemented)" in capsys.readouterr().err
 
 
 EXPERIMENT = """from __future__ import annotations
@@ -158,11 +158,11 @@ def test_time_left_is_never_below_zero(tmp_path, small, capsys, monkeypatch):
 
 def test_a_folder_that_is_no_voc_is_told(tmp_path):
     (tmp_path / "cats").mkdir()
-    with pytest.raises(BadInput, match="VOC's layout is JPEGImages, Annotations and ImageSets/Main"):
+    with pytest.raises(BadInput, match="VOC's layout has JPEGImages, Annotations and ImageSets/Main"):
         open_annotated(Scenery(source=f"voc:{tmp_path}"), train=True)
     (tmp_path / "ImageSets/Main").mkdir(parents=True)
     (tmp_path / "ImageSets/Main/val.txt").write_text("x\n")
-    with pytest.raises(BadInput, match=r"there are the sets val; --data.train and --data.test name them"):
+    with pytest.raises(BadInput, match=r"the available sets are val; choose them with --data.train and --data.test"):
         open_annotated(Scenery(source=f"voc:{tmp_path}"), train=True)
 
 
@@ -182,7 +182,7 @@ for encoding, name in (("utf-8", "猫"), ("gbk", "猫"), ("Shift_JIS", "猫"), (
     assert read_voc(root, ("t",)).classes == (name,) or name == "cat", encoding
 (root / "Annotations/f.xml").write_text('<?xml version="1.0" encoding="utf8mb4"?><a></a>')
 try: read_voc(root, ("t",))
-except ValueError as error: assert "f.xml: not a whole annotation (unknown encoding: utf8mb4)" in str(error), error
+except ValueError as error: assert "f.xml: incomplete or invalid annotation (unknown" in str(error), error
 content = ('{"images": [{"id": 1, "file_name": "f.jpg", "width": 9, "height": 9}], "annotations": [], '
            '"categories": [{"id": 1, "name": "Größe"}]}')
 for encoding in ("utf-8", "utf-8-sig", "utf-16"):
@@ -206,7 +206,7 @@ def test_pictures_listed_twice_and_in_both_sets_are_remarked(tmp_path):
     data = Scenery(source=f"voc:{tmp_path}", train=("t",), test=("t",), classes=("x",))
     images = open_annotated(data, train=True)
     assert len(images.records) == 5
-    assert f"2 images listed more than once: it counts as often, such as {tmp_path}/JPEGImages/a.jpg" in images.remarks
+    assert f"2 images listed more than once; each listing counts, such as {tmp_path}/JPEGImages/a.jpg" in images.remarks
     (tmp_path / "ImageSets/Main/t.txt").write_text("b\nc\n")
     told = found_in_both(images, open_annotated(data, train=False))
-    assert told.startswith("2 images both trained and tested on, so that what is measured is too good, such as ")
+    assert told.startswith("2 images used for both training and testing, so the test result is too good, such as ")

@@ -170,7 +170,7 @@ def test_last_good_checkpoint_is_named_and_kept(small, tmp_path, monkeypatch):
 
 
 def test_batch_must_divide_over_devices(small, tmp_path):
-    with pytest.raises(BadInput, match="batch-size 32 does not divide over 3 devices"):
+    with pytest.raises(BadInput, match="batch-size 32 is not divisible by the number of devices, 3"):
         train(small(), tmp_path, jax.devices()[:3])
 
 

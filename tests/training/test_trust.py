@@ -123,18 +123,18 @@ def test_reproduce_leaves_out_a_finished_run_whose_files_are_damaged(small, tmp_
     lines = (tmp_path / "metrics.jsonl").read_text()
     (tmp_path / "metrics.jsonl").write_text("")
     assert planned_result(planned) is None
-    assert "metrics.jsonl: no line of the training can be read" in capsys.readouterr().err
+    assert "metrics.jsonl: contains no readable training line" in capsys.readouterr().err
     (tmp_path / "metrics.jsonl").write_text(lines)
     result = (tmp_path / "result.json").read_text()
     (tmp_path / "result.json").write_text(result.replace('"parameters"', '"qarameters"'))
     assert planned_result(planned) is None
-    assert "result.json: it says nothing of parameters" in capsys.readouterr().err
+    assert "result.json: lacks parameters" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("use", [expanded, data_directory, lambda path: execute(["evaluate", path])],
                          ids=["expanded", "data", "evaluate"])
 def test_a_user_that_does_not_exist_is_told(use):
-    with pytest.raises(BadInput, match="~nobodyhere/run: there is no such user"):
+    with pytest.raises(BadInput, match="~nobodyhere/run: the user does not exist"):
         use("~nobodyhere/run")
 
 
@@ -143,7 +143,7 @@ def test_what_is_no_file_is_told_and_not_waited_for(tmp_path, kind):
     odd = tmp_path / "odd.json"
     os.mkfifo(odd) if kind == "fifo" else odd.mkdir()
     for use in (read_json, lambda file: write_text(file, "text")):
-        with pytest.raises(BadInput, match=r"odd\.json: .*no file, but a folder, a device or a FIFO"):
+        with pytest.raises(BadInput, match=r"odd\.json: .*this is a folder, a device or a FIFO"):
             use(odd)
     (tmp_path / "metrics.jsonl").symlink_to(odd)
     with pytest.raises(BadInput, match="no file"):
@@ -165,7 +165,7 @@ def test_the_cache_needs_no_home_where_it_is_named(monkeypatch, tmp_path):
     monkeypatch.setenv("RESJAX_CACHE", str(tmp_path))
     assert cache_directory() == tmp_path
     monkeypatch.delenv("RESJAX_CACHE")
-    with pytest.raises(BadInput, match="RESJAX_CACHE names a folder"):
+    with pytest.raises(BadInput, match="set RESJAX_CACHE to a folder"):
         cache_directory()
 
 

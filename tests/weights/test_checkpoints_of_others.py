@@ -76,14 +76,14 @@ def test_of_several_sets_one_is_chosen(net, tmp_path, capsys):
     torch.save({"state_dict": other, "state_dict_ema": net.state_dict(), "nested": {"deep": {"ema": dict(other)}}},
                file)
     with pytest.raises(resjax.BadInput, match=re.escape(
-            f"{file}: it holds 3 sets of weights; choose one by --key state_dict, state_dict_ema, nested.deep.ema")):
+            f"{file}: contains 3 sets of weights; choose one with --key: state_dict, state_dict_ema, nested.deep.ema")):
         resjax.load(file)
     loads_as(net, file, key="state_dict_ema")
-    with pytest.raises(resjax.BadInput, match=r"no set of weights ema; those that it holds are state_dict, "):
+    with pytest.raises(resjax.BadInput, match=r"no set of weights ema; it contains state_dict, "):
         resjax.load(file, key="ema")
     execute(["export", str(file), "--to", "torchvision", "--out", str(tmp_path / "out"), "--key", "state_dict_ema"])
     loads_as(net, tmp_path / "out")
-    with pytest.raises(resjax.BadInput, match="it holds one set of weights, so --key chooses none"):
+    with pytest.raises(resjax.BadInput, match="contains only one set of weights; omit --key"):
         resjax.load(tmp_path / "out", key="ema")
 
 
@@ -97,12 +97,12 @@ def test_an_optimizer_that_names_its_parameters_is_no_set_of_weights(net, tmp_pa
 @pytest.mark.parametrize(("change", "message"), [
     (lambda net: net, "a whole pickled network, torch_resnets.ResNet, which only its own code can open"),
     (lambda net: {"model": net, "epoch": 3}, "model is a whole pickled network, torch_resnets.ResNet"),
-    (lambda net: {**net.state_dict(), "arch": "resnet18"}, "arch is no tensor, but str"),
-    (lambda net: {**net.state_dict(), "fc.scale": argparse.Namespace()}, "fc.scale is no tensor, but argparse.N"),
+    (lambda net: {**net.state_dict(), "arch": "resnet18"}, "arch is not a tensor, but str"),
+    (lambda net: {**net.state_dict(), "fc.scale": argparse.Namespace()}, "fc.scale is not a tensor, but argparse.N"),
     (lambda net: {**net.state_dict(), "fc.weight": torch.quantize_per_tensor(net.fc.weight, 0.1, 0, torch.qint8)},
-     "fc.weight is quantised; only networks of floating-point numbers"),
-    (lambda net: {**net.state_dict(), "fc.weight": net.fc.weight.to_sparse()}, "fc.weight is no tensor, but torch"),
-    (lambda net: {**net.state_dict(), "fc.weight": net.fc.weight.to(torch.complex64)}, "fc.weight is no tensor"),
+     "fc.weight is quantised; resjax reads only floating-point networks"),
+    (lambda net: {**net.state_dict(), "fc.weight": net.fc.weight.to_sparse()}, "fc.weight is not a tensor, but torch"),
+    (lambda net: {**net.state_dict(), "fc.weight": net.fc.weight.to(torch.complex64)}, "fc.weight is not a tensor"),
 ])
 @pytest.mark.filterwarnings("default")  # PyTorch's own
 def test_what_is_no_set_of_weights_is_named(change, message, net, tmp_path):

@@ -16,18 +16,18 @@ def exported(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("config", "message"), [
-    ({"model_type": "bert"}, "it tells of 'bert'"),
+    ({"model_type": "bert"}, "describes 'bert'"),
     ({"model_type": "resnet", "layer_type": "basic", "depths": [1, 1]}, r"basic blocks \(1, 1\).*no network"),
-    ({"model_type": "resnet", "layer_type": "basic"}, "not as timm or transformers write it"),
+    ({"model_type": "resnet", "layer_type": "basic"}, "not in the format of timm or transformers"),
     ({"model_type": "resnet", "layer_type": "basic", "depths": [2, 2, 2, 2], "hidden_act": "gelu"}, "'gelu'"),
-    ({"architecture": "resnet50d", "pretrained_cfg": {}}, "'resnet50d' is no network of the paper"),
+    ({"architecture": "resnet50d", "pretrained_cfg": {}}, "'resnet50d' is not a network of the paper"),
     ({"architecture": "resnet50", "model_args": {"aa_layer": "blur"}, "pretrained_cfg": {}}, "aa_layer"),
-    ({"architecture": "resnet50", "pretrained_cfg": {"input_size": 9}}, "not as timm or transformers write it"),
-    ({"architecture": "resnet50", "pretrained_cfg": {}}, "tells of ResNet B-50"),  # timm's defaults, of another network
+    ({"architecture": "resnet50", "pretrained_cfg": {"input_size": 9}}, "not in the format of timm or transformers"),
+    ({"architecture": "resnet50", "pretrained_cfg": {}}, "says ResNet B-50"),  # timm's defaults, of another network
     ({"architecture": "resnet18", "pretrained_cfg": {"input_size": [3, 9, 9], "mean": ["x", 1, 1], "std": [1, 1, 1]}},
      r"config\.json: .*mean is 'x'"),
     ({"architecture": "resnet18", "pretrained_cfg": {"input_size": [3, 9, 9], "mean": [1, 1, 1], "std": [1, 1, 1],
-                                                     "crop_pct": 1.2}}, r"config\.json: .* the crop is the smaller"),
+                                                     "crop_pct": 1.2}}, r"config\.json: .* the crop must fit into it"),
     ({"architecture": "resnet18", "pretrained_cfg": {"input_size": [3, 9, 9], "mean": [1, 1, 1], "std": [1, 1, 1],
                                                      "label_names": [[]]}}, r"config\.json: .*classes is \[\]"),
 ])

@@ -45,14 +45,13 @@ def test_stablehlo_computes_the_same_without_resjax_for_any_batch(mean_image, tm
 @pytest.mark.parametrize(("values", "to", "message"), [
     (("imagenet", 50, "B"), "torchvision", "is ResNet B-50 v1 in ImageNet form, .* --to huggingface or keras or resjax "
                                            "or stablehlo"),
-    (("imagenet", 18, "A"), "torchvision", "goes --to resjax or stablehlo"),
-    (("imagenet", 50, "C"), "huggingface", "goes --to resjax or stablehlo"),
-    (("imagenet", 18, "B"), "keras", "goes --to torchvision or huggingface or resjax or stablehlo"),
-    (("cifar", 14, "B"), "akamaster", "is ResNet B-14 in CIFAR form, .* goes --to torchvision or resjax or stablehlo"),
-    (("cifar", 14, "A"), "huggingface", "goes --to akamaster or resjax or stablehlo"),
+    (("imagenet", 18, "A"), "torchvision", "use --to resjax or stablehlo"),
+    (("imagenet", 50, "C"), "huggingface", "use --to resjax or stablehlo"),
+    (("imagenet", 18, "B"), "keras", "use --to torchvision or huggingface or resjax or stablehlo"),
+    (("cifar", 14, "B"), "akamaster", "is ResNet B-14 in CIFAR form, .* use --to torchvision or resjax or stablehlo"),
+    (("cifar", 14, "A"), "huggingface", "use --to akamaster or resjax or stablehlo"),
     (("cifar", 14, "plain"), "akamaster", "is plain-14 in CIFAR form"),
-    (("cifar", 14, "A"), "caffe", "to is 'caffe'; it is one of torchvision, huggingface, keras, akamaster, resjax, "
-                                  "stablehlo"),
+    (("cifar", 14, "A"), "caffe", "to is 'caffe'; it must be one of torchvision, huggingface, keras, akamaster"),
 ])
 def test_what_the_other_side_would_compute_otherwise_is_refused(values, to, message, tmp_path):
     with pytest.raises(BadInput, match=message):
@@ -71,7 +70,7 @@ def test_every_network_of_the_paper_goes_to_resjax(values, tmp_path):
 
 def test_a_folder_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     (tmp_path / "there").mkdir()
-    with pytest.raises(BadInput, match="there is there already; name a new folder"):
+    with pytest.raises(BadInput, match="there already exists; choose a new folder"):
         export(random_network(), "akamaster", tmp_path / "there")
     monkeypatch.setattr(sys.modules["resjax.weights.export"], "model_card", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -129,11 +128,11 @@ def test_a_run_is_exported_measured_and_used_from_the_command_line(small, halves
     grey = load(train_grey(small, tmp_path))
     assert "| digits, test | single |" in (export(grey, "stablehlo", tmp_path / "grey", recorded(tmp_path / "g"))
                                             / "README.md").read_text()
-    with pytest.raises(BadInput, match=r"akamaster has only .* for colour images; this one goes --to resjax"):
+    with pytest.raises(BadInput, match=r"akamaster supports only .* for colour images; use --to resjax"):
         export(grey, "akamaster", tmp_path / "b")
     for network, message in (
             (random_network(classes="0123456789"), "images of 1 channels, random is for 3"),
-            (random_network(), "digits has 10 classes, random was trained on 3; only one has: 0, 1, 2")):
+            (random_network(), "digits has 10 classes, but random has 3; only one has 0, 1, 2")):
         with pytest.raises(BadInput, match=message):
             execute(["evaluate", str(export(network, "akamaster", tmp_path / message[:3])), "--data", "digits"])
 
@@ -189,7 +188,7 @@ def test_an_ensemble_looks_at_images_as_each_of_its_networks_does(few):
     alone = [measure_networks([network], "test", "single", 8, data) for network in (small, large)]
     both = measure_networks([small, large._replace(classes=())], "test", "single", 8, data)
     assert min(errors.loss for errors in alone) - 0.1 < both.loss < max(errors.loss for errors in alone) + 0.1
-    with pytest.raises(BadInput, match="looks at other images than random"):
+    with pytest.raises(BadInput, match="preprocesses images differently from random"):
         measure_networks([small, random_network()], "test", "single", 8, data)
     with pytest.raises(BadInput, match="2 classes, random was trained on 3"):
         measure_networks([small, random_network("imagenet", 18, "B", "abc", size=96)], "test", "single", 8, data)

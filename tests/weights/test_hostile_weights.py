@@ -44,7 +44,7 @@ def test_hostile_files(guard, tmp_path):
     outcomes = check(chosen(), guard, tmp_path)
     assert len(outcomes) > 100
     attacks = [outcome for outcome in outcomes if "call os.system" in outcome.name]
-    assert all("it asks for os.system" in outcome.message for outcome in attacks)
+    assert all("asks for os.system" in outcome.message for outcome in attacks)
     assert attacks
 
 

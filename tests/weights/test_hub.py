@@ -104,8 +104,8 @@ def test_weights_in_several_files_are_fetched_as_the_index_says(hub, tmp_path):
 @pytest.mark.parametrize(("target", "environment", "message"), [
     ("someone/gone", {}, "nor a repository of the Hugging Face Hub"),
     ("someone/empty", {}, "has neither model.safetensors nor model.safetensors.index.json nor pytorch_model.bin"),
-    ("someone/resnet", {"HF_HUB_OFFLINE": "1"}, "nor in the cache of the Hugging Face Hub, which cannot be reached"),
-    ("someone/resnet", {"HF_ENDPOINT": "http://127.0.0.1:9"}, "or name a local file of weights"),
+    ("someone/resnet", {"HF_HUB_OFFLINE": "1"}, "nor in the cache of the Hugging Face Hub, which is unreachable"),
+    ("someone/resnet", {"HF_ENDPOINT": "http://127.0.0.1:9"}, "or give a local weights file"),
 ])
 def test_what_cannot_be_fetched_is_said_clearly(target, environment, message, hub, tmp_path):
     out, code = ask(target, tmp_path, hub[0], **environment)
@@ -119,5 +119,5 @@ def test_names_of_repositories_are_told_from_paths(tmp_path):
     assert is_repository("timm/resnet50.tv_in1k@main")
     for path in ("resnet50", "/a/b", "./runs/x", "a/b/c", "~/x", "a/", "../x"):
         assert not is_repository(path)
-    with pytest.raises(BadInput, match=r"runs/none\.pth: no run lies there"):
+    with pytest.raises(BadInput, match=r"runs/none\.pth: not found"):
         load("runs/none.pth")

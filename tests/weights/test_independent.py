@@ -92,7 +92,7 @@ def test_torchvision(depth, stride_in, ending, torch, tmp_path):
     assert network.classes[1] == "n01443537"
     assert relative(logits(network, PIXELS), torch_logits(torch, theirs, PIXELS)) < 1e-4
     if stride_in == "1x1":
-        with pytest.raises(resjax.BadInput, match="ResNet B-50 v1 in ImageNet form, and --to torchvision has only"):
+        with pytest.raises(resjax.BadInput, match="ResNet B-50 v1 in ImageNet form, but --to torchvision"):
             resjax.export(network, "torchvision", tmp_path / "ours")
         return
     out = resjax.export(network, "torchvision", tmp_path / "ours")
@@ -121,7 +121,7 @@ def test_cifar_nets_of_pytorch(depth, option, torch, tmp_path):
     colours = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)) if option == "B" else ()
     assert relative(logits(network, pixels), torch_logits(torch, theirs, pixels, *colours)) < 1e-4
     if option == "plain":
-        with pytest.raises(resjax.BadInput, match=r"plain-20 in CIFAR form, .* goes --to resjax or stablehlo"):
+        with pytest.raises(resjax.BadInput, match=r"plain-20 in CIFAR form, .* use --to resjax or stablehlo"):
             resjax.export(network, "akamaster", tmp_path / "ours")
         family, theirs = "resjax", ResNet(((depth - 2) // 6,) * 3, 16, 10, option, stem=3)  # by torchvision's names
     out = resjax.export(network, family, tmp_path / "ours")

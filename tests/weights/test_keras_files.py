@@ -67,16 +67,16 @@ def write(file, change, old):
 
 @pytest.mark.parametrize("old", [True, False])
 @pytest.mark.parametrize(("change", "message"), [
-    (lambda g: g.create_dataset("0", data=np.zeros((9, 9)), compression="gzip"), "kernel is compressed, in pieces or"),
-    (lambda g: g.create_dataset("0", (1 << 20, 1 << 20), "f4", chunks=(1, 1)), "kernel is compressed, in pieces or"),
-    (lambda g: g.create_dataset("0", (4,), "f4", external=[("/etc/passwd", 0, 16)]), "in pieces or in another file"),
+    (lambda g: g.create_dataset("0", data=np.zeros((9, 9)), compression="gzip"), "kernel is compressed, chunked or"),
+    (lambda g: g.create_dataset("0", (1 << 20, 1 << 20), "f4", chunks=(1, 1)), "kernel is compressed, chunked or"),
+    (lambda g: g.create_dataset("0", (4,), "f4", external=[("/etc/passwd", 0, 16)]), "chunked or in another file"),
     (lambda g: g.create_dataset("0", (1 << 15, 1 << 15), "f4"), "conv1/kernel was never written"),
-    (lambda g: g.__setitem__("0", h5py.SoftLink(f"{g.name}/1")), "0 is a link to elsewhere"),
-    (lambda g: g.__setitem__("0", h5py.ExternalLink("other.h5", "x")), "0 is a link to elsewhere"),
-    (lambda g: g.create_group("0"), "conv1/kernel is no array"),
-    (lambda g: g.__setitem__("0", np.ones(4, np.complex64)), "conv1/kernel holds complex64"),
-    (lambda g: g.create_virtual_dataset("0", h5py.VirtualLayout((4,), "f4")), "in pieces or in another file"),
-    (lambda g: None, "not a whole Keras file of weights"),
+    (lambda g: g.__setitem__("0", h5py.SoftLink(f"{g.name}/1")), "0 is a link to another place"),
+    (lambda g: g.__setitem__("0", h5py.ExternalLink("other.h5", "x")), "0 is a link to another place"),
+    (lambda g: g.create_group("0"), "conv1/kernel is not an array"),
+    (lambda g: g.__setitem__("0", np.ones(4, np.complex64)), "conv1/kernel has dtype complex64"),
+    (lambda g: g.create_virtual_dataset("0", h5py.VirtualLayout((4,), "f4")), "chunked or in another file"),
+    (lambda g: None, "incomplete Keras weights file"),
 ])
 def test_what_expands_or_points_elsewhere_is_refused(change, message, old, tmp_path):
     write(tmp_path / "a.h5", change, old)
@@ -93,7 +93,7 @@ def test_groups_in_a_circle_and_layers_without_names_are_refused(tmp_path):
         layer["0"] = np.ones((3, 3, 3, 4), np.float32)
         del layer.attrs["name"]
 
-    for change, message in ((circle, "its groups are more than any network's"), (nameless, "its layers have no names")):
+    for change, message in ((circle, "too many groups for a network"), (nameless, "its layers have no names")):
         write(tmp_path / "a.h5", change, old=False)
         with pytest.raises(BadInput, match=message):
             read_tensors(tmp_path / "a.h5")
@@ -107,7 +107,7 @@ def test_a_file_that_hdf5_follows_without_end_is_given_up(tmp_path, monkeypatch)
     monkeypatch.setattr(hdf5_layout, "__file__", str(tmp_path / "endless.py"))
     (tmp_path / "a.h5").write_bytes(b"\x89HDF\r\n\x1a\n")
     began = time.process_time()
-    with pytest.raises(BadInput, match=r"a\.h5: not a whole Keras file of weights \(HDF5 finds no end in it\)"):
+    with pytest.raises(BadInput, match=r"a\.h5: incomplete Keras weights file \(HDF5 finds no end\)"):
         read_tensors(tmp_path / "a.h5")
     assert time.process_time() - began < 1
 
@@ -139,7 +139,7 @@ def test_a_part_of_a_file_is_a_file(tmp_path):
 def test_keras_files_without_names_or_with_strange_layers(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_group("x")
-    with pytest.raises(BadInput, match=r"its layers have no names; write it by model.save"):
+    with pytest.raises(BadInput, match=r"its layers have no names; save it with model.save"):
         load(tmp_path / "a.h5")
     with h5py.File(tmp_path / "b.h5", "w") as file:
         file.attrs["layer_names"] = np.array(["x"], "S")

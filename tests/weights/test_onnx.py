@@ -62,6 +62,6 @@ def test_timm_finds_its_config_beside_torchvisions_weights(tmp_path, capsys):
     assert (config["architecture"], config["num_classes"]) == ("resnet18", 2)
     assert config["pretrained_cfg"]["input_size"] == [3, 96, 96]
     assert config["pretrained_cfg"]["std"] == pytest.approx([60 / 255, 61 / 255, 62 / 255])
-    assert "timm: images are resized by area here, by bilinear there" in capsys.readouterr().err
-    assert "Otherwise there: torchvision and timm: images are resized by area" in (out / "README.md").read_text()
+    assert "timm: resizes images with bilinear instead of area" in capsys.readouterr().err
+    assert "Difference: torchvision and timm: resizes images with" in (out / "README.md").read_text()
     assert 'timm.create_model("local-dir:.", pretrained=True)' in (out / "README.md").read_text()

@@ -79,7 +79,7 @@ def test_work_is_bounded(monkeypatch):
     shared = b"ccollections\nOrderedDict\nh\x00\x85R"
     pairs = b"](" + b"(K\x01K\x02t" * 100 + b"eq\x00" + shared * 9  # one list, nine times
     for much in (b"(" + b"N" * 999 + b"t.", pairs):
-        with pytest.raises(BadInput, match="source: it holds more beside its tensors than any checkpoint of a ResNet"):
+        with pytest.raises(BadInput, match="source: contains more than the tensors of a ResNet"):
             read(much)
     with pytest.raises(ValueError, match="Exceeds the limit"):  # of digits, which is Python's own
         read(b"I" + b"9" * 5000 + b"\n.")

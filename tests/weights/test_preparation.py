@@ -102,7 +102,7 @@ def test_timms_squash_and_its_defaults(picture, tmp_path):
 
 @pytest.mark.parametrize(("settings", "message"), [
     ({"crop_mode": "border"}, "crop_mode is 'border'"), ({"interpolation": "random"}, "interpolation is 'random'"),
-    ({"input_size": [3, 192, 256]}, "crops of 192x256"), ({"architecture": "resnetblur18"}, "'resnetblur18' is no net"),
+    ({"input_size": [3, 192, 256]}, "crops of 192x256"), ({"architecture": "resnetblur18"}, "'resnetblur18' is not"),
     ({"model_args": {"output_stride": 16}}, "output_stride")])
 def test_what_timm_does_otherwise_is_refused_by_name(settings, message, tmp_path):
     with pytest.raises(BadInput, match=message):
@@ -149,8 +149,8 @@ def test_transformers_settings_are_done_as_transformers_does(name, picture, tmp_
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    ({"do_center_crop": False}, "do_center_crop is false and size is a shortest_edge"),
-    ({"do_resize": False}, "do_resize is false, so"), ({"do_pad": True}, "do_pad is True"),
+    ({"do_center_crop": False}, "do_center_crop is false and size has only shortest_edge"),
+    ({"do_resize": False}, "do_resize is false; resjax needs"), ({"do_pad": True}, "do_pad is True"),
     ({"resample": 4}, "resample is 4"),
     ({"image_processor_type": "EfficientNetImageProcessor"}, "image_processor_type is 'EfficientNetImageProcessor'"),
     ({"size": {"shortest_edge": 256, "longest_edge": 300}}, "size is"),
@@ -185,7 +185,7 @@ def test_the_arch_of_a_checkpoint(arch, depth):
 
 @pytest.mark.parametrize("arch", ["resnetblur18", "resnetaa50", "resnet18d", "vgg16bn"])
 def test_an_arch_of_another_network_is_refused(arch):
-    with pytest.raises(BadInput, match=rf"a\.pth: its arch is '{arch}', which is no network of the paper"):
+    with pytest.raises(BadInput, match=rf"a\.pth: its arch is '{arch}', which is not a network of the paper"):
         check_arch(arch, "a.pth")
 
 
@@ -225,8 +225,8 @@ def test_what_is_written_for_transformers_is_read_back(images, tmp_path):
 def test_what_the_other_side_prepares_otherwise_is_said():
     ours = described(shorter_side=256)
     assert preprocessing_differences(ours, "torchvision") == [
-        "torchvision and timm: images are resized by area here, by bilinear there",
-        "torchvision and timm: of an odd border, half a pixel is rounded the other way"]
+        "torchvision and timm: resizes images with bilinear instead of area",
+        "torchvision and timm: rounds half a pixel the other way when it crops an odd border"]
     assert preprocessing_differences(ours, "onnx") == []
     assert preprocessing_differences(described(squash=(224, 224), resize="pillow-nearest"), "keras") == []
 

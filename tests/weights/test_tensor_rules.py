@@ -77,7 +77,7 @@ def normed(tensors):
 def test_a_deeper_head_is_dropped_and_said(change, network, tensors, tmp_path, capsys):
     body = {name: tensor for name, tensor in tensors.items() if name not in HEAD}
     loads_as(network, change(body), tmp_path, head=False)
-    assert re.search(r"left out, as no part of the network: fc\.0, fc\.[12]; a head of several layers is not read",
+    assert re.search(r"skipped tensors that are not part of the network: fc\.0, fc\.[12]; a head of several layers",
                      capsys.readouterr().err)
 
 
@@ -85,16 +85,16 @@ def test_a_deeper_head_is_dropped_and_said(change, network, tensors, tmp_path, c
 def test_what_belongs_to_no_layer_is_left_out_and_said(beside, network, tensors, tmp_path, capsys):
     shape = (3, 64) if beside.endswith("centers") else (3,)
     loads_as(network, tensors | {beside: np.ones(shape)}, tmp_path)
-    assert "left out, as no part of the network: " in capsys.readouterr().err
+    assert "skipped tensors that are not part of the network: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    (lambda t: t | {"decoder.0.weight": np.ones((8, 64, 3, 3))}, r"beside the network lie convolutions \(decoder\.0\)"),
+    (lambda t: t | {"decoder.0.weight": np.ones((8, 64, 3, 3))}, r"has other convolutions \(decoder\.0\)"),
     (lambda t: {f"{side}.{name}": tensor for name, tensor in t.items() for side in ("student", "teacher")},
-     r"it holds 2 networks, below student\., teacher\.; save one alone"),
+     r"contains 2 networks, with the prefixes student\., teacher\.; save only one"),
     (lambda t: t | {"layer1.0.se.weight": np.ones(3)}, "squeeze-and-excitation"),
-    (lambda t: t | {"layer1.0.act.weight": np.ones(3)}, r"our network has no place for layer1\.0\.act\.weight"),
-    (lambda t: t | {"transition1.0.0.weight": np.ones((3, 3, 3, 3))}, "an HRNet, which is no network of the paper"),
+    (lambda t: t | {"layer1.0.act.weight": np.ones(3)}, r"the network has no parameter for layer1\.0\.act\.weight"),
+    (lambda t: t | {"transition1.0.0.weight": np.ones((3, 3, 3, 3))}, "an HRNet, which is not a network of the paper"),
     (lambda t: {"features.denseblock1.denselayer1.norm1.weight": np.ones(3)}, "a DenseNet"),
     (lambda t: {"conv1_conv/kernel": np.ones((7, 7, 3, 64)), "pool2_conv/kernel": np.ones((1, 1, 8, 8))}, "a DenseNet"),
     (lambda t: t | {"conv1.weight": np.ones((16, 1, 3, 3))},

@@ -50,7 +50,7 @@ def test_code_in_a_file_is_refused_and_never_run(kind, tmp_path):
             stream(file, MAGIC, PROTOCOL, {}, {}, evil)
         case "pickle":
             stream(file, evil)
-    with pytest.raises(BadInput, match=r"weights\.pth: it asks for (posix|nt)\.mkdir, which no file of weights needs"):
+    with pytest.raises(BadInput, match=r"weights\.pth: asks for (posix|nt)\.mkdir, which no weights file needs"):
         read_tensors(file)
     assert not marker.exists()
     with pytest.raises(OSError, match="No such file"):  # the pickle would have run: it cannot make this folder
@@ -62,7 +62,7 @@ def test_code_in_a_file_is_refused_and_never_run(kind, tmp_path):
     b"(S'true'\nisubprocess\nrun\n.", b"(c__builtin__\nexec\nS'1'\no.", b"cimportlib.util\nmodule_from_spec\n."])
 def test_names_that_only_an_attack_has_a_use_for_are_refused(opcodes, tmp_path):
     archive(tmp_path / "weights.pt", opcodes)
-    with pytest.raises(BadInput, match="it asks for"):
+    with pytest.raises(BadInput, match=": asks for "):
         read_tensors(tmp_path / "weights.pt")
 
 
@@ -84,10 +84,10 @@ def test_no_other_name_is_imported_or_called(before, tmp_path):
 
 
 @pytest.mark.parametrize(("content", "message"), [
-    (b"", "it is empty; get it again"), (b"\x80", "not a whole PyTorch file"),
-    (b"\xaa" * 1000, "neither a file of safetensors nor of PyTorch, nor HDF5 as Keras writes it"),
-    (pickle.dumps(3), "not a whole PyTorch file"), (pickle.dumps(MAGIC), "not a whole PyTorch file"),
-    (pickle.dumps(MAGIC) + pickle.dumps(7), "does not begin as one does"),
+    (b"", "the file is empty; download it again"), (b"\x80", "incomplete or invalid PyTorch file"),
+    (b"\xaa" * 1000, "not a safetensors, PyTorch or Keras HDF5 file"),
+    (pickle.dumps(3), "incomplete or invalid PyTorch"), (pickle.dumps(MAGIC), "incomplete or invalid PyTorch"),
+    (pickle.dumps(MAGIC) + pickle.dumps(7), "does not start like one"),
 ])
 def test_files_that_are_none(content, message, tmp_path):
     (tmp_path / "weights.th").write_bytes(content)
@@ -99,7 +99,7 @@ def test_what_holds_no_state_dict(tmp_path):
     for content, told in (({}, ""), ({"epoch": 3, "a\n": 1}, r", but epoch, a\?"), ([1, 2], ""), (None, ""),
                           ({"a": {}}, ", but a"), ({1: 2}, "")):
         archive(tmp_path / "weights.pt", pickle.dumps(content))
-        with pytest.raises(BadInput, match=f"it holds no dictionary of tensors{told}; save a network's state_dict"):
+        with pytest.raises(BadInput, match=f"it contains no dictionary of tensors{told}; save a network's state_dict"):
             read_tensors(tmp_path / "weights.pt")
 
 
@@ -119,7 +119,7 @@ def test_a_tensor_is_read_and_must_lie_within_its_storage(tmp_path):
     for wrong in (tensor("0", 6, 4), tensor("0", 6, -1), tensor("0", 6, 0, (2, 2), (-1, 1)), tensor("0", 6, 0, (2, 9)),
                   tensor("0", 6, 0, (2, 2), (2,)), tensor("1", 6), tensor("0", 7), tensor("0", 6, 0, (9,), (0,))):
         archive(file, wrong, **{"data/0": values.tobytes()})
-        with pytest.raises(BadInput, match="not a whole PyTorch file"):
+        with pytest.raises(BadInput, match="incomplete or invalid PyTorch file"):
             read_tensors(file)
     archive(file, tensor("0", 6), **{"data/0": values.tobytes(), "byteorder": b"big"})
     with pytest.raises(BadInput, match="big-endian"):
@@ -132,11 +132,11 @@ def test_no_number_of_a_pickle_wraps_around(tmp_path):
     content = tensor("0", 6).replace(b"I2\nI2\nt(I2\n", small + small + b"t(" + small)
     assert content != tensor("0", 6)
     archive(tmp_path / "a.pt", content, **{"data/0": bytes(24)})
-    with pytest.raises(BadInput, match="a tensor's place in its storage is no list of sizes"):
+    with pytest.raises(BadInput, match="a tensor's place in its storage is not a list of sizes"):
         read_tensors(tmp_path / "a.pt")
     archive(tmp_path / "b.pt", tensor("0", 6).replace(b"I2\nI2\nt", b"(ctorch\nCharStorage\n(I9\ntR(I2\nt"),
             **{"data/0": bytes(24)})
-    with pytest.raises(BadInput, match="not a whole PyTorch file"):  # a name of a type cannot be called
+    with pytest.raises(BadInput, match="incomplete or invalid PyTorch file"):  # a name of a type cannot be called
         read_tensors(tmp_path / "b.pt")
 
 
@@ -146,7 +146,7 @@ def test_archives_of_other_things(tmp_path):
     with pytest.raises(BadInput, match="an archive with 0 members data"):
         read_tensors(tmp_path / "a.pth")
     archive(tmp_path / "b.pth", tensor("0", 6), **{"constants.pkl": b""})
-    with pytest.raises(BadInput, match="a program of TorchScript, which is code"):
+    with pytest.raises(BadInput, match="a TorchScript program, which is code"):
         read_tensors(tmp_path / "b.pth")
 
 
@@ -174,7 +174,7 @@ def test_a_member_twice(tmp_path):
         for _ in range(2):
             out.writestr("archive/data/0", np.zeros(6, np.float32).tobytes())
     (tmp_path / "weights.pt").write_bytes(content.getvalue())
-    with pytest.raises(BadInput, match="a member of the archive is there twice"):
+    with pytest.raises(BadInput, match="a member of the archive occurs twice"):
         read_tensors(tmp_path / "weights.pt")
 
 
@@ -197,12 +197,12 @@ def test_what_pytorch_writes_is_read_bit_for_bit(zipped, tmp_path):
         assert np.array_equal(read[name].astype(np.float64), exact.double().numpy()), name
     for part in (0.2, 0.6, 0.95):
         (tmp_path / "cut.pth").write_bytes(file.read_bytes()[:int(part * file.stat().st_size)])
-        with pytest.raises(BadInput, match=r"cut\.pth: not a whole PyTorch file"):
+        with pytest.raises(BadInput, match=r"cut\.pth: incomplete or invalid PyTorch file"):
             read_tensors(tmp_path / "cut.pth")
     torch.save({"model": state, "ema": state}, file, _use_new_zipfile_serialization=zipped)
     assert read_tensors(file).keys() == state.keys()  # the same dictionary twice is one set of weights
     torch.save({"model": state, "ema": dict(state)}, file, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(BadInput, match="it holds 2 sets of weights; choose one by --key model, ema"):
+    with pytest.raises(BadInput, match="contains 2 sets of weights; choose one with --key: model, ema"):
         read_tensors(file)
 
 
@@ -223,7 +223,7 @@ def test_tensors_that_one_process_holds_whole_are_read_and_parts_are_named(tmp_p
         torch.distributed.destroy_process_group()
     read = read_tensors(tmp_path / "whole.pth")
     assert all(np.array_equal(read[name], whole.numpy()) for name in kept)
-    with pytest.raises(BadInput, match=r"shard is a part of a tensor that is spread over .* \(FSDP\); get_model"):
+    with pytest.raises(BadInput, match=r"shard is a shard of a tensor \(FSDP\); gather it with get_model"):
         read_tensors(tmp_path / "part.pth")
-    with pytest.raises(BadInput, match=r"shard is no tensor, but a part of a tensor that is spread over processes"):
+    with pytest.raises(BadInput, match=r"shard is not a tensor, but a shard of a tensor"):
         read_tensors(tmp_path / "some.pth")

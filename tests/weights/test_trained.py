@@ -25,15 +25,15 @@ def test_names_find_them_and_what_lies_here_goes_first(tmp_path, monkeypatch):
     assert by_name.architecture == by_owner.architecture == resjax.Architecture(depth=20, shortcut="A")
     assert by_name.classes[3] == "cat"
     assert resjax.load("plain20").architecture == resjax.Architecture(depth=20, shortcut="plain")
-    with pytest.raises(BadInput, match="resjax/resnet21: resjax comes with bccd, plain20, resnet20"):
+    with pytest.raises(BadInput, match="resjax/resnet21: resjax includes only bccd, plain20, resnet20"):
         resjax.load("resjax/resnet21")
-    with pytest.raises(BadInput, match=r"resnet21: .*, one that comes with resjax \(plain20, resnet20\), or OWNER/NAME"
+    with pytest.raises(BadInput, match=r"resnet21: .*, a name that comes with .*plain20, resnet20\), or OWNER/NAME"
                                        r" on the Hub, such as timm/resnet50.a1_in1k") as told:
         resjax.load("resnet21")
     assert ".safetensors" not in str(told.value)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "resnet20").mkdir()
-    with pytest.raises(BadInput, match="resnet20: no run lies there"):
+    with pytest.raises(BadInput, match="resnet20: contains neither a run"):
         resjax.load("resnet20")
 
 

@@ -157,12 +157,12 @@ def narrow(family="torchvision", depth=16):
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    (lambda t: t.pop("features.5.bias"), r"features.5.bias is missing, which VGG-16 has for our convolutions/conv2_1"),
+    (lambda t: t.pop("features.5.bias"), r"features.5.bias is missing, which corresponds to convolutions/conv2_1"),
     (lambda t: t.update({"features.2.weight": np.zeros((4, 5, 3, 3), np.float32)}),
      r"features.2.weight has shape \(4, 5, 3, 3\), and our convolutions/conv1_2/kernel is \(3, 3, 4, 4\)"),
     (lambda t: t.update({"features.0.weight": np.zeros(4, np.float32)}), r"features.0.weight has shape \(4,\)"),
-    (lambda t: t.update({"classifier.6.bias": np.full(7, np.nan, np.float32)}), "classifier.6.bias holds a value that"),
-    (lambda t: t.update({"features.2.extra": np.zeros(3, np.float32)}), "our VGG-16 has no place for features.2.extra"),
+    (lambda t: t.update({"classifier.6.bias": np.full(7, np.nan, np.float32)}), "classifier.6.bias contains a value"),
+    (lambda t: t.update({"features.2.extra": np.zeros(3, np.float32)}), "VGG-16 has no parameter for features.2.extra"),
     (lambda t: t.update({"features.1.running_mean": np.zeros(3, np.float32)}), "a VGG with batch norm"),
     (lambda t: t.pop("features.28.weight"), "a VGG, AlexNet or the like"),
     (lambda t: t.pop("classifier.0.weight"), r"classifier.0.weight is missing, .* hidden/fc6"),
@@ -184,7 +184,7 @@ def test_without_its_last_layer_it_embeds(tmp_path):
 
 
 def test_vgg_is_a_reference_and_not_trained():
-    with pytest.raises(BadInput, match="depth 20 is no VGG that the paper compares with: those have 16 and 19 layers"):
+    with pytest.raises(BadInput, match="depth is 20; for VGG it must be 16 or 19"):
         Architecture(family="vgg", depth=20)
-    with pytest.raises(BadInput, match=r"architecture\.family is 'vgg', whose weights are evaluated and exported"):
+    with pytest.raises(BadInput, match=r"architecture\.family is 'vgg', which resjax can evaluate and export"):
         Experiment(name="x", architecture=Architecture(family="vgg", depth=16))

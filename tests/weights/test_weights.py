@@ -53,7 +53,7 @@ def test_a_network_comes_back_as_it_was(network, exported):
 
 def test_what_tensors_cannot_tell_is_asked_for(exported, network, tmp_path):
     file = changed(exported, tmp_path, lambda tensors: None)
-    with pytest.raises(BadInput, match="does not tell a plain net from option A: --shortcut plain or --shortcut A"):
+    with pytest.raises(BadInput, match="so this is a plain net or has option A; pass --shortcut plain or --shortcut A"):
         load(file)
     assert load(file, shortcut="plain").model.shortcut == "plain"
     assert load(file, shortcut="A").classes == ()
@@ -62,10 +62,10 @@ def test_what_tensors_cannot_tell_is_asked_for(exported, network, tmp_path):
     for target in (wide, wide / "model.safetensors"):
         assert load(target).architecture.stride_in == "1x1"  # as config.json says
         assert load(target).classes == ("a", "b")
-    with pytest.raises(BadInput, match=r"stride_in is 'v1\.5'; it is one of \('1x1', '3x3'\)"):
+    with pytest.raises(BadInput, match=r"stride_in is 'v1\.5'; it must be one of \('1x1', '3x3'\)"):
         load(wide, stride_in="v1.5")
     bare = shutil.copy(wide / "model.safetensors", tmp_path / "bare.safetensors")
-    with pytest.raises(BadInput, match="no tensor tells where the bottlenecks stride: --stride-in 3x3"):
+    with pytest.raises(BadInput, match="the tensors do not show which convolution has the stride; pass --stride"):
         load(bare)
     assert load(bare, stride_in="3x3").architecture.title() == "ResNet B-50 v1.5 in ImageNet form"
 
@@ -79,7 +79,7 @@ def test_colours_that_nobody_told_are_chosen_by_the_classes_and_said(classes, ma
     found = load(shutil.copy(exported / "model.safetensors", tmp_path / "bare.safetensors"))
     assert found.mean[0, 0].tolist() == pytest.approx([255 * value for value in mean])
     assert found.preprocessing.std == pytest.approx([255 * value for value in std])
-    assert f"bare.safetensors: nothing beside it says how images are prepared, so it is done as {maker} does: RGB" in (
+    assert f"bare.safetensors: no file states the preprocessing; using that of {maker}: RGB" in (
         capsys.readouterr().err)
     load(exported)
     assert capsys.readouterr().err == ""
@@ -91,8 +91,8 @@ def test_a_folder_that_lost_its_description_is_said_to_be_prepared_by_what_is_us
     (folder / "preprocessor_config.json").unlink()
     load(folder)
     said = capsys.readouterr().err
-    assert "as transformers' ConvNextImageProcessor does: RGB of 0 to 1, mean (0.485, " in said
-    assert "resized to a shorter side of 256 (torch-bicubic), and its centre of 224x224 cropped (floor)" in said
+    assert "using that of transformers' ConvNextImageProcessor: RGB from 0 to 1, mean (0.485, " in said
+    assert "resized to a shorter side of 256 (torch-bicubic) and cropped to its centre of 224x224 (floor)" in said
 
 
 def test_a_stem_that_does_not_fit_is_told_before_anybody_is_asked_about_images(exported, tmp_path):
@@ -118,25 +118,25 @@ def test_prefixes_of_parallel_training_are_dropped(prefix, network, exported, tm
 
 @pytest.mark.parametrize(("change", "message"), [
     (lambda t: t.pop("layer2.1.bn2.running_mean"), r"layer2.1.bn2.running_mean is missing, which "
-     r"pytorch_resnet_cifar10 has for our batch_stats/stage2/1/bn2/mean \(32,\)"),
-    (put("linear.bias", np.zeros(4)), r"linear.bias has shape \(4,\), and our params/fc/bias is \(3,\)"),
+     r"corresponds to batch_stats/stage2/1/bn2/mean \(32,\) in resjax"),
+    (put("linear.bias", np.zeros(4)), r"linear.bias has shape \(4,\), but params/fc/bias in resjax has \(3,\)"),
     (put("layer1.0.conv2.weight", np.zeros((16, 16, 1, 1))), r"layer1.0.conv2.weight has shape \(16, 16, 1, 1\), and "
      r"our params/stage1/0/conv2/kernel is \(3, 3, 16, 16\)"),
     (put("layer1.0.conv2.weight", np.zeros(16)), r"layer1.0.conv2.weight has shape \(16,\)"),
     (put("conv1.weight", np.zeros(3)), r"the first kernel has shape \(3,\)"),
-    (put("layer1.0.extra.weight", np.zeros(3)), r"our network has no place for layer1.0.extra.weight"),
-    (put("module.conv1.weight", np.zeros(3)), "conv1.weight and module.conv1.weight are the same tensor, twice"),
-    (put("bn1.bias", np.full(16, np.nan)), "bn1.bias holds a value that is not finite"),
-    (rename("linear.weight", "head.weight"), r"linear\.bias is the bias of a layer whose kernel is not there"),
-    (rename("conv1.weight", "stem.weight"), "its names are nobody's that we know"),
+    (put("layer1.0.extra.weight", np.zeros(3)), r"the network has no parameter for layer1.0.extra.weight"),
+    (put("module.conv1.weight", np.zeros(3)), "conv1.weight and module.conv1.weight are the same tensor"),
+    (put("bn1.bias", np.full(16, np.nan)), "bn1.bias contains a value that is not finite"),
+    (rename("linear.weight", "head.weight"), r"linear\.bias is the bias of a layer without a kernel"),
+    (rename("conv1.weight", "stem.weight"), "unknown tensor names"),
     (put("linear.weight", np.zeros((3, 63))), r"linear.weight has shape \(3, 63\), and the last maps have 64 channels"),
     (put("linear.weight", np.zeros((0, 64))), r"the last \(0, 64\)"),
-    (put("conv1.weight", np.zeros((1, 2000, 1, 1))), "2,000 channels; 1024 are the most"),
-    (put("layer2.0.shortcut.0.weight", np.zeros((32, 16, 1, 1))), r"project in the blocks \[\(2, 0\)\] .* neither "
-     r"option B, \[\(2, 0\), \(3, 0\)\], nor C"),
+    (put("conv1.weight", np.zeros((1, 2000, 1, 1))), "2,000 channels; the limit is 1024"),
+    (put("layer2.0.shortcut.0.weight", np.zeros((32, 16, 1, 1))), r"project in the blocks \[\(2, 0\)\] .*; option B "
+     r"would project in \[\(2, 0\), \(3, 0\)\]"),
     (lambda t: [t.pop(name) for name in list(t) if name.startswith("layer3.1")], r"basic blocks \(2, 2, 1\) are "),
-    (lambda t: [t.pop(name) for name in list(t) if name.startswith("layer3")], r"basic blocks \(2, 2\) are neither"),
-    (lambda t: t.clear(), "it holds no tensor"),
+    (lambda t: [t.pop(name) for name in list(t) if name.startswith("layer3")], r"basic blocks \(2, 2\) form neither"),
+    (lambda t: t.clear(), "contains no tensors"),
 ])
 def test_what_does_not_fit_is_named_on_both_sides(change, message, exported, tmp_path):
     file = changed(exported, tmp_path, change)
@@ -146,13 +146,13 @@ def test_what_does_not_fit_is_named_on_both_sides(change, message, exported, tmp
 
 
 @pytest.mark.parametrize(("name", "content", "message"), [
-    ("none.safetensors", None, "no run lies there, nor weights"),
-    ("weights.npz", b"x", "neither a file of safetensors nor of PyTorch, nor HDF5 as Keras writes it"),
-    ("weights.safetensors", b"", "it is empty; get it again"),
-    ("weights.safetensors", b"\xff" * 100, "neither a file of safetensors nor of PyTorch"),
-    ("weights.safetensors", b"\x99" + b"\0" * 7 + b"{" * 9, "not a whole safetensors file"),
-    ("weights.h5", b"x" * 100, "neither a file of safetensors nor of PyTorch"),
-    ("weights.h5", b"\x89HDF\r\n\x1a\n" * 9, "not a whole Keras file"),
+    ("none.safetensors", None, "not found; a network is a run directory"),
+    ("weights.npz", b"x", "not a safetensors, PyTorch or Keras HDF5 file"),
+    ("weights.safetensors", b"", "the file is empty; download it again"),
+    ("weights.safetensors", b"\xff" * 100, "not a safetensors, PyTorch or Keras HDF5 file"),
+    ("weights.safetensors", b"\x99" + b"\0" * 7 + b"{" * 9, "incomplete or invalid safetensors file"),
+    ("weights.h5", b"x" * 100, "not a safetensors, PyTorch or Keras HDF5 file"),
+    ("weights.h5", b"\x89HDF\r\n\x1a\n" * 9, "incomplete Keras weights file"),
 ])
 def test_files_that_are_none(name, content, message, tmp_path):
     if content is not None:
@@ -180,7 +180,7 @@ def test_truncated_files(exported, tmp_path):
         for part in (0.1, 0.5, 0.99):
             cut = tmp_path / f"cut{file.suffix}"
             cut.write_bytes(content[:int(part * len(content))])
-            with pytest.raises(BadInput, match=f"cut{file.suffix}: not a whole"):
+            with pytest.raises(BadInput, match=f"cut{file.suffix}: incomplete"):
                 read_tensors(cut)
 
 
