@@ -80,7 +80,7 @@ def test_own_classes(voc):
     ("Annotations/one.xml", None, "cannot read this annotation"),
     ("Annotations/one.xml", lambda text: text[:50], "incomplete or invalid annotation"),
     ("Annotations/one.xml", lambda text: text.replace(">60<", ">66<"), r"\(5, 6, 66|lies outside|has 60x40 pixels"),
-    ("Annotations/one.xml", lambda text: text.replace("<xmax>60<", "<xmax>63<"), r"\(4, 5, 63, 40\) lies outside"),
+    ("Annotations/one.xml", lambda text: text.replace("<xmax>60<", "<xmax>63<"), r"\(4, 5, 63, 40\) is outside"),
     ("Annotations/one.xml", lambda text: text.replace("<xmax>60<", "<xmax>much<"),
      "object 2: bndbox/xmax is 'much'; bndbox/xmax is a finite number"),
     ("Annotations/one.xml", lambda text: text.replace("<height>40<", "<height>inf<"), "size/height is 'inf'"),
@@ -141,7 +141,7 @@ def test_coco(coco):
     (lambda content: content.update(images=[]), "the list 'images' is empty|image 7"),
     (lambda content: content["annotations"][0].update(image_id=8), "image_id is 8, but no image has this id"),
     (lambda content: content["annotations"][0].update(category_id=5), "unknown class 'number 5'; the classes"),
-    (lambda content: content["annotations"][0].update(bbox=[50, 2, 20, 20]), r"\(50, 2, 70, 22\) lies outside"),
+    (lambda content: content["annotations"][0].update(bbox=[50, 2, 20, 20]), r"\(50, 2, 70, 22\) is outside"),
     (lambda content: content["annotations"][0].update(bbox=[50, 2]), "bbox is 4 numbers"),
     (lambda content: content["images"][0].pop("file_name"), "it has no file_name"),
 ])

@@ -193,7 +193,7 @@ def test_detectors_are_listed_and_shown(capsys):
     proposals = 512 * 512 * 9 + 512 + 512 * 9 + 9 + 512 * 36 + 36
     total = 138_357_544 - (4096 * 1000 + 1000) + proposals + 4097 * (21 + 80)
     assert f"{total:,} parameters, 3 x 3 anchors every 16 pixels" in shown
-    with pytest.raises(BadInput, match="scenes learns from scenes"):
+    with pytest.raises(BadInput, match="scenes trains on scenes"):
         execute(["mean-image", f"{file}:scenes"])
 
 

@@ -183,7 +183,7 @@ def damage_unseal(folder):
 def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(small, before, tmp_path, damage, wrong):
     shutil.copytree(before[1], tmp_path / "cut")
     damage(tmp_path / "cut" / "checkpoints" / "4")
-    with pytest.warns(UserWarning, match=rf"checkpoints/4 is damaged \({wrong}.* moved to damaged-checkpoint-4"):
+    with pytest.warns(UserWarning, match=rf"checkpoints/4 is damaged \({wrong}.* moved it to damaged-checkpoint-4"):
         assert train(small(), tmp_path / "cut", ONE)["state_digest"] == before[0]["state_digest"]
     assert (tmp_path / "cut" / "damaged-checkpoint-4").is_dir()
 
