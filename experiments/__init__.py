@@ -1,1 +1,1 @@
-"""Runs as values, a file for each data set or recipe; installed as `resjax.experiments`."""
+"""Experiments as values, one file per data set or recipe; installed as `resjax.experiments`."""

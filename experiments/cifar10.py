@@ -1,10 +1,10 @@
-"""Table 6 of the paper, its plain nets, and the shortcuts of section 4.1 on the same networks.
+"""Table 6 of the paper with its plain nets, and the shortcuts of section 4.1 on the same networks.
 
     python experiments/cifar10.py resnet20 --workdir runs/resnet20
 
-Data: `resjax prepare cifar10` once (170 MB), or `--data.directory` where a prepared copy lies.
-Cost: resnet20 trains 684 images/s on 2 CPU cores, where its 64k steps take about 3.3 hours at that rate.
-Result: by the full recipe resnet20 ends at 8.38 % test error and plain20 at 9.36 % (docs/results/cifar10.md).
+Data: run `resjax prepare cifar10` once (170 MB), or pass `--data.directory` with a prepared copy.
+Cost: on 2 CPU cores, resnet20 trains at 684 images/s; at this rate, its 64k steps take about 3.3 hours.
+Result: with the full recipe, resnet20 reaches a test error of 8.38 % and plain20 of 9.36 % (docs/results/cifar10.md).
 """
 
 from dataclasses import replace
@@ -20,7 +20,7 @@ WARM_UP = replace(PAPER, warmup_rate=0.01, warmup_error=80.0)
 
 
 def network(name: str, depth: int, shortcut: str, optimizer: Optimizer = PAPER) -> Experiment:
-    """Give a network of Table 6 the paper's recipe."""
+    """Return a network of Table 6 with the paper's recipe."""
     return Experiment(name=name, architecture=Architecture(depth=depth, shortcut=shortcut), data=CIFAR10,
                       optimizer=optimizer, steps=64_000, batch_size=128)
 

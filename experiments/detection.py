@@ -1,12 +1,12 @@
-"""Detection with residual networks: Tables 7 to 11, photographs of blood cells, and scenes of the embedded digits.
+"""Detection with residual networks: Tables 7 to 11, photographs of blood cells, and scenes of the included digits.
 
     python experiments/detection.py scenes
     python experiments/detection.py bccd --data.source voc:PATH
     python experiments/detection.py resnet101_0712 --data.source voc:PATH --initialize-from runs/resnet101/seed0
 
-`scenes` needs no data: several digits in an image, of varied size. `bccd` is the public set of 364 photographs (RBC,
-WBC and platelets; github.com/Shenggan/BCCD_Dataset, MIT), trained from scratch. The others are the paper's, trained
-from weights of ImageNet: a run of ours, or a file; VGG-16's under torchvision's names.
+`scenes` needs no data: its images contain several digits of varied size. `bccd` is the public data set of 364
+photographs (RBC, WBC and platelets; github.com/Shenggan/BCCD_Dataset, MIT), trained from scratch. The others are the
+paper's detectors, trained from ImageNet weights: a run of ours or a file; for VGG-16 with torchvision's names.
 """
 
 from dataclasses import replace
@@ -15,7 +15,7 @@ from resjax import run
 from resjax.detection import Detection, Detector, Inference, Sampling, Scenery
 from resjax.experiment import Optimizer
 
-TORCHVISION = (58.395, 57.12, 57.375)  # 255 times the deviations that torchvision divides by: 0.229, 0.224, 0.225
+TORCHVISION = (58.395, 57.12, 57.375)  # 255 times torchvision's standard deviations: 0.229, 0.224, 0.225
 
 # From scratch, so batch norm is trained, over the two images of a batch. Sizes and counts are those of small images.
 SCENES = Detection(
@@ -24,7 +24,7 @@ SCENES = Detection(
                       frozen_batch_norm=False, ghost_batch_size=4),
     sampling=Sampling(anchors=64, smallest=6.0, train_candidates=300, train_proposals=100, test_candidates=300,
                       test_proposals=50, rois=24, detections=20),
-    data=Scenery(source="scenes", shorter_side=160, longer_side=160, flip=False),  # a mirrored 2 is no digit
+    data=Scenery(source="scenes", shorter_side=160, longer_side=160, flip=False),  # a mirrored 2 is not a digit
     optimizer=Optimizer(learning_rate=0.02, decay_steps=(480,), weight_decay=1e-4, warmup_rate=0.005, warmup_steps=50),
     steps=600, batch_size=4, log_steps=20, evaluate_steps=200, checkpoint_steps=100)
 
@@ -42,10 +42,11 @@ BCCD = Detection(
 
 
 def voc(name: str, *, vgg: bool = False) -> Detection:
-    """Train on 07+12 and test on 2007, one image a step: 80k steps at 0.001 and 30k at 0.0001.
+    """Train on VOC 07+12 and test on VOC 2007, one image per step: 80k steps at 0.001 and 30k at 0.0001.
 
-    The paper takes over the settings of Faster R-CNN, which for 2007's 5k images trains 60k and 20k steps; for the 16k
-    of both years public codebases take these. Of VGG-16 the first two stages stay as they are (Ren et al. 2015).
+    The paper adopts the settings of Faster R-CNN, which trains 60k and 20k steps on 2007's 5k images. For the 16k
+    images of both years, public codebases use the numbers above. The first two stages of VGG-16 are frozen (Ren et al.
+    2015).
     """
     detector = Detector(backbone="vgg16" if vgg else "resnet101", frozen_stages=2 if vgg else 0)
     return Detection(name=name, detector=detector, data=Scenery(std=TORCHVISION if vgg else ()),
@@ -53,9 +54,10 @@ def voc(name: str, *, vgg: bool = False) -> Detection:
 
 
 def coco(name: str, *, vgg: bool = False, context: bool = False) -> Detection:
-    """Train as appendix A says: 240k steps at 0.001 and 80k at 0.0001, eight images a step.
+    """Train as in appendix A: 240k steps at 0.001 and 80k at 0.0001, eight images per step.
 
-    Of the improvements of appendix B, global context is a part of the network; in Table 9 box refinement comes before.
+    Of the improvements in appendix B, global context is part of the network; in Table 9, box refinement comes before
+    it.
     """
     base = voc(name, vgg=vgg)
     data = replace(base.data, source="coco:PATH", train=("train2014",), test=("val2014",))
@@ -65,10 +67,10 @@ def coco(name: str, *, vgg: bool = False, context: bool = False) -> Detection:
 
 
 def fine_tuned(name: str) -> Detection:
-    """Fine-tune the COCO model of all improvements on VOC 07+12 ("baseline+++" of Table 10): how long, nobody says.
+    """Fine-tune the COCO model with all improvements on VOC 07+12 ("baseline+++" of Table 10).
 
-    In the paper that model is trained on COCO's trainval; ours on train, as in Table 9. A third of the steps from
-    ImageNet, at the same rates.
+    The paper does not state the number of steps: we use a third of those from ImageNet, at the same rates. It trains
+    the COCO model on trainval, we on train, as in Table 9.
     """
     base, before = voc(name), coco("", context=True)
     return replace(base, detector=before.detector, inference=before.inference, steps=36_000,

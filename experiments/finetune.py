@@ -1,21 +1,21 @@
-"""Fine-tuning: weights that were trained on other images, with a new last layer, for a few steps.
+"""Fine-tuning of weights that were trained on other images, with a new last layer, for a few steps.
 
     python experiments/finetune.py resnet20_tuned --data.source folder:PATH
     python experiments/finetune.py resnet50_tuned --data.source folder:PATH
 
-`--initialize-from` names any source of weights: a run directory, a file, or OWNER/NAME on the Hugging Face Hub. The
-names that end in `_head` train the last layer alone. `--initialize-from ""` trains from scratch by the same recipe.
+`--initialize-from` accepts any source of weights: a run directory, a file, or OWNER/NAME on the Hugging Face Hub. Names
+that end in `_head` train only the last layer. `--initialize-from ""` trains from scratch with the same recipe.
 Data: `folder:PATH` with PATH/train/CLASS/* and PATH/test/CLASS/* (or val), or any other source.
-Cost: resnet20_tuned's 200 steps take about a minute on 2 CPU cores.
-Result: on CIFAR-10's vehicles, 200 steps from a run on its animals leave 25.43 % test error, from scratch 34.30 %
-(docs/results/transfer.md). resnet50_tuned: none yet; no machine with these weights and a network has run it.
+Cost: the 200 steps of resnet20_tuned take about a minute on 2 CPU cores.
+Result: on CIFAR-10's vehicles, 200 steps from weights trained on its animals reach a test error of 25.43 %, from
+scratch 34.30 % (docs/results/transfer.md). resnet50_tuned has not been run yet, because its weights need a download.
 """
 
 from dataclasses import replace
 
 from resjax import Architecture, Data, Experiment, Optimizer, Photographs, run
 
-# As is common: a tenth of the rate of training from scratch, and a drop by 10 towards the end.
+# As usual: a tenth of the learning rate for training from scratch, divided by 10 towards the end.
 ALL = Optimizer(learning_rate=0.01, decay_steps=(150,), momentum=0.9, weight_decay=1e-4)
 HEAD = replace(ALL, learning_rate=0.1, backbone_rate=0.0)
 RESNET20 = Architecture(depth=20, shortcut="A")
@@ -23,19 +23,19 @@ RESNET20 = Architecture(depth=20, shortcut="A")
 # statistics of the first training, as in appendix A of the paper.
 RESNET50 = Architecture(family="imagenet", depth=50, shortcut="B", stride_in="3x3", ghost_batch_size=32,
                         frozen_batch_norm=True)
-STD = (58.395, 57.12, 57.375)  # 255 times the deviations that torchvision and timm divide by: 0.229, 0.224, 0.225
+STD = (58.395, 57.12, 57.375)  # 255 times the standard deviations of torchvision and timm: 0.229, 0.224, 0.225
 TORCHVISION = "timm/resnet50.tv_in1k"
 
 
 def small(name: str, architecture: Architecture, optimizer: Optimizer) -> Experiment:
-    """Fine-tune a network for CIFAR-10 on other small images."""
+    """Fine-tune a CIFAR-10 network on other small images."""
     return Experiment(name=name, architecture=architecture, optimizer=optimizer, initialize_from="resnet20",
                       data=Data(source="folder:PATH", size=32), steps=200, batch_size=128, log_steps=20,
                       checkpoint_steps=100, precise_batch_norm_steps=50)
 
 
 def large(name: str, optimizer: Optimizer) -> Experiment:
-    """Fine-tune a network for ImageNet on other photographs."""
+    """Fine-tune an ImageNet network on other photographs."""
     drops = replace(optimizer, decay_steps=(1_500,))
     return Experiment(name=name, architecture=RESNET50, optimizer=drops, initialize_from=TORCHVISION, steps=2_000,
                       batch_size=64, log_steps=20,

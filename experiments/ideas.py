@@ -1,4 +1,4 @@
-"""Five ideas beside the paper's ResNet-14 on the digits: commands, and what came of them, in docs/results/ideas.md."""
+"""Five ideas compared with the paper's ResNet-14 on the digits; docs/results/ideas.md has commands and results."""
 
 from dataclasses import replace
 from typing import Any
@@ -11,7 +11,7 @@ from resjax import Architecture, Data, Experiment, Mixup, Optimizer, Own, Shortc
 
 
 class Block(nn.Module):
-    """The paper's basic block; `change` is what an idea makes of F(x), `depth` the block's place: above 0, up to 1."""
+    """The paper's basic block; `change` modifies F(x), and `depth` is the block's relative depth in (0, 1]."""
 
     filters: int
     shortcut: str
@@ -27,7 +27,7 @@ class Block(nn.Module):
 
 
 class Squeeze(Block):
-    """Squeeze and excitation (Hu et al. 2018): the means of all channels say how much of each is kept."""
+    """Squeeze and excitation (Hu et al. 2018): channel means determine the scale of each channel."""
 
     def change(self, y, depth, train):
         means = nn.relu(nn.Dense(self.filters // 4, name="squeeze")(y.mean((1, 2))))
@@ -35,14 +35,14 @@ class Squeeze(Block):
 
 
 class Stochastic(Block):
-    """Stochastic depth (Huang et al. 2016): steps leave F(x) out, the more often the deeper; the last every other."""
+    """Stochastic depth (Huang et al. 2016): steps skip F(x) with a probability that grows with depth, up to 1/2."""
 
     def change(self, y, depth, train):
         return y * (jax.random.bernoulli(self.make_rng("dropout"), 1 - depth / 2) if train else 1 - depth / 2)
 
 
 def smoothed(logits, labels):
-    """Smooth the labels (Szegedy et al. 2016): a tenth of the probability is that of all classes alike."""
+    """Cross-entropy with smoothed labels (Szegedy et al. 2016): a tenth of the probability is shared by all classes."""
     return optax.softmax_cross_entropy(logits, optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[-1]), 0.1))
 
 

@@ -1,11 +1,11 @@
-"""Tables 2 to 5 of the paper: plain and residual networks on ImageNet, by the recipe of section 3.4.
+"""Tables 2 to 5 of the paper: plain and residual networks on ImageNet, with the recipe of section 3.4.
 
     python experiments/imagenet.py resnet50 --data.source folder:PATH --workdir runs/resnet50
 
-Data: `folder:PATH` (PATH/train/CLASS/*.JPEG and PATH/val/CLASS/*.JPEG), `tars:PATH` (ImageNet's archives as they were
-downloaded) or `tfds:imagenet2012` (a prepared set). The mean image is computed once, at the first start.
-Cost: 600k steps of 256 images are 154 million images: 17 hours at 2,500 images/s.
-Result: none yet; no machine with ImageNet has run it.
+Data: `folder:PATH` (PATH/train/CLASS/*.JPEG and PATH/val/CLASS/*.JPEG), `tars:PATH` (ImageNet's original archives) or
+`tfds:imagenet2012` (a prepared data set). The mean image is computed once, at the first start.
+Cost: 600k steps of 256 images are 154 million images, or 17 hours at 2,500 images/s.
+Result: not run yet, for lack of the data set.
 """
 
 from dataclasses import replace
@@ -17,11 +17,11 @@ from resjax import Architecture, Experiment, Optimizer, Photographs, run
 # averaged over 10k iterations (two epochs).
 IMAGENET = Photographs(source="tfds:imagenet2012", size=224, shorter_side=(256, 480))
 PLATEAU = Optimizer(learning_rate=0.1, decay_steps=(), plateau_steps=10_000, momentum=0.9, weight_decay=1e-4)
-STEPS = replace(PLATEAU, plateau_steps=0, decay_steps=(150_000, 300_000, 450_000))  # every 30 epochs, as most others do
+STEPS = replace(PLATEAU, plateau_steps=0, decay_steps=(150_000, 300_000, 450_000))  # every 30 epochs, as usual
 
 
 def network(name: str, depth: int, shortcut: str, optimizer: Optimizer = PLATEAU) -> Experiment:
-    """Give a network of Table 1 the paper's recipe."""
+    """Return a network of Table 1 with the paper's recipe."""
     architecture = Architecture(family="imagenet", depth=depth, shortcut=shortcut, ghost_batch_size=32)
     return Experiment(name=name, architecture=architecture, data=IMAGENET, optimizer=optimizer, steps=600_000,
                       batch_size=256, evaluate_steps=10_000, evaluate_test=True, checkpoint_steps=2_000,

@@ -1,13 +1,14 @@
-"""Plain nets get worse with depth, residual nets do not: seen in minutes, without a download.
+"""The paper's main effect in minutes, without a download: plain nets get worse with depth, residual nets do not.
 
     python experiments/quickstart.py
 
-Trains a shallow and a deep net of each kind on scikit-learn's handwritten digits and ends with a table like the
-paper's and a figure of the training curves (Figure 6), both in its folder. The same command resumes it.
+Trains a shallow and a deep net of each kind on scikit-learn's handwritten digits. Writes a table like the paper's and a
+figure of the training curves (Figure 6) to its folder. The same command resumes it.
 
-Cost: about a minute on 2 CPU cores. Result: the deep plain net's training loss is 3.5 to 5.8 times the shallow one's,
-the deep residual net's 0.31 to 0.55 times, over five seeds and two processors (docs/results/quickstart.md). Depths,
-rate and steps are chosen to show it this soon: it is the paper's effect, not the paper's recipe.
+Cost: about a minute on 2 CPU cores.
+Result: over five seeds and two processors, the deep plain net's training loss is 3.5 to 5.8 times the shallow one's,
+the deep residual net's 0.31 to 0.55 times (docs/results/quickstart.md). Depths, rate and steps are chosen to show this
+quickly: it is the paper's effect, not the paper's recipe.
 """
 
 from pathlib import Path
@@ -24,7 +25,7 @@ STEPS = 200
 
 
 def network(depth: int, shortcut: str, seed: int = 0) -> Experiment:
-    """Build a net of section 4.2 for images of 8x8: crops of one pixel, and no mirror, as a mirrored 2 is no digit."""
+    """Return a net of section 4.2 for 8x8 images, with one pixel of padding and no flips (a mirrored 2 is no digit)."""
     name = f"plain-{depth}" if shortcut == "plain" else f"ResNet-{depth}"
     return Experiment(
         name=name, architecture=Architecture(depth=depth, shortcut=shortcut), seed=seed,
@@ -38,7 +39,7 @@ EXPERIMENTS = {e.name: e for e in RUNS}
 
 
 def table(results: dict[str, dict[str, Any]], curves: dict[str, list[dict[str, Any]]]) -> str:
-    """Put the results in Markdown: the training error and loss are those of the last line of the log."""
+    """Format the results in Markdown; training error and loss are those of the last line of the log."""
     rows = [f"| {name} | {result['parameters']:,} | {curves[name][-1]['error']:.2f} | {curves[name][-1]['loss']:.3f} "
             f"| {result['test_top1_error']:.2f} |" for name, result in results.items()]
     return "\n".join(["| net | parameters | training error % | training loss | test error % |",
@@ -46,7 +47,7 @@ def table(results: dict[str, dict[str, Any]], curves: dict[str, list[dict[str, A
 
 
 def verdict(curves: dict[str, list[dict[str, Any]]]) -> str:
-    """Say what the runs show, whether or not it is what the paper shows."""
+    """Describe the result of the runs, whether or not it agrees with the paper."""
     loss = {name: lines[-1]["loss"] for name, lines in curves.items()}
     plain, residual = (loss[f"{kind}-{DEEP}"] / loss[f"{kind}-{SHALLOW}"] for kind in ("plain", "ResNet"))
     return (f"With {DEEP} layers instead of {SHALLOW}, the plain net's training loss is {plain:.3g} times as high, "
@@ -54,8 +55,8 @@ def verdict(curves: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def draw(curves: dict[str, list[dict[str, Any]]], file: Path) -> None:
-    """Draw the training loss over the steps, plain nets left and residual nets right, as Figure 6 does."""
-    import matplotlib.pyplot as plt  # here, as runs are listed without it
+    """Draw the training loss over the steps, plain nets left and residual nets right, as in Figure 6."""
+    import matplotlib.pyplot as plt  # imported here, since listing runs does not need it
 
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
     for axis, kind, title in zip(axes, ("plain", "ResNet"), ("plain nets", "residual nets"), strict=True):
@@ -75,12 +76,12 @@ def quickstart(workdir: Path = Path("runs/quickstart")) -> None:
     """Train a shallow and a deep net of each kind, in about a minute.
 
     Args:
-        workdir: Where the runs, `table.md` and `curves.png` are kept.
+        workdir: The folder for the runs, `table.md` and `curves.png`.
     """
     with working("loading JAX"):
         from resjax.training import read_metrics, train
 
-    works = [float(run.architecture.depth) for run in RUNS]  # of the same widths, so by depth
+    works = [float(run.architecture.depth) for run in RUNS]  # equal widths, so the cost is proportional to depth
     results = {run.name: train(run, workdir / run.name) for run in one_by_one(RUNS, works)}
     curves = {name: read_metrics(workdir / name, "train") for name in EXPERIMENTS}
     text = f"{table(results, curves)}\n\n{verdict(curves)}\n"

@@ -1,13 +1,13 @@
-"""ResNets by torchvision's recipe of 90 epochs: later than the paper and not its own, for a day on one GPU.
+"""ResNets with torchvision's recipe of 90 epochs: newer than the paper's, and a day's work for one GPU.
 
     python experiments/torchvision_recipe.py resnet50_torchvision --data.source folder:PATH
 
-Source: the classification references of github.com/pytorch/vision. The bottleneck strides in its 3x3 ("v1.5"), crops
-are of 8 to 100 % of the image's area (Szegedy et al. 2015), and the rate falls every 30 epochs. There it leaves 1-crop
-top-1 errors of 30.24 % for ResNet-18, 26.69 % for ResNet-34 and 23.87 % for ResNet-50. Unlike there, the mean image is
-subtracted, without a division, and the convolutions compute in bfloat16.
-Cost: 450k steps of 256 images are 115 million images: 12.8 hours at 2,500 images/s.
-Result: none yet; no machine with ImageNet has run it.
+Source: the classification references of github.com/pytorch/vision. The bottleneck has its stride in the 3x3 ("v1.5"),
+crops cover 8 to 100 % of the image's area (Szegedy et al. 2015), and the learning rate drops every 30 epochs. With it,
+torchvision reports 1-crop top-1 errors of 30.24 % for ResNet-18, 26.69 % for ResNet-34 and 23.87 % for ResNet-50.
+Unlike torchvision, we subtract the mean image without dividing, and convolutions compute in bfloat16.
+Cost: 450k steps of 256 images are 115 million images, or 12.8 hours at 2,500 images/s.
+Result: not run yet, for lack of the data set.
 """
 
 from resjax import Architecture, Experiment, Optimizer, Photographs, run
@@ -16,7 +16,7 @@ EPOCH = 1_281_167 // 256  # steps
 
 
 def network(depth: int) -> Experiment:
-    """Give a network torchvision's recipe."""
+    """Return a network with torchvision's recipe."""
     return Experiment(
         name=f"resnet{depth}_torchvision", steps=90 * EPOCH, batch_size=256,
         architecture=Architecture(family="imagenet", depth=depth, shortcut="B", stride_in="3x3", ghost_batch_size=32,

@@ -1,1 +1,1 @@
-"""The article: why residual networks train, taught on one page that needs no network, with what was measured here."""
+"""The article "Why residual networks train": one self-contained page with the measurements of this repository."""

@@ -1,4 +1,4 @@
-"""Be the command `python -m experiments.article`."""
+"""The command `python -m experiments.article`."""
 
 from experiments.article.measurements import article
 from resjax.console.command_line import script

@@ -1,6 +1,6 @@
-"""Charts as inline SVG: text that stays text, colours by CSS, so that a figure follows the page into the dark.
+"""Charts as inline SVG with real text, coloured by CSS so that figures follow the page's dark mode.
 
-A panel is as wide as a phone's column; several stand side by side where there is room. At that width its text is 12 px.
+A panel is as wide as a phone's text column, where its text is 12 px; wider pages show several side by side.
 """
 
 import math
@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 WIDTH, HEIGHT = 350, 262
 TIMES = "\N{MULTIPLICATION SIGN}"
-LEFT, RIGHT, TOP, BOTTOM = 42, 344, 44, 220  # of the area with the curves
+LEFT, RIGHT, TOP, BOTTOM = 42, 344, 44, 220  # of the plot area
 
 
 class Axis(NamedTuple):
-    """From which value to which, on a logarithmic scale or not, with texts at some values, and what it measures."""
+    """An axis: its range, whether it is logarithmic, its tick labels, and its title."""
 
     low: float
     high: float
@@ -23,13 +23,13 @@ class Axis(NamedTuple):
     log: bool = False
 
     def place(self, value: float) -> float:
-        """Say how far along the axis a value lies: 0 at its low end, 1 at its high end."""
+        """Return the position of a value along the axis, from 0 (low end) to 1 (high end)."""
         low, high, value = (math.log(x) if self.log else x for x in (self.low, self.high, value))
         return (value - low) / (high - low)
 
 
 class Curve(NamedTuple):
-    """Points `(x, y)`, and the names of its style: CSS classes; with `marks` the points are shown."""
+    """Points `(x, y)` and their CSS classes; with `marks`, the points are drawn."""
 
     points: Sequence[tuple[float, float]]
     style: str
@@ -38,7 +38,7 @@ class Curve(NamedTuple):
 
 
 def linear(low: float, high: float, label: str) -> Axis:
-    """Make a linear axis from `low` to above `high`, with four to seven round ticks."""
+    """Create a linear axis from `low` to above `high`, with four to seven round ticks."""
     rough = (high - low) / 5
     unit = 10.0 ** math.floor(math.log10(rough))
     step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough * 0.8)
@@ -48,7 +48,7 @@ def linear(low: float, high: float, label: str) -> Axis:
 
 
 def logarithmic(low: float, high: float, label: str) -> Axis:
-    """Make a logarithmic axis with ticks at powers of ten; at 1, 2 and 5 of each where it spans few."""
+    """Create a logarithmic axis with ticks at powers of ten or, for short ranges, at 1, 2 and 5 of each."""
     decades = math.log10(high / low)
     factors = (1, 2, 5) if decades < 2.5 else (1,)
     every = max(1, round(decades / 6))
@@ -59,12 +59,12 @@ def logarithmic(low: float, high: float, label: str) -> Axis:
 
 
 def power_of_ten(value: float) -> str:
-    """Write 1e-3 as 10⁻³."""
+    """Format 1e-3 as 10⁻³."""
     return "10" + str(round(math.log10(value))).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
 
 
 def panel(title: str, x: Axis, y: Axis, curves: Iterable[Curve], extra: str = "") -> str:
-    """Draw curves over a frame with a title; `extra` is more SVG on top of them."""
+    """Draw curves in a frame with a title; `extra` is additional SVG on top."""
     drawn = "".join(curve_of(curve, x, y) for curve in curves)
     name = escape(f"{title}: {y.label}, {x.label}".strip(": ,"))
     return (f'<svg class="panel" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name}">'
@@ -72,7 +72,7 @@ def panel(title: str, x: Axis, y: Axis, curves: Iterable[Curve], extra: str = ""
 
 
 def frame(title: str, x: Axis, y: Axis) -> str:
-    """Draw title, grid, ticks and the names of the axes."""
+    """Draw title, grid, ticks and axis titles."""
     parts = [text(0, 14, title, "title"), text(0, 32, y.label, "soft")]
     for value, label in y.ticks:
         height = BOTTOM - (BOTTOM - TOP) * y.place(value)
@@ -86,12 +86,12 @@ def frame(title: str, x: Axis, y: Axis) -> str:
 
 
 def text(x: float, y: float, content: str, style: str = "") -> str:
-    """Write a text; `style` may hold "middle" or "end", where its place is."""
+    """Draw a text; `style` may contain "middle" or "end" as its anchor."""
     return f'<text x="{x:.1f}" y="{y:.1f}" class="{style}">{escape(content)}</text>' if content else ""
 
 
 def curve_of(curve: Curve, x: Axis, y: Axis) -> str:
-    """Draw a curve's line and its points; what lies outside the axes is moved to their ends."""
+    """Draw a curve's line and points, clipped to the axes."""
     places = [(LEFT + (RIGHT - LEFT) * min(max(x.place(a), 0), 1), BOTTOM - (BOTTOM - TOP) * min(max(y.place(b), 0), 1))
               for a, b in curve.points]
     line = "M" + "L".join(f"{a:.1f} {b:.1f}" for a, b in places)
@@ -100,7 +100,7 @@ def curve_of(curve: Curve, x: Axis, y: Axis) -> str:
 
 
 def swatch(style: str, name: str, mark: bool = False) -> str:
-    """Show a style with its name, for a legend in HTML."""
+    """Draw a style with its name, for an HTML legend."""
     dot = f'<circle class="{style}" cx="15" cy="6" r="3.2"/>' if mark else ""
     line = f'<path class="curve {style}" d="M1 6H29"/>'
     return f'<span class="swatch"><svg viewBox="0 0 30 12" aria-hidden="true">{line}{dot}</svg>{escape(name)}</span>'

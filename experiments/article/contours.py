@@ -1,4 +1,4 @@
-"""The loss on a grid as bands between contours, drawn as SVG whose colours follow the page."""
+"""Contour plots of the loss on a grid, as SVG whose colours follow the page."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -10,14 +10,14 @@ from scipy.ndimage import zoom
 
 from experiments.article.charts import text
 
-LEVELS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)  # of the loss; below the first and above the last are bands, too
+LEVELS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)  # of the loss, with bands below the first and above the last
 SIDE, TOP = 306, 24
 
 
 def contour_panel(title: str, grid: Any, span: float) -> str:
-    """Draw the loss `[points, points]` from -`span` to `span` in both directions; the net itself is in the middle.
+    """Draw the loss `[points, points]` from -`span` to `span` in both directions, with the trained net in the middle.
 
-    Between the points the logarithm of the loss is interpolated by cubic splines, so that contours are curves.
+    Cubic splines interpolate the logarithm of the loss between the points, so that contours are smooth.
     """
     fine = np.exp(zoom(np.log(np.asarray(grid, float)), 4, order=3))
     at = np.linspace(0, SIDE, len(fine))
@@ -38,22 +38,22 @@ def contour_panel(title: str, grid: Any, span: float) -> str:
 
 
 def outline(points: np.ndarray) -> str:
-    """Write a closed line."""
+    """Format a closed line."""
     return "M" + "L".join(f"{x:.0f} {y:.0f}" for x, y in points) + "Z"
 
 
 def scale_of_losses(name: str) -> str:
-    """Show what loss the bands stand for."""
+    """Draw the legend of the loss bands."""
     bands = "".join(f'<span><i class="band b{band}"></i>{label}</span>'
                     for band, label in enumerate(band_names(LEVELS)))
     return f'<div class="legend losses"><span>{name}</span>{bands}</div>'
 
 
 def band_names(levels: Sequence[float]) -> list[str]:
-    """Name the bands by their upper ends, the last by its lower end."""
+    """Label the bands by their upper ends, the last one by its lower end."""
     return [*(f"<{level:g}".replace("<", "&lt; ") for level in levels), f"≥ {levels[-1]:g}"]
 
 
 def signed(value: float) -> str:
-    """Write a number with a true minus sign."""
+    """Format a number with a true minus sign."""
     return f"{value:g}".replace("-", "\N{MINUS SIGN}")

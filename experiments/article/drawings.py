@@ -1,4 +1,4 @@
-"""Drawings of blocks and of the three shortcuts where dimensions differ."""
+"""Drawings of blocks, and of the three shortcuts between different dimensions."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,13 +7,13 @@ from experiments.article.figure3 import networks
 from experiments.article.figures import panels
 
 Say = Callable[[str], str]
-WIDE, HIGH = 112, 24  # of the box of a layer
-STEP = 50  # from layer to layer
+WIDE, HIGH = 112, 24  # size of a layer's box
+STEP = 50  # distance between layers
 TOP = 52
 
 
 def blocks(say: Say) -> str:
-    """Draw a plain and a residual block of two layers, a bottleneck and a fully connected block (Figures 2 and 5)."""
+    """Draw a plain, a residual, a bottleneck and a fully connected block (Figures 2 and 5)."""
     two, dense = (f"3{TIMES}3, 64", f"3{TIMES}3, 64"), ("W₁, b₁", "W₂, b₂")
     three = (f"1{TIMES}1, 64", f"3{TIMES}3, 64", f"1{TIMES}1, 256")
     pairs = (((say("plain_block"), two, False), (say("basic_block"), two, True)),
@@ -25,7 +25,7 @@ def blocks(say: Say) -> str:
 
 
 def stack(middle: float, title: str, layers: Sequence[str], shortcut: bool) -> str:
-    """Draw a block from its input down to its output, around the line `middle`."""
+    """Draw a block from its input (top) to its output (bottom), centred on the line `middle`."""
     left, right, end = middle - WIDE / 2, middle + WIDE / 2, TOP + len(layers) * STEP + 8
     parts = [text(left, 14, title, "title"), text(middle, TOP - 12, "x", "middle maths")]
     for i, layer in enumerate(layers):
@@ -46,7 +46,7 @@ def stack(middle: float, title: str, layers: Sequence[str], shortcut: bool) -> s
 
 
 def options(say: Say) -> str:
-    """Draw the shortcuts of options A, B and C with the shapes of ResNet-34, where the paper has them first."""
+    """Draw the shortcuts of options A, B and C with the shapes of ResNet-34, where the paper first uses them."""
     boxes = [box for box in networks()[-1].boxes if box.channels]
     i = next(i for i, box in enumerate(boxes) if i > 1 and box.channels != boxes[i - 1].channels)
     before, after = boxes[i - 1], boxes[i]
@@ -63,7 +63,7 @@ def options(say: Say) -> str:
 
 
 def option(title: str, shapes: tuple[str, str], layers: tuple[str, str], shortcut: tuple[str, str]) -> str:
-    """Draw a block from left to right: its layers above, its shortcut below."""
+    """Draw a block from left to right, with its layers above and its shortcut below."""
     parts = [text(0, 14, title, "title"), text(0, 78, "x", "maths"), text(0, 134, shapes[0], "soft"),
              text(350, 134, shapes[1], "soft end"), text(350, 78, "y", "maths end")]
     for y, turn, style, labels in ((50, -8, "", layers), (98, 8, " light", shortcut)):
@@ -86,7 +86,7 @@ def down(x: float, start: float, end: float) -> str:
 
 
 def head(x: float, y: float, towards: str) -> str:
-    """Draw the head of an arrow that ends at a point."""
+    """Draw an arrow head at a point."""
     ways = {"down": "l-3.5 -7h7z", "left": "l7 -3.5v7z", "right": "l-7 -3.5v7z"}
     return f'<path class="head" d="M{x} {y}{ways[towards]}"/>'
 

@@ -1,6 +1,6 @@
-"""The paper's Figure 3 from the models themselves: VGG-19, the plain and the residual net of 34 layers.
+"""The paper's Figure 3, drawn from the Flax modules: VGG-19, and the plain and the residual net of 34 layers.
 
-Layers, shapes and multiply-adds are read from the traced Flax modules; nothing of the drawing is told otherwise.
+Layers, shapes and multiply-adds are read from the traced modules; nothing in the drawing is hard-coded.
 """
 
 import math
@@ -14,20 +14,20 @@ from resjax.models import VGG, ResidualMLP, imagenet_resnet
 from resjax.models.counts import Layer, count_macs, count_parameters, list_layers
 from resjax.paper.table1 import IMAGE
 
-PITCH, BOX = 21, 16  # from layer to layer, and the height of one
+PITCH, BOX = 21, 16  # distance between layers, and height of one
 
 
 class Box(NamedTuple):
-    """A layer, or a pooling: what it is called, its output's side (1 where it is a vector), what it multiplies."""
+    """A layer or a pooling: its name, the side of its output (1 for a vector), and its multiply-adds."""
 
     label: str
     side: int
     macs: int = 0
-    channels: int = 0  # 0: a pooling
+    channels: int = 0  # 0 for a pooling
 
 
 class Net(NamedTuple):
-    """A network: its layers and poolings in order, its counts, and whether every two layers have a shortcut."""
+    """A network: its layers and poolings in order, its counts, and whether it has shortcuts."""
 
     name: str
     boxes: tuple[Box, ...]
@@ -37,7 +37,7 @@ class Net(NamedTuple):
 
     @property
     def layers(self) -> int:
-        """The number of layers with weights."""
+        """The number of weighted layers."""
         return sum(box.channels > 0 for box in self.boxes)
 
     @property
@@ -57,7 +57,7 @@ class Net(NamedTuple):
 
 
 def titled(model: Any) -> str:
-    """Describe a net of basic or fully connected blocks in a few words."""
+    """Describe a basic or fully connected block's network in a few words."""
     kind = "plain" if model.shortcut == "plain" else f"residual ({model.shortcut})"
     family = "fully connected" if isinstance(model, ResidualMLP) else "convolutional"
     return f"{2 * sum(model.blocks) + 2} layers, {family}, {kind}"
@@ -72,7 +72,7 @@ def networks() -> tuple[Net, ...]:
 
 
 def boxes_of(layers: Sequence[Layer]) -> Iterator[Box]:
-    """Describe layers one by one, and the poolings that must lie between them, as sizes change without a stride."""
+    """List the layers, with the poolings where the size changes without a stride."""
     side, channels = IMAGE[0], IMAGE[2]
     for layer in one_by_one(layers):
         inputs, outputs = layer.kernel[-2:]
@@ -84,7 +84,7 @@ def boxes_of(layers: Sequence[Layer]) -> Iterator[Box]:
             size = f"{layer.kernel[0]}{TIMES}{layer.kernel[1]}"
             yield Box(f"{size}, {outputs}{stride}", side, layer.macs, channels)
             continue
-        seen = math.isqrt(inputs // channels) if side > 1 else side  # of the maps that the first vector is made of
+        seen = math.isqrt(inputs // channels) if side > 1 else side  # of the maps that are flattened
         if seen < side:
             yield Box("average_pool" if seen == 1 else "pool", seen)
         side, channels = 1, outputs
@@ -92,7 +92,7 @@ def boxes_of(layers: Sequence[Layer]) -> Iterator[Box]:
 
 
 def one_by_one(layers: Sequence[Layer]) -> list[Layer]:
-    """Undo the stacking of identical blocks: the layers of a stage's further blocks, block after block."""
+    """Expand stacked identical blocks into their layers, block after block."""
     single = []
     for _, group in groupby(layers, lambda layer: layer.name.rpartition("/")[0]):
         some = list(group)
@@ -102,9 +102,9 @@ def one_by_one(layers: Sequence[Layer]) -> list[Layer]:
 
 
 def figure3(say: Callable[[str], str], width: int) -> str:
-    """Draw the three networks in columns, maps of one size in one band; the bars are multiply-adds where there is room.
+    """Draw the three networks in columns, with maps of one size in one band; bars show multiply-adds if there is room.
 
-    `width` is 350 for narrow pages, and anything from 700 on for wide ones.
+    `width` is 350 for narrow pages, and 700 or more for wide ones.
     """
     nets, gutter = networks(), 26 if width < 700 else 48
     column, sides = (width - gutter) / len(nets), sorted({box.side for net in nets for box in net.boxes}, reverse=True)
@@ -123,7 +123,7 @@ def figure3(say: Callable[[str], str], width: int) -> str:
 
 
 def column_of(net: Net, left: float, width: float, tops: dict[int, float], say: Callable[[str], str]) -> str:
-    """Draw a network from the top down, with its name and its counts above."""
+    """Draw a network from top to bottom, below its name and its counts."""
     wide = width > 200
     box_width = 112 if wide else 82
     bars, most = left + box_width + 34, max(box.macs for other in networks() for box in other.boxes)
@@ -148,7 +148,7 @@ def column_of(net: Net, left: float, width: float, tops: dict[int, float], say: 
 
 
 def arcs(net: Net, places: Sequence[float], left: float, right: float) -> str:
-    """Draw the shortcuts around every two layers after the first; dashed where dimensions change."""
+    """Draw the shortcuts around every two layers after the first, dashed where dimensions change."""
     layers = [(box, y) for box, y in zip(net.boxes, places, strict=True) if box.channels]
     drawn, middle = [], (left + right) / 2
     for (before, _), (one, start), (_, end) in zip(layers[:-2:2], layers[1:-1:2], layers[2::2], strict=False):

@@ -1,4 +1,4 @@
-"""The article's figures of what was measured, each a function of it and of the words of a language."""
+"""The article's figures, each a function of measurements and of labels in one language."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,13 +16,13 @@ NETS = {"plain_shallow": "plain thin dashed", "plain_deep": "plain", "residual_s
 
 
 def panels(drawn: Sequence[str], legend: Sequence[str] = ()) -> str:
-    """Put panels side by side, or one below the other where the page is narrow, and the legend below them."""
+    """Arrange panels side by side (below each other on narrow pages), with the legend below."""
     key = f'<div class="legend">{"".join(legend)}</div>' if legend else ""
     return f'<div class="panels of{len(drawn)}">{"".join(drawn)}</div>{key}'
 
 
 def published(say: Say) -> str:
-    """Draw the paper's errors by depth: Tables 2 and 3 on ImageNet, Table 6 on CIFAR-10."""
+    """Draw the paper's errors by depth: Tables 2 and 3 for ImageNet, Table 6 for CIFAR-10."""
     two, three, six = (TABLES[name].rows for name in ("table2", "table3", "table6"))
     imagenet = {"plain": [row for row in two if row.experiment.startswith("plain")],
                 "residual": [*(row for row in two if row.experiment.startswith("resnet")),
@@ -42,7 +42,7 @@ def published(say: Say) -> str:
 
 
 def degradation(values: Mapping[str, Any], say: Say) -> str:
-    """Draw the training loss over the iterations, of shallow and deep nets."""
+    """Draw the training loss of shallow and deep nets over the iterations."""
     drawn, first = [], values["window"]
     for family in FAMILIES:
         curves = {net: thinned(list(enumerate(values[family]["curves"][net], first)), 130) for net in NETS}
@@ -57,7 +57,7 @@ def degradation(values: Mapping[str, Any], say: Say) -> str:
 
 
 def gradients(values: Mapping[str, Any], say: Say) -> str:
-    """Draw the norm of the loss's gradient in every layer's weights."""
+    """Draw the norm of the loss's gradient with respect to each layer's weights."""
     dashes = dict(zip(values["gains"], ("dotted", "", "dashed"), strict=True))
     curves, drawn = values["log_norms"], []
     norms = [norm for some in curves.values() for layers in some.values() for norm in layers]
@@ -74,7 +74,7 @@ def gradients(values: Mapping[str, Any], say: Say) -> str:
 
 
 def identity(values: Mapping[str, Any], say: Say) -> str:
-    """Draw how large F is beside its input, block by block, by the strength of weight decay."""
+    """Draw the size of F relative to its input in each block, by weight decay."""
     styles = ("decay0 dotted", "decay1 dashed", "decay2", "decay3 bold")
     blocks = len(values["ratios"][0])
     x = Axis(0.5, blocks + 0.5, [(block, str(block)) for block in range(1, blocks + 1)], say("block"))
@@ -87,7 +87,7 @@ def identity(values: Mapping[str, Any], say: Say) -> str:
 
 
 def more_layers(values: Mapping[str, Any], say: Say) -> str:
-    """Draw the loss of further training, of the net as it was and with identity blocks appended."""
+    """Draw the loss during further training, for the original net and with appended identity blocks."""
     drawn, styles = [], {"before": "before", "after": "residual"}
     for family in FAMILIES:
         curves = values[family]["curves"]
@@ -99,7 +99,7 @@ def more_layers(values: Mapping[str, Any], say: Say) -> str:
 
 
 def dimensions(values: Mapping[str, Any], say: Say) -> str:
-    """Draw the training loss by the kind of shortcut, every seed a dot, with the test error below."""
+    """Draw the training loss by kind of shortcut, with a dot for every seed and the test error below."""
     drawn = []
     for family in FAMILIES:
         losses, options = values[family]["losses"], values["options"]
@@ -119,14 +119,14 @@ def dimensions(values: Mapping[str, Any], say: Say) -> str:
 
 
 def bar(across: float, high: float, style: str) -> str:
-    """Draw a bar of a chart: where it stands and how high it is, from 0 to 1."""
+    """Draw a bar at a position, with a height from 0 to 1."""
     middle, height = LEFT + (RIGHT - LEFT) * across, (BOTTOM - TOP) * high
     return (f'<rect class="bar {style}" x="{middle - 22:.1f}" y="{BOTTOM - height:.1f}" width="44" '
             f'height="{height:.1f}"/>')
 
 
 def landscape(values: Mapping[str, Any], say: Say) -> str:
-    """Draw the loss around a plain and a residual net as contours, both on the same scale."""
+    """Draw the loss around a plain and a residual net as contours on the same scale."""
     grids = {kind: some[0] for kind, some in values["grids"].items()}
     drawn = [contour_panel(say(f"{kind}_net").format(**values), grid, values["span"]) for kind, grid in grids.items()]
     return panels(drawn) + scale_of_losses(say("loss"))

@@ -1,4 +1,4 @@
-"""Python source with its keywords, names, strings and comments marked up, for a page that needs no other file."""
+"""Python source with syntax highlighting, for a page without other files."""
 
 import inspect
 from html import escape
@@ -9,19 +9,19 @@ from typing import Any
 from pygments.lexers import PythonLexer
 from pygments.token import Comment, Keyword, Name, Number, Operator, String
 
-STYLES = {  # the classes of `article.css`, of the first kind that a token is of
+STYLES = {  # classes of `article.css` by token kind; the first match counts
     Comment: "comment", String: "string", Number: "number", Keyword: "keyword", Operator.Word: "keyword",
     Name.Class: "defined", Name.Function: "defined", Name.Builtin.Pseudo: "", Name.Builtin: "builtin",
     Name.Exception: "builtin"}
 
 
 def source_of(thing: Any) -> str:
-    """Return the source of a function or class, as it stands in its file."""
+    """Return the source code of a function or class."""
     return dedent(inspect.getsource(thing))
 
 
 def highlighted(source: str) -> str:
-    """Mark up keywords, strings, comments, numbers and what is defined; the text itself stays as it is."""
+    """Mark keywords, strings, comments, numbers and definitions; the text stays unchanged."""
     parts = []
     for style, tokens in groupby(PythonLexer(stripnl=False).get_tokens(source), lambda token: style_of(token[0])):
         text = escape("".join(text for _, text in tokens), quote=False)
@@ -30,5 +30,5 @@ def highlighted(source: str) -> str:
 
 
 def style_of(kind: Any) -> str:
-    """Name the class of a kind of token; empty for what is shown plainly."""
+    """Return the class of a token kind; empty for plain text."""
     return next((style for known, style in STYLES.items() if kind in known), "")

@@ -1,4 +1,4 @@
-"""What an experiment of the article found, kept in a file, so that a page is written from it without measuring."""
+"""Results of the article's experiments, stored in files so that the page can be written without measuring again."""
 
 import ast
 import hashlib
@@ -16,18 +16,18 @@ import resjax
 from resjax.system.files import read_json, write_json
 from resjax.training.run_directory import environment
 
-COMPUTING = ("models", "data", "training", "evaluation", "analysis")  # rooms of resjax
+COMPUTING = ("models", "data", "training", "evaluation", "analysis")  # packages of resjax
 
 
 class Found(NamedTuple):
-    """What an experiment returns: numbers and curves by name, and for each claim by name whether it holds."""
+    """The result of an experiment: values and curves by name, and whether each claim holds."""
 
     values: dict[str, Any]
     claims: dict[str, bool]
 
 
 class Measured(NamedTuple):
-    """What was found with how many seeds, the code that found it, the seconds that took, and versions and devices."""
+    """A stored result: number of seeds, code, seconds, versions and devices."""
 
     name: str
     found: Found
@@ -38,10 +38,10 @@ class Measured(NamedTuple):
 
 
 def measured(experiment: Callable[[], Found], seeds: int, folder: Path) -> Measured:
-    """Return what an experiment found: from its file in `folder` where the same code wrote it, else measured now.
+    """Return an experiment's result: from `folder` if the same code produced it, else measured now.
 
-    The code is the experiment, all that it uses of its own file, and what it runs on: resjax and JAX, whose changes may
-    change a verdict. Raises BadInput for a damaged file.
+    The code is that of the experiment with all that it uses in its file, of the computing parts of resjax, and JAX's
+    version, since any of these may change a verdict. Raises BadInput for a damaged file.
     """
     file = folder / f"{experiment.__name__}.json"
     fingerprint = hashlib.sha256(f"{code_of(experiment)} {library()}".encode()).hexdigest()
@@ -59,14 +59,14 @@ def measured(experiment: Callable[[], Found], seeds: int, folder: Path) -> Measu
 
 
 def read_measured(file: Path) -> Measured:
-    """Read what was found. Raises BadInput if the file is damaged."""
+    """Read a stored result. Raises BadInput if the file is damaged."""
     kept = read_json(file, "code", "seeds", "seconds", "machine", "values", "claims")
     return Measured(file.stem, Found(kept["values"], kept["claims"]), kept["seeds"], kept["code"], kept["seconds"],
                     kept["machine"])
 
 
 def as_json(value: Any) -> Any:
-    """Turn numbers and arrays into what JSON holds, to six significant digits."""
+    """Convert numbers and arrays to JSON values with six significant digits."""
     if isinstance(value, dict):
         return {key: as_json(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -80,7 +80,7 @@ def as_json(value: Any) -> Any:
 
 @cache
 def library() -> str:
-    """Identify what the measurements run on: the parts of resjax that compute, and JAX's version."""
+    """Identify the software that computes: parts of resjax, and JAX's version."""
     digest = hashlib.sha256(jax.__version__.encode())
     for room in COMPUTING:
         for file in sorted((Path(resjax.__file__).parent / room).glob("*.py")):
@@ -89,7 +89,7 @@ def library() -> str:
 
 
 def code_of(experiment: Callable[[], Found]) -> str:
-    """Return an experiment and all that it uses of its own file, without comments and docstrings."""
+    """Return the code of an experiment and all that it uses in its file, without comments and docstrings."""
     tree = ast.parse(Path(inspect.getfile(experiment)).read_text())
     parts = {name: node for node in tree.body for name in defined_names(node)}
     wanted, used = [experiment.__name__], set()
@@ -105,7 +105,7 @@ def code_of(experiment: Callable[[], Found]) -> str:
 
 
 def defined_names(node: ast.stmt) -> list[str]:
-    """Name what a statement of a file defines: a function, a class, or variables."""
+    """Return the names that a statement defines: a function, a class, or variables."""
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
         return [node.name]
     return [name.id for name in ast.walk(node) if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)]

@@ -1,14 +1,14 @@
-"""Why residual networks train: six experiments, each with a measurement, a picture, and claims that hold or fail.
+"""Why residual networks train: six experiments, each with a measurement, a figure, and claims that hold or fail.
 
     python -m experiments.article [--only 3] [--workdir runs/article]      # in a checkout
 
-1 degradation, 2 vanishing and exploding gradients, 3 the identity is easy, 4 more layers do not hurt, 5 dimensions
-that differ, 6 the landscape of the loss. All on scikit-learn's digits, with three seeds, on fully connected and on
-convolutional nets; whether a claim holds is computed from the means over the seeds. It ends with one page, in English
-and Chinese, that teaches what the paper says and shows what was measured.
+The experiments are 1 degradation, 2 vanishing and exploding gradients, 3 the identity is easy, 4 more layers do no
+harm, 5 changing dimensions, 6 the loss landscape. All use scikit-learn's digits and three seeds, on fully connected and
+convolutional nets. Means over the seeds decide whether a claim holds. The result is one page, in English and Chinese,
+that teaches what the paper says and shows the measurements.
 
-Cost: about 9 minutes of processor time, shared by the cores. Result: 25 of 27 claims hold
-(docs/results/article.md).
+Cost: about 9 minutes of processor time, shared by the cores.
+Result: 25 of 27 claims hold (docs/results/article.md).
 """
 
 from collections.abc import Callable
@@ -37,25 +37,25 @@ from resjax.system.terminal import hung, say, say_end
 from resjax.training import TrainState, train_in_memory
 
 SEEDS = (0, 1, 2)
-STEPS, BATCH, WINDOW = 150, 64, 25  # a loss is the mean over 25 steps: with fewer, noise decides between close nets
+STEPS, BATCH, WINDOW = 150, 64, 25  # losses are means over 25 steps; with fewer, noise decides between similar nets
 KINDS = {"plain": "plain", "residual": "A"}
 
 
 @cache
 def digits() -> Dataset:
-    """Load the data."""
+    """Load the digits."""
     return load_data(Data(source="digits"))
 
 
 def probe() -> tuple[jax.Array, jax.Array]:
-    """Take one batch of images and labels to measure on."""
+    """Return one batch of images and labels for measurements."""
     train = digits().train
     return normalize(train.pixels[:BATCH], mean_image(train)), train.labels[:BATCH]
 
 
 def recipe(seed: int, steps: int = STEPS, learning_rate: float = 0.02, weight_decay: float = 1e-4,
            pad: int = 1) -> Experiment:
-    """Give the paper's recipe for small images, the rate divided by ten for the last quarter."""
+    """Return the paper's recipe for small images, with the learning rate divided by 10 for the last quarter."""
     return Experiment(name="article", seed=seed, steps=steps, batch_size=BATCH, data=Data(pad=pad, flip=False),
                       architecture=Architecture(ghost_batch_size=BATCH),
                       optimizer=Optimizer(learning_rate=learning_rate, decay_steps=(steps * 3 // 4,),
@@ -64,24 +64,24 @@ def recipe(seed: int, steps: int = STEPS, learning_rate: float = 0.02, weight_de
 
 @cache
 def trained(model: nn.Module, **settings: Any) -> list[tuple[TrainState, np.ndarray]]:
-    """Train a net from its first state, with each seed: its last state, and the loss of every step."""
+    """Train a net with each seed; return its last state and the loss of every step."""
     with working(f"training {titled(model)}"):
         return [train_in_memory(recipe(seed, **settings), model, digits()) for seed in SEEDS]
 
 
 @partial(jax.jit, static_argnums=0)
 def logits(model: nn.Module, variables: Any, images: jax.Array) -> Any:
-    """Apply a net."""
+    """Compute the logits of a net."""
     return model.apply(variables, images)
 
 
 def final(losses: np.ndarray) -> float:
-    """Average the loss over the last steps, as the curves do."""
+    """Return the mean loss of the last steps, as in the curves."""
     return float(losses[-WINDOW:].mean())
 
 
 def mean(values: Any) -> float:
-    """Average over the seeds."""
+    """Return the mean over the seeds."""
     return float(np.mean(list(values)))
 
 
@@ -96,7 +96,7 @@ def conv(depth: int, shortcut: str) -> nn.Module:
 
 
 def degradation() -> Found:
-    """Deeper plain nets reach a higher training loss; residual ones do not."""
+    """Show that deeper plain nets reach a higher training loss, and residual nets do not."""
     families: dict[str, tuple[Callable[..., nn.Module], int, int, dict[str, int]]] = {
         "dense": (lambda depth, shortcut: mlp((depth - 2) // 2, shortcut), 6, 22, {"steps": 500, "pad": 0}),
         "conv": (conv, 8, 26, {})}
@@ -117,7 +117,7 @@ def degradation() -> Found:
 
 
 def gradients() -> Found:
-    """Gradients of deep plain nets vanish or explode with the scale of the weights; shortcuts and batch norm help."""
+    """Show that gradients of deep plain nets vanish or explode with the scale of the weights, and what helps."""
     blocks, gains, (images, labels) = 20, (1, 2, 4), probe()  # a gain of 2 is He's variance
     curves: dict[str, dict[str, Any]] = {"bare": {}, "normed": {}, "trained": {}}
     for norm, group in (("bare", None), ("normed", BATCH)):
@@ -152,7 +152,7 @@ def gradients() -> Found:
 
 
 def identity() -> Found:
-    """Show that a block whose last layer is zero is the identity, and that weight decay moves blocks towards it."""
+    """Show that a block whose last layer is zero is the identity, and that weight decay pulls blocks towards it."""
     batch_norm = partial(BatchNorm, train=True, ghost_batch_size=BATCH)
     blocks = {"dense": (DenseBlock(64), (BATCH, 64), "fc2"),
               "conv": (BasicBlock(16, norm=batch_norm), (BATCH, 8, 8, 16), "bn2")}
@@ -171,7 +171,7 @@ def identity() -> Found:
 
 
 def more_layers() -> Found:
-    """Identity blocks appended to a trained net change no bit, and further training does not make it worse."""
+    """Show that appending identity blocks to a trained net changes no bit, and does no harm in further training."""
     added, allowed, (images, _) = 2, 1.05, probe()
     found = Found({"added": added, "allowed": allowed}, {})
     for family, model, stage in (("dense", mlp(4, "A"), 0), ("conv", conv(14, "A"), 2)):
@@ -191,7 +191,7 @@ def more_layers() -> Found:
 
 
 def dimensions() -> Found:
-    """Where dimensions differ: zeros, or a learned projection; and projections everywhere."""
+    """Compare the shortcuts for changing dimensions: zeros, a learned projection, and projections everywhere."""
     families: dict[str, Callable[[str], nn.Module]] = {
         "dense": lambda option: ResidualMLP((5,) * 3, (32, 64, 128), 10, option, BATCH), "conv": partial(conv, 26)}
     found = Found({"options": ("plain", "A", "B", "C")}, {})
@@ -212,7 +212,7 @@ def dimensions() -> Found:
 
 
 def landscape() -> Found:
-    """Around a trained residual net the loss is lower than around a plain one, and less of it bends downwards."""
+    """Show that the loss around a residual net is lower and curves downwards less often than around a plain net."""
     span, points, (images, labels) = 0.5, 15, probe()
     grids = {}
     for kind, model in ((kind, conv(26, shortcut)) for kind, shortcut in KINDS.items()):
@@ -230,11 +230,11 @@ WORK = {"degradation": 5, "gradients": 1, "identity": 1, "more_layers": 4, "dime
 
 
 def article(workdir: Path = Path("runs/article"), only: int | None = None) -> None:
-    """Make the experiments and write the page; what this same file has measured before is not measured again.
+    """Run the experiments and write the page; results that the same code has already measured are reused.
 
     Args:
-        workdir: Where `article.html`, `article.md` and, in `measured`, what was found are kept.
-        only: The number of one experiment: its page is `only3.html`, and the whole page stays as it is.
+        workdir: The folder for `article.html`, `article.md` and the results in `measured`.
+        only: Run only the experiment with this number; its page is `only3.html`, for example.
     """
     check(only in (None, *range(1, len(IN_ORDER) + 1)), f"only is {only}; the experiments are 1 to {len(IN_ORDER)}")
     keep_compiled_programs()

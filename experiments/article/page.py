@@ -1,4 +1,4 @@
-"""The article as one page in two languages, made of the text, the figures and what was measured; needs no network."""
+"""The article as one self-contained page in two languages, made from text, figures and measurements."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -34,15 +34,15 @@ UNMEASURED: dict[str, Callable[[Callable[[str], str]], str]] = {
     "published": figures.published, "blocks": drawings.blocks, "options": drawings.options,
     "figure3": lambda say: figure3(say, 350) + figure3(say, 900)}
 WIDE = ("published", "degradation", "gradients", "blocks", "options", "more_layers", "dimensions", "figure3",
-        "landscape")  # figures that are wider than the text, where there is room
-FENCE = re.compile(r"<mo>([()\[\]{}‖])</mo>")  # fences of one line, whose size is the same in every font
+        "landscape")  # figures wider than the text, if there is room
+FENCE = re.compile(r"<mo>([()\[\]{}‖])</mo>")  # fences of one line, which should not stretch
 INSERT = re.compile(r"<\?(formula|figure|claims|code|source|summary|failures|conclusions) (\w+)\?>")
 
 
 def write_article(measurements: Sequence[Measured], folder: Path, name: str) -> tuple[list[tuple[str, str]], Path]:
-    """Write `NAME.html` and, with the claims alone, `NAME.md` into a folder; return verdicts with claims, and the page.
+    """Write `NAME.html` and, with only the claims, `NAME.md`; return verdicts with claims, and the page.
 
-    A section whose experiment was not measured is left out; with some missing, so are those that need none.
+    A section whose experiment was not measured is left out. If any is missing, so are the general sections.
     """
     said = [one for measured in measurements for one in statements(measured, "en")]
     verdicts = ["holds" if one.holds else "FAILS" for one in said]
@@ -56,7 +56,7 @@ def write_article(measurements: Sequence[Measured], folder: Path, name: str) -> 
 
 
 def page(measurements: Sequence[Measured]) -> str:
-    """Put the whole page together; its policy allows this style and this script, by their digests, and nothing else."""
+    """Assemble the page; its security policy allows only this style and this script, by their hashes."""
     style, script = ((FOLDER / file).read_text("utf-8") for file in ("article.css", "article.js"))
     titles = {f"title_{language}": speaker(language, "page")("title") for language in LANGUAGES}
     return Template((FOLDER / "page.html").read_text("utf-8")).substitute(
@@ -65,7 +65,7 @@ def page(measurements: Sequence[Measured]) -> str:
 
 
 class Article:
-    """The article in one language, of what was measured."""
+    """The article in one language, with its measurements."""
 
     def __init__(self, measurements: Sequence[Measured], language: str) -> None:
         self.language, self.measurements = language, measurements
@@ -74,7 +74,7 @@ class Article:
         self.values, self.verdicts, self.count = numbers(measurements), claims_of(measurements), 0
 
     def html(self) -> str:
-        """Write the article: its header, its contents, its sections."""
+        """Write the article: header, contents and sections."""
         (_, header), *rest = sections(self.language).values()
         needed = {needs for needs, _ in rest} - {""}
         whole = needed <= self.measured.keys()
@@ -88,17 +88,17 @@ class Article:
                 f'aria-label="{self.word("contents")}"><ol>{entries}</ol></nav>\n{body}\n</main>')
 
     def write(self, text: str) -> str:
-        """Fill a section's numbers, and put in formulas, figures, claims and code."""
+        """Write a section: fill in numbers, formulas, figures, claims and code."""
         inserted = INSERT.sub(lambda found: str(getattr(self, found[1])(found[2])),
                               filled(text, self.values, self.verdicts))
         return FENCE.sub(r'<mo stretchy="false">\1</mo>', inserted)
 
     def formula(self, name: str) -> str:
-        """Show a formula of `formulas.html`, by itself."""
+        """Insert a formula of `formulas.html` on its own line."""
         return f'<div class="formula">{formula(name, self.say)}</div>'
 
     def figure(self, name: str) -> str:
-        """Show a figure with its number and caption."""
+        """Insert a figure with its number and caption."""
         self.count += 1
         drawn = UNMEASURED[name](self.say) if name in UNMEASURED else (
             figures.MEASURED[name](self.measured[name].found.values, self.say))
@@ -108,27 +108,27 @@ class Article:
                 "</figure>")
 
     def claim(self, said: Statement) -> str:
-        """Show a claim, its verdict, told by more than colour, and what was measured."""
+        """Insert a claim, its verdict (not only by colour), and the measurement."""
         kind, mark = ("holds", "✓") if said.holds else ("fails", "✗")
         return (f'<li class="{kind}"><span class="mark" aria-hidden="true">{mark}</span>{said.claim} '
                 f'<b class="verdict">{self.word(kind)}</b><span class="measured">{self.word("measured")}{said.measured}'
                 '</span></li>')
 
     def claims(self, name: str) -> str:
-        """Show the claims of an experiment."""
+        """Insert the claims of an experiment."""
         listed = "".join(self.claim(said) for said in statements(self.measured[name], self.language))
         return f'<div class="claims"><h3>{self.word("tested")}</h3><ul>{listed}</ul></div>'
 
     def code(self, name: str) -> str:
-        """Show the code that measured an experiment."""
+        """Insert the code of an experiment."""
         return listing(self.word("code"), self.measured[name].code)
 
     def source(self, name: str) -> str:
-        """Show the source of a class or function of the package."""
+        """Insert the source of a class or function of resjax."""
         return listing(f"{self.word('source')}<code>{name}</code>", source_of(SOURCES[name]))
 
     def summary(self, _: str) -> str:
-        """Count claims by experiment."""
+        """Insert the number of claims by experiment."""
         rows = "".join(
             f"<tr><td>{speaker(self.language, 'experiments')(one.name)}</td><td>{len(one.found.claims)}</td>"
             f"<td>{sum(one.found.claims.values())}</td></tr>" for one in self.measurements)
@@ -136,14 +136,14 @@ class Article:
         return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
     def failures(self, _: str) -> str:
-        """List the claims that fail."""
+        """List the failed claims."""
         failed = [said for one in self.measurements for said in statements(one, self.language) if not said.holds]
         if not failed:
             return f"<p>{self.word('none_fail')}</p>"
         return f'<div class="claims"><h3>{self.word("failures")}</h3><ul>{"".join(map(self.claim, failed))}</ul></div>'
 
     def conclusions(self, _: str) -> str:
-        """List what follows."""
+        """List the conclusions."""
         drawn = conclusions(self.measurements, self.language)
         return f"<ul>{''.join(f'<li>{text}</li>' for text, _ in drawn)}</ul>"
 
@@ -152,10 +152,10 @@ def formula(name: str, say: Callable[[str], str]) -> str:
     """Return a formula in MathML, its words in the language."""
     found = re.search(rf'<math id="{name}" (.*?</math>)', (FOLDER / "formulas.html").read_text("utf-8"), re.DOTALL)
     assert found, name
-    parts = f"<math {found[1]}".replace("<?break?>", '</math><math display="block">')  # where a narrow page may break
+    parts = f"<math {found[1]}".replace("<?break?>", '</math><math display="block">')  # allowed line breaks
     return re.sub(r"<\?word (\w+)\?>", lambda word: escape(say(word[1])), parts)
 
 
 def listing(title: str, source: str) -> str:
-    """Show source that unfolds."""
+    """Return source code in an expandable section."""
     return f'<details class="listing"><summary>{title}</summary><pre><code>{highlighted(source)}</code></pre></details>'

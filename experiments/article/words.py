@@ -1,4 +1,6 @@
-"""The article's words in both languages, and the numbers that fill them: the paper's, the models' and the measured."""
+"""The article's texts in both languages, and the numbers that fill them: from the paper, the models and the
+measurements.
+"""
 
 import math
 import re
@@ -13,13 +15,13 @@ from experiments.article.measurement import Measured
 from resjax.paper.tables import TABLES
 
 FOLDER = Path(__file__).parent
-LANGUAGES = {"en": "en", "zh": "zh-Hans"}  # our names, and those of the page's `lang`
+LANGUAGES = {"en": "en", "zh": "zh-Hans"}  # our codes, and those of the `lang` attribute
 FAMILIES = ("dense", "conv")
 WHEN = re.compile(r"<\?when ([\w.]+)\?>(.*?)<\?otherwise\?>(.*?)<\?end\?>", re.DOTALL)
 
 
 class Statement(NamedTuple):
-    """A claim in a language, what was measured of it, and whether it holds."""
+    """A claim in one language, its measurement, and whether it holds."""
 
     experiment: str
     claim: str
@@ -34,7 +36,7 @@ def words() -> dict[str, Any]:
 
 
 def speaker(language: str, part: str = "labels") -> Callable[[str], str]:
-    """Return what looks a label up in a language."""
+    """Return a function that looks up labels in a language."""
     return lambda name: str(words()[part][name][language])
 
 
@@ -55,16 +57,16 @@ def sections(language: str) -> dict[str, tuple[str, str]]:
 
 
 def numbers(measurements: Sequence[Measured]) -> dict[str, Any]:
-    """Gather all that braces in the text can name: the paper's rows, the networks, each experiment, and all of them."""
+    """Collect all values that the text can use: the paper's rows, the networks, each experiment, and totals."""
     paper = {table.name: {row.experiment: row for row in table.rows} for table in TABLES.values()}
     return {"paper": paper, "nets": {net.name: net for net in networks()}, "all": totals(measurements),
             **{one.name: {**one.found.values, **derived(one)} for one in measurements}}
 
 
 def derived(measured: Measured) -> dict[str, Any]:
-    """Compute what the text says of an experiment beside what it returned: ratios, and what a formula predicts."""
+    """Compute further values of an experiment for the text: ratios, and the prediction of a formula."""
     values = measured.found.values
-    if measured.name == "gradients":  # half or twice He's variance changes the norm by the root of 2 in every layer
+    if measured.name == "gradients":  # half or twice He's variance: a factor of sqrt(2) per layer
         return {"predicted": (values["layers"] - 1) / 2 * math.log10(2)}
     if measured.name == "degradation":
         losses = {family: values[family]["loss"] for family in FAMILIES}
@@ -75,7 +77,7 @@ def derived(measured: Measured) -> dict[str, Any]:
 
 
 def totals(measurements: Sequence[Measured]) -> dict[str, Any]:
-    """Count claims over all experiments, and say what they ran on."""
+    """Count the claims of all experiments, and describe the machine."""
     holds = [held for one in measurements for held in one.found.claims.values()]
     machine = measurements[0].machine
     seconds = sum(one.seconds for one in measurements)
@@ -86,7 +88,7 @@ def totals(measurements: Sequence[Measured]) -> dict[str, Any]:
 
 
 def statements(measured: Measured, language: str) -> Iterator[Statement]:
-    """Write an experiment's claims."""
+    """Yield an experiment's claims in a language."""
     values = {**measured.found.values, **derived(measured)}
     for name, holds in measured.found.claims.items():
         family, _, claim = name.partition(".")
@@ -98,17 +100,17 @@ def statements(measured: Measured, language: str) -> Iterator[Statement]:
 
 
 def claims_of(measurements: Sequence[Measured]) -> dict[str, bool]:
-    """Return all claims by their whole names."""
+    """Return all claims by their full names."""
     return {f"{one.name}.{name}": holds for one in measurements for name, holds in one.found.claims.items()}
 
 
 def filled(text: str, values: Mapping[str, Any], claims: Mapping[str, bool]) -> str:
-    """Fill the braces of a text, and choose between what it says when a claim holds and otherwise."""
+    """Fill the placeholders of a text, and choose between variants by whether a claim holds."""
     return WHEN.sub(lambda found: found[2] if claims[found[1]] else found[3], text).format_map(values)
 
 
 def conclusions(measurements: Sequence[Measured], language: str) -> list[tuple[str, bool]]:
-    """Write what follows from the claims, in words that depend on whether those that are needed hold."""
+    """Return the conclusions; their texts depend on whether the claims that they need hold."""
     claims, values = claims_of(measurements), numbers(measurements)
     drawn = []
     for one in words()["conclusions"]:

@@ -1,11 +1,11 @@
-"""What our programs do on an H100 and on a TPU, read from what XLA makes of them, beside stock Flax; without either.
+"""Compares our programs with stock Flax on an H100 and a TPU, by reading XLA's compiled programs; needs neither device.
 
     pip install -e '.[cuda12,tpu]' && python experiments/benchmarks/accelerators.py [--only h100]
 
-Compiles the training step of ResNet-50 (v1.5, bfloat16, batch 256, on a TPU 128), of the same network written with
-Flax's own parts, of ResNet-20, 110 and 1202 (TensorFloat-32, batch 128), and ten-crop evaluation of ResNet-50; writes
-kernels, bytes, multiply-adds, memory, collectives and bounds to experiments/results/accelerators.json, after every
-program: a second start makes those that are missing.
+Compiles the training step of ResNet-50 (v1.5, bfloat16, batch 256, on a TPU 128), of the same network in stock Flax,
+and of ResNet-20, 110 and 1202 (TensorFloat-32, batch 128), and ten-crop evaluation with ResNet-50. Writes kernels,
+bytes, multiply-adds, memory, collectives and lower bounds of the time to experiments/results/accelerators.json after
+every program. Running it again compiles only the missing ones.
 """
 
 import dataclasses
@@ -34,11 +34,11 @@ from resjax.training import TrainState, build_optimizer, initial_state
 from resjax.training.packing import PACKED, most_unstacked
 
 RESULTS = Path(__file__).parents[1] / "results" / "accelerators.json"
-LOOP = 100  # steps in a call of the small networks, as training runs
+LOOP = 100  # steps per call of the small networks, as in training
 
 
 class StockBottleneck(nn.Module):
-    """1x1, 3x3 (which strides), 1x1, and a projection where dimensions change, of Flax's own parts."""
+    """A bottleneck in stock Flax: 1x1, 3x3 (with the stride), 1x1, and a projection where dimensions change."""
 
     filters: int
     stride: int
@@ -56,7 +56,7 @@ class StockBottleneck(nn.Module):
 
 
 class StockResNet50(nn.Module):
-    """ResNet-50 v1.5 as Flax's users write it: `nn.Conv`, `nn.BatchNorm`, `nn.relu`, `nn.max_pool`, in bfloat16."""
+    """ResNet-50 v1.5 in stock Flax: `nn.Conv`, `nn.BatchNorm`, `nn.relu`, `nn.max_pool`, in bfloat16."""
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:
@@ -70,7 +70,7 @@ class StockResNet50(nn.Module):
 
 
 class Task(NamedTuple):
-    """A network, the images of a batch and their size, and the steps of a call."""
+    """A network, the batch and its image size, and the steps per call."""
 
     model: nn.Module
     precision: str
@@ -80,7 +80,7 @@ class Task(NamedTuple):
 
 
 def tasks(batch: int) -> dict[str, Task]:
-    """List what is compiled, by name; `batch` is ResNet-50's."""
+    """Return the programs to compile, by name; `batch` is ResNet-50's."""
     large = Architecture(family="imagenet", depth=50, shortcut="B", stride_in="3x3", ghost_batch_size=batch,
                          precision="bfloat16").model(1000)
     networks = {depth: Architecture(depth=depth, precision="tensorfloat32").model(10) for depth in (20, 110, 1202)}
@@ -91,7 +91,7 @@ def tasks(batch: int) -> dict[str, Task]:
 
 
 def lower(name: str, task: Task, spread: NamedSharding) -> Callable[[], Any]:
-    """Return what lowers a task's program: training steps, or the mean softmax of ten crops."""
+    """Return a function that lowers a task's program: training steps, or the mean softmax of ten crops."""
     model, image = task.model, (task.size, task.size, 3)
     optimizer, whole = build_optimizer(Optimizer(), 1), replicated(spread)
     state = shaped(jax.eval_shape(lambda: initial_state(model, optimizer, jnp.zeros(image), 0)), whole)
@@ -106,16 +106,16 @@ def lower(name: str, task: Task, spread: NamedSharding) -> Callable[[], Any]:
 
 
 def given(state: TrainState, batch: Batch) -> Batch:
-    """Learn from the same batch in every step."""
+    """Use the same batch in every step."""
     return batch
 
 
 def main(only: Literal["h100", "v5e"] | None = None, task: str | None = None) -> None:
-    """Compile and read all that is missing.
+    """Compile and analyse all missing programs.
 
     Args:
-        only: The device; both by default.
-        task: One of the programs; all by default, but on a TPU ResNet-50 and its peer alone.
+        only: The device; by default both.
+        task: One of the programs; by default all, but on a TPU only the two of ResNet-50.
     """
     hide_devices()
     found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}

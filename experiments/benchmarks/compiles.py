@@ -1,10 +1,11 @@
-"""Whether the training step compiles in every way that it is meant to run: precisions, deterministic, many devices.
+"""Checks that the training step compiles in every supported way: precisions, deterministic operations, many devices.
 
     pip install -e '.[cuda12,tpu]' && python experiments/benchmarks/compiles.py [--case "resnet20 h100 float32"]
 
-One step a call. With several devices batch norm's groups are a device's own images, so that nothing but the gradients
-is exchanged: `parameter_bytes` is what their sum must carry. Each case is a process of its own, as XLA's flags are read
-once; written to experiments/results/compiles.json after each: a second start makes those that are missing.
+There is one step per call. With several devices, batch-norm groups do not span devices, so only gradients are
+exchanged; `parameter_bytes` is the size of their sum. Each case runs in a separate process, since XLA reads its flags
+only once. Results are written to experiments/results/compiles.json after each case; running it again compiles only the
+missing ones.
 """
 
 import json
@@ -23,7 +24,7 @@ KEPT = ("kernels", "bytes", "macs", "collectives", "peak_bytes", "compile_second
 
 @dataclass(frozen=True)
 class Case:
-    """A network, what it computes in, and the devices that share its batch."""
+    """A network, its precision, and the devices that share its batch."""
 
     network: str
     device: str
@@ -34,7 +35,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """Say the case in words."""
+        """Return the case as text."""
         many = f" {self.hosts}x{self.devices // self.hosts}" * (self.devices > 1)
         return f"{self.network} {self.device}{many} {self.precision}{' deterministic' * self.deterministic}"
 
@@ -49,11 +50,11 @@ CASES = {case.name: case for case in [
     Case("resnet50", "h100", "bfloat16", deterministic=True), Case("resnet50", "h100", "bfloat16", devices=8),
     Case("resnet50", "h100", "bfloat16", devices=16, hosts=2),
 ]}
-SIZES = {"resnet20": ("cifar10", 16), "resnet50": ("imagenet", 32)}  # its file, and a device's images
+SIZES = {"resnet20": ("cifar10", 16), "resnet50": ("imagenet", 32)}  # its file, and images per device
 
 
 def measure(case: Case) -> dict[str, Any]:
-    """Compile the step of a case and read what matters here."""
+    """Compile the step of a case and analyse it."""
     import jax
 
     from resjax.experiment import image_shape
@@ -80,12 +81,12 @@ def measure(case: Case) -> dict[str, Any]:
 
 
 def main(case: str | None = None) -> None:
-    """Compile all that is missing.
+    """Compile all missing cases.
 
     Args:
-        case: One of the cases, in this process; all by default, each in one of its own.
+        case: A single case, run in this process; by default all, each in a separate process.
     """
-    from resjax.system.files import write_json  # with resjax XLA's flags are set, as the environment says
+    from resjax.system.files import write_json  # importing resjax sets XLA's flags from the environment
 
     found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     if case is not None:

@@ -1,9 +1,9 @@
-"""What depth costs: compile time, memory and time of a training step of ResNet-20, 56, 110 and 1202 at batch 128.
+"""The cost of depth: compile time, memory and step time of ResNet-20, 56, 110 and 1202 at batch 128.
 
     python experiments/benchmarks/depth.py [--out DIR]
 
-Each depth in a process of its own, so that its peak memory is its own. Prints one JSON line a depth, and saves
-them with a picture in DIR. Cost: about 5 minutes on 2 CPU cores, and 14 GiB of memory for 1202 layers.
+Each depth runs in a separate process, to measure its peak memory. Prints one JSON line per depth, and saves all of them
+with a plot in DIR. Cost: about 5 minutes on 2 CPU cores, and 14 GiB of memory for 1202 layers.
 """
 
 import json
@@ -29,7 +29,7 @@ DEPTHS = (20, 56, 110, 1202)
 
 
 def measure(depth: int) -> dict[str, Any]:
-    """Compile a step and make it until half a minute is over, four times at least."""
+    """Compile a step, and run it for half a minute and at least four times."""
     jax.config.update("jax_enable_compilation_cache", False)
     experiment = Experiment(name="depth", architecture=Architecture(depth=depth))
     model = experiment.architecture.model(classes=10)
@@ -55,7 +55,7 @@ def measure(depth: int) -> dict[str, Any]:
 
 
 def draw(found: list[dict[str, Any]], file: Path) -> None:
-    """Draw step time, memory and compile time over depth, with a line of slope one beside the first two."""
+    """Draw step time, memory and compile time over depth, with a reference line of slope one for the first two."""
     figure, axes = plt.subplots(1, 3, figsize=(10, 3.4), layout="constrained")
     depths = [line["depth"] for line in found]
     for axis, key, label, grows in zip(
@@ -81,7 +81,7 @@ def main(out: Path = Path("runs/depth")) -> None:
     """Measure all depths.
 
     Args:
-        out: Where `depth.json` and `depth.png` are saved.
+        out: The folder for `depth.json` and `depth.png`.
     """
     found = []
     for depth in DEPTHS:

@@ -1,10 +1,10 @@
-"""The training step of ResNet-20 on CIFAR-10's sizes with a loss or an augmentation, beside the step without, in turn.
+"""The cost of a custom loss or augmentation: training steps of ResNet-20 at CIFAR-10's size, with and without it.
 
     python experiments/benchmarks/own_parts.py [--parts Mixup CutMix]
 
-Crops, flips and all: the calls of five steps of 128 images that training makes on CPU, in one process, in an order
-that is drawn anew each round. Prints one JSON line: medians of processor time and of wall clock, ms a step, and ratios
-to the step without.
+Each call makes five steps of 128 images, including crops and flips, as in training on CPU. All variants take turns in
+one process, in a new random order in each round. Prints one JSON line: medians of processor time and wall-clock time in
+ms per step, and ratios to the step without.
 """
 
 import json
@@ -31,7 +31,7 @@ PARTS = {"without": Own(), "without, again": Own(), "LabelSmoothing": Own(loss=L
 
 
 def program(own: Own) -> tuple[Callable[[], None], int]:
-    """Compile the steps of a call with such parts; return the call and the number of its steps."""
+    """Compile a call with these parts; return it with its number of steps."""
     drawn = np.random.default_rng(0)
     data = dataset((drawn.integers(0, 256, (2_000, 32, 32, 3), np.uint8), np.arange(2_000) % 10),
                    (drawn.integers(0, 256, (10, 32, 32, 3), np.uint8), np.arange(10)))
@@ -52,8 +52,8 @@ def program(own: Own) -> tuple[Callable[[], None], int]:
 
 
 def measure(parts: tuple[str, ...] = tuple(PARTS), rounds: int = 15) -> None:
-    """Time the step without, and with some parts, in each round, after one that warms up."""
-    keep_freed_memory()  # as the command line does
+    """Time the step without and with the given parts in each round, after a warm-up round."""
+    keep_freed_memory()  # as on the command line
     names = list(dict.fromkeys(["without", *parts]))
     programs = {name: program(PARTS[name]) for name in names}
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in names}

@@ -1,12 +1,12 @@
-"""Images a second that one core decodes and crops: ours beside the common way, alternating in one run.
+"""Images per second that one core decodes and crops: resjax compared with Pillow, alternating in one run.
 
     python experiments/benchmarks/photographs.py [--folder PATH]
 
-The photographs are 500x375, cropped from scikit-learn's two and saved at quality 90, or JPEGs of a folder. The common
-way is Pillow as torchvision's transforms use it: decode, turn upright by EXIF (every fourth made photograph lies on its
-side), resize (antialiased, bilinear), crop, mirror. Both are timed
-for the paper's crops (shorter side 256 to 480) and for those of 8 to 100 % of the area, in one process and thread.
-Prints one JSON line: images a second (medians), ratios, and the cores that feed 2,500 images a second.
+The photographs are 500x375 pixels, cropped from scikit-learn's two and saved at quality 90, or the JPEGs of a folder.
+Pillow is used as in torchvision's transforms: decode, rotate by EXIF (every fourth generated photograph is stored on
+its side), resize (antialiased, bilinear), crop, mirror. Both are timed in one process and thread, for the paper's crops
+(shorter side 256 to 480) and for crops of 8 to 100 % of the area. Prints one JSON line: images per second (medians),
+ratios, and the cores needed for 2,500 images per second.
 """
 
 import json
@@ -28,12 +28,12 @@ from resjax import Photographs
 from resjax.data import ImageFiles, random_box
 from resjax.data.stream import training_example
 
-RATE = 2_500  # images a second: what one H100 is expected to train ResNet-50 on
+RATE = 2_500  # images per second: the expected training speed of ResNet-50 on one H100
 Crop = Literal["scale", "area"]
 
 
 def encoded_photographs(folder: Path | None, count: int) -> list[bytes]:
-    """Read or make the JPEGs."""
+    """Read or create the JPEGs."""
     if folder is not None:
         return [file.read_bytes() for file in sorted(folder.rglob("*.[jJ][pP]*"))[:count]]
     random, encoded = np.random.default_rng(0), []
@@ -48,14 +48,14 @@ def encoded_photographs(folder: Path | None, count: int) -> list[bytes]:
 
 
 def ours(encoded: list[bytes], crop: Crop) -> Callable[[int, np.random.Generator], object]:
-    """Return what makes the i-th crop as training does."""
+    """Return a function that makes the i-th crop as in training."""
     names, labels = np.array([b"x"] * len(encoded)), np.zeros(len(encoded), np.int32)
     files, data = ImageFiles(names, labels, encoded.__getitem__), Photographs(crop=crop)
     return lambda index, random: training_example(files, data, index, random)
 
 
 def common(encoded: list[bytes], crop: Crop) -> Callable[[int, np.random.Generator], object]:
-    """Return what makes the i-th crop with Pillow."""
+    """Return a function that makes the i-th crop with Pillow."""
     data = Photographs(crop=crop)
 
     def make(index: int, random: np.random.Generator) -> np.ndarray:
@@ -78,12 +78,12 @@ def common(encoded: list[bytes], crop: Crop) -> Callable[[int, np.random.Generat
 
 
 def main(folder: Path | None = None, images: int = 100, rounds: int = 9) -> None:
-    """Time both ways in turn.
+    """Time both, alternating.
 
     Args:
-        folder: A folder of JPEGs; by default they are made from scikit-learn's photographs.
-        images: How many of them.
-        rounds: How often each way is timed; the medians are printed.
+        folder: A folder of JPEGs; by default, they are made from scikit-learn's photographs.
+        images: Number of images.
+        rounds: Number of timings of each; the medians are printed.
     """
     encoded = encoded_photographs(folder, images)
     crops: tuple[Crop, ...] = ("scale", "area")
@@ -94,7 +94,7 @@ def main(folder: Path | None = None, images: int = 100, rounds: int = 9) -> None
             random, start = np.random.default_rng(number), time.perf_counter()
             for index in range(len(encoded)):
                 make(index, random)
-            if number:  # the first is a warm-up
+            if number:  # the first round is a warm-up
                 rates[name].append(len(encoded) / (time.perf_counter() - start))
     median = {name: statistics.median(values) for name, values in rates.items()}
     print(json.dumps({

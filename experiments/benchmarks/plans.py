@@ -1,9 +1,9 @@
-"""What `resjax plan` answers for the runs of the repository, how long it takes to, and how long from its cache.
+"""The results of `resjax plan` for the runs of the repository, and its time with an empty and a filled cache.
 
     pip install -e '.[cuda12,tpu]' && python experiments/benchmarks/plans.py [--on h100] [--names resnet20 resnet50]
 
-Each plan is a process of its own, as a user's is, with an empty cache, and then once more with what that one kept.
-Written to experiments/results/plans.json after every plan: a second start makes those that are missing.
+Each plan runs in a separate process with an empty cache, and then again with the cache of the first time. Results are
+written to experiments/results/plans.json after every plan; running it again makes only the missing ones.
 """
 
 import json
@@ -27,7 +27,7 @@ LIMIT = 1_800.0  # seconds
 
 
 def command(target: str, device: str, file: Path) -> tuple[float, int, str]:
-    """Run `resjax plan`: seconds, exit code, and what it said on standard error."""
+    """Run `resjax plan`; return seconds, exit code, and standard error."""
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-m", "resjax", "plan", target, "--on", device, "--json", str(file)],
                           stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, timeout=LIMIT, check=False)
@@ -35,7 +35,7 @@ def command(target: str, device: str, file: Path) -> tuple[float, int, str]:
 
 
 def measure(target: str, device: str) -> dict[str, Any]:
-    """Plan a run with an empty cache, and again: whether it is answered, what with, and after how many seconds."""
+    """Plan a run with an empty cache and again with a filled one; return the outcome and both times."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ["RESJAX_CACHE"] = folder
         file = Path(folder) / "plan.json"
@@ -55,11 +55,11 @@ def measure(target: str, device: str) -> dict[str, Any]:
 
 
 def main(on: tuple[Literal["h100", "v5e"], ...] = ("h100", "v5e"), names: tuple[str, ...] = ()) -> None:
-    """Plan all that is missing.
+    """Make all missing plans.
 
     Args:
         on: The devices to plan for.
-        names: Some runs, as `resjax list` names them, FILE:NAME; by default all.
+        names: Names of runs, FILE:NAME as in `resjax list`; by default all.
     """
     found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     for device in on:

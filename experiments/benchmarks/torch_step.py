@@ -1,4 +1,4 @@
-"""The step that train_step.py times in PyTorch: the same network, optimizer and batch."""
+"""The PyTorch step that train_step.py times: the same network, optimizer and batch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,12 +9,12 @@ from torch.nn import functional
 
 
 def torch_step(task: Any, channels_last: bool, gpu: bool) -> Callable[[], None]:
-    """Build the same net and step in PyTorch."""
+    """Build the same network and step in PyTorch."""
     def conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Sequential:
         return nn.Sequential(nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False), nn.BatchNorm2d(outputs))
 
     class Block(nn.Module):
-        """Two 3x3 with option A, or a bottleneck with option B."""
+        """A basic block with option A, or a bottleneck with option B."""
 
         def __init__(self, inputs: int, filters: int, stride: int, wide: bool) -> None:
             super().__init__()

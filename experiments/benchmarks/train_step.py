@@ -1,16 +1,16 @@
-"""One training step, or inference, ours beside PyTorch's, each in a process of its own and in turn.
+"""A training step, or inference, of resjax compared with PyTorch; each runs in a separate process, and they take turns.
 
     pip install -e '.[peers]' && python experiments/benchmarks/train_step.py [--net resnet50] [--precision bfloat16]
                                                                              [--mode inference]
 
-ResNet-20 on CIFAR-10's 32x32 at batch 128; ResNet-50 (stride in the 3x3, as torchvision's) on 224x224, at batch 16 on
-CPU, at batch 256 in bfloat16 on an accelerator; or ResNet-18 A on 64x64, whose last maps are of 2x2, at batch 16.
-Prints one JSON line: milliseconds a step (medians), of wall clock and of processor time, ratios to PyTorch's better
-layout, images a second, compile seconds, peak memory, and the share of this machine's own peak of multiply-adds, which
-PyTorch's matrix product reaches in the same run. For ResNet-20 the same with many steps in a call, as training runs,
-stands beside it. On a GPU that `resjax plan` knows, it prints what a plan says of each of our programs at best.
-Both nets have batch norm over the whole batch; bfloat16 is autocast in PyTorch; on GPU PyTorch's is compiled by
-`torch.compile` with CUDA graphs, TF32 as both have it by default.
+The networks are ResNet-20 on CIFAR-10's 32x32 at batch 128; ResNet-50 (stride in the 3x3, as in torchvision) on
+224x224, at batch 16 on CPU and at batch 256 in bfloat16 on an accelerator; or ResNet-18 A on 64x64, whose last maps are
+2x2, at batch 16. Prints one JSON line: milliseconds per step (medians) in wall-clock and processor time, ratios to
+PyTorch's faster layout, images per second, compile seconds, peak memory, and the share of the machine's peak
+multiply-add rate, measured by PyTorch's matrix product in the same run. For ResNet-20 it also times many steps per
+call, as in training. On a GPU that `resjax plan` supports, it also prints the planned lower bound of each of our
+programs. Both networks have batch norm over the whole batch. In PyTorch, bfloat16 is autocast; on GPU, `torch.compile`
+with CUDA graphs is used, and TF32 as by default in both.
 """
 
 import json
@@ -36,7 +36,7 @@ Precision = Literal["float32", "tensorfloat32", "bfloat16"]
 
 
 class Task(NamedTuple):
-    """What both compute: a network on so many images of so many pixels a side, for so many classes."""
+    """The network, batch size, image size and number of classes that both use."""
 
     architecture: Architecture
     batch: int
@@ -62,7 +62,7 @@ def describe(net: Net, precision: Precision | None, inference: bool, gpu: bool) 
 
 
 class Program(NamedTuple):
-    """What computes so many steps at a call, its text, and the seconds that it took to compile."""
+    """A function that makes several steps per call, its text, and its compile time in seconds."""
 
     call: Callable[[], Any]
     steps: int
@@ -71,10 +71,10 @@ class Program(NamedTuple):
 
 
 def ours(task: Task, steps: int) -> Program:
-    """Compile so many of our steps, as training runs them on this platform, or our inference."""
+    """Compile our steps as training runs them on this platform, or our inference."""
     import jax
     import jax.numpy as jnp
-    from accelerators import given  # the benchmark beside this one
+    from accelerators import given  # the benchmark in the same folder
 
     from resjax.data import Batch
     from resjax.training import build_optimizer
@@ -108,7 +108,7 @@ def ours(task: Task, steps: int) -> Program:
 
 
 def peak_multiply_adds(size: int = 3072) -> float:
-    """Return the multiply-adds a second of PyTorch's matrix product in float32, the best of five."""
+    """Return the multiply-adds per second of PyTorch's matrix product in float32, the best of five."""
     import torch
 
     matrix, seconds = torch.randn(size, size), []
@@ -120,9 +120,9 @@ def peak_multiply_adds(size: int = 3072) -> float:
 
 
 def serve(name: str, task: Task, gpu: bool, many: int, parent: Connection) -> None:
-    """Build one of the variants in this process, and time a call whenever the parent asks for it."""
+    """Build one of the variants in this process, and time a call whenever the parent requests it."""
     if name.startswith("torch"):
-        from torch_step import torch_step  # the file beside this one
+        from torch_step import torch_step  # the file in the same folder
 
         program = Program(torch_step(task, name.endswith("last"), gpu), 1)
         parent.send({"peak_multiply_adds": None if gpu else peak_multiply_adds()})
@@ -130,7 +130,7 @@ def serve(name: str, task: Task, gpu: bool, many: int, parent: Connection) -> No
         program = ours(task, many if name.endswith("steps") else 1)
         parent.send({"compile_seconds": program.seconds, "at_least": at_least(program, task)})
     while parent.recv():
-        program.call()  # as in training, where each step follows its like
+        program.call()  # as in training, where each step follows one of the same kind
         start, processor = time.perf_counter(), time.process_time()
         program.call()
         parent.send((1000 * (time.perf_counter() - start) / program.steps,
@@ -138,7 +138,7 @@ def serve(name: str, task: Task, gpu: bool, many: int, parent: Connection) -> No
 
 
 def at_least(program: Program, task: Task) -> float | None:
-    """Return what a plan says of a program compiled here, the least milliseconds of a step; None without a plan."""
+    """Return the planned minimum milliseconds per step for a program compiled here; None without a plan."""
     import jax
 
     kind = KINDS.get(jax.devices()[0].device_kind)
@@ -154,7 +154,7 @@ def at_least(program: Program, task: Task) -> float | None:
 
 
 def peak_megabytes(gpu: bool) -> int:
-    """Read the most memory that was in use: of this process, on GPU of the device as far as JAX has it."""
+    """Return the peak memory: of this process or, on GPU, of the device as far as JAX used it."""
     if gpu:
         import jax
 
@@ -168,12 +168,12 @@ def main(net: Net = "resnet20", precision: Precision | None = None, mode: Litera
 
     Args:
         net: The network.
-        precision: What the convolutions compute in; by default float32, on GPU the usual one.
-        mode: A training step, or inference alone.
-        rounds: How often each is timed; the medians are printed.
-        gpu: Compute on the GPU, which the parent leaves to the processes that compute.
+        precision: Precision of the convolutions; by default float32, or on GPU the usual one.
+        mode: A training step, or only inference.
+        rounds: Number of timings of each; the medians are printed.
+        gpu: Compute on the GPU; the parent process leaves it to its children.
     """
-    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # several processes share a GPU
+    os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # several processes share the GPU
     work, many = describe(net, precision, mode == "inference", gpu), 100 if gpu else 4
     names = ["resjax", "torch_channels_last", "torch_channels_first"]
     names[1:1] = ["resjax_loop_over_steps"] * (net == "resnet20" and mode == "train")
@@ -191,7 +191,7 @@ def main(net: Net = "resnet20", precision: Precision | None = None, mode: Litera
         for name in random.Random(number).sample(names, len(names)):
             processes[name].send(True)
             answer = processes[name].recv()
-            if number >= 2:  # the first are warm-up
+            if number >= 2:  # the first rounds are warm-up
                 found[name].append(answer)
     for name in names:
         processes[name].send(False)

@@ -1,9 +1,9 @@
-"""What trained networks of CIFAR-10 show of why they train: responses, gradients, and the cost of a missing block.
+"""What trained CIFAR-10 networks show about why they train: responses, gradients, and the effect of removing a block.
 
     python experiments/benchmarks/trained.py [resnet20 ...] [--out DIR] [--directory DIR]
 
-Takes run directories, files of weights and names of networks that come with resjax. Prints a line a measurement, and
-saves all of them with a picture in DIR. Cost: half a minute a network on 2 CPU cores.
+Takes run directories, weight files and names of networks that come with resjax. Prints one line per measurement, and
+saves all of them with a plot in DIR. Cost: half a minute per network on 2 CPU cores.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ from resjax.console.command_line import guarded
 from resjax.data import Dataset
 from resjax.system.files import write_aside, write_json
 
-SEEN = 640  # images of a gradient: ten groups of batch norm, without crops and mirroring
+SEEN = 640  # images for a gradient: ten batch-norm groups, without crops and flips
 
 
 def measure(network: Network, data: Dataset) -> dict[str, Any]:
@@ -35,18 +35,18 @@ def measure(network: Network, data: Dataset) -> dict[str, Any]:
     found = {"test_error_without_block": errors,
              "response_deviations": response_deviations(network, data.test).tolist(),
              "gradient_norms": gradient_norms(model, variables, images, data.train.labels[:SEEN]).tolist()}
-    if model.shortcut != "plain":  # nothing is added to a plain net's F(x)
+    if model.shortcut != "plain":  # plain nets add nothing to F(x)
         found["residual_ratios"] = residual_ratios(model, variables, images).tolist()
     return found
 
 
 def state(name: str, found: dict[str, Any]) -> list[str]:
-    """Say what was measured, in sentences."""
+    """Describe the measurements in sentences."""
     whole, *without = found["test_error_without_block"].values()
     norms = found["gradient_norms"]
-    said = [f"{name}: {whole:.2f} % test error; without one of its {len(without)} blocks with equal dimensions "
-            f"{min(without):.2f} to {max(without):.2f} %",
-            f"{name}: a layer's response deviates by {np.mean(found['response_deviations']):.3f} on average",
+    said = [f"{name}: {whole:.2f} % test error; {min(without):.2f} to {max(without):.2f} % without any one of its "
+            f"{len(without)} blocks with equal dimensions",
+            f"{name}: the mean standard deviation of a layer's response is {np.mean(found['response_deviations']):.3f}",
             f"{name}: the gradient's norm in the first layer is {norms[0] / norms[-2]:.2f} times that in the last "
             f"convolution; over all layers the largest is {max(norms) / min(norms):.1f} times the smallest"]
     if "residual_ratios" in found:
@@ -66,8 +66,8 @@ def draw(found: dict[str, dict[str, Any]], file: Path) -> None:
         axes[2].plot([block for block, _ in without], [error for _, error in without], "o", label=name)
         axes[2].axhline(whole[1], linestyle="--", linewidth=0.8, color=axes[2].lines[-1].get_color())
     for axis, title, below, beside in zip(
-            axes, ("responses", "gradients", "a block taken out"), ("layer", "layer", "stage.block"),
-            ("standard deviation", "norm of the loss's gradient", "test error (%); dashed: whole"), strict=True):
+            axes, ("responses", "gradients", "one block removed"), ("layer", "layer", "stage.block"),
+            ("standard deviation", "norm of the loss's gradient", "test error (%); dashed: whole net"), strict=True):
         axis.set(title=title, xlabel=below, ylabel=beside, ylim=(0, None))
         axis.grid(alpha=0.3)
         axis.legend(fontsize="small")
@@ -80,8 +80,8 @@ def main(networks: Annotated[tuple[str, ...], tyro.conf.Positional] = ("resnet20
 
     Args:
         networks: Run directories, weights, or names of networks that come with resjax.
-        out: Where `trained.json` and `trained.png` are saved.
-        directory: Where prepared TFDS sets lie, if not at RESJAX_DATA.
+        out: The folder for `trained.json` and `trained.png`.
+        directory: The folder of prepared TFDS data sets, by default RESJAX_DATA.
     """
     data = load_data(Data(source="tfds:cifar10", directory=directory))
     found = {name: measure(load(name), data) for name in networks}

@@ -1,10 +1,10 @@
-"""Fine-tuning against training from scratch: ResNet-20 from CIFAR-10's animals to its vehicles, in the same few steps.
+"""Fine-tuning compared with training from scratch: ResNet-20 from CIFAR-10's animals to its vehicles, in few steps.
 
     python experiments/benchmarks/transfer.py [--workdir W] [--steps 1500]
 
-Writes both halves of CIFAR-10 as folders of images, trains on the animals, and then on the vehicles four times, by
-`experiments/finetune.py`: from scratch, the same at the paper's rate, all layers from the animals' weights, and the
-last layer alone. Cost: 12 minutes on 2 CPU cores. The same command resumes it.
+Writes both halves of CIFAR-10 as image folders and trains on the animals. It then trains on the vehicles four times, by
+`experiments/finetune.py`: from scratch, from scratch at the paper's learning rate, all layers from the animals'
+weights, and only the last layer. Cost: 12 minutes on 2 CPU cores. The same command resumes it.
 """
 
 from dataclasses import replace
@@ -38,8 +38,8 @@ def transfer(workdir: Path = Path("runs/transfer"), steps: int = 1_500) -> None:
     """Train on the animals and then on the vehicles, and print the test errors.
 
     Args:
-        workdir: Where the images and the runs are kept.
-        steps: Iterations on the animals.
+        workdir: The folder for the images and the runs.
+        steps: Number of training steps on the animals.
     """
     if not (workdir / "images" / "written").exists():
         write_halves(workdir / "images")

@@ -1,4 +1,4 @@
-"""The way back: what `export` writes, used as its model card says, gives the logits that resjax has."""
+"""The way back: files that `export` writes, loaded as the model card says, give resjax's logits."""
 
 import os
 import re
@@ -21,13 +21,13 @@ Make = Callable[[Path], Case]
 
 
 def of_resjax(network: resjax.Network, files: Sequence[Path]) -> np.ndarray:
-    """Look at photographs by resjax."""
+    """Compute logits of photographs with resjax."""
     pixels = np.stack([network.preprocessing.prepare(file.read_bytes(), file.name) for file in files])
     return np.asarray(jax.jit(network.model.apply)(network.variables, network.preprocessing.normalize(pixels)))
 
 
 def by_card(folder: Path, part: int) -> Logits:
-    """Look at photographs by the code of a model card, of which blank lines part one way to do it from another."""
+    """Compute logits of photographs with the code of a model card, whose alternatives are separated by blank lines."""
     code = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
     assert code is not None
     ways = code[1].split("\n\n")
@@ -59,7 +59,7 @@ def by_onnx(folder: Path, network: resjax.Network) -> Logits:
 
 
 def back(first: Make, to: Form, part: int = 0, **change: Any) -> Make:
-    """Load a peer's file, export the network, and look at photographs by what was written."""
+    """Load another library's file, export the network, and compute logits of photographs from the exported files."""
     def make(folder: Path) -> Case:
         (folder / "in").mkdir()
         case = first(folder / "in")

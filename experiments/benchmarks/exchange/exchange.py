@@ -1,9 +1,9 @@
-"""Files as the peers' real packages write them: the same six JPEGs give the same logits here and there.
+"""Compares the logits of resjax with those of other libraries, for files that these libraries write and six JPEGs.
 
     python experiments/benchmarks/exchange/exchange.py [--only TEXT] [--out experiments/results/exchange]
 
-needs `pip install torch torchvision timm transformers keras onnx onnxruntime` beside resjax. Prints a table: for each
-file the largest error of the logits, relative to the largest logit, or the sentence by which it is refused.
+It needs `pip install torch torchvision timm transformers keras onnx onnxruntime` in addition to resjax. It prints a
+table with the largest error of the logits for each file, relative to the largest logit, or the message that refuses it.
 """
 
 import argparse
@@ -27,14 +27,14 @@ MOST = 1e-4
 
 
 def ours(case: Case, files: list[Path]) -> np.ndarray:
-    """Look at photographs by the network that resjax makes of a file, or that it has written there."""
+    """Compute logits of photographs with resjax, for a file of another library or an exported one."""
     from back import of_resjax
 
     return of_resjax(case.settings.get("of") or resjax.load(case.target, **case.settings), files)
 
 
 def compare(make, files: list[Path]) -> tuple[str, bool]:
-    """Say what becomes of a file, and whether that is right."""
+    """Return the result for a file, and whether it is right."""
     with tempfile.TemporaryDirectory() as folder:
         case = make(Path(folder))
         try:

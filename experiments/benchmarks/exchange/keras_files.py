@@ -1,4 +1,5 @@
-"""Files by Keras; pictures as its pages say: `load_img` at the size of the network, and `preprocess_input`."""
+"""Files written by Keras, with its documented preprocessing: `load_img` at the network's size, and
+`preprocess_input`."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -49,7 +50,7 @@ def whole(file: str, name: str = "ResNet50", **settings: Any) -> Make:
 
 
 def based(file: str, nested: bool, name: str = "ResNet50", bias: bool = True, **beside: Any) -> Make:
-    """A classifier of one's own on a network without top: a layer of it, or in one graph with it."""
+    """Return a custom classifier on a network without top, which is either one of its layers or part of its graph."""
     def make(folder: Path) -> Case:
         base = network(name, include_top=False, input_shape=(224, 224, 3))
         image = keras.Input((224, 224, 3))

@@ -1,4 +1,4 @@
-"""What the files of this benchmark have in common: six photographs, random networks, and the peers' logits."""
+"""Shared parts of this benchmark: six photographs, random networks, and the other libraries' logits."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-SIZES = ((500, 375), (640, 427), (500, 334), (1024, 683), (235, 235), (375, 500))  # width and height; the last stands
+SIZES = ((500, 375), (640, 427), (500, 334), (1024, 683), (235, 235), (375, 500))  # width, height
 Logits = Callable[[Sequence[Path]], np.ndarray]
 
 
 class Case(NamedTuple):
-    """A file or folder as a peer writes it: what it is, where, the peer's logits, what load is told, and if it must be
-    refused, a part of the sentence.
+    """A file or folder written by another library: its name, path, logits, loading hints, and expected refusal.
+
+    The expected refusal is part of the message, or empty if the file must be loaded.
     """
 
     target: Path
@@ -24,7 +25,7 @@ class Case(NamedTuple):
 
 
 def photographs(folder: Path) -> list[Path]:
-    """Write six photographs of other sizes from the two that come with scikit-learn."""
+    """Write six photographs of other sizes from scikit-learn's two."""
     from sklearn.datasets import load_sample_images
 
     china, flower = (Image.fromarray(image) for image in load_sample_images().images)
@@ -42,7 +43,7 @@ def photographs(folder: Path) -> list[Path]:
 
 
 def randomized(model: Any, seed: int = 0) -> Any:
-    """Draw statistics far from their first values, and a last layer whose logits differ from image to image."""
+    """Draw batch statistics far from their initial values, and a last layer whose logits vary between images."""
     torch.manual_seed(seed)
     for module in model.modules():
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
@@ -59,7 +60,7 @@ def opened(file: Path, mode: str = "RGB") -> Image.Image:
 
 
 def by(model: Any, transform: Any, mode: str = "RGB") -> Logits:
-    """Look at photographs by PyTorch's network and a transform of pictures."""
+    """Compute logits of photographs with a PyTorch network and a transform of Pillow images."""
     def logits(files: Sequence[Path]) -> np.ndarray:
         with torch.inference_mode():
             seen = [model.eval()(transform(opened(file, mode))[None]) for file in files]

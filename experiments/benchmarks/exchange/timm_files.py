@@ -1,4 +1,4 @@
-"""Folders and checkpoints by timm and transformers; pictures go through their own transforms and processors."""
+"""Folders and checkpoints written by timm and transformers, with their own transforms and image processors."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ FOLDER = {"architectures": ["ResNetForImageClassification"]}
 
 
 def folder_of_timm(name: str, refused: str = "", images: dict[str, Any] | None = None, **settings: Any) -> Make:
-    """A folder as timm's `save_for_hf` writes it, with changes of how images are prepared."""
+    """Write a folder with timm's `save_for_hf`, with changes to the preprocessing."""
     def make(folder: Path) -> Case:
         torch.manual_seed(0)
         model = randomized(timm.create_model(name, **{"num_classes": 1000, **settings}))
@@ -32,7 +32,7 @@ def folder_of_timm(name: str, refused: str = "", images: dict[str, Any] | None =
 
 
 def checkpoint_of_timm(name: str, refused: str = "") -> Make:
-    """A checkpoint as timm's train.py saves it, by its own saver, which knows `arch` and how it was called."""
+    """Write a checkpoint as timm's train.py does, with `arch` and the command-line arguments."""
     def make(folder: Path) -> Case:
         import argparse
 
@@ -42,14 +42,14 @@ def checkpoint_of_timm(name: str, refused: str = "") -> Make:
                                            args=argparse.Namespace(model=name, lr=0.1))
         saver.save_checkpoint(1, metric=0.5)
         import torchvision
-        transform = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.transforms()  # as for any file without more
+        transform = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.transforms()  # as for other files
         return Case(folder / "last.pth.tar", by(model, transform), {}, refused)
 
     return make
 
 
 def processed(folder: Path, model: Any) -> Logits:
-    """Look at photographs by transformers' processor of a folder, and by its network."""
+    """Compute logits of photographs with a folder's transformers image processor and network."""
     def logits(files: Sequence[Path]) -> np.ndarray:
         processor = transformers.AutoImageProcessor.from_pretrained(folder)
         seen = []
@@ -64,7 +64,7 @@ def processed(folder: Path, model: Any) -> Logits:
 
 def folder_of_transformers(processor: str, refused: str = "", headless: bool = False, config: Any = None,
                            shard: str = "5GB", **images: Any) -> Make:
-    """A folder as `save_pretrained` writes it, of a network and of an image processor."""
+    """Write a folder with `save_pretrained`, for a network and an image processor."""
     def make(folder: Path) -> Case:
         torch.manual_seed(0)
         settings = transformers.ResNetConfig(**{"depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512],
@@ -80,7 +80,7 @@ def folder_of_transformers(processor: str, refused: str = "", headless: bool = F
 
 
 def wrapper(folder: Path) -> Case:
-    """transformers' wrapper of timm's networks."""
+    """Write transformers' wrapper of a timm network."""
     torch.manual_seed(0)
     config = transformers.TimmWrapperConfig(architecture="resnet18", num_labels=10, pretrained_cfg=dict(
         timm.create_model("resnet18").pretrained_cfg))
@@ -90,7 +90,7 @@ def wrapper(folder: Path) -> Case:
 
 
 def trainer(folder: Path) -> Case:
-    """The folder above a Trainer's checkpoints."""
+    """Write the folder of a Trainer's checkpoints."""
     folder_of_transformers("ConvNextImageProcessor", size={"shortest_edge": 224})(folder / "checkpoint-500")
     return Case(folder, None, {}, "checkpoint-500")
 

@@ -1,4 +1,4 @@
-"""Files by torchvision, Lightning and training scripts; pictures go through torchvision's own transforms."""
+"""Files written by torchvision, Lightning and training scripts, with torchvision's own transforms."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +24,7 @@ def saved(folder: Path, content: Any, name: str = "a.pth") -> Path:
 
 
 def plain(name: str, **settings: Any) -> Make:
-    """A state_dict of one of torchvision's networks."""
+    """Write the state_dict of a torchvision network."""
     def make(folder: Path) -> Case:
         model = resnet(name)
         return Case(saved(folder, model.state_dict()), by(model, TRANSFORM), settings)
@@ -33,7 +33,7 @@ def plain(name: str, **settings: Any) -> Make:
 
 
 def renamed(rename: Callable[[str], str], **beside: Any) -> Make:
-    """A state_dict under other names, with other tensors beside it."""
+    """Write a state_dict with other names and additional tensors."""
     def make(folder: Path) -> Case:
         model = resnet(num_classes=10)
         state = {rename(name): tensor for name, tensor in model.state_dict().items()}
@@ -43,7 +43,7 @@ def renamed(rename: Callable[[str], str], **beside: Any) -> Make:
 
 
 def headed(head: Callable[[], nn.Module], features: bool = False) -> Make:
-    """A ResNet-18 with another head; one that does not load is dropped, and then features are compared."""
+    """Write a ResNet-18 with another head; if resjax cannot load the head, features are compared."""
     def make(folder: Path) -> Case:
         model = resnet()
         torch.manual_seed(1)
@@ -57,7 +57,7 @@ def headed(head: Callable[[], nn.Module], features: bool = False) -> Make:
 
 
 def stem(channels: int) -> Make:
-    """Images of other channels than three, with nothing beside the file that says how they are prepared."""
+    """Write networks with other than three image channels, without a description of the preprocessing."""
     def make(folder: Path) -> Case:
         model = resnet()
         model.conv1 = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
@@ -82,7 +82,7 @@ def backbone_and_head(folder: Path) -> Case:
 
 
 def checkpoint(arch: str, refused: str = "", name: str = "resnet18") -> Make:
-    """What the ImageNet example of PyTorch and timm's train.py save: `arch` beside the weights."""
+    """Write checkpoints like those of PyTorch's ImageNet example and timm's train.py, with `arch`."""
     def make(folder: Path) -> Case:
         model = resnet(name)
         state = {f"module.{key}": tensor for key, tensor in model.state_dict().items()}
@@ -128,7 +128,7 @@ def checkpointed(folder: Path) -> Case:
 
 
 def distributed_tensors(folder: Path) -> Case:
-    """FSDP2's tensors, on one process."""
+    """Write FSDP2's tensors, on one process."""
     from torch.distributed.tensor import Shard, distribute_tensor, init_device_mesh
 
     if not torch.distributed.is_initialized():
@@ -156,7 +156,7 @@ def safe(folder: Path) -> Case:
 
 
 def with_fields(folder: Path) -> Case:
-    """Tensors in buffers of the network itself."""
+    """Write tensors that are buffers of the network itself."""
     model = resnet(num_classes=10)
     model.register_buffer("class_weights", torch.ones(10))
     return Case(saved(folder, model.state_dict()), by(model, TRANSFORM))
