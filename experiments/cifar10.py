@@ -12,10 +12,10 @@ from dataclasses import replace
 from resjax import Architecture, Data, Experiment, Optimizer, run
 
 # Section 4.2: 64k iterations of batch 128, rate 0.1 divided by 10 at 32k and 48k, weight decay 1e-4, momentum 0.9,
-# per-pixel mean, pad 4, crop, flip. Batch norm over 64 images, as the batch lay on two GPUs.
+# per-pixel mean, pad 4, crop, flip. Batch norm over 64 images, since the batch was split over two GPUs.
 CIFAR10 = Data(source="tfds:cifar10")
 PAPER = Optimizer(learning_rate=0.1, decay_steps=(32_000, 48_000), momentum=0.9, weight_decay=1e-4)
-# With 110 layers (and, we take it, 1202) the paper starts at 0.01, until the training error is below 80 %.
+# With 110 layers (and, we assume, 1202) the paper starts at 0.01, until the training error is below 80 %.
 WARM_UP = replace(PAPER, warmup_rate=0.01, warmup_error=80.0)
 
 

@@ -17,7 +17,7 @@ from resjax.experiment import Optimizer
 
 TORCHVISION = (58.395, 57.12, 57.375)  # 255 times torchvision's standard deviations: 0.229, 0.224, 0.225
 
-# From scratch, so batch norm is trained, over the two images of a batch. Sizes and counts are those of small images.
+# From scratch, so batch norm is trained. Sizes and counts suit small images.
 SCENES = Detection(
     name="scenes",
     detector=Detector(backbone="small", anchor_sizes=(24.0, 48.0), anchor_ratios=(1.0, 2.0), rpn_channels=64,
@@ -28,7 +28,7 @@ SCENES = Detection(
     optimizer=Optimizer(learning_rate=0.02, decay_steps=(480,), weight_decay=1e-4, warmup_rate=0.005, warmup_steps=50),
     steps=600, batch_size=4, log_steps=20, evaluate_steps=200, checkpoint_steps=100)
 
-# Half the photographs' size. Cells touch: 5 % of the red ones of the training set overlap another by more than 0.3.
+# Half the photographs' size. Cells touch: 5 % of the red cells in the training set overlap another by over 0.3.
 BCCD = Detection(
     name="bccd",
     detector=Detector(backbone="small", anchor_sizes=(20.0, 48.0, 96.0), anchor_ratios=(1.0,), rpn_channels=128,

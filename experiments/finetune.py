@@ -19,8 +19,8 @@ from resjax import Architecture, Data, Experiment, Optimizer, Photographs, run
 ALL = Optimizer(learning_rate=0.01, decay_steps=(150,), momentum=0.9, weight_decay=1e-4)
 HEAD = replace(ALL, learning_rate=0.1, backbone_rate=0.0)
 RESNET20 = Architecture(depth=20, shortcut="A")
-# torchvision's ResNet-50 as timm keeps it: v1.5, for colours divided by their deviations. Batch norm keeps the
-# statistics of the first training, as in appendix A of the paper.
+# torchvision's ResNet-50 as timm distributes it: v1.5, for colours divided by their standard deviations. Batch norm
+# keeps the statistics of pretraining, as in appendix A of the paper.
 RESNET50 = Architecture(family="imagenet", depth=50, shortcut="B", stride_in="3x3", ghost_batch_size=32,
                         frozen_batch_norm=True)
 STD = (58.395, 57.12, 57.375)  # 255 times the standard deviations of torchvision and timm: 0.229, 0.224, 0.225

@@ -12,9 +12,9 @@ from dataclasses import replace
 
 from resjax import Architecture, Experiment, Optimizer, Photographs, run
 
-# Section 3.4: batch 256 on 8 GPUs, so batch norm over 32 images; rate 0.1, divided by 10 when the error plateaus;
-# up to 600k iterations; weight decay 1e-4; momentum 0.9. No rule for a plateau is given: we look at the training error,
-# averaged over 10k iterations (two epochs).
+# Section 3.4: batch 256 on 8 GPUs, so batch norm over 32 images; learning rate 0.1, divided by 10 when the error
+# plateaus; up to 600k iterations; weight decay 1e-4; momentum 0.9. The paper does not define a plateau. We use the
+# training error, averaged over 10k iterations (two epochs).
 IMAGENET = Photographs(source="tfds:imagenet2012", size=224, shorter_side=(256, 480))
 PLATEAU = Optimizer(learning_rate=0.1, decay_steps=(), plateau_steps=10_000, momentum=0.9, weight_decay=1e-4)
 STEPS = replace(PLATEAU, plateau_steps=0, decay_steps=(150_000, 300_000, 450_000))  # every 30 epochs, as usual

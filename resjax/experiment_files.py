@@ -80,7 +80,7 @@ def find(target: str) -> Any:
     BadInput if there is no such run, or more than one.
     """
     if target.endswith("experiment.json"):
-        from resjax.training.run_directory import read_experiment, read_given  # here, as `list` does without
+        from resjax.training.run_directory import read_experiment, read_given  # here, since `list` does not need it
 
         given = read_given(Path(target).parent)
         check(not given, f"{target}: this run got its {' and '.join(given or ())} in Python; train it with "

@@ -70,7 +70,7 @@ class Network(NamedTuple):
             return jnp.zeros((0, self.outputs))
         size = min(len(pixels), TOGETHER)
         parts = (jnp.asarray(pixels[start:start + size]) for start in range(0, len(pixels), size))
-        filled = (jnp.pad(part, [(0, size - len(part)), *[(0, 0)] * 3]) for part in parts)  # so that one size compiles
+        filled = (jnp.pad(part, [(0, size - len(part)), *[(0, 0)] * 3]) for part in parts)  # only one size compiles
         return jnp.concatenate([probabilities(self.model, self.variables, self.preprocessing, part)
                                 for part in filled])[:len(pixels)]
 

@@ -149,7 +149,7 @@ class Article:
 
 
 def formula(name: str, say: Callable[[str], str]) -> str:
-    """Return a formula in MathML, its words in the language."""
+    """Return a formula in MathML, with its words in the language."""
     found = re.search(rf'<math id="{name}" (.*?</math>)', (FOLDER / "formulas.html").read_text("utf-8"), re.DOTALL)
     assert found, name
     parts = f"<math {found[1]}".replace("<?break?>", '</math><math display="block">')  # allowed line breaks

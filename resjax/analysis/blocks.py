@@ -1,6 +1,6 @@
 """Functions that measure, remove, swap and append residual blocks.
 
-The unravelled view is that of Veit, Wilber and Belongie (2016, arXiv 1605.06431).
+The unravelled view is from Veit, Wilber and Belongie (2016, arXiv 1605.06431).
 """
 
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ BLOCKS = (BasicBlock, Bottleneck, DenseBlock)
 
 @partial(jax.jit, static_argnums=0)
 def residual_ratios(model: nn.Module, variables: Any, images: jax.Array) -> jax.Array:
-    """Return ||F(x)|| / ||x|| of every block, `[blocks]`, the norms over all images. At 0 a block is the identity.
+    """Return ||F(x)|| / ||x|| of every block, `[blocks]`, with norms over all images. It is 0 for an identity block.
 
     F is the residual function, before the addition; `images` are `[batch, height, width, channels]`.
     """

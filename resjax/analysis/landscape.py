@@ -63,7 +63,7 @@ def filter_normalized(params: Any, key: jax.Array) -> Any:
     keys = jax.random.split(key, len(leaves))
 
     def draw(path: tuple[Any, ...], w: Any, key: jax.Array) -> np.ndarray:
-        stacked = any(part == jax.tree_util.DictKey(REST) for part in path)  # a leading axis of blocks
+        stacked = any(part == jax.tree_util.DictKey(REST) for part in path)  # with a leading axis of blocks
         inputs, w = tuple(range(stacked, w.ndim - 1)), np.asarray(w)
         if not inputs:
             return np.zeros_like(w)

@@ -44,6 +44,6 @@ def gradient(model: nn.Module, variables: Any, preprocessing: Preprocessing, pix
     def chosen(pixels: jax.Array) -> jax.Array:
         logits: Any = model.apply(variables, preprocessing.normalize(pixels))
         classes = logits.argmax(-1) if labels is None else labels
-        return jnp.take_along_axis(logits, classes[:, None], -1).sum()  # images do not meet in testing
+        return jnp.take_along_axis(logits, classes[:, None], -1).sum()  # images are independent in testing
 
     return jnp.abs(jax.grad(chosen)(pixels)).max(-1)

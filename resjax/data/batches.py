@@ -14,7 +14,7 @@ from resjax.data.preprocessing import Preprocessing
 
 
 class Batch(NamedTuple):
-    """`images` float32 `[batch, height, width, channels]`, `labels` int32 `[batch]`."""
+    """A batch: `images` float32 `[batch, height, width, channels]`, `labels` int32 `[batch]`."""
 
     images: jax.Array
     labels: jax.Array

@@ -67,7 +67,7 @@ class Header(NamedTuple):
 
     @property
     def upright(self) -> tuple[int, int]:
-        """Return height and width of the upright image."""
+        """Height and width of the upright image."""
         return (self.width, self.height) if self.turn >= 5 else (self.height, self.width)
 
 

@@ -34,7 +34,7 @@ UNGUARDED = 75  # exit code of a worker whose import of the user's script starts
 
 
 class HostBatch(NamedTuple):
-    """`pixels` uint8 `[batch, ..., height, width, 3]`, `labels` int32 and `broken` int64 `[batch]`.
+    """A batch: `pixels` uint8 `[batch, ..., height, width, 3]`, `labels` int32 and `broken` int64 `[batch]`.
 
     `broken` is the index of an unreadable image that was replaced by the next one; -1 for all others.
     """

@@ -132,7 +132,7 @@ def coco_precision(records: Sequence[Annotated], found: Sequence[Found], classes
 
 
 def check_installed() -> None:
-    """Raise BadInput where pycocotools is not installed."""
+    """Raise BadInput if pycocotools is not installed."""
     check(importlib.util.find_spec("pycocotools") is not None,
           "COCO's average precision needs the package pycocotools: pip install 'resjax[coco]'")
 

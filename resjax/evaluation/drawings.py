@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from resjax.system.files import write_aside
 
-NAMED, COUNTED = 60, 20  # classes up to which a confusion matrix names them, and writes its counts
+NAMED, COUNTED = 60, 20  # most classes for which names and counts are drawn
 
 
 def draw_confusion(counts: np.ndarray, names: Sequence[str], title: str, file: Path) -> None:
@@ -55,7 +55,7 @@ def draw_saliency(pixels: np.ndarray, saliency: np.ndarray, title: str, file: Pa
     draw_image(image, pixels)
     colours = alone.imshow(saliency, cmap="inferno", vmin=0)
     figure.colorbar(colours, ax=alone, shrink=0.8)
-    strongest = max(float(np.quantile(saliency, 0.98)), np.finfo(np.float32).tiny)  # a few pixels stand out of all
+    strongest = max(float(np.quantile(saliency, 0.98)), np.finfo(np.float32).tiny)  # clip the few largest values
     light = 0.15 + 0.85 * np.clip(saliency / strongest, 0, 1)
     draw_image(together, (pixels * light[..., None]).astype(np.uint8))
     for axis, name in ((image, "image"), (alone, "gradient"), (together, "saliency")):

@@ -9,7 +9,7 @@ import numpy as np
 from resjax.system.files import write_csv
 
 SHEET = 24  # mistakes on a sheet
-NOTHING = -1  # is guessed where probabilities are not numbers
+NOTHING = -1  # the guess if probabilities are not numbers
 
 
 class ErrorRates(NamedTuple):
@@ -64,7 +64,7 @@ class Evaluation(NamedTuple):
 
     @property
     def rates(self) -> ErrorRates:
-        """The errors alone."""
+        """Only the errors."""
         return ErrorRates(*self[:4])
 
     @property
@@ -109,11 +109,11 @@ class Evaluation(NamedTuple):
                 for i in order]
 
     def save(self, folder: str | Path) -> list[Path]:
-        """Write `confusion.csv`, `classes.csv`, `mistakes.csv` and the pictures `confusion.png` and `mistakes.png`.
+        """Write `confusion.csv`, `classes.csv`, `mistakes.csv` and the figures `confusion.png` and `mistakes.png`.
 
         Returns the files. `mistakes.png` is written only if there are mistakes.
         """
-        from resjax.evaluation.drawings import cut_name, draw_confusion, draw_sheet  # when asked for
+        from resjax.evaluation.drawings import cut_name, draw_confusion, draw_sheet  # imported on demand
 
         folder, mistakes = Path(folder), self.mistakes()
         folder.mkdir(parents=True, exist_ok=True)
@@ -126,7 +126,7 @@ class Evaluation(NamedTuple):
             (image, self.classes[true], self.classes[guessed], part) for image, true, guessed, part in mistakes))
         draw_confusion(self.confusion, self.classes, f"{self.top1_error:.2f} % of {self.images:,} images are wrong",
                        files[3])
-        (folder / names[4]).unlink(missing_ok=True)  # of another network
+        (folder / names[4]).unlink(missing_ok=True)  # written for another network
         if mistakes:
             draw_sheet([(self.pixels_of(image), f"{cut_name(self.classes[true])}, predicted as\n"
                          f"{cut_name(self.classes[guessed])}, {100 * part:.1f} %")

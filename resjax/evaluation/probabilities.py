@@ -22,7 +22,7 @@ from resjax.network import Classifier
 from resjax.system.distributed import replicated
 from resjax.system.progress import chunks, track
 
-CHUNK = 256  # images whose headers a worker reads at once
+CHUNK = 256  # image headers per task of a worker
 
 
 def log_probabilities(classifier: Classifier, images: Images, batch_size: int,

@@ -42,7 +42,7 @@ def views_of(protocol: str, preprocessing: Preprocessing) -> tuple[View, ...]:
     match protocol:
         case "single":
             return (View(side, (height, width), 1, one, preprocessing.squash),)
-        case "ten-crop":  # of an image that is squashed otherwise, too: corners are of images that keep their shape
+        case "ten-crop":  # even if images are usually squashed: corner crops need the aspect ratio
             return (View(side, (height, width), 10, ten),)
         case "multi-scale":
             sides = [STRIDE * round(scale * height / SCALES[0] / STRIDE) for scale in SCALES]

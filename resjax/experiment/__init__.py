@@ -69,7 +69,7 @@ class Architecture(Named):
 
     def model(self, classes: int) -> "ResNet | VGG":
         """Build the network for a number of classes."""
-        from resjax.models import VGG, cifar_resnet, imagenet_resnet  # here, as runs are listed without JAX
+        from resjax.models import VGG, cifar_resnet, imagenet_resnet  # imported here, so that listing runs needs no JAX
 
         if self.family == "vgg":
             return VGG(self.depth, classes)

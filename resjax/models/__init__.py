@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["VGG", "BasicBlock", "BatchNorm", "Bottleneck", "DenseBlock", "ResNet", "ResidualMLP", "Shortcut", "Stage",
            "cifar_resnet", "convolution", "imagenet_resnet"]
 
-HOMES = {  # imported when they are used, so that runs are listed without JAX
+HOMES = {  # imported on first use, so that listing runs needs no JAX
     "batch_norm": ("BatchNorm",), "mlp": ("DenseBlock", "ResidualMLP"), "vgg": ("VGG",),
     "resnet": ("BasicBlock", "Bottleneck", "ResNet", "Shortcut", "cifar_resnet", "convolution", "imagenet_resnet"),
     "stage": ("Stage",)}

@@ -21,7 +21,7 @@ from jax import lax
 
 from resjax.models.ops import materialize, relu
 
-MIN_VARIANCE_RATIO = 2.0**-22  # to the square of the distance between c and the mean; below it only rounding is left
+MIN_VARIANCE_RATIO = 2.0**-22  # of the squared distance from c to the mean; below, all is rounding error
 
 
 class BatchNorm(nn.Module):
@@ -89,7 +89,7 @@ def _forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, ne
 
 
 def _backward(epsilon: float, rectify: bool, residuals: Any, cotangents: Any) -> Any:
-    """dx = scale / s (dy - mean(dy) - h mean(dy h)), with h = (x - mean) / s the normalised input and s its scale."""
+    """Compute dx = scale / s (dy - mean(dy) - h mean(dy h)), where h = (x - mean) / s is the normalised input."""
     (x, scale, bias, mean, var, near, y), dy = residuals, cotangents[0]
     inverse = lax.rsqrt(var + epsilon)
     centred = x - mean
@@ -106,7 +106,7 @@ batch_norm.defvjp(_forward, _backward)
 
 
 def masked_by_relu(y: jax.Array, dy: jax.Array, scaled: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mask dy by the ReLU. Returned as two separately written copies, one for the sums and one for dx.
+    """Mask dy by the ReLU. Returns two separately written copies, one for the sums and one for dx.
 
     The mask is y = scaled + bias > 0. On GPU each copy recomputes it from x, which its consumer reads anyway, so that
     XLA does not merge, store and reread them.

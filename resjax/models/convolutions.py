@@ -125,7 +125,7 @@ def padded_convolution(x: jax.Array, kernel: jax.Array, *, strides: Any, padding
 # The primitives -----------------------------------------------------------------------------------------------------
 
 def result_shape(x: Any, kernel: Any, *, strides: Any, padding: Any, precision: Any) -> tuple[int, ...]:
-    """`[batch, rows, columns, out]`."""
+    """Return the shape `[batch, rows, columns, out]` of the result."""
     return (x.shape[0], *((n + low + high - k) // s + 1 for n, k, (low, high), s in
                           zip(x.shape[1:3], kernel.shape[:2], padding, strides, strict=True)), kernel.shape[3])
 
@@ -215,7 +215,7 @@ def shared(operation: Operation, a: Any, b: Any, **how: Any) -> Any:
             return mesh, local, images, (images, whole)
         return mesh, lambda a, b: lax.psum(local(a, b), over) if over else local(a, b), whole, (images, images)
 
-    whole_axes = tuple(dict.fromkeys(axis for axis in rule if axis in "hwiklopq"))  # in the rule's order
+    whole_axes = tuple(dict.fromkeys(axis for axis in rule if axis in "hwiklopq"))  # in the order of the sharding rule
     call.def_partition(partition, sharding_rule=rule, need_replication_factors=whole_axes,
                        **({"reduction_factors": ("n",)} if summed else {}))
     return call(a, b)

@@ -61,5 +61,5 @@ def _multiplications(jaxpr: Any, path: str, repeats: int) -> Iterator[Layer]:
             kernel, output = equation.invars[1].aval.shape, equation.outvars[0].aval.shape
             stride = max(equation.params.get("strides", equation.params.get("window_strides", (1,))))
             macs = math.prod(output) * math.prod(kernel[:-1])
-            layer = "/".join(part for part in name.split("/")[1:] if "." not in part)  # without the model, the loop
+            layer = "/".join(part for part in name.split("/")[1:] if "." not in part)  # without the model and the loop
             yield Layer(layer, kernel, output[1:], repeats, repeats * macs, stride)

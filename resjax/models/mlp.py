@@ -22,7 +22,7 @@ def without(*, name: str) -> Callable[[jax.Array], jax.Array]:
 
 
 class DenseBlock(nn.Module):
-    """a[l+2] = relu(z[l+2] + shortcut(a[l])), with z[l+2] = W[l+2] relu(W[l+1] a[l] + b[l+1]) + b[l+2].
+    """A block: a[l+2] = relu(z[l+2] + shortcut(a[l])), with z[l+2] = W[l+2] relu(W[l+1] a[l] + b[l+1]) + b[l+2].
 
     If the widths differ, the shortcut is Ws a[l], or a[l] padded with zeros.
     """
@@ -45,7 +45,7 @@ class DenseBlock(nn.Module):
 
 
 class ResidualMLP(nn.Module):
-    """Images `[batch, height, width, channels]`, flattened, to logits `[batch, classes]`, float32.
+    """A fully connected network: images `[batch, height, width, channels]` to logits `[batch, classes]`, float32.
 
     Stage i has `blocks[i]` blocks of `widths[i]` units. With one layer before the first stage and one after the last,
     there are 2 sum(blocks) + 2 layers. Without `ghost_batch_size` there is no batch norm. Weights are drawn with

@@ -50,7 +50,7 @@ SRC, DST, WEIGHTS, SCRATCHPAD, DIFF_SRC, DIFF_DST, DIFF_WEIGHTS, MULTIPLE_SRC = 
 ROLES = [(SRC, WEIGHTS, DST), (DIFF_SRC, WEIGHTS, DIFF_DST), (SRC, DIFF_WEIGHTS, DIFF_DST)]
 WEIGHTS_MD, DIFF_WEIGHTS_MD, SCRATCHPAD_MD = 131, 132, 136  # dnnl_query_t
 FORWARD_TRAINING, DIRECT, CPU, ANY, IN_ORDER, USER = 64, 1, 1, 1, 1, 1
-AVX2 = 0x7  # dnnl_cpu_isa_t; with less there are no fast convolutions
+AVX2 = 0x7  # dnnl_cpu_isa_t; below this, convolutions are slow
 Dims = c_int64 * 12
 LARGE_KERNEL, TOO_LARGE = 1 << 18, 1 << 22  # bytes
 SMALL = 1 << 25  # multiply-adds: with less, a call costs as much as its work (docs/results/onednn.md)
@@ -83,7 +83,7 @@ def library() -> Library:
         [file] = [file for file in files("onednn-cpu-gomp") or () if file.name == "libdnnl.so.3"]
         with open(file.locate(), "rb") as opened:
             digest = urlsafe_b64encode(hashlib.file_digest(opened, "sha256").digest()).decode().rstrip("=")
-        if file.hash is None or file.hash.value != digest:  # loading what was cut off kills the process
+        if file.hash is None or file.hash.value != digest:  # loading a truncated library kills the process
             raise Unavailable(f"{file.name} is damaged; reinstall it: pip install --force-reinstall onednn-cpu-gomp")
         free, held = ctypes.CDLL(str(file.locate())), ctypes.PyDLL(str(file.locate()))
         openmp = ctypes.PyDLL("libgomp.so.1")

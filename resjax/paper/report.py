@@ -77,7 +77,7 @@ def csp_hash(content: str) -> str:
 
 
 def sortable_heading(column: str, kind: str = "") -> str:
-    """Write a heading that sorts by its column."""
+    """Write a column heading that sorts the table when clicked."""
     return f'<th scope="col"{kind}><button type="button">{column}</button></th>'
 
 

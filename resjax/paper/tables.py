@@ -34,7 +34,7 @@ TABLE6 = Table(
         plain_row(110, 60.0, sign=">"),
         resnet(20, 8.75, (8.2, 8.8)), resnet(32, 7.51, (7.4, 7.8)), resnet(44, 7.17, (7.1, 7.4)),
         resnet(56, 6.97, (6.9, 7.4)), resnet(110, 6.61, (6.6, 7.0), deviation=0.16),
-        Row("resnet1202", "ResNet-1202", (7.93,), 1202, claims=(Claim(">", "resnet110"),)),  # it overfits (section 4.2)
+        Row("resnet1202", "ResNet-1202", (7.93,), 1202, claims=(Claim(">", "resnet110"),)),  # overfits, section 4.2
     ), seeds=5, figures=("figure6", "figure7"))
 
 

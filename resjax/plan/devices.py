@@ -98,7 +98,7 @@ def find_device(name: str) -> Device:
 
 
 def target_config(device: Device) -> str:
-    """Describe a GPU as XLA reads it: its `GpuTargetConfigProto`, in Protocol Buffers' text format."""
+    """Describe a GPU for XLA: its `GpuTargetConfigProto`, in Protocol Buffers' text format."""
     cores = device.cores
     assert cores is not None
     major, minor = cores.capability

@@ -153,7 +153,7 @@ def keep_plan(file: Path, plan: dict[str, Any]) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, {"plan": plan, "sha256": sha256_of(plan)})
-    except (BadInput, OSError) as error:  # BadInput: what lies there is no file
+    except (BadInput, OSError) as error:  # BadInput: the path is not a file
         warnings.warn(f"cannot cache the plan ({error}); set RESJAX_CACHE to another folder", stacklevel=2)
 
 

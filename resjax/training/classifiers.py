@@ -46,7 +46,7 @@ def train(run: Experiment, run_directory: Path, devices: Sequence[Any] | None = 
 
 
 def draw(run_directory: Path) -> list[Path]:
-    """Draw nothing: `resjax report` shows the curves."""
+    """Draw nothing, since `resjax report` shows the curves."""
     return []
 
 

@@ -189,7 +189,7 @@ def kind_of(run: Run) -> Kind:
 
 
 def found_at(target: str | Path) -> Path:
-    """Return the folder of a run or of weights, or of those that come with resjax under that name."""
+    """Return the folder of a run or of weights, including those that come with resjax."""
     from resjax.weights.trained import find_trained  # imported here, so that the help is fast
 
     path = expanded(target)

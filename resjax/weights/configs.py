@@ -68,7 +68,7 @@ def check_arch(arch: str, source: str) -> Architecture | None:
     """
     if (known := architecture_of(arch)) is not None:
         return from_json(known, Architecture)
-    other = re.match(r"(resnet|vgg)(?!\d+([_.]|$))[a-z]*\d", arch.lower())  # others differ in their tensors too
+    other = re.match(r"(resnet|vgg)(?!\d+([_.]|$))[a-z]*\d", arch.lower())  # others have different tensors
     check(other is None, f"{source}: its arch is {arch!r}, which is not a network of the paper; those of timm and "
                          f"torchvision are {', '.join((*RESNETS, *VGGS))}")
     return None
@@ -175,7 +175,7 @@ def resize_and_crop(short: str, images: dict[str, Any]) -> dict[str, Any]:
         crop = {"height": crop, "width": crop}
     check(size.keys() in ({"height", "width"}, {"shortest_edge"}), f"size is {size}; it must have shortest_edge, or "
                                                                    "height and width")
-    if short == "ConvNextImageProcessor":  # below 384 it crops by itself
+    if short == "ConvNextImageProcessor":  # below 384 it always crops
         edge = int(size["shortest_edge"])
         crop = crop if images.get("do_center_crop") else {"height": edge, "width": edge}
         resized = ({"shorter_side": int(edge / (images.get("crop_pct") or 224 / 256))} if edge < 384 else

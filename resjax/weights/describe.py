@@ -48,7 +48,7 @@ def timm_config(network: Network) -> dict[str, Any] | None:
     size, width = images.size, images.width or images.size
     sides = images.squash or (shorter(images),) * 2
     part = size / sides[0]
-    part = part if math.floor(size / part) == sides[0] else size / (sides[0] + 0.5)  # which timm rounds down
+    part = part if math.floor(size / part) == sides[0] else size / (sides[0] + 0.5)  # timm rounds down
     name = f"{'vgg' if architecture.family == 'vgg' else 'resnet'}{architecture.depth}"
     return {"architecture": name, "num_classes": network.outputs,
             "num_features": 4096 if architecture.family == "vgg" else 2048 if architecture.depth >= 50 else 512,
@@ -64,12 +64,12 @@ def timm_config(network: Network) -> dict[str, Any] | None:
 
 
 def deviations(images: PreprocessingEntry) -> list[float]:
-    """Return what colours of 0 to 1 are divided by."""
+    """Return the divisors of colours from 0 to 1."""
     return [value / 255 for value in images.std or (1.0,) * len(images.mean)]
 
 
 def processor_config(images: PreprocessingEntry) -> dict[str, Any]:
-    """Describe a preparation for transformers' AutoImageProcessor."""
+    """Describe a preprocessing for transformers' AutoImageProcessor."""
     size = ({"height": images.squash[0], "width": images.squash[1]} if images.squash else
             {"shortest_edge": shorter(images)})
     return {"image_processor_type": "BitImageProcessor", "do_resize": True,

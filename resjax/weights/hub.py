@@ -49,7 +49,7 @@ def fetch(target: str) -> Path:
     except errors.RepositoryNotFoundError:
         raise BadInput(f"{target}: neither a local file or folder nor a repository of the Hugging Face Hub (for a "
                        "private one, run `hf auth login`)") from None
-    except Exception as error:  # what a network can do is more than the client has names for
+    except Exception as error:  # network errors include types that the client does not define
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BadInput(f"{target}: not a local file or folder, and the Hugging Face Hub failed ({reason})"
                        ) from None
@@ -65,7 +65,7 @@ class Megabytes(tqdm):  # type: ignore[misc]
         self.counts = str(settings.get("desc")).startswith("Reconstruct")
 
     def update(self, n: float | None = 1) -> None:
-        """Count more bytes."""
+        """Count additional bytes."""
         self.n += n or 0
         if self.counts:
             advance(int(self.n) // 10**6, total=int(self.total or 0) // 10**6)

@@ -8,11 +8,11 @@ import numpy as np
 
 from resjax.system.errors import BadInput, check
 
-READ_AT = 4096  # bytes from the beginning of a file by which it is told
+READ_AT = 4096  # first bytes of a file that identify it
 TENSORFLOW = "a TensorFlow file; save the weights with Keras instead, model.save('NAME.keras')"
 CAFFE = "a Caffe file; save the authors' network with Keras, keras.applications.ResNet50().save('NAME.keras')"
 STATE_DICT = "save the network's state_dict() instead"
-BEGINNINGS: tuple[tuple[bytes, str], ...] = (  # regular expressions, in small letters
+BEGINNINGS: tuple[tuple[bytes, str], ...] = (  # regular expressions, in lower case
     (rb"version https://git-lfs", "a Git LFS pointer; run `git lfs pull` to get the file itself"),
     (rb"\s*<(!doctype|html|\?xml|head|!--)", "a web page; download the file itself"),
     (rb"\x1f\x8b", "compressed with gzip; unpack it first"), (rb"bzh", "compressed with bzip2; unpack it first"),
@@ -29,7 +29,7 @@ BEGINNINGS: tuple[tuple[bytes, str], ...] = (  # regular expressions, in small l
 ENDINGS = {
     ".caffemodel": CAFFE, ".prototxt": CAFFE, ".pb": TENSORFLOW, ".index": TENSORFLOW, ".meta": TENSORFLOW,
     ".data-00000-of-00001": TENSORFLOW, ".mlmodel": "a Core ML program", ".engine": "a TensorRT program"}
-NETWORKS = {  # what a name of a tensor matches, the first of these that does
+NETWORKS = {  # patterns of tensor names; the first match counts
     r"_preact_bn/|(^|/)post_bn/": "a ResNet V2 of Keras, with batch norm and ReLU before each convolution",
     r"\.(se|se_module)\.|\.attn\.|_se_(reduce|expand|squeeze)": "a network with squeeze-and-excitation or attention",
     r"\.zero_point$|packed_params|\.weight_fake_quant\.|\.qweight$": "a quantised network",

@@ -50,7 +50,7 @@ FAMILIES = {
     "torchvision": Names(  # timm, pytorch-cifar-models, and most of PyTorch
         "torchvision, timm", ("conv1", "bn1"), ("layer{stage}.{block}.conv{layer}", "layer{stage}.{block}.bn{layer}"),
         ("layer{stage}.{block}.downsample.0", "layer{stage}.{block}.downsample.1"), "fc", **TORCH),
-    "akamaster": Names(  # github.com/akamaster/pytorch_resnet_cifar10, the much-used nets for CIFAR-10
+    "akamaster": Names(  # github.com/akamaster/pytorch_resnet_cifar10, widely used CIFAR-10 networks
         "pytorch_resnet_cifar10", ("conv1", "bn1"),
         ("layer{stage}.{block}.conv{layer}", "layer{stage}.{block}.bn{layer}"),
         ("layer{stage}.{block}.shortcut.0", "layer{stage}.{block}.shortcut.1"), "linear", around=True, **TORCH),
@@ -64,8 +64,8 @@ FAMILIES = {
         "Keras applications", ("conv1_conv", "conv1_bn"),
         ("conv{next}_block{block1}_{layer}_conv", "conv{next}_block{block1}_{layer}_bn"),
         ("conv{next}_block{block1}_0_conv", "conv{next}_block{block1}_0_bn"), "predictions", epsilon=1.001e-5, **KERAS),
-    # The first Keras release of the authors' ResNet-50, under their own Caffe names. Keras then normalised with its
-    # usual epsilon of 1e-3; here it is the authors' own.
+    # The first Keras release of the authors' ResNet-50, with their Caffe names. Keras then used its own default epsilon
+    # of 1e-3; here it is the authors' epsilon.
     "keras-2016": Names(
         "Keras before 2018", ("conv1", "bn_conv1"),
         ("res{next}{letter}_branch2{layer_letter}", "bn{next}{letter}_branch2{layer_letter}"),

@@ -208,7 +208,7 @@ def open_stream(stream: IO[bytes], file: Path) -> tuple[Any, Load]:
         raise BadInput(f"{file}: {kind}")
     if magic != MAGIC or reader.load() != PROTOCOL:
         raise ValueError("it does not start like one")
-    reader.load()  # about the machine that wrote it
+    reader.load()  # describes the machine that wrote it
     content, keys = reader.load(), reader.load()
     position, starts = reader.stream.tell(), {}
     for key in keys:
