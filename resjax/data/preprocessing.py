@@ -139,11 +139,6 @@ class Preprocessing(struct.PyTreeNode):
         height, width, channels = self.mean.shape
         return height, width, channels
 
-    def without_mean(self) -> "Preprocessing":
-        """Return a copy without the mean image, for processes that only resize and crop."""
-        changed: Preprocessing = self.replace(mean=np.zeros(self.image_shape, np.float32))
-        return changed
-
     def prepare(self, encoded: bytes, name: str) -> np.ndarray:
         """Decode, resize and crop: uint8 `[height, width, channels]`. Raises BadInput, naming an unreadable image."""
         height, width, channels = self.image_shape

@@ -80,7 +80,8 @@ def log_probabilities_of_views(classifier: Classifier, files: ImageFiles, views:
         plan = plan_batches(sizes, batch_size * height * width // view.number, sharding.mesh.size)
         share = [batch._replace(images=np.split(batch.images, jax.process_count())[jax.process_index()])
                  for batch in plan]
-        make = partial(render, files, preprocessing.without_mean(), view)
+        small = preprocessing.replace(mean=np.zeros(preprocessing.image_shape, np.float32))  # for other processes
+        make = partial(render, files, small, view)
         size = max((3 * view.number * len(batch.images) * batch.height * batch.width for batch in share), default=0)
         with planned_batches(share, make, workers, size) as rendered:
             for batch, part in zip(track(plan, f"shorter side {view.side}", len(plan)), rendered, strict=True):

@@ -175,13 +175,9 @@ def means_together(one: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Arr
 
 def group_mean(x: jax.Array) -> jax.Array:
     """Average `[groups, images, height, width, channels]` to `[groups, 1, 1, 1, channels]`, in float32."""
-    mean: jax.Array = lax.platform_dependent(x, cpu=mean_in_two_stages, default=mean_in_one_stage)
+    mean: jax.Array = lax.platform_dependent(
+        x, cpu=mean_in_two_stages, default=lambda x: x.mean((1, 2, 3), jnp.float32, keepdims=True))
     return mean
-
-
-def mean_in_one_stage(x: jax.Array) -> jax.Array:
-    """Average in a single reduction, in float32."""
-    return x.mean((1, 2, 3), jnp.float32, keepdims=True)
 
 
 def mean_in_two_stages(x: jax.Array) -> jax.Array:

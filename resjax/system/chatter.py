@@ -9,13 +9,6 @@ from functools import partial
 from typing import Any
 
 
-def is_news(record: logging.LogRecord) -> bool:
-    """Return whether to show a library's log record: not Orbax's long reports of raised errors and missing files."""
-    error = "".join(traceback.format_exception(record.exc_info[1])) if record.exc_info else ""
-    return "orbax" not in f"{record.pathname} {error}" or (
-        record.levelno < logging.ERROR and "Metadata file" not in record.getMessage())
-
-
 def unless_over(hook: Callable[[Any], object], unraisable: Any) -> None:
     """Show an exception of a thread, unless it only says that a failed save has closed the event loop."""
     if str(unraisable.exc_value) != "Event loop is closed":
@@ -28,7 +21,10 @@ def leave_out_chatter() -> Callable[[], None]:
     The command line never undoes it, since threads of a failed save may outlive the training.
     """
     def is_told(record: logging.LogRecord) -> bool:  # one filter per call, since calls can be nested
-        return is_news(record)
+        """Say whether to show a library's line: Orbax's tell in pages what it raises, and of files that it lacks."""
+        error = "".join(traceback.format_exception(record.exc_info[1])) if record.exc_info else ""
+        return "orbax" not in f"{record.pathname} {error}" or (
+            record.levelno < logging.ERROR and "Metadata file" not in record.getMessage())
 
     loggers, hook = [logging.getLogger(library) for library in ("absl", "asyncio")], sys.unraisablehook
     for logger in loggers:

@@ -35,7 +35,7 @@ from resjax.training.own import (
     optimizer_for,
 )
 from resjax.training.packing import StateLayout, layout_for
-from resjax.training.restoration import initialize_from, load_weights_for, needs_weights
+from resjax.training.restoration import initialize_from, load_weights_for
 from resjax.training.run_directory import check_images, write_run
 from resjax.training.step import (
     Augment,
@@ -235,7 +235,8 @@ class Classification:
 def open_classification(experiment: Experiment, devices: Sequence[jax.Device], log: Log,
                         data: Dataset | None = None) -> Classification:
     """Open an experiment's images and pretrained weights. Raises BadInput for invalid ones."""
-    weights = load_weights_for(experiment) if needs_weights(experiment, log.run_directory) else None
+    resumes = any((log.run_directory / "checkpoints").glob("[0-9]*"))
+    weights = load_weights_for(experiment) if experiment.initialize_from and not resumes else None
     images = open_images(experiment, devices, log, data)
     classes = len(images.classes)
     check_outputs(experiment, images.mean.shape, classes)

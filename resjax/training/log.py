@@ -56,10 +56,6 @@ class RunningMetrics:
         return {"step": step, "kind": "train", **self.means(), **told,
                 "images_per_second": self.images / self.seconds, "data_wait": 100 * self.waited / self.seconds}
 
-    def emptied(self) -> Self:
-        """Reset for the next line."""
-        return type(self)(total_seconds=self.total_seconds)
-
 
 class Stopwatch:
     """Measures the seconds of training without pauses, and the part of them spent waiting for data."""

@@ -122,7 +122,8 @@ def make_steps(run: Training, packed: TrainState, metrics: RunningMetrics) -> tu
         pauses.append(experiment.log_steps)
     if begun == experiment.steps:
         return run.task.unpack(packed), metrics
-    if begun and begun % experiment.evaluate_steps == 0 and not has_measured(run, begun):
+    if begun and begun % experiment.evaluate_steps == 0 and not any(
+            line["step"] == begun and line["kind"] in MEASURED for line in read_metrics(run.log.run_directory)):
         with requests(held=False):
             measure_and_log(run, run.task.unpack(packed))
     with run.task.inputs(packed, range(begun, experiment.steps)) as calls, run.log.training():
@@ -175,7 +176,7 @@ def add_metrics(run: Training, step: int, metrics: RunningMetrics, found: Any, w
             with watch.stopped():
                 if told := run.task.watch(line, run.task.unpack(packed)):
                     run.log.record({"step": step, "kind": "own", **told})
-        return metrics.emptied()
+        return type(metrics)(total_seconds=metrics.total_seconds)
     run.log.glance(line)
     return metrics
 
@@ -222,11 +223,6 @@ def save_state(run: Training, state: TrainState, metrics: RunningMetrics, averag
     """Start a save of the state and its metadata."""
     with run.log.doing("saving"):
         save_checkpoint(run.manager, state, {"window": vars(metrics), "averaged": averaged})
-
-
-def has_measured(run: Training, step: int) -> bool:
-    """Return whether the log has an evaluation at a step: a run that was stopped before it evaluates after resuming."""
-    return any(line["step"] == step and line["kind"] in MEASURED for line in read_metrics(run.log.run_directory))
 
 
 def measure_and_log(run: Training, state: TrainState, last: bool = False) -> list[Line]:

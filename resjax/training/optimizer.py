@@ -72,7 +72,9 @@ def scale_by_rate(settings: Optimizer, steps: int) -> optax.GradientTransformati
     Warm-up ends once `warmup_steps` updates have been made and the smoothed training error is below `warmup_error`.
     Section 4.2 waits for 80 % with 110 layers ("about 400 iterations").
     """
-    plateau = plateau_rule(settings)
+    # Divides by 10, at most three times, when the error has not fallen for two spans in a row.
+    plateau = optax.contrib.reduce_on_plateau(factor=0.1, patience=2, min_scale=1e-3,
+                                              accumulation_size=max(1, settings.plateau_steps))
     cosine = optax.warmup_cosine_decay_schedule(settings.warmup_rate, settings.learning_rate, settings.warmup_steps,
                                                 steps) if settings.schedule == "cosine" else None
 
@@ -98,12 +100,6 @@ def scale_by_rate(settings: Optimizer, steps: int) -> optax.GradientTransformati
         return jax.tree.map(lambda g: -rate * g, updates), RateState(state.count + 1, smoothed, warm, rate, found)
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def plateau_rule(settings: Optimizer) -> optax.GradientTransformationExtraArgs:
-    """Build the rule that divides the rate by 10, at most three times, if the error did not fall twice in a row."""
-    return optax.contrib.reduce_on_plateau(factor=0.1, patience=2, min_scale=1e-3,
-                                           accumulation_size=max(1, settings.plateau_steps))
 
 
 def keep_average(decay: float) -> optax.GradientTransformation:

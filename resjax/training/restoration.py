@@ -88,11 +88,6 @@ def load(target: str | Path, *, stride_in: StrideIn | None = None, shortcut: Bar
     return load_weights(target, stride_in=stride_in, shortcut=shortcut, key=key)
 
 
-def needs_weights(experiment: Experiment, run_directory: Path) -> bool:
-    """Return whether a run starts from pretrained weights: it names some, and has no checkpoint to resume from."""
-    return bool(experiment.initialize_from) and not any((run_directory / "checkpoints").glob("[0-9]*"))
-
-
 def load_weights_for(experiment: Experiment) -> Network:
     """Load the weights that `experiment.initialize_from` names. Raises BadInput for missing or other networks."""
     wanted, std = experiment.architecture, experiment.data.std

@@ -40,7 +40,10 @@ def claimed(run_directory: Path, experiment: Run) -> Iterator[None]:
     with ExitStack() as held:
         def claim() -> None:
             held.enter_context(locked(run_directory))
-            check_same_run(run_directory, experiment)
+            if (run_directory / "experiment.json").exists():
+                differences = read_experiment(run_directory).differences(experiment)
+                check(not differences, f"{run_directory} contains a different experiment ({'; '.join(differences)}). "
+                                       "Choose another --workdir, or delete that one")
 
         told_by_first(claim)
         yield
@@ -80,14 +83,6 @@ def lock(descriptor: int, run_directory: Path) -> None:
             raise
         tell(f"{run_directory}: its file system does not support locks ({error.strerror}), so make sure that no other "
              "process trains there")
-
-
-def check_same_run(run_directory: Path, experiment: Run) -> None:
-    """Raise BadInput if a directory holds another experiment's run."""
-    if (run_directory / "experiment.json").exists():
-        differences = read_experiment(run_directory).differences(experiment)
-        check(not differences, f"{run_directory} contains a different experiment ({'; '.join(differences)}). "
-                               "Choose another --workdir, or delete that one")
 
 
 def read_experiment(run_directory: Path) -> Any:

@@ -174,11 +174,6 @@ def write_stablehlo(network: Network, folder: Path) -> None:
     (folder / "model.stablehlo").write_bytes(exported.serialize())
 
 
-def write_onnx(network: Network, folder: Path) -> None:
-    """Write the function from pixels to logits as an ONNX graph."""
-    (folder / "model.onnx").write_bytes(to_onnx(network))
-
-
 @contextmanager
 def without_places() -> Iterator[None]:
     """Remove source locations from a program, so that the same network gives the same bytes on any machine."""
@@ -190,8 +185,8 @@ def without_places() -> Iterator[None]:
         jax.config.update("jax_traceback_in_locations_limit", frames)
 
 
-WRITERS: dict[str, Callable[[Network, Path], None]] = {
+WRITERS: dict[str, Callable[[Network, Path], object]] = {
     "torchvision": write_torchvision, "huggingface": write_huggingface, "keras": write_keras,
     "akamaster": partial(write_safetensors, "akamaster"), "resjax": partial(write_safetensors, "torchvision"),
-    "stablehlo": write_stablehlo, "onnx": write_onnx}
+    "stablehlo": write_stablehlo, "onnx": lambda network, folder: (folder / "model.onnx").write_bytes(to_onnx(network))}
 assert set(WRITERS) == set(get_args(Form))

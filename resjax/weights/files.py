@@ -11,7 +11,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from resjax.system.errors import BadInput, check
-from resjax.weights.keras_files import is_keras_archive, read_keras, read_keras_archive
+from resjax.weights.keras_files import is_keras_archive, read_keras_archive, read_weights
 from resjax.weights.kinds import READ_AT, describe_file
 from resjax.weights.locate import Tensors
 from resjax.weights.sets import shown
@@ -136,5 +136,6 @@ def read_places(file: Path) -> dict[str, str]:
 
 READERS: Mapping[str, Callable[[Path], Stored]] = {
     ".safetensors": lambda file: Stored(read_safetensors(file)), INDEX: lambda file: Stored(read_index(file)),
-    ".h5": lambda file: Stored(*read_keras(file)), ".keras": lambda file: Stored(*read_keras_archive(file))}
+    ".h5": lambda file: Stored(*read_weights(file, 0, file.stat().st_size)),
+    ".keras": lambda file: Stored(*read_keras_archive(file))}
 SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".bin", ".tar", ".ckpt", ".h5", ".hdf5", ".keras")

@@ -22,15 +22,6 @@ SECONDS = 120  # wall-clock, for busy machines; the limit in `hdf5_layout` is pr
 Weights = tuple[dict[str, np.ndarray], str, dict[str, float]]
 
 
-def read_keras(file: Path) -> Weights:
-    """Read the weights of a Keras file, named `LAYER/kernel`, `LAYER/gamma` ..., and the epsilons of its batch norms.
-
-    Raises BadInput, naming the file, if it is damaged or compressed, refers to other files, or states more than it
-    contains.
-    """
-    return read_weights(file, 0, file.stat().st_size)
-
-
 def read_keras_archive(file: Path) -> Weights:
     """Read the weights of Keras 3's `.keras`, an archive with an uncompressed HDF5 file. Raises BadInput."""
     try:
@@ -50,7 +41,12 @@ def read_keras_archive(file: Path) -> Weights:
 
 
 def read_weights(file: Path, start: int, size: int) -> Weights:
-    """Read the weights of an HDF5 file that is part of a file."""
+    """Read the weights of an HDF5 file that is part of a file, by the names of their layers, `LAYER/kernel`,
+    `LAYER/gamma` ..., and the epsilons of its batch norms.
+
+    Raises BadInput, naming the file, for one that is damaged, compressed, points elsewhere, or states more than it
+    holds.
+    """
     tensors: dict[str, np.ndarray] = {}
     total = 0
     found = look_into(file, start, size)

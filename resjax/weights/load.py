@@ -17,7 +17,7 @@ from resjax.system.files import expanded
 from resjax.system.terminal import harmless, tell
 from resjax.weights.configs import check_arch, read_config
 from resjax.weights.convert import flip_colours, to_variables
-from resjax.weights.files import INDEX, SUFFIXES, Stored, read_stored
+from resjax.weights.files import INDEX, SUFFIXES, read_stored
 from resjax.weights.hub import WEIGHTS, fetch, is_repository
 from resjax.weights.infer_architecture import ends, head_kernel, infer_architecture
 from resjax.weights.kinds import check_names, check_shapes, describe_folder
@@ -51,9 +51,11 @@ def load_weights(target: str | Path, *, stride_in: StrideIn | None = None, short
     stored = read_stored(file, key)
     if known.architecture is None:
         known = replace(known, architecture=check_arch(stored.arch, str(file)))
-    located = find_network(stored, str(file))
+    tensors = without_wrappers(stored.tensors, str(file))
+    if not any(family.endswith("vgg") for family, _ in find_prefixes(tensors)):
+        check_names(tensors, str(file))
     hints = Hints(stride_in, shortcut, stored.epsilons)
-    return build_network(located, known, str(file), known.name or str(target), hints)
+    return build_network(locate(tensors, str(file)), known, str(file), known.name or str(target), hints)
 
 
 class Hints(NamedTuple):
@@ -82,14 +84,6 @@ def find_weights(path: Path) -> tuple[Path, Metadata]:
         return file, read_metadata(beside(file))
     told = file.name in FILES and (file.parent / "config.json").is_file()
     return file, read_config(file.parent) if told else Metadata()
-
-
-def find_network(stored: Stored, source: str) -> Located:
-    """Find the network among the tensors of a file. Raises BadInput, naming its kind, for another one."""
-    tensors = without_wrappers(stored.tensors, source)
-    if not any(family.endswith("vgg") for family, _ in find_prefixes(tensors)):
-        check_names(tensors, source)
-    return locate(tensors, source)
 
 
 def beside(file: Path) -> Path:

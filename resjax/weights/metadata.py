@@ -144,14 +144,6 @@ class Metadata:
     def __post_init__(self) -> None:
         check_fields(self)
 
-    def check_files(self, folder: Path) -> None:
-        """Raise BadInput if an accompanying file does not match its digest."""
-        for name, found in self.sha256:
-            file = folder / Path(name).name
-            check(not file.is_file() or digest(file) == found,
-                  f"{file}: has changed since its description was written (its SHA-256 differs); download "
-                  "both again")
-
 
 def write_metadata(network: Network, folder: Path, order: ColourOrder = "RGB") -> None:
     """Write `model.json`, which `load_weights` reads, after `mean.npy` if the mean is an image."""
@@ -171,7 +163,11 @@ def read_metadata(file: Path) -> Metadata:
         found = from_json(content, Metadata)
     except BadInput as error:
         raise BadInput(f"{file}: {error}") from None
-    found.check_files(file.parent)
+    for name, sha256 in found.sha256:
+        beside = file.parent / Path(name).name
+        check(not beside.is_file() or digest(beside) == sha256,
+              f"{beside}: has changed since its description was written (its SHA-256 differs); download "
+              "both again")
     return found
 
 
