@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from resjax.experiment import Resize
+from resjax.experiment.fields import Format, TestProtocol
 from resjax.experiment_files import load_runs
-from resjax.models.variants import Bare, Form, Protocol, StrideIn
+from resjax.models.families import Bare, StrideIn
 from resjax.system.errors import BadInput, check
 from resjax.system.files import expanded
 from resjax.system.platform import keep_compiled_programs
@@ -70,7 +71,7 @@ def evaluate_networks(
     networks: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NETWORK ...",
                                                                             help_behavior_hint="")],
     split: Literal["train", "validation", "test"] = "test",
-    views: Protocol = "single",
+    views: TestProtocol = "single",
     batch_size: int = 128,
     data: str | None = None,
     directory: Path | None = None,
@@ -119,7 +120,7 @@ def evaluate_networks(
 
 def export_network(
     network: Annotated[str, tyro.conf.Positional],
-    to: Form,
+    to: Format,
     out: Path,
     weights: Asked = Unsaid(),
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from resjax.experiment import Optimizer
 from resjax.experiment.fields import Count, In32Bits, Natural, NonNegative, Positive
-from resjax.models.variants import Block, StrideIn
+from resjax.models.families import Block, StrideIn
 from resjax.system.errors import check
 from resjax.system.serialization import Must, Named, check_fields, check_ghosts, check_source, list_differences
 

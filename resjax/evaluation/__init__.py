@@ -4,7 +4,7 @@ from resjax.evaluation.error_rates import ensemble, evaluate, measure_networks
 from resjax.evaluation.outcomes import ClassErrors, ErrorRates, Evaluation, Mistake, error_rates
 from resjax.evaluation.probabilities import log_probabilities, log_probabilities_of_views
 from resjax.evaluation.views import PROTOCOLS, views_of
-from resjax.models.variants import Protocol
+from resjax.experiment.fields import TestProtocol
 
-__all__ = ["PROTOCOLS", "ClassErrors", "ErrorRates", "Evaluation", "Mistake", "Protocol", "ensemble",
+__all__ = ["PROTOCOLS", "ClassErrors", "ErrorRates", "Evaluation", "Mistake", "TestProtocol", "ensemble",
            "error_rates", "evaluate", "log_probabilities", "log_probabilities_of_views", "measure_networks", "views_of"]

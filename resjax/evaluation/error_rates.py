@@ -14,7 +14,7 @@ from resjax.evaluation.outcomes import Evaluation, evaluation
 from resjax.evaluation.probabilities import log_probabilities, log_probabilities_of_views
 from resjax.evaluation.views import views_of
 from resjax.experiment import Data, Photographs
-from resjax.models.variants import Protocol
+from resjax.experiment.fields import TestProtocol
 from resjax.network import Classifier, Network, as_classifier, check_last_layer, imagenet_classes, readable_class
 from resjax.system.distributed import batch_sharding, replicated
 from resjax.system.errors import BadInput, check
@@ -38,7 +38,7 @@ def ensemble(members: list[np.ndarray]) -> np.ndarray:
     return np.asarray(np.logaddexp.reduce(members) - np.log(len(members)))
 
 
-def measure_networks(networks: Sequence[Network], split: str, protocol: Protocol, batch_size: int,
+def measure_networks(networks: Sequence[Network], split: str, protocol: TestProtocol, batch_size: int,
                      source: str | None = None, directory: Path | None = None) -> Evaluation:
     """Measure the errors of one network, or of the mean of several networks' softmax outputs (an ensemble).
 
@@ -82,7 +82,7 @@ def load_images(network: Network, data: Data, split: str) -> tuple[tuple[str, ..
     return classes, images
 
 
-def measure_photographs(networks: Sequence[Network], data: Photographs, split: str, protocol: Protocol,
+def measure_photographs(networks: Sequence[Network], data: Photographs, split: str, protocol: TestProtocol,
                         batch_size: int) -> Evaluation:
     """Measure on images of any size, on all devices; each network uses its own preprocessing."""
     views = [views_of(protocol, network.preprocessing) for network in networks]

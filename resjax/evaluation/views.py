@@ -13,10 +13,10 @@ import numpy as np
 from resjax.data import Crop, Preprocessing, centre_crop
 from resjax.data.preprocessing import scaled
 from resjax.experiment import Resize
-from resjax.models.variants import Protocol
+from resjax.experiment.fields import TestProtocol
 from resjax.system.errors import BadInput
 
-PROTOCOLS: tuple[str, ...] = get_args(Protocol)
+PROTOCOLS: tuple[str, ...] = get_args(TestProtocol)
 SCALES = (224, 256, 384, 480, 640)  # shorter sides, for networks trained on crops of 224
 STRIDE = 32  # pixels of the image to one of the last map
 

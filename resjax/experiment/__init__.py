@@ -9,8 +9,8 @@ import tyro
 from resjax.experiment.fields import Count, In32Bits, Natural, NonNegative, Positive
 from resjax.experiment.optimizer import Optimizer
 from resjax.experiment.own import Own
+from resjax.models.families import Option, StrideIn, check_depth, network_title
 from resjax.models.formulas import Sizes, count
-from resjax.models.variants import Option, StrideIn, check_depth, network_title
 from resjax.system.errors import check
 from resjax.system.serialization import (
     IN_PYTHON,

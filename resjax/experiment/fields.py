@@ -1,6 +1,6 @@
-"""Field types that several kinds of runs share, each with its conditions."""
+"""Types of fields and flags that several modules share, each with its conditions."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from resjax.system.serialization import Must
 
@@ -10,3 +10,6 @@ Natural = Annotated[int, Must("be at least 0", lambda n: n >= 0), In32Bits]
 Positive = Annotated[float, Must("be above 0", lambda x: x > 0)]
 NonNegative = Annotated[float, Must("be at least 0", lambda x: x >= 0)]
 Kept = Annotated[float, Must("be in [0, 1)", lambda x: 0 <= x < 1)]
+TestProtocol = Literal["single", "ten-crop", "multi-scale"]  # of testing on photographs, section 3.4
+Format = Literal[  # that weights are written in
+    "torchvision", "huggingface", "keras", "akamaster", "resjax", "stablehlo", "onnx"]

@@ -6,7 +6,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from resjax.models.variants import VGG_FILTERS, cifar_blocks, imagenet_blocks, vgg_stages
+from resjax.models.families import VGG_FILTERS, cifar_blocks, imagenet_blocks, vgg_stages
 
 if TYPE_CHECKING:
     from resjax.experiment import Architecture

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from resjax.models.batch_norm import BatchNorm
+from resjax.models.families import Option
 from resjax.models.ops import relu
 from resjax.models.resnet import Shortcut
 from resjax.models.stage import Stage
-from resjax.models.variants import Option
 from resjax.system.serialization import shortly
 
 

@@ -13,9 +13,9 @@ from flax import linen as nn
 
 from resjax.models.batch_norm import BatchNorm
 from resjax.models.convolutions import convolve
+from resjax.models.families import Block, Option, StrideIn, cifar_blocks, imagenet_blocks
 from resjax.models.ops import max_pool, relu
 from resjax.models.stage import Stage
-from resjax.models.variants import Block, Option, StrideIn, cifar_blocks, imagenet_blocks
 from resjax.system.errors import check
 from resjax.system.serialization import shortly
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from resjax.models.convolutions import convolve
-from resjax.models.variants import VGG_FILTERS, VGG_STAGES
+from resjax.models.families import VGG_FILTERS, VGG_STAGES
 from resjax.system.errors import check
 from resjax.system.serialization import shortly
 

@@ -1,8 +1,8 @@
 """Table 1: the ImageNet architectures and their costs, by formula; tests compare these with the computation."""
 
 from resjax.experiment import Architecture
+from resjax.models.families import Option, StrideIn, imagenet_blocks
 from resjax.models.formulas import count
-from resjax.models.variants import Option, StrideIn, imagenet_blocks
 from resjax.paper.table import markdown
 
 IMAGE = (224, 224, 3)

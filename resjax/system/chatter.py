@@ -21,7 +21,7 @@ def leave_out_chatter() -> Callable[[], None]:
     The command line never undoes it, since threads of a failed save may outlive the training.
     """
     def is_told(record: logging.LogRecord) -> bool:  # one filter per call, since calls can be nested
-        """Say whether to show a library's line: Orbax's tell in pages what it raises, and of files that it lacks."""
+        """Return whether to show a log record: not Orbax's long reports of raised errors and missing files."""
         error = "".join(traceback.format_exception(record.exc_info[1])) if record.exc_info else ""
         return "orbax" not in f"{record.pathname} {error}" or (
             record.levelno < logging.ERROR and "Metadata file" not in record.getMessage())

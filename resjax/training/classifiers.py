@@ -26,7 +26,7 @@ from resjax.training.own import model_for
 from resjax.training.restoration import load as load_network
 from resjax.training.restoration import restore
 from resjax.training.run_directory import read_experiment, read_result
-from resjax.weights import Card, Form, Measured
+from resjax.weights import Card, Format, Measured
 from resjax.weights import export as export_network
 from resjax.weights.card import read_card
 from resjax.weights.trained import find_trained
@@ -145,7 +145,7 @@ def explain(opened: Network, file: Path, of: str | None, out: Path) -> str:
     return f"{file}: {said}, {out / f'{file.stem}.png'}"
 
 
-def export(opened: Network, form: Form, out: Path, target: Path) -> Path:
+def export(opened: Network, form: Format, out: Path, target: Path) -> Path:
     """Export a network in another library's format, with the facts for its model card."""
     return export_network(opened, form, out, recorded(target))
 

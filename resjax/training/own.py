@@ -19,8 +19,8 @@ from jax.tree_util import keystr, tree_flatten_with_path
 
 from resjax.experiment import Experiment, Own
 from resjax.models import VGG, ResidualMLP, ResNet
+from resjax.models.families import Block
 from resjax.models.resnet import PARTS
-from resjax.models.variants import Block
 from resjax.network import Network
 from resjax.system.errors import BadInput, check
 from resjax.system.serialization import brief, check_ghosts, check_value

@@ -9,7 +9,7 @@ import numpy as np
 
 from resjax.data.classes import composed
 from resjax.experiment import Experiment
-from resjax.models.variants import StrideIn
+from resjax.models.families import StrideIn
 from resjax.network import Network
 from resjax.system.errors import BadInput, check
 from resjax.system.files import expanded

@@ -1,8 +1,9 @@
 """Weights: loading those of other libraries, and exporting ours."""
 
-from resjax.models.variants import Bare, Form
+from resjax.experiment.fields import Format
+from resjax.models.families import Bare
 from resjax.weights.card import Card, Measured
 from resjax.weights.export import export
 from resjax.weights.load import load_weights
 
-__all__ = ["Bare", "Card", "Form", "Measured", "export", "load_weights"]
+__all__ = ["Bare", "Card", "Format", "Measured", "export", "load_weights"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from resjax.experiment import Architecture
-from resjax.models.variants import IMAGENET, VGG_STAGES
+from resjax.models.families import IMAGENET, VGG_STAGES
 from resjax.system.errors import BadInput, check
 from resjax.system.files import read_json
 from resjax.system.serialization import from_json

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from resjax.data import Preprocessing
-from resjax.models.variants import Form
+from resjax.experiment.fields import Format
 from resjax.network import Network
 from resjax.weights.configs import FILTERS
 from resjax.weights.metadata import PreprocessingEntry, preprocessing_entry
@@ -20,7 +20,7 @@ def shorter(images: PreprocessingEntry) -> int:
     return images.shorter_side or min(images.size, images.width or images.size)
 
 
-def preprocessing_differences(preprocessing: Preprocessing, to: Form) -> list[str]:
+def preprocessing_differences(preprocessing: Preprocessing, to: Format) -> list[str]:
     """List what the other library cannot do; it then uses its closest alternative."""
     images = preprocessing_entry(preprocessing)
     if to in ("resjax", "stablehlo", "onnx", "akamaster") or max(preprocessing.image_shape[:2]) <= 32:

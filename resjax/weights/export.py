@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save
 
+from resjax.experiment.fields import Format
 from resjax.models import VGG
-from resjax.models.variants import IMAGENET, Form
+from resjax.models.families import IMAGENET
 from resjax.network import Network, check_last_layer, imagenet_classes
 from resjax.system.errors import BadInput, check
 from resjax.system.files import folder_aside, remove_leftovers, write_json
@@ -33,7 +34,7 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 KERAS_ORDER = ("1_conv", "1_bn", "2_conv", "2_bn", "0_conv", "3_conv", "0_bn", "3_bn")  # layer names of a block
 
 
-def export(network: Network, to: Form, out: str | Path, card: Card | None = None) -> Path:
+def export(network: Network, to: Format, out: str | Path, card: Card | None = None) -> Path:
     """Write a network and its model card to a new folder, in the format that `to` names.
 
     torchvision (also for timm and pytorch-cifar-models), huggingface, keras and akamaster (pytorch_resnet_cifar10) are
@@ -62,7 +63,7 @@ def export(network: Network, to: Form, out: str | Path, card: Card | None = None
     return out
 
 
-def check_form(network: Network, to: Form) -> None:
+def check_form(network: Network, to: Format) -> None:
     """Raise BadInput unless the other library has a network that computes the same."""
     check_last_layer(network)
     architecture = network.architecture
@@ -189,4 +190,4 @@ WRITERS: dict[str, Callable[[Network, Path], object]] = {
     "torchvision": write_torchvision, "huggingface": write_huggingface, "keras": write_keras,
     "akamaster": partial(write_safetensors, "akamaster"), "resjax": partial(write_safetensors, "torchvision"),
     "stablehlo": write_stablehlo, "onnx": lambda network, folder: (folder / "model.onnx").write_bytes(to_onnx(network))}
-assert set(WRITERS) == set(get_args(Form))
+assert set(WRITERS) == set(get_args(Format))

@@ -5,7 +5,7 @@ from itertools import count
 from typing import Literal
 
 from resjax.experiment import Architecture
-from resjax.models.variants import IMAGENET, Bare, Block, Option, StrideIn
+from resjax.models.families import IMAGENET, Bare, Block, Option, StrideIn
 from resjax.system.errors import BadInput, check
 from resjax.weights.locate import Tensors
 from resjax.weights.tensor_names import Names, module_name

@@ -41,11 +41,10 @@ def read_keras_archive(file: Path) -> Weights:
 
 
 def read_weights(file: Path, start: int, size: int) -> Weights:
-    """Read the weights of an HDF5 file that is part of a file, by the names of their layers, `LAYER/kernel`,
-    `LAYER/gamma` ..., and the epsilons of its batch norms.
+    """Read the weights of an HDF5 file that is a file or part of one, and the epsilons of its batch norms.
 
-    Raises BadInput, naming the file, for one that is damaged, compressed, points elsewhere, or states more than it
-    holds.
+    Weights are named `LAYER/kernel`, `LAYER/gamma` ... Raises BadInput, naming the file, if it is damaged or
+    compressed, refers to other files, or states more than it contains.
     """
     tensors: dict[str, np.ndarray] = {}
     total = 0

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, get_args
 
 from resjax.experiment import Architecture
 from resjax.models import VGG, ResNet
-from resjax.models.variants import Bare, StrideIn
+from resjax.models.families import Bare, StrideIn
 from resjax.network import Network
 from resjax.system.errors import BadInput, check
 from resjax.system.files import expanded

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from resjax.experiment import Architecture
+from resjax.experiment.fields import Format
 from resjax.models.counts import count_macs, count_parameters
-from resjax.models.variants import Form
 from resjax.network import Network
 from resjax.weights.card import Card, Measured, about_data, markdown_table
 from resjax.weights.describe import filter_of, preprocessing_differences, shorter
@@ -67,7 +67,7 @@ float32, `[batch, {classes}]`. The function subtracts the mean and divides by th
 images. Before you call it, each image must be {resized_how}."""
 
 
-def model_card(network: Network, to: Form, images: PreprocessingEntry, card: Card) -> str:
+def model_card(network: Network, to: Format, images: PreprocessingEntry, card: Card) -> str:
     """Write the model card; without errors it says that none were measured."""
     shape = height, width, channels = network.preprocessing.image_shape
     paper = network.architecture or Architecture()  # custom networks only export to stablehlo, which does not need it

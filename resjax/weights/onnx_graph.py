@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from resjax.models import VGG, BatchNorm, ResNet
-from resjax.models.variants import VGG_STAGES
+from resjax.models.families import VGG_STAGES
 from resjax.models.vgg import SIDE
 from resjax.network import Network
 from resjax.system.errors import BadInput

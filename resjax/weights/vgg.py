@@ -15,7 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from resjax.experiment import Architecture
 from resjax.models import VGG
 from resjax.models.counts import variable_shapes
-from resjax.models.variants import VGG_STAGES
+from resjax.models.families import VGG_STAGES
 from resjax.models.vgg import SIDE
 from resjax.system.errors import check
 from resjax.weights.infer_architecture import check_channels

@@ -16,7 +16,7 @@ from resjax.evaluation import views_of
 from resjax.evaluation.probabilities import average_views
 from resjax.models import formulas
 from resjax.models.counts import count_macs, count_parameters, list_layers
-from resjax.models.variants import VGG_STAGES
+from resjax.models.families import VGG_STAGES
 from resjax.weights.files import read_tensors
 from resjax.weights.vgg import layers
 

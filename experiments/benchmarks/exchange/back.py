@@ -15,7 +15,7 @@ import torch_files
 from peers import Case, Logits
 
 import resjax
-from resjax.weights import Form
+from resjax.weights import Format
 
 Make = Callable[[Path], Case]
 
@@ -58,7 +58,7 @@ def by_onnx(folder: Path, network: resjax.Network) -> Logits:
     return logits
 
 
-def back(first: Make, to: Form, part: int = 0, **change: Any) -> Make:
+def back(first: Make, to: Format, part: int = 0, **change: Any) -> Make:
     """Load another library's file, export the network, and compute logits of photographs from the exported files."""
     def make(folder: Path) -> Case:
         (folder / "in").mkdir()

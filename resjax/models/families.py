@@ -1,4 +1,4 @@
-"""The variants of the paper's networks and of their testing protocols, and the number of blocks for each depth.
+"""The families of the paper's networks: their shortcuts and strides, and how many blocks each depth has in its stages.
 
 This module does not need JAX, so that listing and checking runs is fast.
 """
@@ -10,10 +10,7 @@ from resjax.system.errors import BadInput
 Option = Literal["plain", "A", "B", "C"]  # shortcuts, section 3.3
 StrideIn = Literal["1x1", "3x3"]
 Block = Literal["basic", "bottleneck"]
-Protocol = Literal["single", "ten-crop", "multi-scale"]  # testing protocols for photographs, section 3.4
 Bare = Literal["plain", "A"]  # the shortcuts that leave no trace in the weights
-Form = Literal[  # that weights are written in
-    "torchvision", "huggingface", "keras", "akamaster", "resjax", "stablehlo", "onnx"]
 
 IMAGENET: dict[int, tuple[Block, tuple[int, ...]]] = {  # Table 1: the blocks of conv2_x ... conv5_x
     18: ("basic", (2, 2, 2, 2)),
