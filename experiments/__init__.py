@@ -1,1 +1,1 @@
-"""Experiments as values, one file per data set or recipe; installed as `resjax.experiments`."""
+"""The experiments, with one file per data set or recipe; installed as `resjax.experiments`."""

@@ -22,7 +22,7 @@ def folder() -> Path:
 
 
 def load_file(file: Path) -> ModuleType:
-    """Run an experiment file and return its names. Raises BadInput if it is missing."""
+    """Run an experiment file and return its global variables. Raises BadInput if it is missing."""
     if file.suffix != ".py" or not file.is_file():
         raise BadInput(f"{file}: no such experiment file; give a Python file, such as experiments/cifar10.py, or the "
                        f"name of a file that comes with resjax: {', '.join(SHIPPED)}")

@@ -108,7 +108,7 @@ class Article:
                 "</figure>")
 
     def claim(self, said: Statement) -> str:
-        """Insert a claim, its verdict (not only by colour), and the measurement."""
+        """Insert a claim with its verdict and measurement; colour is not the only sign of the verdict."""
         kind, mark = ("holds", "✓") if said.holds else ("fails", "✗")
         return (f'<li class="{kind}"><span class="mark" aria-hidden="true">{mark}</span>{said.claim} '
                 f'<b class="verdict">{self.word(kind)}</b><span class="measured">{self.word("measured")}{said.measured}'

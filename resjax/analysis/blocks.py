@@ -125,7 +125,7 @@ def edited(variables: Any, stage: int, edit: Callable[[list[Any]], list[Any]]) -
 
 
 def with_blocks(model: Any, stage: int, more: int) -> Any:
-    """Return the network with so many more blocks in a stage."""
+    """Return the network with this number of additional blocks in a stage."""
     return model.clone(blocks=tuple(blocks + more * (i == stage) for i, blocks in enumerate(model.blocks)))
 
 

@@ -53,7 +53,7 @@ def mean_colour(images: AnnotatedImages) -> np.ndarray:
 
 
 def resnet_weights(network: Network, detection: Detection) -> Weights:
-    """Split a classifier: all stages but the last are shared, the last works on regions, its last layer is dropped."""
+    """Split a classifier into shared stages and a last stage for regions, without its last layer."""
     detector, model, std = detection.detector, network.model, network.preprocessing.std
     backbone = RESNETS[detector.backbone]
     same = isinstance(model, ResNet) and (model.blocks, model.filters, model.block, model.stem) == (
@@ -74,7 +74,7 @@ def resnet_weights(network: Network, detection: Detection) -> Weights:
 
 
 def vgg_weights(network: Network, detection: Detection) -> Weights:
-    """Split VGG-16: the convolutions are shared, the two hidden layers work on regions, its last layer is dropped."""
+    """Split VGG-16 into shared convolutions and two hidden layers for regions, without its last layer."""
     model, std = network.model, network.preprocessing.std
     wanted = VGG(16, 0, units=detection.detector.hidden)
     same = isinstance(model, VGG) and model.clone(classes=0) == wanted

@@ -141,7 +141,7 @@ def stated_object(thing: AnnotationEntry, classes: Sequence[str]) -> Stated:
 
 
 def widened(one: float, other: float) -> tuple[float, float]:
-    """Decrease the lower of two coordinates by one pixel, in either order; equal ones stay, since the box is empty."""
+    """Move the lower of two coordinates down by one pixel, whichever it is; equal ones stay, as such a box is empty."""
     return one - 1 if one < other else one, other - 1 if other < one else other
 
 

@@ -1,4 +1,4 @@
-"""Vendors' published figures of the devices that plans support: one table, with sources."""
+"""A table of the devices that plans support, with the vendors' published figures and their sources."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -55,7 +55,7 @@ def peaks(float32: float, tensorfloat32: float, bfloat16: float) -> dict[str, fl
 
 
 def tpu(name: str, memory: int, bandwidth: float, bfloat16: float, link: float, slices: Mapping[int, str]) -> Device:
-    """Describe a TPU, which multiplies only bfloat16; XLA builds float32 products from six or three of these."""
+    """Describe a TPU, whose units multiply bfloat16; XLA composes a float32 product of six or three such products."""
     return Device(title=f"TPU {name}", platform="tpu", memory=memory, bandwidth=bandwidth, link=link, network=link,
                   peak=peaks(bfloat16 / 6, bfloat16 / 3, bfloat16), launch=0.0, slices=slices,
                   source=f"docs.cloud.google.com/tpu/docs/{name}")

@@ -74,7 +74,7 @@ def compile_job() -> None:
 
 
 def end_with_the_other(folder: Path) -> None:
-    """End this process without output once the process that started it has ended in any way."""
+    """Exit silently once the parent process has ended."""
     os.read(sys.stdin.fileno(), 1)  # returns when the pipe closes; `sys.stdin` itself could block the exit
     shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)

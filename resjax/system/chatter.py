@@ -1,4 +1,4 @@
-"""Suppresses long or threaded failure messages of libraries that resjax reports in one line."""
+"""Suppresses long failure messages from libraries and their threads, which resjax reports in one line itself."""
 
 import logging
 import sys

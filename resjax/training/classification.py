@@ -95,7 +95,7 @@ class RunningErrors(RunningMetrics):
 
 @dataclass(frozen=True)
 class Classification:
-    """A task: learn to classify an experiment's images, starting from `weights` if it needs any."""
+    """A classification task: an experiment's images, and the pretrained `weights` to start from, if any."""
 
     experiment: Experiment
     images: TrainingImages

@@ -17,7 +17,7 @@ HOMES = {"classification": "resjax.training.classifiers", "detection": "resjax.d
 
 
 class Run(Protocol):
-    """The fields and methods that every training run has, such as `Experiment`."""
+    """The interface of a training run, which `Experiment` implements, for example."""
 
     @property
     def kind(self) -> str: ...

@@ -66,11 +66,11 @@ def body(params: Any) -> Any:
 
 
 def scale_by_rate(settings: Optimizer, steps: int) -> optax.GradientTransformationExtraArgs:
-    """Multiply by minus the learning rate: `warmup_rate`, then `learning_rate`, divided by 10 at each decay or plateau;
-    or a cosine over `steps` after a linear warm-up.
+    """Multiply by minus the learning rate of the current step.
 
-    Warm-up ends once `warmup_steps` updates have been made and the smoothed training error is below `warmup_error`.
-    Section 4.2 waits for 80 % with 110 layers ("about 400 iterations").
+    The rate is `warmup_rate` during the warm-up, then `learning_rate`, divided by 10 at each decay or plateau; or a
+    cosine over `steps` after a linear warm-up. Warm-up ends once `warmup_steps` updates have been made and the smoothed
+    training error is below `warmup_error`. Section 4.2 waits for 80 % with 110 layers ("about 400 iterations").
     """
     # Divides by 10, at most three times, when the error has not fallen for two spans in a row.
     plateau = optax.contrib.reduce_on_plateau(factor=0.1, patience=2, min_scale=1e-3,

@@ -68,7 +68,7 @@ images. Before you call it, each image must be {resized_how}."""
 
 
 def model_card(network: Network, to: Format, images: PreprocessingEntry, card: Card) -> str:
-    """Write the model card; without errors it says that none were measured."""
+    """Write the model card; if no errors are given, it says that none were measured."""
     shape = height, width, channels = network.preprocessing.image_shape
     paper = network.architecture or Architecture()  # custom networks only export to stablehlo, which does not need it
     title = f"{'VGG' if paper.family == 'vgg' else 'ResNet'}{paper.depth}"

@@ -88,7 +88,7 @@ class PickleReader:
         return self.stack.pop()
 
     def charge(self, opcodes: int) -> None:
-        """Count work. Raises BadInput if it exceeds that of any checkpoint of resjax's networks."""
+        """Count work. Raises BadInput for more work than any checkpoint of resjax's networks needs."""
         self.opcodes += opcodes
         if self.opcodes > MOST_OPCODES:
             raise BadInput(f"{self.source}: contains more than the tensors of a ResNet; save only the "

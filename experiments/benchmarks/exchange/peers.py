@@ -25,7 +25,7 @@ class Case(NamedTuple):
 
 
 def photographs(folder: Path) -> list[Path]:
-    """Write six photographs of other sizes from scikit-learn's two."""
+    """Write six photographs of different sizes, made from scikit-learn's two."""
     from sklearn.datasets import load_sample_images
 
     china, flower = (Image.fromarray(image) for image in load_sample_images().images)
