@@ -153,7 +153,7 @@ def fault(outcome: Outcome, names: str) -> str:
     """Say what is wrong with how a command ended."""
     lines = outcome.told.splitlines()
     last = lines[-1] if lines else ""
-    usual = ("smallest", "table6", "In ")
+    usual = ("smallest", "table6", "In ", "Wrote ")
     others = [line for line in lines[:-1] if not line.startswith(usual) and not line.endswith("...")]
     if outcome.code not in (1, 2):
         return f"exit code {outcome.code}"
