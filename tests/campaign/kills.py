@@ -230,7 +230,7 @@ def chain(scenario: Scenario, place: Path, whole: Ended, chance: random.Random, 
             break
         counts["kills"] += 1
         counts["before a file operation" if operation else "at a moment"] += 1
-    there = "is there already" in ended.text  # an export that was killed when it was whole
+    there = "already exists" in ended.text  # an export that was killed when it was whole
     return {} if ended.code and not there else scenario.end(place)
 
 

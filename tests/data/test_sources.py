@@ -177,7 +177,7 @@ def cut(file):
     (lambda root: paint(root / "train" / "dog" / "01.png", size=(5, 4)),
      "{root}/train/dog/01.png is 4x5, but others are 4x6; set data.size to resize them all"),
     (lambda root: paint_splits(root, ("test",), size=(3, 3)),
-     "folder:{root}: training images are (4, 6, 3) but test images are (3, 3, 3); set data.size to resize them"),
+     "folder:{root}: training images are (4, 6, 3), but test images are (3, 3, 3); set data.size to resize them"),
 ])
 def test_a_bad_folder_is_refused_and_named(tmp_path, spoil, message):
     root = tmp_path / "images"

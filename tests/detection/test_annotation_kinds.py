@@ -35,9 +35,9 @@ def test_mutations_are_refused_in_a_line_or_change_nothing_else(tmp_path):
     (lambda c: c["categories"].append({"id": 40, "name": "dot"}), "the categories 1 and 40 have the same name, 'dot'"),
     (lambda c: c["categories"].append({"id": "40", "name": "x"}), "all numbers or all strings: '40' and 0"),
     (lambda c: c["annotations"][0].update(image_id="0"), "annotation 100: image_id is '0', but no image has this id; "),
-    (lambda c: c["annotations"][0].update(image_id=[0]), r"annotation 100: image_id is \[0\]; image_id is a whole"),
-    (lambda c: c["annotations"][0].update(category_id=True), "annotation 100: category_id is True; category_id is a"),
-    (lambda c: c["categories"][0].update(name=None), "category 0: it has no name; name is a text")])
+    (lambda c: c["annotations"][0].update(image_id=[0]), r"annotation 100: image_id is \[0\]; image_id must be"),
+    (lambda c: c["annotations"][0].update(category_id=True), "annotation 100: category_id is True; category_id must"),
+    (lambda c: c["categories"][0].update(name=None), "category 0: it has no name; name must be a string")])
 def test_ids_and_names_of_coco_that_mean_two_things_are_refused(tmp_path, change, message):
     write(tmp_path, "coco", "healthy")
     check_refused(tmp_path, "train", change, message)

@@ -163,7 +163,7 @@ def test_wrong_weights_are_named(tmp_path):
     from torch_resnets import ResNet
 
     torch.save(ResNet((2, 2, 2, 2), 64, 10).state_dict(), tmp_path / "r18.pth")
-    for backbone, message in (("resnet50", "holds ResNet B-18"), ("vgg16", "holds ResNet")):
+    for backbone, message in (("resnet50", "contains ResNet B-18"), ("vgg16", "contains ResNet")):
         run = Detection(name="x", detector=Detector(backbone=backbone), initialize_from=str(tmp_path / "r18.pth"))
         with pytest.raises(BadInput, match=message):
             initial_weights(run, None)

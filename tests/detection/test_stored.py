@@ -70,7 +70,7 @@ def test_the_one_that_comes_with_resjax_is_used(tmp_path, capsys, monkeypatch):
     Image.fromarray(pixels).save("cell.png")
     execute(["detect", "bccd", "cell.png", "--json", "found.json"])
     said = capsys.readouterr()
-    assert "bccd knows 3 classes: Platelets, RBC, WBC" in said.err
+    assert "bccd recognises 3 classes: Platelets, RBC, WBC" in said.err
     (one,) = json.loads((tmp_path / "found.json").read_text())
     best = max(one["found"], key=lambda each: each["score"])
     assert best["class"] == "WBC"

@@ -161,7 +161,7 @@ def test_wrong_labels_and_classes_are_named():
     with pytest.raises(BadInput, match=r"'shp' is not a class of resnet20.* did you mean 'ship'"):
         label_of(net, "shp")
     assert label_of(network(()), "4") == 4
-    with pytest.raises(BadInput, match="numbers below 5"):
+    with pytest.raises(BadInput, match="a number below 5"):
         label_of(network(()), "5")
 
 
@@ -186,7 +186,7 @@ def test_the_commands(folder, capsys, monkeypatch):
     assert sum(wrong.values()) == 6  # every picture is there under each name
     for name, count in wrong.items():
         assert re.search(rf"^{name} +3 +{count} +{100 * count / 3:.2f} +(\w+ \(\d\)|-)$", said, re.MULTILINE)
-    assert "In evaluation: classes.csv, confusion.csv, confusion.png, mistakes.csv, mistakes.png" in said
+    assert "Wrote to evaluation: classes.csv, confusion.csv, confusion.png, mistakes.csv, mistakes.png" in said
     execute(["saliency", "resnet20", "test/cat", "--of", "cat"])
     said = capsys.readouterr().out
     assert re.search(r"^test/cat/cat0.png: cat [\d.]+ %, saliency/cat0.png$", said, re.MULTILINE)

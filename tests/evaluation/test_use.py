@@ -46,7 +46,7 @@ def test_probabilities_are_the_softmax_of_any_number_of_images():
 
 
 def test_wrong_pixels_are_named():
-    with pytest.raises(BadInput, match=r"pixels are \[1, 3, 1\]; they are \[batch, height, width, 1\], one "):
+    with pytest.raises(BadInput, match=r"pixels are \[1, 3, 1\]; they must be \[batch, height, width, 1\]; for one"):
         table()(np.zeros((1, 3, 1)))
     with pytest.raises(BadInput, match=r"pixels are \[2, 1, 3, 3\]"):
         table()(np.zeros((2, 1, 3, 3)))

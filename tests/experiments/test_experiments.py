@@ -81,7 +81,7 @@ def test_a_file_without_experiments_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(("make", "message"), [
-    (lambda: Architecture(depth=21), r"depth 21 is not 6n\+2"),
+    (lambda: Architecture(depth=21), r"depth is 21; it must be 6n\+2"),
     (lambda: Architecture(ghost_batch_size=0), "ghost-batch-size is 0"),
     (lambda: Data(source="tfds:"), "a name or path must follow the colon"),
     (lambda: Data(pad=-1), "data.pad is -1"),

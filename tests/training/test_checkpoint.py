@@ -97,7 +97,7 @@ def test_signals_save_and_exit_with_a_clear_line_and_the_same_command_goes_on(wh
         process.communicate(timeout=60)
         assert process.returncode == 128 + number
         assert "Traceback" not in told(tmp_path / "cut")
-        step = int(re.search(rf"{number.name}: saved step (\d+) of 100 in .*the same command resumes",
+        step = int(re.search(rf"{number.name}: saved step (\d+) of 100 in .*the same command to resume",
                              told(tmp_path / "cut"))[1])
         assert int(restore(tmp_path / "cut").state.step) == step >= least
     assert finish(tmp_path / "cut") == whole[0]

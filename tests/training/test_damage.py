@@ -39,7 +39,7 @@ def test_a_finished_run_is_read_at_its_last_step_or_not_at_all(run):
     flip(largest(run / "checkpoints" / "6"), 100)
     before = content(run)
     for _ in range(2):
-        with pytest.raises(BadInput, match=r"checkpoint of step 6, .* is damaged \(.* has changed\); remove result"):
+        with pytest.raises(BadInput, match=r"checkpoint of step 6, .* is damaged \(.* has changed\); delete result"):
             load(run)
     assert content(run) == before
 

@@ -156,7 +156,7 @@ class Torn(nn.Module):
     ({"loss": lambda logits: logits.sum(1)}, r"loss fails: TypeError: .* takes 1 positional argument"),
     ({"loss": optax.softmax_cross_entropy_with_integer_labels, "augment": Mixup()}, "loss fails: TypeError: Expected"),
     ({"loss": lambda logits, labels: np.asarray(logits)},
-     r"loss fails \(test_regularization.py, line \d+\): TracerArrayConversionError: The numpy"),
+     r"loss failed \(test_regularization.py, line \d+\): TracerArrayConversionError: The numpy"),
     ({"augment": lambda key, images, labels: (images.astype(jnp.uint8), labels)}, "augment returned images of uint8"),
     ({"augment": lambda key, images, labels: (images, labels / 2)}, r"augment returned labels \(32,\) of float32"),
     ({"augment": lambda key, images, labels: (images + RANDOM.normal(size=images.shape), labels)},
@@ -164,7 +164,7 @@ class Torn(nn.Module):
     ({"model": lambda run: None}, "model fails: TypeError: .* takes 1 positional argument"),
     ({"model": Torn()}, r"model fails \(test_regularization.py, line \d+\): ValueError: enough"),
     ({"optimizer": lambda: None}, "optimizer fails: TypeError: .* takes 0 positional arguments"),
-    ({"callback": lambda line: None}, "callback fails: TypeError: too many positional arguments")])
+    ({"callback": lambda line: None}, "callback failed: TypeError: too many positional arguments")])
 def test_functions_of_another_form_are_named(small, tmp_path, given, message):
     with pytest.raises(BadInput, match=message):
         train(small(), tmp_path, ONE, **given)

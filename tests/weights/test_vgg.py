@@ -159,7 +159,7 @@ def narrow(family="torchvision", depth=16):
 @pytest.mark.parametrize(("change", "message"), [
     (lambda t: t.pop("features.5.bias"), r"features.5.bias is missing, which corresponds to convolutions/conv2_1"),
     (lambda t: t.update({"features.2.weight": np.zeros((4, 5, 3, 3), np.float32)}),
-     r"features.2.weight has shape \(4, 5, 3, 3\), and our convolutions/conv1_2/kernel is \(3, 3, 4, 4\)"),
+     r"features.2.weight has shape \(4, 5, 3, 3\), but convolutions/conv1_2/kernel in resjax has \(3, 3, 4, 4\)"),
     (lambda t: t.update({"features.0.weight": np.zeros(4, np.float32)}), r"features.0.weight has shape \(4,\)"),
     (lambda t: t.update({"classifier.6.bias": np.full(7, np.nan, np.float32)}), "classifier.6.bias contains a value"),
     (lambda t: t.update({"features.2.extra": np.zeros(3, np.float32)}), "VGG-16 has no parameter for features.2.extra"),

@@ -120,8 +120,8 @@ def test_prefixes_of_parallel_training_are_dropped(prefix, network, exported, tm
     (lambda t: t.pop("layer2.1.bn2.running_mean"), r"layer2.1.bn2.running_mean is missing, which "
      r"corresponds to batch_stats/stage2/1/bn2/mean \(32,\) in resjax"),
     (put("linear.bias", np.zeros(4)), r"linear.bias has shape \(4,\), but params/fc/bias in resjax has \(3,\)"),
-    (put("layer1.0.conv2.weight", np.zeros((16, 16, 1, 1))), r"layer1.0.conv2.weight has shape \(16, 16, 1, 1\), and "
-     r"our params/stage1/0/conv2/kernel is \(3, 3, 16, 16\)"),
+    (put("layer1.0.conv2.weight", np.zeros((16, 16, 1, 1))), r"layer1.0.conv2.weight has shape \(16, 16, 1, 1\), but "
+     r"params/stage1/0/conv2/kernel in resjax has \(3, 3, 16, 16\)"),
     (put("layer1.0.conv2.weight", np.zeros(16)), r"layer1.0.conv2.weight has shape \(16,\)"),
     (put("conv1.weight", np.zeros(3)), r"the first kernel has shape \(3,\)"),
     (put("layer1.0.extra.weight", np.zeros(3)), r"the network has no parameter for layer1.0.extra.weight"),
