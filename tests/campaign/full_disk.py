@@ -115,7 +115,7 @@ def tries(folder: Path, known: dict[str, kills.Scenario]) -> Iterator[Try]:
     disk, run = folder / "disk", f"{folder}/source/resnet20/seed0"
     train = typed("train", f"{folder}/cifar10.py:smallest", "--workdir", f"{disk}/run")
     report = ("report", f"{folder}/source", "--out", f"{disk}/page.html")
-    for size, names in ((0, "run: cannot write to this run directory"), (600, "experiment.json"), (5_000, "checkpoints")):
+    for size, names in ((0, "run: cannot write"), (600, "experiment.json"), (5_000, "checkpoints")):
         yield Try(f"training, {size} bytes are left", train, full(size), names)
     yield Try("training, the last save", train, full_from("save_checkpoint", lambda *values: values[2]["averaged"]),
               "checkpoints")

@@ -77,7 +77,7 @@ def test_folders_are_looked_at_and_results_written(pictures, capsys, monkeypatch
     monkeypatch.chdir(pictures)
     execute(["predict", "resnet20", "b.png", "in", "--top", "2", "--json", "out.json", "--csv", "out.csv"])
     said = capsys.readouterr()
-    assert "resnet20, step 64000 knows 10 classes: airplane, automobile" in said.err
+    assert "resnet20, step 64000 recognises 10 classes: airplane, automobile" in said.err
     found = json.loads((pictures / "out.json").read_text())
     assert [one["file"] for one in found] == ["b.png", "in/a.jpg", "in/deeper/c.JPG"]
     network = resjax.load("resnet20")

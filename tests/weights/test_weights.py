@@ -129,12 +129,12 @@ def test_prefixes_of_parallel_training_are_dropped(prefix, network, exported, tm
     (put("bn1.bias", np.full(16, np.nan)), "bn1.bias contains a value that is not finite"),
     (rename("linear.weight", "head.weight"), r"linear\.bias is the bias of a layer without a kernel"),
     (rename("conv1.weight", "stem.weight"), "unknown tensor names"),
-    (put("linear.weight", np.zeros((3, 63))), r"linear.weight has shape \(3, 63\), and the last maps have 64 channels"),
+    (put("linear.weight", np.zeros((3, 63))), r"linear.weight has shape \(3, 63\), but the last maps have 64 channels"),
     (put("linear.weight", np.zeros((0, 64))), r"the last \(0, 64\)"),
     (put("conv1.weight", np.zeros((1, 2000, 1, 1))), "2,000 channels; the limit is 1024"),
     (put("layer2.0.shortcut.0.weight", np.zeros((32, 16, 1, 1))), r"project in the blocks \[\(2, 0\)\] .*; option B "
      r"would project in \[\(2, 0\), \(3, 0\)\]"),
-    (lambda t: [t.pop(name) for name in list(t) if name.startswith("layer3.1")], r"basic blocks \(2, 2, 1\) are "),
+    (lambda t: [t.pop(name) for name in list(t) if name.startswith("layer3.1")], r"basic blocks \(2, 2, 1\) form "),
     (lambda t: [t.pop(name) for name in list(t) if name.startswith("layer3")], r"basic blocks \(2, 2\) form neither"),
     (lambda t: t.clear(), "contains no tensors"),
 ])
