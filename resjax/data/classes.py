@@ -20,13 +20,13 @@ def place_of(name: str, classes: Sequence[str]) -> int | None:
 
     Names in a list that differ only by case, spaces or underscores stay distinct.
     """
-    exact, by_folding = class_places(tuple(classes))
+    exact, by_folding = places_by_name(tuple(classes))
     place = exact.get(composed(name))
     return by_folding.get(normalized_name(name)) if place is None else place
 
 
 @lru_cache(maxsize=8)
-def class_places(classes: tuple[str, ...]) -> tuple[dict[str, int], dict[str, int]]:
+def places_by_name(classes: tuple[str, ...]) -> tuple[dict[str, int], dict[str, int]]:
     """Map names to indices: exact names, and folded names that are unique."""
     exact = {composed(name): place for place, name in enumerate(classes)}
     return exact, alone((normalized_name(name), place) for name, place in exact.items())

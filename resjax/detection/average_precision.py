@@ -114,7 +114,7 @@ class COCOPrecision(NamedTuple):
 
 def coco_precision(records: Sequence[Annotated], found: Sequence[Found], classes: Sequence[str]) -> COCOPrecision:
     """Evaluate at most 100 detections per image. Raises BadInput if pycocotools is not installed."""
-    check_installed()
+    check_pycocotools()
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -131,7 +131,7 @@ def coco_precision(records: Sequence[Annotated], found: Sequence[Found], classes
     return COCOPrecision(*(float("nan") if value < 0 else 100 * float(value) for value in evaluation.stats[:6]))
 
 
-def check_installed() -> None:
+def check_pycocotools() -> None:
     """Raise BadInput if pycocotools is not installed."""
     check(importlib.util.find_spec("pycocotools") is not None,
           "COCO's average precision needs the package pycocotools: pip install 'resjax[coco]'")

@@ -11,7 +11,7 @@ import jax
 from jax.sharding import NamedSharding
 
 from resjax.detection.annotations import AnnotatedImages, identity_of
-from resjax.detection.average_precision import check_installed
+from resjax.detection.average_precision import check_pycocotools
 from resjax.detection.config import Detection
 from resjax.detection.evaluate import TrainedDetector, measure_detector
 from resjax.detection.images import Batches, open_annotated
@@ -128,7 +128,7 @@ class DetectionTask:
 def open_faster_rcnn(detection: Detection, devices: Sequence[jax.Device], log: Log) -> DetectionTask:
     """Open a run's images and load its pretrained weights. Raises BadInput for invalid ones."""
     if detection.data.source.startswith("coco:"):
-        check_installed()  # check now rather than at the end of the run
+        check_pycocotools()  # check now rather than at the end of the run
     images = open_annotated(detection.data, train=True)
     test = open_annotated(detection.data, train=False, classes=images.classes)
     for text in (*images.remarks, *test.remarks, found_in_both(images, test)):

@@ -10,7 +10,7 @@ from typing import Any
 from resjax.system.errors import check
 from resjax.system.files import write_aside
 from resjax.training import find_runs, read_metrics
-from resjax.training.tensorboard import check_installed, open_writer, write_line
+from resjax.training.tensorboard import check_tensorboardx, open_writer, write_line
 
 
 def write_tensorboard(folder: Path, out: Path) -> None:
@@ -19,7 +19,7 @@ def write_tensorboard(folder: Path, out: Path) -> None:
     Raises BadInput if tensorboardX is missing, there is no run, or `out` already holds logs; OSError if the disk is
     full.
     """
-    check_installed()
+    check_tensorboardx()
     for run_directory in find_runs(folder):
         logs = out / run_directory.relative_to(folder)
         check(not any(logs.glob("events.*")), f"{logs} already contains logs; choose another folder, or delete them")

@@ -11,7 +11,7 @@ from resjax.system.files import writing
 VERSION = "brain.Event:2"  # version of the format, at the start of each file
 
 
-def check_installed() -> None:
+def check_tensorboardx() -> None:
     """Raise BadInput if the package that writes the format is missing."""
     try:
         import tensorboardX  # noqa: F401
@@ -51,7 +51,7 @@ class Events(AbstractContextManager["Events"]):
     """
 
     def __init__(self, folder: Path, run_directory: Path) -> None:
-        check_installed()
+        check_tensorboardx()
         self.folder, self.file = folder, folder
         self.writer: Any = None
         check(not self.used() or (run_directory / "experiment.json").exists(),

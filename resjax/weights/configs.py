@@ -84,7 +84,7 @@ def from_timm(config: dict[str, Any]) -> Metadata:
         raise BadInput(f"{name!r}{f' with {changed}' if changed else ''} is not a network of the paper; those of "
                        f"timm are {', '.join((*RESNETS, *VGGS))}")
     labels = images.get("label_names") or config.get("label_names") or []
-    return from_json({"architecture": architecture, "classes": class_names(dict(enumerate(labels))),
+    return from_json({"architecture": architecture, "classes": label_names(dict(enumerate(labels))),
                       "preprocessing": timm_images(images)}, Metadata)
 
 
@@ -114,11 +114,11 @@ def from_transformers(config: dict[str, Any], images: dict[str, Any]) -> Metadat
     return from_json({
         "architecture": {"family": "imagenet", "depth": depth, "shortcut": "B",
                          "stride_in": "1x1" if config.get("downsample_in_bottleneck") else "3x3"},
-        "classes": class_names({int(number): name for number, name in (config.get("id2label") or {}).items()}),
+        "classes": label_names({int(number): name for number, name in (config.get("id2label") or {}).items()}),
         "preprocessing": processed_images(images) if images else None}, Metadata)
 
 
-def class_names(labels: dict[int, Any]) -> list[Any]:
+def label_names(labels: dict[int, Any]) -> list[Any]:
     """Return the class names; none if they are only transformers' default names."""
     if all(name == f"LABEL_{number}" for number, name in labels.items()):
         return []
