@@ -95,6 +95,9 @@ def train_one_of(experiments: Mapping[str, Any], arguments: Sequence[str], progr
         COMMANDS["train"].load()(experiment_files.select(experiments, name), rest, f"{program} {name}")
 
 
+SIGNALLED = 128  # exit codes above it name a signal, as in a shell
+
+
 def guarded(action: Callable[[], Any]) -> int:
     """Run, and turn what can be expected to go wrong into one message on standard error and an exit code."""
     keep_freed_memory()
@@ -104,7 +107,7 @@ def guarded(action: Callable[[], Any]) -> int:
     except BadInput as error:
         return failed(str(error), 2)
     except Interrupted as error:
-        return failed(str(error), 128 + error.signal)
+        return failed(str(error), SIGNALLED + error.signal)
     except BrokenPipeError:  # whoever reads, as `head` does, has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -133,9 +136,15 @@ def failed(message: str, code: int) -> int:
 
 
 def run_and_exit(action: Callable[[], Any]) -> NoReturn:
-    """Run, and exit with the code. Ctrl-C then ends Python at once: while it ends by itself, it would tell of it."""
+    """Run, and exit with the code.
+
+    After a request to stop, the process ends without Python's teardown: XLA may still be compiling in a thread of its
+    own, which crashes (SIGSEGV) once the libraries' destructors run. From here on, Ctrl-C ends the process silently.
+    """
     leave_out_chatter()
     code = guarded(action)
+    if code > SIGNALLED:
+        end_at_once(code)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.exit(code)
