@@ -221,7 +221,7 @@ def test_a_damaged_run_is_named_and_the_others_are_shown(folder, tmp_path):
 
 
 def test_a_folder_without_runs_is_refused(tmp_path):
-    with pytest.raises(BadInput, match="contains no run"):
+    with pytest.raises(BadInput, match="no runs found"):
         write_report(tmp_path, tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
 
