@@ -142,7 +142,7 @@ def test_coco(coco):
     (lambda content: content["annotations"][0].update(image_id=8), "image_id is 8, but no image has this id"),
     (lambda content: content["annotations"][0].update(category_id=5), "unknown class 'number 5'; the classes"),
     (lambda content: content["annotations"][0].update(bbox=[50, 2, 20, 20]), r"\(50, 2, 70, 22\) is outside"),
-    (lambda content: content["annotations"][0].update(bbox=[50, 2]), "bbox is 4 numbers"),
+    (lambda content: content["annotations"][0].update(bbox=[50, 2]), "bbox must be 4 numbers"),
     (lambda content: content["images"][0].pop("file_name"), "it has no file_name"),
 ])
 def test_what_coco_refuses(coco, change, message):
