@@ -128,7 +128,7 @@ def lines_of_tables(found: dict[str, Any]) -> Iterator[str]:
         totals = {key: sum(run[key] for run in planned.values()) for key in ("run_hours", "device_hours")}
         yield f"\n{title}" + layout_table([["lower bounds", "hours", "device-hours"], *(
             [name, f"{run['run_hours']:.2f}", f"{run['device_hours']:.1f}"] for name, run in
-            (planned | {f"one seed of {len(planned)} of {len(runs)}": totals}).items())])
+            (planned | {f"{len(planned)} of {len(runs)} runs, one seed each": totals}).items())])
         yield from (f"{name}: {run['refused']}" for name, run in runs.items() if name not in planned)
 
 
