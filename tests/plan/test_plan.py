@@ -125,7 +125,7 @@ def test_hours_of_a_whole_table(compiled, monkeypatch, capsys, tmp_path):
     assert list(runs) == [row.experiment for row in TABLES["table6"].rows]
     hours = [found["run_hours"] for found in runs.values()]
     said = capsys.readouterr().out.splitlines()
-    assert " ".join(said[-1].split()) == f"one seed of 11 of 11 {sum(hours):.2f} {2 * sum(hours):.1f}"
+    assert " ".join(said[-1].split()) == f"11 of 11 runs, one seed each {sum(hours):.2f} {2 * sum(hours):.1f}"
     assert hours[0] > 0
     with pytest.raises(BadInput, match="no table of the paper contains resnet20_tuned"):
         plan(find("resnet20_tuned"), flags, "resjax plan resnet20_tuned")
