@@ -61,7 +61,7 @@ def names() -> dict[str, dict[str, Any]]:
 
 
 def select(runs: Mapping[str, Any], name: str) -> Any:
-    """Return the run with this name. Raises BadInput that lists the available names."""
+    """Return the run with this name. Raises BadInput, listing the available names, if there is none."""
     if name in runs:
         return runs[name]
     raise BadInput(f"unknown experiment {name!r}{near(name, runs)} The file defines: {', '.join(runs)}")

@@ -78,7 +78,7 @@ class Network(NamedTuple):
         """Return the name of the most likely class of each image: pixels as for `features`, or image files and folders.
 
         Files of any size are resized to the network's size. Raises BadInput, naming the file, if one cannot be read or
-        if its logits are not numbers.
+        if its logits are not finite.
         """
         if isinstance(images, str | Path) or (isinstance(images, Sequence) and isinstance(images[0], str | Path)):
             files = find_pictures([images] if isinstance(images, str | Path) else images)
@@ -134,7 +134,7 @@ def probabilities(model: nn.Module, variables: Any, preprocessing: Preprocessing
 def classify(file: Path, network: Network, most: int = 5) -> list[tuple[int, float]]:
     """Return the most likely classes of an image file, with their probabilities.
 
-    Raises BadInput if the file cannot be read, the network has no last layer, or the logits are not numbers.
+    Raises BadInput if the file cannot be read, the network has no last layer, or a logit is not finite.
     """
     check_last_layer(network)
     pixels = network.preprocessing.prepare(read_picture(file), str(file))
@@ -175,8 +175,8 @@ def check_last_layer(network: Network) -> None:
 def features(network: Network, pixels: Any) -> tuple[jax.Array, ...]:
     """Compute the outputs of all stages (C2 to C5 on ImageNet; five for VGG), each `[batch, height, width, channels]`.
 
-    `pixels` are RGB from 0 to 255, `[batch, height, width, channels]`. If their size differs from that of the mean
-    image, the mean image is resized.
+    `pixels` are RGB values from 0 to 255, `[batch, height, width, channels]`. If their size differs from that of the
+    mean image, the mean image is resized.
     """
     outputs: Any = network.model.apply(network.variables, network.preprocessing.normalize(pixels), features=True)
     return tuple(outputs)

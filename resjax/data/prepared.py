@@ -30,7 +30,7 @@ def data_directory(directory: Path | None) -> Path:
 
 
 def find_prepared(name: str, directory: Path) -> Path:
-    """Find the folder of a data set's newest (or given) version. Raises BadInput that says how to obtain it."""
+    """Find the folder of a data set's newest (or given) version. Raises BadInput if it is missing."""
     name, _, version = name.partition(":")
     root = directory / name
     versions = [p for p in (root.iterdir() if root.is_dir() else ())

@@ -28,8 +28,8 @@ def read_coco(path: Path, sets: Sequence[str], classes: Sequence[str] = ()) -> A
     """Read the annotations of some sets. Without `classes`, the categories of the first set are used, sorted by id.
 
     Raises BadInput, naming file, entry and field, for a missing, invalid or empty file, a missing or duplicate id, an
-    image that is missing or has another size, a category that is not in `classes`, or a box outside of its image.
-    `remarks` mention what is left out, such as boxes without area, and what is ambiguous.
+    image that is missing or whose size differs from the stated one, a category that is not in `classes`, or a box
+    outside of its image. `remarks` mention what is left out, such as boxes without area, and what is ambiguous.
     """
     known, images, remarks = tuple(classes), list[StatedImage](), list[str]()
     for name in sets:

@@ -16,9 +16,9 @@ TRUE, FALSE = {"1", "1.0", "true", "yes", "y", "t"}, {"0", "0.0", "false", "no",
 
 
 class AnnotationEntry(NamedTuple):
-    """An entry of a file by field; for XML, the texts by tag path.
+    """An entry of a file by field; for XML, the strings by tag path.
 
-    A repeated field with different values becomes a list, which readers of single values refuse. An empty text counts
+    A repeated field with different values becomes a list, which readers of single values refuse. An empty string counts
     as missing.
     """
 
@@ -69,7 +69,7 @@ class AnnotationEntry(NamedTuple):
         return word in TRUE
 
     def text(self, field: str) -> str:
-        """Return a one-line text; an integer counts as its digits. Raises BadInput for anything else."""
+        """Return a one-line string; an integer counts as its digits. Raises BadInput for anything else."""
         value = self.said(field)
         value = str(value) if type(value) is int and abs(value) < 10**18 else value
         if not isinstance(value, str) or CONTROL.search(value):
@@ -81,7 +81,7 @@ class AnnotationEntry(NamedTuple):
         return composed(self.text(field))
 
     def id(self, field: str) -> int | str:
-        """Return an id: an integer (3.0 counts as 3) or a text. Raises BadInput for anything else."""
+        """Return an id: an integer (3.0 counts as 3) or a string. Raises BadInput for anything else."""
         value = self.said(field)
         if type(value) is int or (isinstance(value, float) and value.is_integer()):
             return int(value)

@@ -64,8 +64,8 @@ def join_context(features: jax.Array) -> jax.Array:
 def adjacent_scales(boxes: jax.Array, scales: Sequence[float]) -> jax.Array:
     """Choose for boxes `[..., 4]` the first of two adjacent scales between which their area is 224^2.
 
-    If there are none, these are the lowest or the highest two. `scales` are ascending and relative to the boxes' own
-    scale. The rule is from "Object Detection Networks on Convolutional Feature Maps" (Ren et al. 2015).
+    If no such pair exists, the two lowest or the two highest scales are used. `scales` are ascending and relative to
+    the boxes' own scale. The rule is from "Object Detection Networks on Convolutional Feature Maps" (Ren et al. 2015).
     """
     sides = jnp.sqrt(areas(boxes))[..., None] * jnp.array(scales)
     below = (sides <= FAMILIAR).sum(-1)

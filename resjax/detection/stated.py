@@ -28,10 +28,10 @@ class StatedImage(NamedTuple):
 def annotate_images(classes: tuple[str, ...], images: Sequence[StatedImage], remarks: Iterable[str]) -> AnnotatedFiles:
     """Read the header of every image, and convert stated objects to its upright pixels.
 
-    Raises BadInput, naming the problem, for an image that is missing or has another size than stated, or for a box
-    outside of it. A photograph may be stored rotated, with an EXIF orientation. Its boxes refer to the stored pixels
-    and are rotated too, unless the stated size fits only the upright image. If both sizes are equal or no size is
-    stated, boxes are assumed to refer to the stored pixels, with a remark.
+    Raises BadInput, naming the problem, for an image that is missing or whose size differs from the stated one, or for
+    a box outside of it. A photograph may be stored rotated, with an EXIF orientation. Its boxes refer to the stored
+    pixels and are rotated too, unless the stated size fits only the upright image. If both sizes are equal or no size
+    is stated, boxes are assumed to refer to the stored pixels, with a remark.
     """
     with ThreadPoolExecutor() as pool:
         headers = list(track(pool.map(file_header, (image.file for image in images)), "reading image headers",
@@ -102,7 +102,7 @@ def remark_on(noun: str, text: str, names: Sequence[str]) -> str:
 
 
 def class_number(entry: AnnotationEntry, field: str, name: str, classes: Sequence[str]) -> int:
-    """Return a class's number, from 1 on. Raises BadInput that lists the classes."""
+    """Return a class's number, from 1 on. Raises BadInput, listing the classes, if there is none."""
     place = place_of(name, classes)
     if place is None:
         raise BadInput(f"{entry.file}, {entry.called}: {field}: unknown class {name!r}; the classes are "

@@ -37,8 +37,8 @@ def read_voc(path: Path, sets: Sequence[str], classes: Sequence[str] = ()) -> An
     """Read the annotations of some sets. Without `classes`, all annotated classes are used, in alphabetical order.
 
     Raises BadInput, naming file, entry and field, for a missing or empty list, a missing or invalid annotation, an
-    image that is missing or has another size, a class that is not in `classes`, or a box outside of its image.
-    `remarks` mention what is left out, such as boxes without area, and what is ambiguous.
+    image that is missing or whose size differs from the stated one, a class that is not in `classes`, or a box outside
+    of its image. `remarks` mention what is left out, such as boxes without area, and what is ambiguous.
     """
     notes = [read_note(base, name) for each in sets for base, name in read_list(path, each)]
     names = {thing.name("name") for note in notes for thing in note.objects}
@@ -89,7 +89,8 @@ def read_note(base: Path, name: str) -> Note:
     try:
         root = ElementTree.fromstring(decoded(file))
     except OSError as error:
-        raise BadInput(f"{file}: cannot read this annotation ({error.strerror}), which a list names") from None
+        raise BadInput(f"{file}: cannot read this annotation ({error.strerror}), "
+                       "although an image list names it") from None
     except (ElementTree.ParseError, ValueError) as error:
         raise BadInput(f"{file}: incomplete or invalid annotation ({error})") from None
     objects = [AnnotationEntry(file, f"object {i}", dict(texts_of(thing)))
@@ -115,7 +116,7 @@ def decoded(file: Path) -> str:
 
 
 def texts_of(element: ElementTree.Element, path: str = "") -> dict[str, Any]:
-    """Collect the texts inside an element by tag path, except those of objects."""
+    """Collect the strings inside an element by tag path, except those of objects."""
     found: dict[str, Any] = {}
     for part in element:
         if part.tag != "object":

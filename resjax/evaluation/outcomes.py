@@ -9,7 +9,7 @@ import numpy as np
 from resjax.system.files import write_csv
 
 SHEET = 24  # mistakes on a sheet
-NOTHING = -1  # the guess if probabilities are not numbers
+NOTHING = -1  # the guess if probabilities are NaN
 
 
 class ErrorRates(NamedTuple):
@@ -69,7 +69,7 @@ class Evaluation(NamedTuple):
 
     @property
     def guesses(self) -> np.ndarray:
-        """The most likely class of each image, `[images]` (the first of ties); -1 if probabilities are not numbers."""
+        """The most likely class of each image, `[images]` (the first of ties); -1 if probabilities are NaN."""
         broken = np.isnan(self.log_probabilities).any(1)
         return np.where(broken, NOTHING, self.log_probabilities.argmax(1))
 
@@ -77,7 +77,7 @@ class Evaluation(NamedTuple):
     def confusion(self) -> np.ndarray:
         """The number of images of each true class (rows) per predicted class (columns): `[classes, classes]`.
 
-        Images whose probabilities are not numbers are left out here, although they count as errors.
+        Images whose probabilities are NaN are left out here, although they count as errors.
         """
         counts = np.zeros((len(self.classes),) * 2, np.int64)
         guesses = self.guesses
@@ -144,8 +144,8 @@ def evaluation(log_probabilities: np.ndarray, labels: Any, classes: Sequence[str
 def error_rates(log_probabilities: np.ndarray, labels: np.ndarray) -> ErrorRates:
     """Compute the errors of log probabilities `[images, classes]` against the true classes `[images]`.
 
-    A prediction is correct within the top k if fewer than k classes are more likely; of ties, the earlier class comes
-    first. With fewer than five classes, all of them are the "top 5". An image whose probabilities are not numbers
+    A prediction is correct within the top k if fewer than k classes are more likely than the true one; ties go to the
+    earlier class. With fewer than five classes, all of them are the "top 5". An image whose probabilities are NaN
     counts as wrong.
     """
     images, classes = log_probabilities.shape

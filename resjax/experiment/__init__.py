@@ -42,7 +42,7 @@ class Architecture(Named):
     """cifar: the networks of section 4.2, for small images. imagenet: those of Table 1. vgg: VGG, for comparison."""
     depth: Count = 20
     """The number of weighted layers. cifar: 6n+2, that is 8, 14, 20, 26, 32, ... imagenet: 18, 34, 50, 101 or 152. vgg:
-    16 or 19, without shortcuts and batch norm."""
+    16 or 19, without shortcuts or batch norm."""
     shortcut: Option = "A"
     """A: identity, with zeros for new channels. B: projection where dimensions change. C: projection in every block."""
     stride_in: StrideIn = "1x1"
@@ -96,7 +96,7 @@ class Data(Named):
     """Resize the shorter side to this many pixels and crop the centre to a square. If unset, all images must have the
     same size."""
     resize: Resize = "pillow-bicubic"
-    """area: average over areas to shrink, else interpolate linearly. pillow- and torch-: as these libraries do."""
+    """area: average over areas to shrink, interpolate linearly to enlarge. pillow-*, torch-*: as these libraries do."""
     std: tuple[Positive, ...] = ()
     """Divide each colour by these values, for weights of other libraries. The paper does not divide."""
     validation_images: Natural = 0
@@ -133,7 +133,7 @@ class Photographs(Named):
     test_shorter_side: Count = 256
     """The shorter side of test images before they are cropped, in pixels."""
     resize: Resize = "area"
-    """area: average over areas to shrink, else interpolate linearly. pillow- and torch-: as these libraries do."""
+    """area: average over areas to shrink, interpolate linearly to enlarge. pillow-*, torch-*: as these libraries do."""
     std: tuple[Positive, ...] = ()
     """Divide each colour by these values, for weights of other libraries. The paper does not divide."""
     flip: bool = True

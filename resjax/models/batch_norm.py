@@ -181,9 +181,10 @@ def group_mean(x: jax.Array) -> jax.Array:
 
 
 def mean_in_two_stages(x: jax.Array) -> jax.Array:
-    """Average down the columns of every image, which XLA's CPU compiler spreads over the cores, then average the rest.
+    """Average over the height of each image, then over its width and the images.
 
-    A single reduction onto a few channels would use only one core. Summing in two stages is also more exact.
+    XLA's CPU compiler spreads the first stage over the cores. A single reduction onto a few channels would use only one
+    core. Summing in two stages is also more exact.
     """
     groups, images, height, width, channels = x.shape
     columns = x.astype(jnp.float32).reshape(groups * images, height, width * channels).sum(1)

@@ -154,7 +154,7 @@ class ConvolutionPrimitive:
         engine, size, shape = library().engine, SIZES[g.data_type], (g.outputs, g.inputs, g.rows, g.columns)
         self.direction, added = g.direction, size * math.prod(shape) if g.direction == KERNEL_GRADIENT else 0
         if added >= TOO_LARGE:
-            raise RuntimeError("XLA's is faster, as no gradients of pieces are added up")
+            raise RuntimeError("XLA is faster here: it need not add up the gradients of several pieces")
         most = 4 if added > LARGE_KERNEL else 8  # the pieces' gradients are stored, then added
         self.pieces = max(pieces for pieces in range(1, most + 1) if g.images % pieces == 0)
         images = g.images // self.pieces

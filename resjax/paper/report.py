@@ -72,7 +72,7 @@ def write_report(folder: Path, file: Path) -> None:
 
 
 def csp_hash(content: str) -> str:
-    """Return the hash of a text for the content security policy."""
+    """Return the hash of a string for the content security policy."""
     return "sha256-" + base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
 
 

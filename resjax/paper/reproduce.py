@@ -31,7 +31,7 @@ class Planned(NamedTuple):
 
 
 def find_table(name: str) -> Table:
-    """Return the table with this name. Raises BadInput that lists the available tables."""
+    """Return the table with this name. Raises BadInput, listing all tables, if there is none."""
     check(name in TABLES, f"unknown table {name!r}; the tables are table1, {', '.join(TABLES)}")
     return TABLES[name]
 

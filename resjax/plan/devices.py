@@ -92,7 +92,7 @@ DEVICES: dict[str, Device] = {
 
 
 def find_device(name: str) -> Device:
-    """Return a device from the table. Raises BadInput that lists them."""
+    """Return a device from the table. Raises BadInput, listing all devices, if there is none."""
     check(name in DEVICES, f"on is {name!r}; it must be one of {', '.join(DEVICES)}")
     return DEVICES[name]
 

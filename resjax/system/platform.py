@@ -50,7 +50,7 @@ def configure() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep up to a gigabyte of freed memory. Only for resjax's own processes.
+    """Let glibc keep up to a gigabyte of freed memory. Call it only in resjax's own processes.
 
     XLA's CPU client allocates memory for temporaries with malloc in every call and frees it. By default glibc returns
     such large blocks to the system, which later has to zero them again page by page: 50 of 250 ms of a step of
@@ -68,7 +68,7 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
 
 
 def restart_with_huge_pages() -> None:
-    """Restart this process once so that glibc requests huge pages. Only for resjax's own processes.
+    """Restart this process once so that glibc requests huge pages. Call it only in resjax's own processes.
 
     glibc reads this setting only at startup. On 2 cores of an AMD EPYC, a step of ResNet-50 at batch 16 takes 2.75 s
     and 362,000 page faults without huge pages, and 2.34 s and 1,700 page faults with them. Nothing happens if Linux

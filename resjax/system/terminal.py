@@ -84,7 +84,7 @@ def hung(mark: str, text: str) -> str:
 
 
 def wrapped(text: str, columns: float, indent: int = 2) -> str:
-    """Fold a text at word boundaries into lines of this many columns; all but the first are indented."""
+    """Fold text at word boundaries into lines of this many columns; all but the first are indented."""
     return text if columns == float("inf") else textwrap.fill(
         text, int(columns), subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
 

@@ -149,8 +149,8 @@ def restore_step(manager: ocp.CheckpointManager, template: TrainState, step: int
 def read_latest(run_directory: Path, template: TrainState, step: int | None) -> TrainState | None:
     """Read the newest intact checkpoint, or that of a step, without changing anything; None if there is none.
 
-    If a running training removes a checkpoint while it is read, the next one is read. Raises BadInput if the checkpoint
-    of `step` is damaged or missing.
+    If a training run in progress removes a checkpoint while it is read, the next one is read. Raises BadInput if the
+    checkpoint of `step` is damaged or missing.
     """
     with checkpoints(run_directory, clear=False) as manager:
         for _ in range(3):

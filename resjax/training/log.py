@@ -1,4 +1,4 @@
-"""The log of a training: `metrics.jsonl`, and progress lines on the terminal."""
+"""The log of a training run: `metrics.jsonl`, and progress lines on the terminal."""
 
 import csv
 import io

@@ -33,7 +33,7 @@ from resjax.training.tensorboard import Events
 
 
 class Training(NamedTuple):
-    """The constants of a running training."""
+    """The constants of a training run in progress."""
 
     experiment: Run
     task: Task

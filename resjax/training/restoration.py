@@ -74,10 +74,10 @@ def restore_state(run_directory: Path, experiment: Run, shapes: Any, place: jax.
 
 def load(target: str | Path, *, stride_in: StrideIn | None = None, shortcut: Bare | None = None,
          key: str | None = None) -> Network:
-    """Load a network from a run directory, weights, or the Hugging Face Hub, or one that comes with resjax.
+    """Load a network from a run directory, a weights file or the Hugging Face Hub, or one that comes with resjax.
 
     `target` is a run directory, a file of weights or a folder with one, the name of an included network ("resnet20"),
-    or OWNER/NAME on the Hub. `stride_in` ("1x1": v1, "3x3": v1.5) and `shortcut` ("plain", "A") give what the tensors
+    or OWNER/NAME on the Hub. `stride_in` ("1x1": v1, "3x3": v1.5) and `shortcut` ("plain", "A") supply what the tensors
     cannot show; an error says if one is needed. `key` chooses one of several sets of weights in a file, such as
     averaged and raw ones. A network without its last layer has 0 classes; it can be used for features and fine-tuning.
     Raises BadInput for weights that are missing, damaged, or not of a network of the paper.
@@ -89,7 +89,7 @@ def load(target: str | Path, *, stride_in: StrideIn | None = None, shortcut: Bar
 
 
 def load_weights_for(experiment: Experiment) -> Network:
-    """Load the weights that `experiment.initialize_from` names. Raises BadInput for missing or other networks."""
+    """Load the weights that `experiment.initialize_from` names. Raises BadInput if they do not fit."""
     wanted, std = experiment.architecture, experiment.data.std
     shortcut: Bare = "plain" if wanted.shortcut == "plain" else "A"
     network = load(experiment.initialize_from, stride_in=wanted.stride_in, shortcut=shortcut)

@@ -35,9 +35,9 @@ def load_weights(target: str | Path, *, stride_in: StrideIn | None = None, short
                  key: str | None = None) -> Network:
     """Load weights from a file, a folder or the Hugging Face Hub, or the named network that comes with resjax.
 
-    `stride_in` and `shortcut` give what the tensors cannot show; they are only needed if no description says it. `key`
-    chooses one of several sets of weights in a file. Without its last layer, a network has 0 classes. Raises BadInput
-    for anything that is missing, damaged, unknown or inconsistent.
+    `stride_in` and `shortcut` supply what the tensors cannot show; they are needed only if no description states it.
+    `key` chooses one of several sets of weights in a file. Without its last layer, a network has 0 classes. Raises
+    BadInput for anything that is missing, damaged, unknown or inconsistent.
     """
     for name, value, kind in (("stride_in", stride_in, StrideIn), ("shortcut", shortcut, Bare)):
         check(value in (None, *get_args(kind)), f"{name} is {value!r}; it must be one of {get_args(kind)}")
