@@ -158,7 +158,7 @@ def test_runs_beside_each_other(folder):
     assert records[2]["test_top1_error"] == json.loads(
         (folder / "linear0" / "result.json").read_text())["test_top1_error"]
     assert len({tuple(record) for record in records}) == 1  # the same keys: a table
-    with pytest.raises(BadInput, match="contains no run"):
+    with pytest.raises(BadInput, match="no runs found"):
         resjax.runs(folder / "a" / "checkpoints")
 
 
