@@ -1,4 +1,4 @@
-"""From typed words to typed values, by tyro; what is wrong with them is one message, with the nearest right word."""
+"""Parses command-line arguments with tyro. An error is one message, with the nearest valid word."""
 
 import inspect
 import io
@@ -26,12 +26,12 @@ FIELDS_WORDS = {  # what people type, and the flag that it is here
 
 
 def did_you_mean(word: str | None) -> str:
-    """Ask whether a word was meant; nothing where none is near."""
+    """Return a "did you mean" question, or nothing if no word is close."""
     return f"; did you mean {word}?" if word else ""
 
 
 def call(function: Callable[..., Any], arguments: Sequence[str], program: str) -> Any:
-    """Call a function with what its flags and words say. Raises BadInput where they are wrong."""
+    """Call a function with the parsed arguments. Raises BadInput if they are invalid."""
     @wraps(function)
     def later(*values: Any, **named: Any) -> Callable[[], Any]:
         return partial(function, *values, **named)  # so that what the function itself prints is let through
@@ -40,7 +40,7 @@ def call(function: Callable[..., Any], arguments: Sequence[str], program: str) -
 
 
 def parse(kind: Any, arguments: Sequence[str], program: str, **settings: Any) -> Any:
-    """Make a `kind` of the arguments; `settings` are tyro's. Raises BadInput where they are wrong."""
+    """Build a `kind` from the arguments; `settings` are tyro's. Raises BadInput if they are invalid."""
     told, read = io.StringIO(), reader(kind, program, **settings)
     if {"-h", "--help"} & set(arguments):
         say(format_help(program, about(kind, program), sections_of(read), min(shutil.get_terminal_size().columns, 100)))
@@ -54,13 +54,13 @@ def parse(kind: Any, arguments: Sequence[str], program: str, **settings: Any) ->
 
 
 def reader(kind: Any, program: str, **settings: Any) -> Callable[..., Any]:
-    """Return `tyro.cli` of a kind: flags change an experiment's data, not what kind they are, and None is no value."""
+    """Return `tyro.cli` for a kind. Flags can change an experiment's data but not its type; None is not a value."""
     return partial(tyro.cli, kind, prog=program, **settings, config=(
         tyro.conf.AvoidSubcommands, tyro.conf.DisallowNone, tyro.conf.PositionalMetavarFromFieldName))
 
 
 def about(kind: Any, program: str) -> list[str]:
-    """Return what the help says first, by paragraphs: what a command does, and an example."""
+    """Return the first paragraphs of the help: what a command does, and an example."""
     command = COMMANDS.get(program.removeprefix("resjax ").split()[0])
     if command is None:
         return paragraphs(kind)
@@ -74,7 +74,7 @@ def paragraphs(kind: Any) -> list[str]:
 
 
 def complaint(told: str, arguments: Sequence[str], flags: Sequence[str]) -> str:
-    """Say what is wrong: a flag that is none, with the one that was meant, or what tyro says, in one line."""
+    """Describe an error in one line: an unknown flag with a suggestion, or else tyro's message."""
     for argument in arguments:
         flag = argument.partition("=")[0].replace("_", "-")
         if re.match("--?[a-z]", flag) and flag not in flags:
@@ -86,7 +86,7 @@ def complaint(told: str, arguments: Sequence[str], flags: Sequence[str]) -> str:
 
 
 def suggest_flag(name: str, flags: Sequence[str]) -> str:
-    """Ask whether the nearest flag was meant, by its whole name or its last part."""
+    """Suggest the nearest flag, by its full name or its last part."""
     last = {flag.rpartition(".")[2].removeprefix("--"): flag for flag in reversed(flags)}
     word, close = FIELDS_WORDS.get(name), nearest(name, last)
     return did_you_mean(word if word in flags else last[close] if close else nearest(name, flags))

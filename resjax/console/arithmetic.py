@@ -1,4 +1,4 @@
-"""Whether this machine computes what the networks compute, beside NumPy in float64."""
+"""Compares this machine's arithmetic on the networks' operations with NumPy in float64."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from resjax.models.convolutions import convolve
 
 
 def arithmetic() -> dict[str, float]:
-    """Compute what the networks compute, jitted, and compare with NumPy in float64: relative errors."""
+    """Run the networks' operations under jit, and return their relative errors against NumPy in float64."""
     rng = np.random.default_rng(0)
     x, dy = rng.normal(size=(2, 32, 16, 16, 32)).astype(np.float32)
     kernel = rng.normal(size=(3, 3, 32, 32)).astype(np.float32)
@@ -39,12 +39,12 @@ def arithmetic() -> dict[str, float]:
 
 
 def relative(found: jax.Array, reference: Any) -> float:
-    """Compute the largest error over the largest value."""
+    """Return the largest error divided by the largest value."""
     return float(np.abs(np.asarray(found, np.float64) - reference).max() / np.abs(reference).max())
 
 
 def neighbourhoods(x: np.ndarray) -> np.ndarray:
-    """View `[batch, height, width, channels]` as its 3x3 surroundings `[batch, height, width, channels, 3, 3]`."""
+    """View `[batch, height, width, channels]` as its 3x3 neighbourhoods `[batch, height, width, channels, 3, 3]`."""
     padded = np.pad(x.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
     return np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
 
@@ -55,7 +55,7 @@ def reference_convolution(x: np.ndarray, kernel: np.ndarray) -> Any:
 
 
 def reference_kernel_gradient(x: np.ndarray, dy: np.ndarray) -> Any:
-    """Compute the gradient of that by its kernel, in float64."""
+    """Compute the gradient of this convolution with respect to its kernel, in float64."""
     return np.einsum("bhwcij,bhwo->ijco", neighbourhoods(x), dy.astype(np.float64), optimize=True)
 
 

@@ -1,4 +1,4 @@
-"""From what was typed to a command, and from what went wrong to a message and an exit code."""
+"""Dispatches commands, and turns failures into a message and an exit code."""
 
 import os
 import platform
@@ -28,7 +28,7 @@ Then:   resjax list              list all experiments
 
 
 def overview() -> str:
-    """Say in a line each what the commands do, with an example."""
+    """List the commands, one line each, with an example."""
     lines = ["usage: resjax COMMAND ...; for details: resjax COMMAND --help"]
     for title, group in GROUPS.items():
         lines += ["", title]
@@ -38,7 +38,7 @@ def overview() -> str:
 
 
 def execute(arguments: Sequence[str]) -> None:
-    """Carry out `COMMAND ...`."""
+    """Run `COMMAND ...`."""
     if not arguments:
         say(FIRST)
         return
@@ -62,14 +62,14 @@ def execute(arguments: Sequence[str]) -> None:
 
 
 def version() -> str:
-    """Tell the versions that matter."""
+    """Return the versions of resjax and its main dependencies."""
     from importlib.metadata import version as of
 
     return f"resjax {__version__}, jax {of('jax')}, flax {of('flax')}, Python {platform.python_version()}"
 
 
 def on_experiment(command: str, arguments: Sequence[str]) -> None:
-    """Carry out a command on an experiment that its first word names."""
+    """Run a command on the experiment named by its first argument."""
     example = f"such as resjax {COMMANDS[command].example}; resjax list shows all names"
     if arguments and arguments[0] in ("-h", "--help"):
         say(f"{COMMANDS[command].summary}\n\nusage: resjax {command} NAME [--flag value ...], {example}.\n"
@@ -84,7 +84,7 @@ def on_experiment(command: str, arguments: Sequence[str]) -> None:
 
 
 def train_one_of(experiments: Mapping[str, Any], arguments: Sequence[str], program: str) -> None:
-    """Carry out `FILE NAME ...`, for an experiment file that is run as a script."""
+    """Run `FILE NAME ...`, for an experiment file that is run as a script."""
     if not arguments or arguments[0] in ("-h", "--help"):
         names = "\n".join(f"  {name}" for name in experiments)
         say(f"usage: python {program} NAME [--workdir W] [--seed S] ...; NAME --help lists all flags\n{names}")
@@ -99,7 +99,7 @@ SIGNALLED = 128  # exit codes above it name a signal, as in a shell
 
 
 def guarded(action: Callable[[], Any]) -> int:
-    """Run, and turn what can be expected to go wrong into one message on standard error and an exit code."""
+    """Run, and turn expected errors into one message on standard error and an exit code."""
     keep_freed_memory()
     try:
         with stop_requests():
@@ -126,7 +126,7 @@ def guarded(action: Callable[[], Any]) -> int:
 
 
 def failed(message: str, code: int) -> int:
-    """Say why, where nothing else is shown any more. Of many processes, this one ends here: the others hear of it."""
+    """Print the reason below the finished display. If several processes train together, this one exits here."""
     progress.clear()
     tell(f"resjax: {harmless(message)}")
     if many_processes():
@@ -151,18 +151,18 @@ def run_and_exit(action: Callable[[], Any]) -> NoReturn:
 
 
 def main() -> None:
-    """Carry out the command that was given, and exit with its code."""
+    """Run the given command, and exit with its code."""
     restart_with_huge_pages()
     run_and_exit(lambda: execute(sys.argv[1:]))
 
 
 def run(experiments: Mapping[str, Any]) -> None:
-    """Be the command line of an experiment file: `python FILE NAME [--workdir W] [overrides]`."""
+    """Implement the command line of an experiment file: `python FILE NAME [--workdir W] [overrides]`."""
     run_and_exit(lambda: train_one_of(experiments, sys.argv[1:], Path(sys.argv[0]).name))
 
 
 def script(function: Callable[..., Any]) -> None:
-    """Be the command line of a function: `python FILE [flags]`."""
+    """Implement the command line of a function: `python FILE [flags]`."""
     from resjax.console.arguments import call
 
     run_and_exit(lambda: call(function, sys.argv[1:], Path(sys.argv[0]).name))

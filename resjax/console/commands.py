@@ -1,4 +1,4 @@
-"""What the command line can do: a function for each command, known by name before it is imported."""
+"""The commands, listed by name so that only the one used is imported."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -8,7 +8,7 @@ from resjax.system.progress import working
 
 
 class Command(NamedTuple):
-    """What a command does in a line, an example, and the function that does it, imported when it is asked for."""
+    """A command: its one-line summary, an example, and its function, imported on demand."""
 
     summary: str
     example: str

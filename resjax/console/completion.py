@@ -1,4 +1,4 @@
-"""The command that makes a shell complete commands, names of experiments, flags, their values, and files."""
+"""Shell completion of commands, experiment names, flags, values and files."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -73,12 +73,12 @@ def completion(shell: Annotated[Literal["bash", "zsh"], tyro.conf.Positional]) -
 
 
 def case(pattern: str, words: str, files: bool = False) -> str:
-    """Write a branch: what may follow."""
+    """Write a branch of the script: the words that may follow."""
     return f'    {pattern}) words_="{words}"{" files_=yes" * files} ;;'
 
 
 def entries_of(name: str) -> Iterator[Argument]:
-    """List the flags and arguments of a command; of one on experiments, those of all kinds of experiments."""
+    """List a command's flags and arguments; for a command on experiments, those of all kinds."""
     command = COMMANDS[name]
     wholes: dict[str, Any] = {"train": lambda run: TrainArguments(run, Path("runs")),
                               "plan": lambda run: PlanArguments(on="h100", experiment=run)}
@@ -119,6 +119,6 @@ def first_words(name: str, value: str = "") -> str:
 
 
 def choices(name: str) -> tuple[str, ...]:
-    """Return the words that a command's first argument may be; none where it may be anything."""
+    """Return the allowed values of a command's first argument; empty if anything is allowed."""
     kind = next(iter(get_type_hints(COMMANDS[name].load()).values()), None)
     return get_args(kind) if get_origin(kind) is Literal else ()

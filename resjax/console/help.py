@@ -1,4 +1,4 @@
-"""The help of a command: what tyro knows of its flags, in the words of a command line rather than of Python."""
+"""The help of a command: tyro's text, rewritten in command-line rather than Python terms."""
 
 import io
 import os
@@ -15,7 +15,7 @@ VALUES = {"initialize-from": "NETWORK", "source": "SOURCE", "data": "SOURCE", "o
 
 
 class Argument(NamedTuple):
-    """A flag, with its opposite where it has one, or a positional argument, which has no flags."""
+    """A flag, with its negation if it has one, or a positional argument, which has no flags."""
 
     flags: tuple[str, ...]
     value: str
@@ -23,17 +23,17 @@ class Argument(NamedTuple):
 
     @property
     def choices(self) -> list[str]:
-        """Return the words that are allowed; none where others are."""
+        """Return the allowed words; empty if any value is allowed."""
         return self.value.strip("{}").split(",") if self.value.startswith("{") else []
 
     @property
     def heading(self) -> str:
-        """Return what is typed."""
+        """Return the flag or argument as it is typed."""
         return " ".join(part for part in (", ".join(self.flags), self.value) if part)
 
 
 class Section(NamedTuple):
-    """Flags that belong together, and what they are about."""
+    """A group of related flags, with a description."""
 
     title: str
     about: str
@@ -60,7 +60,7 @@ def sections_of(read: Callable[..., Any]) -> list[Section]:
 
 
 def section(title: str, lines: list[str], ruled: list[bool]) -> Section:
-    """Read one box: what it is about above a second rule, where it has one, and the entries below."""
+    """Read one box: a description above a second rule, if there is one, and the entries below it."""
     about = ruled.index(True) if True in ruled else -1
     groups: list[list[str]] = []
     for line in lines[about + 1:]:
@@ -74,7 +74,7 @@ def section(title: str, lines: list[str], ruled: list[bool]) -> Section:
 
 
 def entry(lines: list[str]) -> Argument:
-    """Read one flag. Its values, where they are many, are broken after a comma."""
+    """Read one flag. A long list of values is broken after commas."""
     text = "\n".join(lines)
     text = re.sub(r",\n  (?=\S)", ",", text)
     head, _, told = text.strip().replace("\n", "  ").partition("  ")
@@ -107,7 +107,7 @@ def format_help(program: str, about: list[str], sections: list[Section], columns
 
 
 def placed(heading: str, text: str, columns: int) -> list[str]:
-    """Set a flag and its text side by side, or below one another where the flag is long."""
+    """Place a flag and its text side by side, or the text below if the flag is long."""
     head = textwrap.wrap(heading.replace(",", ", ") if len(heading) > columns else heading, columns,
                          initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
     body = textwrap.wrap(text, columns, initial_indent=" " * COLUMN, subsequent_indent=" " * COLUMN,
@@ -118,7 +118,7 @@ def placed(heading: str, text: str, columns: int) -> list[str]:
 
 
 def in_words(text: str, flags: dict[str, str]) -> str:
-    """Name flags as they are typed where the text names fields of Python: `decay_steps`, `data.size`."""
+    """Replace the names of Python fields (`decay_steps`, `data.size`) by the flags that set them."""
     def flag(found: re.Match[str]) -> str:
         return flags.get(found[1].rpartition(".")[2].replace("_", "-"), found[0])
 

@@ -1,4 +1,4 @@
-"""Commands about this machine: get data, and check what there is: versions, devices, arithmetic, data."""
+"""Commands for this machine: prepare data, and check versions, devices, arithmetic and data."""
 
 import os
 import shutil
@@ -69,14 +69,14 @@ RIGHT, MISSING, WRONG = "ok  ", "note", "FAIL"
 
 
 class Finding(NamedTuple):
-    """One line of the report; where it is not right, the text says what it is needed for and what to do."""
+    """One line of the report; if a check fails, the text says what needs it and what to do."""
 
     mark: str
     text: str
 
 
 def diagnose(directory: Path) -> Iterator[Finding]:
-    """Yield the findings, one by one; the data sets are looked for in `directory`."""
+    """Yield the results one by one; data sets are looked up in `directory`."""
     import jax
 
     from resjax.console.arithmetic import arithmetic
@@ -117,7 +117,7 @@ OPTIONAL = {"tensorboardX": "resjax report --tensorboard: pip install 'resjax[te
 
 
 def cache_folder(folder: Path) -> Finding:
-    """See whether decoded data and compiled programs can be kept."""
+    """Check whether decoded data and compiled programs can be cached."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         writable, free = os.access(folder, os.W_OK), shutil.disk_usage(folder).free / 1e9

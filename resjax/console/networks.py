@@ -1,4 +1,4 @@
-"""Commands on trained networks, wherever their weights come from: measure, use and export them."""
+"""Commands for trained networks from any source: evaluate and export them."""
 
 import sys
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ NETWORK = ("a run directory, a weights file, a folder that contains one, OWNER/N
 
 
 def load_as(target: str, unsaid: Unsaid) -> tuple[Kind, Any]:
-    """Load a network, with what was said of it, and return it after its kind."""
+    """Load a network with the given details, and return its kind and the network."""
     with working(f"loading {target}"):
         keep_compiled_programs()
         place = expanded(target)
@@ -52,9 +52,9 @@ def load_as(target: str, unsaid: Unsaid) -> tuple[Kind, Any]:
 
 
 def own_model(run_directory: Path, code: Path | None) -> Any:
-    """Return the own network of the run in a folder, as a file defines it; None without. Raises BadInput for another.
+    """Return the custom network of a run, as defined in a file; None without one. Raises BadInput for another.
 
-    Only a file that is named is executed: what lies in a run's folder never is.
+    Only a file that the user names is executed, never one in the run directory.
     """
     if code is None or not (run_directory / "experiment.json").is_file():
         return None

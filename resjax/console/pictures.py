@@ -1,4 +1,4 @@
-"""Commands that apply a trained network to images: name what is in them, find objects."""
+"""Commands that apply a trained network to images: classify them or detect objects."""
 
 import json
 import sys
@@ -25,7 +25,7 @@ STANDARD_OUTPUT = "-"
 
 @dataclass(frozen=True)
 class Written:
-    """Files of what is found; - stands for standard output, in place of words."""
+    """Output files; - writes to standard output instead of the usual text."""
 
     json: Target = None
     """Also write the boxes, in pixels, to this file as JSON. With -, print the JSON instead of the usual output."""
@@ -150,7 +150,7 @@ def saliency(
 
 
 def check_drawings(files: Sequence[Path], out: Path) -> None:
-    """Raise BadInput where two images would be drawn into one file, or an image would be replaced by its drawing."""
+    """Raise BadInput if two drawings would have the same file, or a drawing would replace its image."""
     twice = next((name for name, times in Counter(file.stem for file in files).items() if times > 1), None)
     check(twice is None, f"two images have the same name, {twice}; their drawings would overwrite each other")
     check(out.is_dir() or not out.exists(), f"--out {out} is not a folder")
@@ -158,7 +158,7 @@ def check_drawings(files: Sequence[Path], out: Path) -> None:
 
 
 def check_results(targets: Sequence[str | Path | None], files: Sequence[Path]) -> None:
-    """Raise BadInput, before any image is looked at, where results cannot be written or would replace another file."""
+    """Raise BadInput, before any image is processed, if results cannot be written or would replace a file."""
     places = [Path(target) for target in targets if target is not None]
     twice = next((place for place, times in Counter(places).items() if times > 1), None)
     check(twice is None, f"two results would be written to {twice}; choose a separate file for each")
@@ -168,7 +168,7 @@ def check_results(targets: Sequence[str | Path | None], files: Sequence[Path]) -
 
 
 def check_kept(places: Sequence[Path], files: Sequence[Path]) -> None:
-    """Raise BadInput where one of the images would be written over."""
+    """Raise BadInput if an image would be overwritten."""
     images = {file.resolve() for file in files}
     lost = next((place for place in places if place.resolve() in images), None)
     check(lost is None, f"{lost} is one of the images and would be overwritten; choose another file or --out")
@@ -176,7 +176,7 @@ def check_kept(places: Sequence[Path], files: Sequence[Path]) -> None:
 
 def look_at_all(kind: Kind, loaded: Any, files: Sequence[Path], asked: Asked,
                 to: tuple[str | None, str | None]) -> list[tuple[Path, Seen]]:
-    """Say what is in each image, one after the other, and return it; those that cannot be read are named."""
+    """Process the images one by one, print and return the results, and report unreadable images."""
     tell(wrapped(harmless(f"{kind.title_of(loaded)} recognises {kind.knows(loaded)}"), room(sys.stderr)))
     found: list[tuple[Path, Seen]] = []
     for file in track(files, f"images, with {kind.title_of(loaded)}", len(files)):

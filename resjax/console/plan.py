@@ -58,7 +58,7 @@ def plan(experiment: Run, arguments: Sequence[str], program: str) -> None:
 
 
 def read_arguments(experiment: Run, arguments: Sequence[str], program: str) -> PlanArguments[Any]:
-    """Read what to plan for, and the run with the values that are changed."""
+    """Parse the device to plan for, and the run with any changed values."""
     kind: Any = PlanArguments[type(experiment)]  # type: ignore[misc]
     default = PlanArguments(experiment=experiment, on=tyro.MISSING)
     asked: PlanArguments[Any] = parse(kind, arguments, program, default=default)
@@ -66,7 +66,7 @@ def read_arguments(experiment: Run, arguments: Sequence[str], program: str) -> P
 
 
 def plan_one(asked: PlanArguments[Any]) -> dict[str, Any]:
-    """Plan a run for the devices that were asked for."""
+    """Plan a run for the requested devices."""
     from resjax.plan import workload_of
     from resjax.plan.plan import plan_workload
 
@@ -75,7 +75,7 @@ def plan_one(asked: PlanArguments[Any]) -> dict[str, Any]:
 
 
 def tables_with(name: str) -> dict[str, dict[str, Any]]:
-    """Return the tables of the paper that have a run of this name: all their runs by name, by the table's title."""
+    """Return the tables of the paper that contain this run: for each title, all its runs by name."""
     from resjax.paper.tables import TABLES
 
     files = experiment_files.names()
@@ -85,7 +85,7 @@ def tables_with(name: str) -> dict[str, dict[str, Any]]:
 
 
 def plan_all(runs: Mapping[str, Any], arguments: Sequence[str], program: str) -> Iterator[tuple[str, Any]]:
-    """Plan runs with the same flags: by their names what matters of the plans, or why there is none."""
+    """Plan several runs with the same flags; return each one's main figures, or why it has no plan."""
     for name, run in runs.items():
         try:
             found = plan_one(read_arguments(run, arguments, program))
@@ -96,7 +96,7 @@ def plan_all(runs: Mapping[str, Any], arguments: Sequence[str], program: str) ->
 
 
 def lines(name: str, found: dict[str, Any]) -> Iterator[str]:
-    """Put a plan into words."""
+    """Format a plan as text."""
     device, programs, train = find_device(name), found["programs"], found["programs"]["train"]
     hours = ", ".join(f"{kind} {spent:.2f}" for kind, spent in found["hours"].items())
     yield (f"{found['experiment']} on {found['devices']} x {found['device']}, batch {found['batch_size']}, "
@@ -122,7 +122,7 @@ def lines(name: str, found: dict[str, Any]) -> Iterator[str]:
 
 
 def lines_of_tables(found: dict[str, Any]) -> Iterator[str]:
-    """Put the hours of whole tables into words."""
+    """Format the hours of whole tables as text."""
     for title, runs in found["tables"].items():
         planned = {name: run for name, run in runs.items() if "refused" not in run}
         totals = {key: sum(run[key] for run in planned.values()) for key in ("run_hours", "device_hours")}

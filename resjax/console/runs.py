@@ -74,7 +74,7 @@ def train(experiment: Run, arguments: Sequence[str], program: str) -> None:
 
 
 def by_seed(asked: TrainArguments[Any]) -> dict[Path, Any]:
-    """List the runs that are asked for, by their folders. Raises BadInput for a number of seeds that nobody means."""
+    """List the requested runs by their folders. Raises BadInput for an implausible number of seeds."""
     check(1 <= asked.seeds <= MOST_SEEDS, f"seeds is {asked.seeds}; it must be in 1 ... {MOST_SEEDS}")
     if asked.seeds == 1:
         return {asked.workdir: asked.experiment}
@@ -84,7 +84,7 @@ def by_seed(asked: TrainArguments[Any]) -> dict[Path, Any]:
 
 
 def code_flag(experiment: Any, program: str) -> str:
-    """Return the flag by which other commands know the file, "resjax train FILE:NAME", of a run's own network."""
+    """Return the flag that passes the file of a custom network, as in "resjax train FILE:NAME", to other commands."""
     file = program.removeprefix("resjax train ").rpartition(":")[0] or sys.argv[0]
     own = getattr(experiment, "own", None)
     return f" --code {shlex.quote(file)}" if own and own.model is not None else ""
@@ -133,7 +133,7 @@ HEAD = ("name", "layers", "params", "mul-adds", "steps", "cost")
 
 
 def cost_row(run: Any) -> list[str]:
-    """Say what a run costs; "-" for what is not known before its images are."""
+    """Describe the cost of a run; "-" for what is unknown until its images are read."""
     sizes = run.sizes()
     if sizes is None:
         return [run.title, "-", "-", short(run.steps), "-"]
@@ -142,7 +142,7 @@ def cost_row(run: Any) -> list[str]:
 
 
 def short(number: float) -> str:
-    """Write a number in three digits: 270 k, 25.6 M, 3.86 G."""
+    """Format a number with three digits: 270 k, 25.6 M, 3.86 G."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= size:
             return f"{number / size:.3g} {unit}"
@@ -150,7 +150,7 @@ def short(number: float) -> str:
 
 
 def rough_duration(seconds: float) -> str:
-    """Write a time roughly: 40 s, 5 h, 3 d, 2 y."""
+    """Format a time roughly: 40 s, 5 h, 3 d, 2 y."""
     for unit, size in (("y", 365 * 86_400), ("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= size:
             return f"{seconds / size:.0f} {unit}"
