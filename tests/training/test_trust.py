@@ -146,12 +146,12 @@ def test_what_is_no_file_is_told_and_not_waited_for(tmp_path, kind):
         with pytest.raises(BadInput, match=r"odd\.json: .*this is a folder, a device or a FIFO"):
             use(odd)
     (tmp_path / "metrics.jsonl").symlink_to(odd)
-    with pytest.raises(BadInput, match="no file"):
+    with pytest.raises(BadInput, match="not a file"):
         read_metrics(tmp_path)
 
 
 def test_a_device_is_not_replaced():
-    with pytest.raises(BadInput, match="no file"):
+    with pytest.raises(BadInput, match="not a file"):
         write_aside(Path("/dev/null"), lambda aside: None)
     assert Path("/dev/null").is_char_device()
 
