@@ -1,8 +1,8 @@
 """Decoding of one encoded image to pixels: the only decoder in resjax, for all sources.
 
-Values of more than 8 bits are scaled by the range of their type, floating-point values from 0 to 1. Transparent pixels
-are blended over white. Of an animation, the first frame is used. Images are rotated as EXIF says. The content
-determines the format. The limit is 178 million pixels for JPEGs and 64 million for other images.
+Integers of more than 8 bits are scaled by the range of their type, and floating-point values by the range 0 to 1.
+Transparent pixels are blended over white. Of an animation, the first frame is used. Images are rotated as EXIF says.
+The content determines the format. The limit is 178 million pixels for JPEGs and 64 million for other images.
 """
 
 import re
@@ -39,7 +39,7 @@ def decode(encoded: bytes, name: str, channels: int = 3, least: int = 0) -> np.n
     """Decode to uint8 `[height, width, channels]`, upright: RGB, or grey for one channel.
 
     With `least`, a JPEG may be decoded at a reduced size (1/2, 1/4, 1/8, or between), which its cosine transform does
-    without aliasing; this makes no side shorter than `least`. Raises BadInput, naming the image, if it is truncated,
+    without aliasing; no side becomes shorter than `least`. Raises BadInput, naming the image, if it is truncated,
     damaged, too large or not an image.
     """
     try:
@@ -99,7 +99,7 @@ def file_header(file: Path) -> Header:
 
 
 def dimensions(encoded: bytes, name: str) -> tuple[int, int]:
-    """Read the upright image's height and width from its header. Raises BadInput, naming the image, without one."""
+    """Read the upright image's height and width from its header. Raises BadInput, naming the image, if it has none."""
     return read_header(encoded, name).upright
 
 
@@ -146,8 +146,8 @@ def check_png(encoded: bytes) -> None:
 def ignore_pillows_warnings() -> None:
     """Suppress warnings about unusual but readable files, even if the user's filters make warnings errors.
 
-    `warnings.catch_warnings` is not thread-safe: overlapping threads can leave its filters behind. So a filter for
-    Pillow only is added once, at the front of the list.
+    `warnings.catch_warnings` is not thread-safe: overlapping threads can leave its filters behind. So one
+    filter, for Pillow's warnings only, is added once at the front of the list.
     """
     if warnings.filters[:1] != [("ignore", None, Warning, PILLOW, 0)]:
         warnings.filterwarnings("ignore", module=PILLOW.pattern)

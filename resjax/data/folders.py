@@ -59,7 +59,7 @@ def existing(root: Path) -> Path:
 
 
 def class_folders(root: Path) -> dict[str, str]:
-    """Map class names, in alphabetical order, to their folders: all subfolders except hidden ones and those of systems.
+    """Map class names, in alphabetical order, to their folders: all except hidden ones and the operating system's.
 
     Names are in the composed form (NFC) that most systems write. Raises BadInput for fewer than two folders, or for two
     folders with the same name.

@@ -17,7 +17,7 @@ from resjax.system.progress import track
 
 
 class ImageReader(Protocol):
-    """Reads the i-th encoded image, or its first bytes (None if the source cannot); knows sizes and files."""
+    """Reads the i-th encoded image, or its first bytes (None if it cannot); knows the files and their sizes."""
 
     def __call__(self, index: int, /) -> bytes: ...
 

@@ -116,7 +116,7 @@ def resize(image: np.ndarray, height: int, width: int, rule: Resize = "area") ->
 class Preprocessing(struct.PyTreeNode):
     """Resize a test image, crop its centre, and compute (pixels - mean) / std, with pixels from 0 to 255.
 
-    `mean` is the mean image, float32 `[height, width, channels]`, in the network's training size. `std` has one value
+    `mean` is the mean image, float32 `[height, width, channels]`, at the network's training size. `std` has one value
     per channel, or none if there is no division, as in the paper. `shorter_side` is the size of an image before it is
     cropped. `squash` is a height and width to resize to instead, ignoring the aspect ratio. Without either, the largest
     part with the network's aspect ratio is resized. `resize` is the resizing rule (`Photographs.resize`), `crop` the

@@ -1,4 +1,4 @@
-"""Antialiased resizing as PyTorch does it for uint8 tensors, and with it transformers' image processors.
+"""Antialiased resizing as in PyTorch for uint8 tensors, which transformers' image processors use.
 
 It uses Pillow's filters and integer arithmetic, but with weights of 15 bits instead of 22: about one pixel in a hundred
 differs by one. See `UpSampleKernelAVXAntialias.h` in https://github.com/pytorch/pytorch.

@@ -49,8 +49,8 @@ def training_batches(files: ImageFiles, data: Photographs, seeds: Sequence[int],
     """Open the training batches of `steps`: a new permutation every epoch, crops and flips included.
 
     The first of the two seeds (32 bits) determines the order of the images, the second their crops and flips.
-    `batch_size` is the global batch size. This process gets the rows of its `share` (index, count). The batch does not
-    depend on the number of processes and workers.
+    `batch_size` is the global batch size. `share` is this process's index and the number of processes; each gets only
+    its own rows. The batch does not depend on the number of processes and workers.
     """
     process, processes = share
     places = grain.MapDataset.range(steps.stop * batch_size)

@@ -91,7 +91,7 @@ def overlaps(boxes: np.ndarray, objects: np.ndarray) -> np.ndarray:
 
 
 def average_over_recalls(recall: np.ndarray, precision: np.ndarray, rule: Rule) -> float:
-    """Average the precision (the largest at this or a higher recall) at 11 recalls, or over all of them."""
+    """Average, at 11 recalls or over all of them, the highest precision at this or a higher recall."""
     if rule == "11-point":
         return float(np.mean([max(precision[recall >= level - 1e-9], default=0.0) for level in np.linspace(0, 1, 11)]))
     highest = np.maximum.accumulate(precision[::-1])[::-1]

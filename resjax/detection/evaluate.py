@@ -39,7 +39,7 @@ class TrainedDetector(NamedTuple):
 @partial(jax.jit, static_argnums=(0, 1))
 def detections(model: FasterRCNN, run: Detection, variables: Any, mean: jax.Array,
                pyramid: tuple[Level, ...]) -> Detections:
-    """Detect in images at the scales of `run.pyramid`; regions and detections refer to scale 1."""
+    """Detect objects in images at the scales of `run.pyramid`; regions and detections refer to scale 1."""
     network, rules, base = model.bind(variables), run.sampling, run.pyramid.index(1.0)
     with jax.default_matmul_precision(run.detector.precision):
         maps = [network.features(normalize(level.images, mean, run.data.std)) for level in pyramid]
@@ -80,7 +80,7 @@ def pool_of(run: Detection, pyramid: Sequence[Level], maps: Sequence[jax.Array])
 
 
 def find_all(trained: TrainedDetector, images: AnnotatedImages, batch_size: int = 1) -> list[Found]:
-    """Detect in every image of a set; boxes are in the images' original pixels."""
+    """Detect objects in every image of a set; boxes are in the images' original pixels."""
     found: dict[int, Found] = {}
     run, data = trained.detection, trained.detection.data
     rows = list(rows_of(images, data, batch_size))
@@ -169,7 +169,7 @@ def restore_detector(folder: str | Path, device: jax.Device | None = None) -> Tr
 
 
 def find_in(file: Path, trained: TrainedDetector) -> tuple[np.ndarray, Found]:
-    """Detect in an image file; return its pixels uint8 `[height, width, 3]` and the detections.
+    """Detect objects in an image file; return its pixels uint8 `[height, width, 3]` and the detections.
 
     Raises BadInput, naming the file, if it is missing or not an image.
     """

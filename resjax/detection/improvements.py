@@ -62,7 +62,7 @@ def join_context(features: jax.Array) -> jax.Array:
 # Multi-scale testing: each region is pooled from two adjacent scales of an image pyramid, merged by maxout.
 
 def adjacent_scales(boxes: jax.Array, scales: Sequence[float]) -> jax.Array:
-    """Choose for boxes `[..., 4]` the first of two adjacent scales between which their area is 224^2.
+    """For boxes `[..., 4]`, choose the first of the two adjacent scales between which their area is 224^2.
 
     If no such pair exists, the two lowest or the two highest scales are used. `scales` are ascending and relative to
     the boxes' own scale. The rule is from "Object Detection Networks on Convolutional Feature Maps" (Ren et al. 2015).

@@ -42,8 +42,8 @@ def measure_networks(networks: Sequence[Network], split: str, protocol: TestProt
                      source: str | None = None, directory: Path | None = None) -> Evaluation:
     """Measure the errors of one network, or of the mean of several networks' softmax outputs (an ensemble).
 
-    `source` and `directory` locate the images if they are not those of the training; a `source` may contain this split
-    alone. Classes are matched by name. Raises BadInput for a split without images, a protocol that does not suit the
+    `source` and `directory` locate the images if they are not those of the training; a `source` may contain only this
+    split. Classes are matched by name. Raises BadInput for a split without images, a protocol that does not suit the
     images, or networks with other classes or colours.
     """
     first = networks[0]

@@ -67,7 +67,7 @@ def log_probabilities_of_views(classifier: Classifier, files: ImageFiles, views:
                                sharding: NamedSharding, workers: int | None) -> np.ndarray:
     """Average the softmax outputs over the views: float32 `[images, classes]`, on every host.
 
-    A batch holds at most `batch_size` crops of the mean image's size, or as many pixels. Its size affects only the
+    A batch holds at most as many pixels as `batch_size` crops of the mean image's size. Its size affects only the
     speed. Raises BadInput for an unreadable image, since every image counts.
     """
     model, variables, preprocessing = classifier

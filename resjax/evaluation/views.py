@@ -53,8 +53,8 @@ def views_of(protocol: str, preprocessing: Preprocessing) -> tuple[View, ...]:
 def whole(height: int, width: int, side: int, rule: Resize = "area") -> tuple[int, int]:
     """Return the crop size for a whole image with shorter side `side`, rounded down to multiples of 32.
 
-    The longer side is limited to twice the shorter one. The network is fully convolutional and takes any size; a few
-    sizes mean few programs to compile.
+    The longer side is limited to twice the shorter one. The network is fully convolutional and takes any size; with few
+    sizes, few programs have to be compiled.
     """
     long = min(scaled(max(height, width), side, min(height, width), rule), 2 * side) // STRIDE * STRIDE
     return (side, long) if height < width else (long, side)

@@ -108,7 +108,7 @@ class Comparison:
 def compare(*folders: str | Path) -> Comparison:
     """Compare recipes: mean and standard deviation over the seeds of each, and mean curves with bands.
 
-    Each of `folders` is a run or contains runs, at any depth; by default `runs`. Runs that differ only in their seeds
+    `folders` (by default, only `runs`) are runs, or contain runs at any depth. Runs that differ only in their seeds
     belong to one recipe. A comparison prints as a table; `save(folder)` writes it as Markdown, CSV, JSON and a plot.
     Raises BadInput, naming the folder, if it has no run or no finished one.
     """
@@ -168,7 +168,7 @@ def group_rows(groups: Sequence[Group]) -> list[list[str]]:
 
 
 def moments(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Return mean and sample standard deviation, as far as they are defined."""
+    """Return the mean and the sample standard deviation; None for each that is undefined."""
     return statistics.fmean(values) if values else None, statistics.stdev(values) if len(values) > 1 else None
 
 

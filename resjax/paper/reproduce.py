@@ -46,8 +46,8 @@ def plan_runs(table: Table, experiments: Path, runs: Path, seeds: int, only: Seq
     """List the runs of a table: every row and seed, all runs of one seed before those of the next.
 
     The members of an ensemble are listed once, with their own seeds. `scale` shortens the schedule; such runs have
-    separate folders. Classifiers also log test errors during training, for Figure 6. Raises BadInput for an unknown row
-    or a missing file, or an invalid number.
+    separate folders. Classifiers also log test errors during training, for Figure 6. Raises BadInput for an unknown
+    row, a missing file or an invalid number.
     """
     check_seeds(seeds)
     check(0 < scale <= 1, f"scale is {scale}; it must be in (0, 1], where 1 is the schedule of the paper")
@@ -134,7 +134,7 @@ def check_moved(run: Planned) -> None:
 
 
 def scaled_name(name: str, scale: float) -> str:
-    """Return the folder name of an experiment's runs, or the file name of a table, for a scale."""
+    """Return the folder name of an experiment's runs, or the file name of a table, at this scale."""
     return name if scale == 1 else f"{name}-x{scale:g}"
 
 
@@ -144,7 +144,7 @@ LEAST = {"steps": 1, "evaluate_steps": 100, "checkpoint_steps": 50, "precise_bat
 def shorten_schedule(run: Any, scale: float) -> Any:
     """Shorten the schedule, its intervals, and the averaging after it, in proportion.
 
-    `log_steps` stays: tables and figures compare the training error as a mean over this many steps.
+    `log_steps` stays unchanged: tables and figures compare the training error as a mean over this many steps.
     """
     if scale == 1:
         return run
@@ -180,7 +180,7 @@ def train_missing(planned: Sequence[Planned], tell: Callable[[str], None]) -> No
 
 
 def devices_for(run: Run, tell: Callable[[str], None]) -> Sequence[jax.Device]:
-    """Return the devices for a run's batch: all or, on one process, as many as divide it, with a message."""
+    """Return the devices for a run's batch: all, or in a single process the most that divide it, and say if fewer."""
     devices = jax.devices()
     if jax.process_count() > 1:
         return devices

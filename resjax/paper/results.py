@@ -94,7 +94,7 @@ def measure_group(group: Sequence[Planned], measures: Sequence[Measure], images:
 
 
 def judge(line: RowResult, lines: Sequence[RowResult]) -> tuple[bool | None, str]:
-    """Return whether the row means satisfy the paper's claims; None if rows are missing or training was too short."""
+    """Return whether the means satisfy the paper's claims; None if rows are missing or training was too short."""
     others = {other.row.experiment: other for other in lines}
     claims = {f"{relation} {others[name].row.title}": (lt if relation == "<" else gt)(line.mean, others[name].mean)
               for relation, name in line.row.claims if name in others}

@@ -40,7 +40,7 @@ def quantities(curves: Sequence[Curves]) -> list[str]:
 
 
 def thinned(points: Sequence[Point], most: int = POINTS) -> list[Point]:
-    """Keep every n-th of many points, about `most` of them, and always the last."""
+    """Thin out the points to about `most`, evenly spaced; the last one is always kept."""
     every = max(1, -(-len(points) // most))
     return [*points[:-1:every], *points[-1:]]
 

@@ -18,7 +18,7 @@ class Claim(NamedTuple):
 class Row(NamedTuple):
     """One network: its experiment and its published numbers, in the order of the table's measures.
 
-    `experiment` is empty if it cannot be trained or measured here. `how` is a testing protocol (see `training.kinds`);
+    `experiment` is empty if resjax cannot train or measure it. `how` is a testing protocol (see `training.kinds`);
     None is the run's own. `members` are the experiments and seeds of an ensemble, whose outputs are averaged.
     `deviation` is given if the paper has several runs. `sign` "~" marks an error read off Figure 6, ">" one that the
     paper only bounds from below. `reruns` is the range of reruns by others that report their last iteration.

@@ -46,7 +46,7 @@ def size_row(name: str, architecture: Architecture, paper: str) -> list[str]:
 
 
 def count_resnet(depth: int, option: Option, stride_in: StrideIn) -> list[str]:
-    """Count a network of Table 1, with the paper's number, which is for a stride in the first 1x1."""
+    """Return a network's row; the paper has a number only for a stride in the first 1x1."""
     name = f"plain-{depth}" if option == "plain" else f"ResNet-{depth} {option}"
     if depth >= 50:
         name += " v1" if stride_in == "1x1" else " v1.5 (stride in the 3x3)"

@@ -33,7 +33,7 @@ class Compiled:
     argument_bytes: int
     temporary_bytes: int
     peak_bytes: int
-    """Arguments, results that do not reuse an argument's memory, and the maximum of temporary memory."""
+    """The memory of arguments and of results that do not reuse it, plus the peak of temporary memory."""
     seconds: float
     """The compile time, up to the point at which the program was read."""
     compiler_bytes: float | None = None

@@ -23,8 +23,8 @@ from resjax.training.step import TrainState
 
 TEST_IMAGES = {"VOC2007/test": 4_952, "val2014": 40_504}
 MOST = 100  # objects per image
-ROUNDS = 32  # of a suppression: until nothing changes, as many as the longest chain of boxes of which each one settles
-# the next; see docs/results/detection.md
+ROUNDS = 32  # until suppression settles: the length of the longest chain of boxes in which each one decides the next;
+# see docs/results/detection.md
 
 
 def workload_of(detection: Detection) -> Workload:

@@ -27,7 +27,7 @@ class Cores(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """A device: bytes, bytes per second, and multiply-adds per second (half of the vendors' operations)."""
+    """A device: bytes, bytes per second, and multiply-adds per second (half of the operations that vendors state)."""
 
     title: str
     platform: Literal["cuda", "tpu"]

@@ -41,7 +41,7 @@ class Figures:
     seconds: float
     """The minimum seconds of a step on the device."""
     limits: dict[str, float]
-    """These seconds by the limit of each kernel. At best, the exchange runs in parallel."""
+    """The same seconds, by what limits each kernel. At best, devices communicate while they compute."""
     parts: dict[str, Part]
 
     @property

@@ -31,10 +31,11 @@ class Kernel(NamedTuple):
 
 
 def read_kernels(text: str, rounds: int | None = None) -> list[Kernel]:
-    """List the kernels of a compiled program; those in loops count per iteration, `rounds` if that is unknown.
+    """List the kernels of a compiled program; those in a loop count once per iteration.
 
-    Bytes are the operands and results of each kernel in the device's memory. A slice counts only the bytes it reads, an
-    in-place update only those it writes. Of a condition's branches, the one with the fewest bytes counts.
+    A loop of unknown length has `rounds` iterations. Bytes are the operands and results of each kernel in the device's
+    memory. A slice counts only the bytes it reads, an in-place update only those it writes. Of the branches of a
+    conditional, the one with the fewest bytes counts.
     """
     module = parse_hlo(text)
     return list(kernels_of(module, module.entry, 1, rounds))
@@ -63,7 +64,7 @@ def kernels_of(module: Module, name: str, times: int, rounds: int | None) -> Ite
 
 
 def trip_count(module: Module, loop: Instruction, rounds: int | None) -> int:
-    """Return the iterations of a loop: as the compiler states, or from the only constant in its condition.
+    """Return a loop's number of iterations, as the compiler states it or from the only constant in its condition.
 
     If neither is available, it is `rounds`. Raises ValueError if that is not given.
     """

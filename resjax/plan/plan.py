@@ -47,10 +47,10 @@ class Workload:
 
 
 def plan_workload(work: Workload, name: str, count: int = 1, hosts: int = 1) -> dict[str, Any]:
-    """Plan a run on `count` devices called `name`, on `hosts` machines, compiled now or cached.
+    """Plan a run on `count` devices called `name`, on `hosts` machines; the plan may come from the cache.
 
     Raises BadInput for an unknown device, a missing plugin, devices that do not divide the batch, and a run that does
-    not fit, with the largest batch that does.
+    not fit; the message then states the largest batch that would.
     """
     device, size = find_device(name), work.run.batch_size
     check(count >= 1 and hosts >= 1, f"devices is {count} and hosts is {hosts}; both must be at least 1")

@@ -28,7 +28,7 @@ ALLOCATION = re.compile(r"^allocation \d+: size (\d+), (?:page \d+, )?(?!color)(
 
 
 def compile_apart(job: Job, name: str, program: Program, stop: threading.Event) -> Compiled:
-    """Compile a program of a job, or read its final form early, until `stop` is set.
+    """Compile a program of a job, or read its final form early; give up once `stop` is set.
 
     Raises DoesNotFit if the compiler reports too little memory, and Lost if the process died or was stopped.
     """

@@ -71,8 +71,8 @@ def train(experiment: Experiment, run_directory: str | Path, devices: Sequence[j
     training batch after crops and flips. Both are pure functions inside the compiled step: use `LabelSmoothing`,
     `Mixup`, `CutMix`, `Cutout`, or your own. `callback(line, network)` gets each training line of the log with the
     current network; the numbers that it returns are logged. `tensorboard` is a folder for TensorBoard event files.
-    Raises BadInput for wrong data or if the run directory belongs to another experiment, Diverged if the loss is no
-    longer finite, Interrupted after Ctrl-C, SIGTERM or SIGHUP with the state saved, and OSError if the disk is full.
+    Raises BadInput for wrong data or if the run directory belongs to another experiment; Diverged if the loss is no
+    longer finite; Interrupted, with the state saved, after Ctrl-C, SIGTERM or SIGHUP; OSError if the disk is full.
     """
     parts = {"model": model, "optimizer": optimizer, "loss": loss, "augment": augment, "callback": callback}
     given = {part: value for part, value in parts.items() if value is not None}
@@ -132,7 +132,7 @@ class Classification:
         write_run(self.log.run_directory, self.experiment, about, list(self.sharding.mesh.devices.flat))
 
     def inputs(self, state: TrainState, steps: range) -> AbstractContextManager[Iterator[tuple[int, Any]]]:
-        """Open the batches of `steps`. The data key is copied, since the state's own is donated with it."""
+        """Open the batches of `steps`. The data key is copied, because the state's copy is donated with the state."""
         return self.images.inputs(jax.random.wrap_key_data(jnp.copy(jax.random.key_data(state.key))), steps)
 
     @property
@@ -189,7 +189,7 @@ class Classification:
         return exchanged
 
     def own_statistics(self, count: int, state: TrainState, inputs: Any) -> Any:
-        """Mark the batch statistics that depend only on the batches; the log names the others, which stay averages.
+        """Mark the batch statistics that depend only on the batches; the others stay moving averages and are logged.
 
         A batch norm that is neither Flax's nor ours may depend on its previous statistics.
         """
@@ -204,7 +204,7 @@ class Classification:
         return jax.tree.unflatten(jax.tree.structure(state.batch_stats), same)
 
     def measure(self, state: TrainState, last: bool) -> list[Line]:
-        """Measure the errors on all non-empty splits; on test images between steps only if the experiment says so."""
+        """Measure the errors on all non-empty splits; between steps, on test images only if the experiment asks."""
         if not last and self.experiment.own.optimizer is None and self.experiment.optimizer.ema_decay:
             state = self.average(state, lambda: None)
         classifier = Classifier(self.model, state.variables, of_run(self.experiment.data, state.mean))

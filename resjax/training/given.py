@@ -106,7 +106,7 @@ def with_given(experiment: Experiment, run_directory: Path, data: Dataset | None
                given: Mapping[str, Any]) -> tuple[Experiment, Dataset | None]:
     """Add the user's objects to a run; for arrays, record them in the data fields and hold out validation images.
 
-    Raises BadInput if the folder holds the run of another network, other images or another optimizer; the message names
+    Raises BadInput if the folder holds a run with another network, other images or another optimizer; the message names
     the object to pass again.
     """
     check(isinstance(experiment, Experiment), f"experiment is {brief(experiment)}; it must be a resjax.Experiment")
@@ -170,7 +170,7 @@ def rebuilt(run_directory: Path, known: str) -> Any:
 
 
 def network_of(experiment: Experiment, classes: tuple[str, ...], model: Any, state: TrainState) -> Network:
-    """Return a run's network as a `Network`; it is custom if its architecture gives another one."""
+    """Return a run's network as a `Network`; it is custom unless the run's architecture describes it."""
     paper = experiment.architecture if experiment.architecture.model(len(classes)) == model else None
     return Network(f"{experiment.name}, step {state.step}", paper, experiment.data, classes, model, state.variables,
                    of_run(experiment.data, state.mean))

@@ -127,7 +127,7 @@ def steps_per_call(experiment: Experiment, platform: str | None = None) -> int:
 
 def train_in_memory(experiment: Experiment, model: nn.Module, dataset: Dataset,
                     begin: TrainState | None = None) -> tuple[TrainState, np.ndarray]:
-    """Train any network for all steps of a run in one call, on one device: the last state, and the losses `[steps]`.
+    """Train any network for all steps of a run in one call, on one device; return the last state and the losses.
 
     This is for studies of many small nets. Nothing is written to disk, and batch statistics stay moving averages.
     Training starts from a new state, or from the parameters and statistics of `begin` with a new schedule.

@@ -106,7 +106,7 @@ class Kind(Protocol):
 
     def train(self, run: Any, run_directory: Path, devices: Sequence[Any] | None = None,
               tensorboard: Path | None = None) -> dict[str, Any]:
-        """Train or resume; return the contents of `result.json`. The log also goes to the folder `tensorboard`."""
+        """Train or resume; return the contents of `result.json`. `tensorboard` is a folder for event files."""
         ...
 
     def draw(self, run_directory: Path) -> list[Path]:

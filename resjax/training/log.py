@@ -113,7 +113,7 @@ class Log:
         self.tell(fitted(parts, columns - len(self.name) - 2))
 
     def tell(self, text: str, any_process: bool = False) -> None:
-        """Print a permanent message, unless it is empty: only on the first process, or on any."""
+        """Print a permanent message unless it is empty; only the first process prints, unless `any_process` is set."""
         if text and (is_first() or any_process):
             tell(f"{self.name}  {text}")
 

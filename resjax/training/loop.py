@@ -45,8 +45,8 @@ def train(experiment: Run, run_directory: Path, open_task: Callable[[Sequence[ja
           devices: Sequence[jax.Device], tensorboard: Path | None = None) -> dict[str, Any]:
     """Train, or resume where the last process stopped; return the contents of `result.json`.
 
-    Raises BadInput for wrong data or if the run directory is another experiment's, Diverged if the loss is no longer
-    finite, Interrupted after Ctrl-C, SIGTERM or SIGHUP with the state saved, and OSError if the disk is full.
+    Raises BadInput for wrong data or if the run directory is another experiment's; Diverged if the loss is no longer
+    finite; Interrupted, with the state saved, after Ctrl-C, SIGTERM or SIGHUP; OSError if the disk is full.
     """
     leave_import()
     check(experiment.batch_size % len(devices) == 0,
@@ -197,7 +197,7 @@ def pause(run: Training, state: TrainState, metrics: RunningMetrics, stop: int) 
 
 
 def stop_request(now: bool) -> int:
-    """Return the number of the received stop signal, or 0. Processes agree `now`, so that all stop at the same step."""
+    """Return the received stop signal's number, or 0. With `now`, processes agree on it, to stop at the same step."""
     if jax.process_count() == 1:
         return requested()
     return largest(requested()) if now else 0

@@ -78,7 +78,7 @@ def batch_for(experiment: Experiment, batch: MakeBatch) -> MakeBatch:
 
 
 def most_blocks_apart(experiment: Experiment, model: nn.Module) -> int:
-    """Return up to how many blocks `packing.pack` may separate per stage: 0 for a custom optimizer."""
+    """Return the largest number of blocks per stage that `packing.pack` may separate: 0 for a custom optimizer."""
     return 0 if experiment.own.optimizer is not None else most_unstacked(model)
 
 
@@ -193,7 +193,7 @@ def check_model(model: Any) -> None:
 
 
 def hints_of(kind: type) -> dict[str, Any]:
-    """Return the types of the serialisable fields of one of our networks; a custom block counts by its name."""
+    """Return the types of the serialisable fields of one of our networks; a custom block is represented by its name."""
     return typing.get_type_hints(kind) | {"block": Block}
 
 

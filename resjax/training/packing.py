@@ -1,6 +1,6 @@
 """The layout of the train state between calls on an accelerator: the same numbers, arranged for fewer kernels.
 
-Many small arrays, such as batch norm's, are joined to a long one, which a single kernel updates. Unrolled blocks are
+Many small arrays, such as batch norm's, are joined into a long one, which a single kernel updates. Unrolled blocks are
 separate arrays, so that XLA updates each kernel where its gradient is computed, while the inputs are still on the chip.
 With one stack, XLA computes the gradients late, all together, and reads activations and their gradients again. A CPU
 does not gain from this, and would round sums differently, so there the state stays unchanged.
@@ -48,7 +48,7 @@ def layout_for(platform: str) -> StateLayout:
 
 
 def most_unstacked(model: nn.Module) -> int:
-    """Return up to how many blocks after its first a stage is unrolled; 0 without stages."""
+    """Return the largest number of blocks, after the first, for which a stage is unrolled; 0 without stages."""
     return model.unroll if isinstance(model, ResNet) else 0
 
 

@@ -1,6 +1,6 @@
 """The train state (arrays only), pure functions for one or many updates, and precise batch norm.
 
-Together with the experiment, the state determines all later bits; so it is the checkpoint.
+Together with the experiment, the state determines all later results bit for bit, so it is what a checkpoint stores.
 """
 
 import hashlib

@@ -53,7 +53,7 @@ class Task(Protocol):
         ...
 
     def measure(self, state: TrainState, last: bool) -> list[Line]:
-        """Evaluate the state on held-out images: the lines of the log, without their step."""
+        """Evaluate the state on held-out images; return the lines of the log, without their step."""
         ...
 
     def result(self, lines: list[Line]) -> Line:

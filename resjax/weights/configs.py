@@ -47,7 +47,7 @@ def read_config(folder: Path) -> Metadata:
     except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError, OverflowError) as error:
         raise BadInput(f"{file}: not in the format of timm or transformers ({type(error).__name__}: {error})") from None
     kind = config.get("model_type") or config.get("architectures") or config.get("architecture")
-    raise BadInput(f"{file}: describes {kind!r}; resjax reads only ResNets of timm and transformers")
+    raise BadInput(f"{file}: describes {kind!r}; resjax reads only ResNets from timm and transformers")
 
 
 def architecture_of(name: str) -> dict[str, Any] | None:
@@ -156,8 +156,8 @@ def processed_images(said: dict[str, Any]) -> dict[str, Any]:
 def processor_for(said: dict[str, Any]) -> str:
     """Choose the image processor for settings that do not name one.
 
-    This is transformers' default for ResNets, ConvNext's, unless the settings have a height and width or a crop, which
-    that one does not support.
+    This is ConvNext's, transformers' default for ResNets, unless the settings have a height and width or a crop, which
+    ConvNext's does not support.
     """
     if isinstance(said.get("size"), dict) and "height" in said["size"]:
         return "ViTImageProcessor"

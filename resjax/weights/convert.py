@@ -26,7 +26,7 @@ class Slot(NamedTuple):
 
 
 def slots(names: Names, apart: Any) -> Iterator[tuple[str, Slot]]:
-    """List every tensor of a network by its name in a family; `apart` are its variables, block by block."""
+    """List every tensor of a network by its name in a family; `apart` holds its variables, block by block."""
     for keys, leaf in jax.tree_util.tree_leaves_with_path(apart):
         path: tuple[Any, ...] = tuple(getattr(key, "key", getattr(key, "idx", None)) for key in keys)
         _, *module, name = path

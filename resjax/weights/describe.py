@@ -41,7 +41,7 @@ def preprocessing_differences(preprocessing: Preprocessing, to: Format) -> list[
 
 
 def timm_config(network: Network) -> dict[str, Any] | None:
-    """Describe a network for `timm.create_model("local-dir:...")`; or None if timm has no such network or images."""
+    """Describe a network for `timm.create_model("local-dir:...")`; None if timm cannot describe it or its images."""
     architecture, images = network.architecture, preprocessing_entry(network.preprocessing)
     if architecture is None or architecture.family == "cifar" or not images.mean:
         return None

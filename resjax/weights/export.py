@@ -39,8 +39,8 @@ def export(network: Network, to: Format, out: str | Path, card: Card | None = No
 
     torchvision (also for timm and pytorch-cifar-models), huggingface, keras and akamaster (pytorch_resnet_cifar10) are
     loaded strictly by those libraries. resjax uses torchvision's names for any network of the paper; only `resjax.load`
-    reads it. stablehlo and onnx contain the whole function from pixels to logits, for this JAX or a newer one, or for
-    ONNX Runtime. `card` provides errors, data set, licence and recipe for the model card, which also says if the other
+    reads it. stablehlo (for this JAX or newer) and onnx (for ONNX Runtime) contain the whole function from pixels to
+    logits. `card` provides errors, data set, licence and recipe for the model card, which also says if the other
     library prepares images differently. Raises BadInput if that library has no such network or the folder already
     exists, and OSError if it cannot be written. Nothing is left half-written.
     """
@@ -64,7 +64,7 @@ def export(network: Network, to: Format, out: str | Path, card: Card | None = No
 
 
 def check_form(network: Network, to: Format) -> None:
-    """Raise BadInput unless the other library has a network that computes the same."""
+    """Raise BadInput unless the other library has a network that computes the same function."""
     check_last_layer(network)
     architecture = network.architecture
     if architecture is None:

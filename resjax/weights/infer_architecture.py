@@ -41,7 +41,7 @@ def infer_architecture(tensors: Tensors, names: Names, source: str, stride_in: S
     """Infer the architecture: family, depth and shortcut.
 
     Tensors do not show two facts. `stride_in` says where bottlenecks have their stride. `shortcut` says whether a net
-    without projections is plain or uses option A. Raises BadInput if a required one is None, and for any other network.
+    without projections is plain or uses option A. Raises BadInput if a required hint is None or the network is unknown.
     """
     blocks = tuple(count_blocks(tensors, names))
     bottleneck = kernel_name(names, 1, 0, "conv3") in tensors

@@ -41,7 +41,7 @@ def read_keras_archive(file: Path) -> Weights:
 
 
 def read_weights(file: Path, start: int, size: int) -> Weights:
-    """Read the weights of an HDF5 file that is a file or part of one, and the epsilons of its batch norms.
+    """Read the weights in HDF5 from a file or a part of it, and the epsilons of the batch norms.
 
     Weights are named `LAYER/kernel`, `LAYER/gamma` ... Raises BadInput, naming the file, if it is damaged or
     compressed, refers to other files, or states more than it contains.

@@ -101,7 +101,7 @@ def locate(tensors: Tensors, source: str) -> Located:
 def told_apart(own: Tensors, beside: Tensors) -> str:
     """Distinguish pytorch_resnet_cifar10's names from torchvision's, by a projection or by the last layer.
 
-    Without either, it is the former, whose option A has no parameters.
+    Without either, the names are pytorch_resnet_cifar10's, because its option A has no parameters.
     """
     if any(".downsample." in name for name in own):
         return "torchvision"

@@ -1,7 +1,7 @@
 """Reads pickles as plain values. Nothing that a pickle names is imported, looked up or called.
 
-`pickle.Unpickler` calls what a file names, so that its list of allowed names would have to be correct forever. With a
-few bytes, a file can also make it grow its memo to any index or hash a key without end. Here, Python's `pickletools`
+`pickle.Unpickler` calls whatever a file names, so a list of allowed names would have to be correct forever. A file of a
+few bytes can also make it grow its memo to any size, or hash a key forever. Here, Python's `pickletools`
 reads the opcodes, and they are executed on lists, dictionaries and numbers. A name stays a `Name`. The result of
 calling one is an `Inert`, which does not keep its arguments. So every name is harmless, and no list is needed. Names
 that only an attack would use are still refused, to protect those who open the file with other tools.
@@ -195,7 +195,7 @@ class PickleReader:
         self.stack.append(Inert(str(maker) if isinstance(maker, Name) else maker.maker) if made is None else made)
 
     def dictionary(self, arguments: Any) -> dict[str, Any]:
-        """Create a dictionary, from pairs if given, as Python 2 pickled ordered dictionaries."""
+        """Create a dictionary, from pairs if given: Python 2 pickled ordered dictionaries as pairs."""
         pairs = arguments[0] if arguments and isinstance(arguments[0], list) else []
         self.charge(len(pairs))  # stored once, but may be referenced any number of times
         return {pair[0]: pair[1] for pair in pairs if isinstance(pair, (list, tuple)) and len(pair) == 2

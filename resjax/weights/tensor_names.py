@@ -14,7 +14,7 @@ class Names(NamedTuple):
 
     `stem`, `layer` and `shortcut` name a convolution and its batch norm. `conv`, `dense` and `norm` map our leaves to
     the family's. `conv_axes` and `dense_axes` transpose its kernels to `[height, width, in, out]` and `[in, out]`.
-    `epsilon` is added to batch norm's variance, and `counter` counts batches, which is ignored. `around` means that
+    `epsilon` is added to batch norm's variance, and the batch counter `counter` is ignored. `around` means that
     option A has its zero channels on both sides. `prefix` precedes all layers except the last.
     """
 

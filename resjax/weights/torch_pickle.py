@@ -62,11 +62,11 @@ Load = Callable[[Storage], np.ndarray]
 
 
 def read_torch(file: Path, key: str | None = None) -> tuple[dict[str, np.ndarray], str]:
-    """Read the tensors and the `arch` of a file that `torch.save` wrote: a state_dict, or a checkpoint with any.
+    """Read the tensors and the `arch` of a file that `torch.save` wrote: a state_dict, or a checkpoint with one.
 
     `arch` is the network's name that many scripts store, or "". `key` chooses one of several sets. Raises BadInput,
-    naming the file, if it is damaged, has no state_dict, has several and no key is given, or is larger than resjax's
-    largest network with two copies.
+    naming the file, if it is damaged, has no state_dict, has several although no `key` is given, or is larger than
+    three copies of resjax's largest network.
     """
     try:
         with file.open("rb") as stream:

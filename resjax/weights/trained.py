@@ -9,7 +9,7 @@ OWNER = "resjax/"
 
 
 def trained(weights: str = "model.safetensors") -> list[str]:
-    """Return the names of the included networks: classifiers, or those whose weights are in another file."""
+    """Return the names of the included networks whose weights file has this name; by default, the classifiers."""
     return sorted(file.parent.name for file in FOLDER.glob(f"*/{weights}"))
 
 

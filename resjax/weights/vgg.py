@@ -63,7 +63,7 @@ def canonical_vgg(located: Located, source: str) -> tuple[Family, Tensors]:
 
 
 def find_depth(family: Family, tensors: Mapping[str, np.ndarray], source: str) -> int:
-    """Return the depth. Raises BadInput for others with these names: other depths, AlexNet, or with batch norm."""
+    """Return the depth. Raises BadInput for other networks with these names: other depths, AlexNet, batch norm."""
     odd = next((name for name in tensors if name.endswith((".running_mean", "/gamma"))), None)
     check(odd is None, f"{source}: a VGG with batch norm ({odd}), which is not a network of the paper")
     depths = [depth for depth, last in LAST[family].items() if last in tensors]
@@ -89,7 +89,7 @@ def layers(family: Family, depth: int, last: bool, hidden: bool = True) -> Itera
 def describe_vgg(tensors: Tensors, family: Family, depth: int, source: str) -> tuple[Architecture, VGG, int]:
     """Return the architecture, the network with the widths of the tensors, and the number of image channels.
 
-    Without the last layer the network has 0 classes, and without the hidden layers 0 units, as Keras's networks without
+    Without the last layer the network has 0 classes, and without the hidden layers 0 units, like Keras's without
     top. Raises BadInput for a missing tensor or an invalid kernel.
     """
     leaf = "/kernel" if family == "keras" else ".weight"
