@@ -153,17 +153,17 @@ class Torn(nn.Module):
     ({"augment": Mixup(classes=3)}, r"augment returned .*\(32, 3\).* labels \(32,\) or \(32, 10\)"),
     ({"loss": lambda logits, labels: logits.argmax(1)}, "loss returned int32, which has no gradient"),
     ({"loss": lambda logits, labels: logits.sum(1) * RANDOM.random()}, "loss computes something else"),
-    ({"loss": lambda logits: logits.sum(1)}, r"loss fails: TypeError: .* takes 1 positional argument"),
-    ({"loss": optax.softmax_cross_entropy_with_integer_labels, "augment": Mixup()}, "loss fails: TypeError: Expected"),
+    ({"loss": lambda logits: logits.sum(1)}, r"loss failed: TypeError: .* takes 1 positional argument"),
+    ({"loss": optax.softmax_cross_entropy_with_integer_labels, "augment": Mixup()}, "loss failed: TypeError: Expected"),
     ({"loss": lambda logits, labels: np.asarray(logits)},
      r"loss failed \(test_regularization.py, line \d+\): TracerArrayConversionError: The numpy"),
     ({"augment": lambda key, images, labels: (images.astype(jnp.uint8), labels)}, "augment returned images of uint8"),
     ({"augment": lambda key, images, labels: (images, labels / 2)}, r"augment returned labels \(32,\) of float32"),
     ({"augment": lambda key, images, labels: (images + RANDOM.normal(size=images.shape), labels)},
      "augment computes something else when it is called again; .* use its key"),
-    ({"model": lambda run: None}, "model fails: TypeError: .* takes 1 positional argument"),
-    ({"model": Torn()}, r"model fails \(test_regularization.py, line \d+\): ValueError: enough"),
-    ({"optimizer": lambda: None}, "optimizer fails: TypeError: .* takes 0 positional arguments"),
+    ({"model": lambda run: None}, "model failed: TypeError: .* takes 1 positional argument"),
+    ({"model": Torn()}, r"model failed \(test_regularization.py, line \d+\): ValueError: enough"),
+    ({"optimizer": lambda: None}, "optimizer failed: TypeError: .* takes 0 positional arguments"),
     ({"callback": lambda line: None}, "callback failed: TypeError: too many positional arguments")])
 def test_functions_of_another_form_are_named(small, tmp_path, given, message):
     with pytest.raises(BadInput, match=message):

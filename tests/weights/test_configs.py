@@ -17,7 +17,7 @@ def exported(tmp_path_factory):
 
 @pytest.mark.parametrize(("config", "message"), [
     ({"model_type": "bert"}, "describes 'bert'"),
-    ({"model_type": "resnet", "layer_type": "basic", "depths": [1, 1]}, r"basic blocks \(1, 1\).*no network"),
+    ({"model_type": "resnet", "layer_type": "basic", "depths": [1, 1]}, r"basic blocks \(1, 1\).*not a network"),
     ({"model_type": "resnet", "layer_type": "basic"}, "not in the format of timm or transformers"),
     ({"model_type": "resnet", "layer_type": "basic", "depths": [2, 2, 2, 2], "hidden_act": "gelu"}, "'gelu'"),
     ({"architecture": "resnet50d", "pretrained_cfg": {}}, "'resnet50d' is not a network of the paper"),

@@ -114,7 +114,7 @@ def test_a_run_is_exported_measured_and_used_from_the_command_line(small, halves
         "top1_error": 6.5, "top5_error": 1.5, "images": 360, "state_digests": ["of another state"]}))
     out = tmp_path / "out"
     execute(["export", str(run), "--to", "akamaster", "--out", str(out)])
-    assert capsys.readouterr().out == f"{out}: README.md, card.json, mean.npy, model.json, model.safetensors\n"
+    assert capsys.readouterr().out == f"Wrote to {out}: README.md, card.json, mean.npy, model.json, model.safetensors\n"
     card = (out / "README.md").read_text()
     assert f"| {data}, test | single | {result['test_top1_error']:.2f} |" in card
     assert f"| {data}, test | ten-crop | 5.50 | 1.50 | 360 |" in card
@@ -131,7 +131,7 @@ def test_a_run_is_exported_measured_and_used_from_the_command_line(small, halves
     with pytest.raises(BadInput, match=r"akamaster supports only .* for colour images; use --to resjax"):
         export(grey, "akamaster", tmp_path / "b")
     for network, message in (
-            (random_network(classes="0123456789"), "images of 1 channels, random is for 3"),
+            (random_network(classes="0123456789"), "images with 1 channels, but random needs 3"),
             (random_network(), "digits has 10 classes, but random has 3; only one has 0, 1, 2")):
         with pytest.raises(BadInput, match=message):
             execute(["evaluate", str(export(network, "akamaster", tmp_path / message[:3])), "--data", "digits"])
@@ -190,5 +190,5 @@ def test_an_ensemble_looks_at_images_as_each_of_its_networks_does(few):
     assert min(errors.loss for errors in alone) - 0.1 < both.loss < max(errors.loss for errors in alone) + 0.1
     with pytest.raises(BadInput, match="preprocesses images differently from random"):
         measure_networks([small, random_network()], "test", "single", 8, data)
-    with pytest.raises(BadInput, match="2 classes, random was trained on 3"):
+    with pytest.raises(BadInput, match="2 classes, but random has 3"):
         measure_networks([small, random_network("imagenet", 18, "B", "abc", size=96)], "test", "single", 8, data)

@@ -223,7 +223,7 @@ def test_tensors_that_one_process_holds_whole_are_read_and_parts_are_named(tmp_p
         torch.distributed.destroy_process_group()
     read = read_tensors(tmp_path / "whole.pth")
     assert all(np.array_equal(read[name], whole.numpy()) for name in kept)
-    with pytest.raises(BadInput, match=r"shard is a shard of \(FSDP\); gather it with get_model"):
+    with pytest.raises(BadInput, match=r"shard is a shard of a tensor \(FSDP\); gather it with get_model"):
         read_tensors(tmp_path / "part.pth")
     with pytest.raises(BadInput, match=r"shard is not a tensor, but a shard of a tensor"):
         read_tensors(tmp_path / "some.pth")
