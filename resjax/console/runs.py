@@ -94,8 +94,8 @@ def mean_image(experiment: Any, arguments: Sequence[str], program: str) -> None:
     """Compute the mean image in advance."""
     experiment = parse(type(experiment), arguments, program, default=experiment)
     if not isinstance(experiment.data, Photographs):
-        raise BadInput(f"{experiment.name} trains on {experiment.data.source}, whose mean image needs no time. Only "
-                       "experiments on photographs, such as resnet50, need mean-image")
+        raise BadInput(f"{experiment.name} trains on {experiment.data.source}, whose mean image takes no time to "
+                       "compute. Only experiments on photographs, such as resnet50, need mean-image")
     with working("finding the images"):
         import numpy as np
 

@@ -107,7 +107,7 @@ def list_classes(root: Path, classes: tuple[str, ...]) -> tuple[ImageFiles, str]
     encoded = np.array([os.fsencode(name) for name in names])
     remarks = []
     if others:
-        remarks.append(f"{root}: ignored {len(others)} files without the name of an image, such as {others[0]}")
+        remarks.append(f"{root}: ignored {len(others)} files without the extension of an image, such as {others[0]}")
     if inner:
         remarks.append(f"{root}: ignored {len(inner)} folders inside class folders, such as {inner[0]}")
     if all(name.isdecimal() for name in classes) and sorted(classes, key=int) != list(classes):

@@ -112,7 +112,7 @@ class Sampling(Named):
         check(self.anchor_negative <= self.anchor_positive,
               "sampling.anchor-negative must be at most sampling.anchor-positive")
         check(0 <= self.background[0] < self.background[1] <= 1,
-              f"sampling.background is {self.background}; it must be two rising overlaps in [0, 1]")
+              f"sampling.background is {self.background}; it must be two overlaps in ascending order, in [0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +151,7 @@ class Inference(Named):
 
     box_refinement: bool = False
     """Classify and regress each refined box again, merge both sets, and average the boxes by voting (appendix B)."""
-    scales: Annotated[tuple[Count, ...], Must("be empty, or have several sides in rising order",
+    scales: Annotated[tuple[Count, ...], Must("be empty, or have several sides in ascending order",
                                               lambda sides: len(sides) != 1 and list(sides) == sorted(set(sides)))] = ()
     """The shorter sides for multi-scale testing, in pixels. If unset, only `data.shorter-side` is used."""
 

@@ -98,7 +98,7 @@ def found_in_both(train: AnnotatedImages, test: AnnotatedImages) -> str:
 def remark_on(noun: str, text: str, names: Sequence[str]) -> str:
     """Return a remark on a number of things, naming one; empty if there are none."""
     plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
-    return f"{len(names)} {noun if len(names) == 1 else plural} {text}, such as {names[0]}" if names else ""
+    return f"{len(names)} {noun if len(names) == 1 else plural} {text} (such as {names[0]})" if names else ""
 
 
 def class_number(entry: AnnotationEntry, field: str, name: str, classes: Sequence[str]) -> int:

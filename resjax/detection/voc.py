@@ -159,7 +159,8 @@ def picture_of(note: Note) -> Path:
     check(len(same) <= 1 or chosen == told, f"{note.image.file}, filename: {told or 'nothing'!r} does not say which "
                                             f"of {', '.join(same)} it means")
     if not chosen or chosen not in names.get(Path(chosen).stem, ()):
-        nor = f"; neither can {told!r}, which {note.image.file} names" if told not in ("", usual.name) else ""
+        nor = (f"; {told!r}, which {note.image.file} names, cannot be read either" if told not in ("", usual.name)
+               else "")
         raise BadInput(f"{usual}: cannot read this image (No such file or directory){nor}")
     return usual.with_name(chosen)
 

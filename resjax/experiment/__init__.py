@@ -152,8 +152,8 @@ class Photographs(Named):
         check_fields(self, "data.")
         check_source(self.source, "folder:PATH", "tars:PATH", "tfds:NAME")
         check(self.size <= self.shorter_side[0] <= self.shorter_side[1],
-              f"data.shorter-side is {self.shorter_side}; it must be two sides in rising order, at least data.size "
-              f"{self.size}")
+              f"data.shorter-side is {self.shorter_side}; it must be two sides in ascending order, at least "
+              f"data.size {self.size}")
         check(self.test_shorter_side >= self.size,
               f"data.test-shorter-side is {self.test_shorter_side}; it must be at least data.size {self.size}")
 

@@ -51,7 +51,7 @@ class Optimizer(Named):
     def __post_init__(self) -> None:
         check_fields(self, "optimizer.")
         check(all(a < b for a, b in zip((0, *self.decay_steps), self.decay_steps, strict=False)),
-              f"optimizer.decay-steps is {self.decay_steps}; the steps must be above 0 and in rising order")
+              f"optimizer.decay-steps is {self.decay_steps}; the steps must be above 0 and in ascending order")
         if self.schedule == "cosine":
             check(self.plateau_steps == 0 and self.warmup_error == 100,
                   "optimizer.plateau-steps and optimizer.warmup-error depend on the error; they do not work with the "

@@ -11,8 +11,8 @@ BY_CLASS = (POINTS, *(Measure(name, f"eleven_points.{name}", 1, True) for name i
 COCO = (Measure("mAP@.5", "coco_at_half", 1, True), Measure("mAP@[.5, .95]", "coco_average", 1, True))
 REFINED = Inference(box_refinement=True)
 MULTI_SCALE = Inference(box_refinement=True, scales=(200, 400, 600, 800, 1000))
-OF_2012 = ("The 2012 test labels are not public, and only VOC's server can evaluate them, so there are no results of "
-           "ours.")
+OF_2012 = ("The 2012 test labels are not public: only VOC's server can measure results on these images, so we have "
+           "none.")
 
 TABLE7 = Table(
     "table7", "Table 7: PASCAL VOC, mean average precision", "detection.py",

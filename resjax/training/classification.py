@@ -199,7 +199,7 @@ class Classification:
             for each in (state, moved))
         same = [np.array_equal(mine, theirs) for (_, mine), (_, theirs) in zip(one, other, strict=True)]
         left = [name for (name, _), own in zip(one, same, strict=True) if not own]
-        self.log.tell(f"{len(left)} of {len(one)} batch statistics stay moving averages, such as {left[0]}; precise "
+        self.log.tell(f"{len(left)} of {len(one)} batch statistics, such as {left[0]}, stay moving averages; precise "
                       "batch norm supports only Flax's BatchNorm and resjax's" if left else "")
         return jax.tree.unflatten(jax.tree.structure(state.batch_stats), same)
 

@@ -146,8 +146,8 @@ def model_of(run_directory: Path, experiment: Experiment, classes: int, given: A
     if given is None:
         return experiment.architecture.model(classes) if known is None else rebuilt(run_directory, known)
     model: nn.Module = made(experiment, given, classes)
-    check(shortly(model) == known, f"{run_directory}: its network is {known or 'the one of its experiment'}, but "
-                                  f"you passed {shortly(model)}")
+    check(shortly(model) == known, f"{run_directory}: its network is {known or 'the one that its experiment states'}, "
+                                  f"but you passed {shortly(model)}")
     return model
 
 

@@ -149,8 +149,7 @@ def traced(part: str, function: Any, *arguments: Any) -> Any:
     pairs = zip(one.consts, other.consts, strict=False)
     check(same[0] == same[1] and all(a is b or np.asarray(a).tobytes() == np.asarray(b).tobytes() for a, b in pairs),
           f"{part} computes something else when it is called again; it must be pure, because it is compiled once: "
-          "every "
-          "step would repeat the same random numbers of NumPy or value of a counter"
+          "every step would reuse the same random numbers from NumPy, or the same value of a counter"
           + "; use its key to draw random numbers" * (part == "augment"))
     return told
 

@@ -162,7 +162,7 @@ def check_images(run_directory: Path, images: dict[str, Any]) -> None:
         return
     if before | {"digest": ""} == images | {"digest": ""} and BUT_TEST_SIZES in images:
         tell(f"{run_directory}: test image files have changed in size since this run began; it is evaluated on the "
-             "present files")
+             "current files")
         return
     changed = [f"{key}: {before.get(key)} -> {value}" for key, value in images.items()
                if "digest" not in key and before.get(key) != value]

@@ -55,7 +55,7 @@ class Events(AbstractContextManager["Events"]):
         self.folder, self.file = folder, folder
         self.writer: Any = None
         check(not self.used() or (run_directory / "experiment.json").exists(),
-              f"{folder} contains TensorBoard logs of another run, which would be mixed up; choose another folder")
+              f"{folder} contains TensorBoard logs of another run; the two would be mixed up, so choose another folder")
 
     def __exit__(self, *_: object) -> None:
         if self.writer:

@@ -69,8 +69,8 @@ def check_arch(arch: str, source: str) -> Architecture | None:
     if (known := architecture_of(arch)) is not None:
         return from_json(known, Architecture)
     other = re.match(r"(resnet|vgg)(?!\d+([_.]|$))[a-z]*\d", arch.lower())  # others have different tensors
-    check(other is None, f"{source}: its arch is {arch!r}, which is not a network of the paper; those of timm and "
-                         f"torchvision are {', '.join((*RESNETS, *VGGS))}")
+    check(other is None, f"{source}: its arch is {arch!r}, which is not a network of the paper; timm and torchvision "
+                         f"have these: {', '.join((*RESNETS, *VGGS))}")
     return None
 
 
@@ -81,8 +81,8 @@ def from_timm(config: dict[str, Any]) -> Metadata:
                if key not in HARMLESS and (key, value) != ("global_pool", "avg")}
     architecture = architecture_of(name)
     if architecture is None or changed:
-        raise BadInput(f"{name!r}{f' with {changed}' if changed else ''} is not a network of the paper; those of "
-                       f"timm are {', '.join((*RESNETS, *VGGS))}")
+        raise BadInput(f"{name!r}{f' with {changed}' if changed else ''} is not a network of the paper; timm "
+                       f"has these: {', '.join((*RESNETS, *VGGS))}")
     labels = images.get("label_names") or config.get("label_names") or []
     return from_json({"architecture": architecture, "classes": label_names(dict(enumerate(labels))),
                       "preprocessing": timm_images(images)}, Metadata)

@@ -129,7 +129,7 @@ def find_head(beside: Tensors, kernel: str, source: str) -> Tensors:
     is_head = kernel in alone and alone[kernel].ndim == 2 and alone.keys() <= {kernel, "bias"}
     left_out = sorted(name for name in modules if not (is_head and name in layers))
     if left_out:
-        dropped = "; a head of several layers is not read, so compute features" if layers and not is_head else ""
+        dropped = "; a head of several layers is not read, so there are only features" if layers and not is_head else ""
         tell(harmless(f"{source}: skipped tensors that are not part of the network: {', '.join(left_out[:5])}"
                       f"{f' and {len(left_out) - 5} more' if len(left_out) > 5 else ''}{dropped}"))
     return alone if is_head else {}

@@ -62,7 +62,7 @@ def refuse(capsys, *arguments):
     (["evaluate", "--view", "single", "x"], "unknown flag --view; did you mean --views?"),
     (["evaluate", "x", "--views", "double"], "invalid choice 'double'"),
     (["plan", "scenes", "--on", "h101"], "invalid choice 'h101'"),
-    (["mean-image", "scenes"], "scenes trains on scenes, whose mean image needs no time"),
+    (["mean-image", "scenes"], "scenes trains on scenes, whose mean image takes no time"),
     (["train", "nowhere.py:resnet20"], "nowhere.py: no such experiment file"),
     (["train", f"{CIFAR10}:restnet20"], "unknown experiment 'restnet20'; did you mean 'resnet20'? The file defines"),
     (["train", f"{CIFAR10}:resnet20", "--steps", "many"], "--steps: 'many' is not a whole number"),

@@ -39,7 +39,7 @@ def test_what_is_not_used_is_counted_and_said_once(tmp_path, capsys, small):
     train(small(data=Data(source=f"folder:{tmp_path}", pad=1), steps=2, precise_batch_norm_steps=0), tmp_path / "run")
     said = [line for line in capsys.readouterr().err.splitlines() if "ignored" in line]
     assert len(said) == 1
-    assert "3 files without the name of an image, such as cat/labels.csv" in said[0]
+    assert "3 files without the extension of an image, such as cat/labels.csv" in said[0]
 
 
 def test_classes_that_sort_otherwise_as_numbers_are_pointed_out(tmp_path):

@@ -171,4 +171,4 @@ def test_folders_within_a_class_are_remarked(tmp_path):
     found = find_images(Photographs(source=f"folder:{tmp_path}"))
     assert len(found.train.labels) == 6
     assert "/train: ignored 1 folders inside class folders, such as dog/beagle" in found.remark
-    assert "without the name of an image" not in found.remark
+    assert "without the extension of an image" not in found.remark

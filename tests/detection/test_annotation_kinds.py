@@ -50,7 +50,8 @@ def test_an_entry_that_is_there_twice_alike_counts_once(tmp_path):
     file.write_text(json.dumps(content | {"images": [*content["images"], content["images"][0]]}))
     images = read_coco(tmp_path, ("train",))
     assert [len(record.boxes) for record in images.records] == [1, 1, 1, 1]
-    assert images.remarks == (f"1 image listed more than once, identically; each counts once, such as {file}, image 0",)
+    remark = f"1 image listed more than once, identically; each counts once (such as {file}, image 0)"
+    assert images.remarks == (remark,)
 
 
 def test_a_line_of_a_list_with_spaces_is_the_image_of_this_name(tmp_path):

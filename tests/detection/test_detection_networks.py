@@ -181,7 +181,7 @@ def test_wrong_detectors(field, value, message):
 def test_wrong_rules_and_data():
     with pytest.raises(BadInput, match="it must be an overlap"):
         Sampling(foreground=50.0)
-    with pytest.raises(BadInput, match="two rising overlaps"):
+    with pytest.raises(BadInput, match="two overlaps in ascending order"):
         Sampling(background=(0.5, 0.5))
     with pytest.raises(BadInput, match="shorter-side is 700"):
         Scenery(shorter_side=700, longer_side=600)

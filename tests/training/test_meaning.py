@@ -132,7 +132,7 @@ def test_a_normalisation_that_nobody_knows_keeps_its_averages_and_is_told(small,
         train(run, tmp_path / str(count), ONE, data=DIGITS, model=Net("own"))
         states.append(restore(tmp_path / str(count), model=Net("own")).state.batch_stats)
     assert np.array_equal(states[0]["norm"]["size"], states[1]["norm"]["size"])
-    assert "1 of 1 batch statistics stay moving averages, such as ['norm']['size']" in capsys.readouterr().err
+    assert "1 of 1 batch statistics, such as ['norm']['size'], stay moving averages" in capsys.readouterr().err
 
 
 def test_an_optimizer_of_ones_own_is_no_mistake(small, tmp_path):

@@ -206,7 +206,8 @@ def test_pictures_listed_twice_and_in_both_sets_are_remarked(tmp_path):
     data = Scenery(source=f"voc:{tmp_path}", train=("t",), test=("t",), classes=("x",))
     images = open_annotated(data, train=True)
     assert len(images.records) == 5
-    assert f"2 images listed more than once; each listing counts, such as {tmp_path}/JPEGImages/a.jpg" in images.remarks
+    first = f"{tmp_path}/JPEGImages/a.jpg"
+    assert f"2 images listed more than once; each listing counts (such as {first})" in images.remarks
     (tmp_path / "ImageSets/Main/t.txt").write_text("b\nc\n")
     told = found_in_both(images, open_annotated(data, train=False))
-    assert told.startswith("2 images used for both training and testing, so the test result is too good, such as ")
+    assert told.startswith("2 images used for both training and testing, so the test result is too good (such as ")
