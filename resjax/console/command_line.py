@@ -21,7 +21,7 @@ from resjax.system.version import __version__
 
 FIRST = f"""resjax {__version__}: the ResNet paper (He et al. 2016) in JAX
 
-First:  resjax quickstart        train four small networks, without a download
+First:  resjax quickstart        train four small networks, no download
 Then:   resjax list              list all experiments
         resjax train resnet20    train one of them
         resjax --help            list all commands"""

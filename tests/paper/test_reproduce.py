@@ -102,7 +102,7 @@ def test_a_table_is_trained_and_printed(done):
     assert table["command"] == "resjax reproduce table6 --seeds 2 --only plain20,resnet20"
     assert (folder / "runs" / "table6.md").read_text() in out
     assert "1 of 4: runs/plain20/seed0\n" in err
-    assert " for all)\n" in err
+    assert " in total)\n" in err
     assert len(read_metrics(folder / "runs" / "plain20" / "seed0", "test")) == 3  # after 8, 16 and 24 steps
 
 

@@ -163,7 +163,7 @@ def test_the_time_for_all_nets(monkeypatch):
                 clock[0] += 1
                 told = [advance_net(done, pace=0.5) for done in (2, 8)]
                 assert Screen.works[-1].seconds_left == 0
-    assert told == ["25 s for all", "22 s for all"]  # 3 or 0, and (2 + 3) x 4, and 2 x 1 of loading
+    assert told == ["25 s in total", "22 s in total"]  # 3 or 0, and (2 + 3) x 4, and 2 x 1 of loading
     assert Screen.nets is None
 
 

@@ -151,7 +151,7 @@ def test_time_left_is_never_below_zero(tmp_path, small, capsys, monkeypatch):
     runs = [small(steps=3, log_steps=2, seed=seed, precise_batch_norm_steps=0) for seed in (0, 1)]
     for run in one_by_one(runs, [3, 3]):
         train(run, tmp_path / str(run.seed), ONE)
-    left = re.findall(r"(-?\d[^ ]* \w+ ?\d* ?\w*) (left|for all)", capsys.readouterr().err)
+    left = re.findall(r"(-?\d[^ ]* \w+ ?\d* ?\w*) (left|in total)", capsys.readouterr().err)
     assert len(left) >= 4
     assert not [text for text, _ in left if "-" in text]
 

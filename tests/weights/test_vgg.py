@@ -92,7 +92,7 @@ def test_larger_images_are_seen_fully_convolutionally(torch, tmp_path):
     theirs.forward = theirs.convolutional
     assert relative(logits(network, pixels), torch_logits(torch, theirs, pixels)) < 1e-4
     assert [view.side for view in views_of("multi-scale", network.preprocessing)] == [224, 256, 384, 480, 640]
-    with pytest.raises(BadInput, match=r"images of 192x320 are too small for VGG-16: .* at least 224x224"):
+    with pytest.raises(BadInput, match=r"images of 192x320 are too small for VGG-16; .* at least 224x224"):
         logits(network, pixels[:, :192])
     assert [maps.shape[1:] for maps in resjax.features(network, PIXELS[:1])] == [
         (224 // 2**stage, 224 // 2**stage, width) for stage, width in enumerate(FILTERS)]
