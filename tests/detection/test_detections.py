@@ -50,8 +50,8 @@ def test_without_annotations_images_and_classes_count_from_1(tmp_path):
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    ({"images": [{"id": 7, "file_name": "000007.jpg", "height": 30, "width": 20}]}, "has no image 'b.jpg'"),
-    ({"categories": [{"id": 18, "name": "dog"}]}, "has no class 'cat'")])
+    ({"images": [{"id": 7, "file_name": "000007.jpg", "height": 30, "width": 20}]}, "no image 'b.jpg'"),
+    ({"categories": [{"id": 18, "name": "dog"}]}, "no class 'cat'")])
 def test_what_has_no_number_is_named(tmp_path, changes, message):
-    with pytest.raises(BadInput, match=rf"instances\.json: it {message}"):
+    with pytest.raises(BadInput, match=rf"instances\.json: contains {message}"):
         numbers_of(annotations(tmp_path, **changes), IMAGES, CLASSES)
