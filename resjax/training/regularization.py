@@ -65,8 +65,8 @@ class CutMix:
     """Replace a rectangle of each image by that of another image, and mix the labels in proportion to the areas.
 
     The other image is from the same batch. A weight is drawn from Beta(alpha, alpha), and the rectangle covers a
-    fraction 1 - weight of the image before it is clipped at the border (Yun et al. 2019, arXiv 1905.04899). Shapes are
-    as in `Mixup`.
+    fraction 1 - weight of the image before it is clipped at the border (Yun et al. 2019, arXiv 1905.04899).
+    Shapes as in `Mixup`.
 
         resjax.train(run, "runs/cutmix", augment=resjax.CutMix(1.0, classes=10))
     """

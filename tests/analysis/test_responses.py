@@ -61,5 +61,5 @@ def test_deviations_are_those_of_a_direct_computation(shortcut):
 def test_a_batch_size_that_leaves_images_out_is_refused():
     model = cifar_resnet(8)
     variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
-    with pytest.raises(ValueError, match="5 does not divide 12 images"):
+    with pytest.raises(ValueError, match="batch_size is 5; it must divide the number of images, 12"):
         response_deviations(Classifier(model, variables, Preprocessing(jnp.zeros((8, 8, 3)))), images(12), batch_size=5)
