@@ -54,7 +54,7 @@ def losses_on_grid(model: nn.Module, variables: Any, directions: Any, pixels: ja
 
 
 def filter_normalized(params: Any, key: jax.Array) -> Any:
-    """Draw a direction in which every filter has the norm of the network's: d := d / ||d|| ||w||, with normal d.
+    """Draw a random direction whose filters have the norms of the network's: d := d / ||d|| ||w||, from normal d.
 
     A filter is the set of all weights of one output of a convolution or of a fully connected layer. The direction is 0
     for biases and batch norm's parameters. It is computed by NumPy in float32.

@@ -161,7 +161,7 @@ def rows_by_measure(table: Table, lines: Sequence[RowResult], scale: float) -> l
 
 
 def spread(measure: Measure, values: Sequence[float]) -> str:
-    """Format the mean and, for several values, the sample standard deviation; a dash for none."""
+    """Format the mean and, for several values, the sample standard deviation; a dash if there are none."""
     if not values:
         return "-"
     deviation = f" ± {measure.written(statistics.stdev(values))}" if len(values) > 1 else ""

@@ -4,8 +4,10 @@ XLA passes the handler a call frame (openxla/xla, xla/ffi/api/c_api.h, interface
 the addresses of the arrays, the attributes, and its thread pool.
 """
 
+import atexit
 import ctypes
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from ctypes import CFUNCTYPE, POINTER, c_char_p, c_int, c_int64, c_size_t, c_uint32, c_void_p, sizeof
@@ -94,7 +96,28 @@ class Call:
 
 scheduled: dict[int, Callable[[], None]] = {}
 numbers = count(1)
-task = CFUNCTYPE(None, c_void_p)(lambda number: scheduled.pop(number)())  # XLA_FFI_Task
+
+
+def take_scheduled_part(number: int) -> None:
+    """Take part in a shared call on a thread of XLA's pool."""
+    try:
+        scheduled[number]()
+    finally:
+        del scheduled[number]
+
+
+task = CFUNCTYPE(None, c_void_p)(take_scheduled_part)  # XLA_FFI_Task
+
+
+@atexit.register  # and so called before JAX's own function, which was registered when JAX was imported
+def finish_scheduled() -> None:
+    """Wait until no thread of XLA's pool needs Python any more.
+
+    One that starts late would wait for Python's lock forever, and the end of XLA's client, which holds it, for the
+    thread.
+    """
+    while scheduled:
+        time.sleep(0.001)
 
 
 def register(name: str, answer: Callable[[Call], None]) -> None:

@@ -247,3 +247,21 @@ def test_every_piece_is_computed_once():
     call = jax.ffi.ffi_call("resjax_test_pieces", jax.ShapeDtypeStruct((4,), jnp.float32))
     jax.block_until_ready(jax.jit(lambda x: call(x, attribute=np.arange(3)))(jnp.ones(4)))
     assert sorted(seen) == list(range(100))
+
+
+LATE = """
+import time
+from ctypes import CFUNCTYPE, c_void_p
+import jax, numpy as np
+from resjax.system import custom_call
+real = custom_call.task
+custom_call.task = CFUNCTYPE(None, c_void_p)(lambda number: (time.sleep(0.3), real(number))[0])
+custom_call.register("late", lambda call: call.share(lambda pieces: [None for _ in pieces], 8))
+call = jax.ffi.ffi_call("late", jax.ShapeDtypeStruct((4,), np.float32))
+jax.block_until_ready(jax.jit(lambda x: call(x, attribute=np.arange(3)))(np.ones(4, np.float32)))
+"""
+
+
+def test_a_process_whose_threads_start_late_ends():
+    """JAX's exit used to wait for such a thread forever, holding the lock that the thread needed."""
+    subprocess.run([sys.executable, "-c", LATE], check=True, timeout=60)
