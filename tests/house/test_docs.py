@@ -80,7 +80,7 @@ def test_what_is_marked_runs(page, tmp_path, monkeypatch, capsys):
         elif language == "python":
             exec(compile(text, page.name, "exec"), names)
         else:
-            for line in text.splitlines():
+            for line in text.replace("\\\n", " ").splitlines():
                 program, *words = shlex.split(line, comments=True)
                 assert program == "resjax"
                 execute(shortened(words))
