@@ -1,4 +1,4 @@
-"""Table 6 of the paper with its plain nets, and the shortcuts of section 4.1 on the same networks.
+"""Table 6 of the paper, its plain networks, and the shortcuts of section 4.1 on the same networks.
 
     python experiments/cifar10.py resnet20 --workdir runs/resnet20
 

@@ -6,7 +6,8 @@
 
 `scenes` needs no data: its images contain several digits of varied size. `bccd` is the public data set of 364
 photographs (RBC, WBC and platelets; github.com/Shenggan/BCCD_Dataset, MIT), trained from scratch. The others are the
-paper's detectors, trained from ImageNet weights: a run of ours or a file; for VGG-16 with torchvision's names.
+paper's detectors. They start from ImageNet weights: a run of resjax or a weights file, which for VGG-16 must use
+torchvision's tensor names.
 """
 
 from dataclasses import replace
@@ -56,8 +57,7 @@ def voc(name: str, *, vgg: bool = False) -> Detection:
 def coco(name: str, *, vgg: bool = False, context: bool = False) -> Detection:
     """Train as in appendix A: 240k steps at 0.001 and 80k at 0.0001, eight images per step.
 
-    Of the improvements in appendix B, global context is part of the network; in Table 9, box refinement comes before
-    it.
+    Of the improvements in appendix B, only global context changes the network. Table 9 adds box refinement first.
     """
     base = voc(name, vgg=vgg)
     data = replace(base.data, source="coco:PATH", train=("train2014",), test=("val2014",))
@@ -69,8 +69,8 @@ def coco(name: str, *, vgg: bool = False, context: bool = False) -> Detection:
 def fine_tuned(name: str) -> Detection:
     """Fine-tune the COCO model with all improvements on VOC 07+12 ("baseline+++" of Table 10).
 
-    The paper does not state the number of steps: we use a third of those from ImageNet, at the same rates. It trains
-    the COCO model on trainval, we on train, as in Table 9.
+    The paper does not state the number of steps: we use a third of those from ImageNet, at the same rates. The paper
+    trains the COCO model on trainval; we train it on train, as in Table 9.
     """
     base, before = voc(name), coco("", context=True)
     return replace(base, detector=before.detector, inference=before.inference, steps=36_000,

@@ -1,14 +1,14 @@
-"""The paper's main effect in minutes, without a download: plain nets get worse with depth, residual nets do not.
+"""The paper's main effect in minutes, without a download: plain networks get worse with depth, residual ones do not.
 
     python experiments/quickstart.py
 
-Trains a shallow and a deep net of each kind on scikit-learn's handwritten digits. Writes a table like the paper's and a
-figure of the training curves (Figure 6) to its folder. The same command resumes it.
+Trains a shallow and a deep network of each kind on scikit-learn's handwritten digits. Writes a table like the paper's
+and a figure of the training curves (Figure 6) to its folder. The same command resumes it.
 
-Cost: about a minute on 2 CPU cores.
-Result: over five seeds and two processors, the deep plain net's training loss is 3.5 to 5.8 times the shallow one's,
-the deep residual net's 0.31 to 0.55 times (docs/results/quickstart.md). Depths, rate and steps are chosen to show this
-quickly: it is the paper's effect, not the paper's recipe.
+Cost: about a minute on 2 CPU cores. Result: over five seeds and two processors, the deep plain network's training loss
+is 3.5 to 5.8 times the shallow one's, and the deep residual network's is 0.31 to 0.55 times
+(docs/results/quickstart.md). We chose depths, learning rate and steps to show this effect quickly; they are not the
+paper's.
 """
 
 from pathlib import Path

@@ -38,7 +38,7 @@ class Measured(NamedTuple):
 
 
 def measured(experiment: Callable[[], Found], seeds: int, folder: Path) -> Measured:
-    """Return an experiment's result: from `folder` if the same code produced it, else measured now.
+    """Return an experiment's result: read from `folder` if the same code produced it, otherwise measured now.
 
     The code is that of the experiment with all that it uses in its file, of the computing parts of resjax, and JAX's
     version, since any of these may change a verdict. Raises BadInput for a damaged file.

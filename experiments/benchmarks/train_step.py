@@ -9,8 +9,8 @@ The networks are ResNet-20 on CIFAR-10's 32x32 at batch 128; ResNet-50 (stride i
 PyTorch's faster layout, images per second, compile seconds, peak memory, and the share of the machine's peak
 multiply-add rate, measured by PyTorch's matrix product in the same run. For ResNet-20 it also times many steps per
 call, as in training. On a GPU that `resjax plan` supports, it also prints the lower bound that the plan gives for each
-of our programs. Both networks have batch norm over the whole batch. In PyTorch, bfloat16 is autocast; on GPU,
-`torch.compile` with CUDA graphs is used, and TF32 as by default in both.
+of our programs. Both networks have batch norm over the whole batch. PyTorch uses autocast for bfloat16 and, on GPU,
+`torch.compile` with CUDA graphs. Both use TF32 as they do by default.
 """
 
 import json

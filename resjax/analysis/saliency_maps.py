@@ -16,7 +16,7 @@ from resjax.system.errors import check
 def saliency(network: Network | Classifier, pixels: Any, labels: Any = None) -> jax.Array:
     """Compute how strongly each pixel affects the logit of a class: `[batch, height, width]` (Simonyan et al. 2014).
 
-    This is the absolute gradient of the logit with respect to the pixels (0 to 255), maximised over the channels.
+    This is the absolute gradient of the logit with respect to the pixels (0 to 255), and its maximum over the channels.
     `pixels` are as for `features`. `labels` are class numbers `[batch]`, by default the most likely classes. Raises
     BadInput for classes that do not exist.
     """

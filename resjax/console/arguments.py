@@ -1,4 +1,4 @@
-"""Parses command-line arguments with tyro. An error is one message, with the nearest valid word."""
+"""Parses command-line arguments with tyro. Errors become one message, which suggests the nearest valid word."""
 
 import inspect
 import io

@@ -99,7 +99,7 @@ SIGNALLED = 128  # exit codes above it name a signal, as in a shell
 
 
 def guarded(action: Callable[[], Any]) -> int:
-    """Run, and turn expected errors into one message on standard error and an exit code."""
+    """Run a command, and turn expected errors into one message on standard error and an exit code."""
     keep_freed_memory()
     try:
         with stop_requests():

@@ -52,7 +52,7 @@ def load_as(target: str, unsaid: Unsaid) -> tuple[Kind, Any]:
 
 
 def own_model(run_directory: Path, code: Path | None) -> Any:
-    """Return the custom network of a run, as defined in a file; None without one. Raises BadInput for another.
+    """Return the custom network of a run, as defined in a file; None without a file. Raises BadInput for another run.
 
     Only a file that the user names is executed, never one in the run directory.
     """
@@ -131,9 +131,9 @@ def export_network(
     Args:
         network: A run directory, a weights file, a folder that contains one, OWNER/NAME on the Hugging Face Hub, or a
             network that comes with resjax, such as resnet20.
-        to: The format. Weights: torchvision (also for timm and pytorch-cifar-models), huggingface, keras, akamaster
-            (pytorch_resnet_cifar10) or resjax (all networks of the paper, including plain ones). A function from pixels
-            to logits: stablehlo (for JAX) or onnx (for ONNX Runtime).
+        to: The format. For weights: torchvision (also for timm and pytorch-cifar-models), huggingface, keras, akamaster
+            (pytorch_resnet_cifar10) or resjax (all networks of the paper, including plain ones). For a function from
+            pixels to logits: stablehlo (for JAX) or onnx (for ONNX Runtime).
         out: The folder to create.
         weights: Details that a weights file may not state.
     """

@@ -25,7 +25,7 @@ STANDARD_OUTPUT = "-"
 
 @dataclass(frozen=True)
 class Written:
-    """Output files; - writes to standard output instead of the usual text."""
+    """Output files. For -, the output goes to standard output instead of the usual text."""
 
     json: Target = None
     """Also write the boxes, in pixels, to this file as JSON. With -, print the JSON instead of the usual output."""
@@ -86,7 +86,7 @@ def detect(
     printed and the other images are still processed.
 
     Args:
-        network: The run directory of a detector, or bccd, a detector of blood cells that comes with resjax.
+        network: The run directory of a detector, or bccd, a detector for blood cells that comes with resjax.
         images: Image files and folders of images.
         out: The folder for the images with boxes. Each keeps the name of its image.
         score: The minimum score of a detection, from 0 to 1.

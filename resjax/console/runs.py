@@ -39,7 +39,7 @@ class TrainArguments(Generic[Value]):
     tensorboard: Path | None = None
     """Also write TensorBoard logs during training, to a subfolder of PATH named after the workdir."""
     distributed: bool = False
-    """Connect the processes that SLURM, Open MPI, Kubernetes or a TPU pod has started, all with this command."""
+    """Connect the processes in which SLURM, Open MPI, Kubernetes or a TPU pod has started this command."""
 
 
 def train(experiment: Run, arguments: Sequence[str], program: str) -> None:

@@ -16,7 +16,8 @@ def quickstart(workdir: Path = Path("runs/quickstart")) -> None:
     """Train four small networks, without a download.
 
     A shallow and a deep network, each with and without shortcuts, learn scikit-learn's digits. This takes about a
-    minute on two cores. As the depth increases, the plain net's training loss rises and the residual net's falls.
+    minute on two cores. As the depth increases, the plain network's training loss rises and the residual network's
+    falls.
 
     Args:
         workdir: The folder for the runs, `table.md` and `curves.png`.

@@ -1,4 +1,4 @@
-"""A batch is a function of (key, step). Each epoch uses a new permutation; crops and flips are computed on the device.
+"""Batches as a function of (key, step). Each epoch uses a new permutation; crops and flips are computed on the device.
 
 The device holds all images as uint8; the host does nothing between steps.
 """

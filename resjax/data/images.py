@@ -139,7 +139,7 @@ def dataset(train: tuple[Any, Any], test: tuple[Any, Any] | None = None, classes
 
     `train` and `test` are pairs of pixels, uint8 `[images, height, width]` or `[..., channels]`, and labels `[images]`,
     integers starting at 0. `classes` may give their names. Without `test`, no test error is measured. Raises BadInput,
-    naming the array, for arrays of another form.
+    naming the array, for arrays of another shape or type.
     """
     learned = checked_images("train", *train)
     seen = checked_images("test", *test) if test else none_of(learned)

@@ -161,7 +161,7 @@ class Inference(Named):
 
 @dataclass(frozen=True, kw_only=True)
 class Detection(Named):
-    """All settings of a detector's training. Two equal runs give the same bits on the same machine.
+    """All settings of a detector's training. On the same machine, equal runs give identical results, bit for bit.
 
     The defaults are the paper's for VOC 07+12, except for the pretrained weights.
     """

@@ -1,4 +1,4 @@
-"""From predictions for anchors to proposals, from regions to predictions, and from these to detections."""
+"""Converts predictions for anchors to proposals, and predictions for regions to detections."""
 
 from typing import NamedTuple
 

@@ -80,7 +80,7 @@ def read_detector(folder: Path) -> TrainedDetector:
 
 
 def detector_card(trained: TrainedDetector, card: Card) -> str:
-    """Write the model card; if no precisions are given, it says that none were measured."""
+    """Write the model card. Without precisions, it says that none were measured."""
     run, count = trained.detection, sum(leaf.size for leaf in jax.tree.leaves(trained.variables["params"]))
     measured = markdown_table(["images", "class", "average precision %, by area", "by 11 points"], [
         [each.images_of, each.class_name, f"{each.by_area:.1f}", f"{each.by_points:.1f}"] for each in card.precisions

@@ -160,7 +160,7 @@ class Photographs(Named):
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment(Named):
-    """All settings of a training run. Two equal experiments give the same bits on the same machine."""
+    """All settings of a training run. On the same machine, equal experiments give identical results, bit for bit."""
 
     kind = "classification"
     name: str

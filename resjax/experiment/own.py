@@ -8,7 +8,8 @@ from resjax.system.serialization import shortly
 
 @dataclass(frozen=True, kw_only=True)
 class Own:
-    """Python objects that replace parts of a run. The run's fields define the parts that are None. See `resjax.train`.
+    """Python objects that replace parts of a run. A part that is None is defined by the run's fields. See
+    `resjax.train`.
 
     JSON cannot store these objects, so `experiment.json` only names them (a function by its file). Pass the same
     objects when you resume the run.

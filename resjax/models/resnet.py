@@ -23,10 +23,9 @@ from resjax.system.serialization import shortly
 class Shortcut(nn.Module):
     """The shortcut of a block (section 3.3): x itself, or x mapped to `[batch, height/stride, width/stride, filters]`.
 
-    A: where dimensions change, every stride-th pixel and zeros for the new channels: no parameters.
-    B: a projection (1x1 convolution, batch norm) where dimensions change, the identity elsewhere.
-    C: a projection everywhere.
-    plain: nothing, the net without residual learning.
+    A: where dimensions change, every stride-th pixel and zeros for the new channels: no parameters. B: a projection
+    (1x1 convolution, batch norm) where dimensions change, the identity elsewhere. C: a projection everywhere. plain: no
+    shortcut, as in a network without residual learning.
 
     In a block of your own, with `conv` and `norm` from the network:
 

@@ -19,8 +19,8 @@ class Stage(nn.Module):
     do not depend on this choice. Every block gets its own random keys, for dropout and the like.
 
     `block` takes `filters`, `stride` and `name`, and is called as `block(x, train=train)`. If its `__call__` also takes
-    `number` and `total`, it gets its index in the network, counted from 1 (`number` is traced), and the number of
-    blocks in the network. `first` is the index of this stage's first block.
+    `number` and `total`, it receives its index in the network, counted from 1 (`number`, which is traced), and the
+    number of blocks in the network (`total`). `first` is the index of this stage's first block.
 
         y = Stage(partial(BasicBlock, norm=norm), blocks=3, filters=16, stride=1, name="stage1")(x, train=train)
     """

@@ -71,8 +71,8 @@ class VGG(nn.Module):
     Images have 224x224 pixels or more. Training uses dropout. Larger images are evaluated fully convolutionally, as in
     section 3.2 of the VGG paper: the fully connected layers are applied to every 7x7 window of the last maps, and the
     class scores are averaged. If `classes` is 0, the last hidden layer is returned; with `features=True`, the outputs
-    of the five stages, before pooling. If `units` is 0, there are no hidden layers: the last layer takes the average of
-    the last maps, and images may have any size. Otherwise, smaller images raise BadInput, a ValueError.
+    of the five stages, before pooling. With hidden layers, smaller images raise BadInput, a ValueError. If `units` is
+    0, there are no hidden layers: the last layer takes the average of the last maps, and images may have any size.
     """
 
     depth: int = 16

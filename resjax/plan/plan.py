@@ -1,4 +1,4 @@
-"""The plan of a run: compiled or read from the cache, with errors that say what would fit."""
+"""Plans a run, by compiling it or from the cache; an error for a run that does not fit says what would."""
 
 import hashlib
 import json

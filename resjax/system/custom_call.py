@@ -113,8 +113,8 @@ task = CFUNCTYPE(None, c_void_p)(take_scheduled_part)  # XLA_FFI_Task
 def finish_scheduled() -> None:
     """Wait until no thread of XLA's pool needs Python any more.
 
-    One that starts late would wait for Python's lock forever, and the end of XLA's client, which holds it, for the
-    thread.
+    Otherwise, a thread that starts late would wait forever for Python's lock: XLA's client holds the lock while it
+    waits for the thread to end.
     """
     while scheduled:
         time.sleep(0.001)

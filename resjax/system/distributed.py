@@ -1,6 +1,4 @@
-"""Several processes that work as one: they are joined by JAX and agree on decisions, and only the first writes
-files.
-"""
+"""Several processes that work as one: JAX connects them, they agree on decisions, and only the first writes files."""
 
 from collections.abc import Callable, Sequence
 

@@ -7,7 +7,7 @@ from itertools import takewhile
 
 
 class BadInput(ValueError):
-    """The user's input is wrong. The message names it and says what would be right. Exit code 2."""
+    """The user's input is wrong. The message names it and says what would be right. The command exits with 2."""
 
 
 def check(true: bool, message: str) -> None:
@@ -17,17 +17,17 @@ def check(true: bool, message: str) -> None:
 
 
 class Diverged(RuntimeError):
-    """The loss or a parameter is no longer finite. The message names the step. Exit code 1."""
+    """The loss or a parameter is no longer finite. The message names the step. The command exits with 1."""
 
 
 class Lost(RuntimeError):
-    """A process that this one needs has died. The message names it and says how to resume. Exit code 1."""
+    """A process that this one needs has died. The message names it and says how to resume. The command exits with 1."""
 
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, SIGTERM or SIGHUP stopped the run; its state is saved. The message says how to resume.
 
-    Exit code 128 + `signal`.
+    The command exits with 128 + `signal`.
     """
 
     def __init__(self, message: str, signal: int) -> None:

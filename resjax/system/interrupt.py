@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: raised at once if nothing is lost, and between two steps during training."""
+"""Handles Ctrl-C, SIGTERM and SIGHUP: training stops between two steps, all other work at once."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""A whole run from start to end: folder, task, state, steps, evaluations, checkpoints, result."""
+"""A whole training run, from start to end: its folder, task, state, steps, evaluations, checkpoints and result."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext

@@ -1,4 +1,4 @@
-"""The layout of the train state between calls on an accelerator: the same numbers, arranged for fewer kernels.
+"""The layout of the train state between calls on an accelerator: the same numbers, arranged so that fewer kernels run.
 
 Many small arrays, such as batch norm's, are joined into a long one, which a single kernel updates. Unrolled blocks are
 separate arrays, so that XLA updates each kernel where its gradient is computed, while the inputs are still on the chip.

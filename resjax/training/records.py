@@ -1,4 +1,4 @@
-"""All runs of a folder as records for a table."""
+"""Returns all runs in a folder as records for a table."""
 
 from pathlib import Path
 from typing import Any

@@ -76,11 +76,11 @@ def load(target: str | Path, *, stride_in: StrideIn | None = None, shortcut: Bar
          key: str | None = None) -> Network:
     """Load a network from a run directory, a weights file or the Hugging Face Hub, or one that comes with resjax.
 
-    `target` is a run directory, a file of weights or a folder with one, the name of an included network ("resnet20"),
-    or OWNER/NAME on the Hub. `stride_in` ("1x1": v1, "3x3": v1.5) and `shortcut` ("plain", "A") supply what the tensors
-    cannot show; an error says if one is needed. `key` chooses one of several sets of weights in a file, such as
-    averaged and raw ones. A network without its last layer has 0 classes; it can be used for features and fine-tuning.
-    Raises BadInput for weights that are missing, damaged, or not of a network of the paper.
+    `target` is a run directory, a weights file or a folder that contains one, the name of an included network
+    ("resnet20"), or OWNER/NAME on the Hub. `stride_in` ("1x1": v1, "3x3": v1.5) and `shortcut` ("plain", "A") supply
+    what the tensors cannot show; an error says if one is needed. `key` chooses one of several sets of weights in a
+    file, such as averaged and raw ones. A network without its last layer has 0 classes; it can be used for features and
+    fine-tuning. Raises BadInput for weights that are missing, damaged, or not of a network of the paper.
     """
     if (run_directory := expanded(target)).joinpath("experiment.json").is_file():
         check(key is None, f"{run_directory}: a run has only one set of weights; omit --key")

@@ -38,11 +38,11 @@ def export(network: Network, to: Format, out: str | Path, card: Card | None = No
     """Write a network and its model card to a new folder, in the format that `to` names.
 
     torchvision (also for timm and pytorch-cifar-models), huggingface, keras and akamaster (pytorch_resnet_cifar10) are
-    loaded strictly by those libraries. resjax uses torchvision's names for any network of the paper; only `resjax.load`
-    reads it. stablehlo (for this JAX or newer) and onnx (for ONNX Runtime) contain the whole function from pixels to
-    logits. `card` provides errors, data set, licence and recipe for the model card, which also says if the other
-    library prepares images differently. Raises BadInput if that library has no such network or the folder already
-    exists, and OSError if it cannot be written. Nothing is left half-written.
+    loaded strictly by those libraries. The format resjax uses torchvision's tensor names for any network of the paper;
+    only `resjax.load` reads it. stablehlo (for this JAX or newer) and onnx (for ONNX Runtime) contain the whole
+    function from pixels to logits. `card` provides errors, data set, licence and recipe for the model card, which also
+    says if the other library prepares images differently. Raises BadInput if that library has no such network or the
+    folder already exists, and OSError if it cannot be written. Nothing is left half-written.
     """
     out = Path(out)
     check(to in WRITERS, f"to is {to!r}; it must be one of {', '.join(WRITERS)}")

@@ -89,7 +89,7 @@ def file_kind(file: Path) -> str:
 
 
 def read_safetensors(file: Path) -> Tensors:
-    """Read a safetensors file. Raises BadInput."""
+    """Read a safetensors file. Raises BadInput if it is damaged."""
     try:
         with file.open("rb") as stream:
             size = int.from_bytes(stream.read(8), "little")

@@ -23,7 +23,7 @@ Weights = tuple[dict[str, np.ndarray], str, dict[str, float]]
 
 
 def read_keras_archive(file: Path) -> Weights:
-    """Read the weights of Keras 3's `.keras`, an archive with an uncompressed HDF5 file. Raises BadInput."""
+    """Read the weights of Keras 3's `.keras`, an archive with an uncompressed HDF5 file. Raises BadInput for others."""
     try:
         with file.open("rb") as stream:
             archive = open_zip(stream, file)

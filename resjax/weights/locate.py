@@ -3,7 +3,7 @@
 The network consists of the tensors with the prefix of its first kernels; wrappers' segments in names are ignored. Among
 the other tensors, a single fully connected layer is the last layer, whatever its name. Several layers are a custom
 head: it is left out with a message, and the network returns features. Single vectors and tensors of a loss (by name)
-are left out too. A convolution among the others means that the network is part of a larger one, which is refused.
+are left out too. If the others include a convolution, the network is part of a larger one, which is refused.
 """
 
 import re

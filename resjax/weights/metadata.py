@@ -78,7 +78,7 @@ class PreprocessingEntry:
 
 
 def read_mean_image(file: Path) -> np.ndarray:
-    """Read a mean image, checking its stated size before allocating it. Raises BadInput."""
+    """Read a mean image; check its stated size before allocating it. Raises BadInput if it is invalid."""
     try:
         with file.open("rb") as stream:
             version = np.lib.format.read_magic(stream)

@@ -68,7 +68,7 @@ images. Before you call it, each image must be {resized_how}."""
 
 
 def model_card(network: Network, to: Format, images: PreprocessingEntry, card: Card) -> str:
-    """Write the model card; if no errors are given, it says that none were measured."""
+    """Write the model card. Without errors, it says that none were measured."""
     shape = height, width, channels = network.preprocessing.image_shape
     paper = network.architecture or Architecture()  # custom networks only export to stablehlo, which does not need it
     title = f"{'VGG' if paper.family == 'vgg' else 'ResNet'}{paper.depth}"
@@ -123,7 +123,8 @@ def resize_text(images: PreprocessingEntry) -> str:
     """Describe how images are resized."""
     crop = f"{images.size}x{images.width or images.size}"
     if images.shorter_side is None and images.squash is None:
-        return f"cropped to the largest centre region of the shape of {crop}, then resized to {crop} ({images.resize})"
+        part = "square" if images.width in (None, images.size) else f"part with the aspect ratio of {crop}"
+        return f"cropped to its largest centred {part} and resized to {crop} ({images.resize})"
     how = (f"squashed to {images.squash[0]}x{images.squash[1]}" if images.squash else
            f"resized to a shorter side of {images.shorter_side}")
     return f"{how} ({images.resize}) and cropped to its centre of {crop} ({images.crop})"

@@ -1,10 +1,10 @@
 """Reads pickles as plain values. Nothing that a pickle names is imported, looked up or called.
 
 `pickle.Unpickler` calls whatever a file names, so a list of allowed names would have to be correct forever. A file of a
-few bytes can also make it grow its memo to any size, or hash a key forever. Here, Python's `pickletools`
-reads the opcodes, and they are executed on lists, dictionaries and numbers. A name stays a `Name`. The result of
-calling one is an `Inert`, which does not keep its arguments. So every name is harmless, and no list is needed. Names
-that only an attack would use are still refused, to protect those who open the file with other tools.
+few bytes can also make the unpickler grow its memo to any size, or hash a key forever. Here, Python's `pickletools`
+reads the opcodes, and they are executed on lists, dictionaries and numbers. A name stays a `Name`. Calling a `Name`
+gives an `Inert`, which does not keep its arguments. So every name is harmless, and no list is needed. Names that only
+an attack would use are still refused, to protect those who open the file with other tools.
 """
 
 import pickletools

@@ -1,8 +1,9 @@
 """Reads PyTorch's weight files without PyTorch and without executing any code in them.
 
 The arrays take no more memory than the file. A tensor has no more elements than its storage, and a storage no more
-bytes than the file contains. Archive members are uncompressed and together no larger than the file, and so are the
-tensors of the requested set. Every storage is read once. `plain_pickle` bounds the structure around them.
+bytes than the file contains. Archive members are uncompressed and together no larger than the file. The tensors of the
+requested set are no larger than the file either. Every storage is read once. `plain_pickle` limits everything besides
+the tensors.
 """
 
 import math
