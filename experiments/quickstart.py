@@ -25,7 +25,7 @@ STEPS = 200
 
 
 def network(depth: int, shortcut: str, seed: int = 0) -> Experiment:
-    """Return a net of section 4.2 for 8x8 images, with one pixel of padding and no flips (a mirrored 2 is no digit)."""
+    """Return a network of section 4.2 for 8x8 images, padded by 1 pixel, without flips (a mirrored 2 is no digit)."""
     name = f"plain-{depth}" if shortcut == "plain" else f"ResNet-{depth}"
     return Experiment(
         name=name, architecture=Architecture(depth=depth, shortcut=shortcut), seed=seed,
@@ -55,7 +55,7 @@ def verdict(curves: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def draw(curves: dict[str, list[dict[str, Any]]], file: Path) -> None:
-    """Draw the training loss over the steps, plain nets left and residual nets right, as in Figure 6."""
+    """Draw the training loss over the steps, plain networks left and residual ones right, as in Figure 6."""
     import matplotlib.pyplot as plt  # imported here, since listing runs does not need it
 
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
@@ -73,7 +73,7 @@ def draw(curves: dict[str, list[dict[str, Any]]], file: Path) -> None:
 
 
 def quickstart(workdir: Path = Path("runs/quickstart")) -> None:
-    """Train a shallow and a deep net of each kind, in about a minute.
+    """Train a shallow and a deep network of each kind, in about a minute.
 
     Args:
         workdir: The folder for the runs, `table.md` and `curves.png`.

@@ -89,13 +89,13 @@ def with_swapped_blocks(model: Any, variables: Any, stage: int, i: int, j: int) 
 def with_identity_blocks(model: Any, variables: Any, stage: int, count: int, key: jax.Array) -> tuple[Any, Any]:
     """Append blocks whose residual function is zero: the last layer of F is zero, the others use He initialisation.
 
-    With batch norm, its last scale is zero; without it, its last weights and biases are. Returns the larger network and
-    its variables. Raises ValueError if a block with F = 0 is not the identity (plain nets, option C), or if the stage
-    has no second block to take the shapes from.
+    If F ends with batch norm, its scale is zero; otherwise, the last weights and biases are zero. Returns the larger
+    network and its variables. Raises ValueError if a block with F = 0 is not the identity (plain networks, option C),
+    or if the stage has no second block to take the shapes from.
     """
     check(model.shortcut in ("A", "B") and model.blocks[stage] > 1,
-          f"stage {stage} of a net with shortcut {model.shortcut} and {model.blocks} blocks has no identical blocks "
-          "with identity shortcuts")
+          f"stage {stage} of a network with shortcut {model.shortcut} and {model.blocks} blocks has no identical "
+          "blocks with identity shortcuts")
     keys = iter(jax.random.split(key, count * len(jax.tree.leaves(variables))))
 
     def append(blocks: list[Any]) -> list[Any]:

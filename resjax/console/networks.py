@@ -94,7 +94,7 @@ def evaluate_networks(
             coco:PATH. Defaults to the data set that the network was trained on.
         directory: The folder of prepared TFDS data sets. Defaults to the folder that the run used.
         by_class: Also write the errors of each class, a confusion matrix, and an image of the most confident mistakes.
-        out: The folder for these tables and figures.
+        out: The folder for the tables and figures of `by_class`.
         weights: Details that a weights file may not state.
     """
     if batch_size < 1:

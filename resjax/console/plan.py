@@ -109,7 +109,8 @@ def lines(name: str, found: dict[str, Any]) -> Iterator[str]:
     for kind, (times, size) in train["collectives"].items():
         yield f"{kind}: {times:.0f} per step, {size / 1e6:.2f} MB of arrays"
     if train["limits"]["exchange"]:
-        yield f"the exchange takes at least {1e3 * train['limits']['exchange']:.3f} ms, in parallel with the rest"
+        yield (f"the exchange between devices takes at least {1e3 * train['limits']['exchange']:.3f} ms, in parallel "
+               "with the computation")
     yield (f"\nAt most {found['images_per_second']:,.0f} images/s, limited by {found['limit']}. The run takes at least "
            f"{found['run_hours']:.2f} hours ({hours}), or {found['device_hours']:.1f} device-hours. It uses "
            f"{100 * found['memory_share']:.0f} % of the memory.")

@@ -1,8 +1,9 @@
 """Decoding of one encoded image to pixels: the only decoder in resjax, for all sources.
 
 Integers of more than 8 bits are scaled by the range of their type, and floating-point values by the range 0 to 1.
-Transparent pixels are blended over white. Of an animation, the first frame is used. Images are rotated as EXIF says.
-The content determines the format. The limit is 178 million pixels for JPEGs and 64 million for other images.
+Transparent pixels are blended over white. Only the first frame of an animation is used. Images are rotated as EXIF
+says. The content determines the format, not the file's name. The limit is 178 million pixels for JPEGs and 64 million
+for other images.
 """
 
 import re
@@ -38,9 +39,9 @@ UPRIGHT = {1: lambda x: x, 2: lambda x: x[:, ::-1], 3: lambda x: x[::-1, ::-1], 
 def decode(encoded: bytes, name: str, channels: int = 3, least: int = 0) -> np.ndarray:
     """Decode to uint8 `[height, width, channels]`, upright: RGB, or grey for one channel.
 
-    With `least`, a JPEG may be decoded at a reduced size (1/2, 1/4, 1/8, or between), which its cosine transform does
-    without aliasing; no side becomes shorter than `least`. Raises BadInput, naming the image, if it is truncated,
-    damaged, too large or not an image.
+    With `least`, a JPEG may be decoded at a reduced size (1/2, 1/4, 1/8, or between), but no side becomes shorter than
+    `least`. The cosine transform reduces the size without aliasing. Raises BadInput, naming the image, if it is
+    truncated, damaged, too large or not an image.
     """
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(encoded)

@@ -51,7 +51,7 @@ class Detector(Named):
     ghost_batch_size: Count = 1
     """The number of images that share batch-norm statistics, unless the statistics are frozen."""
     frozen_stages: Natural = 0
-    """The number of frozen stages, from the input on. In ResNets, the first stage is conv1."""
+    """The number of frozen stages, counted from the input. In ResNets, the first stage is conv1."""
     rpn_channels: Count = 512
     """The number of channels of the 3x3 convolution before the proposals."""
     hidden: Count = 4096
@@ -85,11 +85,12 @@ class Sampling(Named):
     smallest: NonNegative = 16.0
     """The minimum side of a proposal, in pixels."""
     train_candidates: Count = 12_000
-    """The number of anchors per image, by highest score, before non-maximum suppression in training."""
+    """The number of anchors per image, those with the highest scores, that enter non-maximum suppression in
+    training."""
     train_proposals: Count = 2_000
     """The maximum number of proposals per image after non-maximum suppression in training."""
     test_candidates: Count = 6_000
-    """The number of anchors per image, by highest score, before non-maximum suppression in testing."""
+    """The number of anchors per image, those with the highest scores, that enter non-maximum suppression in testing."""
     test_proposals: Count = 300
     """The maximum number of proposals per image after non-maximum suppression in testing."""
     rois: Count = 128
@@ -131,9 +132,9 @@ class Scenery(Named):
     shorter_side: Annotated[int, Must("be at least 32", lambda n: n >= 32), In32Bits] = 600
     """The shorter side of the resized images, in pixels."""
     longer_side: Count = 1_000
-    """The maximum longer side, in pixels. If it would be longer, the image is resized to this side instead."""
+    """The maximum longer side, in pixels. An image that would exceed it is resized to this longer side instead."""
     std: tuple[Positive, ...] = ()
-    """Divide each colour by these values, for weights of other libraries. The paper does not divide."""
+    """Divide each colour channel by these values, for weights of other libraries. The paper does not divide."""
     flip: bool = True
     """Flip each training image horizontally with probability 1/2."""
 
@@ -180,8 +181,8 @@ class Detection(Named):
     """joint: train proposals and detections together. alternating: train in the four phases of Ren et al. 2015. Each
     phase takes a quarter of `steps` and has its own learning-rate schedule."""
     initialize_from: str = ""
-    """The pretrained weights: a run directory, a file, or OWNER/NAME on the Hugging Face Hub. If unset, random
-    weights."""
+    """The pretrained weights: a run directory, a file, or OWNER/NAME on the Hugging Face Hub. If unset, the weights are
+    random."""
     seed: Annotated[int, Must("be in 0 ... 4294967295", lambda seed: 0 <= seed < 2**32)] = 0
     """The seed of the initial parameters and of every batch."""
     steps: Count = 110_000
@@ -189,11 +190,11 @@ class Detection(Named):
     batch_size: Count = 1
     """The number of images per step."""
     log_steps: Count = 20
-    """The number of steps per line of the log. Each line is the mean over these steps."""
+    """The number of steps per line of the log. Each line reports means over these steps."""
     evaluate_steps: Count = 110_000
     """The number of steps between evaluations on the test images."""
     checkpoint_steps: Count = 1_000
-    """The number of steps between checkpoints. The run also saves one when it ends or is interrupted."""
+    """The number of steps between checkpoints. The run also saves a checkpoint when it ends or is interrupted."""
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -50,7 +50,7 @@ class Losses(NamedTuple):
         return self.anchor_class + self.anchor_box + self.region_class + self.region_box
 
     def only(self, names: Sequence[str]) -> "Losses":
-        """Set the other losses to zero, so that they are not computed; the regions' error goes with their loss."""
+        """Set the other losses to zero, so that they are not computed. Without their loss, regions have no error."""
         others = {name for name in LOSSES if name not in names}
         if "region_class" in others:
             others.add("error")
@@ -153,8 +153,8 @@ def restart_optimizer(optimizer: optax.GradientTransformationExtraArgs, run: Det
 def optimizer_of(run: Detection, phase: Phase) -> optax.GradientTransformationExtraArgs:
     """Build the optimizer for the parts that a phase trains, except frozen stages and frozen batch norm.
 
-    Before it, the gradients of all other parameters are set to zero, so that the compiler removes them; after it, so is
-    their weight decay.
+    Before this optimizer, the gradients of all other parameters are set to zero, so that the compiler removes them.
+    After it, their weight decay is set to zero.
     """
     fixed = optax.masked(optax.set_to_zero(), partial(frozen, run.detector, phase))
     return optax.with_extra_args_support(optax.chain(fixed, build_optimizer(run.optimizer, run.phase_steps), fixed))

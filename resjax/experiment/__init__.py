@@ -98,7 +98,7 @@ class Data(Named):
     resize: Resize = "pillow-bicubic"
     """area: average over areas to shrink, interpolate linearly to enlarge. pillow-*, torch-*: as these libraries do."""
     std: tuple[Positive, ...] = ()
-    """Divide each colour by these values, for weights of other libraries. The paper does not divide."""
+    """Divide each colour channel by these values, for weights of other libraries. The paper does not divide."""
     validation_images: Natural = 0
     """The number of training images held out for validation, such as 5000 for the paper's 45k/5k split of CIFAR-10."""
     pad: Natural = 4
@@ -135,7 +135,7 @@ class Photographs(Named):
     resize: Resize = "area"
     """area: average over areas to shrink, interpolate linearly to enlarge. pillow-*, torch-*: as these libraries do."""
     std: tuple[Positive, ...] = ()
-    """Divide each colour by these values, for weights of other libraries. The paper does not divide."""
+    """Divide each colour channel by these values, for weights of other libraries. The paper does not divide."""
     flip: bool = True
     """Flip each training image horizontally with probability 1/2."""
     colour_noise: NonNegative = 0.1
@@ -144,7 +144,7 @@ class Photographs(Named):
     """The number of processes that decode images, by default one per core. With 0, images are decoded in threads."""
     broken_images: Natural = 10
     """The number of unreadable training images to tolerate. resjax reports each one and uses another image instead. One
-    more stops the run."""
+    more unreadable image stops the run."""
 
     __repr__ = shortly
 
@@ -179,13 +179,14 @@ class Experiment(Named):
     batch_size: Count = 128
     """The number of images per step over all devices, a multiple of `architecture.ghost_batch_size`."""
     log_steps: Count = 100
-    """The number of steps per line of the log. Each line is the mean over these steps."""
+    """The number of steps per line of the log. Each line reports means over these steps."""
     evaluate_steps: Count = 1_000
     """The number of steps between evaluations on the validation images."""
     evaluate_test: bool = False
-    """Also evaluate on the test images at these steps, as in Figure 6, and not only after the last step."""
+    """Also evaluate on the test images every `evaluate_steps` steps, as in Figure 6, instead of only after the last
+    step."""
     checkpoint_steps: Count = 1_000
-    """The number of steps between checkpoints. The run also saves one when it ends or is interrupted."""
+    """The number of steps between checkpoints. The run also saves a checkpoint when it ends or is interrupted."""
     precise_batch_norm_steps: Natural = 100
     """After training, average the batch statistics over this many training batches, as the authors did. With 0, keep
     the moving averages."""

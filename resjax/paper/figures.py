@@ -79,9 +79,9 @@ def figure4(runs: Sequence[Planned]) -> Drawing:
 
 
 def figure6(runs: Sequence[Planned]) -> Drawing:
-    """Draw training errors (thin) and test errors (bold) over the iterations: plain nets left, residual nets right.
+    """Draw training errors (thin) and test errors (bold) over the iterations: plain networks left, residual ones right.
 
-    `runs` has one run per row, plain nets first, sorted by depth. The claims compare the final training errors.
+    `runs` has one run per row, plain networks first, sorted by depth. The claims compare the final training errors.
     """
     plain, residual = ([run for run in runs if is_plain(run) == kind] for kind in (True, False))
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True, layout="constrained")
@@ -125,12 +125,12 @@ def figure7(runs: Sequence[Planned]) -> Drawing:
 
 
 def deepest_first(residual: Sequence[Planned]) -> list[Planned]:
-    """Sort the residual nets whose neighbours the paper compares: it does not compare ResNet-1202 with the others."""
+    """Sort the residual networks that the paper compares with each other: all but ResNet-1202."""
     return [run for run in reversed(residual) if run.row.layers < 1000]
 
 
 def same_depth(residual: Sequence[Planned], plain: Sequence[Planned]) -> list[tuple[Planned, Planned]]:
-    """Pair residual and plain nets of equal depth."""
+    """Pair residual and plain networks of equal depth."""
     return [(run, other) for run in residual for other in plain if run.row.layers == other.row.layers]
 
 

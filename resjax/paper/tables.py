@@ -11,7 +11,7 @@ TOP1, TOP5 = Measure("top-1 error", "top1_error"), Measure("top-5 error", "top5_
 
 
 def plain_row(layers: int, error: float, reruns: float | None = None, sign: Literal["~", ">"] = "~") -> Row:
-    """Describe a plain net, claimed to be worse than every shallower one ("degradation", Figure 6 left)."""
+    """Describe a plain network, claimed to be worse than every shallower one ("degradation", Figure 6 left)."""
     shallower = (depth for depth in (20, 32, 44, 56, 110) if depth < layers)
     return Row(f"plain{layers}", f"plain-{layers}", (error,), layers, sign=sign,
                reruns=(reruns, reruns) if reruns else None,
@@ -20,7 +20,7 @@ def plain_row(layers: int, error: float, reruns: float | None = None, sign: Lite
 
 def resnet(layers: int, error: float, reruns: tuple[float, float] | None = None,
            deviation: float | None = None) -> Row:
-    """Describe a residual net, claimed to beat the plain net of its depth and every shallower residual net."""
+    """Describe a residual network, claimed to beat the plain one of its depth and every shallower residual one."""
     shallower = (depth for depth in (20, 32, 44, 56, 110) if depth < layers)
     return Row(f"resnet{layers}", f"ResNet-{layers}", (error,), layers, deviation, reruns=reruns,
                claims=(Claim("<", f"plain{layers}"), *(Claim("<", f"resnet{depth}") for depth in shallower)))

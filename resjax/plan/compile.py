@@ -84,8 +84,8 @@ def target_devices(device: Device, count: int, hosts: int = 1) -> list[jax.Devic
     """
     modules, command = PLUGINS[device.platform]
     if not any(find_spec(module) for module in modules if find_spec(module.partition(".")[0])):
-        raise BadInput(f"{device.title}: JAX's compiler for it is not installed; install it with {command} (it needs "
-                       "no device)")
+        raise BadInput(f"{device.title}: JAX's compiler for this device is not installed; install it with {command} "
+                       "(the compiler needs no device)")
     check(count % hosts == 0, f"devices is {count}; it must be a multiple of hosts, {hosts}")
     if device.platform == "cuda":
         settings = {"target_config": target_config(device), "topology": f"1x{hosts}x{count // hosts}"}

@@ -1,7 +1,7 @@
 """Progress on standard error: a live display on terminals, plain lines elsewhere.
 
-A terminal shows the innermost task (loading, compiling, training, evaluating ...) and, if several nets are trained, a
-row above it with the current net. Messages appear above the live rows and stay.
+A terminal shows the innermost task (loading, compiling, training, evaluating ...) and, if several networks are trained,
+a row above it with the current one. Messages appear above the live rows and stay.
 """
 
 import sys
@@ -50,7 +50,7 @@ class Work:
 
 @dataclass(eq=False)
 class Nets:
-    """Nets that are trained one after the other, with their amounts of work in any common unit."""
+    """Networks that are trained one after the other, with their amounts of work in any common unit."""
 
     works: Sequence[float]
     number: int = 0
@@ -60,15 +60,15 @@ class Nets:
     at: float = field(default_factory=lambda: time.monotonic())
     """The time of the last estimate."""
     before: float | None = None
-    """Seconds that this net spent loading and compiling before its first step; the others are assumed to need as
-    many."""
+    """Seconds that this network spent loading and compiling before its first step; the others are assumed to take as
+    long."""
 
     def parts(self) -> list[str]:
-        """Describe the remaining time for all nets."""
+        """Describe the remaining time for all networks."""
         return [] if self.seconds_left is None else [f"{remaining(self.seconds_left, self.at)} left in total"]
 
     def estimate(self, left: float, whole: float) -> None:
-        """Estimate the remaining seconds from the remaining and total seconds of the current net."""
+        """Estimate the remaining seconds from the remaining and total seconds of the current network."""
         if self.before is None:
             self.before = time.monotonic() - self.begun
         later = self.works[self.number + 1:]
@@ -178,7 +178,7 @@ def advance(done: int, *notes: str, pace: float | None = None, total: int | None
 
 
 def advance_net(done: int, *notes: str, pace: float) -> str:
-    """Update the training of the current net; return the remaining time for all nets, if there are several."""
+    """Update the training of the current network; return the remaining time for all of them, if there are several."""
     advance(done, *notes, pace=pace)
     nets = Screen.nets
     if not (nets and Screen.works) or len(nets.works) == 1:

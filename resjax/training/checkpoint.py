@@ -35,8 +35,8 @@ def checkpoints(run_directory: Path, *, clear: bool) -> Iterator[ocp.CheckpointM
     """Open `run_directory/checkpoints`, which keeps the last few; pending saves are awaited at the end.
 
     `clear` removes the checkpoints that a killed process had only half removed and, in the background, those that it
-    had only half saved. Only the process that trains may use it, because a half-saved checkpoint may be a save in
-    progress, and only once, because two removals at a time fail.
+    had only half saved. Only the process that trains may pass `clear`, because a half-saved checkpoint may be a save in
+    progress. It may do so only once, because two removals at a time fail.
     """
     folder = (run_directory / "checkpoints").absolute()
     if clear:

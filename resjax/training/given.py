@@ -1,5 +1,5 @@
-"""Python objects that belong to a run: described in `experiment.json`, checked when it is resumed, and rebuilt from
-it.
+"""Python objects that belong to a run: `experiment.json` describes them, a resumed run checks them, and networks are
+rebuilt from their descriptions.
 """
 
 import ast

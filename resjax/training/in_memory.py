@@ -129,7 +129,7 @@ def train_in_memory(experiment: Experiment, model: nn.Module, dataset: Dataset,
                     begin: TrainState | None = None) -> tuple[TrainState, np.ndarray]:
     """Train any network for all steps of a run in one call, on one device; return the last state and the losses.
 
-    This is for studies of many small nets. Nothing is written to disk, and batch statistics stay moving averages.
+    This is for studies of many small networks. Nothing is written to disk, and batch statistics stay moving averages.
     Training starts from a new state, or from the parameters and statistics of `begin` with a new schedule.
     """
     steps, optimizer = experiment.steps, build_optimizer(experiment.optimizer, experiment.steps)

@@ -40,8 +40,9 @@ def infer_architecture(tensors: Tensors, names: Names, source: str, stride_in: S
                        shortcut: Bare | None) -> Architecture:
     """Infer the architecture: family, depth and shortcut.
 
-    Tensors do not show two facts. `stride_in` says where bottlenecks have their stride. `shortcut` says whether a net
-    without projections is plain or uses option A. Raises BadInput if a required hint is None or the network is unknown.
+    Tensors do not show two facts. `stride_in` says where bottlenecks have their stride. `shortcut` says whether a
+    network without projections is plain or uses option A. Raises BadInput if a required hint is None or the network is
+    unknown.
     """
     blocks = tuple(count_blocks(tensors, names))
     bottleneck = kernel_name(names, 1, 0, "conv3") in tensors
@@ -57,7 +58,7 @@ def infer_architecture(tensors: Tensors, names: Names, source: str, stride_in: S
                        "(v1.5, torchvision and timm) or --stride-in 1x1 (v1, the paper)")
     option = find_shortcut(tensors, names, blocks, bottleneck, source) or shortcut
     if option is None:
-        raise BadInput(f"{source}: no shortcut has a tensor, so this is a plain net or has option A; pass "
+        raise BadInput(f"{source}: no shortcut has a tensor, so this is a plain network or uses option A; pass "
                        "--shortcut plain or --shortcut A")
     return Architecture(family=family, depth=depths[kind, blocks], shortcut=option,
                         ghost_batch_size=64 if family == "cifar" else 32,

@@ -121,7 +121,7 @@ def find_head(beside: Tensors, kernel: str, source: str) -> Tensors:
         modules.setdefault(parent, {})[leaf] = tensor
     layers = {name: leaves for name, leaves in modules.items() if not LOSS.search(name) and is_layer(leaves)}
     if convolutions := [name for name, leaves in layers.items() if any(leaf.ndim > 2 for leaf in leaves.values())]:
-        raise BadInput(f"{source}: has other convolutions ({', '.join(convolutions[:3])}), so the network is "
+        raise BadInput(f"{source}: contains other convolutions ({', '.join(convolutions[:3])}), so the network is "
                        "part of a larger one; save only the network's state_dict")
     lone = next((name for name, leaves in modules.items() if leaves.keys() == {"bias"}), None)
     check(lone is None, f"{source}: {lone}.bias is the bias of a layer without a kernel")

@@ -1,4 +1,4 @@
-"""Networks that we trained, classifiers by the paper's full recipe; they come with the package."""
+"""The trained networks that come with the package; the classifiers were trained by the paper's full recipe."""
 
 from pathlib import Path
 

@@ -89,7 +89,7 @@ def test_what_belongs_to_no_layer_is_left_out_and_said(beside, network, tensors,
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    (lambda t: t | {"decoder.0.weight": np.ones((8, 64, 3, 3))}, r"has other convolutions \(decoder\.0\)"),
+    (lambda t: t | {"decoder.0.weight": np.ones((8, 64, 3, 3))}, r"contains other convolutions \(decoder\.0\)"),
     (lambda t: {f"{side}.{name}": tensor for name, tensor in t.items() for side in ("student", "teacher")},
      r"contains 2 networks, with the prefixes student\., teacher\.; save only one"),
     (lambda t: t | {"layer1.0.se.weight": np.ones(3)}, "squeeze-and-excitation"),
