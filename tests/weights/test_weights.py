@@ -53,7 +53,7 @@ def test_a_network_comes_back_as_it_was(network, exported):
 
 def test_what_tensors_cannot_tell_is_asked_for(exported, network, tmp_path):
     file = changed(exported, tmp_path, lambda tensors: None)
-    with pytest.raises(BadInput, match="this is a plain network or uses option A; pass --shortcut plain"):
+    with pytest.raises(BadInput, match="a plain network or uses option A; pass --shortcut plain or --shortcut A"):
         load(file)
     assert load(file, shortcut="plain").model.shortcut == "plain"
     assert load(file, shortcut="A").classes == ()
