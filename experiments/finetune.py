@@ -1,4 +1,4 @@
-"""Fine-tuning of weights that were trained on other images, with a new last layer, for a few steps.
+"""Fine-tunes weights that were trained on other images, with a new last layer and in few steps.
 
     python experiments/finetune.py resnet20_tuned --data.source folder:PATH
     python experiments/finetune.py resnet50_tuned --data.source folder:PATH

@@ -1,6 +1,7 @@
 """Charts as inline SVG with real text, coloured by CSS so that figures follow the page's dark mode.
 
-A panel is as wide as a phone's text column, where its text is 12 px; wider pages show several side by side.
+A panel is as wide as the text column on a phone, where its text is 12 px high. Wider pages show several panels side by
+side.
 """
 
 import math

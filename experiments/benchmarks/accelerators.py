@@ -5,7 +5,7 @@
 Compiles the training step of ResNet-50 (v1.5, bfloat16, batch 256, on a TPU 128), of the same network in stock Flax,
 and of ResNet-20, 110 and 1202 (TensorFloat-32, batch 128), and ten-crop evaluation with ResNet-50. Writes kernels,
 bytes, multiply-adds, memory, collectives and lower bounds of the time to experiments/results/accelerators.json after
-every program. Running it again compiles only the missing ones.
+every program. A second run compiles only the missing programs.
 """
 
 import dataclasses

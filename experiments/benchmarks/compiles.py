@@ -4,8 +4,8 @@
 
 There is one step per call. With several devices, batch-norm groups do not span devices, so only gradients are
 exchanged; `parameter_bytes` is the size of their sum. Each case runs in a separate process, since XLA reads its flags
-only once. Results are written to experiments/results/compiles.json after each case; running it again compiles only the
-missing ones.
+only once. Results are written to experiments/results/compiles.json after each case; a second run compiles only the
+missing cases.
 """
 
 import json

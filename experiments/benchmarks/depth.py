@@ -1,4 +1,4 @@
-"""The cost of depth: compile time, memory and step time of ResNet-20, 56, 110 and 1202 at batch 128.
+"""Measures the cost of depth: compile time, memory and step time of ResNet-20, 56, 110 and 1202 at batch 128.
 
     python experiments/benchmarks/depth.py [--out DIR]
 

@@ -1,4 +1,4 @@
-"""The cost of a custom loss or augmentation: training steps of ResNet-20 at CIFAR-10's size, with and without it.
+"""Measures the cost of a custom loss or augmentation, in training steps of ResNet-20 on images of CIFAR-10's size.
 
     python experiments/benchmarks/own_parts.py [--parts Mixup CutMix]
 

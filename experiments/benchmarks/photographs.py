@@ -1,4 +1,4 @@
-"""Images per second that one core decodes and crops: resjax compared with Pillow, alternating in one run.
+"""Measures how many images per second one core decodes and crops, with resjax and with Pillow in turn.
 
     python experiments/benchmarks/photographs.py [--folder PATH]
 

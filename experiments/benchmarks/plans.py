@@ -1,9 +1,9 @@
-"""The results of `resjax plan` for the runs of the repository, and its time with an empty and a filled cache.
+"""Runs `resjax plan` for all runs of the repository, and measures its time with an empty and a filled cache.
 
     pip install -e '.[cuda12,tpu]' && python experiments/benchmarks/plans.py [--on h100] [--names resnet20 resnet50]
 
 Each plan runs in a separate process with an empty cache, and then again with the cache of the first time. Results are
-written to experiments/results/plans.json after every plan; running it again makes only the missing ones.
+written to experiments/results/plans.json after every plan; a second run makes only the missing plans.
 """
 
 import json

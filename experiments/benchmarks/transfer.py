@@ -1,10 +1,10 @@
-"""Fine-tuning compared with training from scratch: ResNet-20 from CIFAR-10's animals to its vehicles, in few steps.
+"""Compares fine-tuning with training from scratch: from CIFAR-10's animals to its vehicles, with ResNet-20.
 
     python experiments/benchmarks/transfer.py [--workdir W] [--steps 1500]
 
 Writes both halves of CIFAR-10 as image folders and trains on the animals. It then trains on the vehicles four times, by
 `experiments/finetune.py`: from scratch, from scratch at the paper's learning rate, all layers from the animals'
-weights, and only the last layer. Cost: 12 minutes on 2 CPU cores. The same command resumes it.
+weights, and only the last layer. Cost: 12 minutes on 2 CPU cores. The same command resumes a stopped benchmark.
 """
 
 from dataclasses import replace

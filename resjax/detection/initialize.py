@@ -1,4 +1,4 @@
-"""Pretrained weights of a detector: a classifier's, a detector's, or none."""
+"""Initialises a detector from a classifier, from another detector, or without pretrained weights."""
 
 from typing import Any, NamedTuple
 

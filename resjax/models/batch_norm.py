@@ -1,7 +1,7 @@
 """Batch normalisation over groups of the batch, as on several GPUs, with an optional ReLU.
 
 Statistics are always float32. How they are computed depends on the platform for which a program is lowered. A CPU makes
-two passes, each summed in two stages. Accelerators are limited by memory bandwidth, so there x is read only once:
+two passes, each summed in two stages. Accelerators are limited by memory bandwidth, so they read x only once:
 
     var = mean((x - c)^2) - mean(x - c)^2    for any c,
 

@@ -1,4 +1,4 @@
-"""A run's log as curves to overlay: by quantity, then by the images they were measured on."""
+"""Converts a run's log to curves: for each quantity, one curve per set of images."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Export of the curves of all runs in a folder to TensorBoard."""
+"""Exports the curves of all runs in a folder to TensorBoard."""
 
 import time
 from collections.abc import Iterable

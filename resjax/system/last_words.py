@@ -1,4 +1,4 @@
-"""A last line on standard error, for a process that cannot write it itself.
+"""Prepares a last line on standard error, for a process that may die before it can print one.
 
 If one of several processes dies, JAX aborts the others in C++ after the heartbeat timeout of `distributed.join`. No
 exception reaches Python, so users would see a run end without any message.

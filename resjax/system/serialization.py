@@ -1,4 +1,4 @@
-"""Frozen dataclasses such as an experiment: validation of fields, JSON, and lists of fields."""
+"""Validates, lists and converts to JSON the fields of frozen dataclasses such as an experiment."""
 
 import dataclasses
 import math

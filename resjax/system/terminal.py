@@ -1,4 +1,4 @@
-"""Lines of output: folded on terminals, unfolded in files, pipes and notebooks."""
+"""Prints lines of output, which are wrapped on terminals but not in files, pipes and notebooks."""
 
 import sys
 import textwrap

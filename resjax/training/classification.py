@@ -67,12 +67,13 @@ def train(experiment: Experiment, run_directory: str | Path, devices: Sequence[j
 
     A `model` of your own (a module that takes images and `train`), `data` from your own arrays (`resjax.dataset`) and
     any Optax `optimizer` replace the experiment's. To resume the run, pass them again, or keep them in a file (see
-    `Own`). `loss(logits, labels)` `[batch]` replaces the cross-entropy. `augment(key, images, labels)` changes each
-    training batch after crops and flips. Both are pure functions inside the compiled step: use `LabelSmoothing`,
-    `Mixup`, `CutMix`, `Cutout`, or your own. `callback(line, network)` gets each training line of the log with the
-    current network; the numbers that it returns are logged. `tensorboard` is a folder for TensorBoard event files.
-    Raises BadInput for wrong data or if the run directory belongs to another experiment; Diverged if the loss is no
-    longer finite; Interrupted, with the state saved, after Ctrl-C, SIGTERM or SIGHUP; OSError if the disk is full.
+    `Own`). `loss(logits, labels)`, which returns `[batch]`, replaces the cross-entropy. `augment(key, images, labels)`
+    changes each training batch after crops and flips. Both are pure functions inside the compiled step: use
+    `LabelSmoothing`, `Mixup`, `CutMix`, `Cutout`, or your own. `callback(line, network)` gets each training line of the
+    log with the current network; the numbers that it returns are logged. `tensorboard` is a folder for TensorBoard
+    event files. Raises BadInput for wrong data or if the run directory belongs to another experiment; Diverged if the
+    loss is no longer finite; Interrupted, with the state saved, after Ctrl-C, SIGTERM or SIGHUP; OSError if the disk is
+    full.
     """
     parts = {"model": model, "optimizer": optimizer, "loss": loss, "augment": augment, "callback": callback}
     given = {part: value for part, value in parts.items() if value is not None}

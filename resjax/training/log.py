@@ -199,7 +199,7 @@ def is_line(line: Any) -> bool:
 
 
 def rewind_metrics(log: Log, step: int) -> None:
-    """Drop the lines after `step`, which the resumed run writes again, along with the evaluation at its last step."""
+    """Drop the lines that a run resumed at `step` writes again: later ones, and the evaluation after its last step."""
     if not is_first():
         return
     lines = parsed_lines(log.run_directory)

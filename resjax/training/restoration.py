@@ -1,4 +1,4 @@
-"""Loading of trained networks: from run directories or weights of any source, and as pretrained weights."""
+"""Loads trained networks from run directories or weights of any source, also as pretrained weights."""
 
 from pathlib import Path
 from typing import Any, NamedTuple

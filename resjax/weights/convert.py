@@ -1,4 +1,4 @@
-"""Conversion between named tensors and our variables, with the same table of names in both directions; strict."""
+"""Converts between named tensors and our variables, with one table of names; none of either may be left over."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple

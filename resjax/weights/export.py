@@ -1,4 +1,4 @@
-"""Export of networks to formats of other libraries: written to a temporary folder and then moved into place."""
+"""Exports networks to formats of other libraries. Files are written to a temporary folder and then moved into place."""
 
 import os
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Reading of weight files as named arrays. The content determines the format, whatever the name."""
+"""Reads weight files as named arrays. The content of a file determines its format, not its name."""
 
 import json
 from collections.abc import Callable, Mapping

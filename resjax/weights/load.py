@@ -1,6 +1,4 @@
-"""Loading of weights from a file, a folder, the package or the Hub as a network for evaluation, fine-tuning and
-export.
-"""
+"""Loads weights from a file, a folder, the package or the Hub as a network for evaluation, fine-tuning and export."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace

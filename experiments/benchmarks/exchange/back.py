@@ -1,4 +1,4 @@
-"""The way back: files that `export` writes, loaded as the model card says, give resjax's logits."""
+"""Checks exported files: loaded with the code of the model card, they give the same logits as resjax."""
 
 import os
 import re
