@@ -38,10 +38,11 @@ COMMON = ["--help", "--seed", "--steps", "--workdir", "--out", "--data", "--dire
           "--optimizer.learning-rate", "--optimizer.decay-steps", "--architecture.depth", "--architecture.shortcut",
           "--initialize-from", "--name", "--log-steps", "--checkpoint-steps", "--precise-batch-norm-steps",
           "--experiments", "--score", "--resize", "--evaluate-test", "--data.flip", "--tensorboard", "--json", "--on",
-          "--devices", "--distributed"]
+          "--devices", "--hosts", "--distributed", "--whole-table", "--csv", "--coco", "--code", "--flag", "--of",
+          "--shortcut", "--top", "--annotations", "--by-class", "--training", "--evaluate-steps"]
 WORDS = ["", " ", "1", "0", "-1", "8", "1e400", "nan", "inf", "-inf", "2147483648", "9" * 30, "1/2", "0/0", "²",
          "True", "None", "digits", "train", "test", "single", "ten-crop", "torchvision", "stablehlo", "akamaster",
-         "table1", "table6", "table7", "table9", "resnet20", "A", "plain", "3x3", "pillow-bicubic",
+         "table1", "table6", "table7", "table11", "resnet20", "A", "plain", "3x3", "pillow-bicubic",
          "\x1b[31mred\x1b[0m", "\x01", "a\nb", "\r", "\u202ereversed", "\udcff", "x" * 300,
          "/" + "y/" * 3000, "é" * 200,
          "../" * 40, "*", "$(touch marker)", "; touch marker", "%s%n", "{}", "OWNER/NAME", "a/b/c", "h100", "v5e",
@@ -79,8 +80,9 @@ def command_line(chance: random.Random, files: Sequence[str]) -> list[str]:
 
     line = [chance.choice([*COMMANDS, *COMMANDS, value()])]
     firsts = {"train": files[3:5], "show": files[3:5], "plan": files[3:5], "mean-image": files[3:5], "list": files[5:6],
-              "evaluate": files[:1], "predict": files[:1], "export": files[:1], "prepare": ["cifar10"],
-              "report": ["source"], "reproduce": ["table6", "table1"]}
+              "evaluate": files[:1], "predict": files[:1], "saliency": files[:1], "export": files[:1],
+              "detect": files[:1], "prepare": ["cifar10"], "report": ["source"], "compare": ["source"],
+              "reproduce": ["table6", "table1"]}
     if line[0] in firsts and chance.random() < 0.6:
         line.append(chance.choice(firsts[line[0]]))
     for _ in range(chance.choice((0, 1, 1, 2, 2, 3, 5))):
@@ -96,7 +98,8 @@ def kept_short(line: Sequence[str]) -> bool:
     text = " ".join(line)
     if line[0] in LONG:
         return False
-    long = ("table7", "table8", "OWNER/NAME", "a/b/c", "--on h100", "--on v5e", "--distributed", "doctor")
+    long = ("table7", "table8", "table9", "table10", "table11", "OWNER/NAME", "a/b/c", "--on h100", "--on v5e",
+            "--distributed", "doctor")
     if line[0] == "reproduce" and "table6" in line and "--experiments" not in line:
         return False
     return not any(part in text for part in long) or (line[0] not in ("reproduce", "plan") and "/" not in text)

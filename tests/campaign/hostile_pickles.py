@@ -181,7 +181,7 @@ def code() -> Iterator[tuple[str, bytes]]:
     yield "state of a name", beside(b"ctimeit\nTimer\n}(" + text("timer") + text("x") + b"ub")
     yield "items of an object", beside(b"ctimeit\nTimer\n)\x81(" + text("a") + b"Nu")
     yield "call of a dotted name", beside(text("timeit") + text("Timer.timeit") + b"\x93)R")
-    yield "call of a module of ours", beside(b"cresjax.files\ndigest\n" + group(text("MARKER")) + b"R")
+    yield "call of a module of ours", beside(b"cresjax.system.files\ndigest\n" + group(text("MARKER")) + b"R")
     yield "call of a string", beside(text("timeit.timeit") + group(text("MARKER")) + b"R")
     yield "call of a tensor", state(value=tensor() + b")R")
     yield "call of a type of storage", state(value=b"ctorch\nFloatStorage\n(K\x05tR")

@@ -2,10 +2,7 @@
 
     python tests/campaign/kinds.py
 
-It uses what that code had too, so that it runs on both: PYTHONPATH=CHECKOUT names the one that is tried; for that code
-it lies, with the hostile files beside it, in a folder whose `networks.py` is that code's with today's `in_parts`, and
-memory is bounded (`ulimit -v 8000000`), as that code reads a device to its end. It prints a line for each kind, whether
-the code holds, and counts.
+It prints a line for each kind, whether the code holds, and counts.
 """
 
 import argparse
@@ -21,7 +18,6 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +27,7 @@ from safetensors.numpy import load_file, save_file
 
 import resjax
 from resjax import Architecture, BadInput, Data, Experiment, Optimizer
-
-try:
-    from resjax.console.command_line import execute, guarded
-except ImportError:  # the names of the code of that day
-    from resjax.dispatch import execute, guarded  # type: ignore[no-redef]
+from resjax.console.command_line import execute, guarded
 
 Probe = Callable[[Path], bool]
 PROBES: dict[str, Probe] = {}
@@ -46,20 +38,11 @@ def kind(title: str) -> Callable[[Probe], Probe]:
     return lambda probe: PROBES.setdefault(title, probe)
 
 
-def of(value: Any, **names: Any) -> Any:
-    """Make a value whose fields have other names in the two versions: the ones that it has are taken."""
-    known = {field.name for field in fields(value)}
-    return value(**{name: given for name, given in names.items() if name in known})
-
-
 def small() -> Experiment:
     """The smallest run."""
-    made: Experiment = of(Experiment, name="small", architecture=of(Architecture, depth=8, ghost_batch_size=16,
-                                                                    norm_group=16),
-                          optimizer=Optimizer(), data=Data(pad=1, flip=False), steps=4, batch_size=16, log_steps=2,
-                          checkpoint_steps=2, precise_batch_norm_steps=0, statistics_steps=0, evaluate_test=True,
-                          evaluate_steps=2)
-    return made
+    return Experiment(name="small", architecture=Architecture(depth=8, ghost_batch_size=16), optimizer=Optimizer(),
+                      data=Data(pad=1, flip=False), steps=4, batch_size=16, log_steps=2, checkpoint_steps=2,
+                      precise_batch_norm_steps=0, evaluate_test=True, evaluate_steps=2)
 
 
 def run_of(folder: Path) -> Path:
@@ -395,8 +378,7 @@ def optax_optimizer(folder: Path) -> bool:
 
 @kind("a list in place of a tuple")
 def a_list(folder: Path) -> bool:
-    names = {field.name for field in fields(Optimizer)} & {"decay_steps", "drop_steps"}
-    return refused(lambda: Optimizer(**{names.pop(): [100]}), "-steps")  # type: ignore[arg-type]
+    return refused(lambda: Optimizer(decay_steps=[100]), "decay-steps")  # type: ignore[arg-type]
 
 
 @kind("infinity in an experiment")
