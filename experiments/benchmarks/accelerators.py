@@ -25,7 +25,7 @@ from resjax import Architecture, Optimizer
 from resjax.data import Batch, Preprocessing
 from resjax.evaluation.probabilities import average_views
 from resjax.plan.compile import Program, compile_program, hide_devices, shaped, target_devices
-from resjax.plan.devices import find_device
+from resjax.plan.devices import Machine, find_device
 from resjax.plan.figures import figures
 from resjax.plan.plan import installed
 from resjax.system.distributed import batch_sharding, replicated
@@ -120,20 +120,21 @@ def main(only: Literal["h100", "v5e"] | None = None, task: str | None = None) ->
     hide_devices()
     found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     for name in (only,) if only else ("h100", "v5e"):
-        device = find_device(name)
+        machine = Machine(find_device(name))
         listed = tasks(256 if name == "h100" else 128)
         wanted = [task] if task else list(listed) if name == "h100" else ["resnet50", "stock_resnet50"]
         for key in wanted:
             if key in found.get(name, {}):
                 continue
             work = listed[key]
-            spread = batch_sharding(target_devices(device, 1))
-            compiled = compile_program(Program(lower(key, work, spread), work.steps))
-            read = figures(compiled, device, work.precision, 1, 1)
-            found.setdefault(name, {})[key] = {"batch": work.batch, "precision": work.precision,
-                                               "versions": installed(), **dataclasses.asdict(read)}
+            program = Program(lower(key, work, batch_sharding(target_devices(machine))), work.steps)
+            compiled = compile_program(program)
+            read = figures(program, compiled, machine, work.precision)
+            found.setdefault(name, {})[key] = {
+                "batch": work.batch, "precision": work.precision, "versions": installed(), "steps": work.steps,
+                "compiler_bytes": compiled.compiler_bytes, **dataclasses.asdict(read)}
             write_json(RESULTS, found)
-            said = f" (XLA says {read.compiler_bytes / 1e9:.2f})" if read.compiler_bytes else ""
+            said = f" (XLA says {compiled.compiler_bytes / 1e9:.2f})" if compiled.compiler_bytes else ""
             print(f"{name} {key}: {read.kernels:.0f} kernels, {read.bytes / 1e9:.2f} GB{said}, "
                   f"{1e3 * read.seconds:.3f} ms at best, compiled in {read.compile_seconds:.0f} s", flush=True)
 

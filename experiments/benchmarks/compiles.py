@@ -61,7 +61,7 @@ def measure(case: Case) -> dict[str, Any]:
     from resjax.experiment_files import find
     from resjax.plan.classifier import programs_of_classifier
     from resjax.plan.compile import compile_program, hide_devices, target_devices
-    from resjax.plan.devices import find_device
+    from resjax.plan.devices import Machine, find_device
     from resjax.plan.figures import figures
     from resjax.plan.plan import installed
 
@@ -70,9 +70,9 @@ def measure(case: Case) -> dict[str, Any]:
     run = find(f"{file}:{case.network}")
     architecture = replace(run.architecture, precision=case.precision, ghost_batch_size=images)
     run = replace(run, architecture=architecture, batch_size=images * case.devices, log_steps=1)
-    device = find_device(case.device)
-    _, program = next(programs_of_classifier(run, target_devices(device, case.devices, case.hosts)))
-    read = figures(compile_program(program), device, case.precision, case.devices, case.hosts)
+    machine = Machine(find_device(case.device), case.devices, case.hosts)
+    _, program = next(programs_of_classifier(run, target_devices(machine)))
+    read = figures(program, compile_program(program), machine, case.precision)
     sample = jax.ShapeDtypeStruct((1, *image_shape(run.data)), "float32")
     shapes = jax.eval_shape(architecture.model(10 if file == "cifar10" else 1000).init, jax.random.key(0), sample)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))

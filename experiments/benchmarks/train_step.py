@@ -144,12 +144,12 @@ def at_least(program: Program, task: Task) -> float | None:
     kind = KINDS.get(jax.devices()[0].device_kind)
     if kind is None or task.inference:
         return None
-    from resjax.plan.compile import Compiled
-    from resjax.plan.devices import find_device
+    from resjax.plan import compile as planned
+    from resjax.plan.devices import Machine, find_device
     from resjax.plan.figures import figures
 
-    read = figures(Compiled(program.text, program.steps, 0, 0, 0, 0.0), find_device(kind), task.architecture.precision,
-                   1, 1)
+    read = figures(planned.Program(program.call, program.steps), planned.Compiled(program.text, 0, 0, 0, 0.0),
+                   Machine(find_device(kind)), task.architecture.precision)
     return round(1000 * read.seconds, 3)
 
 

@@ -67,11 +67,10 @@ def read_arguments(experiment: Run, arguments: Sequence[str], program: str) -> P
 
 def plan_one(asked: PlanArguments[Any]) -> dict[str, Any]:
     """Plan a run for the requested devices."""
-    from resjax.plan import workload_of
-    from resjax.plan.plan import plan_workload
+    from resjax.plan.plan import plan_run
 
     with working(f"compiling {asked.experiment.name} for {asked.devices} x {asked.on}"):
-        return plan_workload(workload_of(asked.experiment), asked.on, asked.devices, asked.hosts)
+        return plan_run(asked.experiment, asked.on, asked.devices, asked.hosts)
 
 
 def tables_with(name: str) -> dict[str, dict[str, Any]]:

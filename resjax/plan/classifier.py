@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 
 from resjax.data import Batch, Batching, Images, Permutation, epochs_spanned, of_run
 from resjax.evaluation.probabilities import at_places, average_views
 from resjax.experiment import Data, Experiment, image_shape
-from resjax.plan.compile import Program, Programs, shaped
-from resjax.plan.figures import Figures
-from resjax.plan.plan import Workload
+from resjax.plan.compile import Program, Programs, Workload, array, shaped
 from resjax.system.distributed import batch_sharding, replicated
 from resjax.training.in_memory import InMemoryBatch, InMemoryInputs, steps_per_call
 from resjax.training.own import batch_for, model_for, most_blocks_apart, optimizer_for
@@ -40,21 +39,15 @@ def image_counts(data: Any) -> ImageCounts:
 
 
 def workload_of(run: Experiment) -> Workload:
-    """Describe a classifier's run for a plan."""
+    """Describe a classifier's run for a plan: its steps, its precise batch norm, and all its evaluations."""
     counts, source, architecture = image_counts(run.data), run.data.source, run.architecture
     assumed = (f"Assumption: {source} contains {counts.train:,} training and {counts.test:,} test images of "
-               f"{counts.classes} "
-               "classes.")
-    return Workload(run, architecture.precision, ("architecture.ghost-batch-size", architecture.ghost_batch_size),
-                    programs_of_classifier, partial(hours, run), () if source in SETS else (assumed,))
-
-
-def hours(run: Experiment, programs: dict[str, Figures]) -> dict[str, float]:
-    """Return the minimum hours of a run: its steps, its precise batch norm, and all its evaluations."""
-    batches = -(-image_counts(run.data).test // run.batch_size)
+               f"{counts.classes} classes.")
     evaluations = 1 + ((run.steps - 1) // run.evaluate_steps if run.evaluate_test else 0)
-    times = {"train": run.steps, "statistics": run.precise_batch_norm_steps, "evaluate": evaluations * batches}
-    return {name: times[name] * figures.seconds / 3600 for name, figures in programs.items()}
+    batches = {"train": run.steps, "statistics": run.precise_batch_norm_steps,
+               "evaluate": evaluations * -(-counts.test // run.batch_size)}
+    return Workload(architecture.precision, ("architecture.ghost-batch-size", architecture.ghost_batch_size),
+                    partial(programs_of_classifier, run), batches, () if source in SETS else (assumed,))
 
 
 def programs_of_classifier(run: Experiment, devices: Sequence[jax.Device]) -> Programs:
@@ -65,7 +58,7 @@ def programs_of_classifier(run: Experiment, devices: Sequence[jax.Device]) -> Pr
     model, optimizer = model_for(run, counts.classes), optimizer_for(run)
     mean = np.zeros(shape, np.float32)
     state: TrainState = shaped(jax.eval_shape(lambda: initial_state(model, optimizer, mean, 0)), whole)
-    make_batch, inputs, steps = training_inputs(run, spread, counts)
+    make_batch, inputs, steps = training_inputs(run, spread, counts.train)
     make_batch = batch_for(run, make_batch)
     form = layout_for(devices[0].platform)
     packed = shaped(jax.eval_shape(lambda: form.pack(state, most_blocks_apart(run, model))), whole)
@@ -73,35 +66,24 @@ def programs_of_classifier(run: Experiment, devices: Sequence[jax.Device]) -> Pr
     if run.precise_batch_norm_steps and state.batch_stats and not run.architecture.frozen_batch_norm:
         yield "statistics", Program(
             lambda: add_batch_statistics.lower(model, make_batch, steps, state, state.batch_stats, inputs), steps)
-    preprocessing = of_run(run.data, state.mean)
     if isinstance(run.data, Data):
-        pixels, places = shaped(image_shapes(counts.test, shape), whole).pixels, array(jnp.int32, run.batch_size)
-        lower = partial(at_places.lower, model, spread, state.variables, preprocessing, pixels, shaped(places, whole))
+        lower = partial(at_places.lower, model, spread, state.variables, of_run(run.data, state.mean),
+                        array(whole, jnp.uint8, counts.test, *shape), array(whole, jnp.int32, run.batch_size))
     else:
-        images = shaped(array(jnp.uint8, run.batch_size, 1, *shape), spread)
-        lower = partial(average_views.lower, model, spread, state.variables, preprocessing, images)
-    yield "evaluate", Program(lower, 1)
+        lower = partial(average_views.lower, model, spread, state.variables, of_run(run.data, state.mean),
+                        array(spread, jnp.uint8, run.batch_size, 1, *shape))
+    yield "evaluate", Program(lower)
 
 
-def training_inputs(run: Experiment, spread: Any, counts: ImageCounts) -> tuple[Any, Any, int]:
+def training_inputs(run: Experiment, spread: NamedSharding, images: int) -> tuple[Any, Any, int]:
     """Return the function that makes batches inside the step, its inputs, and the steps per call."""
     data, size, shape, whole = run.data, run.batch_size, image_shape(run.data), replicated(spread)
     if isinstance(data, Data):
         steps = steps_per_call(run, spread.mesh.devices.flat[0].platform)
-        train = counts.train - data.validation_images
-        order = Permutation(array(jnp.int32), array(jnp.int32, epochs_spanned(steps, size, train) * train))
-        inputs = InMemoryInputs(image_shapes(train, shape), order)
-        return InMemoryBatch(Batching(size, data.pad, data.flip), data.std, spread), shaped(inputs, whole), steps
-    pixels = shaped(Batch(array(jnp.uint8, size, *shape), array(jnp.int32, size)), spread)
-    colours = shaped(array(jnp.float32, 3, 3), whole)
-    return StreamedBatch(data.colour_noise, data.std), StreamedInputs(pixels, colours), 1
-
-
-def image_shapes(count: int, shape: tuple[int, ...]) -> Images:
-    """Return the shapes of this many images and labels."""
-    return Images(array(jnp.uint8, count, *shape), array(jnp.int32, count))
-
-
-def array(kind: Any, *shape: int) -> Any:
-    """Return the shape of an array."""
-    return jax.ShapeDtypeStruct(shape, kind)
+        train = images - data.validation_images
+        order = array(whole, jnp.int32, epochs_spanned(steps, size, train) * train)
+        inputs = InMemoryInputs(Images(array(whole, jnp.uint8, train, *shape), array(whole, jnp.int32, train)),
+                                Permutation(array(whole, jnp.int32), order))
+        return InMemoryBatch(Batching(size, data.pad, data.flip), data.std, spread), inputs, steps
+    batch = Batch(array(spread, jnp.uint8, size, *shape), array(spread, jnp.int32, size))
+    return StreamedBatch(data.colour_noise, data.std), StreamedInputs(batch, array(whole, jnp.float32, 3, 3)), 1

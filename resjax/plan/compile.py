@@ -1,26 +1,43 @@
-"""Compilation of programs for hardware that this machine may not have."""
+"""Compilation of programs for hardware that this machine may not have.
+
+Each program is compiled in a process of its own, which is stopped as soon as its result is known: for a TPU, XLA fixes
+the program and its memory within seconds, which is all that a plan reads. The machine code of the kernels takes minutes
+(eight for a float32 ResNet-50). XLA writes intermediate results to the folder of its flag `--xla_dump_to`.
+"""
 
 import os
+import pickle
+import re
+import shutil
+import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import jax
 from jax.experimental import topologies
 from jax.sharding import Sharding
 
-from resjax.plan.devices import Device, target_config
-from resjax.system.errors import BadInput, check
+from resjax.plan.devices import Machine, target_config
+from resjax.system.errors import BadInput, Lost, check
 
+HOMES = {"classification": "resjax.plan.classifier", "detection": "resjax.plan.detector"}  # by kind of run
 PLUGINS = {"cuda": (("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13"), "pip install 'jax[cuda12]'"),
            "tpu": (("libtpu",), "pip install 'jax[tpu]'")}
-HERE = {"JAX_PLATFORMS": "cpu", "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1", "TPU_SKIP_MDS_QUERY": "1",
-        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "TPU_STDERR_LOG_LEVEL": "3",
-        "TPU_MIN_LOG_LEVEL": "3"}
+HERE = {"JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+        "TF_CPP_MIN_LOG_LEVEL": "3", "TPU_STDERR_LOG_LEVEL": "3", "TPU_MIN_LOG_LEVEL": "3",
+        "TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_HOSTNAMES": "localhost"}  # libtpu prints lines without them
+PAUSE = 0.05  # seconds between two checks of the dump
+SETTLED = ".after_optimizations"  # XLA's file names for a TPU program
+# An array in main memory; on-chip arrays have a color, and only later compilers name a page.
+ALLOCATION = re.compile(r"^allocation \d+: size (\d+), (?:page \d+, )?(?!color)(\S*)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -28,8 +45,6 @@ class Compiled:
     """A compiled program for one of the devices that share the work, with XLA's own memory figures."""
 
     text: str
-    steps: int
-    """The number of steps or batches per call."""
     argument_bytes: int
     temporary_bytes: int
     peak_bytes: int
@@ -38,34 +53,50 @@ class Compiled:
     """The compile time, up to the point at which the program was read."""
     compiler_bytes: float | None = None
     """The bytes that a call moves by XLA's own count, including on-chip memory. Only known for TPUs."""
-    rounds: int | None = None
-    """The assumed number of iterations of a loop whose length depends on its data."""
 
 
 class Program(NamedTuple):
-    """A function that lowers a program; `steps` and `rounds` are those of `Compiled`."""
+    """A program of a run."""
 
     lower: Callable[[], Any]
-    steps: int
+    steps: int = 1
+    """The number of steps or batches per call."""
     rounds: int | None = None
+    """The assumed number of iterations of a loop whose length depends on its data."""
 
 
 Programs = Iterator[tuple[str, Program]]
 
 
 @dataclass(frozen=True)
-class Job:
-    """The programs of a run, for hardware that you don't have."""
+class Workload:
+    """A run of any kind, described for a plan."""
 
-    programs: Callable[[Any, Sequence[jax.Device]], Programs]
+    precision: str
+    ghost_batch_size: tuple[str, int]
+    """The field that sets the group size of a batch, and the number of images per group."""
+    programs: Callable[[Sequence[jax.Device]], Programs]
+    """The programs of the run, "train" first."""
+    batches: dict[str, int]
+    """By program, the number of steps or batches that the run computes with it."""
+    assumptions: tuple[str, ...]
+
+
+def workload_of(run: Any) -> Workload:
+    """Describe a run for a plan; each kind of run has a module that knows its programs."""
+    workload: Workload = import_module(HOMES[run.kind]).workload_of(run)
+    return workload
+
+
+class Job(NamedTuple):
+    """A run, for hardware that you don't have."""
+
     run: Any
-    device: Device
-    count: int
-    hosts: int
+    machine: Machine
 
-    def all(self) -> dict[str, Program]:
+    def programs(self) -> dict[str, Program]:
         """Return the programs by name. Raises the errors of `target_devices`."""
-        return dict(self.programs(self.run, target_devices(self.device, self.count, self.hosts)))
+        return dict(workload_of(self.run).programs(target_devices(self.machine)))
 
 
 class DoesNotFit(Exception):
@@ -75,13 +106,15 @@ class DoesNotFit(Exception):
 def hide_devices() -> None:
     """Let JAX start without any accelerator of this machine; call this before any computation."""
     os.environ.update(HERE)
+    jax.config.update("jax_platforms", "cpu")
 
 
-def target_devices(device: Device, count: int, hosts: int = 1) -> list[jax.Device]:
-    """Describe `count` devices on `hosts` machines as a compilation target; a single TPU comes from the smallest slice.
+def target_devices(machine: Machine) -> list[jax.Device]:
+    """Describe a machine's devices as a compilation target; a single TPU comes from the smallest slice.
 
     Raises BadInput if the plugin is missing, with the command that installs it, or if there is no such machine.
     """
+    device, count, hosts = machine.device, machine.count, machine.hosts
     modules, command = PLUGINS[device.platform]
     if not any(find_spec(module) for module in modules if find_spec(module.partition(".")[0])):
         raise BadInput(f"{device.title}: JAX's compiler for this device is not installed; install it with {command} "
@@ -93,22 +126,7 @@ def target_devices(device: Device, count: int, hosts: int = 1) -> list[jax.Devic
         check(count == 1 or count in device.slices, f"{device.title} comes in slices of "
               f"{', '.join(map(str, sorted(device.slices)))} chips, not {count}")
         settings = {"topology_name": f"{device.title.split()[-1]}:{device.slices[max(4, count)]}"}
-    with quiet():
-        return list(topologies.get_topology_desc(platform=device.platform, **settings).devices)[:count]
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Hide what the plugins print when they find no device; exceptions are still raised."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nothing:
-        os.dup2(nothing.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+    return list(topologies.get_topology_desc(platform=device.platform, **settings).devices)[:count]
 
 
 def compile_program(program: Program) -> Compiled:
@@ -123,11 +141,90 @@ def compile_program(program: Program) -> Compiled:
     memory = compiled.memory_analysis()
     peak = (memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
             + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes)
-    return Compiled(compiled.as_text(), program.steps, memory.argument_size_in_bytes, memory.temp_size_in_bytes, peak,
-                    time.perf_counter() - start, (compiled.cost_analysis() or {}).get("bytes accessed"),
-                    program.rounds)
+    return Compiled(compiled.as_text(), memory.argument_size_in_bytes, memory.temp_size_in_bytes, peak,
+                    time.perf_counter() - start, (compiled.cost_analysis() or {}).get("bytes accessed"))
+
+
+def compile_apart(job: Job, name: str, stop: threading.Event) -> Compiled:
+    """Compile a program of a job, or read its final form early; give up once `stop` is set.
+
+    Raises DoesNotFit if the compiler reports too little memory, and Lost if the process died or was stopped.
+    """
+    start, on_tpu = time.perf_counter(), job.machine.device.platform == "tpu"
+    with TemporaryDirectory(prefix="resjax-") as temporary, start_compiler(job, name, Path(temporary)) as process:
+        folder = Path(temporary)
+        try:
+            while not stop.wait(PAUSE):
+                code = process.poll()
+                if on_tpu and (compiled := settled(folder, time.perf_counter() - start)):
+                    return compiled
+                if code is not None:
+                    return compiled_result(folder, name, code)
+        finally:
+            process.kill()
+    raise Lost(f"stopped while compiling {name}")
+
+
+def start_compiler(job: Job, name: str, folder: Path) -> "subprocess.Popen[bytes]":
+    """Start the compilation in a process that ends with this one; it ignores Ctrl-C."""
+    (folder / "job").write_bytes(pickle.dumps((job, name)))
+    command = [sys.executable, "-c", f"from {__name__} import compile_job; compile_job()", str(folder)]
+    with (folder / "errors").open("wb") as errors:
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=errors, stderr=errors, start_new_session=True)
+
+
+def compile_job() -> None:
+    """Compile the job in the folder from the command line, and write the result there."""
+    folder = Path(sys.argv[1])
+    threading.Thread(target=end_with_the_other, args=(folder,), daemon=True).start()
+    hide_devices()
+    job, name = pickle.loads((folder / "job").read_bytes())
+    if job.machine.device.platform == "tpu":
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_dump_to={folder} --xla_dump_hlo_as_text"
+    try:
+        result: Compiled | DoesNotFit = compile_program(job.programs()[name])
+    except DoesNotFit as error:
+        result = error
+    (folder / "result").write_bytes(pickle.dumps(result))
+
+
+def end_with_the_other(folder: Path) -> None:
+    """Exit silently once the parent process has ended."""
+    os.read(sys.stdin.fileno(), 1)  # returns when the pipe closes; `sys.stdin` itself could block the exit
+    shutil.rmtree(folder, ignore_errors=True)
+    os._exit(1)
+
+
+def compiled_result(folder: Path, name: str, code: int) -> Compiled:
+    """Return the result of a finished process. Raises Lost, with its last output, if there is none."""
+    if not (folder / "result").exists():
+        words = (folder / "errors").read_text(errors="replace")[-2000:].strip()
+        raise Lost(f"{name}: its compiler process died with exit code {code} {words}".rstrip())
+    result: Compiled | DoesNotFit = pickle.loads((folder / "result").read_bytes())
+    if isinstance(result, DoesNotFit):
+        raise result
+    return result
+
+
+def settled(folder: Path, seconds: float) -> Compiled | None:
+    """Read a TPU's program and its memory (without code) from the dump; None until XLA has fixed them."""
+    last = next(folder.glob(f"*{SETTLED}_after_buffer_assignment.txt"), None)  # written last: the others are complete
+    if last is None:
+        return None
+    stem = last.name.partition(SETTLED)[0] + SETTLED
+    arrays = ALLOCATION.findall((folder / f"{stem}-buffer-assignment.txt").read_text())
+    if not arrays:  # another compiler's format: use the final result instead
+        return None
+    arguments, temporaries, peak = (sum(int(size) for size, kind in arrays if kind.startswith(wanted))
+                                    for wanted in ("parameter", "preallocated-temp", ""))
+    return Compiled((folder / f"{stem}.txt").read_text(), arguments, temporaries, peak, seconds)
 
 
 def shaped(tree: Any, sharding: Sharding) -> Any:
     """Replace the arrays of a tree by shapes, on the devices of a sharding."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+
+
+def array(sharding: Sharding, kind: Any, *shape: int) -> Any:
+    """Describe an array on the devices of a sharding."""
+    return jax.ShapeDtypeStruct(shape, kind, sharding=sharding)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +14,7 @@ from resjax.detection.networks import FasterRCNN
 from resjax.detection.phases import Lesson, phases_of
 from resjax.detection.step import optimizer_of, train_step
 from resjax.detection.targets import Objects
-from resjax.plan.compile import Program, Programs, shaped
-from resjax.plan.figures import Figures
-from resjax.plan.plan import Workload
+from resjax.plan.compile import Program, Programs, Workload, array, shaped
 from resjax.system.distributed import batch_sharding, replicated
 from resjax.training.step import TrainState
 
@@ -34,12 +31,12 @@ def workload_of(detection: Detection) -> Workload:
     detector = detection.detector
     ghosts = 1 if detector.frozen_batch_norm else detector.ghost_batch_size
     assumed = (f"Assumptions: every image is padded to {large[0]}x{large[1]} ({common[0]}x{common[1]} holds images of "
-               "up to "
-               f"4:3). There are {classes_of(detection)} classes, at most {MOST} objects per image, and {images:,} "
-               "test "
-               f"images. Non-maximum suppression takes {ROUNDS} rounds.")
-    return Workload(detection, detector.precision, ("detector.ghost-batch-size", ghosts), programs_of_detector,
-                    partial(hours, detection, images), (assumed,))
+               f"up to 4:3). There are {classes_of(detection)} classes, at most {MOST} objects per image, and "
+               f"{images:,} test images. Non-maximum suppression takes {ROUNDS} rounds.")
+    evaluations = 1 + (detection.steps - 1) // detection.evaluate_steps
+    batches = {"train": detection.steps, "detect": evaluations * -(-images // detection.batch_size)}
+    return Workload(detector.precision, ("detector.ghost-batch-size", ghosts), partial(programs_of_detector, detection),
+                    batches, (assumed,))
 
 
 def sizes_of(detection: Detection) -> tuple[Size, Size]:
@@ -57,33 +54,15 @@ def programs_of_detector(detection: Detection, devices: Sequence[jax.Device]) ->
     state: TrainState = shaped(first_state(detection), whole)
     update = jax.jit(partial(train_step, model, optimizer_of(detection, phase), detection), donate_argnums=0,
                      out_shardings=whole)
+    images = partial(array, spread, jnp.uint8, detection.batch_size)
+    numbers = partial(array, spread, jnp.float32, detection.batch_size)
+    flags = array(spread, jnp.bool_, detection.batch_size, MOST)
+    objects = Objects(numbers(MOST, 4), array(spread, jnp.int32, detection.batch_size, MOST), flags, flags)
     large, common = sizes_of(detection)
     for size in dict.fromkeys((large, common)):
-        batch: Any = shaped(described(detection.batch_size, size), spread)
         name = "" if size == large else f" {size[0]}x{size[1]}"
-        yield f"train{name}", Program(partial(update.lower, state, Lesson(batch, phase)), 1, ROUNDS)
-        count = detection.batch_size
-        pyramid: Any = shaped(tuple(Level(jax.ShapeDtypeStruct((count, *scaled_size(size, scale), 3), jnp.uint8),
-                                          jax.ShapeDtypeStruct((count, 2), jnp.float32))
-                                    for scale in detection.pyramid), spread)
+        lesson = Lesson(AnnotatedBatch(images(*size, 3), numbers(2), objects), phase)
+        yield f"train{name}", Program(partial(update.lower, state, lesson), rounds=ROUNDS)
+        pyramid = tuple(Level(images(*scaled_size(size, scale), 3), numbers(2)) for scale in detection.pyramid)
         look = partial(detections.lower, model, detection, state.variables, state.mean, pyramid)
-        yield f"detect{name}", Program(look, 1, ROUNDS)
-
-
-def described(count: int, size: Size) -> Any:
-    """Describe a batch of `count` images of a padded size."""
-    def array(kind: Any, *shape: int) -> Any:
-        return jax.ShapeDtypeStruct((count, *shape), kind)
-
-    flags = array(jnp.bool_, MOST)
-    objects = Objects(array(jnp.float32, MOST, 4), array(jnp.int32, MOST), flags, flags)
-    return AnnotatedBatch(array(jnp.uint8, *size, 3), array(jnp.float32, 2), objects)
-
-
-def hours(detection: Detection, images: int, programs: dict[str, Figures]) -> dict[str, float]:
-    """Return the minimum hours of a run: its steps and all its evaluations."""
-    evaluations = 1 + (detection.steps - 1) // detection.evaluate_steps
-    batches = -(-images // detection.batch_size)
-    seconds = {"train": detection.steps * programs["train"].seconds,
-               "detect": evaluations * batches * programs["detect"].seconds}
-    return {name: value / 3600 for name, value in seconds.items()}
+        yield f"detect{name}", Program(look, rounds=ROUNDS)

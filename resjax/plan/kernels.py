@@ -1,6 +1,5 @@
 """The kernels of a compiled program with their bytes and multiply-adds, and the communication between devices."""
 
-import json
 import math
 import re
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ COLLECTIVES = {"all-reduce", "all-gather", "reduce-scatter", "all-to-all", "coll
 SLICES = {"slice", "dynamic-slice", "gather"}
 COPIES = {"copy", "transpose", "fusion", "reshape"} | SLICES
 REDUCTIONS = {"reduce", "reduce-window", "select-and-scatter"}
+CONTRACTED = re.compile(r'lhs_contracting_dim\w*"?[=:][{\[]([^}\]]*)')  # of a dot, or in cuBLAS's settings
 SMALL = 2**18  # bytes; below this, a GPU kernel takes its launch time
 
 
@@ -22,7 +22,7 @@ class Kernel(NamedTuple):
 
     name: str
     kind: str
-    """convolution, matrix product, sum, element-wise, copy, small, or collective."""
+    """convolution, matrix product, sum, element-wise, copy, small, or XLA's name of a collective."""
     bytes: int
     macs: int
     times: int
@@ -37,13 +37,13 @@ def read_kernels(text: str, rounds: int | None = None) -> list[Kernel]:
     memory. A slice counts only the bytes it reads, an in-place update only those it writes. Of the branches of a
     conditional, the one with the fewest bytes counts.
     """
-    module = parse_hlo(text)
-    return list(kernels_of(module, module.entry, 1, rounds))
+    module, entry = parse_hlo(text)
+    return list(kernels_of(module, entry, 1, rounds))
 
 
 def kernels_of(module: Module, name: str, times: int, rounds: int | None) -> Iterator[Kernel]:
     """List the kernels of a computation that runs this many times."""
-    table = module.computations[name]
+    table = module[name]
     for instruction in table.values():
         opcode = instruction.opcode
         if opcode in FREE or opcode.endswith(("-done", "-update")):
@@ -70,7 +70,7 @@ def trip_count(module: Module, loop: Instruction, rounds: int | None) -> int:
     """
     if found := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes):
         return int(found[1])
-    condition = module.computations.get(loop.attribute("condition"), {}).values()
+    condition = module.get(loop.attribute("condition"), {}).values()
     numbers = [inner.operands[0] for inner in condition if inner.opcode == "constant" and inner.operands]
     if len(numbers) == 1 and numbers[0].isdigit():
         return int(numbers[0])
@@ -81,7 +81,7 @@ def trip_count(module: Module, loop: Instruction, rounds: int | None) -> int:
 
 def kernel_of(module: Module, table: Computation, instruction: Instruction, times: int) -> Kernel:
     """Read one kernel: a single instruction or a fusion."""
-    body = module.computations.get(instruction.attribute("calls"), {})
+    body = module.get(instruction.attribute("calls"), {})
     if instruction.opcode == "async-start" and body:
         return kernel_of(module, body, next(reversed(body.values())), times)
     opcode = instruction.opcode.removesuffix("-start")
@@ -94,8 +94,8 @@ def kernel_of(module: Module, table: Computation, instruction: Instruction, time
 
 def kind_of_kernel(instruction: Instruction, opcodes: set[str], macs: int, moved: int) -> str:
     """Return the main kind of operation of a kernel."""
-    if opcodes & COLLECTIVES:
-        return "collective"
+    if collectives := opcodes & COLLECTIVES:
+        return min(collectives)
     if "convolution" in opcodes or "$conv" in instruction.attributes:
         return "convolution"
     if macs:
@@ -162,15 +162,10 @@ def multiply_adds(table: Computation, instruction: Instruction) -> int:
     shapes = [table[name].shapes[0] for name in instruction.operands if name in table and table[name].shapes]
     if instruction.opcode == "convolution" or "$conv" in instruction.attributes:
         return convolution_macs(instruction, shapes)
-    if instruction.opcode == "dot":
-        found = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.attributes)
-        sides = [side for side in found[1].split(",") if side] if found else []
-    elif 'custom_call_target="__cublas' in instruction.attributes:
-        found = re.search(r'"dot_dimension_numbers":(\{.*?\})', instruction.attributes)
-        sides = json.loads(found[1])["lhs_contracting_dimensions"] if found else []
-    else:
-        return 0
-    return instruction.shapes[0].elements * math.prod(shapes[0].dimensions[int(side)] for side in sides)
+    if contracted := CONTRACTED.search(instruction.attributes):
+        sides = map(int, re.findall(r"\d+", contracted[1]))
+        return instruction.shapes[0].elements * math.prod(shapes[0].dimensions[side] for side in sides)
+    return 0
 
 
 def convolution_macs(instruction: Instruction, operands: list[Shape]) -> int:
@@ -185,19 +180,17 @@ def convolution_macs(instruction: Instruction, operands: list[Shape]) -> int:
         return 0
     images, kernels, results = (dict(zip(names, shape.dimensions, strict=True)) for names, shape in zip(
         labels.groups(), (image, kernel, result), strict=True))
-    found = re.search(r"window=\{([^}]*)\}", instruction.attributes)
-    window = dict(part.split("=") for part in found[1].split()) if found else {}
+    window = re.search(r"window=\{([^}]*)\}", instruction.attributes)
+    settings = re.findall(r"(stride|pad|lhs_dilate|rhs_dilate)=(\S+)", window[1] if window else "")
     pairs = 1
     for place, side in enumerate(sorted(filter(str.isdigit, labels[1]))):
-        settings = {name: tuple(map(int, values.split("x")[place].split("_"))) for name, values in window.items()
-                    if name in ("stride", "pad", "lhs_dilate", "rhs_dilate")}
-        pairs *= valid_pairs(images[side], kernels[side], results[side], settings)
+        first = {name: int(values.split("x")[place].split("_")[0]) for name, values in settings}  # of pads the low one
+        pairs *= valid_pairs(images[side], kernels[side], results[side], **first)
     return int(results["b"] * results["f"] * kernels["i"] * pairs)
 
 
-def valid_pairs(image: int, kernel: int, result: int, window: dict[str, tuple[int, ...]]) -> int:
+def valid_pairs(image: int, kernel: int, result: int, stride: int = 1, pad: int = 0, lhs_dilate: int = 1,
+                rhs_dilate: int = 1) -> int:
     """Count, along one dimension, the pairs of output and kernel positions that meet a real pixel."""
-    stride, low = window.get("stride", (1,))[0], window.get("pad", (0, 0))[0]
-    spread, gap = window.get("lhs_dilate", (1,))[0], window.get("rhs_dilate", (1,))[0]
-    places = (out * stride + position * gap - low for out in range(result) for position in range(kernel))
-    return sum(0 <= place <= (image - 1) * spread and place % spread == 0 for place in places)
+    places = (out * stride + position * rhs_dilate - pad for out in range(result) for position in range(kernel))
+    return sum(0 <= place <= (image - 1) * lhs_dilate and place % lhs_dilate == 0 for place in places)

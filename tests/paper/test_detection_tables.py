@@ -16,7 +16,8 @@ from resjax.detection.average_precision import Found
 from resjax.detection.draw import colour_of, confident, draw_boxes
 from resjax.experiment_files import load_runs
 from resjax.paper import TABLES, detection_tables
-from resjax.plan.detector import sizes_of, workload_of
+from resjax.plan.compile import workload_of
+from resjax.plan.detector import sizes_of
 from resjax.system.errors import BadInput
 from resjax.system.files import write_json
 from resjax.training.run_directory import write_run
@@ -208,8 +209,9 @@ def test_the_plans_are_those_of_the_papers_sizes():
 
 
 def test_what_a_plan_asks_of_a_detector():
-    work = workload_of(load_runs(EXPERIMENTS / "detection.py")["resnet101_0712"])
-    assert sizes_of(work.run) == ((608, 1008), (608, 800))
+    run = load_runs(EXPERIMENTS / "detection.py")["resnet101_0712"]
+    work = workload_of(run)
+    assert sizes_of(run) == ((608, 1008), (608, 800))
     assert "4,952 test images" in work.assumptions[0]
     assert work.precision == "float32"
 

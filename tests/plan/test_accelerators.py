@@ -16,8 +16,8 @@ from resjax.models.convolutions import convolve, xla_convolution
 from resjax.models.counts import count_macs
 from resjax.models.ops import max_pool
 from resjax.plan.classifier import programs_of_classifier
-from resjax.plan.compile import Compiled, compile_program, target_devices
-from resjax.plan.devices import DEVICES, find_device
+from resjax.plan.compile import Compiled, Program, compile_program, target_devices
+from resjax.plan.devices import DEVICES, Machine, find_device
 from resjax.plan.figures import figures
 from resjax.plan.hlo import parse_hlo
 from resjax.plan.kernels import read_kernels, valid_pairs
@@ -94,17 +94,17 @@ def test_kernels_are_read_as_they_run():
     real = (8 * 3 - 2) ** 2  # in each direction two of the 24 positions look at padding
     assert kernels["conv"].macs == 8 * real * 16 * 16
     assert {name: kernel.kind for name, kernel in kernels.items()} == {
-        "product": "matrix product", "kept": "small", "all-reduce.1": "collective", "conv": "convolution",
+        "product": "matrix product", "kept": "small", "all-reduce.1": "all-reduce", "conv": "convolution",
         "row.1": "small"}
 
 
 def test_gradients_of_a_convolution_count_what_it_counts():
     """cuDNN's are told by the convolution forward; XLA's own by the spread-out image that they convolve."""
     forward, images, kernel, rows = 2 * 16 * 8, 14, 3, 7
-    pairs = valid_pairs(images, kernel, rows, {"stride": (2,), "pad": (1, 1)})
+    pairs = valid_pairs(images, kernel, rows, stride=2, pad=1)
     assert pairs == rows * kernel - 1
-    assert valid_pairs(rows, kernel, images, {"pad": (1, 2), "lhs_dilate": (2,)}) == pairs  # by the image
-    assert valid_pairs(images, rows, kernel, {"pad": (1, 0), "rhs_dilate": (2,)}) == pairs  # by the kernel
+    assert valid_pairs(rows, kernel, images, pad=1, lhs_dilate=2) == pairs  # by the image
+    assert valid_pairs(images, rows, kernel, pad=1, rhs_dilate=2) == pairs  # by the kernel
     text = """
 ENTRY %main (x: f32[2,14,14,8], dy: f32[2,7,7,16]) -> f32[16,3,3,8] {
   %x = f32[2,14,14,8]{3,2,1,0} parameter(0)
@@ -123,12 +123,13 @@ def test_what_is_no_program_is_refused():
 
 
 def test_a_step_is_bounded_by_what_each_kernel_needs():
-    read = figures(Compiled(LOOP, 10, 1, 2, 3, 0.5), find_device("h100"), "tensorfloat32", 8, 1)
+    program, compiled = Program(lambda: None, 10), Compiled(LOOP, 1, 2, 3, 0.5)
+    read = figures(program, compiled, Machine(find_device("h100"), 8), "tensorfloat32")
     assert read.kernels == pytest.approx((2 + 1 + 10 + 10) / 10)
     assert read.limits["launches"] == pytest.approx(2e-6 * (1 + 1 + 20) / 10)  # all are small
     assert read.collectives == {"all-reduce": (0.1, 0.1 * 4 * 512 * 256)}
     assert read.limits["exchange"] == pytest.approx(0.1 * max(2e-6, 2 * 7 / 8 * 4 * 512 * 256 / 450e9))
-    slow = figures(Compiled(LOOP, 10, 1, 2, 3, 0.5), find_device("v5e"), "float32", 1, 1)
+    slow = figures(program, compiled, Machine(find_device("v5e")), "float32")
     assert slow.limits["memory"] + slow.limits["arithmetic"] == pytest.approx(slow.seconds)
 
 
@@ -251,19 +252,20 @@ ENTRY %main (n: f32[256,128]) -> f32[256,128] {
   ROOT %all-reduce = f32[256,128]{1,0:T(8,128)S(1)} all-reduce(%n), replica_groups={}, to_apply=%add
 }
 """)
-    assert (found.kind, found.bytes, found.sent) == ("collective", 0, 4 * 256 * 128)
+    assert (found.kind, found.bytes, found.sent) == ("all-reduce", 0, 4 * 256 * 128)
 
 
 @pytest.mark.parametrize(("name", "count"), [("h100", 1), ("h100", 8), ("v5e", 1)])
 def test_the_cifar_step_compiles(name, count, small):
     """On eight GPUs one sum of the gradients a step, of the parameters' bytes and those of the batch statistics."""
+    machine = Machine(DEVICES[name], count)
     try:
-        devices = target_devices(DEVICES[name], count)
+        devices = target_devices(machine)
     except BadInput as error:
         pytest.skip(str(error))
     experiment = small(batch_size=16 * count)
     kind, program = next(programs_of_classifier(experiment, devices))
-    read = figures(compile_program(program), DEVICES[name], "float32", count, 1)
+    read = figures(program, compile_program(program), machine, "float32")
     assert kind == "train"
     assert read.kernels > 50
     macs = 3 * 16 * count_macs(experiment.architecture.model(10), (8, 8, 1))  # forward, and two gradients

@@ -9,11 +9,11 @@ from test_accelerators import LOOP
 from resjax.console.plan import lines, plan
 from resjax.experiment_files import find
 from resjax.paper.tables import TABLES
-from resjax.plan import classifier, workload_of
+from resjax.plan import classifier
 from resjax.plan import compile as compilers
 from resjax.plan import plan as planning
 from resjax.plan.compile import Compiled, Program
-from resjax.plan.plan import largest_batch
+from resjax.plan.plan import largest_batch, plan_run
 from resjax.system.errors import BadInput
 
 
@@ -27,10 +27,6 @@ def test_the_largest_batch_is_found_by_few_trials():
     assert largest_batch(fits, 32, 1024) == 192
     assert len(tried) <= math.log2(1024 / 32)
     assert largest_batch(lambda batch: False, 32, 64) == 0
-
-
-def plan_run(experiment, *machine):
-    return planning.plan_workload(workload_of(experiment), *machine)
 
 
 def test_errors_say_what_would_be_right(small, monkeypatch):
@@ -59,10 +55,10 @@ def compiled(monkeypatch):
         for kind in ("train", "statistics", "evaluate"):
             yield kind, Program(lambda: None, 2)
 
-    def stand_in(job, name, program, stop):
-        return Compiled(LOOP, program.steps, 10, 20, 40 * job.run.batch_size, 0.5)
+    def stand_in(job, name, stop):
+        return Compiled(LOOP, 10, 20, 40 * job.run.batch_size, 0.5)
 
-    monkeypatch.setattr(compilers, "target_devices", lambda device, count, hosts: range(count))
+    monkeypatch.setattr(compilers, "target_devices", lambda machine: range(machine.count))
     monkeypatch.setattr(classifier, "programs_of_classifier", programs)
     monkeypatch.setattr(planning, "compile_apart", stand_in)
     return batches

@@ -12,11 +12,21 @@ import jax.numpy as jnp
 import pytest
 
 from resjax.plan.classifier import programs_of_classifier
-from resjax.plan.compile import DoesNotFit, Job, Program, compile_program, target_devices
-from resjax.plan.devices import DEVICES, Device
+from resjax.plan.compile import (
+    DoesNotFit,
+    Job,
+    Program,
+    compile_apart,
+    compile_program,
+    settled,
+    start_compiler,
+    target_devices,
+)
+from resjax.plan.devices import DEVICES, Machine
 from resjax.plan.figures import figures
-from resjax.plan.process import compile_apart, settled, started
 from resjax.system.errors import BadInput, Lost
+
+H100 = Machine(DEVICES["h100"])
 
 
 @dataclass(frozen=True)
@@ -24,15 +34,15 @@ class JobHere:
     """Stands in for a job: a program for this machine, after something else has happened in the process."""
 
     happens: str = ""
-    device: Device = DEVICES["h100"]
+    machine: Machine = H100
 
-    def all(self):
+    def programs(self):
         if self.happens == "death":
             sys.exit("no such device")
         if self.happens == "patience":
             time.sleep(600)
         if self.happens == "refusal":
-            raise DoesNotFit("it needs 3 GiB")
+            raise DoesNotFit(f"it needs 3 GiB, and JAX starts {jax.config.jax_platforms} alone")
         return {"train": Program(lambda: jax.jit(lambda x: x @ x).lower(jnp.ones((8, 8))), 3, 7)}
 
 
@@ -43,21 +53,20 @@ def importable(monkeypatch):
 
 
 
-PROGRAM = JobHere().all()["train"]
+PROGRAM = JobHere().programs()["train"]
 
 
 def test_another_process_returns_what_this_one_would():
-    found, here = compile_apart(JobHere(), "train", PROGRAM, threading.Event()), compile_program(PROGRAM)
-    assert (found.steps, found.rounds, found.argument_bytes, found.peak_bytes) == (
-        3, 7, here.argument_bytes, here.peak_bytes)
-    assert "dot" in found.text
+    there, here = compile_apart(JobHere(), "train", threading.Event()), compile_program(PROGRAM)
+    assert (there.argument_bytes, there.peak_bytes) == (here.argument_bytes, here.peak_bytes)
+    assert "dot" in there.text
 
 
 def test_what_goes_wrong_there_is_told_here():
-    with pytest.raises(DoesNotFit, match="it needs 3 GiB"):
-        compile_apart(JobHere("refusal"), "train", PROGRAM, threading.Event())
+    with pytest.raises(DoesNotFit, match="it needs 3 GiB, and JAX starts cpu alone"):
+        compile_apart(JobHere("refusal"), "train", threading.Event())
     with pytest.raises(Lost, match="train: its compiler process died with exit code 1 no such device"):
-        compile_apart(JobHere("death"), "train", PROGRAM, threading.Event())
+        compile_apart(JobHere("death"), "train", threading.Event())
 
 
 def test_the_process_ends_when_it_is_told_to():
@@ -65,13 +74,13 @@ def test_the_process_ends_when_it_is_told_to():
     stop = threading.Event()
     threading.Timer(1, stop.set).start()
     with pytest.raises(Lost, match="stopped"):
-        compile_apart(JobHere("patience"), "train", PROGRAM, stop)
+        compile_apart(JobHere("patience"), "train", stop)
 
 
 def test_the_process_ends_with_the_one_that_started_it(tmp_path):
     folder = tmp_path / "temporary"
     folder.mkdir()
-    with started(JobHere("patience"), "train", folder) as process:
+    with start_compiler(JobHere("patience"), "train", folder) as process:
         process.stdin.close()  # as the system does
         process.wait(60)
     assert not folder.exists()
@@ -94,26 +103,24 @@ def test_a_settled_program_is_read_once_all_of_it_is_there(assignment, tmp_path)
         (tmp_path / name).write_text("")
     (tmp_path / f"{stem}-buffer-assignment.txt").write_text(assignment)
     (tmp_path / f"{stem}.txt").write_text("the program")
-    assert settled(tmp_path, PROGRAM, 2.0) is None
+    assert settled(tmp_path, 2.0) is None
     (tmp_path / f"{stem}_after_buffer_assignment.txt").write_text("")
-    found = settled(tmp_path, PROGRAM, 2.0)
-    assert (found.text, found.steps, found.rounds, found.seconds) == ("the program", 3, 7, 2.0)
+    found = settled(tmp_path, 2.0)
+    assert (found.text, found.seconds) == ("the program", 2.0)
     assert (found.argument_bytes, found.temporary_bytes, found.peak_bytes) == (4096, 1000, 5672)
     (tmp_path / f"{stem}-buffer-assignment.txt").write_text("written in another way")
-    assert settled(tmp_path, PROGRAM, 2.0) is None
+    assert settled(tmp_path, 2.0) is None
 
 
 def test_a_settled_program_is_the_one_that_is_compiled(small):
     """All figures of a TPU's step, but for the memory of its code, are those of the whole compilation."""
-    device, experiment = DEVICES["v5e"], small()
+    machine, experiment = Machine(DEVICES["v5e"]), small()
     try:
-        programs = dict(programs_of_classifier(experiment, target_devices(device, 1)))
+        _, program = next(programs_of_classifier(experiment, target_devices(machine)))
     except BadInput as error:
         pytest.skip(str(error))
-    job = Job(programs_of_classifier, experiment, device, 1, 1)
-    early, whole = (figures(compiled, device, "float32", 1, 1) for compiled in (
-        compile_apart(job, "train", programs["train"], threading.Event()), compile_program(programs["train"])))
-    assert early.compiler_bytes is None
+    early, whole = (figures(program, compiled, machine, "float32") for compiled in (
+        compile_apart(Job(experiment, machine), "train", threading.Event()), compile_program(program)))
     assert (early.kernels, early.bytes, early.macs, early.argument_bytes) == (
         whole.kernels, whole.bytes, whole.macs, whole.argument_bytes)
     assert 0 <= whole.temporary_bytes - early.temporary_bytes < 2**14  # pages
