@@ -185,12 +185,16 @@ def convolution_macs(instruction: Instruction, operands: list[Shape]) -> int:
     pairs = 1
     for place, side in enumerate(sorted(filter(str.isdigit, labels[1]))):
         first = {name: int(values.split("x")[place].split("_")[0]) for name, values in settings}  # of pads the low one
-        pairs *= valid_pairs(images[side], kernels[side], results[side], **first)
+        pairs *= valid_pairs((images[side], kernels[side], results[side]), **first)
     return int(results["b"] * results["f"] * kernels["i"] * pairs)
 
 
-def valid_pairs(image: int, kernel: int, result: int, stride: int = 1, pad: int = 0, lhs_dilate: int = 1,
+def valid_pairs(sizes: tuple[int, int, int], stride: int = 1, pad: int = 0, lhs_dilate: int = 1,
                 rhs_dilate: int = 1) -> int:
-    """Count, along one dimension, the pairs of output and kernel positions that meet a real pixel."""
+    """Count, along one dimension, the pairs of output and kernel positions that meet a real pixel.
+
+    `sizes` are those of the image, the kernel and the result.
+    """
+    image, kernel, result = sizes
     places = (out * stride + position * rhs_dilate - pad for out in range(result) for position in range(kernel))
     return sum(0 <= place <= (image - 1) * lhs_dilate and place % lhs_dilate == 0 for place in places)

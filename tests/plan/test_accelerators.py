@@ -101,10 +101,10 @@ def test_kernels_are_read_as_they_run():
 def test_gradients_of_a_convolution_count_what_it_counts():
     """cuDNN's are told by the convolution forward; XLA's own by the spread-out image that they convolve."""
     forward, images, kernel, rows = 2 * 16 * 8, 14, 3, 7
-    pairs = valid_pairs(images, kernel, rows, stride=2, pad=1)
+    pairs = valid_pairs((images, kernel, rows), stride=2, pad=1)
     assert pairs == rows * kernel - 1
-    assert valid_pairs(rows, kernel, images, pad=1, lhs_dilate=2) == pairs  # by the image
-    assert valid_pairs(images, rows, kernel, pad=1, rhs_dilate=2) == pairs  # by the kernel
+    assert valid_pairs((rows, kernel, images), pad=1, lhs_dilate=2) == pairs  # by the image
+    assert valid_pairs((images, rows, kernel), pad=1, rhs_dilate=2) == pairs  # by the kernel
     text = """
 ENTRY %main (x: f32[2,14,14,8], dy: f32[2,7,7,16]) -> f32[16,3,3,8] {
   %x = f32[2,14,14,8]{3,2,1,0} parameter(0)
