@@ -1,4 +1,4 @@
-"""A trained network, wherever its weights come from, and what it can be used for."""
+"""A trained network with weights from any source: probabilities, predictions, features and embeddings."""
 
 from collections.abc import Sequence
 from functools import cache, partial

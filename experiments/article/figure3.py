@@ -1,4 +1,4 @@
-"""The paper's Figure 3, drawn from the Flax modules: VGG-19, and the plain and the residual net of 34 layers.
+"""Draws the paper's Figure 3 from the Flax modules: VGG-19, and the plain and the residual network of 34 layers.
 
 Layers, shapes and multiply-adds are read from the traced modules; nothing in the drawing is hard-coded.
 """

@@ -3,10 +3,10 @@
     python experiments/benchmarks/photographs.py [--folder PATH]
 
 The photographs are 500x375 pixels, cropped from scikit-learn's two and saved at quality 90, or the JPEGs of a folder.
-Pillow is used as in torchvision's transforms: decode, rotate by EXIF (every fourth generated photograph is stored on
-its side), resize (antialiased, bilinear), crop, mirror. Both are timed in one process and thread, for the paper's crops
-(shorter side 256 to 480) and for crops of 8 to 100 % of the area. Prints one JSON line: images per second (medians),
-ratios, and the cores needed for 2,500 images per second.
+Pillow is used as in torchvision's transforms: it decodes, rotates by EXIF (every fourth generated photograph is stored
+on its side), resizes (antialiased, bilinear), crops and mirrors. Both are timed in one process and thread, for the
+paper's crops (shorter side 256 to 480) and for crops of 8 to 100 % of the area. Prints one JSON line: images per second
+(medians), ratios, and the cores needed for 2,500 images per second.
 """
 
 import json

@@ -3,14 +3,14 @@
     pip install -e '.[peers]' && python experiments/benchmarks/train_step.py [--net resnet50] [--precision bfloat16]
                                                                              [--mode inference]
 
-The networks are ResNet-20 on CIFAR-10's 32x32 at batch 128; ResNet-50 (stride in the 3x3, as in torchvision) on
-224x224, at batch 16 on CPU and at batch 256 in bfloat16 on an accelerator; or ResNet-18 A on 64x64, whose last maps are
-2x2, at batch 16. Prints one JSON line: milliseconds per step (medians) in wall-clock and processor time, ratios to
-PyTorch's faster layout, images per second, compile seconds, peak memory, and the share of the machine's peak
-multiply-add rate. The peak is the rate of PyTorch's matrix product in the same run. For ResNet-20 it also times many
-steps per call, as in training. On a GPU that `resjax plan` supports, it also prints the lower bound that the plan gives
-for each of our programs. Both networks have batch norm over the whole batch. PyTorch uses autocast for bfloat16 and, on
-GPU, `torch.compile` with CUDA graphs. Both use TF32 as they do by default.
+The network is one of three. ResNet-20 runs on CIFAR-10's 32x32 pixels at batch 128. ResNet-50 (stride in the 3x3, as in
+torchvision) runs on 224x224, at batch 16 on CPU and at batch 256 in bfloat16 on an accelerator. ResNet-18 A runs on
+64x64 at batch 16; its last maps are 2x2. Prints one JSON line: milliseconds per step (medians) in wall-clock and
+processor time, ratios to PyTorch's faster layout, images per second, compile seconds, peak memory, and the share of the
+machine's peak multiply-add rate. The peak is the rate of PyTorch's matrix product in the same run. For ResNet-20 it
+also times many steps per call, as in training. On a GPU that `resjax plan` supports, it also prints the lower bound
+that the plan gives for each of our programs. Both networks have batch norm over the whole batch. PyTorch uses autocast
+for bfloat16 and, on GPU, `torch.compile` with CUDA graphs. Both use TF32 as they do by default.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Magnitudes of gradients, activations and responses, layer by layer, in the order in which the layers run."""
+"""Measures gradients, activations and responses, layer by layer, in the order in which the layers run."""
 
 import re
 from functools import partial

@@ -1,4 +1,4 @@
-"""Saliency maps: which pixels of an image a network's prediction depends on."""
+"""Computes saliency maps, which show the pixels of an image that a network's prediction depends on."""
 
 from functools import partial
 from typing import Any

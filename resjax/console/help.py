@@ -1,4 +1,4 @@
-"""The help of a command: tyro's text, rewritten in command-line rather than Python terms."""
+"""Writes the help of a command: tyro's text, with Python terms replaced by those of the command line."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""Commands for this machine: prepare data, and check versions, devices, arithmetic and data."""
+"""Commands that prepare data, and that check this machine's versions, devices, arithmetic and data."""
 
 import os
 import shutil

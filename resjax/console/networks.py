@@ -1,4 +1,4 @@
-"""Commands for trained networks from any source: evaluate and export them."""
+"""Commands that evaluate and export trained networks from any source."""
 
 import sys
 from dataclasses import dataclass

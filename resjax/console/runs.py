@@ -1,4 +1,4 @@
-"""Commands on experiments: train one, list and show them, prepare their mean image."""
+"""Commands that train, list and show experiments, and compute their mean images."""
 
 import shlex
 import sys

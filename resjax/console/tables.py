@@ -1,4 +1,4 @@
-"""Commands on the paper's tables: reproduce them, and report on all runs."""
+"""Commands that reproduce the paper's tables, and compare and report on runs."""
 
 import shlex
 from pathlib import Path

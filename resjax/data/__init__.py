@@ -1,4 +1,4 @@
-"""Batches of images from any source: indexed once, all decoded in the same way, and kept in memory or streamed."""
+"""Makes batches of images from any source: indexed once, decoded in one way, and kept in memory or streamed."""
 
 from resjax.data.batches import (
     Batch,

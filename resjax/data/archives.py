@@ -1,4 +1,4 @@
-"""ImageNet's official archives, read in place without unpacking."""
+"""Reads ImageNet's official archives without unpacking them."""
 
 import os
 import tarfile

@@ -1,4 +1,4 @@
-"""Matching of class names, the same for data and networks, and for training and test images."""
+"""Matches class names, in the same way for data and networks, and for training and test images."""
 
 import unicodedata
 from collections.abc import Iterable, Sequence

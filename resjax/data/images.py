@@ -1,4 +1,4 @@
-"""Labelled images in memory, from any source except archives, and the paper's splits."""
+"""Loads labelled images from any source except archives into memory, with the paper's splits."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor

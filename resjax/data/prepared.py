@@ -1,4 +1,4 @@
-"""Prepared TFDS data sets, read without TensorFlow: the encoded images of all records, found with a cached index."""
+"""Reads prepared TFDS data sets without TensorFlow. A cached index locates the encoded images of all records."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Preprocessing of images for a network: sizes, crops, mean and std, the same for all uses."""
+"""Preprocesses images for a network (sizes, crops, mean and std), in the same way for all uses."""
 
 import math
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The mean image and the principal components of the colours of the training set, computed once and cached."""
+"""Computes the mean image and the principal components of the training set's colours once, and caches them."""
 
 import hashlib
 from functools import partial

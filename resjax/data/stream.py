@@ -1,4 +1,4 @@
-"""Batches of encoded photographs, prefetched by Grain's workers; a batch is a function of (seed, step)."""
+"""Streams batches of photographs, prefetched by Grain's workers; each batch is a function of (seed, step)."""
 
 import gc
 import multiprocessing

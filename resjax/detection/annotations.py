@@ -1,4 +1,4 @@
-"""Annotated images and the checks of their annotations, for all data layouts."""
+"""Annotated images, and the checks of annotations that all data layouts share."""
 
 import hashlib
 from collections.abc import Sequence

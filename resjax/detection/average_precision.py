@@ -1,4 +1,4 @@
-"""Average precision: VOC's for every class, by the 11-point rule of 2007 or by area; and COCO's, by pycocotools.
+"""Computes average precision: VOC's per class, by the 11-point rule of 2007 or by area, and COCO's, by pycocotools.
 
 This runs on the host, because the number of detections varies. Difficult objects are ignored.
 """

@@ -1,4 +1,4 @@
-"""Detections as COCO results in JSON, for pycocotools and COCO's evaluation server."""
+"""Writes detections as COCO results in JSON, for pycocotools and COCO's evaluation server."""
 
 import json
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Drawing of boxes with classes and scores."""
+"""Draws boxes with classes and scores."""
 
 import colorsys
 from collections.abc import Sequence

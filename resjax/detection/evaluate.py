@@ -1,4 +1,4 @@
-"""Trained detectors: loading from a run, detection in images of any size, and evaluation."""
+"""Loads trained detectors from runs, detects objects in images of any size, and evaluates the detections."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""Entries of annotation files, with fields read by type; errors name file, entry and field."""
+"""Reads the fields of annotation entries by type; errors name the file, the entry and the field."""
 
 import math
 import re

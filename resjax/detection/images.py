@@ -1,4 +1,4 @@
-"""Batches of images of any size, padded to a few sizes; a batch is a function of (seed, step).
+"""Makes batches of images of any size, padded to a few sizes; each batch is a function of (seed, step).
 
 An image is resized, then padded with the mean colour to the smallest of a few sizes that holds it. All images of a
 batch have the same padded size, so a run compiles at most four programs.

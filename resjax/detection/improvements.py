@@ -1,4 +1,4 @@
-"""Appendix B of the paper: box refinement, global context and multi-scale testing, the improvements of Table 9."""
+"""Box refinement, global context and multi-scale testing: the improvements of Table 9 (appendix B of the paper)."""
 
 from collections.abc import Callable, Sequence
 from functools import reduce

@@ -1,4 +1,4 @@
-"""Phases of training: all losses at once, or proposals and detections alternately (Ren et al. 2015, section 3.2)."""
+"""The phases of training. All losses are trained at once, or proposals and detections alternately (Ren et al. 2015)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

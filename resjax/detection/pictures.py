@@ -1,4 +1,4 @@
-"""Figures of a run: its curve, and its detections in a few test images."""
+"""Draws the training curve of a run and its detections in a few test images."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Pooling of regions of interest: every box on a map becomes a small map of fixed size.
+"""Pools regions of interest: every box on a feature map becomes a small map of fixed size.
 
 Max pooling (Girshick 2015) rounds a box to whole cells of the map. Its bins differ in size, which would make shapes
 dynamic. Here each bin is the union of up to four windows whose sides are powers of two, and the maxima of all such

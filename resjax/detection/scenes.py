@@ -1,4 +1,4 @@
-"""Scenes composed of the included digits: several per image, of varied size, on an uneven background."""
+"""Composes scenes of the included digits: several digits of varied size per image, on an uneven background."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Training targets of anchors and regions, and the losses.
+"""Assigns training targets to anchors and regions, and computes the losses.
 
 Everything runs on the device with static shapes, and is a function of the key. Objects are padded to a fixed number;
 `valid` marks the real ones.

@@ -1,4 +1,4 @@
-"""Training of a detector: connects the training loop to the network, the annotated images and average precision."""
+"""Trains a detector: connects the training loop to the network, the annotated images and average precision."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager

@@ -1,4 +1,4 @@
-"""Exact error rates, from probabilities that are averaged over the views of each image."""
+"""Measures exact error rates, from probabilities that are averaged over the views of each image."""
 
 from resjax.evaluation.error_rates import ensemble, evaluate, measure_networks
 from resjax.evaluation.outcomes import ClassErrors, ErrorRates, Evaluation, Mistake, error_rates

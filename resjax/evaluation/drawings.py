@@ -1,4 +1,4 @@
-"""Figures of evaluations: confusion matrices, the most confident mistakes, and saliency maps."""
+"""Draws confusion matrices, the most confident mistakes, and saliency maps."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Exact error rates of single networks and ensembles, under any testing protocol; every image counts once."""
+"""Measures exact error rates of networks and ensembles, by any testing protocol; every image counts once."""
 
 from collections import Counter
 from collections.abc import Sequence

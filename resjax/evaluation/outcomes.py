@@ -1,4 +1,4 @@
-"""Results on labelled images: errors, errors by class, confusion matrix, and the most confident mistakes."""
+"""The results on labelled images: errors, errors by class, the confusion matrix, and the most confident mistakes."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

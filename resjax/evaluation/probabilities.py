@@ -1,4 +1,4 @@
-"""Log probabilities `[images, classes]` of every test image, averaged over views and scales.
+"""Computes log probabilities `[images, classes]` of all test images, averaged over views and scales.
 
 Logarithms are used because a class's probability can be smaller than any positive float32. If any logit of an image is
 not finite, all its classes are NaN.

@@ -1,4 +1,4 @@
-"""Runs as frozen dataclasses: validated on creation, comparable, and readable from their JSON."""
+"""Describes runs as frozen dataclasses, which are checked on creation, can be compared, and can be read from JSON."""
 
 from dataclasses import dataclass, field, is_dataclass
 from pathlib import Path

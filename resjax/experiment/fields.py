@@ -1,4 +1,4 @@
-"""Types of fields and flags that several modules share, each with its conditions."""
+"""The types of fields and flags that several modules share, each with the conditions on its values."""
 
 from typing import Annotated, Literal
 

@@ -1,4 +1,4 @@
-"""Counts of parameters and multiply-adds, taken from the traced computation instead of a formula."""
+"""Counts parameters and multiply-adds in the traced computation instead of by a formula."""
 
 import math
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of the paper's networks by formula, without JAX, so that listing them is fast.
+"""Counts parameters and multiply-adds of the paper's networks by formula, without JAX, so that listing them is fast.
 
 `models.counts` takes them from the traced computation; the tests compare the two.
 """

@@ -1,4 +1,4 @@
-"""Comparison of a user's runs: mean and standard deviation over the seeds of each recipe, for any kind of network."""
+"""Compares a user's runs: mean and standard deviation over the seeds of each recipe, for any kind of network."""
 
 import io
 import statistics

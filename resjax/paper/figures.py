@@ -1,4 +1,4 @@
-"""Figures 4, 6 and 7 of the paper, drawn from runs, with the paper's claims and whether they hold."""
+"""Draws Figures 4, 6 and 7 of the paper from runs, and checks whether the paper's claims hold."""
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO

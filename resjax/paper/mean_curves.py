@@ -1,4 +1,4 @@
-"""Mean curves over several runs of a recipe, with a band of one standard deviation on each side."""
+"""Draws mean curves over several runs of a recipe, with a band of one standard deviation on each side."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""An HTML report of a folder of runs: a table to sort and filter, curves to overlay, and the paper's tables.
+"""Writes an HTML report on a folder of runs: a table to sort and filter, curves to overlay, and the paper's tables.
 
 The page needs no network and no other file; without JavaScript, only the interactive chart is missing.
 """

@@ -1,4 +1,4 @@
-"""Reproduction of a table by one command: train what is missing and compare with the paper."""
+"""Reproduces a table by one command: trains the missing networks, and compares the results with the paper."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace

@@ -1,4 +1,4 @@
-"""Results of a table's runs: rows with mean and standard deviation, the paper's numbers, and the paper's claims."""
+"""Collects a table's results: rows with mean and standard deviation, the paper's numbers, and the paper's claims."""
 
 import math
 import statistics

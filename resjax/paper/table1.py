@@ -1,4 +1,4 @@
-"""Table 1: the ImageNet architectures and their costs, by formula; tests compare these with the computation."""
+"""Table 1: the ImageNet architectures and their costs, which are computed by formula."""
 
 from resjax.experiment import Architecture
 from resjax.models.families import Option, StrideIn, imagenet_blocks

@@ -1,6 +1,6 @@
-"""Compilation of programs for hardware that this machine may not have.
+"""Compiles programs for hardware that this machine may not have.
 
-Each program is compiled in a process of its own, which is stopped as soon as its result is known: for a TPU, XLA fixes
+Each program is compiled in a separate process, which is stopped as soon as its result is known. For a TPU, XLA fixes
 the program and its memory within seconds, which is all that a plan reads. The machine code of the kernels takes minutes
 (eight for a float32 ResNet-50). XLA writes intermediate results to the folder of its flag `--xla_dump_to`.
 """

@@ -1,4 +1,4 @@
-"""Bytes, multiply-adds, minimum time and bottleneck of a step of a compiled program."""
+"""Computes the bytes, multiply-adds, minimum time and bottleneck of a step of a compiled program."""
 
 from collections import defaultdict
 from dataclasses import dataclass

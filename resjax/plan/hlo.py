@@ -1,4 +1,4 @@
-"""Parser for the text of a compiled program (HLO, from `compiled.as_text()` or XLA's dump flags)."""
+"""Parses the text of a compiled program (HLO, from `compiled.as_text()` or XLA's dump flags)."""
 
 import json
 import math

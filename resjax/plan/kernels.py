@@ -1,4 +1,4 @@
-"""The kernels of a compiled program with their bytes and multiply-adds, and the communication between devices."""
+"""Lists the kernels of a compiled program with their bytes and multiply-adds, and the exchange between devices."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""Plans a run, by compiling it or from the cache; an error for a run that does not fit says what would."""
+"""Compiles the plan of a run or reads it from the cache. If the run does not fit, the error says what would fit."""
 
 import hashlib
 import json

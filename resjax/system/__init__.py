@@ -1,1 +1,1 @@
-"""Foundations: files, processes, signals and messages. Nothing here depends on networks."""
+"""Files, processes, signals and messages. Nothing here depends on networks."""

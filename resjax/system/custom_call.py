@@ -1,4 +1,4 @@
-"""XLA custom calls with a handler in Python, through ctypes, without a compiler or an extension module.
+"""Handles XLA custom calls in Python, through ctypes, without a compiler or an extension module.
 
 XLA passes the handler a call frame (openxla/xla, xla/ffi/api/c_api.h, interface 0.3, whose names are used here) with
 the addresses of the arrays, the attributes, and its thread pool.

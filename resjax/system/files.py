@@ -1,4 +1,4 @@
-"""Atomic writing of files, and a cache for arrays."""
+"""Writes files atomically, and caches arrays."""
 
 import csv
 import fcntl

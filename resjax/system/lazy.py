@@ -1,4 +1,4 @@
-"""Lazy imports of a package's public names, so that whatever needs no JAX starts quickly."""
+"""Imports a package's public names lazily, so that whatever does not need JAX starts quickly."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module

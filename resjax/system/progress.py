@@ -1,4 +1,4 @@
-"""Progress on standard error: a live display on terminals, plain lines elsewhere.
+"""Shows progress on standard error: as a live display on terminals, as plain lines elsewhere.
 
 A terminal shows the innermost task (loading, compiling, training, evaluating ...) and, if several networks are trained,
 a row above it with the current one. Messages appear above the live rows and stay.

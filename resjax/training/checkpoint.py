@@ -1,4 +1,4 @@
-"""Checkpoints: asynchronous and atomic, written by Orbax, each sealed with the digests of its files.
+"""Saves checkpoints with Orbax, asynchronously and atomically, each with the digests of its files.
 
 Only this module uses Orbax. Orbax has no checksums, so it silently restores a flipped byte, and missing files make its
 threads fail one by one. The digests are therefore verified before Orbax reads anything.

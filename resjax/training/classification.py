@@ -1,4 +1,4 @@
-"""Training of a classifier: connects the training loop to the network, the images and the error rates."""
+"""Trains a classifier: connects the training loop to the network, the images and the error rates."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager

@@ -1,4 +1,4 @@
-"""The learning rate of the last update, for the log, from the state of any Optax optimizer that has one."""
+"""Finds the learning rate of the last update, for the log, in the state of any Optax optimizer that has one."""
 
 import inspect
 from collections.abc import Callable, Iterator

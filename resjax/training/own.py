@@ -1,4 +1,4 @@
-"""Custom networks, optimizers, losses and augmentations: built, and checked before anything compiles."""
+"""Builds custom networks, optimizers, losses and augmentations, and checks them before anything compiles."""
 
 import inspect
 import re

@@ -1,4 +1,4 @@
-"""The directory of a run: locked by one live process, and bound to one experiment."""
+"""The directory of a run, which belongs to one experiment and is locked by the process that trains."""
 
 import errno
 import fcntl

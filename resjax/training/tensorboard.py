@@ -1,4 +1,4 @@
-"""A run's log as TensorBoard event files, written without TensorFlow, during training or afterwards."""
+"""Writes a run's log as TensorBoard event files without TensorFlow, during training or afterwards."""
 
 import time
 from contextlib import AbstractContextManager

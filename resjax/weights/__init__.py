@@ -1,4 +1,4 @@
-"""Weights: loading those of other libraries, and exporting ours."""
+"""Loads weights of other libraries, and exports ours."""
 
 from resjax.experiment.fields import Format
 from resjax.models.families import Bare

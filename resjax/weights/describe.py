@@ -1,4 +1,4 @@
-"""Descriptions of our preprocessing in the formats of timm and transformers, and what these cannot express."""
+"""Describes our preprocessing in the formats of timm and transformers, and lists what these cannot express."""
 
 import math
 from typing import Any

@@ -1,4 +1,4 @@
-"""The Hugging Face Hub: files of a repository, through the official client with its cache and offline mode."""
+"""Downloads repositories of the Hugging Face Hub, through the official client with its cache and offline mode."""
 
 from pathlib import Path
 from typing import Any

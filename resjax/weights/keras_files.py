@@ -1,4 +1,4 @@
-"""Weights in Keras files: `.h5`, `.weights.h5`, and `.keras` archives."""
+"""Reads weights from Keras files: `.h5`, `.weights.h5`, and `.keras` archives."""
 
 import json
 import math

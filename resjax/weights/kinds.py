@@ -1,4 +1,4 @@
-"""Descriptions of files, archives, folders and tensors that are not networks of the paper."""
+"""Describes files, archives, folders and tensors that are not networks of the paper."""
 
 import re
 from collections.abc import Iterable, Mapping

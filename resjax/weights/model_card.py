@@ -1,4 +1,4 @@
-"""The model card, in Markdown: what a network is, its measured errors, and how to use it."""
+"""Writes the model card in Markdown: what a network is, its measured errors, and how to use it."""
 
 from collections.abc import Sequence
 from importlib.metadata import version

@@ -1,4 +1,4 @@
-"""A network as an ONNX graph from pixels to logits, for programs without Python or JAX."""
+"""Converts a network to an ONNX graph from pixels to logits, for programs without Python or JAX."""
 
 from typing import Any
 

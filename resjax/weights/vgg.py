@@ -1,4 +1,4 @@
-"""VGG-16 and VGG-19 under the names of torchvision and Keras, recognised, read and written with one table.
+"""Recognises, reads and writes VGG-16 and VGG-19 under the names of torchvision and Keras, with one table of names.
 
 The first fully connected layer takes the last maps as one vector: in Keras and here, row by row with channels
 innermost; in PyTorch, channel by channel.
