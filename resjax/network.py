@@ -58,7 +58,7 @@ class Network(NamedTuple):
     def __call__(self, pixels: Any) -> jax.Array:
         """Compute the probabilities of the classes, float32 `[batch, classes]`.
 
-        `pixels` are as for `features`. Raises BadInput for another shape, or if the network has no last layer.
+        `pixels` are as in `features`. Raises BadInput for another shape, or if the network has no last layer.
         """
         check_last_layer(self)
         pixels = pixels if hasattr(pixels, "shape") else np.asarray(pixels)
@@ -75,7 +75,7 @@ class Network(NamedTuple):
                                 for part in filled])[:len(pixels)]
 
     def predict(self, images: Any) -> list[str]:
-        """Return the name of the most likely class of each image: pixels as for `features`, or image files and folders.
+        """Return the name of the most likely class of each image: pixels as in `features`, or image files and folders.
 
         Files of any size are resized to the network's size. Raises BadInput, naming the file, if one cannot be read or
         if its logits are not finite.
@@ -185,7 +185,7 @@ def features(network: Network, pixels: Any) -> tuple[jax.Array, ...]:
 def embed(network: Network, pixels: Any) -> jax.Array:
     """Compute the input of the last layer, `[batch, channels]`: the average of the last maps, or VGG's hidden layer.
 
-    `pixels` are as for `features`.
+    `pixels` are as in `features`.
     """
     seen: Any = network.model.clone(classes=0).apply(network.variables, network.preprocessing.normalize(pixels))
     return jnp.asarray(seen)

@@ -17,7 +17,7 @@ def saliency(network: Network | Classifier, pixels: Any, labels: Any = None) -> 
     """Compute how strongly each pixel affects the logit of a class: `[batch, height, width]` (Simonyan et al. 2014).
 
     This is the absolute gradient of the logit with respect to the pixels (0 to 255), and its maximum over the channels.
-    `pixels` are as for `features`. `labels` are class numbers `[batch]`, by default the most likely classes. Raises
+    `pixels` are as in `features`. `labels` are class numbers `[batch]`, by default the most likely classes. Raises
     BadInput for classes that do not exist.
     """
     model, variables, preprocessing = as_classifier(network)

@@ -1,9 +1,9 @@
 """Locates the weights in a Keras file: `python hdf5_layout.py FILE START SIZE` prints their layout as JSON.
 
-The HDF5 library follows whatever a file states, even in circles. So it runs here in a separate process with limited
-memory and time; `keras_files` then reads the numbers, given only their location. The HDF5 file has `SIZE` bytes from
-`START`, since it may be a member of an archive. The output is the name, dtype, shape and offset of each weight and the
-epsilon of each batch norm, or an error. This file is a script and imports nothing from resjax.
+The HDF5 library follows every reference in a file, even if the references form a circle. So it runs here in a separate
+process with limited memory and time; `keras_files` then reads the numbers, given only their location. The HDF5 file has
+`SIZE` bytes from `START`, since it may be a member of an archive. The output is the name, dtype, shape and offset of
+each weight and the epsilon of each batch norm, or an error. This file is a script and imports nothing from resjax.
 """
 
 import io
