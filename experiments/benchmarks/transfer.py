@@ -1,4 +1,4 @@
-"""Compares fine-tuning with training from scratch: from CIFAR-10's animals to its vehicles, with ResNet-20.
+"""Compares fine-tuning with training from scratch: ResNet-20 learns CIFAR-10's animals and then its vehicles.
 
     python experiments/benchmarks/transfer.py [--workdir W] [--steps 1500]
 

@@ -24,8 +24,8 @@ from resjax.system.terminal import tell
 def evaluate(network: Network | Classifier, images: Images, batch_size: int = 128) -> Evaluation:
     """Measure the errors on images in memory, with one view each; `batch_size` affects only the speed.
 
-    Pixels are uint8 `[images, height, width, channels]`. The result has the errors, `class_errors`, `confusion` and
-    `mistakes()`. Its `save(folder)` writes tables and figures.
+    Pixels are uint8 `[images, height, width, channels]`. The result contains the errors, `class_errors`, `confusion`
+    and `mistakes()`. Its method `save(folder)` writes tables and figures.
     """
     seen = log_probabilities(as_classifier(network), images, batch_size)
     named = network.classes if isinstance(network, Network) else ()

@@ -4,7 +4,7 @@ Functions and constants are named as in oneapi/dnnl/dnnl.h and dnnl_types.h of o
 Arrays are plain NHWC and HWIO; oneDNN chooses its own kernel layout.
 
 A batch is split into pieces that depend only on the shapes, so that results do not depend on the number of cores. XLA's
-threads take one piece after the other, and each piece is computed by one thread without Python's GIL.
+threads take the pieces one by one; each piece is computed by one thread, without Python's GIL.
 """
 
 import ctypes

@@ -1,4 +1,4 @@
-"""The parameter layout of a stage: its first block, which may change the dimensions, and all others as one stack.
+"""Lays out the parameters of a stage: the first block, which may change the dimensions, and a stack of all others.
 
 Every leaf of the stack has a leading axis `[blocks - 1, ...]`, so that the blocks can run as a loop. `unstack`
 separates the blocks, and `stack` joins them again.

@@ -1,4 +1,4 @@
-"""A stage: blocks that work on maps of one size, from the paper or custom."""
+"""A stage: the paper's blocks, or custom ones, that work on feature maps of one size."""
 
 import inspect
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The VGG networks (Simonyan & Zisserman 2015), which the paper compares with in Figure 3 and Tables 3, 4, 7 and 8."""
+"""The VGG networks (Simonyan & Zisserman 2015), the paper's baseline in Figure 3 and Tables 3, 4, 7 and 8."""
 
 from typing import Any
 

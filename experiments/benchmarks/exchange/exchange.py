@@ -2,8 +2,9 @@
 
     python experiments/benchmarks/exchange/exchange.py [--only TEXT] [--out experiments/results/exchange]
 
-It needs `pip install torch torchvision timm transformers keras onnx onnxruntime` in addition to resjax. It prints a
-table with the largest error of the logits for each file, relative to the largest logit, or the message that refuses it.
+It needs `pip install torch torchvision timm transformers keras onnx onnxruntime` in addition to resjax. For each file,
+it prints the largest error of the logits relative to the largest logit, or the message with which resjax refuses the
+file.
 """
 
 import argparse
