@@ -33,8 +33,8 @@ def saliency(network: Network | Classifier, pixels: Any, labels: Any = None) -> 
         check(labels.shape == pixels.shape[:1] and labels.dtype.kind in "iu" and bool(
             ((labels >= 0) & (labels < outputs)).all()),
               f"labels are {labels.tolist()}; they must be class numbers below {outputs}, one per image")
-    found: jax.Array = gradient(model, variables, preprocessing, pixels, labels)
-    return found
+    maps: jax.Array = gradient(model, variables, preprocessing, pixels, labels)
+    return maps
 
 
 @partial(jax.jit, static_argnums=0)

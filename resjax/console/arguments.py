@@ -41,16 +41,16 @@ def call(function: Callable[..., Any], arguments: Sequence[str], program: str) -
 
 def parse(kind: Any, arguments: Sequence[str], program: str, **settings: Any) -> Any:
     """Build a `kind` from the arguments; `settings` are tyro's. Raises BadInput if they are invalid."""
-    told, read = io.StringIO(), reader(kind, program, **settings)
+    output, read = io.StringIO(), reader(kind, program, **settings)
     if {"-h", "--help"} & set(arguments):
         say(format_help(program, about(kind, program), sections_of(read), min(shutil.get_terminal_size().columns, 100)))
         raise SystemExit(0)
     try:
-        with redirect_stderr(told):
+        with redirect_stderr(output):
             return read(args=list(arguments))
     except SystemExit:
         flags = [flag for section in sections_of(read) for entry in section.entries for flag in entry.flags]
-    raise BadInput(f"{complaint(told.getvalue(), arguments, flags)} (see {program} --help)")
+    raise BadInput(f"{complaint(output.getvalue(), arguments, flags)} (see {program} --help)")
 
 
 def reader(kind: Any, program: str, **settings: Any) -> Callable[..., Any]:
@@ -64,8 +64,8 @@ def about(kind: Any, program: str) -> list[str]:
     command = COMMANDS.get(program.removeprefix("resjax ").split()[0])
     if command is None:
         return paragraphs(kind)
-    told = [command.summary] if command.on_experiment else paragraphs(kind)
-    return [*told, f"Example: resjax {command.example}"]
+    description = [command.summary] if command.on_experiment else paragraphs(kind)
+    return [*description, f"Example: resjax {command.example}"]
 
 
 def paragraphs(kind: Any) -> list[str]:
@@ -73,14 +73,14 @@ def paragraphs(kind: Any) -> list[str]:
     return inspect.cleandoc(kind.__doc__ or "").partition("\nArgs:")[0].strip().split("\n\n")
 
 
-def complaint(told: str, arguments: Sequence[str], flags: Sequence[str]) -> str:
+def complaint(text: str, arguments: Sequence[str], flags: Sequence[str]) -> str:
     """Describe an error in one line: an unknown flag with a suggestion, or else tyro's message."""
     for argument in arguments:
         flag = argument.partition("=")[0].replace("_", "-")
         if re.match("--?[a-z]", flag) and flag not in flags:
             return f"unknown flag {argument.partition('=')[0]}{suggest_flag(flag.lstrip('-'), flags)}"
-    blocks = re.split(r"^.*[─-]{9,}.*$", re.sub("[│╭╮╰╯]", " ", told), flags=re.MULTILINE)  # in boxes: title, complaint
-    text = " ".join((blocks[1] if len(blocks) > 1 else told).split()).replace("Error parsing ", "")
+    blocks = re.split(r"^.*[─-]{9,}.*$", re.sub("[│╭╮╰╯]", " ", text), flags=re.MULTILINE)  # in boxes: title, complaint
+    text = " ".join((blocks[1] if len(blocks) > 1 else text).split()).replace("Error parsing ", "")
     text = re.sub(r"invalid literal for int\(\) with base 10: (.*)", r"\1 is not a whole number", text)
     return re.sub(r"could not convert string to float: (.*)", r"\1 is not a number", text)
 

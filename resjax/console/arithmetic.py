@@ -38,9 +38,9 @@ def arithmetic() -> dict[str, float]:
     }
 
 
-def relative(found: jax.Array, reference: Any) -> float:
+def relative(value: jax.Array, reference: Any) -> float:
     """Return the largest error divided by the largest value."""
-    return float(np.abs(np.asarray(found, np.float64) - reference).max() / np.abs(reference).max())
+    return float(np.abs(np.asarray(value, np.float64) - reference).max() / np.abs(reference).max())
 
 
 def neighbourhoods(x: np.ndarray) -> np.ndarray:

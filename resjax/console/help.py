@@ -42,17 +42,17 @@ class Section(NamedTuple):
 
 def sections_of(read: Callable[..., Any]) -> list[Section]:
     """Read the help that tyro writes for a parser; `read` is `tyro.cli` of it."""
-    told, columns = io.StringIO(), os.environ.get("COLUMNS")
+    output, columns = io.StringIO(), os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = "100"  # one column of boxes
     try:
-        with redirect_stdout(told):
+        with redirect_stdout(output):
             read(args=["--help"])
     except SystemExit:
         pass
     finally:
         os.environ.pop("COLUMNS")
         os.environ |= {"COLUMNS": columns} if columns else {}
-    lines = [re.sub(r"^[│╭╰]|[│╮╯]$", " ", line).rstrip() for line in told.getvalue().splitlines()]
+    lines = [re.sub(r"^[│╭╰]|[│╮╯]$", " ", line).rstrip() for line in output.getvalue().splitlines()]
     ruled = [bool(re.fullmatch(" *[-─]{9,} *", line)) for line in lines]
     starts = [at for at in range(len(lines) - 1) if ruled[at + 1] and re.match(" [a-z]", lines[at])]
     return [section(lines[start].strip(), lines[start + 2:end], ruled[start + 2:end])
@@ -69,24 +69,25 @@ def section(title: str, lines: list[str], ruled: list[bool]) -> Section:
         elif line and groups:
             groups[-1].append(line)
     entries = [entry(group) for group in groups]
-    told = " ".join(" ".join(lines[:max(about, 0)]).split())
-    return Section(title, told, [each for each in entries if "-h" not in each.flags])
+    description = " ".join(" ".join(lines[:max(about, 0)]).split())
+    return Section(title, description, [each for each in entries if "-h" not in each.flags])
 
 
 def entry(lines: list[str]) -> Argument:
     """Read one flag. A long list of values is broken after commas."""
     text = "\n".join(lines)
     text = re.sub(r",\n  (?=\S)", ",", text)
-    head, _, told = text.strip().replace("\n", "  ").partition("  ")
+    head, _, description = text.strip().replace("\n", "  ").partition("  ")
     *flags, last = head.split(", ") if head.startswith("-") else ["", head]
     flag, _, value = last.partition(" ") if head.startswith("-") else ("", "", last)
     names = tuple(name for name in (*flags, flag) if name)
     value = re.sub(r"\[(\w+) \[\1 \.\.\.\]\]", r"\1 ...", value)
     if names:
         value = re.sub(r"\bSTR\b", VALUES.get(names[0].rpartition(".")[2].removeprefix("--"), "TEXT"), value)
-    told = " ".join(told.split())
-    told = re.sub(r" ?\(default: (None|False|''|)\)$", "", told).replace("(default: True)", "(default: on)")
-    return Argument(names, value, told.removesuffix(" (required)") if not names else told)
+    description = " ".join(description.split())
+    description = re.sub(r" ?\(default: (None|False|''|)\)$", "", description)
+    description = description.replace("(default: True)", "(default: on)")
+    return Argument(names, value, description.removesuffix(" (required)") if not names else description)
 
 
 def format_help(program: str, about: list[str], sections: list[Section], columns: int) -> str:
@@ -119,7 +120,7 @@ def placed(heading: str, text: str, columns: int) -> list[str]:
 
 def in_words(text: str, flags: dict[str, str]) -> str:
     """Replace the names of Python fields (`decay_steps`, `data.size`) by the flags that set them."""
-    def flag(found: re.Match[str]) -> str:
-        return flags.get(found[1].rpartition(".")[2].replace("_", "-"), found[0])
+    def flag(match: re.Match[str]) -> str:
+        return flags.get(match[1].rpartition(".")[2].replace("_", "-"), match[0])
 
     return re.sub(r"`([a-z_.-]+)`", flag, text)

@@ -61,10 +61,10 @@ def own_model(run_directory: Path, code: Path | None) -> Any:
     from resjax.training.run_directory import read_experiment  # here, so that the help is quick
 
     name, runs = read_experiment(run_directory).name, load_runs(code)
-    found = [run for run in runs.values() if run.name == name]
-    check(bool(found), f"{code} defines no experiment named {name!r}, which {run_directory} needs; it defines "
+    matching = [run for run in runs.values() if run.name == name]
+    check(bool(matching), f"{code} defines no experiment named {name!r}, which {run_directory} needs; it defines "
                        f"{', '.join(runs)}")
-    return found[0].own.model
+    return matching[0].own.model
 
 
 def evaluate_networks(
@@ -108,11 +108,11 @@ def evaluate_networks(
     exam, rows = Exam(split, None if views == "single" else views, batch_size, data, directory), []
     with working(f"evaluating the {split} split"):
         if by_class:
-            found, rows = kinds[0].examine(loaded, exam, out)
+            measured, rows = kinds[0].examine(loaded, exam, out)
         else:
-            found = kinds[0].measure(loaded, *exam)
+            measured = kinds[0].measure(loaded, *exam)
     names = " + ".join(kinds[0].title_of(network) for network in loaded)
-    say(f"{names}, {split}{'' if views == 'single' else f', {views}'}: {kinds[0].say_measured(found)}")
+    say(f"{names}, {split}{'' if views == 'single' else f', {views}'}: {kinds[0].say_measured(measured)}")
     if by_class:
         say("\n" + "\n".join(aligned(rows, room(sys.stdout))))
         say(f"\nWrote to {out}: {', '.join(sorted(file.name for file in out.iterdir()))}")

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from resjax.console.networks import NOTHING_SAID, load_as
-from resjax.console.networks import Asked as Told
+from resjax.console.networks import Asked as AskedWeights
 from resjax.system.errors import BadInput, check
 from resjax.system.files import as_csv, regular, write_text
 from resjax.system.progress import track, working
@@ -45,7 +45,7 @@ def predict(
     top: int = 5,
     json: Target = None,
     csv: Target = None,
-    weights: Told = NOTHING_SAID,
+    weights: AskedWeights = NOTHING_SAID,
 ) -> None:
     """Predict the classes of images.
 
@@ -68,8 +68,8 @@ def predict(
 
         files = find_pictures(images)
     check_results((json, csv), files)
-    found = look_at_all(*load_as(network, weights), files, Asked(top=top), (json, csv))
-    if len(found) < len(files):
+    answers = look_at_all(*load_as(network, weights), files, Asked(top=top), (json, csv))
+    if len(answers) < len(files):
         sys.exit(1)
 
 
@@ -104,10 +104,10 @@ def detect(
     kind, loaded = load_as(network, NOTHING_SAID)
     check(files.coco is None or "x1" in kind.FOUND, f"{network} is a {kind.NOUN}; --coco needs a detector")
     numbers = None if files.coco is None else numbers_of(files.annotations, pictures, loaded.classes)
-    found = look_at_all(kind, loaded, pictures, Asked(score=score, out=out), (files.json, files.csv))
+    answers = look_at_all(kind, loaded, pictures, Asked(score=score, out=out), (files.json, files.csv))
     if files.coco is not None and numbers is not None:
-        write_results(files.coco, [(file, seen.found) for file, seen in found], numbers)
-    if len(found) < len(pictures):
+        write_results(files.coco, [(file, seen.found) for file, seen in answers], numbers)
+    if len(answers) < len(pictures):
         sys.exit(1)
 
 
@@ -116,7 +116,7 @@ def saliency(
     images: Pictures,
     of: str | None = None,
     out: Path = Path("saliency"),
-    weights: Told = NOTHING_SAID,
+    weights: AskedWeights = NOTHING_SAID,
 ) -> None:
     """Show which pixels a prediction depends on.
 
@@ -178,26 +178,28 @@ def look_at_all(kind: Kind, loaded: Any, files: Sequence[Path], asked: Asked,
                 to: tuple[str | None, str | None]) -> list[tuple[Path, Seen]]:
     """Process the images one by one, print and return the results, and report unreadable images."""
     tell(wrapped(harmless(f"{kind.title_of(loaded)} recognises {kind.knows(loaded)}"), room(sys.stderr)))
-    found: list[tuple[Path, Seen]] = []
+    answers: list[tuple[Path, Seen]] = []
     for file in track(files, f"images, with {kind.title_of(loaded)}", len(files)):
         try:
             seen = kind.look(loaded, file, asked)
         except BadInput as error:
             tell(f"resjax: {harmless(str(error))}")
             continue
-        found.append((file, seen))
+        answers.append((file, seen))
         for line in seen.lines if STANDARD_OUTPUT not in to else ():
             say(wrapped(harmless(line), room(sys.stdout), 4))
-    rows = [(harmless(str(file)), *values) for file, seen in found for values in seen.found]
-    for place, text in zip(to, (as_json(kind, found), as_csv(("file", *kind.FOUND), rows)), strict=True):
+    rows = [(harmless(str(file)), *values) for file, seen in answers for values in seen.found]
+    for place, text in zip(to, (as_json(kind, answers), as_csv(("file", *kind.FOUND), rows)), strict=True):
         if place == STANDARD_OUTPUT:
             say(text.rstrip())
         elif place is not None:
             write_text(Path(place), text)
-    return found
+    return answers
 
 
-def as_json(kind: Kind, found: Sequence[tuple[Path, Seen]]) -> str:
+def as_json(kind: Kind, answers: Sequence[tuple[Path, Seen]]) -> str:
     """Write a list of objects: the file, and a list of what was found in it."""
-    return json.dumps([{"file": harmless(str(file)), "found": [
-        dict(zip(kind.FOUND, values, strict=True)) for values in seen.found]} for file, seen in found], indent=1) + "\n"
+    objects = [{"file": harmless(str(file)),
+                "found": [dict(zip(kind.FOUND, values, strict=True)) for values in seen.found]}
+               for file, seen in answers]
+    return json.dumps(objects, indent=1) + "\n"

@@ -48,13 +48,13 @@ def plan(experiment: Run, arguments: Sequence[str], program: str) -> None:
         hide_devices()
         tables = tables_with(experiment.name) if asked.whole_table else {}
     check(bool(tables) or not asked.whole_table, f"--whole-table: no table of the paper contains {experiment.name}")
-    found = plan_one(asked)
-    say("\n".join(lines(asked.on, found)))
+    result = plan_one(asked)
+    say("\n".join(lines(asked.on, result)))
     if asked.whole_table:
-        found["tables"] = {title: dict(plan_all(runs, arguments, program)) for title, runs in tables.items()}
-        say("\n".join(lines_of_tables(found)))
+        result["tables"] = {title: dict(plan_all(runs, arguments, program)) for title, runs in tables.items()}
+        say("\n".join(lines_of_tables(result)))
     if asked.json:
-        write_json(asked.json, found)
+        write_json(asked.json, result)
 
 
 def read_arguments(experiment: Run, arguments: Sequence[str], program: str) -> PlanArguments[Any]:
@@ -78,28 +78,28 @@ def tables_with(name: str) -> dict[str, dict[str, Any]]:
     from resjax.paper.tables import TABLES
 
     files = experiment_files.names()
-    found = {table.title: {each: files[Path(table.file).stem][each] for row in table.rows if row.experiment
+    runs_by_table = {table.title: {each: files[Path(table.file).stem][each] for row in table.rows if row.experiment
                            for each in (dict(row.members) or {row.experiment: 0})} for table in TABLES.values()}
-    return {title: runs for title, runs in found.items() if name in runs}
+    return {title: runs for title, runs in runs_by_table.items() if name in runs}
 
 
 def plan_all(runs: Mapping[str, Any], arguments: Sequence[str], program: str) -> Iterator[tuple[str, Any]]:
     """Plan several runs with the same flags; return each one's main figures, or why it has no plan."""
     for name, run in runs.items():
         try:
-            found = plan_one(read_arguments(run, arguments, program))
+            result = plan_one(read_arguments(run, arguments, program))
         except BadInput as error:
             yield name, {"refused": str(error)}
         else:
-            yield name, {key: found[key] for key in ("run_hours", "device_hours", "images_per_second", "limit")}
+            yield name, {key: result[key] for key in ("run_hours", "device_hours", "images_per_second", "limit")}
 
 
-def lines(name: str, found: dict[str, Any]) -> Iterator[str]:
+def lines(name: str, plan: dict[str, Any]) -> Iterator[str]:
     """Format a plan as text."""
-    device, programs, train = find_device(name), found["programs"], found["programs"]["train"]
-    hours = ", ".join(f"{kind} {spent:.2f}" for kind, spent in found["hours"].items())
-    yield (f"{found['experiment']} on {found['devices']} x {found['device']}, batch {found['batch_size']}, "
-           f"{found['precision']}; compiled in {found['compile_seconds']:.0f} s")
+    device, programs, train = find_device(name), plan["programs"], plan["programs"]["train"]
+    hours = ", ".join(f"{kind} {spent:.2f}" for kind, spent in plan["hours"].items())
+    yield (f"{plan['experiment']} on {plan['devices']} x {plan['device']}, batch {plan['batch_size']}, "
+           f"{plan['precision']}; compiled in {plan['compile_seconds']:.0f} s")
     yield layout_table([["per device, for one step or batch", *programs],
                         *([title, *map(value, programs.values())] for title, value in ROWS.items())])
     yield layout_table([["training step, by kind", "kernels", "GB", "G multiply-adds", "min ms"],
@@ -110,20 +110,20 @@ def lines(name: str, found: dict[str, Any]) -> Iterator[str]:
     if train["limits"]["exchange"]:
         yield (f"the exchange between devices takes at least {1e3 * train['limits']['exchange']:.3f} ms, in parallel "
                "with the computation")
-    yield (f"\nAt most {found['images_per_second']:,.0f} images/s, limited by {found['limit']}. The run takes at least "
-           f"{found['run_hours']:.2f} hours ({hours}), or {found['device_hours']:.1f} device-hours. It uses "
-           f"{100 * found['memory_share']:.0f} % of the memory.")
+    yield (f"\nAt most {plan['images_per_second']:,.0f} images/s, limited by {plan['limit']}. The run takes at least "
+           f"{plan['run_hours']:.2f} hours ({hours}), or {plan['device_hours']:.1f} device-hours. It uses "
+           f"{100 * plan['memory_share']:.0f} % of the memory.")
     yield f"Source: {device.source}. Memory figures are XLA's. The times are lower bounds, not measurements."
     if device.platform == "tpu":
         yield "The compiler stopped once the program and its memory were known. It generated no machine code."
     if device.launch:
         yield f"Assumption: a kernel takes at least {1e6 * device.launch:.0f} us."
-    yield from found["assumptions"]
+    yield from plan["assumptions"]
 
 
-def lines_of_tables(found: dict[str, Any]) -> Iterator[str]:
+def lines_of_tables(plan: dict[str, Any]) -> Iterator[str]:
     """Format the hours of whole tables as text."""
-    for title, runs in found["tables"].items():
+    for title, runs in plan["tables"].items():
         planned = {name: run for name, run in runs.items() if "refused" not in run}
         totals = {key: sum(run[key] for run in planned.values()) for key in ("run_hours", "device_hours")}
         yield f"\n{title}" + layout_table([["lower bounds", "hours", "device-hours"], *(

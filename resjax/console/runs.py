@@ -123,8 +123,8 @@ def list_experiments(file: Annotated[Path | None, tyro.conf.Positional] = None) 
         sources = dict.fromkeys(run.data.source for run in runs.values())
         say(f"{chr(10) * bool(number)}{each.stem}: {', '.join(sources)}")
         rows = [HEAD, *([name, *cost_row(run)] for name, run in runs.items())]
-        told = [place for place, cells in enumerate(zip(*rows[1:], strict=True)) if set(cells) != {"-"}]
-        say("\n".join(aligned([[cells[place] for place in told] for cells in rows], room(sys.stdout))))
+        filled = [place for place, cells in enumerate(zip(*rows[1:], strict=True)) if set(cells) != {"-"}]
+        say("\n".join(aligned([[cells[place] for place in filled] for cells in rows], room(sys.stdout))))
     say("\nmul-adds: multiply-adds for one image. cost: rough training time on 2 CPU cores, estimated from the "
         "multiply-adds. For a GPU or TPU: resjax plan NAME --on h100\nNext: resjax show NAME, resjax train NAME")
 

@@ -66,8 +66,8 @@ def reproduce(
     flags = {"seeds": seeds, "only": only, "scale": scale if scale != 1 else None, "shard": shard, "data": data,
              "directory": directory, "distributed": distributed}
     if table == "table1":
-        given = [name for name, value in flags.items() if value is not None and value is not False and value != ""]
-        check(not given, f"table1 trains nothing, so it does not accept --{' or --'.join(given)}")
+        passed = [name for name, value in flags.items() if value is not None and value is not False and value != ""]
+        check(not passed, f"table1 trains nothing, so it does not accept --{' or --'.join(passed)}")
         say_table(paper.table1())
         return
     wanted = paper.find_table(table)

@@ -90,8 +90,8 @@ def measure_photographs(networks: Sequence[Network], data: Photographs, split: s
     if data.source != networks[0].data.source:
         classes, files, remark = find_split(data, split)
     else:
-        found = find_images(data)
-        classes, files, remark = found.classes, getattr(found, split), found.remark
+        opened = find_images(data)
+        classes, files, remark = opened.classes, getattr(opened, split), opened.remark
     tell(remark)
     sharding = batch_sharding(jax.devices())
     places = [class_places(network, classes, data.source) for network in networks]
@@ -119,16 +119,16 @@ def class_places(network: Network, classes: tuple[str, ...], source: str) -> np.
                                                      f"{network.outputs} without names")
         return np.arange(len(classes))
     words = aliases(network.classes)
-    found = [words.get(normalized_name(name)) if (place := place_of(name, network.classes)) is None else place
+    outputs = [words.get(normalized_name(name)) if (place := place_of(name, network.classes)) is None else place
              for name in classes]
-    times = Counter(found)
-    unknown = [name for name, place in zip(classes, found, strict=True) if place is None
+    times = Counter(outputs)
+    unknown = [name for name, place in zip(classes, outputs, strict=True) if place is None
                or (times[place] > 1 and composed(name) != composed(network.classes[place]))]
     if unknown:
         odd = sorted({*unknown, *(set(network.classes) - set(classes) if len(network.classes) < 20 else ())})[:5]
         raise BadInput(f"{source} has {len(classes)} classes, but {network.name} has {network.outputs}; "
                        f"only one has {', '.join(odd)}")
-    places = np.array(found)
+    places = np.array(outputs)
     if not np.array_equal(places, np.arange(network.outputs)):
         tell(f"{source}: matched its {len(classes)} classes by name to the {network.outputs} of {network.name}; "
              f"the prediction is the most likely of these {len(classes)}")

@@ -87,7 +87,7 @@ class Evaluation(NamedTuple):
     @property
     def class_errors(self) -> tuple[ClassErrors, ...]:
         """The errors of each class."""
-        others, found = self.confusion, []
+        others, errors = self.confusion, []
         images = np.bincount(self.labels, minlength=len(self.classes))
         wrong = images - others.diagonal()
         np.fill_diagonal(others, 0)
@@ -95,9 +95,9 @@ class Evaluation(NamedTuple):
             most = int(others[place].argmax())
             times = int(others[place, most])
             error = 100 * int(wrong[place]) / int(images[place]) if images[place] else None
-            found.append(ClassErrors(name, int(images[place]), int(wrong[place]), error,
+            errors.append(ClassErrors(name, int(images[place]), int(wrong[place]), error,
                                      self.classes[most] if times else "", times))
-        return tuple(found)
+        return tuple(errors)
 
     def mistakes(self, most: int | None = None) -> list[Mistake]:
         """List the misclassified images, the most confident first: all of them, or only the first few."""

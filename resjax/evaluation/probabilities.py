@@ -101,8 +101,8 @@ def outputs_of(classifier: Classifier) -> int:
 def read_dimensions(files: ImageFiles, workers: int | None) -> np.ndarray:
     """Read the height and width of every image: `[images, 2]`."""
     ranges = chunks(len(files.labels), CHUNK)
-    with planned_batches(ranges, partial(dimensions_of, files), workers) as found:
-        return np.concatenate(list(track(found, "reading image sizes", len(ranges), CHUNK)))
+    with planned_batches(ranges, partial(dimensions_of, files), workers) as sizes:
+        return np.concatenate(list(track(sizes, "reading image sizes", len(ranges), CHUNK)))
 
 
 def dimensions_of(files: ImageFiles, chunk: range) -> np.ndarray:

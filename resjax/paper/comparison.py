@@ -46,8 +46,8 @@ class Group(NamedTuple):
 
     def values(self, measure: Measure) -> list[float]:
         """Return a measure of the finished runs."""
-        found = (measure.of(result) for _, _, result in self.runs if result is not None)
-        return [value for value in found if value is not None]
+        values = (measure.of(result) for _, _, result in self.runs if result is not None)
+        return [value for value in values if value is not None]
 
     def curves(self) -> list[Curve]:
         """Return the curves of the finished runs, or of all if none is finished."""
@@ -174,7 +174,7 @@ def moments(values: Sequence[float]) -> tuple[float | None, float | None]:
 
 def group_as_json(group: Group) -> dict[str, Any]:
     """Convert a recipe's results to JSON values."""
-    found = {measure.key: group.values(measure) for measure in kind_of(group.first).MEASURES}
+    by_measure = {measure.key: group.values(measure) for measure in kind_of(group.first).MEASURES}
     return {"run": group.name, "network": group.network, "seeds": [run.seed for _, run, _ in group.runs],
             "measures": {key: {"values": values, **dict(zip(("mean", "deviation"), moments(values), strict=True))}
-                         for key, values in found.items()}}
+                         for key, values in by_measure.items()}}

@@ -149,18 +149,17 @@ def responses(run: Planned) -> np.ndarray:
     """Return the standard deviations of a finished run's layers, measured once and then stored in its folder."""
     file, result = run.run_directory / "responses.json", read_result(run.run_directory) or {}
     if file.exists():
-        kept = read_json(file, "state_digest", "deviations")
-        if kept["state_digest"] == result.get("state_digest"):
-            return np.array(kept["deviations"])
+        stored = read_json(file, "state_digest", "deviations")
+        if stored["state_digest"] == result.get("state_digest"):
+            return np.array(stored["deviations"])
     trained, data = restore(run.run_directory), run.experiment.data
     assert isinstance(data, Data)  # CIFAR-10
     test = load_data(data).test
     whole = len(test.labels) // 100 * 100
     images = jax.device_put(Images(test.pixels[:whole], test.labels[:whole]))
-    found = response_deviations(trained.network, images)
-    kept = {"state_digest": result.get("state_digest"), "images": whole, "deviations": found.tolist()}
-    write_json(file, kept)
-    return found
+    deviations = response_deviations(trained.network, images)
+    write_json(file, {"state_digest": result.get("state_digest"), "images": whole, "deviations": deviations.tolist()})
+    return deviations
 
 
 def add_grid_and_legend(axis: Axes) -> None:

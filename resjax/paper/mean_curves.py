@@ -24,15 +24,15 @@ class Curve(NamedTuple):
 
 def curves_of(recipe: str, run: Run, run_directories: Sequence[Path]) -> list[Curve]:
     """Read the curves of a recipe's runs, at the steps that all of them have logged."""
-    found = []
+    curves = []
     for name, (kind, key) in kind_of(run).CURVES.items():
         logs = [{line["step"]: line[key] for line in read_metrics(directory, kind) if line[key] is not None}
                 for directory in run_directories]
         steps = sorted(set.intersection(*map(set, logs)))
         if steps:
-            found.append(Curve(recipe, curve_title(run, name), np.array(steps),
+            curves.append(Curve(recipe, curve_title(run, name), np.array(steps),
                                np.array([[log[step] for step in steps] for log in logs], float)))
-    return found
+    return curves
 
 
 def curve_title(run: Run, name: str) -> str:

@@ -206,8 +206,9 @@ def details(run: Summary, number: int) -> str:
                      for key, value in run.values.items())
     absolute = run.directory.resolve()
     command = shlex.join(["resjax", "train", str(absolute / "experiment.json"), "--workdir", f"{absolute}-again"])
-    given = read_given(run.directory) or run.experiment.data.source == "arrays"
-    again = "<p>Parts of this run were passed in Python, so no command can repeat it.</p>" if given else copied(command)
+    in_python = read_given(run.directory) or run.experiment.data.source == "arrays"
+    again = ("<p>Parts of this run were passed in Python, so no command can repeat it.</p>" if in_python else
+             copied(command))
     return (f'<section class="run" data-run="{number}"><details><summary>{escape(run.place)}</summary>{again}'
             f'<table class="values">{values}</table></details></section>')
 

@@ -119,9 +119,9 @@ def check_recipe(run: Planned) -> None:
         return
     before = read_experiment(run.run_directory)
     differences = before.differences(run.experiment) if before.kind == run.experiment.kind else [before.title]
-    given = [f"{part}: {told}" for part, told in (read_given(run.run_directory) or {}).items()]
-    check(not differences and not given,
-          f"{run.run_directory} differs from the run of the table ({'; '.join([*differences, *given])}). Move it "
+    in_python = [f"{part}: {value}" for part, value in (read_given(run.run_directory) or {}).items()]
+    check(not differences and not in_python,
+          f"{run.run_directory} differs from the run of the table ({'; '.join([*differences, *in_python])}). Move it "
           "away, or choose another --runs")
 
 
@@ -158,7 +158,7 @@ def shorten_schedule(run: Any, scale: float) -> Any:
         plateau_steps=round(optimizer.plateau_steps * scale)))
 
 
-def train_missing(planned: Sequence[Planned], tell: Callable[[str], None]) -> None:
+def train_missing(planned: Sequence[Planned], announce: Callable[[str], None]) -> None:
     """Train unfinished runs one after the other, resuming those that were interrupted.
 
     Raises BadInput, before training, if a folder holds a run that does not belong to the table.
@@ -173,18 +173,19 @@ def train_missing(planned: Sequence[Planned], tell: Callable[[str], None]) -> No
             missing.append(run)
         else:
             check_moved(run)
-    tell(f"{len(runs)} runs: {len(runs) - len(missing)} finished, {len(missing)} to train")
+    announce(f"{len(runs)} runs: {len(runs) - len(missing)} finished, {len(missing)} to train")
     for number, run in enumerate(one_by_one(missing, [run.experiment.work() for run in missing]), 1):
-        tell(f"{number} of {len(missing)}: {run.run_directory}")
-        kind_of(run.experiment).train(run.experiment, run.run_directory, devices_for(run.experiment, tell))
+        announce(f"{number} of {len(missing)}: {run.run_directory}")
+        kind_of(run.experiment).train(run.experiment, run.run_directory, devices_for(run.experiment, announce))
 
 
-def devices_for(run: Run, tell: Callable[[str], None]) -> Sequence[jax.Device]:
+def devices_for(run: Run, announce: Callable[[str], None]) -> Sequence[jax.Device]:
     """Return the devices for a run's batch: all, or in a single process the most that divide it, and say if fewer."""
     devices = jax.devices()
     if jax.process_count() > 1:
         return devices
     count = max(count for count in range(1, len(devices) + 1) if run.batch_size % count == 0)
     if count < len(devices):
-        tell(f"{run.name}: training on {count} of {len(devices)} devices, because the batch size is {run.batch_size}")
+        announce(f"{run.name}: training on {count} of {len(devices)} devices, because the batch size is "
+                 f"{run.batch_size}")
     return devices[:count]

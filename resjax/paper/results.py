@@ -49,8 +49,8 @@ def collect_results(table: Table, planned: Sequence[Planned]) -> list[RowResult]
         if not finished or (row.members and len(finished) < len(of_row)):
             continue
         groups = [[run for run, _ in finished]] if row.members else [[run] for run, _ in finished]
-        found = [measure_group(group, table.measures, images) for group in groups]
-        values = [[measure.of(each) for each in found] for measure in table.measures]
+        measured = [measure_group(group, table.measures, images) for group in groups]
+        values = [[measure.of(each) for each in measured] for measure in table.measures]
         lines.append(RowResult(
             row, of_row[0].experiment.steps,
             tuple(tuple(value for value in some if value is not None) for some in values),
@@ -73,24 +73,24 @@ def measure_group(group: Sequence[Planned], measures: Sequence[Measure], images:
     how = kind.protocol_of(first.experiment) if first.row.how is None else first.row.how
     results = [read_result(run.run_directory) or {} for run in group]
     if len(group) == 1 and how == kind.protocol_of(first.experiment):
-        found = kind.outcome(results[0])
-        if all(measure.key.partition(".")[0] in found for measure in measures):
-            return found
+        outcome = kind.outcome(results[0])
+        if all(measure.key.partition(".")[0] in outcome for measure in measures):
+            return outcome
     digests = [result["state_digest"] for result in results]
     if data not in images:
         images[data] = kind.fingerprint(first.experiment)
     file = first.run_directory / f"{'ensemble' if len(group) > 1 else 'measured'}-{kind.name_of(how)}.json"
     if file.exists():
-        kept = read_json(file)
-        if (kept.get("state_digests"), kept.get("images_digest")) == (digests, images[data]):
-            return kept
+        stored = read_json(file)
+        if (stored.get("state_digests"), stored.get("images_digest")) == (digests, images[data]):
+            return stored
     opened = [kind.open(str(run.run_directory)) for run in group]
-    found = {**kind.measure(opened, "test", how, BATCH, data.source, getattr(data, "directory", None)),
+    measured = {**kind.measure(opened, "test", how, BATCH, data.source, getattr(data, "directory", None)),
              "runs": [str(run.run_directory) for run in group], "state_digests": digests,
              "images_digest": images[data]}
     if is_first():
-        write_json(file, found)
-    return found
+        write_json(file, measured)
+    return measured
 
 
 def judge(line: RowResult, lines: Sequence[RowResult]) -> tuple[bool | None, str]:

@@ -20,16 +20,16 @@ def curves_in(lines: Sequence[Mapping[str, Any]]) -> Curves:
 
     Numbers that are not finite are left out. Each class's average precision is a separate quantity.
     """
-    found: Curves = {}
+    curves: Curves = {}
     for line in lines:
         series = SERIES.get(line["kind"], line["kind"])
         by_class = {f"AP of {name}, %": value for name, value in line.get("average_precision", {}).items()}
-        told = {QUANTITIES.get(key, key if series == OWN else ""): value for key, value in line.items()
+        quantities = {QUANTITIES.get(key, key if series == OWN else ""): value for key, value in line.items()
                 if key not in ("step", "kind")}
-        for name, value in (told | by_class).items():
+        for name, value in (quantities | by_class).items():
             if name and type(value) in (int, float) and math.isfinite(value):
-                found.setdefault(name, {}).setdefault(series, []).append((line["step"], value))
-    return {name: {series: thinned(points) for series, points in some.items()} for name, some in found.items()}
+                curves.setdefault(name, {}).setdefault(series, []).append((line["step"], value))
+    return {name: {series: thinned(points) for series, points in some.items()} for name, some in curves.items()}
 
 
 def quantities(curves: Sequence[Curves]) -> list[str]:

@@ -61,8 +61,8 @@ class Instruction(NamedTuple):
 
     def attribute(self, name: str) -> str:
         """Return the word after `name=`, without the `%` of names; empty if there is none."""
-        found = re.search(rf"\b{name}=%?([^\s,{{}}]+)", self.attributes)
-        return found[1] if found else ""
+        word = re.search(rf"\b{name}=%?([^\s,{{}}]+)", self.attributes)
+        return word[1] if word else ""
 
 
 Computation = dict[str, Instruction]

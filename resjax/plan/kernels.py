@@ -68,8 +68,8 @@ def trip_count(module: Module, loop: Instruction, rounds: int | None) -> int:
 
     If neither is available, it is `rounds`. Raises ValueError if that is not given.
     """
-    if found := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes):
-        return int(found[1])
+    if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes):
+        return int(known[1])
     condition = module.get(loop.attribute("condition"), {}).values()
     numbers = [inner.operands[0] for inner in condition if inner.opcode == "constant" and inner.operands]
     if len(numbers) == 1 and numbers[0].isdigit():

@@ -136,10 +136,10 @@ def register(name: str, answer: Callable[[Call], None]) -> None:
         except BaseException as raised:
             # format_exc raises SystemError (from ast) in Python 3.11 if several threads call it at once
             places = [f"{frame.f_code.co_filename}:{line}" for frame, line in traceback.walk_tb(raised.__traceback__)]
-            told = f"{type(raised).__name__}: {raised} ({', '.join(places)})"
+            message = f"{type(raised).__name__}: {raised} ({', '.join(places)})"
             if jax.local_device_count("cpu") > 1:
-                tell(f"{name}: {told}; the process ends because its other devices wait for this one")
-            error = ErrorCreate(sizeof(ErrorCreate), None, told.encode(), ERROR_INTERNAL)
+                tell(f"{name}: {message}; the process ends because its other devices wait for this one")
+            error = ErrorCreate(sizeof(ErrorCreate), None, message.encode(), ERROR_INTERNAL)
             created: int = frame.api.contents.Error_Create(ctypes.addressof(error))
             return created
         return None

@@ -54,8 +54,8 @@ def receive(number: int, frame: FrameType | None) -> None:
         again.start()
         return
     if Requests.received and number == signal.SIGINT:
-        shown = b"\033[?25h" if os.isatty(2) else b""  # show the cursor, which the progress display hides
-        os.write(2, shown + b"\nresjax: SIGINT, again: ended at once\n")
+        cursor = b"\033[?25h" if os.isatty(2) else b""  # show the cursor, which the progress display hides
+        os.write(2, cursor + b"\nresjax: SIGINT, again: ended at once\n")
         os._exit(128 + number)
     if not Requests.received:
         Requests.received = signal.Signals(number)

@@ -16,8 +16,8 @@ Speakers: list["subprocess.Popen[bytes]"] = []
 
 def leave_last_words(line: str) -> None:
     """Have `line` written when this process ends, unless it exits normally or calls `withdraw_last_words`."""
-    shown = "\033[?25h\n" if os.isatty(2) else ""  # show the cursor, which the progress display hides
-    Speakers.append(subprocess.Popen([sys.executable, "-S", "-c", SPEAKER, shown + line], stdin=subprocess.PIPE,
+    cursor = "\033[?25h\n" if os.isatty(2) else ""  # show the cursor, which the progress display hides
+    Speakers.append(subprocess.Popen([sys.executable, "-S", "-c", SPEAKER, cursor + line], stdin=subprocess.PIPE,
                                      start_new_session=True))  # so that Ctrl-C does not end it
     atexit.register(withdraw_last_words)
 

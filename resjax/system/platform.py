@@ -81,8 +81,8 @@ def restart_with_huge_pages() -> None:
 def huge_pages() -> dict[str, str]:
     """Return the environment variable with which glibc (2.35 or newer) requests huge pages, if that helps."""
     asked = "GLIBC_TUNABLES" in os.environ
-    given = ON_REQUEST.read_text() if not asked and ON_REQUEST.exists() else ""
-    return {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"} if "[madvise]" in given else {}
+    policy = ON_REQUEST.read_text() if not asked and ON_REQUEST.exists() else ""
+    return {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"} if "[madvise]" in policy else {}
 
 
 ON_REQUEST = Path("/sys/kernel/mm/transparent_hugepage/enabled")

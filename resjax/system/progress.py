@@ -18,7 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from resjax.system.terminal import Told, console, duration, fitted, on_terminal, tell
+from resjax.system.terminal import LastMessage, console, duration, fitted, on_terminal, tell
 
 Item = TypeVar("Item")
 NAMED, AGAIN = 1.0, 30.0  # without a terminal: seconds before a task is named, and between its later lines
@@ -140,28 +140,28 @@ def clear() -> None:
 
 def progress_lines() -> RenderableType:
     """Lay out the current tasks for the width of the terminal."""
-    nets, width, shown = Screen.nets, console().width - SPARE, []
+    nets, width, rows = Screen.nets, console().width - SPARE, []
     if nets:
         count = len(nets.works)
         title = f"{nets.kind} {nets.number + 1} of {count}"
-        shown.append(progress_line(title, nets.parts(), nets.number / count, width))
+        rows.append(progress_line(title, nets.parts(), nets.number / count, width))
     for work in Screen.works[-1:]:
-        shown.append(progress_line(work.text, work.parts(), work.done / work.total if work.total else None, width))
-    return Group(*shown)
+        rows.append(progress_line(work.text, work.parts(), work.done / work.total if work.total else None, width))
+    return Group(*rows)
 
 
 def progress_line(text: str, parts: Sequence[str], fraction: float | None, columns: int) -> RenderableType:
     """Lay out one line: the name, a bar if there is room, and as many parts as fit."""
     bar = 0 if fraction is None else BAR + 2
-    told = fitted(parts, columns - len(text) - 2 - bar) or fitted(parts, columns - len(text) - 2) or "".join(parts[:1])
-    bar = min(columns - len(text) - len(told) - 4, 4 * BAR) if bar else 0
+    note = fitted(parts, columns - len(text) - 2 - bar) or fitted(parts, columns - len(text) - 2) or "".join(parts[:1])
+    bar = min(columns - len(text) - len(note) - 4, 4 * BAR) if bar else 0
     line = Table.grid(padding=(0, 2, 0, 0))
     title = Text(text, no_wrap=True)
-    title.truncate(columns - len(told) - 2, overflow="ellipsis")
+    title.truncate(columns - len(note) - 2, overflow="ellipsis")
     cells: list[Any] = [title]
     if bar >= BAR:
         cells.append(ProgressBar(total=1, completed=fraction or 0, width=bar))
-    line.add_row(*cells, Text(told, no_wrap=True))
+    line.add_row(*cells, Text(note, no_wrap=True))
     return line
 
 
@@ -173,7 +173,7 @@ def advance(done: int, *notes: str, pace: float | None = None, total: int | None
     work.done, work.notes, work.total, work.at = done, notes, work.total if total is None else total, now
     if pace is not None:
         work.seconds_left = (work.total - done) * pace
-    if not on_terminal(sys.stderr) and now - max(Told.at, work.begun) >= AGAIN:
+    if not on_terminal(sys.stderr) and now - max(LastMessage.at, work.begun) >= AGAIN:
         tell(f"{work.text}: {', '.join(work.parts())}")
 
 

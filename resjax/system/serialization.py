@@ -175,13 +175,14 @@ def convert(value: Any, hint: Any) -> Any:
 
 def shortly(value: Any) -> str:
     """Format a dataclass or a Flax module in one line: its name and its non-default fields."""
-    told = []
+    arguments = []
     for f in dataclasses.fields(value):
         usual = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
         item = getattr(value, f.name)
         if f.init and f.repr and (usual is dataclasses.MISSING or (item is not usual and item != usual)):
-            told.append(f"{f.name}={getattr(item, '__qualname__', None) or re.sub(' at 0x[0-9a-f]+', '', repr(item))}")
-    return f"{type(value).__name__}({', '.join(told)})"
+            text = getattr(item, "__qualname__", None) or re.sub(" at 0x[0-9a-f]+", "", repr(item))
+            arguments.append(f"{f.name}={text}")
+    return f"{type(value).__name__}({', '.join(arguments)})"
 
 
 def check_ghosts(batch_size: int, ghosts: int, name: str) -> None:

@@ -41,23 +41,23 @@ def fitted(parts: Iterable[str], columns: float) -> str:
     return text
 
 
-class Told:
+class LastMessage:
     """The time of the last message."""
 
     at = 0.0
 
 
-def harmless(text: str, most: int = LONGEST_MESSAGE, kept: str = "\n") -> str:
+def harmless(text: str, most: int = LONGEST_MESSAGE, allowed: str = "\n") -> str:
     """Escape control characters of text from files or the command line, and limit its length."""
-    shown = "".join(letter if letter.isprintable() or letter in kept else "?" for letter in text[:most])
-    return shown if len(text) <= most else f"{shown} ..."
+    printable = "".join(letter if letter.isprintable() or letter in allowed else "?" for letter in text[:most])
+    return printable if len(text) <= most else f"{printable} ..."
 
 
 def tell(text: str) -> None:
     """Print a permanent message on standard error, unless it is empty."""
     if not text:
         return
-    Told.at = time.monotonic()
+    LastMessage.at = time.monotonic()
     if on_terminal(sys.stderr):
         console().print(Text(text, overflow="ignore"), crop=False)
     else:

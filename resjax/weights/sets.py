@@ -86,4 +86,4 @@ def list_keys(paths: Iterable[str], what: str) -> str:
 
 def shown(name: object, most: int = 80) -> str:
     """Format a name or message from a file: without control characters and not too long."""
-    return harmless(str(name), most, kept="")
+    return harmless(str(name), most, allowed="")
