@@ -46,7 +46,8 @@ class Mistake(NamedTuple):
 class Evaluation(NamedTuple):
     """Top-1 and top-5 errors in percent, mean cross-entropy, the number of images, and the outputs behind them.
 
-    `classes` are names, `log_probabilities` `[images, classes]`, `labels` `[images]`; `pixels_of` returns an image.
+    `classes` are the class names, `log_probabilities` are `[images, classes]` and `labels` `[images]`. `pixels_of`
+    returns an image.
     """
 
     top1_error: float

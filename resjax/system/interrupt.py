@@ -1,4 +1,4 @@
-"""Handles Ctrl-C, SIGTERM and SIGHUP: training stops between two steps, all other work at once."""
+"""Handles Ctrl-C, SIGTERM and SIGHUP: training stops between two steps, and all other work stops at once."""
 
 import os
 import signal
