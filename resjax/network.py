@@ -1,4 +1,4 @@
-"""A trained network with weights from any source: probabilities, predictions, features and embeddings."""
+"""A trained network with weights from any source. It computes probabilities, predictions, features and embeddings."""
 
 from collections.abc import Sequence
 from functools import cache, partial
