@@ -1,7 +1,8 @@
 """Batch normalisation over groups of the batch, as on several GPUs, with an optional ReLU.
 
 Statistics are always float32. How they are computed depends on the platform for which a program is lowered. A CPU makes
-two passes, each summed in two stages. Accelerators are limited by memory bandwidth, so they read x only once:
+two passes, each summed in two stages, over rows of pixels (`on_rows`) if x is bfloat16. Accelerators are limited by
+memory bandwidth, so they read x only once:
 
     var = mean((x - c)^2) - mean(x - c)^2    for any c,
 
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from resjax.models.ops import materialize, relu
+from resjax.models.ops import materialize, on_rows, relu, repeat
 
 MIN_VARIANCE_RATIO = 2.0**-22  # of the squared distance from c to the mean; below, all is rounding error
 
@@ -48,7 +49,9 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels)
         if not self.train:
-            y = apply_statistics(x, running_mean.value, running_var.value, scale, bias, self.epsilon)
+            [y] = on_rows(lambda x, mean, var, scale, bias: (
+                apply_statistics(x, mean, var, scale, bias, self.epsilon),), (x,),
+                (running_mean.value, running_var.value, scale, bias), store=False)
             self.sow("intermediates", "response", y)  # before the ReLU
             return relu(y) if self.rectify else y
         size = self.ghost_batch_size or len(x)
@@ -77,9 +80,16 @@ def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, 
     Returns the result, and the means and variances of the groups `[groups, 1, 1, 1, channels]`. The latter are for the
     running statistics and have no gradient. `near` `[channels]` is an optional estimate of the means.
     """
-    mean, var = statistics(x, near)
-    y = apply_statistics(x, mean, var, scale, bias, epsilon)
-    return relu(y) if rectify else y, mean, var
+    channels = len(scale)
+
+    def normalise(x: jax.Array, scale: jax.Array, bias: jax.Array, near: jax.Array) -> Any:
+        mean, var = statistics(x, near, channels)
+        y = apply_statistics(x, mean, var, scale, bias, epsilon)
+        return jnp.maximum(y, 0) if rectify else y, mean, var
+
+    y, mean, var = on_rows(normalise, (x,), (scale, bias, jnp.zeros_like(scale) if near is None else near),
+                           store=rectify)
+    return y, mean, var
 
 
 def _forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, near: jax.Array | None,
@@ -90,16 +100,21 @@ def _forward(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, ne
 
 def _backward(epsilon: float, rectify: bool, residuals: Any, cotangents: Any) -> Any:
     """Compute dx = scale / s (dy - mean(dy) - h mean(dy h)), where h = (x - mean) / s is the normalised input."""
-    (x, scale, bias, mean, var, near, y), dy = residuals, cotangents[0]
-    inverse = lax.rsqrt(var + epsilon)
-    centred = x - mean
-    summed, spread = masked_by_relu(y, dy, centred * (inverse * scale), bias) if rectify else (dy, dy)
-    mean_dy = group_mean(summed)
-    mean_dy_h = group_mean(summed * centred) * inverse
-    dx = (spread - mean_dy - centred * (inverse * mean_dy_h)) * (inverse * scale)
-    count = x[0, ..., 0].size
-    dscale, dbias = (count * total.sum((0, 1, 2, 3)) for total in (mean_dy_h, mean_dy))
-    return materialize(dx.astype(x.dtype)), dscale, dbias, jax.tree.map(jnp.zeros_like, near)
+    (x, scale, bias, mean, var, near, y), dy, channels = residuals, cotangents[0], len(residuals[1])
+
+    def gradients(x: jax.Array, y: jax.Array, dy: jax.Array, scale: jax.Array, bias: jax.Array, mean: jax.Array,
+                  var: jax.Array) -> Any:
+        inverse = lax.rsqrt(var + epsilon)
+        centred = x - mean
+        summed, spread = masked_by_relu(y, dy, centred * (inverse * scale), bias) if rectify else (dy, dy)
+        mean_dy = group_mean(summed, channels)
+        mean_dy_h = group_mean(summed * centred, channels) * inverse
+        dx = (spread - mean_dy - centred * (inverse * mean_dy_h)) * (inverse * scale)
+        return dx.astype(x.dtype), mean_dy_h, mean_dy
+
+    dx, mean_dy_h, mean_dy = on_rows(gradients, (x, y if rectify else dy, dy), (scale, bias, mean, var))
+    dscale, dbias = (x[0, ..., 0].size * total.sum((0, 1, 2, 3)) for total in (mean_dy_h, mean_dy))
+    return dx, dscale, dbias, jax.tree.map(jnp.zeros_like, near)
 
 
 batch_norm.defvjp(_forward, _backward)
@@ -127,23 +142,21 @@ def by_input(_: jax.Array, dy: jax.Array, scaled: jax.Array, bias: jax.Array) ->
     return jnp.where(bias > -scaled, dy, 0), jnp.where(scaled > -bias, dy, 0)
 
 
-def statistics(x: jax.Array, near: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+def statistics(x: jax.Array, near: jax.Array, channels: int) -> tuple[jax.Array, jax.Array]:
     """Compute mean and variance of each group, `[groups, 1, 1, 1, channels]`, in float32, by the platform's method."""
-    known = jnp.zeros(x.shape[-1:]) if near is None else near
-
     def around_pixel(x: jax.Array, _: jax.Array) -> tuple[jax.Array, jax.Array]:
         return in_one_pass(x, one_pixel(x))
 
     pair: tuple[jax.Array, jax.Array] = lax.platform_dependent(
-        x, known, cpu=lambda x, _: in_two_passes(x),
+        x, near, cpu=lambda x, _: in_two_passes(x, channels),
         tpu=in_one_pass if x.dtype == jnp.bfloat16 else around_pixel, default=around_pixel)
     return pair
 
 
-def in_two_passes(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def in_two_passes(x: jax.Array, channels: int) -> tuple[jax.Array, jax.Array]:
     """Compute the mean, then the mean square of the deviations."""
-    mean = group_mean(x)
-    return mean, group_mean(jnp.square(x - mean))
+    mean = group_mean(x, channels)
+    return mean, group_mean(jnp.square(x - mean), channels)
 
 
 def in_one_pass(x: jax.Array, near: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -162,7 +175,7 @@ def one_pixel(x: jax.Array) -> jax.Array:
 def means_together(one: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Average two arrays like `group_mean`, on GPU in a single reduction, which launches half as many kernels."""
     def apart(one: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return group_mean(one), group_mean(other)
+        return group_mean(one, one.shape[-1]), group_mean(other, one.shape[-1])
 
     def together(one: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Array]:
         zero, count = jnp.float32(0), one[0, ..., 0].size
@@ -173,21 +186,26 @@ def means_together(one: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Arr
     return pair
 
 
-def group_mean(x: jax.Array) -> jax.Array:
-    """Average `[groups, images, height, width, channels]` to `[groups, 1, 1, 1, channels]`, in float32."""
+def group_mean(x: jax.Array, channels: int) -> jax.Array:
+    """Average `[groups, images, height, width, channels]` to `[groups, 1, 1, 1, channels]`, in float32.
+
+    The rows of `on_rows`, `[groups, images, height, 1, width * channels]`, give `[groups, 1, 1, 1, width * channels]`.
+    """
     mean: jax.Array = lax.platform_dependent(
-        x, cpu=mean_in_two_stages, default=lambda x: x.mean((1, 2, 3), jnp.float32, keepdims=True))
+        x, cpu=partial(mean_in_two_stages, channels=channels),
+        default=lambda x: x.mean((1, 2, 3), jnp.float32, keepdims=True))
     return mean
 
 
-def mean_in_two_stages(x: jax.Array) -> jax.Array:
-    """Average over the height of each image, then over its width and the images.
+def mean_in_two_stages(x: jax.Array, channels: int) -> jax.Array:
+    """Average over groups of at most 16 rows of pixels, then over their columns; with rows as x (`on_rows`), repeat.
 
-    XLA's CPU compiler spreads the first stage over the cores. A single reduction onto a few channels would use only one
-    core. Summing in two stages is also more exact.
+    XLA's CPU compiler spreads the first stage over the cores and vectorizes it, because it unrolls sums of up to 16
+    terms. A single reduction onto a few channels would use only one core. Summing in two stages is also more exact.
     """
-    groups, images, height, width, channels = x.shape
-    columns = x.astype(jnp.float32).reshape(groups * images, height, width * channels).sum(1)
-    columns = lax.optimization_barrier(columns).reshape(groups, images * width, channels)
-    sums: jax.Array = columns.sum(1)[:, None, None, None]
-    return sums / (images * height * width)
+    groups, _, height, width, lanes = x.shape
+    rows = next((rows for rows in range(16, 3, -1) if height % rows == 0), height)
+    columns = x.astype(jnp.float32).reshape(-1, rows, width * lanes).sum(1)
+    columns = lax.optimization_barrier(columns).reshape(groups, -1, channels)
+    mean = columns.sum(1)[:, None, None, None] / (x.size // groups // channels)
+    return repeat(mean, lanes // channels)

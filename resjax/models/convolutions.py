@@ -197,8 +197,14 @@ def geometry_of(operation: Operation, a: Any, b: Any, **how: Any) -> onednn.Geom
 def by_onednn(operation: Operation, a: Any, b: Any, **how: Any) -> Any:
     """Call oneDNN."""
     values = np.hstack(geometry_of(operation, a, b, **how)).astype(np.int64)
-    result = jax.ShapeDtypeStruct(operation.shape(a, b, **how), a.dtype)
-    return jax.ffi.ffi_call(onednn.TARGET, result)(a, b, geometry=values)
+    shape = operation.shape(a, b, **how)
+    if a.dtype == jnp.float32:
+        return jax.ffi.ffi_call(onednn.TARGET, jax.ShapeDtypeStruct(shape, a.dtype))(a, b, geometry=values)
+    # rows of bits, as in `on_rows`, which XLA need not convert or copy
+    rows = [lax.bitcast_convert_type(x, jnp.uint16).reshape(*x.shape[:2], -1) for x in (a, b)]
+    result = jax.ShapeDtypeStruct((*shape[:2], shape[2] * shape[3]), jnp.uint16)
+    y = jax.ffi.ffi_call(onednn.TARGET, result)(*rows, geometry=values)
+    return lax.bitcast_convert_type(y.reshape(shape), a.dtype)
 
 
 def shared(operation: Operation, a: Any, b: Any, **how: Any) -> Any:

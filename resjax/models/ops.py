@@ -27,10 +27,71 @@ def materialize(x: jax.Array) -> jax.Array:
     return stored
 
 
+def on_rows(function: Any, images: tuple[jax.Array, ...], vectors: tuple[jax.Array, ...] = (), *,
+            store: bool = True) -> tuple[Any, ...]:
+    """Apply `function` to images `[..., width, channels]` and vectors `[..., channels]`.
+
+    It computes element by element, apart from means. It returns images, which CPUs store (`materialize`) if `store`,
+    and then any number of vectors.
+
+    XLA's CPU compiler vectorizes only along the last axis, which is too short for 16-bit numbers if it holds 16
+    channels, and it rounds to bfloat16 slowly (docs/results/onednn.md). So on CPU, `function` gets bfloat16 images as
+    float32 rows `[..., 1, width * channels]`, with each vector repeated for every pixel of a row.
+    """
+    def everywhere(*arrays: jax.Array) -> Any:
+        y, *results = function(*arrays)
+        return materialize(y) if store else y, *results
+
+    def in_rows(*arrays: jax.Array) -> Any:
+        rows = (from_bfloat16(image, (*outer, 1, width * channels)) for image in arrays[:len(images)])
+        y, *results = function(*rows, *(repeat(vector, width) for vector in arrays[len(images):]))
+        return to_bfloat16(y, shape, store), *(result[..., :channels] for result in results)
+
+    shape = images[0].shape
+    *outer, width, channels = shape if len(shape) > 1 else (1, *shape)
+    if images[0].dtype != jnp.bfloat16:
+        return everywhere(*images, *vectors)  # type: ignore[no-any-return]
+    return lax.platform_dependent(*images, *vectors, cpu=in_rows, default=everywhere)  # type: ignore[no-any-return]
+
+
+def repeat(vector: jax.Array, times: int) -> jax.Array:
+    """Repeat `[..., channels]` along the last axis, and store the result."""
+    return materialize(jnp.tile(vector, times)) if times > 1 else vector
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def from_bfloat16(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Reshape and convert to float32 by integer operations."""
+    bits = lax.bitcast_convert_type(x, jnp.uint16).reshape(shape)
+    return lax.bitcast_convert_type(bits.astype(jnp.uint32) << 16, jnp.float32)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def to_bfloat16(x: jax.Array, shape: tuple[int, ...], store: bool) -> jax.Array:
+    """Round float32 to the nearest bfloat16, ties to even, by integer operations; reshape."""
+    bits = lax.bitcast_convert_type(x, jnp.uint32)
+    bits = jnp.where(x == x, bits + 0x7FFF + (bits >> 16 & 1), 0x7FC00000)  # no NaN becomes infinite
+    bits = (bits >> 16).astype(jnp.uint16)
+    if store:
+        bits //= bits & ~bits | 1  # `materialize`: a division by 1 that LLVM removes
+    return lax.bitcast_convert_type(bits.reshape(shape), jnp.bfloat16)
+
+
+@from_bfloat16.defjvp
+def _from_bfloat16_jvp(shape: Any, primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    return from_bfloat16(*primals, shape), tangents[0].astype(jnp.float32).reshape(shape)
+
+
+@to_bfloat16.defjvp
+def _to_bfloat16_jvp(shape: Any, store: bool, primals: Any, tangents: Any) -> tuple[jax.Array, jax.Array]:
+    return to_bfloat16(*primals, shape, store), tangents[0].astype(jnp.bfloat16).reshape(shape)
+
+
 @jax.custom_vjp
 def relu(x: jax.Array) -> jax.Array:
     """Compute max(x, 0). The gradient at 0 is 0, and uses the output, so that the input need not be stored."""
-    return materialize(jnp.maximum(x, 0))
+    y: jax.Array = on_rows(lambda x: (jnp.maximum(x, 0),), (x,))[0]
+    return y
 
 
 def _relu_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -39,7 +100,7 @@ def _relu_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _relu_backward(y: jax.Array, dy: jax.Array) -> tuple[jax.Array]:
-    return (materialize(jnp.where(y > 0, dy, 0)),)
+    return on_rows(lambda y, dy: (jnp.where(y > 0, dy, 0),), (y, dy))
 
 
 relu.defvjp(_relu_forward, _relu_backward)

@@ -4,17 +4,19 @@ import re
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
 import pytest
 
-from resjax import ResNet
+from resjax import BatchNorm, ResNet
 from resjax.models import onednn
-from resjax.models.ops import materialize, relu
+from resjax.models.ops import from_bfloat16, materialize, relu, to_bfloat16
 
 
-@pytest.fixture(scope="module")
-def lowered():
-    """The gradient of a network with bottlenecks, the last maps of 2x2, lowered for each platform on this machine."""
-    model = ResNet((1, 1), filters=8, classes=4, block="bottleneck", shortcut="B", stem="7x7", ghost_batch_size=2)
+def lower(precision):
+    """Lower the gradient of a network with bottlenecks, the last maps of 2x2, for each platform on this machine."""
+    model = ResNet((1, 1), filters=8, classes=4, block="bottleneck", shortcut="B", stem="7x7", ghost_batch_size=2,
+                   precision=precision)
     variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
 
     def loss(params, stats, x):
@@ -26,6 +28,11 @@ def lowered():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(onednn, "computes", lambda _: False)
         return {platform: traced.lower(lowering_platforms=(platform,)).as_text() for platform in ("cpu", "cuda", "tpu")}
+
+
+@pytest.fixture(scope="module")
+def lowered():
+    return lower("float32")
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
@@ -52,3 +59,42 @@ def test_what_is_stored_is_what_was_computed():
     assert stored[:-1].tolist() == x[:-1].tolist()
     assert jnp.isnan(stored[-1])
     assert jax.jit(relu)(x)[5] == jnp.inf
+
+
+def test_bfloat16_is_rounded_to_the_nearest_and_widened_exactly_whatever_the_bits():
+    bits = np.random.default_rng(0).integers(0, 2**32, 2**16, np.uint32)
+    ties = np.arange(2**16, dtype=np.uint32) << 16 | 0x8000  # between any two neighbours
+    x = np.concatenate([bits, ties, ties - 1, ties + 1]).view(np.float32)
+    with np.errstate(invalid="ignore"):
+        rounded = np.asarray(jax.jit(to_bfloat16, static_argnums=(1, 2))(x, x.shape, True))
+        np.testing.assert_array_equal(rounded.astype(np.float32), x.astype(ml_dtypes.bfloat16).astype(np.float32))
+    narrow = np.arange(2**16, dtype=np.uint16).view(ml_dtypes.bfloat16)
+    np.testing.assert_array_equal(from_bfloat16(jnp.asarray(narrow), (256, 256)).ravel(), narrow.astype(np.float32))
+
+
+def test_xla_itself_rounds_no_images_to_bfloat16_on_a_cpu():
+    """Its own rounding takes four times as long (docs/results/onednn.md)."""
+    of_images = re.compile(r"stablehlo\.convert.*: \(tensor<(?:1x)?2x\S*xf32>\) -> tensor<\S*xbf16>")
+    text = lower("bfloat16")
+    assert len(of_images.findall(text["cpu"])) == 2  # the network's input, and the gradient of the average over pixels
+    assert len(of_images.findall(text["cuda"])) > 15
+
+
+@pytest.mark.parametrize("rectify", [False, True])
+def test_batch_norm_in_bfloat16_and_its_first_and_second_derivatives(rectify):
+    """The same as on accelerators, where it has the plain shapes, up to bfloat16's rounding."""
+    x = jax.random.normal(jax.random.key(0), (6, 20, 5, 3)).astype(jnp.bfloat16)
+    weights = jax.random.normal(jax.random.key(1), x.shape)
+    norm = BatchNorm(train=True, ghost_batch_size=3, rectify=rectify)
+    variables = norm.init(jax.random.key(0), x)
+
+    def loss(x):
+        y, _ = norm.apply(variables, x, mutable=["batch_stats"])
+        return jnp.sum(weights * y.astype(jnp.float32)**2)
+
+    def derivatives(x):
+        return loss(x), jax.grad(loss)(x), jax.grad(lambda x: jnp.sum(weights * jax.grad(loss)(x)))(x)
+
+    compute = jax.jit(derivatives)
+    for one, other in zip(compute(x), compute(x.astype(jnp.float32)), strict=True):
+        assert float(jnp.abs(one - other).max()) < 0.03 * float(jnp.abs(other).max())
