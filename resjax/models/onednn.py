@@ -201,8 +201,8 @@ class ConvolutionPrimitive:
         x, y = (call.result, first) if self.direction == INPUT_GRADIENT else (
             first, call.result if self.direction == FORWARD else second)
         parts = self.pieces if self.direction == KERNEL_GRADIENT else 0
-        workspace = Workspace((parts + 1) * self.kernel_size)
-        kernels = [workspace.address + part * self.kernel_size for part in range(parts + 1)]
+        workspace = Workspace(max(parts, 1) * self.kernel_size)
+        kernels = [workspace.address + part * self.kernel_size for part in range(max(parts, 1))]
         if not parts:
             self.reorder(second, kernels[0])
 
@@ -216,8 +216,8 @@ class ConvolutionPrimitive:
 
         call.share(compute, self.pieces)
         if parts:
-            self.add(*kernels)
-            self.reorder(kernels[-1], call.result)
+            self.add(*kernels, kernels[0])
+            self.reorder(kernels[0], call.result)
         Workspace.idle.append(workspace.memory)
 
 
