@@ -102,8 +102,8 @@ def _backward(epsilon: float, rectify: bool, residuals: Any, cotangents: Any) ->
     """Compute dx = scale / s (dy - mean(dy) - h mean(dy h)), where h = (x - mean) / s is the normalised input."""
     (x, scale, bias, mean, var, near, y), dy, channels = residuals, cotangents[0], len(residuals[1])
 
-    def gradients(x: jax.Array, y: jax.Array, dy: jax.Array, scale: jax.Array, bias: jax.Array, mean: jax.Array,
-                  var: jax.Array) -> Any:
+    def gradients(x: jax.Array, y: jax.Array, dy: jax.Array, *vectors: jax.Array) -> Any:
+        scale, bias, mean, var = vectors
         inverse = lax.rsqrt(var + epsilon)
         centred = x - mean
         summed, spread = masked_by_relu(y, dy, centred * (inverse * scale), bias) if rectify else (dy, dy)
