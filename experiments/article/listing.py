@@ -1,4 +1,4 @@
-"""Python source with syntax highlighting, for a page without other files."""
+"""Highlights the syntax of Python source, as HTML that needs no other files."""
 
 import inspect
 from html import escape

@@ -96,7 +96,8 @@ class Data(Named):
     """Resize the shorter side to this many pixels and crop the centre to a square. If unset, all images must have the
     same size."""
     resize: Resize = "pillow-bicubic"
-    """area: average over areas to shrink, interpolate linearly to enlarge. pillow-*, torch-*: as these libraries do."""
+    """area: average over areas to shrink, interpolate linearly to enlarge. pillow-*, torch-*: resize as these libraries
+    do."""
     std: tuple[Positive, ...] = ()
     """Divide each colour channel by these values, for weights of other libraries. The paper does not divide."""
     validation_images: Natural = 0
@@ -133,7 +134,8 @@ class Photographs(Named):
     test_shorter_side: Count = 256
     """The shorter side of test images before they are cropped, in pixels."""
     resize: Resize = "area"
-    """area: average over areas to shrink, interpolate linearly to enlarge. pillow-*, torch-*: as these libraries do."""
+    """area: average over areas to shrink, interpolate linearly to enlarge. pillow-*, torch-*: resize as these libraries
+    do."""
     std: tuple[Positive, ...] = ()
     """Divide each colour channel by these values, for weights of other libraries. The paper does not divide."""
     flip: bool = True
