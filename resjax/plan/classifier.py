@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,32 +20,22 @@ from resjax.training.packing import layout_for
 from resjax.training.step import TrainState, add_batch_statistics, initial_state
 from resjax.training.streaming import StreamedBatch, StreamedInputs
 
-
-class ImageCounts(NamedTuple):
-    """The numbers of images and classes of a source."""
-
-    train: int
-    test: int
-    classes: int
+SETS = {"digits": (1_437, 360, 10), "tfds:cifar10": (50_000, 10_000, 10),
+        "tfds:imagenet2012": (1_281_167, 50_000, 1000)}
 
 
-SETS = {"digits": ImageCounts(1_437, 360, 10), "tfds:cifar10": ImageCounts(50_000, 10_000, 10),
-        "tfds:imagenet2012": ImageCounts(1_281_167, 50_000, 1000)}
-
-
-def image_counts(data: Any) -> ImageCounts:
-    """Return the size of a source; that of CIFAR-10 or ImageNet if it is unknown."""
+def image_counts(data: Any) -> tuple[int, int, int]:
+    """Return the numbers of training images, test images and classes; those of CIFAR-10 or ImageNet if unknown."""
     return SETS.get(data.source, SETS["tfds:cifar10" if isinstance(data, Data) else "tfds:imagenet2012"])
 
 
 def workload_of(run: Experiment) -> Workload:
     """Describe a classifier's run for a plan: its steps, its precise batch norm, and all its evaluations."""
-    counts, source, architecture = image_counts(run.data), run.data.source, run.architecture
-    assumed = (f"Assumption: {source} contains {counts.train:,} training and {counts.test:,} test images of "
-               f"{counts.classes} classes.")
+    (train, test, classes), source, architecture = image_counts(run.data), run.data.source, run.architecture
+    assumed = f"Assumption: {source} contains {train:,} training and {test:,} test images of {classes} classes."
     evaluations = 1 + ((run.steps - 1) // run.evaluate_steps if run.evaluate_test else 0)
     batches = {"train": run.steps, "statistics": run.precise_batch_norm_steps,
-               "evaluate": evaluations * -(-counts.test // run.batch_size)}
+               "evaluate": evaluations * -(-test // run.batch_size)}
     return Workload(architecture.precision, ("architecture.ghost-batch-size", architecture.ghost_batch_size),
                     partial(programs_of_classifier, run), batches, () if source in SETS else (assumed,))
 
@@ -54,11 +44,11 @@ def programs_of_classifier(run: Experiment, devices: Sequence[jax.Device]) -> Pr
     """Return the programs of a run: "train", "statistics" if it has that phase, and "evaluate"."""
     spread = batch_sharding(devices)
     whole = replicated(spread)
-    counts, shape = image_counts(run.data), image_shape(run.data)
-    model, optimizer = model_for(run, counts.classes), optimizer_for(run)
+    (train, test, classes), shape = image_counts(run.data), image_shape(run.data)
+    model, optimizer = model_for(run, classes), optimizer_for(run)
     mean = np.zeros(shape, np.float32)
     state: TrainState = shaped(jax.eval_shape(lambda: initial_state(model, optimizer, mean, 0)), whole)
-    make_batch, inputs, steps = training_inputs(run, spread, counts.train)
+    make_batch, inputs, steps = training_inputs(run, spread, train)
     make_batch = batch_for(run, make_batch)
     form = layout_for(devices[0].platform)
     packed = shaped(jax.eval_shape(lambda: form.pack(state, most_blocks_apart(run, model))), whole)
@@ -68,7 +58,7 @@ def programs_of_classifier(run: Experiment, devices: Sequence[jax.Device]) -> Pr
             lambda: add_batch_statistics.lower(model, make_batch, steps, state, state.batch_stats, inputs), steps)
     if isinstance(run.data, Data):
         lower = partial(at_places.lower, model, spread, state.variables, of_run(run.data, state.mean),
-                        array(whole, jnp.uint8, counts.test, *shape), array(whole, jnp.int32, run.batch_size))
+                        array(whole, jnp.uint8, test, *shape), array(whole, jnp.int32, run.batch_size))
     else:
         lower = partial(average_views.lower, model, spread, state.variables, of_run(run.data, state.mean),
                         array(spread, jnp.uint8, run.batch_size, 1, *shape))

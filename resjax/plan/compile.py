@@ -154,15 +154,14 @@ def compile_apart(job: Job, name: str, stop: threading.Event) -> Compiled:
     with TemporaryDirectory(prefix="resjax-") as temporary, start_compiler(job, name, Path(temporary)) as process:
         folder = Path(temporary)
         try:
-            while not stop.wait(PAUSE):
-                code = process.poll()
+            while process.poll() is None:
+                if stop.wait(PAUSE):
+                    raise Lost(f"stopped while compiling {name}")
                 if on_tpu and (compiled := settled(folder, time.perf_counter() - start)):
                     return compiled
-                if code is not None:
-                    return compiled_result(folder, name, code)
         finally:
             process.kill()
-    raise Lost(f"stopped while compiling {name}")
+        return compiled_result(folder, name, process.returncode)
 
 
 def start_compiler(job: Job, name: str, folder: Path) -> "subprocess.Popen[bytes]":
