@@ -27,17 +27,17 @@ def preprocessing_differences(preprocessing: Preprocessing, to: Format) -> list[
         return []
     whose, rules = {"torchvision": ("torchvision and timm", "pillow"), "keras": ("Keras's load_img", "pillow"),
                     "huggingface": ("transformers", "torch pillow")}[to]
-    found = []
+    differences = []
     if images.resize.partition("-")[0] not in rules.split():
-        found.append(f"resizes images with {filter_of(images)} instead of {images.resize}")
+        differences.append(f"resizes images with {filter_of(images)} instead of {images.resize}")
     if to == "keras":
         if images.squash != (images.size, images.width or images.size):
-            found.append("squashes images instead of cropping them")
+            differences.append("squashes images instead of cropping them")
     elif images.crop != ("floor" if to == "huggingface" else "half-even") and not images.squash:
-        found.append("rounds half a pixel the other way when it crops an odd border")
+        differences.append("rounds half a pixel the other way when it crops an odd border")
     if images.mean_image and to == "huggingface":
-        found.append("has no image processor that subtracts a mean image, so none was written")
-    return [f"{whose}: {text}" for text in found]
+        differences.append("has no image processor that subtracts a mean image, so none was written")
+    return [f"{whose}: {text}" for text in differences]
 
 
 def timm_config(network: Network) -> dict[str, Any] | None:

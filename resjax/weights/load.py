@@ -80,8 +80,8 @@ def find_weights(path: Path) -> tuple[Path, Metadata]:
                        "timm/resnet50.a1_in1k")
     if beside(file).is_file() and beside(file) != file:
         return file, read_metadata(beside(file))
-    told = file.name in FILES and (file.parent / "config.json").is_file()
-    return file, read_config(file.parent) if told else Metadata()
+    is_described = file.name in FILES and (file.parent / "config.json").is_file()
+    return file, read_config(file.parent) if is_described else Metadata()
 
 
 def beside(file: Path) -> Path:
@@ -101,35 +101,35 @@ class Recognised(NamedTuple):
 
 def build_network(located: Located, known: Metadata, source: str, name: str, unsaid: Hints) -> Network:
     """Build a network from tensors and their description."""
-    found = (recognise_vgg(located, source) if located.family.endswith("vgg") else
-             recognise_resnet(located, known.architecture, source, unsaid))
-    architecture, count = found.architecture, found.model.classes
+    recognised = (recognise_vgg(located, source) if located.family.endswith("vgg") else
+                  recognise_resnet(located, known.architecture, source, unsaid))
+    architecture, count = recognised.architecture, recognised.model.classes
     if known.architecture is not None and architecture.title() != known.architecture.title():
         raise BadInput(f"{source}: contains {architecture.title()}, but the description beside it says "
                        f"{known.architecture.title()}")
-    variables = found.fill()  # first, so that inconsistent networks are refused before asking about images
-    entry = known.preprocessing or presumed(found, source)
-    preprocessing = entry.read(Path(source).parent, found.channels)
+    variables = recognised.fill()  # first, so that inconsistent networks are refused before asking about images
+    entry = known.preprocessing or presumed(recognised, source)
+    preprocessing = entry.read(Path(source).parent, recognised.channels)
     if entry.channel_order == "BGR":
         variables = flip_colours(variables)
     classes = known_classes(known.classes, count)
     if classes and len(classes) != count and count:
         raise BadInput(f"{source}: its last layer has {count} classes, but the description beside it names "
                        f"{len(classes)}")
-    return Network(name, architecture, data_of(architecture, preprocessing), classes if count else (), found.model,
+    return Network(name, architecture, data_of(architecture, preprocessing), classes if count else (), recognised.model,
                    variables, preprocessing)
 
 
-def presumed(found: Recognised, source: str) -> PreprocessingEntry:
+def presumed(recognised: Recognised, source: str) -> PreprocessingEntry:
     """Return the usual preprocessing for such weights, and report it. Raises BadInput if there is none."""
-    if (known := usual(found.family, found.architecture.family, found.model.classes)) is None:
-        raise BadInput(f"{source}: {FAMILIES[found.family].title} has no network like {found.architecture.title()}, "
-                       f"so its preprocessing is unknown; describe it in {beside(Path(source))}, under "
-                       "\"preprocessing\"")
+    family, architecture = recognised.family, recognised.architecture
+    if (known := usual(family, architecture.family, recognised.model.classes)) is None:
+        raise BadInput(f"{source}: {FAMILIES[family].title} has no network like {architecture.title()}, so its "
+                       f"preprocessing is unknown; describe it in {beside(Path(source))}, under \"preprocessing\"")
     whose, entry = known
-    if len(entry.mean) != found.channels:
-        raise BadInput(f"{source}: images have {found.channels} channels, and no file states their preprocessing; "
-                       f"write {beside(Path(source))}: {{\"preprocessing\": {{\"mean\": [{found.channels} "
+    if len(entry.mean) != recognised.channels:
+        raise BadInput(f"{source}: images have {recognised.channels} channels, and no file states their preprocessing; "
+                       f"write {beside(Path(source))}: {{\"preprocessing\": {{\"mean\": [{recognised.channels} "
                        "numbers], \"std\": [...], \"value_range\": 1.0, \"shorter_side\": 256}}")
     divided = f", std {entry.std}" if entry.std else ""
     tell(harmless(f"{source}: no file states the preprocessing; using that of {whose}: "

@@ -66,39 +66,39 @@ def find_prefixes(names: Iterable[str]) -> list[tuple[str, str]]:
 
 def without_wrappers(tensors: Mapping[str, np.ndarray], source: str) -> Tensors:
     """Remove wrappers' segments and counters. Raises BadInput if two tensors then have the same name."""
-    found: dict[str, str] = {}
+    originals: dict[str, str] = {}
     for name, tensor in tensors.items():
         if name.rpartition(".")[2] in COUNTERS and tensor.size == 1:
             continue
-        if (short := unwrapped(name)) in found:
-            raise BadInput(f"{source}: {found[short]} and {name} are the same tensor")
-        found[short] = name
-    return {short: tensors[name] for short, name in found.items()}
+        if (short := unwrapped(name)) in originals:
+            raise BadInput(f"{source}: {originals[short]} and {name} are the same tensor")
+        originals[short] = name
+    return {short: tensors[name] for short, name in originals.items()}
 
 
 def locate(tensors: Tensors, source: str) -> Located:
     """Find the network. Raises BadInput if there is none, or more than one."""
-    found = find_prefixes(tensors)
-    if not found:
+    networks = find_prefixes(tensors)
+    if not networks:
         known = "; ".join(f"{names.title}: {MARKS[family].first} ... {names.head}{names.dense['kernel']}"
                           for family, names in FAMILIES.items() if family in MARKS)
         raise BadInput(f"{source}: unknown tensor names ({', '.join(sorted(tensors)[:3])} ...). A "
                        f"ResNet must have, after any prefix, one of: {known}")
-    if len(found) > 1:
-        raise BadInput(f"{source}: contains {len(found)} networks, with the prefixes "
-                       f"{', '.join(prefix or '(none)' for _, prefix in found[:5])}; save only one")
-    family, prefix = found[0]
+    if len(networks) > 1:
+        raise BadInput(f"{source}: contains {len(networks)} networks, with the prefixes "
+                       f"{', '.join(prefix or '(none)' for _, prefix in networks[:5])}; save only one")
+    family, prefix = networks[0]
     layers = re.compile(MARKS[family].layers)
     own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()
            if name.startswith(prefix) and layers.match(name.removeprefix(prefix))}
     beside = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()
               if not (name.startswith(prefix) and layers.match(name.removeprefix(prefix)))}
     if family == "torchvision":
-        family = told_apart(own, beside)
+        family = torchvision_or_akamaster(own, beside)
     return Located(family, own, beside)
 
 
-def told_apart(own: Tensors, beside: Tensors) -> str:
+def torchvision_or_akamaster(own: Tensors, beside: Tensors) -> str:
     """Distinguish pytorch_resnet_cifar10's names from torchvision's, by a projection or by the last layer.
 
     Without either, the names are pytorch_resnet_cifar10's, because its option A has no parameters.

@@ -160,15 +160,15 @@ def read_metadata(file: Path) -> Metadata:
     """Read a JSON file such as `export` writes. Raises BadInput, naming it, if it is not valid."""
     content = read_json(file)
     try:
-        found = from_json(content, Metadata)
+        metadata = from_json(content, Metadata)
     except BadInput as error:
         raise BadInput(f"{file}: {error}") from None
-    for name, sha256 in found.sha256:
+    for name, sha256 in metadata.sha256:
         beside = file.parent / Path(name).name
         check(not beside.is_file() or digest(beside) == sha256,
               f"{beside}: has changed since its description was written (its SHA-256 differs); download "
               "both again")
-    return found
+    return metadata
 
 
 def data_of(architecture: Architecture, images: Preprocessing) -> Data | Photographs:

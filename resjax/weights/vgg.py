@@ -112,10 +112,10 @@ def describe_vgg(tensors: Tensors, family: Family, depth: int, source: str) -> t
     wanted = flatten_dict(variable_shapes(model, (32 * SIDE, 32 * SIDE, channels))["params"])
     for layer in table:
         for name, leaf in ((layer.kernel, "kernel"), (layer.bias, "bias")):
-            found = shapes[layer.path[-1]] if leaf == "kernel" else tensors[name].shape
+            actual = shapes[layer.path[-1]] if leaf == "kernel" else tensors[name].shape
             shape = wanted[(*layer.path, leaf)].shape
-            check(found == shape, f"{source}: {name} has shape {tensors[name].shape}, but {'/'.join(layer.path)}/"
-                                  f"{leaf} in resjax has {shape}")
+            check(actual == shape, f"{source}: {name} has shape {tensors[name].shape}, but {'/'.join(layer.path)}/"
+                                   f"{leaf} in resjax has {shape}")
     return Architecture(family="vgg", depth=depth, shortcut="plain"), model, channels
 
 
