@@ -14,13 +14,13 @@ from resjax.models.families import IMAGENET, VGG_STAGES
 from resjax.system.errors import BadInput, check
 from resjax.system.files import read_json
 from resjax.system.serialization import from_json
-from resjax.weights.metadata import Metadata
+from resjax.weights.metadata import IMAGENET_COLOURS, Metadata
 
 RESNETS, VGGS = {f"resnet{depth}": depth for depth in IMAGENET}, {f"vgg{depth}": depth for depth in VGG_STAGES}
 FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # Pillow's filters, by number
-TENSOR_FILTERS = FILTERS[:4]  # filters that torchvision supports for tensors with antialias
+TENSOR_FILTERS = 4  # torchvision supports only the first ones for tensors with antialias
+SAME_SIZE = "because images must have the same size"
 HARMLESS = {"in_chans", "num_classes"}  # also known from the tensors
-IMAGENET_COLOURS = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 CLIP = {"resample": 3, "size": {"shortest_edge": 224}, "do_center_crop": True, "crop_size": 224,
         "image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]}
@@ -93,15 +93,14 @@ def timm_images(images: dict[str, Any]) -> dict[str, Any]:
     images = {"input_size": (3, 224, 224), "interpolation": "bicubic", "crop_pct": 0.875, "crop_mode": "center",
               **IMAGENET_COLOURS, **{key: value for key, value in images.items() if value}}
     size, width = map(int, images["input_size"][-2:])
-    check(images["interpolation"] in FILTERS, f"interpolation is {images['interpolation']!r}; it must be one of "
-                                              f"{', '.join(FILTERS)}")
-    check(images["crop_mode"] in ("center", "squash") and (size == width or images["crop_mode"] == "squash"),
-          f"crop_mode is {images['crop_mode']!r} with crops of {size}x{width}; it must be 'squash', or 'center' with "
-          "a square")
+    kernel, mode = images["interpolation"], images["crop_mode"]
+    check(kernel in FILTERS, f"interpolation is {kernel!r}; it must be one of {', '.join(FILTERS)}")
+    check(mode == "squash" or (mode == "center" and size == width),
+          f"crop_mode is {mode!r} with crops of {size}x{width}; it must be 'squash', or 'center' with a square")
     sides = tuple(math.floor(side / images["crop_pct"]) for side in (size, width))
-    resized = {"squash": sides} if images["crop_mode"] == "squash" else {"shorter_side": sides[0]}
+    resized = {"squash": sides} if mode == "squash" else {"shorter_side": sides[0]}
     return {"mean": images["mean"], "std": images["std"], "value_range": 1.0, "size": size, "width": width, **resized,
-            "resize": f"pillow-{images['interpolation']}", "crop": "half-even"}
+            "resize": f"pillow-{kernel}", "crop": "half-even"}
 
 
 def from_transformers(config: dict[str, Any], images: dict[str, Any]) -> Metadata:
@@ -134,23 +133,18 @@ def processed_images(said: dict[str, Any]) -> dict[str, Any]:
     short = name.replace("FeatureExtractor", "ImageProcessor").removesuffix("Fast").removesuffix("Pil")
     check(short in PROCESSORS, f"image_processor_type is {name!r}; it must be one of {', '.join(PROCESSORS)}")
     images = PROCESSORS[short] | said
-    wrong = next((key for key in UNKNOWN_CHANGES if images.get(key)), None)
-    check(wrong is None, f"{wrong} is {images.get(wrong or '')}, which is not supported")
-    check(images.get("do_resize") is not False, "do_resize is false; resjax needs a size and a crop, because images "
-                                                "must "
-                                                "have the same size")
+    for key in UNKNOWN_CHANGES:
+        check(not images.get(key), f"{key} is {images.get(key)}, which is not supported")
+    check(images.get("do_resize") is not False, f"do_resize is false; resjax needs a size and a crop, {SAME_SIZE}")
+    library, filters = ("pillow", FILTERS) if name.endswith("Pil") else ("torch", FILTERS[:TENSOR_FILTERS])
     number = 2 if images["resample"] is None else int(images["resample"])
-    kernel = dict(enumerate(FILTERS)).get(number, "")
-    on_tensors = not name.endswith("Pil")
-    check(kernel in (TENSOR_FILTERS if on_tensors else FILTERS), f"resample is {images['resample']}, which {name} "
-                                                                 "does not have")
+    check(0 <= number < len(filters), f"resample is {number}, which {name} does not have")
+    if not images.get("do_normalize", True):
+        images |= {"image_mean": [0.0] * len(images["image_mean"]), "image_std": []}
     scaled = images.get("do_rescale", True)
-    normalized = images.get("do_normalize", True)
-    channels = len(images["image_mean"])
-    return {"mean": images["image_mean"] if normalized else [0.0] * channels,
-            "std": images["image_std"] if normalized else [],
+    return {"mean": images["image_mean"], "std": images["image_std"],
             "value_range": 255 * images.get("rescale_factor", 1 / 255) if scaled else 255.0,
-            **resize_and_crop(short, images), "resize": f"{'torch' if on_tensors else 'pillow'}-{kernel}"}
+            **resize_and_crop(short, images), "resize": f"{library}-{filters[number]}"}
 
 
 def processor_for(said: dict[str, Any]) -> str:
@@ -166,26 +160,23 @@ def processor_for(said: dict[str, Any]) -> str:
 
 def resize_and_crop(short: str, images: dict[str, Any]) -> dict[str, Any]:
     """Read the size that an image processor resizes to, and its crop size."""
-    square = "height" in PROCESSORS[short]["size"]
     size: Any = images["size"]
     crop: Any = images.get("crop_size")
+    is_cropped = images.get("do_center_crop")
     if isinstance(size, int):
-        size = {"height": size, "width": size} if square else {"shortest_edge": size}
+        size = dict.fromkeys(PROCESSORS[short]["size"], size)
     if isinstance(crop, int):
         crop = {"height": crop, "width": crop}
-    check(size.keys() in ({"height", "width"}, {"shortest_edge"}), f"size is {size}; it must have shortest_edge, or "
-                                                                   "height and width")
+    check(size.keys() in ({"height", "width"}, {"shortest_edge"}),
+          f"size is {size}; it must have shortest_edge, or height and width")
+    resized: dict[str, Any] = {"squash": (size["height"], size["width"])} if "height" in size else {
+        "shorter_side": size["shortest_edge"]}
     if short == "ConvNextImageProcessor":  # below 384 it always crops
         edge = int(size["shortest_edge"])
-        crop = crop if images.get("do_center_crop") else {"height": edge, "width": edge}
-        resized = ({"shorter_side": int(edge / (images.get("crop_pct") or 224 / 256))} if edge < 384 else
-                   {"squash": (edge, edge)})
-    else:
-        resized = {"shorter_side": size["shortest_edge"]} if "shortest_edge" in size else {
-            "squash": (size["height"], size["width"])}
-        cropped = images.get("do_center_crop")
-        check(cropped or "squash" in resized, "do_center_crop is false and size has only shortest_edge; resjax needs a "
-                                              "crop_size, or a height and width, because images must have the same "
-                                              "size")
-        crop = crop if cropped else size
+        size = {"height": edge, "width": edge}
+        resized = {"squash": (edge, edge)} if edge >= 384 else {
+            "shorter_side": int(edge / (images.get("crop_pct") or 224 / 256))}
+    check(is_cropped or "height" in size, "do_center_crop is false and size has only shortest_edge; resjax needs a "
+                                          f"crop_size, or a height and width, {SAME_SIZE}")
+    crop = crop if is_cropped else size
     return {**resized, "size": crop["height"], "width": crop["width"]}

@@ -1,38 +1,29 @@
 """Reads weight files as named arrays. The content of a file determines its format, not its name."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import MappingProxyType
-from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from resjax.system.errors import BadInput, check
+from resjax.system.files import read_json
 from resjax.weights.keras_files import is_keras_archive, read_keras_archive, read_weights
 from resjax.weights.kinds import READ_AT, describe_file
 from resjax.weights.locate import Tensors
-from resjax.weights.sets import shown
-from resjax.weights.torch_pickle import read_torch, reason
+from resjax.weights.reading import Stored, refusing, shown
+from resjax.weights.torch_pickle import read_torch
 
 INDEX = ".index.json"  # index of a network in several safetensors files
 MOST_TENSORS = 1 << 14  # the 1202-layer net has 7,208
 MOST_ELEMENTS = 1 << 28  # ResNet-152 with 50,000 classes has 160 million
 LARGEST_FILE = 3 * 8 * MOST_ELEMENTS  # float64, with momentum and averaged weights besides the weights
 MOST_SHARDS = 64
-LARGEST_HEADER = 1 << 23  # bytes of a safetensors header or index; 0.67 million for 1202 layers
+LARGEST_HEADER = 1 << 23  # bytes of a safetensors header; 0.67 million for 1202 layers
 LONGEST_NAME = 200
 STARTS = {b"\x89HDF\r\n\x1a\n": ".h5", b"PK\x03\x04": ".pt", b"\x80": ".pt"}
-
-
-class Stored(NamedTuple):
-    """The contents of a weight file: tensors by name, `arch`, and the epsilons of Keras's batch norms."""
-
-    tensors: Tensors
-    arch: str = ""
-    epsilons: Mapping[str, float] = MappingProxyType({})
+SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".bin", ".tar", ".ckpt", ".h5", ".hdf5", ".keras")
 
 
 def read_tensors(file: Path, key: str | None = None) -> Tensors:
@@ -48,11 +39,11 @@ def read_stored(file: Path, key: str | None = None) -> Stored:
     damaged or of another kind.
     """
     check(file.is_file(), f"{file}: no such file")
-    if file.stat().st_size > LARGEST_FILE:
-        raise BadInput(f"{file}: {file.stat().st_size:,} bytes are more than any network of the paper needs")
+    size = file.stat().st_size
+    check(size <= LARGEST_FILE, f"{file}: {size:,} bytes are more than any network of the paper needs")
     kind = file_kind(file)
     check(key is None or kind == ".pt", f"{file}: contains only one set of weights; omit --key")
-    stored = Stored(*read_torch(file, key)) if kind == ".pt" else READERS[kind](file)
+    stored = read_torch(file, key) if kind == ".pt" else READERS[kind](file)
     check(bool(stored.tensors), f"{file}: contains no tensors")
     check_tensors(stored.tensors, file)
     return stored
@@ -61,9 +52,8 @@ def read_stored(file: Path, key: str | None = None) -> Stored:
 def check_tensors(tensors: Tensors, file: Path) -> None:
     """Raise BadInput for more tensors or numbers than resjax's largest networks have, invalid names, or other types."""
     elements = sum(tensor.size for tensor in tensors.values())
-    if len(tensors) > MOST_TENSORS or elements > MOST_ELEMENTS:
-        raise BadInput(f"{file}: {len(tensors):,} tensors of {elements:,} numbers are more than any network of the "
-                       "paper has")
+    check(len(tensors) <= MOST_TENSORS and elements <= MOST_ELEMENTS,
+          f"{file}: {len(tensors):,} tensors of {elements:,} numbers are more than any network of the paper has")
     for name, tensor in tensors.items():
         if len(name) > LONGEST_NAME or not name.isprintable():
             raise BadInput(f"{file}: {shown(name)} is not the name of a tensor")
@@ -90,15 +80,13 @@ def file_kind(file: Path) -> str:
 
 def read_safetensors(file: Path) -> Tensors:
     """Read a safetensors file. Raises BadInput if it is damaged."""
-    try:
+    with refusing(file, "safetensors file"):
         with file.open("rb") as stream:
             size = int.from_bytes(stream.read(8), "little")
         if size > LARGEST_HEADER:
             raise ValueError(f"a header of {size:,} bytes")
         with safe_open(file, framework="np") as opened:
             return {name: np.asarray(opened.get_tensor(name)) for name in opened.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, KeyError, AttributeError, TypeError, MemoryError) as error:
-        raise BadInput(f"{file}: incomplete or invalid safetensors file ({reason(error)}); download it again") from None
 
 
 def read_index(file: Path) -> Tensors:
@@ -106,36 +94,32 @@ def read_index(file: Path) -> Tensors:
     places = read_places(file)
     tensors: Tensors = {}
     for shard in sorted(set(places.values())):
-        check((file.parent / shard).is_file(), f"{file}: {shown(shard)}, which contains a part of the network, is "
-                                               "missing")
-        found = read_safetensors(file.parent / shard)
-        check_tensors(tensors | found, file)
-        if (odd := next((name for name in found if places.get(name) != shard), None)) is not None:
-            raise BadInput(f"{file}: {shown(shard)} contains {shown(odd)}, which the index does not list")
-        tensors |= found
-    if (lost := next((name for name in places if name not in tensors), None)) is not None:
-        raise BadInput(f"{file}: {shown(lost)} is not in {shown(places[lost])}")
+        check((file.parent / shard).is_file(),
+              f"{file}: {shown(shard)}, which contains a part of the network, is missing")
+        part = read_safetensors(file.parent / shard)
+        check_tensors(tensors | part, file)
+        for name in part:
+            if places.get(name) != shard:
+                raise BadInput(f"{file}: {shown(shard)} contains {shown(name)}, which the index does not list")
+        tensors |= part
+    for name, shard in places.items():
+        if name not in tensors:
+            raise BadInput(f"{file}: {shown(name)} is not in {shown(shard)}")
     return tensors
 
 
 def read_places(file: Path) -> dict[str, str]:
     """Read the index: the file of each tensor, in the same folder. Raises BadInput for an invalid index."""
-    try:
-        if file.stat().st_size > LARGEST_HEADER:
-            raise ValueError("it is too large")
-        places = dict(json.loads(file.read_bytes())["weight_map"])
-        shards = set(places.values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise BadInput(f"{file}: not a readable index of safetensors files ({reason(error)})") from None
-    for shard in shards:
-        if not isinstance(shard, str) or Path(shard).name != shard or not shard.endswith(".safetensors"):
-            raise BadInput(f"{file}: {shown(shard)} is not a safetensors file in the same folder")
+    places = read_json(file, "weight_map")["weight_map"]
+    check(isinstance(places, dict), f"{file}: weight_map must be an object with the file of each tensor")
+    for shard in places.values():
+        check(isinstance(shard, str) and Path(shard).name == shard and shard.endswith(".safetensors"),
+              f"{file}: {shown(shard)} is not a safetensors file in the same folder")
+    shards = set(places.values())
     check(len(shards) <= MOST_SHARDS, f"{file}: {len(shards)} files are more than any network of the paper needs")
-    return places
+    return dict(places)
 
 
 READERS: Mapping[str, Callable[[Path], Stored]] = {
     ".safetensors": lambda file: Stored(read_safetensors(file)), INDEX: lambda file: Stored(read_index(file)),
-    ".h5": lambda file: Stored(*read_weights(file, 0, file.stat().st_size)),
-    ".keras": lambda file: Stored(*read_keras_archive(file))}
-SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".bin", ".tar", ".ckpt", ".h5", ".hdf5", ".keras")
+    ".h5": lambda file: read_weights(file, 0, file.stat().st_size), ".keras": read_keras_archive}

@@ -3,19 +3,23 @@
 The HDF5 library follows every reference in a file, even if the references form a circle. So it runs here in a separate
 process with limited memory and time; `keras_files` then reads the numbers, given only their location. The HDF5 file has
 `SIZE` bytes from `START`, since it may be a member of an archive. The output is the name, dtype, shape and offset of
-each weight and the epsilon of each batch norm, or an error. This file is a script and imports nothing from resjax.
+each weight and the model's configuration, or an error. This file is a script and imports nothing from resjax.
 """
 
 import io
 import json
 import sys
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
-LEAVES = {1: ("kernel",), 2: ("kernel", "bias"), 4: ("gamma", "beta", "moving_mean", "moving_variance")}
+import h5py
+
+LEAVES = {0: (), 1: ("kernel",), 2: ("kernel", "bias"), 4: ("gamma", "beta", "moving_mean", "moving_variance")}
 MOST = 20_000  # numbers of layers and weights; Keras's ResNet-152 has 932
 LONGEST = 1000  # length of a name
 DEEPEST = 8  # nesting of groups
+LARGEST_CONFIG = 1 << 23  # characters; 0.3 million for ResNet-152
 SECONDS, MEMORY = 8, 1 << 29
 
 
@@ -28,12 +32,6 @@ class Window(io.RawIOBase):
 
     def __init__(self, path: str, start: int, size: int) -> None:
         self.stream, self.start, self.size, self.position = open(path, "rb"), start, size, 0  # noqa: SIM115
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         self.position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.size}[whence]
@@ -62,8 +60,6 @@ def limit_process() -> None:
 
 def child(group: Any, path: str) -> Any:
     """Follow a path through groups inside the file. Raises Refused for a link, and KeyError if it does not exist."""
-    import h5py  # imported here, so that the module works without it
-
     for part in path.split("/"):
         link = group.get(part, getlink=True) if isinstance(group, h5py.Group) else None
         if link is None:
@@ -87,21 +83,23 @@ def texts(group: Any, attribute: str) -> list[str]:
 
 def locate_weight(name: str, weight: Any) -> tuple[str, str, list[int], int]:
     """Return the location of a weight. Raises Refused unless it is stored contiguously and unfiltered in this file."""
-    import h5py
-
     if not isinstance(weight, h5py.Dataset):
         raise Refused(f"{name} is not an array")
-    if weight.is_virtual or weight.external or weight.chunks or weight.compression or len(weight.shape) > LONGEST:
-        raise Refused(f"{name} is compressed, chunked or in another file; save it with Keras")
     offset = weight.id.get_offset()
     if offset is None and weight.size:
-        raise Refused(f"{name} was never written")
+        raise Refused(f"{name} is compressed, chunked or in another file, or was never written; save it with Keras")
     kind = "bfloat16" if weight.attrs.get("dtype") == "bfloat16" else weight.dtype.str
+    if weight.dtype.kind not in "biuf" and kind != "bfloat16":
+        raise Refused(f"{name} has dtype {weight.dtype}, which weights cannot have")
     return name, kind, list(weight.shape), offset or 0
 
 
-def named_layers(root: Any) -> Iterator[tuple[str, list[Any]]]:
-    """List the layers and weights of a file by Keras 1 or 2, or by `model.save("NAME.h5")` of Keras 3.
+Layers = Iterator[tuple[str, Any, list[str]]]
+"""Layers by name, each with its group and the paths of its weights in the group."""
+
+
+def named_layers(root: Any) -> Layers:
+    """List the layers of a file by Keras 1 or 2, or by `model.save("NAME.h5")` of Keras 3.
 
     Weights of a nested network are named after their own layers, `LAYER/kernel`.
     """
@@ -110,24 +108,14 @@ def named_layers(root: Any) -> Iterator[tuple[str, list[Any]]]:
         names = texts(group, "weight_names")
         for name in names:
             inner.setdefault(name.rpartition("/")[0].rpartition("/")[2], []).append(name)
-        if len(names) in (0, *LEAVES) or len(inner) == 1:
+        if len(names) in LEAVES or len(inner) == 1:
             inner = {layer: names}
-        for own, weights in inner.items():
-            leaves_of(own, len(weights))  # check before access
-            yield own, [child(group, name) for name in weights]
+        for own, paths in inner.items():
+            yield own, group, paths
 
 
-def leaves_of(layer: str, count: int) -> tuple[str, ...]:
-    """Name the weights of a layer, given their number. Raises Refused if no layer has this number of weights."""
-    if count not in (0, *LEAVES):
-        raise Refused(f"{layer} has {count} weights, more than any layer of a ResNet")
-    return LEAVES.get(count, ())
-
-
-def saved_layers(group: Any, depth: int = 0) -> Iterator[tuple[str, list[Any]]]:
-    """List the layers and weights of Keras 3's own format, where a group `vars` stores the layer's name."""
-    import h5py
-
+def saved_layers(group: Any, depth: int = 0) -> Layers:
+    """List the layers of Keras 3's own format, where a group `vars` stores the layer's name."""
     if depth > DEEPEST or len(group) > MOST:
         raise Refused("too many groups for a network")
     for part in group:
@@ -138,7 +126,7 @@ def saved_layers(group: Any, depth: int = 0) -> Iterator[tuple[str, list[Any]]]:
             name = inner.attrs.get("name")
             if not isinstance(name, str) or len(name) > LONGEST:
                 raise Refused("its layers have no names; load it with Keras and save it again with a newer version")
-            yield name, [child(inner, str(number)) for number in range(min(len(inner), MOST))]
+            yield name, inner, [str(number) for number in range(len(inner))]
         elif part != "vars":
             yield from saved_layers(inner, depth + 1)
 
@@ -148,44 +136,32 @@ def weights(opened: Any) -> Iterator[tuple[str, str, list[int], int]]:
     root = child(opened, "model_weights") if "model_weights" in opened else opened
     if "layer_names" not in root.attrs and "layers" not in opened:
         raise Refused("its layers have no names; save it with model.save('NAME.keras')")
-    layers = named_layers(root) if "layer_names" in root.attrs else saved_layers(child(opened, "layers"))
-    for layer, found in layers:
-        for leaf, weight in zip(leaves_of(layer, len(found)), found, strict=True):
-            yield locate_weight(f"{layer}/{leaf}", weight)
-
-
-def epsilons(config: Any) -> dict[str, float]:
-    """Find the epsilon of each batch norm in the configuration of a Keras model."""
-    found, rest = {}, [config]
-    while rest:
-        value = rest.pop()
-        if isinstance(value, dict) and value.get("class_name") == "BatchNormalization":
-            found[str(value["config"]["name"])] = float(value["config"]["epsilon"])
-        rest += value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
-    return found
+    for layer, group, paths in (
+            named_layers(root) if "layer_names" in root.attrs else saved_layers(child(opened, "layers"))):
+        if len(paths) not in LEAVES:
+            raise Refused(f"{layer} has {len(paths)} weights, more than any layer of a ResNet")
+        for leaf, path in zip(LEAVES[len(paths)], paths, strict=True):
+            yield locate_weight(f"{layer}/{leaf}", child(group, path))
 
 
 def main(path: str, start: str, size: str) -> dict[str, Any]:
     """Inspect a file."""
-    import h5py
-
     limit_process()
     try:
         with h5py.File(Window(path, int(start), int(size)), "r") as opened:
             if opened.userblock_size:
                 raise Refused("it does not start with the HDF5 header")
-            found = []
-            for number, weight in enumerate(weights(opened)):
-                if number == MOST:
-                    raise Refused("too many weights for a network")
-                found.append(weight)
-            return {"weights": found, "epsilons": epsilons(json.loads(opened.attrs.get("model_config", "{}")))}
+            layout, config = list(islice(weights(opened), MOST + 1)), opened.attrs.get("model_config", "{}")
+            if len(layout) > MOST or len(config) > LARGEST_CONFIG:
+                raise Refused("too many weights or settings for a network")
+            return {"weights": layout, "config": json.loads(config)}
     except Refused as error:
         return {"refused": str(error)}
     except MemoryError:
         raise
     except Exception as error:  # any error of the library for a damaged file
-        return {"damaged": str(error) or type(error).__name__}
+        return {"refused": f"incomplete or invalid Keras weights file ({str(error)[:200] or type(error).__name__}); "
+                           "download it again"}
 
 
 if __name__ == "__main__":

@@ -1,35 +1,49 @@
 """Describes files, archives, folders and tensors that are not networks of the paper."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from resjax.system.errors import BadInput, check
+from resjax.system.errors import check
 
 READ_AT = 4096  # first bytes of a file that identify it
 TENSORFLOW = "a TensorFlow file; save the weights with Keras instead, model.save('NAME.keras')"
 CAFFE = "a Caffe file; save the authors' network with Keras, keras.applications.ResNet50().save('NAME.keras')"
+WEIGHTS = (".pth", ".pt", ".ckpt", ".safetensors", ".h5", ".keras")
 STATE_DICT = "save the network's state_dict() instead"
-BEGINNINGS: tuple[tuple[bytes, str], ...] = (  # regular expressions, in lower case
-    (rb"version https://git-lfs", "a Git LFS pointer; run `git lfs pull` to get the file itself"),
-    (rb"\s*<(!doctype|html|\?xml|head|!--)", "a web page; download the file itself"),
-    (rb"\x1f\x8b", "compressed with gzip; unpack it first"), (rb"bzh", "compressed with bzip2; unpack it first"),
-    (rb"\xfd7zxz", "compressed with xz; unpack it first"), (rb"(?s).{257}ustar", "a tar archive; unpack it first"),
-    (rb"\x93numpy", "a NumPy array; weights need names"), (rb"gguf", "a quantised network (GGUF)"),
-    (rb"(?s).{4}tfl3", TENSORFLOW.replace("TensorFlow", "TensorFlow Lite")),
-    (rb"(?s).*(stablehlo|ml\xefr)", "a function written by jax.export; call it with jax.export.deserialize, or load "
-                                    "a folder written by `export --to resjax`"),
-    (rb"\x08[\x03-\x0f][\x12\x1a\x22\x28\x32\x3a\x42]",
-     "an ONNX program, which does not name its layers; load the weights that it was made from"),
-    (rb"[\x81-\x8f\xde\xdf]\x00{0,3}[\x00-\x7f]?[\xa1-\xbf\xd9][\w.]", "a msgpack file of Flax, whose tensor names "
-     "vary; save the arrays under torchvision's names with safetensors.numpy.save_file"),
-    (rb"\{", "a JSON file; give the weights file beside it"))
-ENDINGS = {
-    ".caffemodel": CAFFE, ".prototxt": CAFFE, ".pb": TENSORFLOW, ".index": TENSORFLOW, ".meta": TENSORFLOW,
-    ".data-00000-of-00001": TENSORFLOW, ".mlmodel": "a Core ML program", ".engine": "a TensorRT program"}
-NETWORKS = {  # patterns of tensor names; the first match counts
+NAMES_VARY = "whose tensor names vary; save the arrays under torchvision's names with safetensors.numpy.save_file"
+# The first pattern in each table that matches counts.
+BEGINNINGS = {  # of a file's first bytes, in Latin-1 and lower case
+    r"^version https://git-lfs": "a Git LFS pointer; run `git lfs pull` to get the file itself",
+    r"^\s*<(!doctype|html|\?xml|head|!--)": "a web page; download the file itself",
+    r"^\x1f\x8b": "compressed with gzip; unpack it first", r"^bzh": "compressed with bzip2; unpack it first",
+    r"^\xfd7zxz": "compressed with xz; unpack it first", r"^(?s:.{257})ustar": "a tar archive; unpack it first",
+    r"^\x93numpy": "a NumPy array; weights need names", r"^gguf": "a quantised network (GGUF)",
+    r"^(?s:.{4})tfl3": TENSORFLOW.replace("TensorFlow", "TensorFlow Lite"),
+    r"stablehlo|ml\xefr": "a function written by jax.export; call it with jax.export.deserialize, or load a folder "
+                          "written by `export --to resjax`",
+    r"^\x08[\x03-\x0f][\x12\x1a\x22\x28\x32\x3a\x42]":
+        "an ONNX program, which does not name its layers; load the weights that it was made from",
+    r"^[\x81-\x8f\xde\xdf]\x00{0,3}[\x00-\x7f]?[\xa1-\xbf\xd9][\w.]": f"a msgpack file of Flax, {NAMES_VARY}",
+    r"^\{": "a JSON file; give the weights file beside it"}
+ENDINGS = {  # of a file's name
+    r"\.(caffemodel|prototxt)$": CAFFE, r"\.(pb|index|meta|data-00000-of-00001)$": TENSORFLOW,
+    r"\.mlmodel$": "a Core ML program", r"\.engine$": "a TensorRT program"}
+ARCHIVES = {  # of the names of members
+    r"/constants\.pkl$|/code/__torch__": f"a TorchScript program, which is code; {STATE_DICT}",
+    r"(archive_format|serialized_exported_program\.json)$": f"a torch.export program (.pt2); {STATE_DICT}"}
+PICKLES = {  # of the keys of a dictionary without tensors
+    r"^(__author__|matching_heuristics)$":
+        "a detectron2 pickle of NumPy arrays; load it with detectron2 and save its tensors with torch.save",
+    r"@@$": "a Paddle pickle; save its arrays under torchvision's names with safetensors.numpy.save_file"}
+FOLDERS = {  # of the names of files in a folder
+    r"\.distcp$": "a checkpoint of torch.distributed.checkpoint; convert it with `python -m "
+                  "torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER weights.pth`",
+    r"^(_CHECKPOINT_METADATA|_METADATA|manifest\.ocdbt)$": f"an Orbax checkpoint, {NAMES_VARY}",
+    r"^saved_model\.pb$": TENSORFLOW}
+NETWORKS = {  # of tensor names
     r"_preact_bn/|(^|/)post_bn/": "a ResNet V2 of Keras, with batch norm and ReLU before each convolution",
     r"\.(se|se_module)\.|\.attn\.|_se_(reduce|expand|squeeze)": "a network with squeeze-and-excitation or attention",
     r"\.zero_point$|packed_params|\.weight_fake_quant\.|\.qweight$": "a quantised network",
@@ -43,70 +57,51 @@ NETWORKS = {  # patterns of tensor names; the first match counts
     r"^(.*\.)?features\.\d+\.(\d+\.)*weight$": "a VGG, AlexNet or the like"}
 
 
+def describe(kinds: Mapping[str, str], names: Iterable[str]) -> str:
+    """Return the description in a table whose pattern one of the names matches; "" if there is none."""
+    names = list(names)
+    return next((kind for mark, kind in kinds.items() if any(re.search(mark, name, re.ASCII) for name in names)), "")
+
+
 def describe_file(begin: bytes, file: Path) -> str:
     """Describe a file that does not begin like a weight file."""
     if not begin:
         return "the file is empty; download it again"
-    told = (what for pattern, what in BEGINNINGS if re.match(pattern, begin.lower()))
-    ending = next((what for end, what in ENDINGS.items() if file.name.lower().endswith(end)), "")
-    return ending or next(told, "not a safetensors, PyTorch or Keras HDF5 file")
+    return (describe(ENDINGS, [file.name.lower()]) or describe(BEGINNINGS, [begin.lower().decode("latin-1")])
+            or "not a safetensors, PyTorch or Keras HDF5 file")
 
 
-def describe_archive(members: Iterable[str]) -> str:
+def describe_archive(members: Sequence[str]) -> str:
     """Describe a zip archive; "" if it contains PyTorch or Keras tensors."""
-    names = list(members)
-    if any(name.endswith("/constants.pkl") or "/code/__torch__" in name for name in names):
-        return f"a TorchScript program, which is code; {STATE_DICT}"
-    if any(name.endswith(("archive_format", "serialized_exported_program.json")) for name in names):
-        return f"a torch.export program (.pt2); {STATE_DICT}"
-    if names and all(name.endswith(".npy") for name in names):
+    if members and all(name.endswith(".npy") for name in members):
         return "a NumPy archive (.npz); save its arrays under torchvision's names with safetensors.numpy.save_file"
-    whole = [name for name in names if name.endswith((".pth", ".pt", ".ckpt", ".safetensors", ".h5", ".keras", ".bin"))
-             and not name.endswith("model.weights.h5")]
-    return f"a zip archive that contains {whole[0]}; unpack it first" if whole else ""
-
-
-def describe_pickle(keys: Iterable[str]) -> str:
-    """Describe the origin of a pickled dictionary without tensors; "" if its keys do not show it."""
-    known = set(keys)
-    if known & {"__author__", "matching_heuristics"}:
-        return "a detectron2 pickle of NumPy arrays; load it with detectron2 and save its tensors with torch.save"
-    if any(key.endswith("@@") for key in known):
-        return "a Paddle pickle; save its arrays under torchvision's names with safetensors.numpy.save_file"
-    return ""
+    whole = [name for name in members if name.endswith((*WEIGHTS, ".bin")) and not name.endswith("model.weights.h5")]
+    return describe(ARCHIVES, members) or (
+        f"a zip archive that contains {whole[0]}; unpack it first" if whole else "")
 
 
 def describe_folder(folder: Path) -> str:
     """Describe a folder without weight files; "" if its contents do not show what it is."""
-    names = {file.name for file in folder.iterdir()}
+    names = sorted(file.name for file in folder.iterdir())
     run = folder.parent.parent
     if folder.parent.name == "checkpoints" and (run / "experiment.json").is_file():
         return f"a checkpoint of a run; give the run directory, {run}"
-    if ".metadata" in names and any(name.endswith(".distcp") for name in names):
-        return ("a checkpoint of torch.distributed.checkpoint; convert it with `python -m "
-                f"torch.distributed.checkpoint.format_utils dcp_to_torch {folder} weights.pth`")
-    if names & {"_CHECKPOINT_METADATA", "_METADATA", "manifest.ocdbt"}:
-        return ("an Orbax checkpoint, whose tensor names vary; save the arrays under torchvision's "
-                "names with safetensors.numpy.save_file")
-    if "saved_model.pb" in names:
-        return TENSORFLOW
-    parts = sorted((name for name in names if re.fullmatch(r"checkpoint-\d+", name)), key=lambda name: int(name[11:]))
-    if parts:
-        return f"it contains checkpoints of a Trainer; give one of them, such as {folder / parts[-1]}"
-    if programs := names & {"model.stablehlo", "model.onnx"}:
-        file = folder / min(programs)
-        with file.open("rb") as stream:
-            return f"it contains {file.name}, {describe_file(stream.read(READ_AT), file)}"
-    files = sorted(name for name in names if name.endswith((".pth", ".pt", ".ckpt", ".safetensors", ".h5", ".keras")))
+    if kind := describe(FOLDERS, names):
+        return kind.replace("FOLDER", str(folder))
+    if parts := [name for name in names if re.fullmatch(r"checkpoint-\d+", name)]:
+        last = max(parts, key=lambda name: int(name.removeprefix("checkpoint-")))
+        return f"it contains checkpoints of a Trainer; give one of them, such as {folder / last}"
+    if programs := [name for name in names if name in ("model.onnx", "model.stablehlo")]:
+        with (folder / programs[0]).open("rb") as stream:
+            return f"it contains {programs[0]}, {describe_file(stream.read(READ_AT), folder / programs[0])}"
+    files = [name for name in names if name.endswith(WEIGHTS)]
     return f"give the weights file itself, such as {folder / files[0]}" if files else ""
 
 
 def check_names(names: Iterable[str], source: str) -> None:
     """Raise BadInput if the names of the tensors belong to another kind of network."""
-    names = list(names)
-    kind = next((kind for mark, kind in NETWORKS.items() if any(re.search(mark, name) for name in names)), "")
-    if kind:
-        raise BadInput(f"{source}: {kind}, which is not a network of the paper")
+    kind = describe(NETWORKS, names)
+    check(not kind, f"{source}: {kind}, which is not a network of the paper")
 
 
 def check_shapes(tensors: Mapping[str, np.ndarray], source: str) -> None:

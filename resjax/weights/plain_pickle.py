@@ -8,6 +8,7 @@ an attack would use are still refused, to protect those who open the file with o
 """
 
 import pickletools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
@@ -18,19 +19,12 @@ from resjax.system.errors import BadInput
 MOST_BYTES = 1 << 26  # 1.8 MB for 1202 layers; strings in memory take up to four times as much
 MOST_OPCODES = 2_000_000  # 0.24 million for 1202 layers, 0.58 million with momentum and an average
 MOST_ARGUMENTS = 8
-ATTACKS = frozenset({
-    "os", "posix", "nt", "subprocess", "pty", "runpy", "importlib", "shutil", "socket", "ctypes", "code", "commands"})
-BUILT_IN_ATTACKS = frozenset({"eval", "exec", "execfile", "compile", "open", "file", "__import__", "breakpoint"})
+ATTACK = re.compile(
+    r"(os|posix|nt|subprocess|pty|runpy|importlib|shutil|socket|ctypes|code|commands)\."
+    r"|(builtins|__builtin__)\.(eval|exec|execfile|compile|open|file|__import__|breakpoint)\Z")
 VALUES = frozenset(  # opcodes that push their argument
     opcode.name for opcode in pickletools.opcodes
     if opcode.arg and not opcode.stack_before and opcode.stack_after and opcode.stack_after != [pickletools.anyobject])
-EMPTY: dict[str, Callable[[], Any]] = {
-    "NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False, "EMPTY_LIST": list, "EMPTY_DICT": dict,
-    "EMPTY_TUPLE": tuple, "EMPTY_SET": lambda: Inert("set")}
-TAKES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "SETITEM": 2, "APPEND": 1, "STACK_GLOBAL": 2, "REDUCE": 2, "NEWOBJ": 2,
-         "NEWOBJ_EX": 3, "BUILD": 1, "BINPERSID": 1}  # number of values from the stack
-TAKES_TO_MARK = frozenset({"TUPLE", "LIST", "DICT", "FROZENSET", "SETITEMS", "APPENDS", "ADDITEMS", "INST", "OBJ",
-                           "POP_MARK"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +38,45 @@ class Name:
         return f"{self.module}.{self.name}"
 
 
+@dataclass(slots=True)
 class Inert:
     """A placeholder for an object of a pickle; it stores only the name of its type and whether it was a `nn.Module`."""
 
-    __slots__ = ("maker", "network")
-
-    def __init__(self, maker: str) -> None:
-        self.maker = maker
-        self.network = False
+    maker: str
+    network: bool = False
 
 
+def extend(operands: list[Any]) -> Any:
+    """Add values to a list, or keys and values to a dictionary. What is added to an `Inert` is dropped.
+
+    Keys other than strings are dropped too: hashing them could take forever. Tensors have names; only optimizers use
+    numbers.
+    """
+    target, *items = operands
+    if isinstance(target, list):
+        target.extend(items)
+    elif isinstance(target, dict):
+        target.update((key, value) for key, value in zip(items[::2], items[1::2], strict=True) if isinstance(key, str))
+    elif not isinstance(target, Inert):
+        raise TypeError("items are added to neither a list nor a dictionary")
+    return target
+
+
+def set_state(operands: list[Any]) -> Any:
+    """Drop the state of an object, but record whether it belongs to a network."""
+    target, state = operands
+    if isinstance(target, Inert) and isinstance(state, dict) and "_modules" in state:
+        target.network = True
+    return target
+
+
+PLAIN: dict[str, Callable[[list[Any]], Any]] = {  # opcodes that turn their operands into a plain value
+    "NONE": lambda _: None, "NEWTRUE": lambda _: True, "NEWFALSE": lambda _: False,
+    "EMPTY_LIST": list, "LIST": list, "APPEND": extend, "APPENDS": extend,
+    "EMPTY_DICT": dict, "DICT": lambda items: extend([{}, *items]), "SETITEM": extend, "SETITEMS": extend,
+    "EMPTY_TUPLE": tuple, "TUPLE": tuple, "TUPLE1": tuple, "TUPLE2": tuple, "TUPLE3": tuple,
+    "EMPTY_SET": lambda _: Inert("set"), "ADDITEMS": extend, "FROZENSET": lambda _: Inert("frozenset"),
+    "BUILD": set_state}
 Rebuild = Callable[[Name, tuple[Any, ...]], Any]
 """Tells what a call of a name is: a value, or None for an `Inert`."""
 
@@ -81,118 +104,93 @@ class PickleReader:
             self.charge(1)
             if opcode.name in VALUES:
                 self.stack.append(argument)
-            elif opcode.name in EMPTY:
-                self.stack.append(EMPTY[opcode.name]())
             else:
-                self.carry_out(opcode.name, argument)
+                self.execute(opcode, argument)
         return self.stack.pop()
 
     def charge(self, opcodes: int) -> None:
         """Count work. Raises BadInput for more work than any checkpoint of resjax's networks needs."""
         self.opcodes += opcodes
         if self.opcodes > MOST_OPCODES:
-            raise BadInput(f"{self.source}: contains more than the tensors of a ResNet; save only the "
-                           "state_dict")
+            raise BadInput(f"{self.source}: contains more than the tensors of a ResNet; save only the state_dict")
 
-    def carry_out(self, opcode: str, argument: Any) -> None:
-        """Execute a stack opcode in time proportional to what it pops."""
-        items = (self.last(TAKES[opcode]) if opcode in TAKES else
-                 self.to_mark() if opcode in TAKES_TO_MARK else [])
-        match opcode:
+    def execute(self, opcode: pickletools.OpcodeInfo, argument: Any) -> None:
+        """Execute an opcode in time proportional to what it pops."""
+        match opcode.name:
+            case "PROTO" | "FRAME":
+                pass
             case "PUT" | "BINPUT" | "LONG_BINPUT" | "MEMOIZE":
                 self.memo[len(self.memo) if argument is None else argument] = self.stack[-1]
             case "GET" | "BINGET" | "LONG_BINGET":
                 self.stack.append(self.memo[argument])
+            case "DUP":
+                self.stack.append(self.stack[-1])
             case "MARK":
                 self.outer.append(self.stack)
                 self.stack = []
             case "POP" if self.stack:
                 self.stack.pop()
-            case "POP":
-                self.to_mark()
-            case "DUP":
-                self.stack.append(self.stack[-1])
-            case "TUPLE" | "TUPLE1" | "TUPLE2" | "TUPLE3":
-                self.stack.append(tuple(items))
-            case "LIST":
-                self.stack.append(items)
-            case "FROZENSET":
-                self.stack.append(Inert("frozenset"))
-            case "DICT":
-                self.stack.append({})
-                self.add(items)
-            case "SETITEM" | "SETITEMS" | "APPEND" | "APPENDS" | "ADDITEMS":
-                self.add(items)
-            case "GLOBAL":
-                self.stack.append(self.name(*argument.split(" ", 1)))
-            case "STACK_GLOBAL":
-                self.stack.append(self.name(*items))
-            case "REDUCE" | "NEWOBJ" | "NEWOBJ_EX":
-                self.make(*items[:2])
-            case "INST":
-                self.make(self.name(*argument.split(" ", 1)), items)
-            case "OBJ":
-                self.make(items[0], items[1:])
-            case "BUILD":  # of a state, only record whether it belongs to a network
-                if isinstance(self.stack[-1], Inert) and isinstance(items[0], dict) and "_modules" in items[0]:
-                    self.stack[-1].network = True
-            case "BINPERSID":
-                self.stack.append(self.persistent(items[0]))
-            case "POP_MARK" | "PROTO" | "FRAME":
-                pass
-            case _:
-                raise ValueError(f"opcode {opcode}, which no file of tensors needs")
+            case "POP" | "POP_MARK":
+                self.stack = self.outer.pop()
+            case name:
+                made = self.result(name, argument, self.operands(opcode.stack_before))
+                self.stack.append(made)  # only now: `operands` may have replaced the stack
 
-    def to_mark(self) -> list[Any]:
-        items, self.stack = self.stack, self.outer.pop()
-        return items
-
-    def last(self, size: int) -> list[Any]:
-        """Pop this many values."""
-        if len(self.stack) < size:
+    def operands(self, kinds: list[pickletools.StackObject]) -> list[Any]:
+        """Pop the operands of an opcode; a mark among them stands for everything above the last mark."""
+        if not kinds:
+            return []
+        above: list[Any] = []
+        if pickletools.markobject in kinds:
+            above, self.stack = self.stack, self.outer.pop()
+            kinds = kinds[:kinds.index(pickletools.markobject)]
+        begin = len(self.stack) - len(kinds)
+        if begin < 0:
             raise IndexError("an opcode that needs more values than the stack has")
-        values = self.stack[-size:]
-        del self.stack[-size:]
-        return values
+        below = self.stack[begin:]
+        del self.stack[begin:]
+        return below + above
 
-    def add(self, items: list[Any]) -> None:
-        """Add to the list or dictionary at the top of the stack.
-
-        Keys other than strings are dropped: hashing them could take forever. Tensors have names; only optimizers use
-        numbers.
-        """
-        target = self.stack[-1]
-        if isinstance(target, list):
-            target.extend(items)
-        elif isinstance(target, dict):
-            target.update((key, value) for key, value in zip(items[::2], items[1::2], strict=True)
-                          if isinstance(key, str))
-        elif not isinstance(target, Inert):
-            raise TypeError("items are added to neither a list nor a dictionary")
+    def result(self, opcode: str, argument: Any, operands: list[Any]) -> Any:
+        """Return what an opcode makes of its operands."""
+        if opcode in PLAIN:
+            return PLAIN[opcode](operands)
+        match opcode:
+            case "GLOBAL":
+                return self.name(*argument.split(" ", 1))
+            case "STACK_GLOBAL":
+                return self.name(*operands)
+            case "REDUCE" | "NEWOBJ" | "NEWOBJ_EX":
+                return self.call(*operands[:2])
+            case "INST":
+                return self.call(self.name(*argument.split(" ", 1)), operands)
+            case "OBJ":
+                return self.call(operands[0], operands[1:])
+            case "BINPERSID":
+                return self.persistent(*operands)
+        raise ValueError(f"opcode {opcode}, which no file of tensors needs")
 
     def name(self, module: Any, name: Any) -> Name:
         """Return a name. Raises BadInput for one that only an attack would use."""
         if not isinstance(module, str) or not isinstance(name, str) or len(module) + len(name) > 1000:
             raise TypeError("an invalid name")
-        built_in = module in ("builtins", "__builtin__") and name in BUILT_IN_ATTACKS
-        if built_in or module.partition(".")[0] in ATTACKS:
-            raise BadInput(f"{self.source}: asks for {ascii(module)[1:-1]}.{ascii(name)[1:-1]}, which no weights file "
-                           "needs. It may be malicious: resjax ran none of its code, and you should not open it")
+        if ATTACK.match(full := f"{module}.{name}"):
+            raise BadInput(f"{self.source}: asks for {ascii(full)[1:-1]}, which no weights file needs. It may be "
+                           "malicious: resjax ran none of its code, and you should not open it")
         return Name(module, name)
 
-    def make(self, maker: Any, arguments: Any) -> None:
-        """Push the result of calling `maker`."""
+    def call(self, maker: Any, arguments: Any) -> Any:
+        """Return a dictionary, what `rebuild` returns, or an `Inert`."""
         if not isinstance(arguments, (tuple, list)):
             raise TypeError("a call whose arguments are not a tuple")
-        made: Any = None
-        if isinstance(maker, Name):
-            if maker.module == "collections" and maker.name in ("OrderedDict", "defaultdict"):
-                made = self.dictionary(arguments)
-            else:
-                made = self.rebuild(maker, tuple(arguments[:MOST_ARGUMENTS]))  # calls may share a million values
-        elif not isinstance(maker, Inert):
+        if isinstance(maker, Inert):
+            return Inert(maker.maker)
+        if not isinstance(maker, Name):
             raise TypeError("a call of something that is not a name")
-        self.stack.append(Inert(str(maker) if isinstance(maker, Name) else maker.maker) if made is None else made)
+        if str(maker) in ("collections.OrderedDict", "collections.defaultdict"):
+            return self.dictionary(arguments)
+        made = self.rebuild(maker, tuple(arguments[:MOST_ARGUMENTS]))  # calls may share a million values
+        return Inert(str(maker)) if made is None else made
 
     def dictionary(self, arguments: Any) -> dict[str, Any]:
         """Create a dictionary, from pairs if given: Python 2 pickled ordered dictionaries as pairs."""

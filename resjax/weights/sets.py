@@ -4,37 +4,35 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from resjax.system.errors import BadInput
-from resjax.system.terminal import harmless
 from resjax.weights.locate import COUNTERS, find_prefixes, unwrapped
 from resjax.weights.plain_pickle import Inert
+from resjax.weights.reading import shown
 
 DEEPEST = 4  # nesting of dictionaries
 LISTED = 10
 
 
-def choose_set(content: Any, kind: type, source: str, key: str | None) -> dict[str, Any]:
+def choose_set(content: Any, kind: type[Any], source: str, key: str | None) -> dict[str, Any]:
     """Choose a set of weights: a dictionary from names to tensors of type `kind`.
 
     `key` chooses between several. Raises BadInput if there is none, if the key is unknown, if there are several and no
     key, or if the chosen set contains anything other than tensors and counters.
     """
-    found = dict(find_sets(content, kind))
-    if key is not None and key not in found:
-        raise BadInput(f"{source}: contains no set of weights {shown(key)}; "
-                       f"{list_keys(found, 'it contains')}")
-    ours = [path for path, tensors in found.items() if find_prefixes(map(unwrapped, tensors))]
-    nets = [path for path, tensors in found.items() if any(len(getattr(value, "shape", ())) == 4
-                                                          for value in tensors.values())]
-    chosen = [key] if key is not None else ours or nets or list(found)
-    if not chosen:
+    sets = dict(find_sets(content, kind))
+    if key is not None and key not in sets:
+        raise BadInput(f"{source}: contains no set of weights {shown(key)}; {list_keys(sets, 'it contains')}")
+    networks = [path for path, values in sets.items() if find_prefixes(map(unwrapped, values))]
+    with_kernels = [path for path, values in sets.items()
+                    if any(isinstance(value, kind) and len(value.shape) == 4 for value in values.values())]
+    paths = [key] if key is not None else networks or with_kernels or list(sets)
+    if not paths:
         raise BadInput(f"{source}: {nothing(content)}")
-    if len(chosen) > 1:
-        raise BadInput(f"{source}: contains {len(chosen)} sets of weights; "
-                       f"{list_keys(chosen, 'choose one with --key:')}")
-    return {name: value for name, value in found[chosen[0]].items() if is_weight(name, value, kind, source)}
+    if len(paths) > 1:
+        raise BadInput(f"{source}: contains {len(paths)} sets of weights; {list_keys(paths, 'choose one with --key:')}")
+    return {name: value for name, value in sets[paths[0]].items() if is_weight(name, value, kind, source)}
 
 
-def find_sets(content: Any, kind: type) -> Iterator[tuple[str, dict[str, Any]]]:
+def find_sets(content: Any, kind: type[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """List the sets of weights by path: dictionaries with a tensor and no nested dictionary; each only once."""
     seen: set[int] = set()
     level = [("", content)]
@@ -52,7 +50,7 @@ def find_sets(content: Any, kind: type) -> Iterator[tuple[str, dict[str, Any]]]:
         level = inner
 
 
-def is_weight(name: str, value: Any, kind: type, source: str) -> bool:
+def is_weight(name: str, value: Any, kind: type[Any], source: str) -> bool:
     """Return whether a value is a tensor rather than a counter. Raises BadInput, describing it, for anything else."""
     if isinstance(value, kind):
         return True
@@ -82,8 +80,3 @@ def list_keys(paths: Iterable[str], what: str) -> str:
     known = list(paths)
     more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
     return f"{what} {', '.join(map(shown, known[:LISTED])) or 'none'}{more}"
-
-
-def shown(name: object, most: int = 80) -> str:
-    """Format a name or message from a file: without control characters and not too long."""
-    return harmless(str(name), most, allowed="")

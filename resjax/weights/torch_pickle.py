@@ -7,7 +7,6 @@ the tensors.
 """
 
 import math
-import struct
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,21 +17,21 @@ import ml_dtypes
 import numpy as np
 
 from resjax.system.errors import BadInput, check
-from resjax.weights.kinds import describe_archive, describe_pickle
+from resjax.weights.kinds import PICKLES, describe, describe_archive
 from resjax.weights.plain_pickle import MOST_BYTES, Inert, Name, PickleReader
-from resjax.weights.sets import choose_set, shown
+from resjax.weights.reading import Stored, refusing
+from resjax.weights.sets import choose_set
 
 DTYPES: dict[str, Any] = {
-    "DoubleStorage": np.float64, "FloatStorage": np.float32, "HalfStorage": np.float16,
-    "BFloat16Storage": ml_dtypes.bfloat16, "LongStorage": np.int64, "IntStorage": np.int32, "ShortStorage": np.int16,
-    "CharStorage": np.int8, "ByteStorage": np.uint8, "BoolStorage": np.bool_}
+    "torch.DoubleStorage": np.float64, "torch.FloatStorage": np.float32, "torch.HalfStorage": np.float16,
+    "torch.BFloat16Storage": ml_dtypes.bfloat16, "torch.LongStorage": np.int64, "torch.IntStorage": np.int32,
+    "torch.ShortStorage": np.int16, "torch.CharStorage": np.int8, "torch.ByteStorage": np.uint8,
+    "torch.BoolStorage": np.bool_}
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # magic number of files before PyTorch 1.6, which are not archives
 MOST_AXES = 8
 SPREAD = ("a shard of a tensor (FSDP); gather it with get_model_state_dict and "
           "StateDictOptions(full_state_dict=True)")
 LARGEST_DIRECTORY = 1 << 23  # bytes; 1.1 million for 1202 layers with momentum and an average
-BROKEN = (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, OverflowError, struct.error,
-          zipfile.BadZipFile, NotImplementedError, RuntimeError, MemoryError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +39,13 @@ class Storage:
     """The memory of tensors: its number in the file, its dtype and its number of elements."""
 
     key: str
-    dtype: Any
+    dtype: np.dtype[Any]
     count: int
+
+    @property
+    def bytes(self) -> int:
+        """Return the size in bytes."""
+        return self.count * self.dtype.itemsize
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,37 +60,26 @@ class Tensor:
     @property
     def bytes(self) -> int:
         """Return the size in bytes."""
-        return math.prod(self.shape) * int(np.dtype(self.storage.dtype).itemsize)
+        return math.prod(self.shape) * self.storage.dtype.itemsize
 
 
-Load = Callable[[Storage], np.ndarray]
+Load = Callable[[Storage], bytes]
 
 
-def read_torch(file: Path, key: str | None = None) -> tuple[dict[str, np.ndarray], str]:
+def read_torch(file: Path, key: str | None = None) -> Stored:
     """Read the tensors and the `arch` of a file that `torch.save` wrote: a state_dict, or a checkpoint with one.
 
     `arch` is the network's name that many scripts store, or "". `key` chooses one of several sets. Raises BadInput,
     naming the file, if it is damaged, has no state_dict, has several although no `key` is given, or is larger than
     three copies of resjax's largest network.
     """
-    try:
-        with file.open("rb") as stream:
-            content, load = (open_archive if zipfile.is_zipfile(stream) else open_stream)(stream, file)
-            tensors = choose_set(content, Tensor, str(file), key)
-            if sum(tensor.bytes for tensor in tensors.values()) > file.stat().st_size:
-                raise ValueError("its tensors are larger than the file")
-            arch = content.get("arch")
-            return read_views(tensors, load), arch[:100] if isinstance(arch, str) else ""
-    except BadInput:
-        raise
-    except BROKEN as error:
-        raise BadInput(f"{file}: incomplete or invalid PyTorch file ({reason(error)}); download it again") from None
-
-
-def reason(error: BaseException) -> str:
-    """Format an error in a few words, without control characters from the file."""
-    alone = " " not in str(error)  # only the key or index
-    return shown(f"{type(error).__name__} {error}".strip() if alone else error, 200)
+    with refusing(file, "PyTorch file"), file.open("rb") as stream:
+        content, load = (open_archive if zipfile.is_zipfile(stream) else open_stream)(stream, file)
+        tensors = choose_set(content, Tensor, str(file), key)
+        if sum(tensor.bytes for tensor in tensors.values()) > file.stat().st_size:
+            raise ValueError("its tensors are larger than the file")
+        arch = content.get("arch")
+        return Stored(read_views(tensors, load), arch[:100] if isinstance(arch, str) else "")
 
 
 def read_views(tensors: dict[str, Tensor], load: Load) -> dict[str, np.ndarray]:
@@ -94,35 +87,46 @@ def read_views(tensors: dict[str, Tensor], load: Load) -> dict[str, np.ndarray]:
     views: dict[Storage, list[str]] = {}
     for name, tensor in tensors.items():
         views.setdefault(tensor.storage, []).append(name)
-    found = {}
+    arrays = {}
     for storage, names in views.items():
-        elements = load(storage)
-        found.update({name: view(tensors[name], elements) for name in names})
-    return {name: found[name] for name in tensors}
+        elements = np.frombuffer(load(storage), storage.dtype)
+        if len(elements) < storage.count:
+            raise ValueError(f"storage {storage.key} is cut off")
+        arrays.update({name: view(tensors[name], elements) for name in names})
+    return {name: arrays[name] for name in tensors}
+
+
+def view(tensor: Tensor, storage: np.ndarray) -> np.ndarray:
+    """Copy a tensor from its storage. Raises ValueError if it exceeds the storage."""
+    last = tensor.offset + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.strides, strict=True))
+    if 0 not in tensor.shape and max(last + 1, math.prod(tensor.shape)) > len(storage):
+        raise ValueError("a tensor reaches beyond its storage")
+    strides = [stride * storage.itemsize for stride in tensor.strides]
+    return np.lib.stride_tricks.as_strided(storage[tensor.offset:], tensor.shape, strides, writeable=False).copy()
 
 
 def rebuild(maker: Name, arguments: tuple[Any, ...]) -> Any:
     """Return the tensor or size that a call of PyTorch's creates; None for any other call."""
     state: Any = None
-    if (maker.module, maker.name) == ("torch._tensor", "_rebuild_from_type_v2"):  # a tensor with attributes
+    if str(maker) == "torch._tensor._rebuild_from_type_v2":  # a tensor with attributes
         maker, _, arguments, state = arguments
-    match maker.module, maker.name:
-        case "torch._utils", "_rebuild_wrapper_subclass":
+    match str(maker):
+        case "torch._utils._rebuild_wrapper_subclass":
             _, _, shape, *_ = arguments
             fields = state[-1] if isinstance(state, tuple) and state else state  # of (attributes, slots), the slots
             local = fields.get("_local_tensor") if isinstance(fields, dict) else None
             whole = isinstance(local, Tensor) and local.shape == shape
             return local if whole else Inert(SPREAD)
-        case "torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2":
+        case "torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2":
             storage, offset, shape, strides, *_ = arguments
             if not isinstance(storage, Storage):
                 return Inert(storage.maker if isinstance(storage, Inert) else str(maker))
             if max(len(shape), len(strides)) > MOST_AXES or not all(map(is_size, (offset, *shape, *strides))):
                 raise ValueError("a tensor's place in its storage is not a list of sizes")
             return Tensor(storage, offset, tuple(shape), tuple(strides))
-        case "torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state":
+        case "torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state":
             return arguments[0]
-        case "torch", "Size":
+        case "torch.Size":
             return tuple(arguments[0][:MOST_AXES + 1])
     return None
 
@@ -139,25 +143,21 @@ def find_storage(identity: Any) -> Storage | Inert:
         raise ValueError(f"unknown persistent id {str(kind)[:50]!r}")
     if not is_size(count) or not isinstance(key, str):
         raise ValueError("a storage without a number or a size")
-    known = name.module == "torch" and name.name in DTYPES
-    return Storage(key, DTYPES[name.name], count) if known else Inert(str(name))
+    return Storage(key, np.dtype(DTYPES[str(name)]), count) if str(name) in DTYPES else Inert(str(name))
 
 
 def open_archive(stream: IO[bytes], file: Path) -> tuple[Any, Load]:
     """Open a file in the format since PyTorch 1.6: an archive with one member per storage."""
     archive = open_zip(stream, file)
-    members = {member.filename: member for member in archive.infolist()}
-    roots = [name.removesuffix("data.pkl") for name in members if name.endswith("/data.pkl")]
-    if len(roots) != 1:
-        raise ValueError(f"an archive with {len(roots)} members data.pkl")
-    root = roots[0]
-    if f"{root}byteorder" in members and archive.read(f"{root}byteorder") != b"little":
+    pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+    if len(pickles) != 1:
+        raise ValueError(f"an archive with {len(pickles)} members data.pkl")
+    root, size = pickles[0].removesuffix("data.pkl"), archive.getinfo(pickles[0]).file_size
+    if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") != b"little":
         raise BadInput(f"{file}: it was written on a big-endian machine; save it again on another")
-    if members[f"{root}data.pkl"].file_size > MOST_BYTES:
-        raise BadInput(f"{file}: contains {members[f'{root}data.pkl'].file_size:,} bytes besides its tensors; save "
-                       "only the state_dict")
-    content = PickleReader(archive.read(f"{root}data.pkl"), str(file), rebuild, find_storage).load()
-    return content, lambda storage: read_storage(archive.read(f"{root}data/{storage.key}"), storage)
+    check(size <= MOST_BYTES, f"{file}: contains {size:,} bytes besides its tensors; save only the state_dict")
+    content = PickleReader(archive.read(pickles[0]), str(file), rebuild, find_storage).load()
+    return content, lambda storage: archive.read(f"{root}data/{storage.key}")
 
 
 def open_zip(stream: IO[bytes], file: Path) -> zipfile.ZipFile:
@@ -169,14 +169,13 @@ def open_zip(stream: IO[bytes], file: Path) -> zipfile.ZipFile:
     bounded = Bounded(stream, LARGEST_DIRECTORY)
     archive = zipfile.ZipFile(bounded)
     bounded.most = size
-    members = archive.infolist()
-    if kind := describe_archive(member.filename for member in members):
+    names, members = archive.namelist(), archive.infolist()
+    if kind := describe_archive(names):
         raise BadInput(f"{file}: {kind}")
-    if len({member.filename for member in members}) < len(members):
-        raise BadInput(f"{file}: a member of the archive occurs twice")
-    if any(member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1 for member in members):
-        raise BadInput(f"{file}: its members are compressed or encrypted, unlike those of PyTorch and Keras; unpack "
-                       "it and save the weights again")
+    check(len(set(names)) == len(names), f"{file}: a member of the archive occurs twice")
+    check(all(member.compress_type == zipfile.ZIP_STORED and not member.flag_bits & 1 for member in members),
+          f"{file}: its members are compressed or encrypted, unlike those of PyTorch and Keras; unpack it and save the "
+          "weights again")
     check(sum(member.file_size for member in members) <= size, f"{file}: its members are larger than the file")
     return archive
 
@@ -197,15 +196,15 @@ class Bounded:
 def open_stream(stream: IO[bytes], file: Path) -> tuple[Any, Load]:
     """Open a file in the format before PyTorch 1.6: consecutive pickles, then the storages."""
     stream.seek(0)
-    found: dict[str, Storage] = {}
+    storages: dict[str, Storage] = {}
 
-    def listing(identity: Any) -> Storage | Inert:
+    def listed(identity: Any) -> Storage | Inert:
         storage = find_storage(identity)
-        return found.setdefault(storage.key, storage) if isinstance(storage, Storage) else storage
+        return storages.setdefault(storage.key, storage) if isinstance(storage, Storage) else storage
 
-    reader = PickleReader(stream.read(MOST_BYTES), str(file), rebuild, listing)
+    reader = PickleReader(stream.read(MOST_BYTES), str(file), rebuild, listed)
     magic = reader.load()
-    if isinstance(magic, dict) and (kind := describe_pickle(magic)):
+    if isinstance(magic, dict) and (kind := describe(PICKLES, magic)):
         raise BadInput(f"{file}: {kind}")
     if magic != MAGIC or reader.load() != PROTOCOL:
         raise ValueError("it does not start like one")
@@ -214,37 +213,16 @@ def open_stream(stream: IO[bytes], file: Path) -> tuple[Any, Load]:
     position, starts = reader.stream.tell(), {}
     for key in keys:
         stream.seek(position)
-        (count,) = struct.unpack("<q", stream.read(8))
-        storage = found[key]
+        count, storage = int.from_bytes(stream.read(8), "little", signed=True), storages[key]
         if count != storage.count:
             raise ValueError(f"storage {key} has {count} elements, not {storage.count}")
         starts[key] = position + 8
-        position += 8 + count * np.dtype(storage.dtype).itemsize
+        position += 8 + storage.bytes
     if position > file.stat().st_size:
         raise ValueError("storages are cut off")
 
-    def load(storage: Storage) -> np.ndarray:
+    def load(storage: Storage) -> bytes:
         stream.seek(starts[storage.key])
-        return read_storage(stream.read(storage.count * np.dtype(storage.dtype).itemsize), storage)
+        return stream.read(storage.bytes)
 
     return content, load
-
-
-def read_storage(content: bytes, storage: Storage) -> np.ndarray:
-    """Read a storage. Raises ValueError if bytes are missing."""
-    array = np.frombuffer(content, storage.dtype)
-    if len(array) < storage.count:
-        raise ValueError(f"storage {storage.key} is cut off")
-    return array
-
-
-def view(tensor: Tensor, storage: np.ndarray) -> np.ndarray:
-    """Extract a tensor from its storage. Raises ValueError if it exceeds the storage."""
-    last = tensor.offset + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.strides, strict=True))
-    within = 0 in tensor.shape or max(last + 1, math.prod(tensor.shape)) <= len(storage)
-    if not within:
-        raise ValueError("a tensor reaches beyond its storage")
-    width = storage.itemsize
-    strided = np.lib.stride_tricks.as_strided(storage[tensor.offset:], tensor.shape,
-                                              [stride * width for stride in tensor.strides], writeable=False)
-    return strided.copy()

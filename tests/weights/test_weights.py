@@ -152,7 +152,7 @@ def test_what_does_not_fit_is_named_on_both_sides(change, message, exported, tmp
     ("weights.safetensors", b"\xff" * 100, "not a safetensors, PyTorch or Keras HDF5 file"),
     ("weights.safetensors", b"\x99" + b"\0" * 7 + b"{" * 9, "incomplete or invalid safetensors file"),
     ("weights.h5", b"x" * 100, "not a safetensors, PyTorch or Keras HDF5 file"),
-    ("weights.h5", b"\x89HDF\r\n\x1a\n" * 9, "incomplete Keras weights file"),
+    ("weights.h5", b"\x89HDF\r\n\x1a\n" * 9, "incomplete or invalid Keras weights file"),
 ])
 def test_files_that_are_none(name, content, message, tmp_path):
     if content is not None:

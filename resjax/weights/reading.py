@@ -1,0 +1,44 @@
+"""What the readers of weight files share: their result, and one way to refuse a file."""
+
+import struct
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
+
+from safetensors import SafetensorError
+
+from resjax.system.errors import BadInput
+from resjax.system.terminal import harmless
+from resjax.weights.locate import Tensors
+
+DAMAGE = (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RuntimeError,
+          MemoryError, struct.error, zipfile.BadZipFile, SafetensorError)  # raised by readers of invalid files
+
+
+class Stored(NamedTuple):
+    """The contents of a weight file: tensors by name, `arch`, and the epsilons of Keras's batch norms."""
+
+    tensors: Tensors
+    arch: str = ""
+    epsilons: Mapping[str, float] = MappingProxyType({})
+
+
+@contextmanager
+def refusing(file: Path, kind: str) -> Iterator[None]:
+    """Raise BadInput, naming the file, for any error that a damaged file of this kind causes inside the block."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except DAMAGE as error:
+        alone = " " not in str(error)  # only the key or index
+        reason = shown(f"{type(error).__name__} {error}".strip() if alone else error, 200)
+        raise BadInput(f"{file}: incomplete or invalid {kind} ({reason}); download it again") from None
+
+
+def shown(name: object, most: int = 80) -> str:
+    """Format a name or message from a file: without control characters and not too long."""
+    return harmless(str(name), most, allowed="")
