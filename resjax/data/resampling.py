@@ -1,4 +1,4 @@
-"""Antialiased resizing as in PyTorch for uint8 tensors, which transformers' image processors use.
+"""Antialiased resizing that follows PyTorch's for uint8 tensors; transformers' image processors use the latter.
 
 It uses Pillow's filters and integer arithmetic, but with weights of 15 bits instead of 22: about one pixel in a hundred
 differs by one. See `UpSampleKernelAVXAntialias.h` in https://github.com/pytorch/pytorch.

@@ -123,8 +123,8 @@ batch_norm.defvjp(_forward, _backward)
 def masked_by_relu(y: jax.Array, dy: jax.Array, scaled: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mask dy by the ReLU. Returns two separately written copies, one for the sums and one for dx.
 
-    The mask is y = scaled + bias > 0. On GPU each copy recomputes it from x, which its consumer reads anyway, so that
-    XLA does not merge, store and reread them.
+    The mask is y = scaled + bias > 0. On GPU, each copy recomputes the mask from x, which the consumer of that copy
+    reads anyway. This keeps XLA from merging the copies, storing the result and reading it back.
     """
     pair: tuple[jax.Array, jax.Array] = lax.platform_dependent(
         y, dy, scaled, bias, cpu=by_output, tpu=by_output, default=by_input)

@@ -5,11 +5,12 @@ y = x * k is linear in both arguments, and so are its gradients. Their gradients
     convolution(x, k) = y        input_gradient(dy, k) = dx        kernel_gradient(x, dy) = dk
 
 On GPU and TPU all three are XLA's own. On CPU, oneDNN (`resjax.models.onednn`) computes them if it is installed and the
-convolution is large enough to benefit. Otherwise they are written here in the way that is fast with XLA's CPU compiler.
-This compiler rearranges the two gradients for its fast kernels only outside of loops (jax-ml/jax#12868); inside `scan`
-they are thirty times slower. So explicit transposes rearrange them here. A 1x1 convolution is a matrix product. If a
-map is smaller than the kernel, for which XLA is ten times slower, the padding is a separate operation. Exported
-programs use XLA's own convolution, because they have to run elsewhere.
+convolution is large enough to benefit. Otherwise, this module expresses all three in the form that XLA's CPU compiler
+runs fastest. This compiler rearranges the two gradients for its fast kernels only outside of loops (jax-ml/jax#12868);
+inside `scan` they are thirty times slower. So this module transposes the operands itself, which keeps
+the gradients fast inside loops too. A 1x1 convolution is a matrix product. If a map is smaller than the kernel, for
+which XLA is ten times slower, the padding is a separate operation. Exported programs use XLA's own convolution, because
+they have to run elsewhere.
 """
 
 from collections.abc import Callable
@@ -103,7 +104,7 @@ def is_pointwise(size: Any, padding: Any) -> bool:
 
 
 def smaller_than_kernel(pixels: Any, size: Any) -> bool:
-    """Return whether a map is smaller than the kernel, so that every window reaches into the padding."""
+    """Return whether a map is smaller than the kernel, in which case every window reaches into the padding."""
     return any(n < k for n, k in zip(pixels, size, strict=True))
 
 

@@ -1,6 +1,6 @@
 """The families of the paper's networks: their shortcuts and strides, and how many blocks each depth has in its stages.
 
-This module does not need JAX, so that listing and checking runs is fast.
+This module does not import JAX, so listing and checking runs is fast.
 """
 
 from typing import Literal

@@ -1,6 +1,6 @@
 """Counts parameters and multiply-adds of the paper's networks by formula, without JAX, so that listing them is fast.
 
-`models.counts` takes them from the traced computation; the tests compare the two.
+`models.counts` derives the same numbers from the traced computation; the tests compare both.
 """
 
 from collections.abc import Iterator

@@ -31,8 +31,8 @@ def on_rows(function: Any, images: tuple[jax.Array, ...], vectors: tuple[jax.Arr
             store: bool = True) -> tuple[Any, ...]:
     """Apply `function` to images `[..., width, channels]` and vectors `[..., channels]`.
 
-    It computes element by element, apart from means. It returns images, which CPUs store (`materialize`) if `store`,
-    and then any number of vectors.
+    `function` must be element-wise, except that it may compute means. It returns images, followed by any number of
+    vectors. With `store`, CPUs store the images (`materialize`).
 
     XLA's CPU compiler vectorizes only along the last axis, which is too short for 16-bit numbers if it holds 16
     channels, and it rounds to bfloat16 slowly (docs/results/onednn.md). So on CPU, `function` gets bfloat16 images as
@@ -89,7 +89,7 @@ def _to_bfloat16_jvp(shape: Any, store: bool, primals: Any, tangents: Any) -> tu
 
 @jax.custom_vjp
 def relu(x: jax.Array) -> jax.Array:
-    """Compute max(x, 0). The gradient at 0 is 0, and uses the output, so that the input need not be stored."""
+    """Compute max(x, 0). The gradient at 0 is 0. It is computed from the output, so the input need not be stored."""
     y: jax.Array = on_rows(lambda x: (jnp.maximum(x, 0),), (x,))[0]
     return y
 

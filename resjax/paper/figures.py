@@ -121,7 +121,7 @@ def figure7(runs: Sequence[Planned]) -> Drawing:
     plain, residual = ([run for run in runs if is_plain(run) == kind] for kind in (True, False))
     claimed = [*same_depth(residual, plain), *pairwise(deepest_first(residual))]
     return Drawing("Figure 7: standard deviations of the layers' responses", figure, compared(
-        claimed, means, "{} has weaker responses than {}: mean deviation {:.3f} versus {:.3f}"))
+        claimed, means, "{} has smaller responses than {}: mean deviation {:.3f} versus {:.3f}"))
 
 
 def deepest_first(residual: Sequence[Planned]) -> list[Planned]:

@@ -161,7 +161,8 @@ class Classification:
     def average(self, state: TrainState, heed: Callable[[], None]) -> TrainState:
         """Replace moving averages by averages over the next `precise_batch_norm_steps` batches (section 3.4).
 
-        If the optimizer keeps averaged parameters, they replace the last ones, and the statistics are theirs.
+        If the optimizer keeps averaged parameters, they replace the current parameters, and the statistics are computed
+        with them.
         """
         experiment, state = self.experiment, self.prolong(state)
         count = 0 if experiment.architecture.frozen_batch_norm else experiment.precise_batch_norm_steps

@@ -12,8 +12,9 @@ import optax
 def learning_rate(optimizer: optax.GradientTransformation, opt_state: Any) -> jax.Array:
     """Return the rate of the last update from the state after it; NaN if it cannot be determined.
 
-    The optimizers of a run's fields and `optax.inject_hyperparams` store it. For a chain that multiplies by constants
-    or schedules, as Optax's optimizers do, it is minus their product; Optax stores only the count of a schedule.
+    The optimizers of a run's fields and `optax.inject_hyperparams` store it. Optax's own optimizers are chains that
+    multiply updates by constants and schedules; there, the rate is minus the product of these factors; Optax stores
+    only the count of a schedule.
     """
     kept = [value for key in ("rate", "learning_rate")
             for _, value in optax.tree_utils.tree_get_all_with_path(opt_state, key)

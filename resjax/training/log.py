@@ -199,7 +199,10 @@ def is_line(line: Any) -> bool:
 
 
 def rewind_metrics(log: Log, step: int) -> None:
-    """Drop the lines that a run resumed at `step` writes again: later ones, and the evaluation after its last step."""
+    """Drop the lines that a run resumed at `step` will write again.
+
+    These are the lines of later steps and, if `step` is the last one, its evaluation.
+    """
     if not is_first():
         return
     lines = parsed_lines(log.run_directory)

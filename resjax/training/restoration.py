@@ -1,4 +1,4 @@
-"""Loads trained networks from run directories or weights of any source, also as pretrained weights."""
+"""Loads trained networks from run directories or weight files of any source, and uses them to initialise new runs."""
 
 from pathlib import Path
 from typing import Any, NamedTuple

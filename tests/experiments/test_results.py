@@ -42,7 +42,7 @@ def test_figure_7s_ordering_is_told_as_it_is(file):
     (figure,) = [figure for figure in table["figures"] if figure["title"].startswith("Figure 7")]
     assert bool(figure["claims"]) == (len(table["rows"]) > 1)  # one net is compared with nothing
     for claim, holds in figure["claims"]:
-        low, high = claim.split(":")[0].split(" has weaker responses than ")
+        low, high = claim.split(":")[0].split(" has smaller responses than ")
         assert (means[low] < means[high]) == holds
     text = file.with_suffix(".md").read_text()
     assert all(f"{'holds' if holds else 'FAILS'}: {claim}" in text for claim, holds in figure["claims"])
