@@ -159,7 +159,7 @@ def test_variance_in_one_pass_is_that_of_float64(platform, dtype, behind, deviat
     monkeypatch.setattr(lax, "platform_dependent", of_platform(platform))
     monkeypatch.setattr("resjax.models.batch_norm.means_together", tree_means)
     x = np.random.default_rng(0).normal(deviations, 1, (2, 32, 14, 14, 16)).astype(dtype)
-    mean, var = statistics(x, jnp.zeros(16) if behind is None else jnp.full(16, float(deviations - behind)))
+    mean, var = statistics(x, jnp.zeros(16) if behind is None else jnp.full(16, float(deviations - behind)), 16)
     wide = x.astype(np.float64)
     np.testing.assert_allclose(var, wide.var((1, 2, 3), keepdims=True), rtol=1e-5)
     np.testing.assert_allclose(mean, wide.mean((1, 2, 3), keepdims=True), rtol=1e-5, atol=1e-5)
