@@ -59,12 +59,12 @@ def find_archives(root: Path, splits: Sequence[str]) -> tuple[tuple[str, ...], l
         if not (root / name).is_file():
             raise BadInput(f"{root}: {name} is missing; tars:PATH must be a folder with ImageNet's archives "
                            f"{TRAIN} (for training), {VALIDATION} and {DEVKIT}")
-    found = {split: cached(f"imagenet-images-{split}", files_digest(root), partial(index_archive, root, split))
-             for split in splits}
-    return tuple(found[splits[0]]["classes"].tolist()), [
+    indices = {split: cached(f"imagenet-images-{split}", files_digest(root), partial(index_archive, root, split))
+               for split in splits}
+    return tuple(indices[splits[0]]["classes"].tolist()), [
         ImageFiles(index["names"], index["labels"],
                    TarReader(root / ARCHIVES[split], index["offsets"], index["lengths"]), f"{ARCHIVES[split]}, ")
-        for split, index in found.items()]
+        for split, index in indices.items()]
 
 
 def index_archive(root: Path, split: str) -> dict[str, np.ndarray]:
@@ -99,9 +99,9 @@ def validation_members(root: Path, truth: list[int]) -> list[tuple[bytes, int, i
     """List name, offset and size of the validation images, sorted by name, which is the order of their labels."""
     file = root / VALIDATION
     with file.open("rb") as stream:
-        found = sorted((name.encode(), offset, size) for name, offset, size in members(file, stream, 0))
-    check(len(found) == len(truth), f"{file} contains {len(found)} images, but {DEVKIT} labels {len(truth)}")
-    return found
+        images = sorted((name.encode(), offset, size) for name, offset, size in members(file, stream, 0))
+    check(len(images) == len(truth), f"{file} contains {len(images)} images, but {DEVKIT} labels {len(truth)}")
+    return images
 
 
 def members(file: Path, stream: IO[bytes], offset: int) -> Iterator[tuple[str, int, int]]:

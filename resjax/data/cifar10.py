@@ -46,9 +46,9 @@ def prepare_cifar10(directory: Path, archive: Path | None = None) -> Path:
                 archive = download(URL, aside / "cifar-10-binary.tar.gz")
             check(archive.is_file(), f"{archive}: no such file; --archive must be cifar-10-binary.tar.gz, from {URL}")
             with working(f"checking {archive.name}"):
-                found = digest(archive)
-            check(found == SHA256, f"{archive}: this is not the official binary archive, or it is damaged: "
-                                   f"its SHA-256 is {found} instead of {SHA256}; download it from {URL}")
+                sha256 = digest(archive)
+            check(sha256 == SHA256, f"{archive}: this is not the official binary archive, or it is damaged: "
+                                    f"its SHA-256 is {sha256} instead of {SHA256}; download it from {URL}")
             write_prepared(archive, aside)
             written = find_prepared("cifar10", aside)
             place = directory / "cifar10" / written.name

@@ -34,7 +34,7 @@ def places_by_name(classes: tuple[str, ...]) -> tuple[dict[str, int], dict[str, 
 
 def alone(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
     """Keep the names that refer to a single index."""
-    found: dict[str, set[int]] = {}
+    places: dict[str, set[int]] = {}
     for word, place in pairs:
-        found.setdefault(word, set()).add(place)
-    return {word: min(where) for word, where in found.items() if len(where) == 1}
+        places.setdefault(word, set()).add(place)
+    return {word: min(where) for word, where in places.items() if len(where) == 1}

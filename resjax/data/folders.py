@@ -64,13 +64,13 @@ def class_folders(root: Path) -> dict[str, str]:
     Names are in the composed form (NFC) that most systems write. Raises BadInput for fewer than two folders, or for two
     folders with the same name.
     """
-    found = sorted((composed(path.name), path.name) for path in root.iterdir()
+    pairs = sorted((composed(path.name), path.name) for path in root.iterdir()
                    if path.is_dir() and not is_hidden(path.name))
-    there = f"; {found[0][1]!r} is the only one" if found else ", which contains the images of that class"
-    check(len(found) >= 2, f"{root}: {len(found)} class folders; there must be at least two, one folder per class"
+    there = f"; {pairs[0][1]!r} is the only one" if pairs else ", which contains the images of that class"
+    check(len(pairs) >= 2, f"{root}: {len(pairs)} class folders; there must be at least two, one folder per class"
                            + there)
-    folders = dict(found)
-    twice = next((name for (name, _), (same, _) in pairwise(found) if name == same), None)
+    folders = dict(pairs)
+    twice = next((name for (name, _), (same, _) in pairwise(pairs) if name == same), None)
     check(twice is None, f"{root}: two folders are named {twice!r}, in different Unicode forms; merge them")
     return folders
 
@@ -96,13 +96,13 @@ def list_classes(root: Path, classes: tuple[str, ...]) -> tuple[ImageFiles, str]
     inner: list[str] = []
     folders = class_folders(root)
     for label, folder in enumerate(folders[name] for name in classes):
-        found = sorted(name for name in os.listdir(root / folder) if not is_hidden(name) and name != "Thumbs.db")
-        files = [name for name in found if name.lower().endswith(EXTENSIONS)]
+        content = sorted(name for name in os.listdir(root / folder) if not is_hidden(name) and name != "Thumbs.db")
+        files = [name for name in content if name.lower().endswith(EXTENSIONS)]
         if not files:
-            raise BadInput(f"{root / folder}: the class folder contains no images{instead(root / folder, found)}")
+            raise BadInput(f"{root / folder}: the class folder contains no images{instead(root / folder, content)}")
         names += [f"{folder}/{name}" for name in files]
         labels += [label] * len(files)
-        for name in sorted(set(found) - set(files)):
+        for name in sorted(set(content) - set(files)):
             (inner if (root / folder / name).is_dir() else others).append(f"{folder}/{name}")
     encoded = np.array([os.fsencode(name) for name in names])
     remarks = []
@@ -116,9 +116,9 @@ def list_classes(root: Path, classes: tuple[str, ...]) -> tuple[ImageFiles, str]
     return listed, "; ".join(remarks)
 
 
-def instead(folder: Path, found: list[str]) -> str:
+def instead(folder: Path, content: list[str]) -> str:
     """Describe what a class folder without images contains, and what that suggests."""
-    inner = next((name for name in found if (folder / name).is_dir()), None)
+    inner = next((name for name in content if (folder / name).is_dir()), None)
     if inner is None:
         return " (.jpg, .png, or another extension that Pillow knows)"
     if folder.name.lower() in SPLITS:

@@ -91,14 +91,14 @@ def read_digits() -> tuple[Images, Images]:
 
 def read_splits(data: Data) -> tuple[str, dict[str, np.ndarray]]:
     """Find and decode both splits: `classes`, `train_pixels`, `train_labels`, `test_pixels`, `test_labels`."""
-    found, channels = find_images(data), channels_of(data)
+    listed, channels = find_images(data), channels_of(data)
     prepare: Callable[[bytes, str], np.ndarray] = partial(decode, channels=channels)
     if data.size is not None:  # all of one size
         prepare = of_run(data, np.zeros((data.size, data.size, channels))).prepare
-    arrays = {"classes": np.array(found.classes)}
-    for split, files in (("train", found.train), ("test", found.test)):
+    arrays = {"classes": np.array(listed.classes)}
+    for split, files in (("train", listed.train), ("test", listed.test)):
         arrays |= {f"{split}_pixels": decode_all(files, prepare), f"{split}_labels": files.labels}
-    return found.remark, arrays
+    return listed.remark, arrays
 
 
 def decode_all(files: ImageFiles, prepare: Callable[[bytes, str], np.ndarray]) -> np.ndarray:
@@ -180,8 +180,8 @@ def none_of(images: Images) -> Images:
 
 def hold_out(images: Images, count: int) -> tuple[Images, Images]:
     """Split off `count` images, the same ones for every seed of a run; the others keep their order."""
-    kept, held = (Images(images.pixels[part], images.labels[part]) for part in held_out(len(images.pixels), count))
-    return kept, held
+    others, held = (Images(images.pixels[part], images.labels[part]) for part in held_out(len(images.pixels), count))
+    return others, held
 
 
 def mean_image(images: Images) -> np.ndarray:

@@ -48,13 +48,13 @@ def find_images(data: Data | Photographs) -> ImageSet:
     """Find the training and test images of a source. Raises BadInput, naming the invalid folder or file."""
     kind, _, rest = data.source.partition(":")
     if kind == "folder":
-        found = index_folders(expanded(rest))
+        images = index_folders(expanded(rest))
     else:
         classes, (train, test) = find_stored(data, ("train", "test"))
-        found = ImageSet(classes, train, test)
-    for split, files in (("train", found.train), ("test", found.test)):
-        check_labels(data.source, split, files.labels, len(found.classes))
-    return found
+        images = ImageSet(classes, train, test)
+    for split, files in (("train", images.train), ("test", images.test)):
+        check_labels(data.source, split, files.labels, len(images.classes))
+    return images
 
 
 def find_split(data: Data | Photographs, split: str) -> tuple[tuple[str, ...], ImageFiles, str]:
@@ -108,8 +108,8 @@ def index_folders(root: Path) -> ImageSet:
     if not train.is_dir():
         classes = class_names(root)
         files, remark = list_classes(root, classes)
-        kept, held = held_out(len(files.labels), len(files.labels) // 5)
-        return ImageSet(classes, files.part(kept), files.part(held), remark)
+        train_indices, test_indices = held_out(len(files.labels), len(files.labels) // 5)
+        return ImageSet(classes, files.part(train_indices), files.part(test_indices), remark)
     test, unlabelled = test_folder(root)
     if test is None:
         there = sorted(path.name for path in root.iterdir() if path.is_dir() and not is_hidden(path.name))

@@ -39,12 +39,12 @@ def find_prepared(name: str, directory: Path) -> Path:
         versions = [p for p in versions if p.name == version]
     if versions:
         return max(versions, key=lambda p: [int(part) for part in p.name.split(".")])
-    told = f"{name}:{version}" if version else name
+    wanted = f"{name}:{version}" if version else name
     how = {"cifar10": f"to prepare it, run resjax prepare cifar10 --directory {directory}",
            "imagenet2012": "you can also read ImageNet as folder:PATH, or its archives as tars:PATH"}.get(
         name, "prepare it with TFDS (file_format='array_record')")
     there = sorted(p.name for p in directory.iterdir() if p.is_dir()) if directory.is_dir() else []
-    raise BadInput(f"{told} is not in {directory}, which contains {', '.join(there) or 'no data set'}; {how}. "
+    raise BadInput(f"{wanted} is not in {directory}, which contains {', '.join(there) or 'no data set'}; {how}. "
                    "If it is elsewhere, pass that folder with --directory (for train, --data.directory) or RESJAX_DATA")
 
 
@@ -88,14 +88,14 @@ def find_records(name: str, directory: Path | None, splits: Sequence[str],
     """
     folder = find_prepared(name, data_directory(directory))
     state = files_digest(folder)
-    found = []
+    images = []
     for split in splits:
         build = partial(index_prepared, folder, state, split)
         index = cached(f"index-{name}-{split}", state, build) if by_name else build()
         order = index["order"] if by_name else np.arange(len(index["order"]))
         reader = PreparedReader(folder, state, str(index["split"]), str(index["image"]), order)
-        found.append(ImageFiles(index["names"][order], index["labels"][order], reader, f"{folder}:{split}, "))
-    return tuple(index["classes"].tolist()), found
+        images.append(ImageFiles(index["names"][order], index["labels"][order], reader, f"{folder}:{split}, "))
+    return tuple(index["classes"].tolist()), images
 
 
 def index_prepared(folder: Path, state: str, split: str) -> Arrays:
@@ -115,11 +115,11 @@ def index_prepared(folder: Path, state: str, split: str) -> Arrays:
 
 def stored_split(folder: Path, state: str, split: str, splits: Any, label: str) -> str:
     """Return a split's stored name: "test" is validation if the stored test split has no labels, as for ImageNet."""
-    found = [name for name in (("train",) if split == "train" else ("test", "validation")) if name in splits]
-    check(bool(found), f"{folder} has the splits {', '.join(splits)}; it needs 'train' and either 'test' or "
-                       "'validation'")
-    unlabelled = len(found) > 1 and features_of(open_split(folder, state, "test")[0])[label].int64_list.value[0] < 0
-    return found[int(unlabelled)]
+    stored = [name for name in (("train",) if split == "train" else ("test", "validation")) if name in splits]
+    check(bool(stored), f"{folder} has the splits {', '.join(splits)}; it needs 'train' and either 'test' or "
+                        "'validation'")
+    unlabelled = len(stored) > 1 and features_of(open_split(folder, state, "test")[0])[label].int64_list.value[0] < 0
+    return stored[int(unlabelled)]
 
 
 def read_labels(folder: Path, source: Any, split: str, label: str,
