@@ -102,11 +102,11 @@ def detect(
     check_drawings(pictures, out)
     check_results((files.json, files.csv, files.coco), pictures)
     kind, loaded = load_as(network, NOTHING_SAID)
-    check(files.coco is None or "x1" in kind.FOUND, f"{network} is a {kind.NOUN}; --coco needs a detector")
+    check(files.coco is None or "x1" in kind.COLUMNS, f"{network} is a {kind.NOUN}; --coco needs a detector")
     numbers = None if files.coco is None else numbers_of(files.annotations, pictures, loaded.classes)
     answers = look_at_all(kind, loaded, pictures, Asked(score=score, out=out), (files.json, files.csv))
     if files.coco is not None and numbers is not None:
-        write_results(files.coco, [(file, seen.found) for file, seen in answers], numbers)
+        write_results(files.coco, [(file, seen.predictions) for file, seen in answers], numbers)
     if len(answers) < len(pictures):
         sys.exit(1)
 
@@ -188,8 +188,8 @@ def look_at_all(kind: Kind, loaded: Any, files: Sequence[Path], asked: Asked,
         answers.append((file, seen))
         for line in seen.lines if STANDARD_OUTPUT not in to else ():
             say(wrapped(harmless(line), room(sys.stdout), 4))
-    rows = [(harmless(str(file)), *values) for file, seen in answers for values in seen.found]
-    for place, text in zip(to, (as_json(kind, answers), as_csv(("file", *kind.FOUND), rows)), strict=True):
+    rows = [(harmless(str(file)), *values) for file, seen in answers for values in seen.predictions]
+    for place, text in zip(to, (as_json(kind, answers), as_csv(("file", *kind.COLUMNS), rows)), strict=True):
         if place == STANDARD_OUTPUT:
             say(text.rstrip())
         elif place is not None:
@@ -200,6 +200,6 @@ def look_at_all(kind: Kind, loaded: Any, files: Sequence[Path], asked: Asked,
 def as_json(kind: Kind, answers: Sequence[tuple[Path, Seen]]) -> str:
     """Write a list of objects: the file, and a list of what was found in it."""
     objects = [{"file": harmless(str(file)),
-                "found": [dict(zip(kind.FOUND, values, strict=True)) for values in seen.found]}
+                "found": [dict(zip(kind.COLUMNS, values, strict=True)) for values in seen.predictions]}
                for file, seen in answers]
     return json.dumps(objects, indent=1) + "\n"

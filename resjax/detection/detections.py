@@ -36,7 +36,7 @@ def numbers_of(annotations: Path | None, images: Sequence[Path], classes: Sequen
 
 
 def write_results(file: Path, found: Iterable[tuple[Path, Sequence[tuple[Any, ...]]]], numbers: Numbers) -> None:
-    """Write COCO results atomically. `found` yields each image with its objects, as in `detectors.FOUND`.
+    """Write COCO results atomically. `found` yields each image with its objects, as in `detectors.COLUMNS`.
 
     COCO's `bbox` is x, y, width, height in pixels.
     """

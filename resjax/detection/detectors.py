@@ -23,14 +23,14 @@ from resjax.network import named_classes
 from resjax.system.errors import BadInput, check
 from resjax.system.files import stamp, write_aside, write_csv
 from resjax.system.serialization import flatten
-from resjax.training.kinds import Asked, Exam, Measure, Seen, found_at
+from resjax.training.kinds import Asked, Exam, Measure, Seen, folder_of
 from resjax.training.run_directory import read_experiment, read_result
 from resjax.weights.card import Card, Precision, read_card
 
 VALUE = Detection
 NOUN = "detector"
 MEASURES = (Measure("mAP %", "mean_average_precision", 1, True), Measure("mAP % (11 points)", "eleven_point", 1, True))
-FOUND = ("class", "score", "x1", "y1", "x2", "y2")
+COLUMNS = ("class", "score", "x1", "y1", "x2", "y2")
 CURVES = {"train": ("train", "error"), "test": ("detection", "mean_average_precision")}
 CLASSES = {"voc": 20, "coco": 80, "scenes": 10}
 
@@ -153,7 +153,7 @@ def explain(opened: TrainedDetector, file: Path, of: str | None, out: Path) -> s
 def export(opened: TrainedDetector, form: str, out: Path, target: Path) -> Path:
     """Export a detector for resjax, with its measured precisions. Raises BadInput for other formats."""
     check(form == "resjax", f"{target} is a detector, which no other library can load; use --to resjax")
-    return write_detector(opened, out, recorded(found_at(str(target))))
+    return write_detector(opened, out, recorded(folder_of(str(target))))
 
 
 def recorded(folder: Path) -> Card:

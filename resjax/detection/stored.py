@@ -19,7 +19,7 @@ from resjax.detection.step import draw_onto
 from resjax.system.errors import BadInput, check
 from resjax.system.files import folder_aside, read_json, remove_leftovers, write_json
 from resjax.system.serialization import check_value, convert, from_json, to_json
-from resjax.training.kinds import found_at
+from resjax.training.kinds import folder_of
 from resjax.weights.card import Card, about_data, markdown_table, write_card
 
 FILE, WEIGHTS = "detector.json", "detector.safetensors"
@@ -49,7 +49,7 @@ def load_detector(target: str | Path) -> TrainedDetector:
 
     Raises BadInput if it is missing, damaged or not a detector.
     """
-    folder = found_at(target)
+    folder = folder_of(target)
     return read_detector(folder) if (folder / FILE).is_file() else restore_detector(folder)
 
 

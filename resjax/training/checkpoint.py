@@ -26,7 +26,7 @@ from resjax.system.interrupt import heed, requests
 from resjax.system.serialization import brief
 from resjax.training.step import TrainState, named_leaves
 
-KEPT = 3
+MAX_TO_KEEP = 3
 SEAL = "digests.json"
 
 
@@ -49,7 +49,7 @@ def checkpoints(run_directory: Path, *, clear: bool) -> Iterator[ocp.CheckpointM
     with without_chatter():
         with requests(held=True):  # if interrupted, Orbax's threads print errors, here and below
             manager = ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(
-                max_to_keep=KEPT, cleanup_tmp_directories=clear,
+                max_to_keep=MAX_TO_KEEP, cleanup_tmp_directories=clear,
                 async_options=ocp.AsyncOptions(post_finalization_callback=seal)))
         try:
             yield manager
@@ -63,8 +63,8 @@ def checkpoints(run_directory: Path, *, clear: bool) -> Iterator[ocp.CheckpointM
 def remove_old(folder: Path) -> None:
     """Remove all checkpoints except the last few; one may be partial, if a process was killed while removing it."""
     if is_first():
-        steps = sorted(int(found.name) for found in folder.glob("[0-9]*") if found.name.isdecimal())
-        for step in steps[:-KEPT]:
+        steps = sorted(int(path.name) for path in folder.glob("[0-9]*") if path.name.isdecimal())
+        for step in steps[:-MAX_TO_KEEP]:
             shutil.rmtree(folder / str(step), ignore_errors=True)
     wait_for_all("old checkpoints")
 
@@ -82,7 +82,7 @@ def save_checkpoint(manager: ocp.CheckpointManager, state: TrainState, meta: dic
     if broken:
         raise Diverged(f"{broken[0]} is no longer finite after step {step}")
     meta = meta | {"shapes": {name: leaf.shape for name, leaf in leaves}}
-    with requests(held=True), failures_told(manager):
+    with requests(held=True), failures_as_os_error(manager):
         if step in manager.all_steps():
             manager.delete(step)
         manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state),
@@ -91,12 +91,12 @@ def save_checkpoint(manager: ocp.CheckpointManager, state: TrainState, meta: dic
 
 def finish_saves(manager: ocp.CheckpointManager) -> None:
     """Wait until all saves are on disk. Raises OSError if one failed."""
-    with requests(held=True), failures_told(manager):
+    with requests(held=True), failures_as_os_error(manager):
         manager.wait_until_finished()
 
 
 @contextmanager
-def failures_told(manager: ocp.CheckpointManager) -> Iterator[None]:
+def failures_as_os_error(manager: ocp.CheckpointManager) -> Iterator[None]:
     """Convert Orbax's exceptions, of many types and lengths, to an OSError with one line."""
     try:
         yield
@@ -141,9 +141,9 @@ def restore_step(manager: ocp.CheckpointManager, template: TrainState, step: int
     if template.opt_state is not None:
         return manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(shapes))).state, meta
     parts = {f.name: getattr(shapes, f.name) for f in dataclasses.fields(shapes) if f.name != "opt_state"}
-    found = manager.restore(step, args=ocp.args.Composite(state=ocp.args.PyTreeRestore(
+    restored = manager.restore(step, args=ocp.args.Composite(state=ocp.args.PyTreeRestore(
         parts, restore_args=ocp.checkpoint_utils.construct_restore_args(parts), partial_restore=True))).state
-    return template.replace(**found), meta
+    return template.replace(**restored), meta
 
 
 def read_latest(run_directory: Path, template: TrainState, step: int | None) -> TrainState | None:
@@ -160,7 +160,7 @@ def read_latest(run_directory: Path, template: TrainState, step: int | None) -> 
             for number in (number for number in steps if wrong[number] is None):
                 try:
                     state = restore_step(manager, template, number)[0]
-                    tell_damaged(run_directory, number, wrong)
+                    warn_of_damage(run_directory, number, wrong)
                     return state
                 except BadInput:
                     raise
@@ -176,7 +176,7 @@ def read_latest(run_directory: Path, template: TrainState, step: int | None) -> 
     raise BadInput(f"{run_directory}: every checkpoint is damaged ({'; '.join(f'{n}: {w}' for n, w in wrong.items())})")
 
 
-def tell_damaged(run_directory: Path, step: int, wrong: dict[int, str | None]) -> None:
+def warn_of_damage(run_directory: Path, step: int, wrong: dict[int, str | None]) -> None:
     """Warn that an older checkpoint is read because a newer one is damaged."""
     for number, reason in wrong.items():
         if number > step and reason:
@@ -204,11 +204,11 @@ def damage(folder: Path) -> str | None:
         sealed = json.loads((folder / SEAL).read_text())
     except (OSError, ValueError) as error:
         return f"{SEAL} cannot be read: {error}"
-    found = digests(folder)
+    actual = digests(folder)
     for file in sealed:
-        if file not in found:
+        if file not in actual:
             return f"{file} is missing"
-        if found[file] != sealed[file]:
+        if actual[file] != sealed[file]:
             return f"{file} has changed"
     return None
 

@@ -20,7 +20,6 @@ from resjax.network import Classifier, Network
 from resjax.system.distributed import batch_sharding, replicated
 from resjax.system.progress import advance
 from resjax.training import loop
-from resjax.training.given import changed_code, describe_given, network_of, sources, with_given
 from resjax.training.images import TrainingImages, open_images
 from resjax.training.log import Line, Log, RunningMetrics
 from resjax.training.optimizer import exchange_average
@@ -35,6 +34,7 @@ from resjax.training.own import (
     optimizer_for,
 )
 from resjax.training.packing import StateLayout, layout_for
+from resjax.training.python_objects import changed_code, describe_objects, network_of, sources, with_objects
 from resjax.training.restoration import initialize_from, load_weights_for
 from resjax.training.run_directory import check_images, write_run
 from resjax.training.step import (
@@ -76,8 +76,8 @@ def train(experiment: Experiment, run_directory: str | Path, devices: Sequence[j
     full.
     """
     parts = {"model": model, "optimizer": optimizer, "loss": loss, "augment": augment, "callback": callback}
-    given = {part: value for part, value in parts.items() if value is not None}
-    experiment, data = with_given(experiment, Path(run_directory), data, given)
+    passed = {part: value for part, value in parts.items() if value is not None}
+    experiment, data = with_objects(experiment, Path(run_directory), data, passed)
     return Result(loop.train(experiment, Path(run_directory), partial(open_classification, experiment, data=data),
                              devices or jax.devices(), None if tensorboard is None else Path(tensorboard)))
 
@@ -126,9 +126,10 @@ class Classification:
         about = {"classes": self.identity["classes"], "image": self.images.mean.shape, "images": self.identity}
         run, classes = self.experiment, len(self.images.classes)
         first = partial(initial_state, self.model, self.optimizer, self.images.mean, run.seed)
-        if given := describe_given(run, classes, None if run.own.optimizer is None else jax.eval_shape(first)):
-            about |= {"given": given, "code": sources(run, classes)}
-            self.log.tell(", ".join(f"{part}: {given[part]}" for part in ("loss", "augment") if part in given))
+        if descriptions := describe_objects(run, classes, None if run.own.optimizer is None else jax.eval_shape(first)):
+            about |= {"given": descriptions, "code": sources(run, classes)}
+            self.log.tell(", ".join(f"{part}: {descriptions[part]}" for part in ("loss", "augment")
+                                    if part in descriptions))
             self.log.tell(changed_code(self.log.run_directory, about["code"]))
         write_run(self.log.run_directory, self.experiment, about, list(self.sharding.mesh.devices.flat))
 
@@ -211,11 +212,11 @@ class Classification:
             state = self.average(state, lambda: None)
         classifier = Classifier(self.model, state.variables, of_run(self.experiment.data, state.mean))
         splits = ("validation", "test") if last or self.experiment.evaluate_test else ("validation",)
-        found = {}
+        by_split = {}
         for split in splits:
             with self.log.doing(f"evaluating the {split} split"):
-                found[split] = self.images.errors(classifier, split)
-        return [{"kind": split, **errors._asdict()} for split, errors in found.items() if errors is not None]
+                by_split[split] = self.images.errors(classifier, split)
+        return [{"kind": split, **errors._asdict()} for split, errors in by_split.items() if errors is not None]
 
     @property
     def watch(self) -> Callable[[Line, TrainState], Line | None] | None:

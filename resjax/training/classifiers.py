@@ -19,10 +19,10 @@ from resjax.system.files import read_json
 from resjax.system.serialization import flatten
 from resjax.system.terminal import aligned, room
 from resjax.training.classification import train as train_classifier
-from resjax.training.given import describe_given
 from resjax.training.kinds import Asked, Exam, Measure, Seen
 from resjax.training.log import errors_in_words, read_metrics
 from resjax.training.own import model_for
+from resjax.training.python_objects import describe_objects
 from resjax.training.restoration import load as load_network
 from resjax.training.restoration import restore
 from resjax.training.run_directory import read_experiment, read_result
@@ -35,7 +35,7 @@ VALUE = Experiment
 NOUN = "classifier"
 MEASURES = (Measure("test error %", "test_top1_error"), Measure("validation error %", "validation_top1_error"))
 MOST_ROWS = 40  # number of classes in a terminal's table: the worst
-FOUND = ("class", "probability")
+COLUMNS = ("class", "probability")
 CURVES = {"train": ("train", "error"), "validation": ("validation", "top1_error"), "test": ("test", "top1_error")}
 
 
@@ -77,13 +77,13 @@ def measure(opened: Sequence[Network], split: str, how: Any, batch_size: int, so
 
 def examine(opened: Sequence[Network], exam: Exam, out: Path) -> tuple[dict[str, Any], list[list[str]]]:
     """Measure errors, write tables and figures by class, and list the worst classes."""
-    found = measure_networks(opened, exam.split, exam.how or "single", *exam[2:])
-    found.save(out)
-    worst = sorted(found.class_errors, key=lambda one: -1 if one.error is None else one.error, reverse=True)
+    outcome = measure_networks(opened, exam.split, exam.how or "single", *exam[2:])
+    outcome.save(out)
+    worst = sorted(outcome.class_errors, key=lambda one: -1 if one.error is None else one.error, reverse=True)
     rows = [["class", "images", "wrong", "error %", "most often mistaken for"],
             *([one.name, f"{one.images}", f"{one.wrong}", "-" if one.error is None else f"{one.error:.2f}",
                f"{one.taken_for} ({one.times})" if one.times else "-"] for one in worst[:MOST_ROWS])]
-    return found.rates._asdict(), rows
+    return outcome.rates._asdict(), rows
 
 
 def protocol_of(run: Experiment) -> str:
@@ -115,9 +115,9 @@ def identity(run: Experiment) -> dict[str, Any]:
     return load_data(run.data).identity()
 
 
-def say_measured(found: dict[str, Any]) -> str:
+def say_measured(measured: dict[str, Any]) -> str:
     """Describe the errors in words."""
-    return ", ".join([*errors_in_words(found), f"loss {found['loss']:.4f}", f"{found['images']} images"])
+    return ", ".join([*errors_in_words(measured), f"loss {measured['loss']:.4f}", f"{measured['images']} images"])
 
 
 def knows(opened: Network) -> str:
@@ -127,8 +127,8 @@ def knows(opened: Network) -> str:
 
 def look(opened: Network, file: Path, asked: Asked) -> Seen:
     """Return the most likely classes of an image file."""
-    found = [(class_name(opened, label), part) for label, part in classify(file, opened, asked.top)]
-    return Seen([f"{file}: {', '.join(f'{name} {100 * part:.1f} %' for name, part in found)}"], [*found])
+    classes = [(class_name(opened, label), part) for label, part in classify(file, opened, asked.top)]
+    return Seen([f"{file}: {', '.join(f'{name} {100 * part:.1f} %' for name, part in classes)}"], [*classes])
 
 
 def explain(opened: Network, file: Path, of: str | None, out: Path) -> str:
@@ -137,11 +137,11 @@ def explain(opened: Network, file: Path, of: str | None, out: Path) -> str:
 
     label = classify(file, opened, 1)[0][0] if of is None else label_of(opened, of)
     pixels = opened.preprocessing.prepare(read_picture(file), str(file))
-    (found,) = np.asarray(saliency(opened, pixels[None], [label]))
+    (magnitudes,) = np.asarray(saliency(opened, pixels[None], [label]))
     part = float(opened(pixels[None])[0, label])
     out.mkdir(parents=True, exist_ok=True)
     said = f"{class_name(opened, label)} {100 * part:.1f} %"
-    draw_saliency(pixels, found, f"{file.name}: {said}", out / f"{file.stem}.png")
+    draw_saliency(pixels, magnitudes, f"{file.name}: {said}", out / f"{file.stem}.png")
     return f"{file}: {said}, {out / f'{file.stem}.png'}"
 
 
@@ -163,10 +163,10 @@ def recorded(target: Path) -> Card:
     errors = [Measured(images_of, "single", result["test_top1_error"], result["test_top5_error"],
                        lines[-1]["images"] if lines else None)]
     for file in sorted(target.glob("measured-*.json")):  # under other testing protocols, as some tables require
-        kept = read_json(file, "state_digests", "top1_error", "top5_error", "images")
-        if kept["state_digests"] == [result["state_digest"]]:
+        stored = read_json(file, "state_digests", "top1_error", "top5_error", "images")
+        if stored["state_digests"] == [result["state_digest"]]:
             views = file.stem.removeprefix("measured-")
-            errors.append(Measured(images_of, views, kept["top1_error"], kept["top5_error"], kept["images"]))
+            errors.append(Measured(images_of, views, stored["top1_error"], stored["top5_error"], stored["images"]))
     return replace(known, errors=tuple(errors))
 
 
@@ -179,7 +179,7 @@ def parts(run: Experiment) -> str:
             *([layer.name, shape_text(layer.kernel), shape_text(layer.output), str(layer.repeats), f"{layer.macs:,}"]
               for layer in layers)]
     table = "\n".join(aligned(rows, room(sys.stdout), 3))
-    own = "".join(f"own.{part:32} {value}\n" for part, value in describe_given(run, classes).items())
+    own = "".join(f"own.{part:32} {value}\n" for part, value in describe_objects(run, classes).items())
     return (f"{own}{table}\n\nFor images of {shape_text(image)} and {classes} classes: "
             f"{count_parameters(model, image):,} parameters, {sum(layer.macs for layer in layers):,} multiply-adds")
 

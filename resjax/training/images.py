@@ -44,10 +44,10 @@ class TrainingImages(Protocol):
 
 
 def open_images(experiment: Experiment, devices: Sequence[jax.Device], log: Log,
-                given: Dataset | None = None) -> TrainingImages:
+                arrays: Dataset | None = None) -> TrainingImages:
     """Open the images of an experiment, or the given ones. Raises BadInput, naming the invalid folder or file."""
     if isinstance(experiment.data, Photographs):
         return open_streaming(experiment, experiment.data, devices, log)
-    dataset = given or load_data(experiment.data)
+    dataset = arrays or load_data(experiment.data)
     log.tell(dataset.remark)
     return in_memory(experiment, dataset, devices)

@@ -58,9 +58,9 @@ class Measure(NamedTuple):
     digits: int = 2
     higher_is_better: bool = False
 
-    def of(self, found: dict[str, Any]) -> float | None:
+    def of(self, measured: dict[str, Any]) -> float | None:
         """Return the number; None if it was not measured."""
-        value: Any = found
+        value: Any = measured
         for part in self.key.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         return value if value is None else float(value)
@@ -89,10 +89,10 @@ class Exam(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """A prediction for an image: text lines and, for each class or object, the values that `Kind.FOUND` names."""
+    """A prediction for an image: text lines and, for each class or object, the values that `Kind.COLUMNS` names."""
 
     lines: list[str]
-    found: list[tuple[Any, ...]]
+    predictions: list[tuple[Any, ...]]
 
 
 class Kind(Protocol):
@@ -101,7 +101,7 @@ class Kind(Protocol):
     VALUE: type
     NOUN: str
     MEASURES: tuple[Measure, ...]  # as in result.json, the most important first
-    FOUND: tuple[str, ...]  # names of the values per prediction
+    COLUMNS: tuple[str, ...]  # names of the values per prediction
     CURVES: dict[str, tuple[str, str]]  # in percent, "train" first: kind of log line, and key
 
     def train(self, run: Any, run_directory: Path, devices: Sequence[Any] | None = None,
@@ -150,7 +150,7 @@ class Kind(Protocol):
         """Describe the images that a run's data refer to now, as `experiment.json` does."""
         ...
 
-    def say_measured(self, found: dict[str, Any]) -> str:
+    def say_measured(self, measured: dict[str, Any]) -> str:
         """Describe measurements in words."""
         ...
 
@@ -188,7 +188,7 @@ def kind_of(run: Run) -> Kind:
     return kind_named(run.kind)
 
 
-def found_at(target: str | Path) -> Path:
+def folder_of(target: str | Path) -> Path:
     """Return the folder of a run or of weights, including those that come with resjax."""
     from resjax.weights.trained import find_trained  # imported here, so that the help is fast
 
@@ -198,7 +198,7 @@ def found_at(target: str | Path) -> Path:
 
 def kind_at(target: str | Path) -> Kind:
     """Return the kind of the run in a folder, or of a detector's weights; all other weights belong to a classifier."""
-    files = [found_at(target) / name for name in ("experiment.json", "detector.json")]
+    files = [folder_of(target) / name for name in ("experiment.json", "detector.json")]
     return kind_named(next((name_in(file) for file in files if file.is_file()), "classification"))
 
 

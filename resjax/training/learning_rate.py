@@ -16,13 +16,13 @@ def learning_rate(optimizer: optax.GradientTransformation, opt_state: Any) -> ja
     multiply updates by constants and schedules; there, the rate is minus the product of these factors; Optax stores
     only the count of a schedule.
     """
-    kept = [value for key in ("rate", "learning_rate")
-            for _, value in optax.tree_utils.tree_get_all_with_path(opt_state, key)
-            if isinstance(value, jax.Array) and value.ndim == 0]
+    rates = [value for key in ("rate", "learning_rate")
+             for _, value in optax.tree_utils.tree_get_all_with_path(opt_state, key)
+             if isinstance(value, jax.Array) and value.ndim == 0]
     factors = list(factors_of(optimizer.update))
     counts = [part.count for part in jax.tree.leaves(opt_state, is_leaf=is_count) if is_count(part)]
-    rate: jax.Array = jnp.float32(kept[0] if kept else jnp.nan)
-    if not kept and factors and len(counts) == sum(map(callable, factors)):
+    rate: jax.Array = jnp.float32(rates[0] if rates else jnp.nan)
+    if not rates and factors and len(counts) == sum(map(callable, factors)):
         step = iter(counts)
         product = jnp.prod(jnp.array([factor(next(step) - 1) if callable(factor) else factor for factor in factors]))
         rate = jnp.where(product <= 0, -product, jnp.nan).astype(jnp.float32)

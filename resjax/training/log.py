@@ -36,9 +36,9 @@ class RunningMetrics:
     waited: float = 0.0
     total_seconds: float = 0.0
 
-    def plus(self, found: Any, seconds: float, waited: float) -> Self:
+    def plus(self, metrics: Any, seconds: float, waited: float) -> Self:
         """Add the sums of a call, its seconds, and the seconds in which the devices waited for data."""
-        sums = {key: getattr(self, key) + np.sum(value).item() for key, value in found._asdict().items()
+        sums = {key: getattr(self, key) + np.sum(value).item() for key, value in metrics._asdict().items()
                 if key != "learning_rate"}
         return replace(self, **sums, seconds=self.seconds + seconds, waited=self.waited + waited,
                        total_seconds=self.total_seconds + seconds)
@@ -52,8 +52,8 @@ class RunningMetrics:
 
         A learning rate of NaN is unknown and is left out.
         """
-        told = {} if math.isnan(rate) else {"learning_rate": rate}
-        return {"step": step, "kind": "train", **self.means(), **told,
+        known = {} if math.isnan(rate) else {"learning_rate": rate}
+        return {"step": step, "kind": "train", **self.means(), **known,
                 "images_per_second": self.images / self.seconds, "data_wait": 100 * self.waited / self.seconds}
 
 
@@ -157,10 +157,10 @@ class Log:
                 return step, f"{kind}: {first}", *rest, f"loss {line['loss']:.4f}"
 
 
-def errors_in_words(found: Mapping[str, Any]) -> list[str]:
+def errors_in_words(errors: Mapping[str, Any]) -> list[str]:
     """Format the top-1 error and, unless it is 0 (as for up to five classes), the top-5 error."""
-    five = [f"top-5 error {found['top5_error']:.2f} %"] if found["top5_error"] else []
-    return [f"top-1 error {found['top1_error']:.2f} %", *five]
+    five = [f"top-5 error {errors['top5_error']:.2f} %"] if errors["top5_error"] else []
+    return [f"top-1 error {errors['top1_error']:.2f} %", *five]
 
 
 NUMBERS = {"train": ("loss", "error", "images_per_second"), "compile": ("seconds",), "own": (),
@@ -208,9 +208,9 @@ def rewind_metrics(log: Log, step: int) -> None:
     lines = parsed_lines(log.run_directory)
     lost = sum(not line for line in lines[:-1])  # the last one may be incomplete
     log.tell(f"metrics.jsonl: dropped {lost} unreadable lines" if lost else "")
-    kept = [line for line in lines if line and (line["step"] < step or (
+    remaining = [line for line in lines if line and (line["step"] < step or (
         line["step"] == step and (step < log.steps or line["kind"] not in MEASURED)))]
-    write_text(log.run_directory / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+    write_text(log.run_directory / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in remaining))
     if log.events:
         log.events.begin(step)
 

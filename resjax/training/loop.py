@@ -132,10 +132,10 @@ def make_steps(run: Training, packed: TrainState, metrics: RunningMetrics) -> tu
             if program not in compiled:
                 with watch.stopped(), requests(held=step > begun):
                     compiled[program] = compile_steps(run, step, count, packed, inputs)
-            packed, found = compiled[program](packed, inputs)
+            packed, call_metrics = compiled[program](packed, inputs)
             if pending is not None:
                 metrics = add_metrics(run, step, metrics, pending, watch, None)
-            step, pending = step + count, found
+            step, pending = step + count, call_metrics
             stop = stop_request(step % experiment.log_steps == 0)
             if stop or any(step % steps == 0 for steps in pauses):
                 metrics, pending = add_metrics(run, step, metrics, pending, watch, packed), None
@@ -156,26 +156,26 @@ def compile_steps(run: Training, step: int, count: int, packed: TrainState, inpu
     return compiled
 
 
-def add_metrics(run: Training, step: int, metrics: RunningMetrics, found: Any, watch: Stopwatch,
+def add_metrics(run: Training, step: int, metrics: RunningMetrics, call_metrics: Any, watch: Stopwatch,
                 packed: TrainState | None) -> RunningMetrics:
     """Add and log the metrics of the call that ended at `step`. Raises Diverged if a loss is not finite.
 
     `packed` is the state at `step`, or None if it was already donated to the next call.
     """
-    found = jax.device_get(found)
-    losses = np.atleast_1d(found.loss)
+    call_metrics = jax.device_get(call_metrics)
+    losses = np.atleast_1d(call_metrics.loss)
     wrong = np.flatnonzero(~np.isfinite(losses))
     if wrong.size:
         raise Diverged(f"the loss is {losses[wrong[0]]} at step {step - len(losses) + 1 + wrong[0]}; "
                        f"earlier checkpoints are in {run.log.run_directory}")
-    metrics = metrics.plus(found, *watch.lap())
-    line = metrics.line(step, float(np.ravel(found.learning_rate)[-1]))
+    metrics = metrics.plus(call_metrics, *watch.lap())
+    line = metrics.line(step, float(np.ravel(call_metrics.learning_rate)[-1]))
     if step % run.experiment.log_steps == 0 or step == run.experiment.steps:
         run.log.record(line)
         if packed is not None and run.task.watch:
             with watch.stopped():
-                if told := run.task.watch(line, run.task.unpack(packed)):
-                    run.log.record({"step": step, "kind": "own", **told})
+                if numbers := run.task.watch(line, run.task.unpack(packed)):
+                    run.log.record({"step": step, "kind": "own", **numbers})
         return type(metrics)(total_seconds=metrics.total_seconds)
     run.log.glance(line)
     return metrics

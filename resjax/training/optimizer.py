@@ -79,8 +79,8 @@ def scale_by_rate(settings: Optimizer, steps: int) -> optax.GradientTransformati
                                                 steps) if settings.schedule == "cosine" else None
 
     def init(_: Any) -> RateState:
-        found = plateau.init({}) if settings.plateau_steps else None
-        return RateState(jnp.int32(0), jnp.float32(100), jnp.bool(False), jnp.float32(0), found)
+        reduction = plateau.init({}) if settings.plateau_steps else None
+        return RateState(jnp.int32(0), jnp.float32(100), jnp.bool(False), jnp.float32(0), reduction)
 
     def update(updates: Any, state: RateState, params: Any = None, *, error: jax.Array) -> tuple[Any, RateState]:
         decays = range(len(settings.decay_steps) + 1)
@@ -93,11 +93,11 @@ def scale_by_rate(settings: Optimizer, steps: int) -> optax.GradientTransformati
             rate = jnp.where(warm, rates[jnp.sum(state.count >= decay_steps)], settings.warmup_rate)
         else:
             rate = jnp.asarray(cosine(state.count), jnp.float32)
-        found = state.plateau
-        if found is not None:
-            _, found = plateau.update({}, found, value=error)
-            rate = rate * found.scale
-        return jax.tree.map(lambda g: -rate * g, updates), RateState(state.count + 1, smoothed, warm, rate, found)
+        reduction = state.plateau
+        if reduction is not None:
+            _, reduction = plateau.update({}, reduction, value=error)
+            rate = rate * reduction.scale
+        return jax.tree.map(lambda g: -rate * g, updates), RateState(state.count + 1, smoothed, warm, rate, reduction)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -121,10 +121,10 @@ def keep_average(decay: float) -> optax.GradientTransformation:
 
 def exchange_average(params: Any, opt_state: Any) -> tuple[Any, Any]:
     """Swap the parameters and their average; a second call undoes it."""
-    kept = [part for part in jax.tree.leaves(opt_state, is_leaf=is_average) if is_average(part)]
+    states = [part for part in jax.tree.leaves(opt_state, is_leaf=is_average) if is_average(part)]
     exchanged = jax.tree.map(lambda part: part._replace(average=params) if is_average(part) else part, opt_state,
                              is_leaf=is_average)
-    return (kept[0].average, exchanged) if kept else (params, opt_state)
+    return (states[0].average, exchanged) if states else (params, opt_state)
 
 
 def is_average(part: Any) -> bool:

@@ -108,14 +108,14 @@ def check_functions(experiment: Experiment, image: tuple[int, ...], classes: int
     labels: Any = jax.ShapeDtypeStruct((size,), jnp.int32)
     outputs = getattr(made(experiment, own.model, classes), "classes", classes)
     if own.augment is not None:
-        told = traced("augment", own.augment, jax.random.key(0), images, labels)
-        shapes = [getattr(part, "shape", None) for part in told] if isinstance(told, tuple) else brief(told)
+        results = traced("augment", own.augment, jax.random.key(0), images, labels)
+        shapes = [getattr(part, "shape", None) for part in results] if isinstance(results, tuple) else brief(results)
         check(shapes in ([images.shape, (size,)], [images.shape, (size, outputs)]),
               f"augment returned {shapes}; it must return images {images.shape} and labels ({size},) or ({size}, "
               f"{outputs})")
-        labels = told[1]
-        check(jnp.issubdtype(told[0].dtype, jnp.floating),
-              f"augment returned images of {told[0].dtype}; they must be floating-point numbers")
+        labels = results[1]
+        check(jnp.issubdtype(results[0].dtype, jnp.floating),
+              f"augment returned images of {results[0].dtype}; they must be floating-point numbers")
         check(jnp.issubdtype(labels.dtype, jnp.integer if labels.ndim == 1 else jnp.number),
               f"augment returned labels {labels.shape} of {labels.dtype}; they must be integers ({size},) or "
               f"probabilities ({size}, {outputs})")
@@ -143,15 +143,15 @@ def asked(part: str, function: Any, *arguments: Any) -> Any:
 
 def traced(part: str, function: Any, *arguments: Any) -> Any:
     """Return the shapes that a custom function returns. Raises BadInput if it fails or is not pure."""
-    (one, told), (other, _) = (asked(part, jax.make_jaxpr(lambda *given: function(*given), return_shape=True),
-                                     *arguments) for _ in range(2))
+    (one, shapes), (other, _) = (asked(part, jax.make_jaxpr(lambda *values: function(*values), return_shape=True),
+                                       *arguments) for _ in range(2))
     same = [re.sub("0x[0-9a-f]+", "", str(program)) for program in (one, other)]  # addresses of Python objects
     pairs = zip(one.consts, other.consts, strict=False)
     check(same[0] == same[1] and all(a is b or np.asarray(a).tobytes() == np.asarray(b).tobytes() for a, b in pairs),
           f"{part} computes something else when it is called again; it must be pure, because it is compiled once: "
           "every step would reuse the same random numbers from NumPy, or the same value of a counter"
           + "; use its key to draw random numbers" * (part == "augment"))
-    return told
+    return shapes
 
 
 def check_kinds(own: Own) -> None:
@@ -209,13 +209,13 @@ def check_block_type(block: Any) -> None:
           f"model.block: {kind.__name__}.__call__ must accept train; a stage calls block(x, train=train)")
 
 
-def callback_numbers(told: Any) -> dict[str, float]:
+def callback_numbers(returned: Any) -> dict[str, float]:
     """Return the numbers that a callback returns. Raises BadInput if it returns anything other than numbers or None."""
     try:
-        found = {str(key): float(value) for key, value in (told or {}).items()}
+        numbers = {str(key): float(value) for key, value in (returned or {}).items()}
     except (AttributeError, TypeError, ValueError):
-        raise BadInput(f"callback returned {brief(told)}; it must return a dict of names and numbers, or "
+        raise BadInput(f"callback returned {brief(returned)}; it must return a dict of names and numbers, or "
                        "None") from None
-    check(not found.keys() & {"step", "kind"},
-          f"callback returned {brief(told)}; step and kind are reserved names, so choose others")
-    return found
+    check(not numbers.keys() & {"step", "kind"},
+          f"callback returned {brief(returned)}; step and kind are reserved names, so choose others")
+    return numbers

@@ -16,7 +16,7 @@ OUTCOME = ("parameters", "train_seconds", "images_per_second")
 
 def find_runs(folder: Path) -> list[Path]:
     """List the run directories in a folder. Raises BadInput if there are none."""
-    run_directories = sorted(found.parent for found in folder.rglob("experiment.json"))
+    run_directories = sorted(file.parent for file in folder.rglob("experiment.json"))
     check(bool(run_directories), f"{folder}: no runs found (no folder in it contains an experiment.json)")
     return run_directories
 
@@ -44,9 +44,9 @@ def runs(folder: str | Path) -> list[dict[str, Any]]:
 
 def values_of(run_directory: Path, experiment: Run) -> dict[str, Any]:
     """List a run's fields by name, with its network's name, and Python objects in place of fields they replace."""
-    given = read_given(run_directory) or {}
-    values = {"network": given.get("model", experiment.title), **given, **flatten(experiment)}
-    without = ("model", "data.directory", *(values for part, values in INSTEAD.items() if part in given))
+    descriptions = read_given(run_directory) or {}
+    values = {"network": descriptions.get("model", experiment.title), **descriptions, **flatten(experiment)}
+    without = ("model", "data.directory", *(values for part, values in INSTEAD.items() if part in descriptions))
     return {name: value for name, value in values.items() if not name.startswith(without)}
 
 

@@ -14,10 +14,10 @@ from resjax.network import Network
 from resjax.system.errors import BadInput, check
 from resjax.system.files import expanded
 from resjax.training.checkpoint import read_latest
-from resjax.training.given import model_of, network_of
 from resjax.training.kinds import Run
 from resjax.training.log import Log
 from resjax.training.optimizer import build_optimizer
+from resjax.training.python_objects import model_of, network_of
 from resjax.training.run_directory import read_given, read_result, read_run
 from resjax.training.step import TrainState, initial_state, state_digest
 from resjax.weights import Bare, load_weights
@@ -93,9 +93,9 @@ def load_weights_for(experiment: Experiment) -> Network:
     wanted, std = experiment.architecture, experiment.data.std
     shortcut: Bare = "plain" if wanted.shortcut == "plain" else "A"
     network = load(experiment.initialize_from, stride_in=wanted.stride_in, shortcut=shortcut)
-    title, found = network.title, network.preprocessing.std
-    check(title == wanted.title() and len(found) == len(std) and np.allclose(found, std),
-          f"initialize-from: {experiment.initialize_from} contains {title} with std {found}, but "
+    title, network_std = network.title, network.preprocessing.std
+    check(title == wanted.title() and len(network_std) == len(std) and np.allclose(network_std, std),
+          f"initialize-from: {experiment.initialize_from} contains {title} with std {network_std}, but "
           f"{experiment.name} needs {wanted.title()} with data.std {std}")
     return network
 

@@ -100,15 +100,15 @@ def read_described(run_directory: Path, about: dict[str, Any], kind: str | None 
     """Read a run and other described values, by name and type. Raises BadInput if they are missing or differ."""
     file = run_directory / "experiment.json"
     check(file.exists(), f"{run_directory}: contains no run (no {file.name})")
-    found = name_in(file)
-    check(kind in (None, found), f"{run_directory} contains a run of a {kind_named(found).NOUN}, not of a "
-                                 f"{kind_named(kind or found).NOUN}")
+    stored_kind = name_in(file)
+    check(kind in (None, stored_kind), f"{run_directory} contains a run of a {kind_named(stored_kind).NOUN}, not of a "
+                                       f"{kind_named(kind or stored_kind).NOUN}")
     content = read_json(file, "experiment", *about)
     try:
         values = [convert(content[key], hint) for key, hint in about.items()]
         for (key, hint), value in zip(about.items(), values, strict=True):
             check_value(key, value, hint)
-        return from_json(content["experiment"], kind_named(found).VALUE), values
+        return from_json(content["experiment"], kind_named(stored_kind).VALUE), values
     except BadInput as error:
         raise BadInput(f"{file}: not a run of this version of resjax ({error})") from None
 
@@ -118,10 +118,10 @@ def read_given(run_directory: Path) -> dict[str, str] | None:
     file = run_directory / "experiment.json"
     if not file.exists():
         return None
-    given = read_json(file).get("given", {})
-    check(isinstance(given, dict) and all(isinstance(told, str) for told in given.values()),
-          f"{file}: 'given' is {given!r}; it must be an object of strings")
-    return dict(given)
+    descriptions = read_json(file).get("given", {})
+    check(isinstance(descriptions, dict) and all(isinstance(text, str) for text in descriptions.values()),
+          f"{file}: 'given' is {descriptions!r}; it must be an object of strings")
+    return dict(descriptions)
 
 
 def write_run(run_directory: Path, experiment: Run, about: dict[str, Any], devices: Any) -> None:

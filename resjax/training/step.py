@@ -196,8 +196,8 @@ def repeated(step: Callable[[Any, None], tuple[Any, Any]], carry: Any, count: in
     """Scan over `count` steps; a single step is not a loop, because XLA optimises loop bodies less freely."""
     if count > 1:
         return lax.scan(step, carry, length=count)
-    carry, found = step(carry, None)
-    return carry, jax.tree.map(lambda x: x[None], found)
+    carry, outputs = step(carry, None)
+    return carry, jax.tree.map(lambda x: x[None], outputs)
 
 
 def named_leaves(tree: Any) -> list[tuple[str, np.ndarray]]:

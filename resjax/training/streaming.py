@@ -56,7 +56,7 @@ class Streaming:
     """A set of photographs with one step per call; every host reads its own share of a batch."""
 
     data: Photographs
-    found: ImageSet
+    images: ImageSet
     statistics: Statistics
     batch: StreamedBatch
     batch_size: int
@@ -66,7 +66,7 @@ class Streaming:
     @property
     def classes(self) -> tuple[str, ...]:
         """Return the class names."""
-        return self.found.classes
+        return self.images.classes
 
     @property
     def mean(self) -> np.ndarray:
@@ -75,7 +75,7 @@ class Streaming:
 
     def identity(self) -> dict[str, Any]:
         """Describe the images independently of their location."""
-        return self.found.identity()
+        return self.images.identity()
 
     @contextmanager
     def inputs(self, key: jax.Array, steps: range) -> Iterator[Iterator[tuple[int, StreamedInputs]]]:
@@ -87,20 +87,20 @@ class Streaming:
         broken: dict[int, str] = {}
 
         def place(host: HostBatch) -> tuple[int, StreamedInputs]:
-            self.tell_broken(host, broken)
+            self.report_broken(host, broken)
             pixels, labels = (jax.make_array_from_process_local_data(self.sharding, part)
                               for part in (host.pixels, host.labels))
             return 1, StreamedInputs(Batch(pixels, labels), self.statistics.colours)
 
-        with training_batches(self.found.train, self.data, seeds, self.batch_size, steps,
+        with training_batches(self.images.train, self.data, seeds, self.batch_size, steps,
                               (jax.process_index(), jax.process_count())) as hosts:
             yield map(place, hosts)
 
-    def tell_broken(self, host: HostBatch, broken: dict[int, str]) -> None:
+    def report_broken(self, host: HostBatch, broken: dict[int, str]) -> None:
         """Report every unreadable image once. Raises BadInput if there are too many."""
         for index in host.broken[host.broken >= 0].tolist():
             if index not in broken:
-                broken[index] = self.found.train.name(index)
+                broken[index] = self.images.train.name(index)
                 self.log.tell(f"{broken[index]} is unreadable; using the next image instead ({len(broken)} so far; "
                               f"data.broken-images allows {self.data.broken_images})", any_process=True)
         check_broken(list(broken.values()), self.data.broken_images)
@@ -110,18 +110,18 @@ class Streaming:
         if split != "test":
             return None
         views = views_of("single", classifier.preprocessing)
-        seen = log_probabilities_of_views(classifier, self.found.test, views, self.batch_size, self.sharding,
+        seen = log_probabilities_of_views(classifier, self.images.test, views, self.batch_size, self.sharding,
                                           self.data.workers)
-        return error_rates(seen, self.found.test.labels)
+        return error_rates(seen, self.images.test.labels)
 
 
 def open_streaming(experiment: Experiment, data: Photographs, devices: Sequence[jax.Device], log: Log) -> Streaming:
     """Find the photographs; the first process measures their statistics and broadcasts them to the others."""
-    found = find_images(data)
-    log.tell(found.remark)
+    images = find_images(data)
+    log.tell(images.remark)
     if is_first():
-        found.test.check_headers()  # check now rather than at the end of the run
-    measured = (measure_statistics(found.train, data) if is_first() else
+        images.test.check_headers()  # check now rather than at the end of the run
+    measured = (measure_statistics(images.train, data) if is_first() else
                 Statistics(np.zeros((data.size, data.size, 3), np.float32), np.zeros((3, 3), np.float32)))
-    return Streaming(data, found, Statistics(*map(broadcast_from_first, measured)),
+    return Streaming(data, images, Statistics(*map(broadcast_from_first, measured)),
                      StreamedBatch(data.colour_noise, data.std), experiment.batch_size, batch_sharding(devices), log)

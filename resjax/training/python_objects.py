@@ -28,7 +28,7 @@ from resjax.training.step import TrainState
 UNKEPT = "given in Python; its values are not stored"
 
 
-def describe_given(experiment: Experiment, classes: int, state: TrainState | None = None) -> dict[str, str]:
+def describe_objects(experiment: Experiment, classes: int, state: TrainState | None = None) -> dict[str, str]:
     """Describe the Python objects for `experiment.json`: a network by its fields, functions by their files.
 
     An optimizer that no function builds is described by its state.
@@ -48,8 +48,8 @@ def describe_given(experiment: Experiment, classes: int, state: TrainState | Non
 def called(function: Any) -> str:
     """Describe a function by its file, or a value such as `Mixup` by its fields; the same for equal objects."""
     if isinstance(function, partial):
-        given = [*map(repr, function.args), *(f"{key}={value!r}" for key, value in function.keywords.items())]
-        return f"partial({', '.join([called(function.func), *given])})"
+        arguments = [*map(repr, function.args), *(f"{key}={value!r}" for key, value in function.keywords.items())]
+        return f"partial({', '.join([called(function.func), *arguments])})"
     if is_dataclass(function) and not isinstance(function, type):
         return shortly(function)
     code = getattr(function, "__code__", None)
@@ -102,8 +102,8 @@ def check_arrays(values: Data, data: Dataset) -> None:
                                             f"{channels} channels")
 
 
-def with_given(experiment: Experiment, run_directory: Path, data: Dataset | None,
-               given: Mapping[str, Any]) -> tuple[Experiment, Dataset | None]:
+def with_objects(experiment: Experiment, run_directory: Path, data: Dataset | None,
+                 objects: Mapping[str, Any]) -> tuple[Experiment, Dataset | None]:
     """Add the user's objects to a run; for arrays, record them in the data fields and hold out validation images.
 
     Raises BadInput if the folder holds a run with another network, other images or another optimizer; the message names
@@ -112,7 +112,7 @@ def with_given(experiment: Experiment, run_directory: Path, data: Dataset | None
     check(isinstance(experiment, Experiment), f"experiment is {brief(experiment)}; it must be a resjax.Experiment")
     check(data is None or isinstance(data, Dataset),
           f"data is {brief(type(data))}; it must be resjax.dataset((pixels, labels), (test pixels, test labels))")
-    experiment = replace(experiment, own=replace(experiment.own, **given))
+    experiment = replace(experiment, own=replace(experiment.own, **objects))
     check_kinds(experiment.own)
     if data is not None:
         if isinstance(experiment.data, Photographs):
@@ -124,28 +124,28 @@ def with_given(experiment: Experiment, run_directory: Path, data: Dataset | None
         check_images(run_directory, data.identity())
     check(experiment.own.model is None or not experiment.initialize_from,
           "initialize-from only works with the networks of the paper, not with model=")
-    check_given(experiment, run_directory)
+    check_objects(experiment, run_directory)
     return experiment, data
 
 
-def check_given(experiment: Experiment, run_directory: Path) -> None:
+def check_objects(experiment: Experiment, run_directory: Path) -> None:
     """Raise BadInput if a folder holds a run with another network, optimizer, loss or augmentation."""
     if (before := read_given(run_directory)) is None:
         return
-    now = describe_given(experiment, len(read_run(run_directory)[1]))
+    now = describe_objects(experiment, len(read_run(run_directory)[1]))
     for part in ("model", "optimizer", "loss", "augment"):
-        there, here = (given.get(part, "none") for given in (before, now))
+        there, here = (described.get(part, "none") for described in (before, now))
         unkept = part == "optimizer" and UNKEPT in there and UNKEPT in here
         check(there == here or unkept, f"{run_directory}: its {part} is {there}, but you passed {here}; pass the same "
                                        f"{part}= as before, or choose another folder")
 
 
-def model_of(run_directory: Path, experiment: Experiment, classes: int, given: Any) -> Any:
+def model_of(run_directory: Path, experiment: Experiment, classes: int, passed: Any) -> Any:
     """Return the network of a run. Raises BadInput if it was custom and has to be passed again."""
     known = (read_given(run_directory) or {}).get("model")
-    if given is None:
+    if passed is None:
         return experiment.architecture.model(classes) if known is None else rebuilt(run_directory, known)
-    model: nn.Module = made(experiment, given, classes)
+    model: nn.Module = made(experiment, passed, classes)
     check(shortly(model) == known, f"{run_directory}: its network is {known or 'the one that its experiment states'}, "
                                   f"but you passed {shortly(model)}")
     return model
