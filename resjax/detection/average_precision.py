@@ -41,12 +41,12 @@ def mean_average_precision(precisions: np.ndarray) -> float:
     return float(there.mean()) if there.size else float("nan")
 
 
-def class_precision(records: Sequence[Annotated], found: Sequence[Found], label: int, rule: Rule,
+def class_precision(records: Sequence[Annotated], detections: Sequence[Found], label: int, rule: Rule,
                     overlap: float) -> float:
     """Compute one class's average precision in percent."""
     objects = 0
     scores, right, left_out = [], [], []
-    for record, image in zip(records, found, strict=True):
+    for record, image in zip(records, detections, strict=True):
         mine, theirs = record.labels == label, image.labels == label
         ignored = (record.difficult | record.crowd)[mine]
         objects += int((~ignored).sum())
@@ -112,7 +112,7 @@ class COCOPrecision(NamedTuple):
     large: float
 
 
-def coco_precision(records: Sequence[Annotated], found: Sequence[Found], classes: Sequence[str]) -> COCOPrecision:
+def coco_precision(records: Sequence[Annotated], detections: Sequence[Found], classes: Sequence[str]) -> COCOPrecision:
     """Evaluate at most 100 detections per image. Raises BadInput if pycocotools is not installed."""
     check_pycocotools()
     from pycocotools.coco import COCO
@@ -121,7 +121,7 @@ def coco_precision(records: Sequence[Annotated], found: Sequence[Found], classes
     with contextlib.redirect_stdout(io.StringIO()):  # it prints every step
         truth, results = COCO(), COCO()
         truth.dataset = coco_annotations(records, classes)
-        results.dataset = {**truth.dataset, "annotations": coco_results(found)}
+        results.dataset = {**truth.dataset, "annotations": coco_results(detections)}
         for part in (truth, results):
             part.createIndex()
         evaluation = COCOeval(truth, results, "bbox")
@@ -149,10 +149,10 @@ def coco_annotations(records: Sequence[Annotated], classes: Sequence[str]) -> di
             "annotations": [{"id": number, **entry} for number, entry in enumerate(objects, 1)]}
 
 
-def coco_results(found: Sequence[Found]) -> list[dict[str, Any]]:
+def coco_results(detections: Sequence[Found]) -> list[dict[str, Any]]:
     """Convert detections to COCO's results, with the fields its code would add; that code fails without detections."""
     entries = [{"image_id": image, "category_id": int(label), "score": float(score), "bbox": corner_and_sides(box)}
-               for image, detected in enumerate(found, 1)
+               for image, detected in enumerate(detections, 1)
                for box, score, label in zip(detected.boxes, detected.scores, detected.labels, strict=True)]
     return [{"id": number, "iscrowd": 0, "area": entry["bbox"][2] * entry["bbox"][3], **entry}  # type: ignore[index]
             for number, entry in enumerate(entries, 1)]

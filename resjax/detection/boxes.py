@@ -100,8 +100,8 @@ def suppress(boxes: jax.Array, scores: jax.Array, threshold: float, count: int) 
     """
     order = jnp.argsort(-scores, stable=True)
     ordered, valid = boxes[order], scores[order] > -jnp.inf
-    kept = greedy(intersection_over_union(ordered, ordered) > threshold, valid)
-    places = jnp.nonzero(kept, size=count, fill_value=len(boxes))[0]
+    selected = greedy(intersection_over_union(ordered, ordered) > threshold, valid)
+    places = jnp.nonzero(selected, size=count, fill_value=len(boxes))[0]
     filled = places < len(boxes)
     return order[jnp.where(filled, places, 0)], filled
 
@@ -118,12 +118,12 @@ def greedy(overlaps: jax.Array, valid: jax.Array) -> jax.Array:
     earlier = as_bits(overlaps & (place[:, None] < place))  # [i, j]: i comes before j and overlaps it too much
 
     def settle(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        kept, _ = carry
-        new = valid & ~jnp.any(earlier & as_bits(kept[:, None]) != 0, 0)
-        return new, jnp.any(new != kept)
+        selected, _ = carry
+        new = valid & ~jnp.any(earlier & as_bits(selected[:, None]) != 0, 0)
+        return new, jnp.any(new != selected)
 
-    kept, _ = lax.while_loop(lambda carry: carry[1], settle, (valid, jnp.bool(True)))
-    return kept
+    selected, _ = lax.while_loop(lambda carry: carry[1], settle, (valid, jnp.bool(True)))
+    return selected
 
 
 def as_bits(mask: jax.Array) -> jax.Array:

@@ -58,18 +58,18 @@ def read_entries(file: Path) -> dict[str, list[AnnotationEntry]]:
         raise BadInput(f"{file}: cannot read these annotations ({error.strerror})") from None
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{file}: incomplete or invalid JSON ({error})") from None
-    found = {}
+    entries_by_part = {}
     for part, called in PARTS.items():
         entries = content.get(part) if isinstance(content, dict) else None
         if not isinstance(entries, list):
             raise BadInput(f"{file}: has no list {part!r}")
         odd = next((i for i, entry in enumerate(entries, 1) if not isinstance(entry, dict)), 0)
         check(not odd, f"{file}, entry {odd} of {part}: must be a JSON object")
-        found[part] = [AnnotationEntry(
+        entries_by_part[part] = [AnnotationEntry(
             file, f"{called} {entry['id'] if type(entry.get('id')) is int else f'number {i}'}", entry)
             for i, entry in enumerate(entries, 1)]
-    check(bool(found["images"]), f"{file}: the list 'images' is empty")
-    return found
+    check(bool(entries_by_part["images"]), f"{file}: the list 'images' is empty")
+    return entries_by_part
 
 
 def merge_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -84,26 +84,26 @@ def merge_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def by_id(entries: Sequence[AnnotationEntry]) -> dict[Id, AnnotationEntry]:
     """Map ids to entries. Raises BadInput if different entries have the same id."""
-    found: dict[Id, AnnotationEntry] = {}
+    unique: dict[Id, AnnotationEntry] = {}
     for entry in entries:
-        same = found.setdefault(entry.id("id"), entry)
+        same = unique.setdefault(entry.id("id"), entry)
         if same.fields != entry.fields:
             raise BadInput(f"{entry.file}: two entries have the id {entry.id('id')!r}, {brief(same.fields)} and "
                            f"{brief(entry.fields)}; ids must be unique")
-    return found
+    return unique
 
 
 def read_categories(entries: Sequence[AnnotationEntry]) -> dict[Id, str]:
     """List the names of categories, sorted by id. Raises BadInput if two have the same name."""
-    found = by_id(entries)
-    odd = next((i for i in found if type(i) is not type(next(iter(found)))), None)
+    categories = by_id(entries)
+    odd = next((i for i in categories if type(i) is not type(next(iter(categories)))), None)
     check(odd is None, f"{entries[0].file if entries else ''}: ids of categories must be all numbers or all strings: "
-                       f"{odd!r} and {next(iter(found), None)!r}")
-    names = {i: found[i].name("name") for i in sorted(found)}
+                       f"{odd!r} and {next(iter(categories), None)!r}")
+    names = {i: categories[i].name("name") for i in sorted(categories)}
     ids: dict[str, Id] = {}
     for i, name in names.items():
-        check(ids.setdefault(name, i) == i, f"{found[i].file}: the categories {ids[name]!r} and {i!r} have the same "
-                                            f"name, {name!r}; names must be unique")
+        check(ids.setdefault(name, i) == i, f"{categories[i].file}: the categories {ids[name]!r} and {i!r} have the "
+                                            f"same name, {name!r}; names must be unique")
     return names
 
 

@@ -35,12 +35,12 @@ def numbers_of(annotations: Path | None, images: Sequence[Path], classes: Sequen
     return known
 
 
-def write_results(file: Path, found: Iterable[tuple[Path, Sequence[tuple[Any, ...]]]], numbers: Numbers) -> None:
-    """Write COCO results atomically. `found` yields each image with its objects, as in `detectors.COLUMNS`.
+def write_results(file: Path, detections: Iterable[tuple[Path, Sequence[tuple[Any, ...]]]], numbers: Numbers) -> None:
+    """Write COCO results atomically. `detections` yields each image with its objects, as in `detectors.COLUMNS`.
 
     COCO's `bbox` is x, y, width, height in pixels.
     """
     results = [{"image_id": numbers.images[image.name], "category_id": numbers.categories[name],
                 "bbox": [round(side, 2) for side in (x1, y1, x2 - x1, y2 - y1)], "score": round(score, 5)}
-               for image, objects in found for name, score, x1, y1, x2, y2 in objects]
+               for image, objects in detections for name, score, x1, y1, x2, y2 in objects]
     write_text(file, "[\n" + ",\n".join(map(json.dumps, results)) + "\n]\n")

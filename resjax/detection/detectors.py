@@ -51,9 +51,9 @@ def open(target: str, unsaid: Any = None, model: Any = None) -> TrainedDetector:
 
     Raises BadInput if `unsaid` describes it, which is only possible for weight files.
     """
-    told = [name for name, value in vars(unsaid).items() if value is not None] if unsaid is not None else []
-    flag = told[0].replace("_", "-") if told else ""
-    check(not told, f"{target} is a detector; omit --{flag}")
+    names = [name for name, value in vars(unsaid).items() if value is not None] if unsaid is not None else []
+    flag = names[0].replace("_", "-") if names else ""
+    check(not names, f"{target} is a detector; omit --{flag}")
     return load_detector(target)
 
 
@@ -81,13 +81,13 @@ def measure(opened: Sequence[TrainedDetector], split: str, how: Inference | None
 
 def examine(opened: Sequence[TrainedDetector], exam: Exam, out: Path) -> tuple[dict[str, Any], list[list[str]]]:
     """Measure, write and list the average precision of each class."""
-    found = measure(opened, *exam)
+    measured = measure(opened, *exam)
     rows = [["class", "average precision %", "by 11 points"], *(
-        [name, *("-" if value is None else f"{value:.2f}" for value in (area, found["eleven_points"][name]))]
-        for name, area in found["average_precision"].items())]
+        [name, *("-" if value is None else f"{value:.2f}" for value in (area, measured["eleven_points"][name]))]
+        for name, area in measured["average_precision"].items())]
     out.mkdir(parents=True, exist_ok=True)
     write_csv(out / "classes.csv", rows[0], rows[1:])
-    return found, rows
+    return measured, rows
 
 
 def protocol_of(run: Detection) -> Inference:
@@ -117,13 +117,13 @@ def identity(run: Detection) -> dict[str, Any]:
     return identity_of(images, open_annotated(run.data, train=False, classes=images.classes))
 
 
-def say_measured(found: dict[str, Any]) -> str:
+def say_measured(measured: dict[str, Any]) -> str:
     """Describe the average precisions in words."""
-    if found["mean_average_precision"] is None:
+    if measured["mean_average_precision"] is None:
         return "no image has an object that counts"
-    classes = (f"{name} {value:.1f}" for name, value in found["average_precision"].items() if value is not None)
-    return (f"mean average precision {found['mean_average_precision']:.2f} % at an overlap of 0.5 "
-            f"({found['eleven_point']:.2f} % by 11 points): {', '.join(classes)}")
+    classes = (f"{name} {value:.1f}" for name, value in measured["average_precision"].items() if value is not None)
+    return (f"mean average precision {measured['mean_average_precision']:.2f} % at an overlap of 0.5 "
+            f"({measured['eleven_point']:.2f} % by 11 points): {', '.join(classes)}")
 
 
 def knows(opened: TrainedDetector) -> str:
@@ -134,12 +134,12 @@ def knows(opened: TrainedDetector) -> str:
 def look(opened: TrainedDetector, file: Path, asked: Asked) -> Seen:
     """Detect objects in an image file, and draw their boxes in a copy in the folder `asked.out`."""
     pixels, everything = find_in(file, opened)
-    found = confident(everything, asked.score)
+    detections = confident(everything, asked.score)
     asked.out.mkdir(parents=True, exist_ok=True)
     picture = asked.out / f"{file.stem}.png"
-    write_aside(picture, draw_boxes(pixels, found, opened.classes).save)
+    write_aside(picture, draw_boxes(pixels, detections, opened.classes).save)
     objects = [(opened.classes[label - 1], float(value), *map(float, box))
-               for box, value, label in zip(*found, strict=True)]
+               for box, value, label in zip(*detections, strict=True)]
     return Seen([f"{file}: {len(objects)} objects, {picture}",
                  *(f"  {name:16} {100 * value:5.1f} %  x {x1:.0f} to {x2:.0f}, y {y1:.0f} to {y2:.0f}"
                    for name, value, x1, y1, x2, y2 in objects)], objects)

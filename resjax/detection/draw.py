@@ -9,16 +9,16 @@ from PIL import Image, ImageDraw
 from resjax.detection.average_precision import Found
 
 
-def draw_boxes(pixels: np.ndarray, found: Found, classes: Sequence[str]) -> Image.Image:
+def draw_boxes(pixels: np.ndarray, detections: Found, classes: Sequence[str]) -> Image.Image:
     """Draw detections on an image uint8 `[height, width, 3]`, best on top, with one colour per class."""
     picture = Image.fromarray(np.ascontiguousarray(pixels))
     canvas, width = ImageDraw.Draw(picture), max(1, round(min(picture.size) / 200))
-    for i in np.argsort(found.scores, kind="stable"):
-        label = int(found.labels[i])
+    for i in np.argsort(detections.scores, kind="stable"):
+        label = int(detections.labels[i])
         colour = colour_of(label, len(classes))
-        x1, y1, x2, y2 = (float(side) for side in found.boxes[i])
+        x1, y1, x2, y2 = (float(side) for side in detections.boxes[i])
         canvas.rectangle((x1, y1, max(x2 - 1, x1), max(y2 - 1, y1)), outline=colour, width=width)
-        text = f"{classes[label - 1]} {found.scores[i]:.2f}"
+        text = f"{classes[label - 1]} {detections.scores[i]:.2f}"
         place = (x1 + width, max(y1 - 12, 0))
         canvas.rectangle(canvas.textbbox(place, text), fill=colour)
         canvas.text(place, text, fill="black")
@@ -31,8 +31,8 @@ def colour_of(label: int, classes: int) -> tuple[int, int, int]:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def confident(found: Found, lowest: float) -> Found:
+def confident(detections: Found, lowest: float) -> Found:
     """Keep the detections with a score of at least `lowest`, best first."""
-    order = np.argsort(-found.scores, kind="stable")
-    kept = order[found.scores[order] >= lowest]
-    return Found(found.boxes[kept], found.scores[kept], found.labels[kept])
+    order = np.argsort(-detections.scores, kind="stable")
+    selected = order[detections.scores[order] >= lowest]
+    return Found(detections.boxes[selected], detections.scores[selected], detections.labels[selected])

@@ -53,8 +53,8 @@ def detections(model: FasterRCNN, run: Detection, variables: Any, mean: jax.Arra
         predictions = look(proposals.boxes)
         if run.inference.box_refinement:
             predictions = unite(predictions, look(regressed_boxes(predictions)))
-    found = jax.vmap(partial(choose_detections, rules=rules))(predictions)
-    return jax.vmap(vote_all)(found, predictions) if run.inference.box_refinement else found
+    chosen = jax.vmap(partial(choose_detections, rules=rules))(predictions)
+    return jax.vmap(vote_all)(chosen, predictions) if run.inference.box_refinement else chosen
 
 
 def propose_all(run: Detection, objectness: jax.Array, deltas: jax.Array, level: Level) -> Proposed:
@@ -81,7 +81,7 @@ def pool_of(run: Detection, pyramid: Sequence[Level], maps: Sequence[jax.Array])
 
 def find_all(trained: TrainedDetector, images: AnnotatedImages, batch_size: int = 1) -> list[Found]:
     """Detect objects in every image of a set; boxes are in the images' original pixels."""
-    found: dict[int, Found] = {}
+    by_index: dict[int, Found] = {}
     run, data = trained.detection, trained.detection.data
     rows = list(rows_of(images, data, batch_size))
     variables, mean = jax.device_put((trained.variables, trained.mean))  # once, rather than per batch
@@ -91,10 +91,10 @@ def find_all(trained: TrainedDetector, images: AnnotatedImages, batch_size: int 
             pyramid = tuple(
                 pad(list(pool.map(partial(prepare_image, images, data=data, scale=scale), padded)),
                     scaled_size(size, scale), trained.mean.reshape(3)) for scale in run.pyramid)
-            all_found = jax.device_get(detections(trained.model, run, variables, mean, pyramid))
+            batch_detections = jax.device_get(detections(trained.model, run, variables, mean, pyramid))
             for i, index in enumerate(indices):
-                found[index] = own_pixels(Detections(*(part[i] for part in all_found)), images, index, data)
-    return [found[index] for index in range(len(images.records))]
+                by_index[index] = own_pixels(Detections(*(part[i] for part in batch_detections)), images, index, data)
+    return [by_index[index] for index in range(len(images.records))]
 
 
 def rows_of(images: AnnotatedImages, data: Scenery, batch_size: int) -> Iterator[tuple[Sequence[int], Size]]:
@@ -119,14 +119,14 @@ def own_pixels(detected: Detections, images: AnnotatedImages, index: int, data: 
 
 def measure_detector(trained: TrainedDetector, images: AnnotatedImages, batch_size: int = 1) -> dict[str, Any]:
     """Measure the average precision in percent: by area, by 11 points and, for COCO, as COCO does."""
-    classes, found = trained.classes, find_all(trained, images, batch_size)
-    by_area, by_points = (average_precisions(images.records, found, len(classes), rule)
+    classes, detected = trained.classes, find_all(trained, images, batch_size)
+    by_area, by_points = (average_precisions(images.records, detected, len(classes), rule)
                           for rule in ("area", "11-point"))
     measured = {"mean_average_precision": mean_average_precision(by_area),
                 "eleven_point": mean_average_precision(by_points),
                 "average_precision": by_class(classes, by_area), "eleven_points": by_class(classes, by_points)}
     if trained.detection.data.source.startswith("coco:"):
-        of_coco = coco_precision(images.records, found, classes)._asdict()
+        of_coco = coco_precision(images.records, detected, classes)._asdict()
         measured |= {f"coco_{key}": value for key, value in of_coco.items()}
     return {key: nan_to_none(value) for key, value in measured.items()}
 

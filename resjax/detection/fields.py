@@ -36,11 +36,11 @@ class AnnotationEntry(NamedTuple):
         value = self.said(field)
         if type(value) in (int, float) or (isinstance(value, str) and NUMBER.fullmatch(value)):
             try:
-                found = float(value)
+                converted = float(value)
             except OverflowError:
-                found = math.inf
-            if math.isfinite(found):
-                return found
+                converted = math.inf
+            if math.isfinite(converted):
+                return converted
         raise self.wrong(field, "a finite number")
 
     def numbers(self, field: str, count: int) -> list[float]:
@@ -55,10 +55,10 @@ class AnnotationEntry(NamedTuple):
         """Return a positive integer, or 0 if the field is missing. Raises BadInput for anything else."""
         if self.said(field) is None:
             return 0
-        found = self.number(field)
-        if found != int(found) or not 0 <= found < 2**31:
+        count = self.number(field)
+        if count != int(count) or not 0 <= count < 2**31:
             raise self.wrong(field, "a whole number of pixels")
-        return int(found)
+        return int(count)
 
     def truth(self, field: str) -> bool:
         """Return the value of a flag (number, word or boolean), by default False. Raises BadInput for anything else."""
@@ -92,5 +92,5 @@ class AnnotationEntry(NamedTuple):
     def wrong(self, field: str, right: str) -> BadInput:
         """Return an error that a field is missing or has an invalid value."""
         value = self.said(field)
-        found = f"it has no {field}" if value is None else f"{field} is {brief(value)}"
-        return BadInput(f"{self.file}, {self.called}: {found}; {field} must be {right}")
+        actual = f"it has no {field}" if value is None else f"{field} is {brief(value)}"
+        return BadInput(f"{self.file}, {self.called}: {actual}; {field} must be {right}")

@@ -14,7 +14,7 @@ from resjax.system.files import write_aside
 from resjax.training.log import read_metrics
 
 SCORE = 0.5  # lowest score to draw
-SHOWN = 6
+MOST_EXAMPLES = 6
 SIDE = 320  # smallest longer side of a shown image, in pixels
 
 
@@ -44,17 +44,17 @@ def draw_training_curve(folder: Path, file: Path) -> None:
 
 def draw_examples(trained: TrainedDetector, images: AnnotatedImages) -> Image.Image:
     """Draw the detections in the first few images, side by side."""
-    count = min(SHOWN, len(images.records))
+    count = min(MOST_EXAMPLES, len(images.records))
     pixels = tuple(images.pixels(index) for index in range(count))
     few, run = Pictures(images.classes, tuple(images.records[:count]), pixels), trained.detection
     only_good = replace(run, sampling=replace(run.sampling, lowest_score=SCORE))
-    found = find_all(trained._replace(detection=only_good), few)
-    shown = []
-    for image, detected in zip(pixels, found, strict=True):
+    detections = find_all(trained._replace(detection=only_good), few)
+    drawings = []
+    for image, detected in zip(pixels, detections, strict=True):
         growth = max(1, round(SIDE / max(image.shape[:2])))
         large = image.repeat(growth, 0).repeat(growth, 1)
-        shown.append(draw_boxes(large, detected._replace(boxes=growth * detected.boxes), trained.classes))
-    return beside_each_other(shown)
+        drawings.append(draw_boxes(large, detected._replace(boxes=growth * detected.boxes), trained.classes))
+    return beside_each_other(drawings)
 
 
 def beside_each_other(pictures: list[Image.Image], columns: int = 3) -> Image.Image:

@@ -70,16 +70,16 @@ def pooled_maxima(features: jax.Array, boxes: jax.Array, size: int, scale: float
     tables = window_maxima(features, levels(height, size), levels(width, size))
     high, wide = (31 - lax.clz(jnp.maximum(end - start, 1)) for start, end in ((top, bottom), (left, right)))
     rows, columns = (top, bottom - 2**high), (left, right - 2**wide)  # two windows, from either end, cover a bin
-    found = None
+    maxima = None
     for row in rows:
         for column in columns:
             place = (high[:, :, None], wide[:, None, :], jnp.clip(row, 0, height - 1)[:, :, None],
                      jnp.clip(column, 0, width - 1)[:, None, :])
             window = jax.tree.map(lambda table, place=place: table[place], tables)
-            found = window if found is None else larger(found, window)
-    assert found is not None
+            maxima = window if maxima is None else larger(maxima, window)
+    assert maxima is not None
     empty = ((bottom <= top)[:, :, None] | (right <= left)[:, None, :])[..., None]
-    return Maxima(jnp.where(empty, 0, found.values), jnp.where(empty, height * width, found.cells))
+    return Maxima(jnp.where(empty, 0, maxima.values), jnp.where(empty, height * width, maxima.cells))
 
 
 def bins(low: jax.Array, high: jax.Array, size: int, scale: float, cells: int) -> tuple[jax.Array, jax.Array]:

@@ -38,8 +38,8 @@ def propose(objectness: jax.Array, deltas: jax.Array, anchors: jax.Array, size: 
     scores, best = lax.top_k(objectness, min(before, len(objectness)))
     boxes = clip(apply_deltas(deltas[best], anchors[best]), size)
     large = jnp.all(boxes[:, 2:] - boxes[:, :2] >= rules.smallest, -1)
-    kept, valid = suppress(boxes, jnp.where(large, scores, -jnp.inf), rules.suppression, after)
-    return jnp.where(valid[:, None], boxes[kept], jnp.array([0.0, 0, 1, 1])), valid
+    selected, valid = suppress(boxes, jnp.where(large, scores, -jnp.inf), rules.suppression, after)
+    return jnp.where(valid[:, None], boxes[selected], jnp.array([0.0, 0, 1, 1])), valid
 
 
 def decode_predictions(logits: jax.Array, deltas: jax.Array, regions: jax.Array, valid: jax.Array, size: jax.Array,
@@ -61,10 +61,10 @@ def choose_detections(predictions: Predictions, rules: Sampling) -> Detections:
     scores = jnp.where(scores > rules.lowest_score, scores, -jnp.inf)
 
     def one_class(boxes: jax.Array, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
-        kept, filled = suppress(boxes, scores, rules.class_suppression, len(boxes))
-        return boxes[kept], jnp.where(filled, scores[kept], -jnp.inf)
+        selected, filled = suppress(boxes, scores, rules.class_suppression, len(boxes))
+        return boxes[selected], jnp.where(filled, scores[selected], -jnp.inf)
 
-    kept_boxes, kept_scores = jax.vmap(one_class, in_axes=(1, 1))(boxes, scores)
-    best, places = lax.top_k(kept_scores.reshape(-1), min(rules.detections, kept_scores.size))
+    boxes_by_class, scores_by_class = jax.vmap(one_class, in_axes=(1, 1))(boxes, scores)
+    best, places = lax.top_k(scores_by_class.reshape(-1), min(rules.detections, scores_by_class.size))
     labels = 1 + places // len(boxes)
-    return Detections(kept_boxes.reshape(-1, 4)[places], best, labels, best > -jnp.inf)
+    return Detections(boxes_by_class.reshape(-1, 4)[places], best, labels, best > -jnp.inf)

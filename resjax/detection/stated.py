@@ -39,16 +39,16 @@ def annotate_images(classes: tuple[str, ...], images: Sequence[StatedImage], rem
     pairs = [(image, *stated_header(image, header)) for image, header in zip(images, headers, strict=True)]
     drawn = [place_objects(image, header) for image, header, _ in pairs]
     records = tuple(turn_upright(part.record(), header) for part, (_, header, _) in zip(drawn, pairs, strict=True))
-    told = [*remarks, *(text for part in drawn for text in part.left_out), *found_twice(images),
-            remark_on("image", "without a stated size, which was read from the file instead",
-                      [image.name for image in images if not image.height]),
-            remark_on("image", "rotated by EXIF, with a stated size that does not show whether the boxes are rotated "
-                      "too; they are assumed to refer to the stored "
-                      "pixels", [image.name for image, _, sure in pairs if not sure]),
-            remark_on("object", "whose box does not start at the upper left corner; it is read as the same rectangle",
-                      [f"{image.name}, {thing.called}" for image in images for thing in image.objects
-                       if thing.box[0] > thing.box[2] or thing.box[1] > thing.box[3]])]
-    return AnnotatedFiles(classes, records, tuple(image.file for image in images), tuple(filter(None, told)))
+    texts = [*remarks, *(text for part in drawn for text in part.left_out), *remarks_on_duplicates(images),
+             remark_on("image", "without a stated size, which was read from the file instead",
+                       [image.name for image in images if not image.height]),
+             remark_on("image", "rotated by EXIF, with a stated size that does not show whether the boxes are rotated "
+                       "too; they are assumed to refer to the stored "
+                       "pixels", [image.name for image, _, sure in pairs if not sure]),
+             remark_on("object", "whose box does not start at the upper left corner; it is read as the same rectangle",
+                       [f"{image.name}, {thing.called}" for image in images for thing in image.objects
+                        if thing.box[0] > thing.box[2] or thing.box[1] > thing.box[3]])]
+    return AnnotatedFiles(classes, records, tuple(image.file for image in images), tuple(filter(None, texts)))
 
 
 def stated_header(image: StatedImage, header: Header) -> tuple[Header, bool]:
@@ -79,7 +79,7 @@ def turn_upright(record: Annotated, header: Header) -> Annotated:
     return replace(record, height=height, width=width, boxes=upright_boxes(record.boxes, header))
 
 
-def found_twice(images: Sequence[StatedImage]) -> list[str]:
+def remarks_on_duplicates(images: Sequence[StatedImage]) -> list[str]:
     """Remark on images that are listed twice, and on duplicate objects."""
     files = Counter(image.file for image in images)
     boxes = [(image.name, Counter((*thing.box, thing.label) for thing in image.objects)) for image in images]
@@ -88,7 +88,7 @@ def found_twice(images: Sequence[StatedImage]) -> list[str]:
                       [name for name, count in boxes for thing in count if count[thing] > 1])]
 
 
-def found_in_both(train: AnnotatedImages, test: AnnotatedImages) -> str:
+def remark_on_leakage(train: AnnotatedImages, test: AnnotatedImages) -> str:
     """Remark on images in both the training and the test set."""
     both = set(getattr(train, "files", ())) & set(getattr(test, "files", ()))
     return remark_on("image", "used for both training and testing, so the test result is too good",
@@ -112,9 +112,9 @@ def class_number(entry: AnnotationEntry, field: str, name: str, classes: Sequenc
 
 def otherwise_spelled(names: Iterable[str], classes: Sequence[str]) -> str:
     """Remark on class names that are matched despite another spelling."""
-    found = [f"{name!r} for {classes[place]!r}" for name in sorted(set(names))
-             if (place := place_of(name, classes)) is not None and composed(classes[place]) != name]
-    return remark_on("class", "spelled differently than in training", found)
+    spellings = [f"{name!r} for {classes[place]!r}" for name in sorted(set(names))
+                 if (place := place_of(name, classes)) is not None and composed(classes[place]) != name]
+    return remark_on("class", "spelled differently than in training", spellings)
 
 
 def check_in_pixels(box: Sequence[float], entry: AnnotationEntry, field: str) -> None:

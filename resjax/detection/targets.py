@@ -80,16 +80,16 @@ def anchor_targets(key: jax.Array, anchors: jax.Array, objects: Objects, size: j
     (Ren et al. 2015, section 3.1).
     """
     usable = inside(anchors, size)
-    found = jnp.where(usable[:, None], valid_overlaps(anchors, objects), -1)
-    best = found.max(1)
-    most = found.max(0)
-    closest = jnp.any((found >= most - TIE) & (most > 0), 1)
+    overlaps = jnp.where(usable[:, None], valid_overlaps(anchors, objects), -1)
+    best = overlaps.max(1)
+    most = overlaps.max(0)
+    closest = jnp.any((overlaps >= most - TIE) & (most > 0), 1)
     positive = usable & (closest | (best >= rules.anchor_positive))
     negative = usable & ~positive & (best < rules.anchor_negative) & ~in_crowd(anchors, objects)
     positive_key, negative_key = jax.random.split(key)
     chosen = sample(positive_key, positive, rules.anchors // 2)
     others = sample(negative_key, negative, rules.anchors - chosen.sum())
-    deltas = box_deltas(target_boxes(objects, found.argmax(1), anchors), anchors)
+    deltas = box_deltas(target_boxes(objects, overlaps.argmax(1), anchors), anchors)
     return AnchorTargets(chosen, deltas, chosen | others)
 
 
@@ -102,8 +102,8 @@ def region_targets(key: jax.Array, proposals: jax.Array, valid: jax.Array, objec
     """
     boxes = jnp.concatenate([proposals, objects.boxes])
     usable = jnp.concatenate([valid, objects.valid])
-    found = valid_overlaps(boxes, objects)
-    best, nearest = found.max(1), found.argmax(1)
+    overlaps = valid_overlaps(boxes, objects)
+    best, nearest = overlaps.max(1), overlaps.argmax(1)
     low, high = rules.background
     positive = usable & (best >= rules.foreground)
     negative = usable & ~positive & (best < high) & (jnp.maximum(best, 0) >= low) & ~in_crowd(boxes, objects)

@@ -18,7 +18,7 @@ from resjax.detection.images import Batches, open_annotated
 from resjax.detection.initialize import Weights, initial_weights, start_from
 from resjax.detection.networks import FasterRCNN
 from resjax.detection.phases import PROPOSER, Lesson, phase_at
-from resjax.detection.stated import found_in_both
+from resjax.detection.stated import remark_on_leakage
 from resjax.detection.step import draw_onto, optimizer_of, train_step
 from resjax.detection.targets import LOSSES
 from resjax.system.distributed import batch_sharding, replicated
@@ -131,7 +131,7 @@ def open_faster_rcnn(detection: Detection, devices: Sequence[jax.Device], log: L
         check_pycocotools()  # check now rather than at the end of the run
     images = open_annotated(detection.data, train=True)
     test = open_annotated(detection.data, train=False, classes=images.classes)
-    for text in (*images.remarks, *test.remarks, found_in_both(images, test)):
+    for text in (*images.remarks, *test.remarks, remark_on_leakage(images, test)):
         log.tell(text)
     identity = identity_of(images, test)
     check_images(log.run_directory, identity)

@@ -69,8 +69,8 @@ def read_list(path: Path, name: str) -> Iterator[tuple[Path, str]]:
 
 def sets_of(path: Path) -> str:
     """Describe which sets a folder contains, or what such a folder should contain."""
-    found = sorted(file.relative_to(path) for base in ("", "*/") for file in path.glob(f"{base}ImageSets/Main/*.txt"))
-    names = ", ".join(str(file.parents[2] / file.stem) for file in found[:8])
+    lists = sorted(file.relative_to(path) for base in ("", "*/") for file in path.glob(f"{base}ImageSets/Main/*.txt"))
+    names = ", ".join(str(file.parents[2] / file.stem) for file in lists[:8])
     if names:
         return f"the available sets are {names}; choose them with --data.train and --data.test"
     coco = "; for COCO's annotations, use coco:PATH" if (path / "annotations").is_dir() else ""
@@ -117,12 +117,13 @@ def decoded(file: Path) -> str:
 
 def texts_of(element: ElementTree.Element, path: str = "") -> dict[str, Any]:
     """Collect the strings inside an element by tag path, except those of objects."""
-    found: dict[str, Any] = {}
+    merged: dict[str, Any] = {}
     for part in element:
         if part.tag != "object":
             texts = {path + part.tag: (part.text or "").strip(), **texts_of(part, f"{path}{part.tag}/")}
-            found |= {tag: text if found.get(tag, text) == text else [found[tag], text] for tag, text in texts.items()}
-    return found
+            merged |= {tag: text if merged.get(tag, text) == text else [merged[tag], text]
+                       for tag, text in texts.items()}
+    return merged
 
 
 def stated_image(note: Note, classes: Sequence[str]) -> StatedImage:
@@ -151,15 +152,15 @@ def picture_of(note: Note) -> Path:
     usual = note.base / "JPEGImages" / f"{note.name}.jpg"
     if usual.exists():
         return usual
-    told = note.image.said("filename")
-    told = Path(told.replace("\\", "/")).name if isinstance(told, str) and not CONTROL.search(told) else ""
+    stated = note.image.said("filename")
+    stated = Path(stated.replace("\\", "/")).name if isinstance(stated, str) and not CONTROL.search(stated) else ""
     names = images_by_stem(usual.parent)
     same = names.get(usual.stem, ())
-    chosen = told if told in same or not same else same[0]
-    check(len(same) <= 1 or chosen == told, f"{note.image.file}, filename: {told or 'nothing'!r} does not say which "
-                                            f"of {', '.join(same)} it means")
+    chosen = stated if stated in same or not same else same[0]
+    check(len(same) <= 1 or chosen == stated, f"{note.image.file}, filename: {stated or 'nothing'!r} does not say "
+                                              f"which of {', '.join(same)} it means")
     if not chosen or chosen not in names.get(Path(chosen).stem, ()):
-        nor = (f"; {told!r}, which {note.image.file} names, cannot be read either" if told not in ("", usual.name)
+        nor = (f"; {stated!r}, which {note.image.file} names, cannot be read either" if stated not in ("", usual.name)
                else "")
         raise BadInput(f"{usual}: cannot read this image (No such file or directory){nor}")
     return usual.with_name(chosen)
@@ -168,8 +169,8 @@ def picture_of(note: Note) -> Path:
 @cache
 def images_by_stem(folder: Path) -> dict[str, tuple[str, ...]]:
     """Map the image files of a folder by name without extension."""
-    found: dict[str, tuple[str, ...]] = {}
+    by_stem: dict[str, tuple[str, ...]] = {}
     for name in sorted(file.name for file in folder.iterdir()) if folder.is_dir() else ():
         if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
-            found[Path(name).stem] = (*found.get(Path(name).stem, ()), name)
-    return found
+            by_stem[Path(name).stem] = (*by_stem.get(Path(name).stem, ()), name)
+    return by_stem

@@ -21,7 +21,7 @@ from resjax.data import stream
 from resjax.data.index import BUT_TEST_SIZES
 from resjax.detection import Scenery
 from resjax.detection.images import open_annotated
-from resjax.detection.stated import found_in_both
+from resjax.detection.stated import remark_on_leakage
 from resjax.evaluation import measure_networks
 from resjax.experiment_files import load_runs
 from resjax.system.progress import one_by_one
@@ -209,5 +209,5 @@ def test_pictures_listed_twice_and_in_both_sets_are_remarked(tmp_path):
     first = f"{tmp_path}/JPEGImages/a.jpg"
     assert f"2 images listed more than once; each listing counts (such as {first})" in images.remarks
     (tmp_path / "ImageSets/Main/t.txt").write_text("b\nc\n")
-    told = found_in_both(images, open_annotated(data, train=False))
+    told = remark_on_leakage(images, open_annotated(data, train=False))
     assert told.startswith("2 images used for both training and testing, so the test result is too good (such as ")
