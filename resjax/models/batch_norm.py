@@ -49,9 +49,7 @@ class BatchNorm(nn.Module):
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels)
         if not self.train:
-            [y] = on_rows(lambda x, mean, var, scale, bias: (
-                apply_statistics(x, mean, var, scale, bias, self.epsilon),), (x,),
-                (running_mean.value, running_var.value, scale, bias), store=False)
+            y = apply_statistics(x, running_mean.value, running_var.value, scale, bias, self.epsilon)
             self.sow("intermediates", "response", y)  # before the ReLU
             return relu(y) if self.rectify else y
         size = self.ghost_batch_size or len(x)
@@ -68,8 +66,11 @@ class BatchNorm(nn.Module):
 def apply_statistics(x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array,
                      epsilon: float) -> jax.Array:
     """Apply given statistics in float32; the result has the dtype of x."""
-    y: jax.Array = (x - mean) * (lax.rsqrt(var + epsilon) * scale) + bias
-    return y.astype(x.dtype)
+    def normalise(x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array) -> tuple[jax.Array]:
+        y = (x - mean) * (lax.rsqrt(var + epsilon) * scale) + bias
+        return (y.astype(x.dtype),)
+
+    return on_rows(normalise, (x,), (mean, var, scale, bias), store=False)[0]  # type: ignore[no-any-return]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3, 5))

@@ -7,10 +7,10 @@ y = x * k is linear in both arguments, and so are its gradients. Their gradients
 On GPU and TPU all three are XLA's own. On CPU, oneDNN (`resjax.models.onednn`) computes them if it is installed and the
 convolution is large enough to benefit. Otherwise, this module expresses all three in the form that XLA's CPU compiler
 runs fastest. This compiler rearranges the two gradients for its fast kernels only outside of loops (jax-ml/jax#12868);
-inside `scan` they are thirty times slower. So this module transposes the operands itself, which keeps
-the gradients fast inside loops too. A 1x1 convolution is a matrix product. If a map is smaller than the kernel, for
-which XLA is ten times slower, the padding is a separate operation. Exported programs use XLA's own convolution, because
-they have to run elsewhere.
+inside `scan` they are thirty times slower. So this module transposes the operands itself, which keeps the gradients
+fast inside loops too. A 1x1 convolution is a matrix product. If a map is smaller than the kernel, for which XLA is ten
+times slower, the padding is a separate operation. Exported programs use XLA's own convolution, because they have to run
+elsewhere.
 """
 
 from collections.abc import Callable
