@@ -14,7 +14,7 @@ from resjax.system import progress
 from resjax.system.chatter import leave_out_chatter
 from resjax.system.errors import BadInput, Diverged, Interrupted, Lost, nearest
 from resjax.system.interrupt import many_processes, stop_requests
-from resjax.system.last_words import end_at_once, withdraw_last_words
+from resjax.system.last_words import end_at_once
 from resjax.system.platform import keep_freed_memory, restart_with_huge_pages
 from resjax.system.terminal import harmless, say, tell
 from resjax.system.version import __version__
@@ -119,7 +119,7 @@ def guarded(action: Callable[[], Any]) -> int:
         if not many_processes():
             raise
         tell(harmless(traceback.format_exc()))  # often of another's death: the last words tell how to resume
-        end_at_once(1)
+        end_at_once(1, reported=False)
     finally:
         progress.clear()
     return 0
@@ -130,8 +130,7 @@ def failed(message: str, code: int) -> int:
     progress.clear()
     tell(f"resjax: {harmless(message)}")
     if many_processes():
-        withdraw_last_words()
-        end_at_once(code)
+        end_at_once(code, reported=True)
     return code
 
 
@@ -144,7 +143,7 @@ def run_and_exit(action: Callable[[], Any]) -> NoReturn:
     leave_out_chatter()
     code = guarded(action)
     if code > SIGNALLED:
-        end_at_once(code)
+        end_at_once(code, reported=True)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.exit(code)

@@ -8,6 +8,7 @@ import atexit
 import os
 import subprocess
 import sys
+from typing import NoReturn
 
 # Waits until this process has ended in any way, or has withdrawn its last line
 SPEAKER = "import sys; sys.stdin.buffer.read() or print(sys.argv[1], file=sys.stderr)"
@@ -23,13 +24,22 @@ def leave_last_words(line: str) -> None:
 
 
 def withdraw_last_words() -> None:
-    """Cancel the last line, because this process ends normally or has reported its error."""
+    """Cancel the last line, because this process ends normally."""
     while Speakers:
         Speakers.pop().communicate(b"withdrawn")
 
 
-def end_at_once(code: int) -> None:
-    """Exit without JAX's shutdown barrier, which would wait for the other processes."""
+def end_at_once(code: int, *, reported: bool) -> NoReturn:
+    """Exit without JAX's shutdown barrier, which would wait for the other processes.
+
+    If the error has been reported, nothing is written after it: not the last line, and not the errors of JAX's threads,
+    which lose their connection as the other processes end and would abort this one.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
+    if reported:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        for speaker in Speakers:
+            if speaker.stdin:
+                os.write(speaker.stdin.fileno(), b"withdrawn")
     os._exit(code)
