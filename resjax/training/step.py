@@ -18,6 +18,7 @@ from flax import struct
 from jax import lax
 
 from resjax.data import Batch
+from resjax.models import ResNet
 from resjax.models.batch_norm import BatchNorm
 from resjax.models.stacking import stack
 from resjax.training.learning_rate import learning_rate
@@ -109,7 +110,7 @@ def state_drawer(platform: str) -> Any:
 
     def drawn(sharding: jax.sharding.Sharding, model: nn.Module, optimizer: optax.GradientTransformation, mean: Any,
               seed: int | jax.Array) -> Any:
-        return lax.with_sharding_constraint(initial_state(model, optimizer, mean, seed), sharding)
+        return lax.with_sharding_constraint(initial_state(with_loops(model), optimizer, mean, seed), sharding)
 
     return jax.jit(drawn, static_argnums=(0, 1, 2),
                    compiler_options={"xla_backend_optimization_level": 1} if platform == "cpu" else None)
@@ -171,12 +172,20 @@ def add_batch_statistics(model: nn.Module, make_batch: MakeBatch, count: int, st
         step, sums = carry
         here = state.replace(step=step)
         with nn.intercept_methods(without_memory):
-            _, updated = model.apply(state.variables, make_batch(here, inputs).images, train=True,
+            _, updated = with_loops(model).apply(state.variables, make_batch(here, inputs).images, train=True,
                                      mutable=["batch_stats"], rngs=dropout(here))
         return (step + 1, jax.tree.map(jnp.add, sums, updated["batch_stats"])), None
 
     (_, sums), _ = repeated(add, (state.step, sums), count)
     return sums
+
+
+def with_loops(model: nn.Module) -> nn.Module:
+    """Return a network whose stages are loops. They compile sooner and run a little slower: for programs that run once.
+
+    Random numbers do not change.
+    """
+    return model.clone(unroll=0) if isinstance(model, ResNet) else model
 
 
 def without_memory(method: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
