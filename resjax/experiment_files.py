@@ -80,9 +80,9 @@ def find(target: str) -> Any:
     BadInput if there is no such run, or more than one.
     """
     if target.endswith("experiment.json"):
-        from resjax.training.run_directory import read_experiment, read_given  # here, since `list` does not need it
+        from resjax.training.run_directory import read_descriptions, read_experiment  # `list` does not need them
 
-        given = read_given(Path(target).parent)
+        given = read_descriptions(Path(target).parent)
         check(not given, f"{target}: this run got its {' and '.join(given or ())} in Python; train it with "
                          "resjax.train(...), or with its experiment file as FILE:NAME")
         return read_experiment(Path(target).parent)

@@ -17,7 +17,7 @@ from resjax.system.errors import check
 Rule = Literal["11-point", "area"]
 
 
-class Found(NamedTuple):
+class Detected(NamedTuple):
     """The detections in an image: boxes `[n, 4]` in the image's pixels, scores `[n]`, classes from 1 on `[n]`."""
 
     boxes: np.ndarray
@@ -25,14 +25,14 @@ class Found(NamedTuple):
     labels: np.ndarray
 
 
-def average_precisions(records: Sequence[Annotated], found: Sequence[Found], classes: int, rule: Rule = "area",
-                       overlap: float = 0.5) -> np.ndarray:
+def average_precisions(records: Sequence[Annotated], detections: Sequence[Detected], classes: int,
+                       rule: Rule = "area", overlap: float = 0.5) -> np.ndarray:
     """Compute the average precision of every class `[classes]`, in percent; nan if it has no objects.
 
     In order of decreasing score, a detection is correct if it overlaps its closest object by at least `overlap` and
     this object has not been found before. It is ignored if that object is difficult. A crowd counts as difficult.
     """
-    return np.array([class_precision(records, found, label, rule, overlap) for label in range(1, classes + 1)])
+    return np.array([class_precision(records, detections, label, rule, overlap) for label in range(1, classes + 1)])
 
 
 def mean_average_precision(precisions: np.ndarray) -> float:
@@ -41,7 +41,7 @@ def mean_average_precision(precisions: np.ndarray) -> float:
     return float(there.mean()) if there.size else float("nan")
 
 
-def class_precision(records: Sequence[Annotated], detections: Sequence[Found], label: int, rule: Rule,
+def class_precision(records: Sequence[Annotated], detections: Sequence[Detected], label: int, rule: Rule,
                     overlap: float) -> float:
     """Compute one class's average precision in percent."""
     objects = 0
@@ -112,7 +112,8 @@ class COCOPrecision(NamedTuple):
     large: float
 
 
-def coco_precision(records: Sequence[Annotated], detections: Sequence[Found], classes: Sequence[str]) -> COCOPrecision:
+def coco_precision(records: Sequence[Annotated], detections: Sequence[Detected],
+                   classes: Sequence[str]) -> COCOPrecision:
     """Evaluate at most 100 detections per image. Raises BadInput if pycocotools is not installed."""
     check_pycocotools()
     from pycocotools.coco import COCO
@@ -149,7 +150,7 @@ def coco_annotations(records: Sequence[Annotated], classes: Sequence[str]) -> di
             "annotations": [{"id": number, **entry} for number, entry in enumerate(objects, 1)]}
 
 
-def coco_results(detections: Sequence[Found]) -> list[dict[str, Any]]:
+def coco_results(detections: Sequence[Detected]) -> list[dict[str, Any]]:
     """Convert detections to COCO's results, with the fields its code would add; that code fails without detections."""
     entries = [{"image_id": image, "category_id": int(label), "score": float(score), "bbox": corner_and_sides(box)}
                for image, detected in enumerate(detections, 1)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from resjax.detection.average_precision import Found
+from resjax.detection.average_precision import Detected
 
 
-def draw_boxes(pixels: np.ndarray, detections: Found, classes: Sequence[str]) -> Image.Image:
+def draw_boxes(pixels: np.ndarray, detections: Detected, classes: Sequence[str]) -> Image.Image:
     """Draw detections on an image uint8 `[height, width, 3]`, best on top, with one colour per class."""
     picture = Image.fromarray(np.ascontiguousarray(pixels))
     canvas, width = ImageDraw.Draw(picture), max(1, round(min(picture.size) / 200))
@@ -31,8 +31,8 @@ def colour_of(label: int, classes: int) -> tuple[int, int, int]:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def confident(detections: Found, lowest: float) -> Found:
+def confident(detections: Detected, lowest: float) -> Detected:
     """Keep the detections with a score of at least `lowest`, best first."""
     order = np.argsort(-detections.scores, kind="stable")
     selected = order[detections.scores[order] >= lowest]
-    return Found(detections.boxes[selected], detections.scores[selected], detections.labels[selected])
+    return Detected(detections.boxes[selected], detections.scores[selected], detections.labels[selected])

@@ -14,7 +14,7 @@ import numpy as np
 from resjax.data import normalize
 from resjax.data.preprocessing import one_thread_each
 from resjax.detection.annotations import Annotated, AnnotatedImages, Drawn, read_image
-from resjax.detection.average_precision import Found, average_precisions, coco_precision, mean_average_precision
+from resjax.detection.average_precision import Detected, average_precisions, coco_precision, mean_average_precision
 from resjax.detection.config import Detection, Scenery
 from resjax.detection.images import Level, Size, pad, padded_size, prepare_image, resized_size, scaled_size
 from resjax.detection.improvements import pool_two_scales, regressed_boxes, unite, vote_all
@@ -79,9 +79,9 @@ def pool_of(run: Detection, pyramid: Sequence[Level], maps: Sequence[jax.Array])
     return partial(pool_two_scales, pools, run.pyramid) if len(pools) > 1 else lambda boxes: [pools[0](boxes)]
 
 
-def find_all(trained: TrainedDetector, images: AnnotatedImages, batch_size: int = 1) -> list[Found]:
+def find_all(trained: TrainedDetector, images: AnnotatedImages, batch_size: int = 1) -> list[Detected]:
     """Detect objects in every image of a set; boxes are in the images' original pixels."""
-    by_index: dict[int, Found] = {}
+    by_index: dict[int, Detected] = {}
     run, data = trained.detection, trained.detection.data
     rows = list(rows_of(images, data, batch_size))
     variables, mean = jax.device_put((trained.variables, trained.mean))  # once, rather than per batch
@@ -107,13 +107,13 @@ def rows_of(images: AnnotatedImages, data: Scenery, batch_size: int) -> Iterator
             yield indices[start:start + batch_size], size
 
 
-def own_pixels(detected: Detections, images: AnnotatedImages, index: int, data: Scenery) -> Found:
+def own_pixels(detected: Detections, images: AnnotatedImages, index: int, data: Scenery) -> Detected:
     """Scale an image's detections to its original size, and drop empty places."""
     record = images.records[index]
     height, width = resized_size(record, data)
     growth = np.array([record.width / width, record.height / height] * 2, np.float32)
     valid = np.asarray(detected.valid)
-    return Found(np.asarray(detected.boxes)[valid] * growth, np.asarray(detected.scores)[valid],
+    return Detected(np.asarray(detected.boxes)[valid] * growth, np.asarray(detected.scores)[valid],
                  np.asarray(detected.labels)[valid])
 
 
@@ -168,7 +168,7 @@ def restore_detector(folder: str | Path, device: jax.Device | None = None) -> Tr
     return TrainedDetector(detection, classes, model, state.variables, np.asarray(state.mean))
 
 
-def find_in(file: Path, trained: TrainedDetector) -> tuple[np.ndarray, Found]:
+def find_in(file: Path, trained: TrainedDetector) -> tuple[np.ndarray, Detected]:
     """Detect objects in an image file; return its pixels uint8 `[height, width, 3]` and the detections.
 
     Raises BadInput, naming the file, if it is missing or not an image.

@@ -16,7 +16,7 @@ from resjax.system.files import expanded, write_csv, write_json, write_text
 from resjax.system.serialization import MAY_CHANGE
 from resjax.training.kinds import Measure, Run, kind_of
 from resjax.training.records import find_runs, values_of
-from resjax.training.run_directory import finished_result, read_experiment, read_given
+from resjax.training.run_directory import finished_result, read_descriptions, read_experiment
 
 APART = {"seed", *MAY_CHANGE}  # fields that may differ between seeds of one recipe
 DRAWN = 12  # most recipes in a plot; more cannot be distinguished
@@ -130,7 +130,7 @@ def group_runs(runs: Sequence[tuple[Path, Run, dict[str, Any] | None]]) -> list[
     recipes: dict[str, dict[str, Any]] = {}
     for run_directory, run, result in runs:
         values = {name: value for name, value in values_of(run_directory, run).items() if name not in APART}
-        if "model" not in (read_given(run_directory) or {}):
+        if "model" not in (read_descriptions(run_directory) or {}):
             del values["network"]  # described by the fields of architecture
         key = repr((run.kind, sorted((name, repr(value)) for name, value in values.items())))
         gathered.setdefault(key, []).append((run_directory, run, result))

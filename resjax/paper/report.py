@@ -21,7 +21,7 @@ from resjax.system.files import read_json, write_text
 from resjax.training.kinds import Measure, Run, kind_of
 from resjax.training.log import read_metrics
 from resjax.training.records import find_runs, values_of
-from resjax.training.run_directory import finished_result, read_experiment, read_given
+from resjax.training.run_directory import finished_result, read_descriptions, read_experiment
 
 ASSETS = Path(__file__).parent
 DAMAGE = (BadInput, KeyError, TypeError, ValueError, AttributeError, OSError)
@@ -206,7 +206,7 @@ def details(run: Summary, number: int) -> str:
                      for key, value in run.values.items())
     absolute = run.directory.resolve()
     command = shlex.join(["resjax", "train", str(absolute / "experiment.json"), "--workdir", f"{absolute}-again"])
-    in_python = read_given(run.directory) or run.experiment.data.source == "arrays"
+    in_python = read_descriptions(run.directory) or run.experiment.data.source == "arrays"
     again = ("<p>Parts of this run were passed in Python, so no command can repeat it.</p>" if in_python else
              copied(command))
     return (f'<section class="run" data-run="{number}"><details><summary>{escape(run.place)}</summary>{again}'

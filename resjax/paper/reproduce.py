@@ -16,7 +16,7 @@ from resjax.system.progress import one_by_one
 from resjax.system.terminal import tell
 from resjax.training.kinds import Run, kind_of
 from resjax.training.log import read_metrics
-from resjax.training.run_directory import check_images, read_experiment, read_given, read_result
+from resjax.training.run_directory import check_images, read_descriptions, read_experiment, read_result
 
 NEEDED = {"parameters", "train_seconds", "state_digest"}  # digits of a result in tables
 MOST_SEEDS = 1_000  # runs of a row
@@ -119,7 +119,7 @@ def check_recipe(run: Planned) -> None:
         return
     before = read_experiment(run.run_directory)
     differences = before.differences(run.experiment) if before.kind == run.experiment.kind else [before.title]
-    in_python = [f"{part}: {value}" for part, value in (read_given(run.run_directory) or {}).items()]
+    in_python = [f"{part}: {value}" for part, value in (read_descriptions(run.run_directory) or {}).items()]
     check(not differences and not in_python,
           f"{run.run_directory} differs from the run of the table ({'; '.join([*differences, *in_python])}). Move it "
           "away, or choose another --runs")

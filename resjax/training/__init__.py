@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from resjax.training.records import find_runs, runs
     from resjax.training.regularization import CutMix, Cutout, LabelSmoothing, Mixup
     from resjax.training.restoration import Trained, load, restore
-    from resjax.training.run_directory import read_experiment, read_given, read_result
+    from resjax.training.run_directory import read_descriptions, read_experiment, read_result
     from resjax.training.step import TrainState, initial_state, state_digest, train_step
 
 __all__ = [
@@ -27,8 +27,8 @@ __all__ = [
     "find_runs",
     "initial_state",
     "load",
+    "read_descriptions",
     "read_experiment",
-    "read_given",
     "read_metrics",
     "read_result",
     "restore",
@@ -43,6 +43,6 @@ HOMES = {
     "classification": ("Result", "train"), "in_memory": ("train_in_memory",), "log": ("read_metrics",),
     "optimizer": ("build_optimizer",), "records": ("find_runs", "runs"),
     "regularization": ("CutMix", "Cutout", "LabelSmoothing", "Mixup"), "restoration": ("Trained", "load", "restore"),
-    "run_directory": ("read_experiment", "read_given", "read_result"),
+    "run_directory": ("read_experiment", "read_descriptions", "read_result"),
     "step": ("TrainState", "initial_state", "state_digest", "train_step")}
 __getattr__ = lazily("resjax.training", HOMES)

@@ -22,7 +22,7 @@ from resjax.system.errors import BadInput, check
 from resjax.system.files import read_json
 from resjax.system.serialization import brief, check_value, shortly
 from resjax.training.own import REBUILT, check_kinds, hints_of, is_optimizer, made
-from resjax.training.run_directory import check_images, read_given, read_run
+from resjax.training.run_directory import check_images, read_descriptions, read_run
 from resjax.training.step import TrainState
 
 UNKEPT = "given in Python; its values are not stored"
@@ -130,7 +130,7 @@ def with_objects(experiment: Experiment, run_directory: Path, data: Dataset | No
 
 def check_objects(experiment: Experiment, run_directory: Path) -> None:
     """Raise BadInput if a folder holds a run with another network, optimizer, loss or augmentation."""
-    if (before := read_given(run_directory)) is None:
+    if (before := read_descriptions(run_directory)) is None:
         return
     now = describe_objects(experiment, len(read_run(run_directory)[1]))
     for part in ("model", "optimizer", "loss", "augment"):
@@ -142,7 +142,7 @@ def check_objects(experiment: Experiment, run_directory: Path) -> None:
 
 def model_of(run_directory: Path, experiment: Experiment, classes: int, passed: Any) -> Any:
     """Return the network of a run. Raises BadInput if it was custom and has to be passed again."""
-    known = (read_given(run_directory) or {}).get("model")
+    known = (read_descriptions(run_directory) or {}).get("model")
     if passed is None:
         return experiment.architecture.model(classes) if known is None else rebuilt(run_directory, known)
     model: nn.Module = made(experiment, passed, classes)

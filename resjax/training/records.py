@@ -8,7 +8,7 @@ from resjax.system.files import expanded
 from resjax.system.serialization import flatten
 from resjax.training.kinds import Run, kind_of
 from resjax.training.log import read_metrics
-from resjax.training.run_directory import finished_result, read_experiment, read_given
+from resjax.training.run_directory import finished_result, read_descriptions, read_experiment
 
 INSTEAD = {"model": "architecture.", "optimizer": "optimizer."}  # fields that a Python object replaces
 OUTCOME = ("parameters", "train_seconds", "images_per_second")
@@ -44,7 +44,7 @@ def runs(folder: str | Path) -> list[dict[str, Any]]:
 
 def values_of(run_directory: Path, experiment: Run) -> dict[str, Any]:
     """List a run's fields by name, with its network's name, and Python objects in place of fields they replace."""
-    descriptions = read_given(run_directory) or {}
+    descriptions = read_descriptions(run_directory) or {}
     values = {"network": descriptions.get("model", experiment.title), **descriptions, **flatten(experiment)}
     without = ("model", "data.directory", *(values for part, values in INSTEAD.items() if part in descriptions))
     return {name: value for name, value in values.items() if not name.startswith(without)}

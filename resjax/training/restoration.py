@@ -18,7 +18,7 @@ from resjax.training.kinds import Run
 from resjax.training.log import Log
 from resjax.training.optimizer import build_optimizer
 from resjax.training.python_objects import model_of, network_of
-from resjax.training.run_directory import read_given, read_result, read_run
+from resjax.training.run_directory import read_descriptions, read_result, read_run
 from resjax.training.step import TrainState, initial_state, state_digest
 from resjax.weights import Bare, load_weights
 
@@ -52,7 +52,7 @@ def restore(run_directory: str | Path, device: jax.Device | None = None, *, mode
     model = model_of(run_directory, experiment, len(classes), model)
     optimizer = build_optimizer(experiment.optimizer, experiment.steps)
     shapes = jax.eval_shape(lambda: initial_state(model, optimizer, jnp.zeros(image), experiment.seed))
-    if "optimizer" in (read_given(run_directory) or {}):
+    if "optimizer" in (read_descriptions(run_directory) or {}):
         shapes = shapes.replace(opt_state=None)
     place = jax.sharding.SingleDeviceSharding(device or jax.local_devices()[0])
     return Trained(experiment, classes, model, restore_state(run_directory, experiment, shapes, place))

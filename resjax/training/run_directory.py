@@ -113,7 +113,7 @@ def read_described(run_directory: Path, about: dict[str, Any], kind: str | None 
         raise BadInput(f"{file}: not a run of this version of resjax ({error})") from None
 
 
-def read_given(run_directory: Path) -> dict[str, str] | None:
+def read_descriptions(run_directory: Path) -> dict[str, str] | None:
     """Read the descriptions of a run's Python objects ("model", "optimizer", ...); None without a run."""
     file = run_directory / "experiment.json"
     if not file.exists():

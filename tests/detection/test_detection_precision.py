@@ -9,7 +9,7 @@ import pytest
 from detection_references import THRESHOLDS, coco_average
 
 from resjax.detection.annotations import Annotated
-from resjax.detection.average_precision import Found, average_precisions, coco_precision, mean_average_precision
+from resjax.detection.average_precision import Detected, average_precisions, coco_precision, mean_average_precision
 
 A, B, C = (0, 0, 10, 10), (20, 0, 30, 10), (40, 0, 50, 10)
 NOWHERE = (60, 60, 70, 70)
@@ -27,7 +27,7 @@ def image(*objects, difficult=(), crowd=()):
 def found(*detections):
     """Detect (box, score), or (box, score, class)."""
     full = [(*detection, 1)[:3] for detection in detections]
-    return Found(np.array([box for box, *_ in full], np.float32).reshape(-1, 4),
+    return Detected(np.array([box for box, *_ in full], np.float32).reshape(-1, 4),
                  np.array([score for _, score, _ in full]), np.array([label for *_, label in full], int))
 
 

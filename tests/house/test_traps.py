@@ -13,7 +13,7 @@ from resjax import BadInput
 from resjax.data import decode
 from resjax.data.preprocessing import resize
 from resjax.detection.annotations import Annotated
-from resjax.detection.average_precision import Found, average_precisions, coco_precision
+from resjax.detection.average_precision import Detected, average_precisions, coco_precision
 from resjax.detection.config import Sampling
 from resjax.detection.pooling import roi_align, roi_max_pool
 from resjax.detection.proposals import Predictions, choose_detections
@@ -83,7 +83,7 @@ def record(*boxes):
 
 
 def seen(*boxes):
-    return Found(np.array(boxes, np.float32), np.full(len(boxes), 0.5), np.ones(len(boxes), int))
+    return Detected(np.array(boxes, np.float32), np.full(len(boxes), 0.5), np.ones(len(boxes), int))
 
 
 @pytest.mark.parametrize(("side", "small", "medium"), [(31, True, False), (32, True, True), (33, False, True)])

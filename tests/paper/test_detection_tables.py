@@ -12,7 +12,7 @@ import pytest
 from resjax.console.command_line import execute, train_one_of
 from resjax.console.tables import reproduce as command
 from resjax.detection import detectors
-from resjax.detection.average_precision import Found
+from resjax.detection.average_precision import Detected
 from resjax.detection.draw import colour_of, confident, draw_boxes
 from resjax.experiment_files import load_runs
 from resjax.paper import TABLES, detection_tables
@@ -217,7 +217,7 @@ def test_what_a_plan_asks_of_a_detector():
 
 
 def test_boxes_are_drawn():
-    found = Found(np.array([[2.0, 3, 12, 9], [5, 20, 30, 38]]), np.array([0.3, 0.8]), np.array([1, 2]))
+    found = Detected(np.array([[2.0, 3, 12, 9], [5, 20, 30, 38]]), np.array([0.3, 0.8]), np.array([1, 2]))
     best = confident(found, 0.5)
     assert best.labels.tolist() == [2]
     picture = np.asarray(draw_boxes(np.zeros((40, 60, 3), np.uint8), best, ("a", "b")))
