@@ -15,7 +15,7 @@ from resjax.system.distributed import broadcast_from_first, is_first, largest, w
 from resjax.system.errors import BadInput, Diverged, Interrupted, check
 from resjax.system.files import read_json, write_json
 from resjax.system.interrupt import requested, requests, stop_requests
-from resjax.system.platform import keep_compiled_programs
+from resjax.system.platform import keep_compiled_programs, return_freed_memory
 from resjax.training.checkpoint import checkpoints, finish_saves, restore_latest, save_checkpoint
 from resjax.training.kinds import Run
 from resjax.training.log import MEASURED, Line, Log, RunningMetrics, Stopwatch, export_csv, read_metrics, rewind_metrics
@@ -152,6 +152,7 @@ def compile_steps(run: Training, step: int, count: int, packed: TrainState, inpu
     watch = Stopwatch()
     with run.log.doing("compiling"):
         compiled = run.task.lower(count, packed, inputs).compile()
+        return_freed_memory()
     run.log.record({"step": step, "kind": "compile", "seconds": watch.lap()[0]})
     return compiled
 
