@@ -1,1 +1,1 @@
-"""The experiments, with one file per data set or recipe; installed as `resjax.experiments`."""
+"""The experiments, with one file per data set or recipe. They are installed as `resjax.experiments`."""

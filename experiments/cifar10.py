@@ -1,4 +1,4 @@
-"""Table 6 of the paper, its plain networks, and the shortcuts of section 4.1 on the same networks.
+"""The residual networks of Table 6, plain networks of the same depths, and options B and C for the residual networks.
 
     python experiments/cifar10.py resnet20 --workdir runs/resnet20
 

@@ -4,10 +4,10 @@
     python experiments/detection.py bccd --data.source voc:PATH
     python experiments/detection.py resnet101_0712 --data.source voc:PATH --initialize-from runs/resnet101/seed0
 
-`scenes` needs no data: its images contain several digits of varied size. `bccd` is the public data set of 364
-photographs (RBC, WBC and platelets; github.com/Shenggan/BCCD_Dataset, MIT), trained from scratch. The others are the
-paper's detectors. They start from ImageNet weights: a run of resjax or a weights file, which for VGG-16 must use
-torchvision's tensor names.
+`scenes` needs no data, because its images are composed of several digits of varied size. `bccd` trains from scratch on
+the public data set of 364 photographs with red cells, white cells and platelets (github.com/Shenggan/BCCD_Dataset,
+MIT). The other names are the paper's detectors, which start from ImageNet weights. These weights are a run of resjax or
+a weights file. A VGG-16 file must use torchvision's tensor names.
 """
 
 from dataclasses import replace
@@ -18,7 +18,7 @@ from resjax.experiment import Optimizer
 
 TORCHVISION = (58.395, 57.12, 57.375)  # 255 times torchvision's standard deviations: 0.229, 0.224, 0.225
 
-# From scratch, so batch norm is trained. Sizes and counts suit small images.
+# Training starts from scratch, so batch norm is trained. Sizes and counts suit small images.
 SCENES = Detection(
     name="scenes",
     detector=Detector(backbone="small", anchor_sizes=(24.0, 48.0), anchor_ratios=(1.0, 2.0), rpn_channels=64,
@@ -29,7 +29,7 @@ SCENES = Detection(
     optimizer=Optimizer(learning_rate=0.02, decay_steps=(480,), weight_decay=1e-4, warmup_rate=0.005, warmup_steps=50),
     steps=600, batch_size=4, log_steps=20, evaluate_steps=200, checkpoint_steps=100)
 
-# Half the photographs' size. Cells touch: 5 % of the red cells in the training set overlap another by over 0.3.
+# Half the photographs' size. Cells touch, and 5 % of the red cells in the training set overlap another by over 0.3.
 BCCD = Detection(
     name="bccd",
     detector=Detector(backbone="small", anchor_sizes=(20.0, 48.0, 96.0), anchor_ratios=(1.0,), rpn_channels=128,
@@ -45,9 +45,9 @@ BCCD = Detection(
 def voc(name: str, *, vgg: bool = False) -> Detection:
     """Train on VOC 07+12 and test on VOC 2007, one image per step: 80k steps at 0.001 and 30k at 0.0001.
 
-    The paper adopts the settings of Faster R-CNN, which trains 60k and 20k steps on 2007's 5k images. For the 16k
-    images of both years, public codebases use the numbers above. The first two stages of VGG-16 are frozen (Ren et al.
-    2015).
+    The paper adopts the settings of Faster R-CNN, which trains for 60k and 20k steps on the 5k images of VOC 2007. For
+    the 16k images of both years, public codebases use the numbers of steps above. The first two stages of VGG-16 are
+    frozen (Ren et al. 2015).
     """
     detector = Detector(backbone="vgg16" if vgg else "resnet101", frozen_stages=2 if vgg else 0)
     return Detection(name=name, detector=detector, data=Scenery(std=TORCHVISION if vgg else ()),
@@ -57,7 +57,7 @@ def voc(name: str, *, vgg: bool = False) -> Detection:
 def coco(name: str, *, vgg: bool = False, context: bool = False) -> Detection:
     """Train as in appendix A: 240k steps at 0.001 and 80k at 0.0001, eight images per step.
 
-    Of the improvements in appendix B, only global context changes the network. Table 9 adds box refinement first.
+    Of the improvements in appendix B, only global context changes the network. Table 9 adds box refinement before it.
     """
     base = voc(name, vgg=vgg)
     data = replace(base.data, source="coco:PATH", train=("train2014",), test=("val2014",))
@@ -69,8 +69,8 @@ def coco(name: str, *, vgg: bool = False, context: bool = False) -> Detection:
 def fine_tuned(name: str) -> Detection:
     """Fine-tune the COCO model with all improvements on VOC 07+12 ("baseline+++" of Table 10).
 
-    The paper does not state the number of steps: we use a third of those from ImageNet, at the same rates. The paper
-    trains the COCO model on trainval; we train it on train, as in Table 9.
+    The paper does not state the number of steps. We use a third of the steps that training from ImageNet weights takes,
+    at the same learning rates. The paper trains the COCO model on trainval; we train it on train, as in Table 9.
     """
     base, before = voc(name), coco("", context=True)
     return replace(base, detector=before.detector, inference=before.inference, steps=36_000,

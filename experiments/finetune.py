@@ -1,21 +1,23 @@
-"""Fine-tunes weights that were trained on other images, with a new last layer and in few steps.
+"""Fine-tunes pretrained weights on other images in a few steps, with a new last layer.
 
     python experiments/finetune.py resnet20_tuned --data.source folder:PATH
     python experiments/finetune.py resnet50_tuned --data.source folder:PATH
 
-`--initialize-from` accepts any source of weights: a run directory, a file, or OWNER/NAME on the Hugging Face Hub. Names
-that end in `_head` train only the last layer. `--initialize-from ""` trains from scratch with the same recipe.
+`--initialize-from` accepts any source of weights: a run directory, a file, or OWNER/NAME on the Hugging Face Hub.
+Experiments whose names end in `_head` train only the last layer. `--initialize-from ""` trains from scratch with the
+same recipe.
 Data: `folder:PATH` with PATH/train/CLASS/* and PATH/test/CLASS/* (or val), or any other source.
 Cost: the 200 steps of resnet20_tuned take about a minute on 2 CPU cores.
-Result: on CIFAR-10's vehicles, 200 steps from weights trained on its animals reach a test error of 25.43 %, from
-scratch 34.30 % (docs/results/transfer.md). resnet50_tuned has not been run yet, because its weights need a download.
+Result: on CIFAR-10's vehicles, 200 steps from weights trained on CIFAR-10's animals reach a test error of 25.43 %, and
+200 steps from scratch reach 34.30 % (docs/results/transfer.md). resnet50_tuned has not been run yet, because its
+weights need a download.
 """
 
 from dataclasses import replace
 
 from resjax import Architecture, Data, Experiment, Optimizer, Photographs, run
 
-# As usual: a tenth of the learning rate for training from scratch, divided by 10 towards the end.
+# As usual, the learning rate is a tenth of that for training from scratch, and is divided by 10 towards the end.
 ALL = Optimizer(learning_rate=0.01, decay_steps=(150,), momentum=0.9, weight_decay=1e-4)
 HEAD = replace(ALL, learning_rate=0.1, backbone_rate=0.0)
 RESNET20 = Architecture(depth=20, shortcut="A")

@@ -1,4 +1,4 @@
-"""Five ideas compared with the paper's ResNet-14 on the digits; docs/results/ideas.md has commands and results."""
+"""Five ideas compared with the paper's ResNet-14 on the digits. For commands and results, see docs/results/ideas.md."""
 
 from dataclasses import replace
 from typing import Any
@@ -27,7 +27,7 @@ class Block(nn.Module):
 
 
 class Squeeze(Block):
-    """Squeeze and excitation (Hu et al. 2018): channel means determine the scale of each channel."""
+    """Squeeze and excitation (Hu et al. 2018) scales each channel by a factor computed from all channel means."""
 
     def change(self, y, depth, train):
         means = nn.relu(nn.Dense(self.filters // 4, name="squeeze")(y.mean((1, 2))))
@@ -35,7 +35,7 @@ class Squeeze(Block):
 
 
 class Stochastic(Block):
-    """Stochastic depth (Huang et al. 2016): steps skip F(x) with a probability that grows with depth, up to 1/2."""
+    """Stochastic depth (Huang et al. 2016) skips F(x) in training with a probability that grows with depth to 1/2."""
 
     def change(self, y, depth, train):
         return y * (jax.random.bernoulli(self.make_rng("dropout"), 1 - depth / 2) if train else 1 - depth / 2)

@@ -4,7 +4,8 @@
 
 Data: `folder:PATH` (PATH/train/CLASS/*.JPEG and PATH/val/CLASS/*.JPEG), `tars:PATH` (ImageNet's original archives) or
 `tfds:imagenet2012` (a prepared data set). The mean image is computed once, at the first start. Cost: 600k steps of 256
-images are 154 million images, or 17 hours at 2,500 images/s. Result: not run yet, because we do not have the data set.
+images are 154 million images, which take 17 hours at 2,500 images/s. Result: not run yet, because we do not have the
+data set.
 """
 
 from dataclasses import replace
@@ -16,7 +17,7 @@ from resjax import Architecture, Experiment, Optimizer, Photographs, run
 # training error, averaged over 10k iterations (two epochs).
 IMAGENET = Photographs(source="tfds:imagenet2012", size=224, shorter_side=(256, 480))
 PLATEAU = Optimizer(learning_rate=0.1, decay_steps=(), plateau_steps=10_000, momentum=0.9, weight_decay=1e-4)
-STEPS = replace(PLATEAU, plateau_steps=0, decay_steps=(150_000, 300_000, 450_000))  # every 30 epochs, as usual
+STEPS = replace(PLATEAU, plateau_steps=0, decay_steps=(150_000, 300_000, 450_000))  # drops every 30 epochs, as usual
 
 
 def network(name: str, depth: int, shortcut: str, optimizer: Optimizer = PLATEAU) -> Experiment:

@@ -1,14 +1,15 @@
-"""The paper's main effect in minutes, without a download: plain networks get worse with depth, residual ones do not.
+"""Shows in a minute, without a download, that plain networks get worse with depth and residual networks do not.
 
     python experiments/quickstart.py
 
 Trains a shallow and a deep network of each kind on scikit-learn's handwritten digits. Writes a table like the paper's
-and a figure of the training curves (Figure 6) to its folder. The same command resumes a stopped training.
+and a figure of the training curves, like Figure 6, to the folder of the runs. The same command resumes a stopped
+training.
 
-Cost: about a minute on 2 CPU cores. Result: with five seeds and on two processors, the training loss of the deep plain
-network is 3.5 to 6.1 times that of the shallow plain network, and the loss of the deep residual network is 0.31 to 0.55
-times that of the shallow residual network (docs/results/quickstart.md). We chose depths, learning rate and steps to
-show this effect quickly; they are not the paper's.
+Cost: about a minute on 2 CPU cores. Result: in runs with five seeds on two processors, the deep plain network's
+training loss is 3.5 to 6.1 times that of the shallow plain network. The deep residual network's training loss is 0.31
+to 0.55 times that of the shallow residual network (docs/results/quickstart.md). We chose depths, learning rate and
+steps to show this effect quickly; they are not the paper's.
 """
 
 from pathlib import Path
@@ -39,7 +40,7 @@ EXPERIMENTS = {e.name: e for e in RUNS}
 
 
 def table(results: dict[str, dict[str, Any]], curves: dict[str, list[dict[str, Any]]]) -> str:
-    """Format the results in Markdown; training error and loss are those of the last line of the log."""
+    """Format the results in Markdown. Training error and loss are taken from the last line of the log."""
     rows = [f"| {name} | {result['parameters']:,} | {curves[name][-1]['error']:.2f} | {curves[name][-1]['loss']:.3f} "
             f"| {result['test_top1_error']:.2f} |" for name, result in results.items()]
     return "\n".join(["| net | parameters | training error % | training loss | test error % |",

@@ -38,7 +38,7 @@ __all__ = ["VGG", "Architecture", "BadInput", "BasicBlock", "BatchNorm", "Bottle
            "features", "imagenet_resnet", "load", "load_data", "read_metrics", "restore", "run", "runs", "saliency",
            "train"]
 
-HOMES = {  # modules of the public names, which are imported on first use
+HOMES = {  # the modules that define the public names; each is imported on first use
     "data": ("Dataset", "dataset", "load_data"), "console.command_line": ("run",),
     "system.errors": ("BadInput", "Diverged", "Interrupted"),
     "analysis": ("saliency",), "evaluation": ("Evaluation", "evaluate"),

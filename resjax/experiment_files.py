@@ -1,4 +1,4 @@
-"""Experiment files: Python files with a dictionary `EXPERIMENTS`. The files that come with resjax are found by name."""
+"""Finds experiment files, that is, Python files with a dictionary `EXPERIMENTS`, by path or, for resjax's, by name."""
 
 import importlib.util
 import sys
@@ -22,7 +22,7 @@ def folder() -> Path:
 
 
 def load_file(file: Path) -> ModuleType:
-    """Run an experiment file and return its global variables. Raises BadInput if it is missing."""
+    """Run an experiment file and return it as a module. Raises BadInput if the file is missing or fails."""
     if file.suffix != ".py" or not file.is_file():
         raise BadInput(f"{file}: no such experiment file; give a Python file, such as experiments/cifar10.py, or the "
                        f"name of a file that comes with resjax: {', '.join(SHIPPED)}")
@@ -31,9 +31,9 @@ def load_file(file: Path) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses resolve their types there, and pickle needs it
+    sys.modules[spec.name] = module  # where dataclasses look up their types, and pickle its classes
     if (place := str(file.resolve().parent)) not in sys.path:
-        sys.path.insert(0, place)  # as for a script: files in the same folder can be imported
+        sys.path.insert(0, place)  # as for a script, so that files in the same folder can be imported
     try:
         spec.loader.exec_module(module)
     except BadInput as error:
@@ -47,7 +47,7 @@ def load_file(file: Path) -> ModuleType:
 
 
 def load_runs(file: Path) -> dict[str, Any]:
-    """Return the `EXPERIMENTS` of a file: runs of any kind by name. Raises BadInput if there are none."""
+    """Return the `EXPERIMENTS` of a file, which are runs of any kind by name. Raises BadInput if there are none."""
     runs = getattr(load_file(file), "EXPERIMENTS", None)
     if not isinstance(runs, dict) or not all(getattr(run, "kind", None) in HOMES for run in runs.values()):
         raise BadInput(f"{file}: it must define EXPERIMENTS, a dict[str, Experiment] or dict[str, Detection]")
@@ -76,8 +76,8 @@ def near(name: str, known: Iterable[str]) -> str:
 def find(target: str) -> Any:
     """Return the run that `NAME`, `FILE:NAME` or the path of an `experiment.json` refers to.
 
-    NAME is a run in the files that come with resjax. FILE is one of these (such as cifar10) or any Python file. Raises
-    BadInput if there is no such run, or more than one.
+    NAME is a run in one of the files that come with resjax. FILE is the name of such a file (such as cifar10), or any
+    Python file. Raises BadInput if there is no such run, or more than one.
     """
     if target.endswith("experiment.json"):
         from resjax.training.run_directory import read_descriptions, read_experiment  # `list` does not need them
@@ -99,5 +99,5 @@ def find(target: str) -> Any:
 
 
 def file_named(file: str) -> Path:
-    """Return the file that comes with resjax under this name, or else the given path."""
+    """Return the file of this name that comes with resjax, or else the given path."""
     return folder() / f"{file}.py" if file in SHIPPED else Path(file)

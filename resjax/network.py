@@ -21,9 +21,9 @@ TOGETHER = 128  # images per batch
 
 
 class Classifier(NamedTuple):
-    """A model with its weights. Its logits are `model.apply(variables, preprocessing.normalize(pixels))`.
+    """A model with its weights. The logits are `model.apply(variables, preprocessing.normalize(pixels))`.
 
-    `pixels` are `[batch, height, width, channels]`, logits `[batch, classes]`.
+    `pixels` are `[batch, height, width, channels]`, and the logits are `[batch, classes]`.
     """
 
     model: nn.Module
@@ -38,9 +38,9 @@ class Network(NamedTuple):
     """A network with its weights and its image preprocessing.
 
     `network(pixels)` returns probabilities, `network.predict(images)` returns class names, and `network.knows`
-    describes the classes. `architecture` is None for a custom network. `data` gives the default location of its test
-    images. `classes` is empty if their names are unknown. `outputs` is 0 if the last layer is missing: then there are
-    no logits, but `features` and `embed` work.
+    describes the classes. `architecture` is None for a custom network. `data` gives the default location of the test
+    images. `classes` is empty if the class names are unknown. `outputs` is 0 if the last layer is missing. There are
+    then no logits, but `features` and `embed` work.
     """
 
     name: str
@@ -58,7 +58,8 @@ class Network(NamedTuple):
     def __call__(self, pixels: Any) -> jax.Array:
         """Compute the probabilities of the classes, float32 `[batch, classes]`.
 
-        `pixels` are as in `features`. Raises BadInput for another shape, or if the network has no last layer.
+        `pixels` are RGB values from 0 to 255, `[batch, height, width, channels]`. Raises BadInput for another shape, or
+        if the network has no last layer.
         """
         check_last_layer(self)
         pixels = pixels if hasattr(pixels, "shape") else np.asarray(pixels)
@@ -75,10 +76,10 @@ class Network(NamedTuple):
                                 for part in filled])[:len(pixels)]
 
     def predict(self, images: Any) -> list[str]:
-        """Return the name of the most likely class of each image: pixels as in `features`, or image files and folders.
+        """Return the name of each image's most likely class. Images are pixels as in `features`, or files and folders.
 
-        Files of any size are resized to the network's size. Raises BadInput, naming the file, if one cannot be read or
-        if its logits are not finite.
+        Files are resized to the network's size. Raises BadInput, naming the file, if a file cannot be read or its
+        logits are not finite.
         """
         if isinstance(images, str | Path) or (isinstance(images, Sequence) and isinstance(images[0], str | Path)):
             files = find_pictures([images] if isinstance(images, str | Path) else images)
@@ -90,7 +91,7 @@ class Network(NamedTuple):
 
     @property
     def knows(self) -> str:
-        """Describe the classes: "10 classes: airplane, automobile, ..."."""
+        """Describe the classes, as in "10 classes: airplane, automobile, ..."."""
         return named_classes([imagenet_classes().get(name, name).split(", ")[0] for name in self.classes], self.outputs)
 
     @property
@@ -161,7 +162,7 @@ def label_of(network: Network, name: str) -> int:
 
 
 def named_classes(names: Sequence[str], count: int, most: int = 20) -> str:
-    """Return the number of classes and their names; of many classes only the first few and the last."""
+    """Return the number of classes and their names, or only the first few names and the last one if there are many."""
     some = names if len(names) <= most else [*names[:5], "...", names[-1]]
     return f"{count:,} class{'es' * (count != 1)}{': ' if some else ''}{', '.join(some)}"
 
@@ -173,19 +174,19 @@ def check_last_layer(network: Network) -> None:
 
 
 def features(network: Network, pixels: Any) -> tuple[jax.Array, ...]:
-    """Compute the outputs of all stages (C2 to C5 on ImageNet; five for VGG), each `[batch, height, width, channels]`.
+    """Compute the outputs of all stages (C2 to C5 on ImageNet, five for VGG), each `[batch, height, width, channels]`.
 
-    `pixels` are RGB values from 0 to 255, `[batch, height, width, channels]`. If their size differs from that of the
-    mean image, the mean image is resized.
+    `pixels` are RGB values from 0 to 255, `[batch, height, width, channels]`. If the images and the mean image differ
+    in size, the mean image is resized.
     """
     outputs: Any = network.model.apply(network.variables, network.preprocessing.normalize(pixels), features=True)
     return tuple(outputs)
 
 
 def embed(network: Network, pixels: Any) -> jax.Array:
-    """Compute the input of the last layer, `[batch, channels]`: the average of the last maps, or VGG's hidden layer.
+    """Compute the last layer's input, `[batch, channels]`, which is the average of the last maps or VGG's hidden layer.
 
-    `pixels` are as in `features`.
+    `pixels` are RGB values from 0 to 255, `[batch, height, width, channels]`.
     """
     seen: Any = network.model.clone(classes=0).apply(network.variables, network.preprocessing.normalize(pixels))
     return jnp.asarray(seen)
@@ -199,13 +200,13 @@ def imagenet_classes() -> dict[str, str]:
 
 
 def class_name(network: Network, label: int) -> str:
-    """Return the readable name of a class: "tench (n01440764)"."""
+    """Return the readable name of a class, such as "tench (n01440764)"."""
     if not network.classes:
         return f"class {label}"
     return readable_class(network.classes[label])
 
 
 def readable_class(name: str) -> str:
-    """Return the readable name of a class, also for a WordNet id."""
+    """Return the readable name of a class; for a WordNet id, its meaning with the id."""
     meaning = imagenet_classes().get(name)
     return f"{meaning.split(', ')[0]} ({name})" if meaning else name

@@ -1,4 +1,4 @@
-"""Draws charts as inline SVG with real text, coloured by CSS so that figures follow the page's dark mode.
+"""Draws charts as inline SVG with real text. The colours come from CSS, so that figures follow the page's dark mode.
 
 A panel is as wide as the text column on a phone, where its text is 12 px high. Wider pages show several panels side by
 side.
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 WIDTH, HEIGHT = 350, 262
 TIMES = "\N{MULTIPLICATION SIGN}"
-LEFT, RIGHT, TOP, BOTTOM = 42, 344, 44, 220  # of the plot area
+LEFT, RIGHT, TOP, BOTTOM = 42, 344, 44, 220  # the edges of the plot area
 
 
 class Axis(NamedTuple):

@@ -10,12 +10,12 @@ from scipy.ndimage import zoom
 
 from experiments.article.charts import text
 
-LEVELS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)  # of the loss, with bands below the first and above the last
+LEVELS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)  # loss values that separate the bands
 SIDE, TOP = 306, 24
 
 
 def contour_panel(title: str, grid: Any, span: float) -> str:
-    """Draw the loss `[points, points]` from -`span` to `span` in both directions, with the trained net in the middle.
+    """Draw the loss `[points, points]` from -`span` to `span` in both directions, around the trained network.
 
     Cubic splines interpolate the logarithm of the loss between the points, so that contours are smooth.
     """

@@ -1,4 +1,4 @@
-"""Draws the paper's Figure 3 from the Flax modules: VGG-19, and the plain and the residual network of 34 layers.
+"""Draws the networks of the paper's Figure 3 (VGG-19, plain-34 and ResNet-34) from the Flax modules.
 
 Layers, shapes and multiply-adds are read from the traced modules; nothing in the drawing is hard-coded.
 """
@@ -57,7 +57,7 @@ class Net(NamedTuple):
 
 
 def titled(model: Any) -> str:
-    """Describe a basic or fully connected block's network in a few words."""
+    """Describe a network of basic or fully connected blocks in a few words."""
     kind = "plain" if model.shortcut == "plain" else f"residual ({model.shortcut})"
     family = "fully connected" if isinstance(model, ResidualMLP) else "convolutional"
     return f"{2 * sum(model.blocks) + 2} layers, {family}, {kind}"
@@ -84,7 +84,7 @@ def boxes_of(layers: Sequence[Layer]) -> Iterator[Box]:
             size = f"{layer.kernel[0]}{TIMES}{layer.kernel[1]}"
             yield Box(f"{size}, {outputs}{stride}", side, layer.macs, channels)
             continue
-        seen = math.isqrt(inputs // channels) if side > 1 else side  # of the maps that are flattened
+        seen = math.isqrt(inputs // channels) if side > 1 else side  # the side of the maps that are flattened
         if seen < side:
             yield Box("average_pool" if seen == 1 else "pool", seen)
         side, channels = 1, outputs
@@ -102,7 +102,8 @@ def one_by_one(layers: Sequence[Layer]) -> list[Layer]:
 
 
 def figure3(say: Callable[[str], str], width: int) -> str:
-    """Draw the three networks in columns, with maps of one size in one band; bars show multiply-adds if there is room.
+    """Draw the three networks in columns, with maps of equal size at equal heights. Bars show multiply-adds if they
+    fit.
 
     `width` is 350 for narrow pages, and 700 or more for wide ones.
     """

@@ -42,7 +42,7 @@ def published(say: Say) -> str:
 
 
 def degradation(values: Mapping[str, Any], say: Say) -> str:
-    """Draw the training loss of shallow and deep nets over the iterations."""
+    """Draw the training loss of shallow and deep networks over the iterations."""
     drawn, first = [], values["window"]
     for family in FAMILIES:
         curves = {net: thinned(list(enumerate(values[family]["curves"][net], first)), 130) for net in NETS}
@@ -87,7 +87,7 @@ def identity(values: Mapping[str, Any], say: Say) -> str:
 
 
 def more_layers(values: Mapping[str, Any], say: Say) -> str:
-    """Draw the loss during further training, for the original net and with appended identity blocks."""
+    """Draw the loss during further training, for the original network and with appended identity blocks."""
     drawn, styles = [], {"before": "before", "after": "residual"}
     for family in FAMILIES:
         curves = values[family]["curves"]
@@ -126,7 +126,7 @@ def bar(across: float, high: float, style: str) -> str:
 
 
 def landscape(values: Mapping[str, Any], say: Say) -> str:
-    """Draw the loss around a plain and a residual net as contours on the same scale."""
+    """Draw the loss around a plain and a residual network as contours on the same scale."""
     grids = {kind: some[0] for kind, some in values["grids"].items()}
     drawn = [contour_panel(say(f"{kind}_net").format(**values), grid, values["span"]) for kind, grid in grids.items()]
     return panels(drawn) + scale_of_losses(say("loss"))

@@ -20,7 +20,7 @@ COMPUTING = ("models", "data", "training", "evaluation", "analysis")  # packages
 
 
 class Found(NamedTuple):
-    """The result of an experiment: values and curves by name, and whether each claim holds."""
+    """The result of an experiment, with values and curves by name, and whether each claim holds."""
 
     values: dict[str, Any]
     claims: dict[str, bool]
@@ -40,8 +40,9 @@ class Measured(NamedTuple):
 def measured(experiment: Callable[[], Found], seeds: int, folder: Path) -> Measured:
     """Return an experiment's result: read from `folder` if the same code produced it, otherwise measured now.
 
-    The code is that of the experiment with all that it uses in its file, of the computing parts of resjax, and JAX's
-    version, since any of these may change a verdict. Raises BadInput for a damaged file.
+    "The same code" means the same code of the experiment and of everything that it uses in its file, the same code of
+    resjax's computing packages, and the same version of JAX, because each of these may change a verdict. Raises
+    BadInput for a damaged file.
     """
     file = folder / f"{experiment.__name__}.json"
     fingerprint = hashlib.sha256(f"{code_of(experiment)} {library()}".encode()).hexdigest()
@@ -80,7 +81,7 @@ def as_json(value: Any) -> Any:
 
 @cache
 def library() -> str:
-    """Identify the software that computes: parts of resjax, and JAX's version."""
+    """Identify the software that computes, by the code of resjax's computing packages and the version of JAX."""
     digest = hashlib.sha256(jax.__version__.encode())
     for room in COMPUTING:
         for file in sorted((Path(resjax.__file__).parent / room).glob("*.py")):
@@ -89,7 +90,7 @@ def library() -> str:
 
 
 def code_of(experiment: Callable[[], Found]) -> str:
-    """Return the code of an experiment and all that it uses in its file, without comments and docstrings."""
+    """Return the code of an experiment and of everything that it uses in its file, without comments and docstrings."""
     tree = ast.parse(Path(inspect.getfile(experiment)).read_text())
     parts = {name: node for node in tree.body for name in defined_names(node)}
     wanted, used = [experiment.__name__], set()

@@ -2,12 +2,12 @@
 
     python -m experiments.article [--only 3] [--workdir runs/article]      # in a checkout
 
-The experiments are 1 degradation, 2 vanishing and exploding gradients, 3 the identity is easy, 4 more layers do no
-harm, 5 changing dimensions, 6 the loss landscape. All use scikit-learn's digits and three seeds, on fully connected and
-convolutional nets. Means over the seeds decide whether a claim holds. The result is one page, in English and Chinese,
-that teaches what the paper says and shows the measurements.
+The experiments are (1) degradation, (2) vanishing and exploding gradients, (3) the identity is easy, (4) more layers do
+no harm, (5) changing dimensions, and (6) the loss landscape. All experiments train fully connected and convolutional
+networks on scikit-learn's digits, with three seeds each. Means over the seeds decide whether a claim holds. The result
+is one page, in English and Chinese, that explains the paper and shows the measurements.
 
-Cost: about 9 minutes of processor time, shared by the cores.
+Cost: about 9 minutes of processor time, divided among the cores.
 Result: 25 of 27 claims hold (docs/results/article.md).
 """
 
@@ -37,7 +37,7 @@ from resjax.system.terminal import hung, say, say_end
 from resjax.training import TrainState, train_in_memory
 
 SEEDS = (0, 1, 2)
-STEPS, BATCH, WINDOW = 150, 64, 25  # losses are means over 25 steps; with fewer, noise decides between similar nets
+STEPS, BATCH, WINDOW = 150, 64, 25  # losses are means over 25 steps; with fewer, noise decides
 KINDS = {"plain": "plain", "residual": "A"}
 
 
@@ -64,19 +64,19 @@ def recipe(seed: int, steps: int = STEPS, learning_rate: float = 0.02, weight_de
 
 @cache
 def trained(model: nn.Module, **settings: Any) -> list[tuple[TrainState, np.ndarray]]:
-    """Train a net with each seed; return its last state and the loss of every step."""
+    """Train a network with each seed; return the last state and the loss of every step."""
     with working(f"training {titled(model)}"):
         return [train_in_memory(recipe(seed, **settings), model, digits()) for seed in SEEDS]
 
 
 @partial(jax.jit, static_argnums=0)
 def logits(model: nn.Module, variables: Any, images: jax.Array) -> Any:
-    """Compute the logits of a net."""
+    """Compute the logits of a network."""
     return model.apply(variables, images)
 
 
 def final(losses: np.ndarray) -> float:
-    """Return the mean loss of the last steps, as in the curves."""
+    """Return the mean loss of the last steps, over as many steps as in the curves."""
     return float(losses[-WINDOW:].mean())
 
 
@@ -86,17 +86,17 @@ def mean(values: Any) -> float:
 
 
 def mlp(blocks: int, shortcut: str, **settings: Any) -> ResidualMLP:
-    """Build a fully connected net of 2 blocks + 2 layers of 64 units, with batch norm."""
+    """Build a fully connected network of 2 `blocks` + 2 layers of 64 units, with batch norm."""
     return ResidualMLP((blocks,), (64,), 10, shortcut, **{"ghost_batch_size": BATCH, **settings})
 
 
 def conv(depth: int, shortcut: str) -> nn.Module:
-    """Build a net of section 4.2."""
+    """Build a network of section 4.2."""
     return cifar_resnet(depth, shortcut, ghost_batch_size=BATCH)
 
 
 def degradation() -> Found:
-    """Show that deeper plain nets reach a higher training loss, and residual nets do not."""
+    """Show that deeper plain networks reach a higher training loss, and that deeper residual networks do not."""
     families: dict[str, tuple[Callable[..., nn.Module], int, int, dict[str, int]]] = {
         "dense": (lambda depth, shortcut: mlp((depth - 2) // 2, shortcut), 6, 22, {"steps": 500, "pad": 0}),
         "conv": (conv, 8, 26, {})}
@@ -117,7 +117,7 @@ def degradation() -> Found:
 
 
 def gradients() -> Found:
-    """Show that gradients of deep plain nets vanish or explode with the scale of the weights, and what helps."""
+    """Show that the scale of the weights makes gradients of deep plain networks vanish or explode, and what helps."""
     blocks, gains, (images, labels) = 20, (1, 2, 4), probe()  # a gain of 2 is He's variance
     curves: dict[str, dict[str, Any]] = {"bare": {}, "normed": {}, "trained": {}}
     for norm, group in (("bare", None), ("normed", BATCH)):
@@ -171,7 +171,7 @@ def identity() -> Found:
 
 
 def more_layers() -> Found:
-    """Show that appending identity blocks to a trained net changes no bit, and does no harm in further training."""
+    """Show that appended identity blocks change no bit of a network's output, and do no harm in further training."""
     added, allowed, (images, _) = 2, 1.05, probe()
     found = Found({"added": added, "allowed": allowed}, {})
     for family, model, stage in (("dense", mlp(4, "A"), 0), ("conv", conv(14, "A"), 2)):
@@ -212,7 +212,7 @@ def dimensions() -> Found:
 
 
 def landscape() -> Found:
-    """Show that the loss around a residual net is lower and curves downwards less often than around a plain net."""
+    """Show that the loss around residual networks is lower and curves downwards less often than around plain ones."""
     span, points, (images, labels) = 0.5, 15, probe()
     grids = {}
     for kind, model in ((kind, conv(26, shortcut)) for kind, shortcut in KINDS.items()):
@@ -230,11 +230,11 @@ WORK = {"degradation": 5, "gradients": 1, "identity": 1, "more_layers": 4, "dime
 
 
 def article(workdir: Path = Path("runs/article"), only: int | None = None) -> None:
-    """Run the experiments and write the page; results that the same code has already measured are reused.
+    """Run the experiments and write the page. Results that the same code has already measured are reused.
 
     Args:
         workdir: The folder for `article.html`, `article.md` and the results in `measured`.
-        only: Run only the experiment with this number; its page is `only3.html`, for example.
+        only: Run only the experiment with this number. With 3, for example, the page is `only3.html`.
     """
     check(only in (None, *range(1, len(IN_ORDER) + 1)), f"only is {only}; the experiments are 1 to {len(IN_ORDER)}")
     keep_compiled_programs()

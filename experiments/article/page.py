@@ -40,9 +40,10 @@ INSERT = re.compile(r"<\?(formula|figure|claims|code|source|summary|failures|con
 
 
 def write_article(measurements: Sequence[Measured], folder: Path, name: str) -> tuple[list[tuple[str, str]], Path]:
-    """Write `NAME.html` and, with only the claims, `NAME.md`; return verdicts with claims, and the page.
+    """Write `NAME.html`, and the claims alone as `NAME.md`. Return the verdict and text of each claim, and the page.
 
-    A section whose experiment was not measured is left out. If any is missing, so are the general sections.
+    A section whose experiment was not measured is left out. If any experiment is missing, the general sections are left
+    out too.
     """
     said = [one for measured in measurements for one in statements(measured, "en")]
     verdicts = ["holds" if one.holds else "FAILS" for one in said]
@@ -56,7 +57,7 @@ def write_article(measurements: Sequence[Measured], folder: Path, name: str) -> 
 
 
 def page(measurements: Sequence[Measured]) -> str:
-    """Assemble the page; its security policy allows only this style and this script, by their hashes."""
+    """Assemble the page. Its security policy allows only the page's own style and script, by their hashes."""
     style, script = ((FOLDER / file).read_text("utf-8") for file in ("article.css", "article.js"))
     titles = {f"title_{language}": speaker(language, "page")("title") for language in LANGUAGES}
     return Template((FOLDER / "page.html").read_text("utf-8")).substitute(
@@ -149,7 +150,7 @@ class Article:
 
 
 def formula(name: str, say: Callable[[str], str]) -> str:
-    """Return a formula in MathML, with its words in the language."""
+    """Return a formula in MathML; `say` translates the words in it."""
     found = re.search(rf'<math id="{name}" (.*?</math>)', (FOLDER / "formulas.html").read_text("utf-8"), re.DOTALL)
     assert found, name
     parts = f"<math {found[1]}".replace("<?break?>", '</math><math display="block">')  # allowed line breaks

@@ -1,5 +1,5 @@
-"""The article's texts in both languages, and the numbers that fill them: from the paper, the models and the
-measurements.
+"""The article's texts in both languages, and the numbers inserted into them, which come from the paper, the models and
+the measurements.
 """
 
 import math
@@ -42,7 +42,7 @@ def speaker(language: str, part: str = "labels") -> Callable[[str], str]:
 
 @cache
 def sections(language: str) -> dict[str, tuple[str, str]]:
-    """Read a language's text: for each section, in order, the experiment that it needs (or "") and its HTML.
+    """Read the text in a language: the experiment that each section needs (or "") and its HTML, by section, in order.
 
     The part before the first section is called "header".
     """
@@ -57,14 +57,14 @@ def sections(language: str) -> dict[str, tuple[str, str]]:
 
 
 def numbers(measurements: Sequence[Measured]) -> dict[str, Any]:
-    """Collect all values that the text can use: the paper's rows, the networks, each experiment, and totals."""
+    """Collect all values that the text can use: rows of the paper's tables, networks, experiments, and totals."""
     paper = {table.name: {row.experiment: row for row in table.rows} for table in TABLES.values()}
     return {"paper": paper, "nets": {net.name: net for net in networks()}, "all": totals(measurements),
             **{one.name: {**one.found.values, **derived(one)} for one in measurements}}
 
 
 def derived(measured: Measured) -> dict[str, Any]:
-    """Compute further values of an experiment for the text: ratios, and the prediction of a formula."""
+    """Compute further values of an experiment for the text, such as ratios and the prediction of a formula."""
     values = measured.found.values
     if measured.name == "gradients":  # half or twice He's variance: a factor of sqrt(2) per layer
         return {"predicted": (values["layers"] - 1) / 2 * math.log10(2)}

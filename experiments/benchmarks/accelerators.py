@@ -1,11 +1,11 @@
-"""Compares our programs with stock Flax on an H100 and a TPU, by reading XLA's compiled programs; needs neither device.
+"""Compares our compiled programs with those of stock Flax, for an H100 and a TPU. Neither device is needed.
 
     pip install -e '.[cuda12,tpu]' && python experiments/benchmarks/accelerators.py [--only h100]
 
-Compiles the training step of ResNet-50 (v1.5, bfloat16, batch 256, on a TPU 128), of the same network in stock Flax,
-and of ResNet-20, 110 and 1202 (TensorFloat-32, batch 128), and ten-crop evaluation with ResNet-50. Writes kernels,
-bytes, multiply-adds, memory, collectives and lower bounds of the time to experiments/results/accelerators.json after
-every program. A second run compiles only the missing programs.
+Compiles the training steps of ResNet-50 (v1.5, bfloat16, batch 256, or 128 on a TPU), of the same network in stock
+Flax, and of ResNet-20, 110 and 1202 (TensorFloat-32, batch 128). Also compiles ten-crop evaluation with ResNet-50.
+After every program, the script writes kernels, bytes, multiply-adds, memory, collectives and lower bounds on the time
+to experiments/results/accelerators.json. A second run compiles only the missing programs.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ LOOP = 100  # steps per call of the small networks, as in training
 
 
 class StockBottleneck(nn.Module):
-    """A bottleneck in stock Flax: 1x1, 3x3 (with the stride), 1x1, and a projection where dimensions change."""
+    """A bottleneck in stock Flax, with the stride in the 3x3 convolution and a projection where dimensions change."""
 
     filters: int
     stride: int
@@ -80,7 +80,7 @@ class Task(NamedTuple):
 
 
 def tasks(batch: int) -> dict[str, Task]:
-    """Return the programs to compile, by name; `batch` is ResNet-50's."""
+    """Return the programs to compile, by name; `batch` is the batch size of ResNet-50."""
     large = Architecture(family="imagenet", depth=50, shortcut="B", stride_in="3x3", ghost_batch_size=batch,
                          precision="bfloat16").model(1000)
     networks = {depth: Architecture(depth=depth, precision="tensorfloat32").model(10) for depth in (20, 110, 1202)}
@@ -91,7 +91,7 @@ def tasks(batch: int) -> dict[str, Task]:
 
 
 def lower(name: str, task: Task, spread: NamedSharding) -> Callable[[], Any]:
-    """Return a function that lowers a task's program: training steps, or the mean softmax of ten crops."""
+    """Return a function that lowers a task's program, for training steps or for the mean softmax of ten crops."""
     model, image = task.model, (task.size, task.size, 3)
     optimizer, whole = build_optimizer(Optimizer(), 1), replicated(spread)
     state = shaped(jax.eval_shape(lambda: initial_state(model, optimizer, jnp.zeros(image), 0)), whole)
@@ -114,8 +114,8 @@ def main(only: Literal["h100", "v5e"] | None = None, task: str | None = None) ->
     """Compile and analyse all missing programs.
 
     Args:
-        only: The device; by default both.
-        task: One of the programs; by default all, but on a TPU only the two of ResNet-50.
+        only: The device to compile for. By default, both devices.
+        task: One of the programs. By default, all programs on an H100, and the two of ResNet-50 on a TPU.
     """
     hide_devices()
     found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}

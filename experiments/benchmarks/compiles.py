@@ -1,11 +1,11 @@
-"""Checks that the training step compiles in every supported way: precisions, deterministic operations, many devices.
+"""Checks that the training step compiles in all precisions, with deterministic operations, and for many devices.
 
     pip install -e '.[cuda12,tpu]' && python experiments/benchmarks/compiles.py [--case "resnet20 h100 float32"]
 
-There is one step per call. With several devices, batch-norm groups do not span devices, so only gradients are
-exchanged; `parameter_bytes` is the size of their sum. Each case runs in a separate process, since XLA reads its flags
-only once. Results are written to experiments/results/compiles.json after each case; a second run compiles only the
-missing cases.
+Each call makes one step. No batch-norm group spans two devices, so devices exchange only gradients. `parameter_bytes`
+is the size of the gradients of all parameters. Each case runs in a separate process, since XLA reads its flags only
+once. Results are written to experiments/results/compiles.json after each case; a second run compiles only the missing
+cases.
 """
 
 import json
@@ -50,7 +50,7 @@ CASES = {case.name: case for case in [
     Case("resnet50", "h100", "bfloat16", deterministic=True), Case("resnet50", "h100", "bfloat16", devices=8),
     Case("resnet50", "h100", "bfloat16", devices=16, hosts=2),
 ]}
-SIZES = {"resnet20": ("cifar10", 16), "resnet50": ("imagenet", 32)}  # its file, and images per device
+SIZES = {"resnet20": ("cifar10", 16), "resnet50": ("imagenet", 32)}  # experiment file, and images per device
 
 
 def measure(case: Case) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def main(case: str | None = None) -> None:
     """Compile all missing cases.
 
     Args:
-        case: A single case, run in this process; by default all, each in a separate process.
+        case: A single case to run in this process. By default, all cases run, each in a separate process.
     """
     from resjax.system.files import write_json  # importing resjax sets XLA's flags from the environment
 

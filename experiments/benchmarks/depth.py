@@ -2,8 +2,8 @@
 
     python experiments/benchmarks/depth.py [--out DIR]
 
-Each depth runs in a separate process, to measure its peak memory. Prints one JSON line per depth, and saves all of them
-with a plot in DIR. Cost: about 5 minutes on 2 CPU cores, and 14 GiB of memory for 1202 layers.
+Each depth runs in a separate process, so that its peak memory can be measured. Prints one JSON line per depth, and
+saves all of them with a plot in DIR. Cost: about 5 minutes on 2 CPU cores, and 14 GiB of memory for 1202 layers.
 """
 
 import json
@@ -55,7 +55,7 @@ def measure(depth: int) -> dict[str, Any]:
 
 
 def draw(found: list[dict[str, Any]], file: Path) -> None:
-    """Draw step time, memory and compile time over depth, with a reference line of slope one for the first two."""
+    """Draw step time, memory and compile time over depth. The first two have a reference line proportional to depth."""
     figure, axes = plt.subplots(1, 3, figsize=(10, 3.4), layout="constrained")
     depths = [line["depth"] for line in found]
     for axis, key, label, grows in zip(

@@ -2,9 +2,9 @@
 
     python experiments/benchmarks/own_parts.py [--parts Mixup CutMix]
 
-Each call makes five steps of 128 images, including crops and flips, as in training on CPU. All variants take turns in
-one process, in a new random order in each round. Prints one JSON line: medians of processor time and wall-clock time in
-ms per step, and ratios to the step without.
+Each call makes five steps of 128 images, including crops and flips, as in training on CPU. In each round, all variants
+run once in the same process, in a new random order. Prints one JSON line with the medians of processor time and
+wall-clock time in ms per step, and their ratios to the step without custom parts.
 """
 
 import json
@@ -31,7 +31,7 @@ PARTS = {"without": Own(), "without, again": Own(), "LabelSmoothing": Own(loss=L
 
 
 def program(own: Own) -> tuple[Callable[[], None], int]:
-    """Compile a call with these parts; return it with its number of steps."""
+    """Compile a call with these parts; return the call and its number of steps."""
     drawn = np.random.default_rng(0)
     data = dataset((drawn.integers(0, 256, (2_000, 32, 32, 3), np.uint8), np.arange(2_000) % 10),
                    (drawn.integers(0, 256, (10, 32, 32, 3), np.uint8), np.arange(10)))
@@ -53,7 +53,7 @@ def program(own: Own) -> tuple[Callable[[], None], int]:
 
 def measure(parts: tuple[str, ...] = tuple(PARTS), rounds: int = 15) -> None:
     """Time the step without and with the given parts in each round, after a warm-up round."""
-    keep_freed_memory()  # as on the command line
+    keep_freed_memory()  # as resjax's command line does
     names = list(dict.fromkeys(["without", *parts]))
     programs = {name: program(PARTS[name]) for name in names}
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in names}

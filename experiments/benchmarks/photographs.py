@@ -1,12 +1,13 @@
-"""Measures how many images per second one core decodes and crops, with resjax and with Pillow in turn.
+"""Measures how many images per second one core decodes and crops, alternating between resjax and Pillow.
 
     python experiments/benchmarks/photographs.py [--folder PATH]
 
-The photographs are 500x375 pixels, cropped from scikit-learn's two and saved at quality 90, or the JPEGs of a folder.
-Pillow is used as in torchvision's transforms: it decodes, rotates by EXIF (every fourth generated photograph is stored
-on its side), resizes (antialiased, bilinear), crops and mirrors. Both are timed in one process and thread, for the
-paper's crops (shorter side 256 to 480) and for crops of 8 to 100 % of the area. Prints one JSON line: images per second
-(medians), ratios, and the cores needed for 2,500 images per second.
+The photographs are the JPEGs of a folder. By default, they are cut from scikit-learn's two sample photographs, 500x375
+pixels each, and saved at quality 90. Pillow is used as in torchvision's transforms: it decodes, rotates by EXIF (every
+fourth generated photograph is stored on its side), resizes (antialiased, bilinear), crops and mirrors. Both libraries
+are timed in one process and thread, for the paper's crops (shorter side 256 to 480) and for crops of 8 to 100 % of the
+area. Prints one JSON line with the median images per second, the ratios, and the number of cores needed for 2,500
+images per second.
 """
 
 import json
@@ -28,7 +29,7 @@ from resjax import Photographs
 from resjax.data import ImageFiles, random_box
 from resjax.data.stream import training_example
 
-RATE = 2_500  # images per second: the expected training speed of ResNet-50 on one H100
+RATE = 2_500  # images per second, the expected training speed of ResNet-50 on one H100
 Crop = Literal["scale", "area"]
 
 
@@ -78,12 +79,12 @@ def common(encoded: list[bytes], crop: Crop) -> Callable[[int, np.random.Generat
 
 
 def main(folder: Path | None = None, images: int = 100, rounds: int = 9) -> None:
-    """Time both, alternating.
+    """Time both libraries, alternating between them.
 
     Args:
-        folder: A folder of JPEGs; by default, they are made from scikit-learn's photographs.
+        folder: A folder of JPEGs. By default, JPEGs are made from scikit-learn's photographs.
         images: Number of images.
-        rounds: Number of timings of each; the medians are printed.
+        rounds: Number of timings of each library. The medians are printed.
     """
     encoded = encoded_photographs(folder, images)
     crops: tuple[Crop, ...] = ("scale", "area")

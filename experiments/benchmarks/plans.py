@@ -2,8 +2,9 @@
 
     pip install -e '.[cuda12,tpu]' && python experiments/benchmarks/plans.py [--on h100] [--names resnet20 resnet50]
 
-Each plan runs in a separate process with an empty cache, and then again with the cache of the first time. Results are
-written to experiments/results/plans.json after every plan; a second run makes only the missing plans.
+Each plan is made in a separate process with an empty cache, and then again with the cache that the first process
+filled. Results are written to experiments/results/plans.json after every plan. A second run makes only the missing
+plans.
 """
 
 import json
@@ -59,7 +60,7 @@ def main(on: tuple[Literal["h100", "v5e"], ...] = ("h100", "v5e"), names: tuple[
 
     Args:
         on: The devices to plan for.
-        names: Names of runs, FILE:NAME as in `resjax list`; by default all.
+        names: Names of runs, FILE:NAME as in `resjax list`. By default, all runs.
     """
     found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
     for device in on:

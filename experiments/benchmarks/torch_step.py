@@ -1,4 +1,4 @@
-"""The PyTorch step that train_step.py times: the same network, optimizer and batch."""
+"""The PyTorch step that train_step.py times, with the same network, optimizer and batch as ours."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ from torch.nn import functional
 
 
 def torch_step(task: Any, channels_last: bool, gpu: bool) -> Callable[[], None]:
-    """Build the same network and step in PyTorch."""
+    """Build the network and step of a task in PyTorch."""
     def conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Sequential:
         return nn.Sequential(nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False), nn.BatchNorm2d(outputs))
 

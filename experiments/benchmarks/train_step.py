@@ -1,16 +1,17 @@
-"""Compares a training step, or inference, with PyTorch's; each runs in a separate process, and they take turns.
+"""Compares the speed of training steps or inference with PyTorch's. Separate processes take turns.
 
     pip install -e '.[peers]' && python experiments/benchmarks/train_step.py [--net resnet50] [--precision bfloat16]
                                                                              [--mode inference]
 
-The network is one of three. ResNet-20 runs on CIFAR-10's 32x32 pixels at batch 128. ResNet-50 (stride in the 3x3, as in
-torchvision) runs on 224x224, at batch 16 on CPU and at batch 256 in bfloat16 on an accelerator. ResNet-18 A runs on
-64x64 at batch 16; its last maps are 2x2. Prints one JSON line: milliseconds per step (medians) in wall-clock and
-processor time, ratios to PyTorch's faster layout, images per second, compile seconds, peak memory, and the share of the
-machine's peak multiply-add rate. The peak is the rate of PyTorch's matrix product in the same run. For ResNet-20 it
-also times many steps per call, as in training. On a GPU that `resjax plan` supports, it also prints the lower bound
-that the plan gives for each of our programs. Both networks have batch norm over the whole batch. PyTorch uses autocast
-for bfloat16 and, on GPU, `torch.compile` with CUDA graphs. Both use TF32 as they do by default.
+There are three networks. ResNet-20 runs on CIFAR-10's 32x32 pixels at batch 128. ResNet-50 (stride in the 3x3, as in
+torchvision) runs on 224x224 pixels, at batch 16 on CPU and at batch 256 in bfloat16 on an accelerator. ResNet-18 A runs
+on 64x64 pixels at batch 16, so its last maps are 2x2. The benchmark prints one JSON line with the median milliseconds
+per step in wall-clock and processor time, the ratios to PyTorch's faster layout, images per second, compile seconds,
+peak memory, and the share of the machine's peak multiply-add rate. The peak is the rate of PyTorch's matrix product in
+the same run. For ResNet-20, the benchmark also times many steps per call, as in training. On a GPU that `resjax plan`
+supports, it also prints the lower bound that the plan gives for each of our programs. Both libraries normalise over the
+whole batch and use TF32 by their own defaults. PyTorch uses autocast for bfloat16 and, on GPU, `torch.compile` with
+CUDA graphs.
 """
 
 import json
@@ -36,7 +37,7 @@ Precision = Literal["float32", "tensorfloat32", "bfloat16"]
 
 
 class Task(NamedTuple):
-    """The network, batch size, image size and number of classes that both use."""
+    """The network, batch size, image size and number of classes, which are the same for both libraries."""
 
     architecture: Architecture
     batch: int
@@ -81,7 +82,7 @@ def ours(task: Task, steps: int) -> Program:
     from resjax.training.packing import layout_for, most_unstacked
     from resjax.training.step import draw_state
 
-    keep_freed_memory()  # as the command line does
+    keep_freed_memory()  # as resjax's command line does
     device = jax.devices()[0]
     model, optimizer = task.architecture.model(task.classes), build_optimizer(Optimizer(), 1)
     form = layout_for(device.platform)
@@ -109,7 +110,7 @@ def ours(task: Task, steps: int) -> Program:
 
 
 def peak_multiply_adds(size: int = 3072) -> float:
-    """Return the multiply-adds per second of PyTorch's matrix product in float32, the best of five."""
+    """Return the multiply-adds per second of PyTorch's matrix product in float32, the best of five measurements."""
     import torch
 
     matrix, seconds = torch.randn(size, size), []
@@ -139,7 +140,7 @@ def serve(name: str, task: Task, gpu: bool, many: int, parent: Connection) -> No
 
 
 def at_least(program: Program, task: Task) -> float | None:
-    """Return the planned minimum milliseconds per step for a program compiled here; None without a plan."""
+    """Return the plan's lower bound on the milliseconds per step of a compiled program; None if there is no plan."""
     import jax
 
     kind = KINDS.get(jax.devices()[0].device_kind)
@@ -155,7 +156,7 @@ def at_least(program: Program, task: Task) -> float | None:
 
 
 def peak_megabytes(gpu: bool) -> int:
-    """Return the peak memory: of this process or, on GPU, of the device as far as JAX used it."""
+    """Return the peak memory of this process in megabytes or, on GPU, the peak memory that JAX used on the device."""
     if gpu:
         import jax
 
@@ -165,14 +166,14 @@ def peak_megabytes(gpu: bool) -> int:
 
 def main(net: Net = "resnet20", precision: Precision | None = None, mode: Literal["train", "inference"] = "train",
          rounds: int = 15, gpu: bool = False) -> None:
-    """Time all variants in turn.
+    """Time all variants, which take turns.
 
     Args:
         net: The network.
-        precision: Precision of the convolutions; by default float32, or on GPU the usual one.
-        mode: A training step, or only inference.
-        rounds: Number of timings of each; the medians are printed.
-        gpu: Compute on the GPU; the parent process leaves it to its children.
+        precision: Precision of the convolutions. The default is float32 on CPU and the usual precision on GPU.
+        mode: Whether to time training steps or inference.
+        rounds: Number of timings of each variant. The medians are printed.
+        gpu: Compute on the GPU, which only the child processes use.
     """
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # several processes share the GPU
     work, many = describe(net, precision, mode == "inference", gpu), 100 if gpu else 4
@@ -181,7 +182,7 @@ def main(net: Net = "resnet20", precision: Precision | None = None, mode: Litera
     spawn, processes, told = multiprocessing.get_context("spawn"), {}, {}
     for name in names:
         here, there = spawn.Pipe()
-        wish = {} if name.startswith("torch") else huge_pages()  # as the command line does
+        wish = {} if name.startswith("torch") else huge_pages()  # as resjax's command line does
         os.environ |= wish
         spawn.Process(target=serve, args=(name, work, gpu, many, there), daemon=True).start()
         for variable in wish:

@@ -2,8 +2,8 @@
 
     python experiments/benchmarks/trained.py [resnet20 ...] [--out DIR] [--directory DIR]
 
-Takes run directories, weight files and names of networks that come with resjax. Prints one line per measurement, and
-saves all of them with a plot in DIR. Cost: half a minute per network on 2 CPU cores.
+The networks are run directories, weights files, or names of networks that come with resjax. Prints one line per
+measurement, and saves all measurements with a plot in DIR. Cost: half a minute per network on 2 CPU cores.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ from resjax.console.command_line import guarded
 from resjax.data import Dataset
 from resjax.system.files import write_aside, write_json
 
-SEEN = 640  # images for a gradient: ten batch-norm groups, without crops and flips
+SEEN = 640  # images per gradient, which form ten batch-norm groups, without crops and flips
 
 
 def measure(network: Network, data: Dataset) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def measure(network: Network, data: Dataset) -> dict[str, Any]:
     found = {"test_error_without_block": errors,
              "response_deviations": response_deviations(network, data.test).tolist(),
              "gradient_norms": gradient_norms(model, variables, images, data.train.labels[:SEEN]).tolist()}
-    if model.shortcut != "plain":  # plain nets add nothing to F(x)
+    if model.shortcut != "plain":  # plain networks add nothing to F(x)
         found["residual_ratios"] = residual_ratios(model, variables, images).tolist()
     return found
 
@@ -79,9 +79,9 @@ def main(networks: Annotated[tuple[str, ...], tyro.conf.Positional] = ("resnet20
     """Measure trained networks of CIFAR-10.
 
     Args:
-        networks: Run directories, weights, or names of networks that come with resjax.
+        networks: Run directories, weights files, or names of networks that come with resjax.
         out: The folder for `trained.json` and `trained.png`.
-        directory: The folder of prepared TFDS data sets, by default RESJAX_DATA.
+        directory: The folder of prepared TFDS data sets. Defaults to RESJAX_DATA.
     """
     data = load_data(Data(source="tfds:cifar10", directory=directory))
     found = {name: measure(load(name), data) for name in networks}

@@ -2,9 +2,10 @@
 
     python experiments/benchmarks/transfer.py [--workdir W] [--steps 1500]
 
-Writes both halves of CIFAR-10 as image folders and trains on the animals. It then trains on the vehicles four times, by
-`experiments/finetune.py`: from scratch, from scratch at the paper's learning rate, all layers from the animals'
-weights, and only the last layer. Cost: 12 minutes on 2 CPU cores. The same command resumes a stopped benchmark.
+Writes the animals and the vehicles of CIFAR-10 as image folders and trains on the animals. It then trains on the
+vehicles four times, with the recipe of `experiments/finetune.py`: from scratch, from scratch at the paper's learning
+rate, fine-tuning all layers of the network trained on animals, and training only its last layer. Cost: 12 minutes on 2
+CPU cores. The same command resumes a stopped benchmark.
 """
 
 from dataclasses import replace

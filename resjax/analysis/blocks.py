@@ -1,6 +1,6 @@
 """Functions that measure, remove, swap and append residual blocks.
 
-The unravelled view is from Veit, Wilber and Belongie (2016, arXiv 1605.06431).
+Removing and swapping blocks follows Veit, Wilber and Belongie (2016, arXiv 1605.06431).
 """
 
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ BLOCKS = (BasicBlock, Bottleneck, DenseBlock)
 
 @partial(jax.jit, static_argnums=0)
 def residual_ratios(model: nn.Module, variables: Any, images: jax.Array) -> jax.Array:
-    """Return ||F(x)|| / ||x|| of every block, `[blocks]`, with norms over all images. It is 0 for an identity block.
+    """Return ||F(x)|| / ||x|| of every block, `[blocks]`, with norms over all images. Identity blocks have 0.
 
     F is the residual function, before the addition; `images` are `[batch, height, width, channels]`.
     """
@@ -42,7 +42,7 @@ def residual_ratios(model: nn.Module, variables: Any, images: jax.Array) -> jax.
 
 
 def last_layer(block: nn.Module) -> str:
-    """Return the name of the last layer of F: batch norm, if the block has any."""
+    """Return the name of the last layer of F, which is batch norm if the block has any."""
     if isinstance(block, Bottleneck):
         return "bn3"
     return "fc2" if isinstance(block, DenseBlock) and "bn2" not in block.variables["params"] else "bn2"
@@ -51,7 +51,8 @@ def last_layer(block: nn.Module) -> str:
 def gives_back(block: nn.Module, shape: tuple[int, ...], last: str, key: jax.Array) -> tuple[bool, bool]:
     """Check whether a block whose last layer is set to zero returns its input and passes its gradient on, bit for bit.
 
-    The input of this `shape` is drawn and passed through a ReLU. The gradient should pass where the input is positive.
+    An input of this `shape` is drawn at random and passed through a ReLU. The gradient must pass wherever the input is
+    positive.
     """
     keys = jax.random.split(key, 3)
     x, dy = jax.nn.relu(jax.random.normal(keys[0], shape)), jax.random.normal(keys[2], shape)
@@ -68,7 +69,7 @@ def gives_back(block: nn.Module, shape: tuple[int, ...], last: str, key: jax.Arr
 
 
 def without_block(model: Any, variables: Any, stage: int, index: int) -> tuple[Any, Any]:
-    """Remove a block from a network. Block 0 is the second of its stage, as the first may change the dimensions.
+    """Remove a block from a network. `index` counts from the second block, because the first may change the dimensions.
 
     Returns the smaller network and its variables. Raises ValueError if there is no such block.
     """
@@ -87,11 +88,11 @@ def with_swapped_blocks(model: Any, variables: Any, stage: int, i: int, j: int) 
 
 
 def with_identity_blocks(model: Any, variables: Any, stage: int, count: int, key: jax.Array) -> tuple[Any, Any]:
-    """Append blocks whose residual function is zero: the last layer of F is zero, the others use He initialisation.
+    """Append blocks whose residual function F is zero: the last layer is zero, and the others use He initialisation.
 
-    If F ends with batch norm, its scale is zero; otherwise, the last weights and biases are zero. Returns the larger
-    network and its variables. Raises ValueError if a block with F = 0 is not the identity (plain networks, option C),
-    or if the stage has no second block to take the shapes from.
+    If F ends with batch norm, the scale of this batch norm is zero; otherwise, the last weights and biases are zero.
+    Returns the larger network and its variables. Raises ValueError if a block with F = 0 is not the identity (plain
+    networks, option C), or if the stage has no second block to copy the shapes from.
     """
     check(model.shortcut in ("A", "B") and model.blocks[stage] > 1,
           f"stage {stage} of a network with shortcut {model.shortcut} and {model.blocks} blocks has no identical "

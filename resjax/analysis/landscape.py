@@ -21,7 +21,7 @@ def landscape(model: nn.Module, variables: Any, pixels: Any, labels: Any, key: j
     """Return the loss L(w + a d + b e), `[points, points]`, for a and b (rows and columns) from -`span` to `span`.
 
     The random directions d and e are normalised per filter (`filter_normalized`). With an odd number of points, the
-    network itself is in the middle. L is the mean cross-entropy of normalised `pixels` `[batch, height, width,
+    network itself is the centre of the grid. L is the mean cross-entropy of normalised `pixels` `[batch, height, width,
     channels]` with `labels` `[batch]`; batch norm uses its running statistics. Raises BadInput if `span` is not above 0
     or there are fewer than two points.
     """
@@ -37,7 +37,7 @@ def losses_on_grid(model: nn.Module, variables: Any, directions: Any, pixels: ja
                    steps: jax.Array) -> jax.Array:
     """Compute the loss at every pair of `steps` `[points]` along two directions, sequentially.
 
-    The directions are drawn beforehand: inside the program, this would double the compile time.
+    The directions are drawn beforehand, because drawing them inside the program would double the compile time.
     """
     params, (one, other) = variables["params"], directions
 
@@ -54,7 +54,7 @@ def losses_on_grid(model: nn.Module, variables: Any, directions: Any, pixels: ja
 
 
 def filter_normalized(params: Any, key: jax.Array) -> Any:
-    """Draw a random direction whose filters have the norms of the network's: d := d / ||d|| ||w||, from normal d.
+    """Draw a random direction whose filters have the same norms as the network's: d := d / ||d|| ||w||, from normal d.
 
     A filter is the set of all weights of one output of a convolution or of a fully connected layer. The direction is 0
     for biases and batch norm's parameters. It is computed by NumPy in float32.
@@ -63,7 +63,7 @@ def filter_normalized(params: Any, key: jax.Array) -> Any:
     keys = jax.random.split(key, len(leaves))
 
     def draw(path: tuple[Any, ...], w: Any, key: jax.Array) -> np.ndarray:
-        stacked = any(part == jax.tree_util.DictKey(REST) for part in path)  # with a leading axis of blocks
+        stacked = any(part == jax.tree_util.DictKey(REST) for part in path)  # this leaf has a leading axis of blocks
         inputs, w = tuple(range(stacked, w.ndim - 1)), np.asarray(w)
         if not inputs:
             return np.zeros_like(w)

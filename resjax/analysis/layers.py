@@ -19,9 +19,9 @@ WEIGHTS, NORMS = r"(conv|fc)\d", r"bn\d"
 
 
 def in_order(collection: Any, pattern: str) -> list[Any]:
-    """Collect the entries of a collection (variables or intermediates) whose layer names match, in layer order.
+    """Collect the entries of a collection of variables or intermediates whose layer names match, in layer order.
 
-    Shortcuts are left out. If the pattern is one of weights, the last layer comes last.
+    Shortcuts are left out. If the pattern matches weights, the fully connected layer comes last.
     """
     network = unstack(collection)
     modules = [network, *(block for name in sorted(network) if is_stage(name) for block in network[name])]
@@ -65,8 +65,8 @@ def response_deviations(network: Network | Classifier, images: Images, batch_siz
     """Return the standard deviation of every 3x3 layer's response, `[layers]`, in layer order.
 
     A response is the output after batch norm and before the ReLU or the addition (section 4.2). The standard deviation
-    is over all images, pixels and channels. Projections, which are not 3x3 layers, are left out. Raises ValueError if
-    `batch_size` does not divide the number of images.
+    is computed over all images, pixels and channels. Projections, which are not 3x3 layers, are left out. Raises
+    ValueError if `batch_size` does not divide the number of images.
     """
     count = len(images.labels)
     if count % batch_size:

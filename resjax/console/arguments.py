@@ -1,4 +1,4 @@
-"""Parses command-line arguments with tyro. Errors become one message, which suggests the nearest valid word."""
+"""Parses command-line arguments with tyro. All errors become one message, which suggests the nearest valid word."""
 
 import inspect
 import io
@@ -16,7 +16,7 @@ from resjax.console.help import format_help, sections_of
 from resjax.system.errors import BadInput, nearest
 from resjax.system.terminal import say
 
-FIELDS_WORDS = {  # what people type, and the flag that it is here
+FIELDS_WORDS = {  # flags that people know from elsewhere, and resjax's names for them
     "lr": "--optimizer.learning-rate", "wd": "--optimizer.weight-decay", "bs": "--batch-size", "epochs": "--steps",
     "iterations": "--steps", "max-steps": "--steps", "output-dir": "--workdir", "logdir": "--workdir",
     "output": "--workdir", "data-dir": "--data.directory", "dataset": "--data.source", "pretrained":
@@ -54,13 +54,13 @@ def parse(kind: Any, arguments: Sequence[str], program: str, **settings: Any) ->
 
 
 def reader(kind: Any, program: str, **settings: Any) -> Callable[..., Any]:
-    """Return `tyro.cli` for a kind. Flags can change an experiment's data but not its type; None is not a value."""
+    """Return `tyro.cli` for a kind. Flags change an experiment's data but not their type; None is not a value."""
     return partial(tyro.cli, kind, prog=program, **settings, config=(
         tyro.conf.AvoidSubcommands, tyro.conf.DisallowNone, tyro.conf.PositionalMetavarFromFieldName))
 
 
 def about(kind: Any, program: str) -> list[str]:
-    """Return the first paragraphs of the help: what a command does, and an example."""
+    """Return the first paragraphs of the help, which say what a command does and give an example."""
     command = COMMANDS.get(program.removeprefix("resjax ").split()[0])
     if command is None:
         return paragraphs(kind)
@@ -69,12 +69,12 @@ def about(kind: Any, program: str) -> list[str]:
 
 
 def paragraphs(kind: Any) -> list[str]:
-    """Split a docstring at its empty lines, up to its arguments."""
+    """Split the part of a docstring before its arguments at empty lines."""
     return inspect.cleandoc(kind.__doc__ or "").partition("\nArgs:")[0].strip().split("\n\n")
 
 
 def complaint(text: str, arguments: Sequence[str], flags: Sequence[str]) -> str:
-    """Describe an error in one line: an unknown flag with a suggestion, or else tyro's message."""
+    """Describe an error in one line, by the unknown flag with a suggestion, or else by tyro's message."""
     for argument in arguments:
         flag = argument.partition("=")[0].replace("_", "-")
         if re.match("--?[a-z]", flag) and flag not in flags:

@@ -1,4 +1,4 @@
-"""Compares this machine's arithmetic on the networks' operations with NumPy in float64."""
+"""Checks this machine's results of the networks' operations against NumPy in float64."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def arithmetic() -> dict[str, float]:
     dx, dkernel = gradients(x, kernel, dy)
 
     norm = BatchNorm(train=True, ghost_batch_size=16)
-    shifted = x + 100  # one-pass statistics lose all digits here
+    shifted = x + 100  # a naive one-pass variance would lose all digits here
     variables = norm.init(jax.random.key(0), shifted)
     normalized, _ = jax.jit(lambda v, x: norm.apply(v, x, mutable=["batch_stats"]))(variables, shifted)
 
@@ -39,12 +39,12 @@ def arithmetic() -> dict[str, float]:
 
 
 def relative(value: jax.Array, reference: Any) -> float:
-    """Return the largest error divided by the largest value."""
+    """Return the largest absolute error divided by the largest absolute reference value."""
     return float(np.abs(np.asarray(value, np.float64) - reference).max() / np.abs(reference).max())
 
 
 def neighbourhoods(x: np.ndarray) -> np.ndarray:
-    """View `[batch, height, width, channels]` as its 3x3 neighbourhoods `[batch, height, width, channels, 3, 3]`."""
+    """Return the 3x3 neighbourhoods of the pixels of `[batch, height, width, channels]`, with shape `[..., 3, 3]`."""
     padded = np.pad(x.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
     return np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
 
@@ -55,7 +55,7 @@ def reference_convolution(x: np.ndarray, kernel: np.ndarray) -> Any:
 
 
 def reference_kernel_gradient(x: np.ndarray, dy: np.ndarray) -> Any:
-    """Compute the gradient of this convolution with respect to its kernel, in float64."""
+    """Compute the gradient of `reference_convolution` with respect to its kernel, in float64."""
     return np.einsum("bhwcij,bhwo->ijco", neighbourhoods(x), dy.astype(np.float64), optimize=True)
 
 

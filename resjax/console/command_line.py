@@ -1,4 +1,4 @@
-"""Dispatches commands, and turns failures into a message and an exit code."""
+"""Dispatches commands, and turns failures into an error message and an exit code."""
 
 import os
 import platform
@@ -108,7 +108,7 @@ def guarded(action: Callable[[], Any]) -> int:
         return failed(str(error), 2)
     except Interrupted as error:
         return failed(str(error), SIGNALLED + error.signal)
-    except BrokenPipeError:  # whoever reads, as `head` does, has read enough
+    except BrokenPipeError:  # the reading program, such as `head`, has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (Diverged, Lost, OSError) as error:
@@ -118,7 +118,7 @@ def guarded(action: Callable[[], Any]) -> int:
     except Exception:
         if not many_processes():
             raise
-        tell(harmless(traceback.format_exc()))  # often of another's death: the last words tell how to resume
+        tell(harmless(traceback.format_exc()))  # often, another process has died; the last words say how to resume
         end_at_once(1, reported=False)
     finally:
         progress.clear()
@@ -126,7 +126,7 @@ def guarded(action: Callable[[], Any]) -> int:
 
 
 def failed(message: str, code: int) -> int:
-    """Print the reason below the finished display. If several processes train together, this one exits here."""
+    """Print the reason below the finished display. If several processes train together, exit this process at once."""
     progress.clear()
     tell(f"resjax: {harmless(message)}")
     if many_processes():
@@ -135,10 +135,11 @@ def failed(message: str, code: int) -> int:
 
 
 def run_and_exit(action: Callable[[], Any]) -> NoReturn:
-    """Run, and exit with the code.
+    """Run an action, and exit with its code.
 
-    After a request to stop, the process ends without Python's teardown: XLA may still be compiling in a thread of its
-    own, which crashes (SIGSEGV) once the libraries' destructors run. From here on, Ctrl-C ends the process silently.
+    After a stop request, the process ends without Python's teardown. XLA may still be compiling in its own thread,
+    which would crash (SIGSEGV) once the libraries' destructors run. At the end, Ctrl-C is set to end the process
+    silently.
     """
     leave_out_chatter()
     code = guarded(action)
@@ -156,12 +157,12 @@ def main() -> None:
 
 
 def run(experiments: Mapping[str, Any]) -> None:
-    """Implement the command line of an experiment file: `python FILE NAME [--workdir W] [overrides]`."""
+    """Run the command line of an experiment file, `python FILE NAME [--workdir W] [overrides]`."""
     run_and_exit(lambda: train_one_of(experiments, sys.argv[1:], Path(sys.argv[0]).name))
 
 
 def script(function: Callable[..., Any]) -> None:
-    """Implement the command line of a function: `python FILE [flags]`."""
+    """Run the command line of a function, `python FILE [flags]`."""
     from resjax.console.arguments import call
 
     run_and_exit(lambda: call(function, sys.argv[1:], Path(sys.argv[0]).name))

@@ -15,7 +15,7 @@ from resjax.console.runs import TrainArguments
 from resjax.system.progress import working
 from resjax.system.terminal import say
 
-KINDS = ("resnet20", "resnet50", "scenes")  # an experiment of each kind that has flags of its own
+KINDS = ("resnet20", "resnet50", "scenes")  # one experiment for each set of flags
 SHIPPED = " ".join(sorted(folder.name for folder in (Path(__file__).parents[1] / "trained").iterdir()))
 TABLES = " ".join(f"table{number}" for number in range(1, 12))
 SOURCES = "digits folder: tars: tfds: voc: coco:"
@@ -73,7 +73,7 @@ def completion(shell: Annotated[Literal["bash", "zsh"], tyro.conf.Positional]) -
 
 
 def case(pattern: str, words: str, files: bool = False) -> str:
-    """Write a branch of the script: the words that may follow."""
+    """Write a branch of the script, with the words that may follow."""
     return f'    {pattern}) words_="{words}"{" files_=yes" * files} ;;'
 
 
@@ -95,7 +95,7 @@ def entries_of(name: str) -> Iterator[Argument]:
 
 
 def complete_flags(name: str, entries: Iterable[Argument]) -> Iterator[str]:
-    """Write what may follow each flag that takes a value, then what may follow the command, then any other word."""
+    """Write the words that may follow each flag with a value, then those after the command and after other words."""
     after: dict[tuple[str, bool], list[str]] = {}
     for entry in entries:
         if entry.flags and entry.value:
@@ -111,7 +111,7 @@ def complete_flags(name: str, entries: Iterable[Argument]) -> Iterator[str]:
 
 
 def first_words(name: str, value: str = "") -> str:
-    """List the words that a command may begin with."""
+    """List the words that may follow a command first."""
     if COMMANDS[name].on_experiment:
         return " ".join(run for file in experiment_files.names().values() for run in file)
     return {"TABLE": TABLES, "[FILE]": " ".join(experiment_files.SHIPPED)}.get(

@@ -9,7 +9,7 @@ from contextlib import redirect_stdout
 from typing import Any, NamedTuple
 
 COLUMN = 24  # where the text of a flag begins
-# What a value is, by the last part of the flag that takes it, where its type is text.
+# Names of text values in the help, by the last part of the flag.
 VALUES = {"initialize-from": "NETWORK", "source": "SOURCE", "data": "SOURCE", "only": "ROWS", "shard": "PART/PARTS",
           "of": "CLASS", "key": "NAME", "name": "NAME", "train": "SET", "test": "SET", "classes": "CLASS"}
 
@@ -41,9 +41,9 @@ class Section(NamedTuple):
 
 
 def sections_of(read: Callable[..., Any]) -> list[Section]:
-    """Read the help that tyro writes for a parser; `read` is `tyro.cli` of it."""
+    """Read the help that tyro writes for a parser; `read` is `tyro.cli` with this parser."""
     output, columns = io.StringIO(), os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = "100"  # one column of boxes
+    os.environ["COLUMNS"] = "100"  # makes tyro write its boxes in one column
     try:
         with redirect_stdout(output):
             read(args=["--help"])
@@ -91,7 +91,7 @@ def entry(lines: list[str]) -> Argument:
 
 
 def format_help(program: str, about: list[str], sections: list[Section], columns: int) -> str:
-    """Write the help of a command, at most so many columns wide."""
+    """Write the help of a command, at most `columns` wide."""
     flags = {flag.rpartition(".")[2].removeprefix("--"): flag for part in reversed(sections)
              for e in part.entries for flag in e.flags[:1]}
     arguments = [e.value for part in sections for e in part.entries if not e.flags]

@@ -1,4 +1,4 @@
-"""Commands that prepare data, and that check this machine's versions, devices, arithmetic and data."""
+"""Commands that prepare data, and that check this machine's packages, devices, arithmetic and data."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ from resjax.system.progress import working
 from resjax.system.terminal import hung, say, say_end
 from resjax.system.version import __version__
 
-TOLERANCE = 1e-4  # float32 sums of some thousand terms; a wrong kernel is off by 1e-2 and more
+TOLERANCE = 1e-4  # float32 sums of some thousand terms stay below this; a wrong kernel is off by 1e-2 or more
 
 
 def prepare(
@@ -27,14 +27,14 @@ def prepare(
 ) -> None:
     """Download and prepare CIFAR-10 (170 MB).
 
-    The data set is written in a format that TFDS can read.
+    The command writes the data set in a format that TFDS can read.
 
     Args:
         name: The data set.
         directory: The folder to write to. Defaults to RESJAX_DATA if it is set, otherwise to ~/tensorflow_datasets.
         archive: A local copy of the official cifar-10-binary.tar.gz. By default, the archive is downloaded.
     """
-    with working("loading"):  # here and below, so that the help is quick
+    with working("loading"):  # imported here and below, so that the help is quick
         from resjax.data import prepare_cifar10
         from resjax.data.prepared import data_directory
 
@@ -46,8 +46,9 @@ def prepare(
 def doctor(directory: Path | None = None) -> None:
     """Check this machine and its packages.
 
-    This checks package versions, devices, data sets, and the accuracy of the arithmetic against float64. The exit code
-    is 1 if the quickstart would fail or give wrong results. If something else is missing, a note says what needs it.
+    The command checks package versions, devices, data sets, and the accuracy of float32 arithmetic against float64. The
+    exit code is 1 if the quickstart would fail or give wrong results. For anything optional that is missing, a note
+    says what it is needed for.
 
     Args:
         directory: The folder of prepared TFDS data sets. Defaults to RESJAX_DATA if it is set, otherwise to
@@ -69,14 +70,14 @@ RIGHT, MISSING, WRONG = "ok  ", "note", "FAIL"
 
 
 class Finding(NamedTuple):
-    """One line of the report; if a check fails, the text says what needs it and what to do."""
+    """One line of the report. For a failed check, the text says what is affected and what to do."""
 
     mark: str
     text: str
 
 
 def diagnose(directory: Path) -> Iterator[Finding]:
-    """Yield the results one by one; data sets are looked up in `directory`."""
+    """Yield the findings one by one; data sets are looked up in `directory`."""
     import jax
 
     from resjax.console.arithmetic import arithmetic

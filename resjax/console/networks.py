@@ -21,29 +21,29 @@ from resjax.training.kinds import Exam, Kind, kind_at
 
 @dataclass(frozen=True)
 class Unsaid:
-    """Details that a weights file may not state. An error tells you when one is needed."""
+    """Details that a weights file may not state. An error tells you when a detail is needed."""
 
     stride_in: StrideIn | None = None
     """The bottleneck convolution that has the stride: 3x3 (v1.5, torchvision and timm) or 1x1 (v1, the paper)."""
     shortcut: Bare | None = None
-    """The kind of network in a weights file without projections: plain, or residual with option A."""
+    """The kind of network in a weights file that has no projections: plain, or residual with option A."""
     resize: Resize | None = None
-    """The resize filter to use instead of the one stated with the weights: area (resjax), or a filter of Pillow or
-    PyTorch."""
+    """The resize filter to use instead of the one stated with the weights: area (resjax's own), or a filter of Pillow
+    or PyTorch."""
     key: str | None = None
     """The set of weights to use from a file that contains several, such as state_dict and state_dict_ema."""
     code: Path | None = None
-    """The Python file that defines the network of the run, if it is your own. resjax executes this file."""
+    """The Python file that defines the network, for a run of a custom network. resjax executes this file."""
 
 
 Asked = tyro.conf.OmitArgPrefixes[Unsaid]
 NOTHING_SAID = Unsaid()
-NETWORK = ("a run directory, a weights file, a folder that contains one, OWNER/NAME on the Hugging Face Hub, or a "
+NETWORK = ("a run directory, a weights file or its folder, OWNER/NAME on the Hugging Face Hub, or a "
            "network that comes with resjax, such as resnet20")
 
 
 def load_as(target: str, unsaid: Unsaid) -> tuple[Kind, Any]:
-    """Load a network with the given details, and return its kind and the network."""
+    """Load a network with the given details. Return its kind and the network."""
     with working(f"loading {target}"):
         keep_compiled_programs()
         place = expanded(target)
@@ -52,13 +52,14 @@ def load_as(target: str, unsaid: Unsaid) -> tuple[Kind, Any]:
 
 
 def own_model(run_directory: Path, code: Path | None) -> Any:
-    """Return the custom network of a run, as defined in a file; None without a file. Raises BadInput for another run.
+    """Return the custom network that a file defines for a run; None without a file.
 
-    Only a file that the user names is executed, never one in the run directory.
+    Only a file that the user names is executed, never a file in the run directory. Raises BadInput if the file defines
+    no such run.
     """
     if code is None or not (run_directory / "experiment.json").is_file():
         return None
-    from resjax.training.run_directory import read_experiment  # here, so that the help is quick
+    from resjax.training.run_directory import read_experiment  # imported here, so that the help is quick
 
     name, runs = read_experiment(run_directory).name, load_runs(code)
     matching = [run for run in runs.values() if run.name == name]
@@ -81,19 +82,20 @@ def evaluate_networks(
 ) -> None:
     """Measure the error of one or more networks.
 
-    For a run, the newest checkpoint is evaluated. For a detector, the average precision is measured.
+    The command evaluates the newest checkpoint of a run. For a detector, it measures the average precision.
 
     Args:
-        networks: Run directories, weights files, folders that contain one, OWNER/NAME on the Hugging Face Hub, or
-            networks that come with resjax, such as resnet20. Several networks are evaluated as an ensemble, by their
-            mean softmax.
+        networks: Run directories, weights files or their folders, OWNER/NAME on the Hugging Face Hub, or networks that
+            come with resjax, such as resnet20. Several networks are evaluated as an ensemble, that is, by the mean of
+            their softmax outputs.
         split: The images to evaluate on.
-        views: The crops and scales of each test image. The softmax is averaged over them (section 3.4).
-        batch_size: The number of images in a batch. It affects only the speed.
-        data: The data set to evaluate on: folder:PATH, tars:PATH or tfds:NAME, or for a detector voc:PATH or
-            coco:PATH. Defaults to the data set that the network was trained on.
+        views: The crops and scales of each test image. The softmax outputs are averaged over all crops and scales
+            (section 3.4).
+        batch_size: The number of images in a batch, which affects only the speed.
+        data: The data set to evaluate on: folder:PATH, tars:PATH or tfds:NAME for a classifier, voc:PATH or coco:PATH
+            for a detector. Defaults to the data set that the network was trained on.
         directory: The folder of prepared TFDS data sets. Defaults to the folder that the run used.
-        by_class: Also write the errors of each class, a confusion matrix, and an image of the most confident mistakes.
+        by_class: Also write the error of each class, a confusion matrix, and a figure of the most confident mistakes.
         out: The folder for the tables and figures of `by_class`.
         weights: Details that a weights file may not state.
     """
@@ -126,14 +128,14 @@ def export_network(
 ) -> None:
     """Export a network to another library's format.
 
-    The new folder also contains a model card with the measured errors of the network.
+    The new folder also contains a model card with the network's measured errors.
 
     Args:
-        network: A run directory, a weights file, a folder that contains one, OWNER/NAME on the Hugging Face Hub, or a
-            network that comes with resjax, such as resnet20.
-        to: The format. For weights: torchvision (also for timm and pytorch-cifar-models), huggingface, keras, akamaster
-            (pytorch_resnet_cifar10) or resjax (all networks of the paper, including plain ones). For a function from
-            pixels to logits: stablehlo (for JAX) or onnx (for ONNX Runtime).
+        network: A run directory, a weights file or its folder, OWNER/NAME on the Hugging Face Hub, or a network that
+            comes with resjax, such as resnet20.
+        to: The format. The formats for weights are torchvision (also for timm and pytorch-cifar-models), huggingface,
+            keras, akamaster (pytorch_resnet_cifar10) and resjax (all networks of the paper, including plain ones). The
+            formats for a function from pixels to logits are stablehlo (for JAX) and onnx (for ONNX Runtime).
         out: The folder to create.
         weights: Details that a weights file may not state.
     """

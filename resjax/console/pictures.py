@@ -1,4 +1,4 @@
-"""Commands that apply a trained network to images: classify them or detect objects."""
+"""Commands that apply a trained network to images, to classify them, detect objects or explain predictions."""
 
 import json
 import sys
@@ -25,18 +25,20 @@ STANDARD_OUTPUT = "-"
 
 @dataclass(frozen=True)
 class Written:
-    """Output files. For -, the output goes to standard output instead of the usual text."""
+    """Output files. For the file -, the output is printed instead of the usual output."""
 
     json: Target = None
-    """Also write the boxes, in pixels, to this file as JSON. With -, print the JSON instead of the usual output."""
+    """Also write the boxes, in pixels, to this file as JSON. If the file is -, print the JSON instead of the usual
+    output."""
     csv: Target = None
-    """Also write the objects to this file as CSV, one per line. With -, print the CSV instead of the usual output."""
+    """Also write the objects to this file as CSV, one object per line. If the file is -, print the CSV instead of the
+    usual output."""
     coco: Path | None = None
-    """Also write the boxes to this file in COCO's results format, for pycocotools and COCO's evaluation server. Add
-    --score 0 to write all boxes."""
+    """Also write the boxes to this file in COCO's results format, for pycocotools and COCO's evaluation server. To
+    write all boxes, add --score 0."""
     annotations: Path | None = None
-    """The COCO annotation file from which --coco takes the ids of images and classes. Without it, ids are numbered
-    from 1."""
+    """The COCO annotation file from which --coco takes the ids of images and classes. Without this file, ids count from
+    1."""
 
 
 def predict(
@@ -49,17 +51,17 @@ def predict(
 ) -> None:
     """Predict the classes of images.
 
-    If an image cannot be read, an error is printed and the other images are still classified.
+    If an image cannot be read, an error is printed, and the other images are still classified.
 
     Args:
-        network: A run directory, a weights file, a folder that contains one, OWNER/NAME on the Hugging Face Hub, or a
-            network that comes with resjax, such as resnet20.
-        images: Image files and folders of images. Each image is resized and its centre is cropped to the input size of
-            the network.
+        network: A run directory, a weights file or its folder, OWNER/NAME on the Hugging Face Hub, or a network that
+            comes with resjax, such as resnet20.
+        images: Image files and folders of images. Each image is resized, and its centre is cropped to the network's
+            input size.
         top: The number of classes to print for each image.
-        json: Also write the classes to this file as JSON. With -, print the JSON instead of the usual output.
-        csv: Also write the classes to this file as CSV, one per line. With -, print the CSV instead of the usual
-            output.
+        json: Also write the classes to this file as JSON. If the file is -, print the JSON instead of the usual output.
+        csv: Also write the classes to this file as CSV, one class per line. If the file is -, print the CSV instead of
+            the usual output.
         weights: Details that a weights file may not state.
     """
     check(top >= 1, f"top is {top}; it must be at least 1")
@@ -82,13 +84,13 @@ def detect(
 ) -> None:
     """Detect objects in images and draw their boxes.
 
-    The objects are printed, and their boxes are drawn on copies of the images. If an image cannot be read, an error is
-    printed and the other images are still processed.
+    The command prints the objects and draws their boxes on copies of the images. If an image cannot be read, an error
+    is printed, and the other images are still processed.
 
     Args:
         network: The run directory of a detector, or bccd, a detector for blood cells that comes with resjax.
         images: Image files and folders of images.
-        out: The folder for the images with boxes. Each keeps the name of its image.
+        out: The folder for the copies with boxes. Each copy has the name of its image.
         score: The minimum score of a detection, from 0 to 1.
         files: Other files to write the detections to.
     """
@@ -120,16 +122,16 @@ def saliency(
 ) -> None:
     """Show which pixels a prediction depends on.
 
-    This computes the gradient of a class's logit with respect to the pixels (Simonyan et al. 2014) and draws it beside
-    the image.
+    The command computes the gradient of a class's logit with respect to the pixels (Simonyan et al. 2014) and draws the
+    gradient beside the image.
 
     Args:
-        network: A run directory, a weights file, a folder that contains one, OWNER/NAME on the Hugging Face Hub, or a
-            network that comes with resjax, such as resnet20.
-        images: Image files and folders of images. Each image is resized and its centre is cropped to the input size of
-            the network.
-        of: The name of the class. Defaults to the most likely class of each image.
-        out: The folder for the drawings. Each is named after its image.
+        network: A run directory, a weights file or its folder, OWNER/NAME on the Hugging Face Hub, or a network that
+            comes with resjax, such as resnet20.
+        images: Image files and folders of images. Each image is resized, and its centre is cropped to the network's
+            input size.
+        of: The name of the class whose logit is used. Defaults to the most likely class of each image.
+        out: The folder for the drawings. Each drawing is named after its image.
         weights: Details that a weights file may not state.
     """
     with working("loading"):
@@ -150,7 +152,7 @@ def saliency(
 
 
 def check_drawings(files: Sequence[Path], out: Path) -> None:
-    """Raise BadInput if two drawings would have the same file, or a drawing would replace its image."""
+    """Raise BadInput if two drawings would have the same file name, or if a drawing would replace its image."""
     twice = next((name for name, times in Counter(file.stem for file in files).items() if times > 1), None)
     check(twice is None, f"two images have the same name, {twice}; their drawings would overwrite each other")
     check(out.is_dir() or not out.exists(), f"--out {out} is not a folder")
@@ -198,7 +200,7 @@ def look_at_all(kind: Kind, loaded: Any, files: Sequence[Path], asked: Asked,
 
 
 def as_json(kind: Kind, answers: Sequence[tuple[Path, Seen]]) -> str:
-    """Write a list of objects: the file, and a list of what was found in it."""
+    """Write a JSON list with, for each file, the file and a list of the classes or objects found in it."""
     objects = [{"file": harmless(str(file)),
                 "found": [dict(zip(kind.COLUMNS, values, strict=True)) for values in seen.predictions]}
                for file, seen in answers]

@@ -29,10 +29,10 @@ class PlanArguments(Generic[Value]):
     devices: int = 1
     """The number of devices that share each batch."""
     hosts: int = 1
-    """The number of machines that hold the devices. For TPUs, the slice determines it."""
+    """The number of machines that contain the devices. For TPUs, the slice determines this number."""
     whole_table: bool = False
     """Also plan the other runs of the tables that contain this run, and add up the hours. Changed values apply to all
-    of them."""
+    these runs."""
     json: Path | None = None
     """Also write all numbers to this file."""
     experiment: Annotated[Value, tyro.conf.arg(name="")]
@@ -42,7 +42,7 @@ class PlanArguments(Generic[Value]):
 def plan(experiment: Run, arguments: Sequence[str], program: str) -> None:
     """Plan a run on hardware you don't have."""
     asked = read_arguments(experiment, arguments, program)
-    with working("loading JAX"):  # here, so that the help is quick
+    with working("loading JAX"):  # imported here, so that the help is quick
         from resjax.plan.compile import hide_devices
 
         hide_devices()
@@ -58,7 +58,7 @@ def plan(experiment: Run, arguments: Sequence[str], program: str) -> None:
 
 
 def read_arguments(experiment: Run, arguments: Sequence[str], program: str) -> PlanArguments[Any]:
-    """Parse the device to plan for, and the run with any changed values."""
+    """Parse the devices to plan for, and the run with its changed values, if any."""
     kind: Any = PlanArguments[type(experiment)]  # type: ignore[misc]
     default = PlanArguments(experiment=experiment, on=tyro.MISSING)
     asked: PlanArguments[Any] = parse(kind, arguments, program, default=default)
@@ -74,7 +74,7 @@ def plan_one(asked: PlanArguments[Any]) -> dict[str, Any]:
 
 
 def tables_with(name: str) -> dict[str, dict[str, Any]]:
-    """Return the tables of the paper that contain this run: for each title, all its runs by name."""
+    """Return the tables of the paper that contain this run, by title; each maps the names of its runs to the runs."""
     from resjax.paper.tables import TABLES
 
     files = experiment_files.names()
@@ -84,7 +84,7 @@ def tables_with(name: str) -> dict[str, dict[str, Any]]:
 
 
 def plan_all(runs: Mapping[str, Any], arguments: Sequence[str], program: str) -> Iterator[tuple[str, Any]]:
-    """Plan several runs with the same flags; return each one's main figures, or why it has no plan."""
+    """Plan several runs with the same flags. Yield the main figures of each run, or the reason why it has no plan."""
     for name, run in runs.items():
         try:
             result = plan_one(read_arguments(run, arguments, program))
@@ -145,5 +145,5 @@ ROWS: dict[str, Callable[[dict[str, Any]], str]] = {
 
 
 def layout_table(rows: Sequence[Sequence[str]]) -> str:
-    """Lay out a table after an empty line."""
+    """Lay out a table, preceded by an empty line."""
     return "\n".join(["", *aligned(rows, room(sys.stdout))])

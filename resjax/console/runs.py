@@ -22,8 +22,8 @@ from resjax.training.kinds import Run, kind_of
 
 Value = TypeVar("Value")
 MOST_SEEDS = 1_000
-# Multiply-adds a second of ResNet-20's training on 2 CPU cores, three for each of the forward pass: 684 images/s
-# (docs/results/onednn.md). Other nets reach about as many: the cost of a run is given to one digit.
+# Multiply-adds per second when ResNet-20 trains on 2 CPU cores at 684 images/s, three for each of the forward pass
+# (docs/results/onednn.md). Other networks reach about as many, so the cost of a run is given to one digit.
 CPU = 684 * 3 * count(Architecture(), (32, 32, 3), 10).macs
 
 
@@ -33,13 +33,14 @@ class TrainArguments(Generic[Value]):
 
     experiment: Annotated[Value, tyro.conf.arg(name="")]
     workdir: Path
-    """The run directory. If it contains a stopped run, the same command resumes it."""
+    """The run directory. If the directory contains a stopped run, the same command resumes that run."""
     seeds: int = 1
-    """The number of runs to train, with seeds from `--seed` on. Their folders in the workdir are seed0, seed1, ..."""
+    """The number of runs to train, with consecutive seeds from `--seed` on. Their folders in the workdir are seed0,
+    seed1, ..."""
     tensorboard: Path | None = None
     """Also write TensorBoard logs during training, to a subfolder of PATH named after the workdir."""
     distributed: bool = False
-    """Connect the processes in which SLURM, Open MPI, Kubernetes or a TPU pod has started this command."""
+    """Connect the processes of this command that SLURM, Open MPI, Kubernetes or a TPU pod has started."""
 
 
 def train(experiment: Run, arguments: Sequence[str], program: str) -> None:
@@ -47,7 +48,7 @@ def train(experiment: Run, arguments: Sequence[str], program: str) -> None:
     arguments_of: Any = TrainArguments
     default = TrainArguments(experiment, Path("runs") / file_name(experiment.name))
     asked = parse(arguments_of[type(experiment)], arguments, program, default=default)
-    with working("loading JAX"):  # each command imports what it needs, so that `list` is quick
+    with working("loading JAX"):  # each command imports only what it needs, so that `list` is quick
         from resjax.system.distributed import is_first, join
 
         kind = kind_of(asked.experiment)
@@ -74,7 +75,7 @@ def train(experiment: Run, arguments: Sequence[str], program: str) -> None:
 
 
 def by_seed(asked: TrainArguments[Any]) -> dict[Path, Any]:
-    """List the requested runs by their folders. Raises BadInput for an implausible number of seeds."""
+    """List the requested runs by folder. Raises BadInput for an implausible number of seeds."""
     check(1 <= asked.seeds <= MOST_SEEDS, f"seeds is {asked.seeds}; it must be in 1 ... {MOST_SEEDS}")
     if asked.seeds == 1:
         return {asked.workdir: asked.experiment}
@@ -84,14 +85,14 @@ def by_seed(asked: TrainArguments[Any]) -> dict[Path, Any]:
 
 
 def code_flag(experiment: Any, program: str) -> str:
-    """Return the flag that passes the file of a custom network, as in "resjax train FILE:NAME", to other commands."""
+    """Return the flag that passes the file of a custom network (FILE in "resjax train FILE:NAME") to other commands."""
     file = program.removeprefix("resjax train ").rpartition(":")[0] or sys.argv[0]
     own = getattr(experiment, "own", None)
     return f" --code {shlex.quote(file)}" if own and own.model is not None else ""
 
 
 def mean_image(experiment: Any, arguments: Sequence[str], program: str) -> None:
-    """Compute the mean image in advance."""
+    """Compute the mean image of the photographs in advance."""
     experiment = parse(type(experiment), arguments, program, default=experiment)
     if not isinstance(experiment.data, Photographs):
         raise BadInput(f"{experiment.name} trains on {experiment.data.source}, whose mean image takes no time to "
@@ -113,8 +114,8 @@ def list_experiments(file: Annotated[Path | None, tyro.conf.Positional] = None) 
     """List the experiments and their costs.
 
     Args:
-        file: Your own Python file, or the name of a file that comes with resjax, such as cifar10. By default, all files
-            that come with resjax.
+        file: Your own Python file, or the name of a file that comes with resjax, such as cifar10. By default, the
+            experiments of all files that come with resjax are listed.
     """
     files = [experiment_files.folder() / f"{stem}.py" for stem in experiment_files.SHIPPED] if file is None else [
         experiment_files.file_named(str(file))]
@@ -133,7 +134,7 @@ HEAD = ("name", "layers", "params", "mul-adds", "steps", "cost")
 
 
 def cost_row(run: Any) -> list[str]:
-    """Describe the cost of a run; "-" for what is unknown until its images are read."""
+    """Describe the cost of a run, with "-" for a number that is unknown until the images are read."""
     sizes = run.sizes()
     if sizes is None:
         return [run.title, "-", "-", short(run.steps), "-"]
@@ -142,7 +143,7 @@ def cost_row(run: Any) -> list[str]:
 
 
 def short(number: float) -> str:
-    """Format a number with three digits: 270 k, 25.6 M, 3.86 G."""
+    """Format a number with three digits, such as 270 k, 25.6 M or 3.86 G."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= size:
             return f"{number / size:.3g} {unit}"
@@ -150,7 +151,7 @@ def short(number: float) -> str:
 
 
 def rough_duration(seconds: float) -> str:
-    """Format a time roughly: 40 s, 5 h, 3 d, 2 y."""
+    """Format a time roughly, such as 40 s, 5 h, 3 d or 2 y."""
     for unit, size in (("y", 365 * 86_400), ("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= size:
             return f"{seconds / size:.0f} {unit}"

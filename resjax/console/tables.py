@@ -15,9 +15,9 @@ from resjax.system.terminal import say, say_end, say_table, tell
 def quickstart(workdir: Path = Path("runs/quickstart")) -> None:
     """Train four small networks, without a download.
 
-    A shallow and a deep network, each with and without shortcuts, learn scikit-learn's digits. This takes about a
-    minute on two cores. As the depth increases, the plain network's training loss rises and the residual network's
-    falls.
+    The command trains a shallow and a deep network on scikit-learn's digits, each with and without shortcuts. Training
+    takes about a minute on two CPU cores. The plain network's training loss rises with depth, and the residual
+    network's falls.
 
     Args:
         workdir: The folder for the runs, `table.md` and `curves.png`.
@@ -39,25 +39,27 @@ def reproduce(
 ) -> None:
     """Reproduce a table of the paper.
 
-    This trains the networks of the table and compares their errors with the paper's. It skips finished runs and resumes
-    stopped ones.
+    The command trains the networks of the table and compares their errors with the paper's. It skips finished runs and
+    resumes stopped runs.
 
     Args:
         table: table1 (layers and operations, without training), table2 ... table6, or table7 ... table11 (detection).
         runs: The folder for the runs and the table.
-        seeds: The number of runs for each row, with seeds 0, 1, ... Defaults to 5 on CIFAR-10, and to 1 on ImageNet, as
+        seeds: The number of runs for each row, with seeds 0, 1, ... Defaults to 5 on CIFAR-10 and to 1 on ImageNet, as
             in the paper.
         only: Train only these rows, such as resnet20,plain20.
-        scale: Shorten the schedule by this factor. The table then says that it is not a reproduction.
-        shard: Train only one part of the runs, such as 2/8, so that other processes or machines can train the rest.
-        experiments: A folder of your own experiment files. By default, the files that come with resjax.
-        data: The images to use instead of those of the experiments: folder:PATH, tars:PATH or tfds:NAME, or for
-            detection voc:PATH or coco:PATH.
+        scale: Shorten the schedule to this fraction of its length, such as 0.1. A table of shortened runs says that it
+            is not a reproduction.
+        shard: Train only one part of the runs, such as the second of eight parts (2/8), so that other processes or
+            machines can train the other parts.
+        experiments: A folder with your own experiment files. By default, the files that come with resjax are used.
+        data: The images to use instead of those that the experiments name: folder:PATH, tars:PATH or tfds:NAME for
+            classification, voc:PATH or coco:PATH for detection.
         directory: The folder of prepared TFDS data sets. Defaults to RESJAX_DATA if it is set, otherwise to
             ~/tensorflow_datasets.
-        distributed: Connect the processes that SLURM, Open MPI, Kubernetes or a TPU pod has started.
+        distributed: Connect the processes of this command that SLURM, Open MPI, Kubernetes or a TPU pod has started.
     """
-    with working("loading JAX"):  # here, as other commands need not wait for it
+    with working("loading JAX"):  # imported here, because other commands do not need it
         from resjax import paper
         from resjax.paper.reproduce import check_seeds
         from resjax.system.distributed import is_first, join
@@ -95,12 +97,13 @@ Runs = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="
 def compare(runs: Runs = (Path("runs"),), out: Path | None = None) -> None:
     """Compare runs over several seeds.
 
-    Runs that differ only in their seeds share one row, with a mean and a standard deviation. The curves show the mean
-    over the seeds, with a band of one standard deviation on each side.
+    Runs that differ only in their seeds share one row of the table, with a mean and a standard deviation. The curves
+    show the mean over the seeds, with a band of one standard deviation on each side.
 
     Args:
-        runs: Run directories and folders of runs. Defaults to the folder runs.
-        out: The folder for compare.md, compare.csv, compare.json and compare.svg. Defaults to the first folder.
+        runs: Run directories and folders of runs. Defaults to the folder runs/.
+        out: The folder for compare.md, compare.csv, compare.json and compare.svg. Defaults to the first of the compared
+            folders.
     """
     with working("comparing"):
         from resjax import paper
@@ -121,7 +124,7 @@ def report(
 
     Args:
         folder: The folder that contains the runs.
-        out: The file to write. Defaults to report.html in the folder.
+        out: The file to write. Defaults to report.html in the folder of the runs.
         tensorboard: Also write the curves as TensorBoard logs to this folder.
     """
     file = out or folder / "report.html"

@@ -18,9 +18,9 @@ from resjax.system.errors import BadInput, check
 from resjax.system.files import cached
 from resjax.system.progress import track
 
-TRAIN = "ILSVRC2012_img_train.tar"           # an archive per class, n01440764.tar, each with its JPEGs
+TRAIN = "ILSVRC2012_img_train.tar"           # contains an archive of JPEGs per class, such as n01440764.tar
 VALIDATION = "ILSVRC2012_img_val.tar"        # 50,000 JPEGs
-DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"      # the labels of the validation images; only 2.5 MB
+DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"      # 2.5 MB; contains the labels of the validation images
 CLASSES = "ILSVRC2012_devkit_t12/data/meta.mat"
 TRUTH = "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt"
 ARCHIVES = {"train": TRAIN, "test": VALIDATION}
@@ -28,7 +28,7 @@ ARCHIVES = {"train": TRAIN, "test": VALIDATION}
 
 @dataclass(frozen=True)
 class TarReader:
-    """Reads members of an uncompressed archive; every process opens the archive once."""
+    """Reads members of an uncompressed archive. Every process opens the archive once."""
 
     file: Path
     offsets: np.ndarray
@@ -54,7 +54,7 @@ def descriptor(file: Path) -> int:
 
 
 def find_archives(root: Path, splits: Sequence[str]) -> tuple[tuple[str, ...], list[ImageFiles]]:
-    """List the images in ImageNet's official archives: the classes, and the images of each split."""
+    """List the images in ImageNet's official archives. Return the classes, and the images of each split."""
     for name in (*(ARCHIVES[split] for split in splits), DEVKIT):
         if not (root / name).is_file():
             raise BadInput(f"{root}: {name} is missing; tars:PATH must be a folder with ImageNet's archives "
@@ -68,7 +68,7 @@ def find_archives(root: Path, splits: Sequence[str]) -> tuple[tuple[str, ...], l
 
 
 def index_archive(root: Path, split: str) -> dict[str, np.ndarray]:
-    """List every JPEG of a split: `classes`, and per image `names`, `labels`, `offsets` and `lengths`."""
+    """List every JPEG of a split, by its `names`, `labels`, `offsets` and `lengths`; also return the `classes`."""
     classes, truth = read_devkit(root / DEVKIT)
     if split == "train":
         members = list(training_members(root / TRAIN, classes))
@@ -96,7 +96,7 @@ def training_members(file: Path, classes: tuple[str, ...]) -> Iterator[tuple[int
 
 
 def validation_members(root: Path, truth: list[int]) -> list[tuple[bytes, int, int]]:
-    """List name, offset and size of the validation images, sorted by name, which is the order of their labels."""
+    """List name, offset and size of the validation images by name, which is also the order of their labels."""
     file = root / VALIDATION
     with file.open("rb") as stream:
         images = sorted((name.encode(), offset, size) for name, offset, size in members(file, stream, 0))
@@ -105,7 +105,7 @@ def validation_members(root: Path, truth: list[int]) -> list[tuple[bytes, int, i
 
 
 def members(file: Path, stream: IO[bytes], offset: int) -> Iterator[tuple[str, int, int]]:
-    """Yield name, offset and size of the files in the archive at `offset`, without files that operating systems add."""
+    """Yield name, offset and size of the files in the archive at `offset`, except files that operating systems add."""
     stream.seek(offset)
     try:
         with tarfile.open(fileobj=stream, mode="r:") as tar:
@@ -123,7 +123,7 @@ def read_devkit(file: Path) -> tuple[tuple[str, ...], list[int]]:
             meta, truth = (tar.extractfile(name).read() for name in (CLASSES, TRUTH))  # type: ignore[union-attr]
     except (tarfile.TarError, KeyError, OSError, EOFError) as error:
         raise BadInput(f"{file}: not ImageNet's development kit, or damaged ({error}); download it again") from None
-    from scipy.io import loadmat  # imported here, as it would slow down every start of resjax by 60 ms
+    from scipy.io import loadmat  # imported here, because it takes 60 ms
 
     synsets = loadmat(BytesIO(meta), squeeze_me=True)["synsets"]
     ids = {int(synset["ILSVRC2012_ID"]): str(synset["WNID"]) for synset in synsets if synset["num_children"] == 0}

@@ -1,6 +1,6 @@
-"""Batches as a function of (key, step). Each epoch uses a new permutation; crops and flips are computed on the device.
+"""Makes each batch as a function of (key, step). Each epoch has a new permutation; the device computes crops and flips.
 
-The device holds all images as uint8; the host does nothing between steps.
+The device stores all images as uint8, so the host does nothing between steps.
 """
 
 from typing import Any, NamedTuple
@@ -36,7 +36,7 @@ class Batching(NamedTuple):
 
 
 def epochs_spanned(steps: int, batch_size: int, images: int) -> int:
-    """Return the largest number of epochs that this many consecutive steps can touch; a batch may span two."""
+    """Return the largest number of epochs that this many consecutive steps can overlap; a batch may span two epochs."""
     return (steps * batch_size - 1 + images - 1) // images + 1
 
 
@@ -49,7 +49,7 @@ def permute(key: jax.Array, first_epoch: int | jax.Array, epochs: int, images: i
 
 def batch_at(step: jax.Array, key: jax.Array, permutation: Permutation, images: Images, preprocessing: Preprocessing,
              batching: Batching) -> Batch:
-    """Compute the training batch of a step: the next images of the permutation, augmented as in section 4.2."""
+    """Compute the training batch of a step from the next images of the permutation, augmented as in section 4.2."""
     start = step * batching.size - permutation.first_epoch * len(images.labels)
     chosen = lax.dynamic_slice(permutation.indices, (start,), (batching.size,))
     pixels = preprocessing.normalize(images.pixels[chosen])
@@ -75,7 +75,7 @@ def augment(key: jax.Array, images: jax.Array, pad: int, flip: bool) -> jax.Arra
 def add_colour_noise(key: jax.Array, images: jax.Array, colours: jax.Array, deviation: float) -> jax.Array:
     """Add Gaussian noise to each image's colour along the principal components, the columns of `colours` `[3, 3]`.
 
-    Section 3.4 adopts this from Krizhevsky et al. 2012, where `deviation` is 0.1.
+    Section 3.4 adopts this augmentation from Krizhevsky et al. 2012, where `deviation` is 0.1.
     """
     shifts = deviation * random.normal(key, (len(images), 3)) @ colours.T
     return images + shifts[:, None, None]

@@ -28,8 +28,8 @@ RECORD = 1 + 3 * 32 * 32  # a label, then the red, green and blue planes
 def prepare_cifar10(directory: Path, archive: Path | None = None) -> Path:
     """Write `directory/cifar10/VERSION` in TFDS's format, from the given archive or by downloading it.
 
-    `archive` is the official "CIFAR-10 binary version (suitable for C programs)". Nothing is left half-written. Raises
-    BadInput if the archive is not the official one, or if the network or the disk fails.
+    `archive` is the official "CIFAR-10 binary version (suitable for C programs)". No incomplete files are left behind.
+    Raises BadInput if the archive is not the official one, or if the download or the disk fails.
     """
     remove_leftovers(directory / "cifar10")
     try:
@@ -62,7 +62,7 @@ def prepare_cifar10(directory: Path, archive: Path | None = None) -> Path:
 
 
 def download(url: str, file: Path) -> Path:
-    """Fetch a file."""
+    """Download a file."""
     try:
         with urllib.request.urlopen(url, timeout=60) as response, file.open("wb") as out:
             total = int(response.headers.get("Content-Length") or 0)

@@ -16,7 +16,8 @@ def normalized_name(name: str) -> str:
 
 
 def place_of(name: str, classes: Sequence[str]) -> int | None:
-    """Return the index of a class by its name, or None: by an exact match, else by a unique match of normalized names.
+    """Return the index of a class by an exact match, or else by a unique match of normalized names; None if none
+    matches.
 
     Names in a list that differ only by case, spaces or underscores stay distinct.
     """
@@ -27,7 +28,7 @@ def place_of(name: str, classes: Sequence[str]) -> int | None:
 
 @lru_cache(maxsize=8)
 def places_by_name(classes: tuple[str, ...]) -> tuple[dict[str, int], dict[str, int]]:
-    """Map names to indices: exact names, and folded names that are unique."""
+    """Map exact names to indices, and unique normalized names to indices."""
     exact = {composed(name): place for place, name in enumerate(classes)}
     return exact, alone((normalized_name(name), place) for name, place in exact.items())
 

@@ -2,8 +2,8 @@
 
 Integers of more than 8 bits are scaled by the range of their type, and floating-point values by the range 0 to 1.
 Transparent pixels are blended over white. Only the first frame of an animation is used. Images are rotated as EXIF
-says. The content determines the format, not the file's name. The limit is 178 million pixels for JPEGs and 64 million
-for other images.
+says. The content of a file determines its format, not the file's name. The limit is 178 million pixels for JPEGs and 64
+million pixels for other images.
 """
 
 import re
@@ -24,12 +24,12 @@ from resjax.system.errors import BadInput, check
 from resjax.system.files import regular
 
 Image.init()
-# Formats that Pillow detects by their first bytes and decodes itself; others run programs or accept any file.
+# Formats that Pillow detects by their first bytes and decodes itself. Other formats run programs or match any file.
 FORMATS = tuple(Image.OPEN.keys() & {"AVIF", "BMP", "DDS", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PCX", "PNG",
                                      "PPM", "PSD", "QOI", "SGI", "TIFF", "WEBP", "XBM", "XPM"})
 EXTENSIONS = tuple(sorted(ending for ending, kind in Image.registered_extensions().items() if kind in FORMATS))
 MOST_PIXELS_OF_A_JPEG, MOST_PIXELS = 178_000_000, 64_000_000
-HEAD = 1 << 15  # bytes that contain nearly every header
+HEAD = 1 << 15  # bytes; nearly every header ends before
 PILLOW = re.compile(r"PIL\.")
 UPRIGHT = {1: lambda x: x, 2: lambda x: x[:, ::-1], 3: lambda x: x[::-1, ::-1], 4: lambda x: x[::-1],
            5: lambda x: x.swapaxes(0, 1), 6: lambda x: x.swapaxes(0, 1)[:, ::-1],
@@ -37,11 +37,11 @@ UPRIGHT = {1: lambda x: x, 2: lambda x: x[:, ::-1], 3: lambda x: x[::-1, ::-1], 
 
 
 def decode(encoded: bytes, name: str, channels: int = 3, least: int = 0) -> np.ndarray:
-    """Decode to uint8 `[height, width, channels]`, upright: RGB, or grey for one channel.
+    """Decode to an upright uint8 image `[height, width, channels]`, which is grey if `channels` is 1 and RGB otherwise.
 
     With `least`, a JPEG may be decoded at a reduced size (1/2, 1/4, 1/8, or between), but no side becomes shorter than
-    `least`. The cosine transform reduces the size without aliasing. Raises BadInput, naming the image, if it is
-    truncated, damaged, too large or not an image.
+    `least`. The reduction happens in the cosine transform, without aliasing. Raises BadInput, naming the image, if it
+    is truncated, damaged, too large or not an image.
     """
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(encoded)
@@ -49,7 +49,7 @@ def decode(encoded: bytes, name: str, channels: int = 3, least: int = 0) -> np.n
             kind = "GRAY" if channels == 1 and space == "Gray" else "RGB"
             pixels = simplejpeg.decode_jpeg(encoded, kind, min_height=least or height, min_width=least or width,
                                             min_factor=2)
-            if channels == 1 and kind == "RGB":  # convert as from any other colour image
+            if channels == 1 and kind == "RGB":  # converted to grey like any other colour image
                 pixels = np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
             return np.ascontiguousarray(UPRIGHT[orientation(encoded)](pixels))
     except ValueError:  # not a JPEG, or one with small errors that Pillow tolerates
@@ -73,7 +73,7 @@ class Header(NamedTuple):
 
 
 def read_header(encoded: bytes, name: str) -> Header:
-    """Read an image's header; the rest may be missing. Raises BadInput, naming the image, if there is none."""
+    """Read an image's header from its first bytes. Raises BadInput, naming the image, if there is no valid header."""
     try:
         height, width = simplejpeg.decode_jpeg_header(encoded)[:2]
         if height * width <= MOST_PIXELS_OF_A_JPEG:
@@ -85,7 +85,7 @@ def read_header(encoded: bytes, name: str) -> Header:
 
 
 def file_header(file: Path) -> Header:
-    """Read the header of a file. Raises BadInput, naming it, if it is missing or not an image."""
+    """Read the header of a file. Raises BadInput, naming the file, if it is missing or not an image."""
     try:
         with regular(file).open("rb") as stream:
             head = stream.read(HEAD)
@@ -100,7 +100,7 @@ def file_header(file: Path) -> Header:
 
 
 def dimensions(encoded: bytes, name: str) -> tuple[int, int]:
-    """Read the upright image's height and width from its header. Raises BadInput, naming the image, if it has none."""
+    """Read the height and width of the upright image. Raises BadInput, naming the image, if it has no header."""
     return read_header(encoded, name).upright
 
 
@@ -145,10 +145,10 @@ def check_png(encoded: bytes) -> None:
 
 
 def ignore_pillows_warnings() -> None:
-    """Suppress warnings about unusual but readable files, even if the user's filters make warnings errors.
+    """Suppress Pillow's warnings about unusual but readable files, even if the user's filters make warnings errors.
 
-    `warnings.catch_warnings` is not thread-safe: overlapping threads can leave its filters behind. So one
-    filter, for Pillow's warnings only, is added once at the front of the list.
+    `warnings.catch_warnings` is not thread-safe: overlapping threads can leave its filters behind. Therefore, a single
+    filter for Pillow's warnings is added once, at the front of the list.
     """
     if warnings.filters[:1] != [("ignore", None, Warning, PILLOW, 0)]:
         warnings.filterwarnings("ignore", module=PILLOW.pattern)
@@ -171,7 +171,7 @@ def to_bytes(image: Image.Image, channels: int) -> np.ndarray:
 
 def upper_byte(image: Image.Image) -> np.ndarray:
     """Scale integers of 16 or 32 bits to 8 bits, by the range of the type in the file."""
-    tags = getattr(image, "tag_v2", {})  # for TIFF; other formats that Pillow reads as 32-bit integers had 16 bits
+    tags = getattr(image, "tag_v2", {})  # only TIFF; other formats that Pillow reads as 32-bit integers had 16 bits
     bits = int(tags.get(258, (16,))[0])
     values = np.asarray(image)
     if tags.get(339, (1,))[0] == 2:  # signed
@@ -180,7 +180,7 @@ def upper_byte(image: Image.Image) -> np.ndarray:
 
 
 def orientation_of(image: Image.Image) -> int:
-    """Return the EXIF orientation of an image opened by Pillow; 1 for a TIFF, which Pillow rotates itself."""
+    """Return the EXIF orientation of an image that Pillow opened; 1 for a TIFF, which Pillow rotates itself."""
     exif = image.info.get("exif")
     return tiff_orientation(exif.removeprefix(b"Exif\0\0")) if isinstance(exif, bytes) else 1
 

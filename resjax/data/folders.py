@@ -40,7 +40,7 @@ class FileReader:
 
     @cached_property
     def asked_for(self) -> np.ndarray:
-        """Read the size of every file once; at the start, both the mean image and the run's identity need them."""
+        """Read the size of every file once, because both the mean image and the run's identity need the sizes."""
         return np.array([file_size(os.path.join(os.fsencode(self.root), name)) for name in self.names], np.int64)
 
 
@@ -59,7 +59,7 @@ def existing(root: Path) -> Path:
 
 
 def class_folders(root: Path) -> dict[str, str]:
-    """Map class names, in alphabetical order, to their folders: all except hidden ones and the operating system's.
+    """Map class names, in alphabetical order, to folders. Hidden folders and the operating system's are left out.
 
     Names are in the composed form (NFC) that most systems write. Raises BadInput for fewer than two folders, or for two
     folders with the same name.
@@ -81,7 +81,7 @@ def class_names(root: Path) -> tuple[str, ...]:
 
 
 def is_hidden(name: str) -> bool:
-    """Return whether a file belongs to the operating system: `.DS_Store`, `__MACOSX`, `@eaDir`."""
+    """Return whether a file belongs to the operating system, such as `.DS_Store`, `__MACOSX` or `@eaDir`."""
     return name.startswith((".", "@")) or name in SYSTEMS
 
 
@@ -117,7 +117,7 @@ def list_classes(root: Path, classes: tuple[str, ...]) -> tuple[ImageFiles, str]
 
 
 def instead(folder: Path, content: list[str]) -> str:
-    """Describe what a class folder without images contains, and what that suggests."""
+    """Describe what a class folder without images contains, and suggest what to do."""
     inner = next((name for name in content if (folder / name).is_dir()), None)
     if inner is None:
         return " (.jpg, .png, or another extension that Pillow knows)"

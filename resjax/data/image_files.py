@@ -1,4 +1,4 @@
-"""Encoded images of any source, read by index, for data in memory and for streaming."""
+"""Encoded images of any source, which are read by index, for data in memory and for streaming."""
 
 import hashlib
 import os
@@ -17,7 +17,7 @@ from resjax.system.progress import track
 
 
 class ImageReader(Protocol):
-    """Reads the i-th encoded image, or its first bytes (None if it cannot); knows the files and their sizes."""
+    """Reads the i-th encoded image or its first bytes (None if unsupported), and lists the files and their sizes."""
 
     def __call__(self, index: int, /) -> bytes: ...
 
@@ -29,9 +29,9 @@ class ImageReader(Protocol):
 
 
 class ImageFiles(NamedTuple):
-    """Encoded images: `names` and `labels` (int32) `[images]`, and a reader that other processes can use.
+    """Encoded images, with `names` and int32 `labels` `[images]` and a `reader` that other processes can use.
 
-    `place` precedes a name in messages.
+    Messages show `place` before a name.
     """
 
     names: np.ndarray
@@ -44,7 +44,7 @@ class ImageFiles(NamedTuple):
         return self.place + os.fsdecode(self.names[index])
 
     def read(self, index: int) -> bytes:
-        """Read an encoded image. Raises BadInput, naming it, if it cannot be read."""
+        """Read an encoded image. Raises BadInput, naming the image, if it cannot be read."""
         try:
             return self.reader(index)
         except OSError as error:
@@ -57,7 +57,7 @@ class ImageFiles(NamedTuple):
                 pass
 
     def check_header(self, index: int) -> None:
-        """Read the header of an image. Raises BadInput, naming it, if it is missing or has no valid header."""
+        """Read the header of an image. Raises BadInput, naming the image, if it is missing or has no valid header."""
         try:
             head = self.reader.head(index, HEAD)
         except OSError as error:

@@ -35,7 +35,7 @@ class Dataset:
 
     `validation` is empty unless some training images were held out.
 
-    `remark` mentions files among the images that are not used.
+    `remark` mentions files that are among the images but are not used.
     """
 
     classes: tuple[str, ...]
@@ -56,7 +56,7 @@ class Dataset:
 
 
 def load_data(data: Data) -> Dataset:
-    """Load the source that `data` names into memory.
+    """Load the images of `data.source` into memory.
 
     Raises BadInput, naming the file or folder, if data are missing, unreadable or wrongly labelled.
     """
@@ -75,13 +75,13 @@ def load_data(data: Data) -> Dataset:
 
 
 def load_split(data: Data, split: str, preprocessing: Preprocessing) -> tuple[tuple[str, ...], Images, str]:
-    """Load one split, "train" or "test", even if the other is missing: classes, images, remark. See `find_split`."""
+    """Load classes, images and remark of one split, "train" or "test"; the other may be missing. See `find_split`."""
     classes, files, remark = find_split(data, split)
     return classes, Images(decode_all(files, preprocessing.prepare), files.labels), remark
 
 
 def read_digits() -> tuple[Images, Images]:
-    """Load scikit-learn's 1,797 handwritten digits, 8x8 and grey; a fifth (360, at random) are test images."""
+    """Load scikit-learn's 1,797 handwritten digits, 8x8 and grey. A random fifth of them (360) are test images."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -93,7 +93,7 @@ def read_splits(data: Data) -> tuple[str, dict[str, np.ndarray]]:
     """Find and decode both splits: `classes`, `train_pixels`, `train_labels`, `test_pixels`, `test_labels`."""
     listed, channels = find_images(data), channels_of(data)
     prepare: Callable[[bytes, str], np.ndarray] = partial(decode, channels=channels)
-    if data.size is not None:  # all of one size
+    if data.size is not None:  # `prepare` resizes all images to one size
         prepare = of_run(data, np.zeros((data.size, data.size, channels))).prepare
     arrays = {"classes": np.array(listed.classes)}
     for split, files in (("train", listed.train), ("test", listed.test)):
@@ -102,7 +102,7 @@ def read_splits(data: Data) -> tuple[str, dict[str, np.ndarray]]:
 
 
 def decode_all(files: ImageFiles, prepare: Callable[[bytes, str], np.ndarray]) -> np.ndarray:
-    """Decode images of the same size with `prepare(encoded, name)`: uint8 `[images, height, width, channels]`."""
+    """Decode images of equal size with `prepare(encoded, name)`, to uint8 `[images, height, width, channels]`."""
     with one_thread_each(), ThreadPoolExecutor() as pool:
         pixels = list(pool.map(lambda index: prepare(files.read(index), files.name(index)), range(len(files.labels))))
     for index, image in enumerate(pixels):
@@ -114,7 +114,7 @@ def decode_all(files: ImageFiles, prepare: Callable[[bytes, str], np.ndarray]) -
 
 
 def make_dataset(data: Data, classes: tuple[str, ...], train: Images, test: Images, remark: str = "") -> Dataset:
-    """Check the splits and hold out validation images from `train`. Raises BadInput with the source's name."""
+    """Check the splits and hold out validation images from `train`. Raises BadInput, naming the source."""
     for split, images in (("train", train), ("test", test)):
         check_labels(data.source, split, np.asarray(images.labels), len(classes))
     if train.pixels.shape[1:] != test.pixels.shape[1:]:
@@ -139,7 +139,7 @@ def dataset(train: tuple[Any, Any], test: tuple[Any, Any] | None = None, classes
 
     `train` and `test` are pairs of pixels, uint8 `[images, height, width]` or `[..., channels]`, and labels `[images]`,
     integers starting at 0. `classes` may give their names. Without `test`, no test error is measured. Raises BadInput,
-    naming the array, for arrays of another shape or type.
+    naming the array, if its shape or type is wrong.
     """
     learned = checked_images("train", *train)
     seen = checked_images("test", *test) if test else none_of(learned)
@@ -185,5 +185,5 @@ def hold_out(images: Images, count: int) -> tuple[Images, Images]:
 
 
 def mean_image(images: Images) -> np.ndarray:
-    """Average the pixels over a split: the per-pixel mean of section 3.4, float32 `[height, width, channels]`."""
+    """Compute the per-pixel mean of a split (section 3.4), float32 `[height, width, channels]`."""
     return np.asarray(np.mean(images.pixels, axis=0, dtype=np.float64)).astype(np.float32)

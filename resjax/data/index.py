@@ -15,14 +15,14 @@ from resjax.experiment import Data, Photographs
 from resjax.system.errors import BadInput, check
 from resjax.system.files import expanded
 
-BUT_TEST_SIZES = "digest but for the sizes of test images"  # which may be repaired if one cannot be read at the end
+BUT_TEST_SIZES = "digest but for the sizes of test images"  # unreadable test images may be repaired
 TEST = ("test", "val")  # folders of test images; the first with class folders is used
 
 
 class ImageSet(NamedTuple):
     """The splits of a source. ImageNet's validation images are the test split, since its test labels are not public.
 
-    `remark` mentions unused files among the images, and a surprising order of classes.
+    `remark` mentions files that are among the images but are not used, and an unexpected order of classes.
     """
 
     classes: tuple[str, ...]
@@ -31,7 +31,7 @@ class ImageSet(NamedTuple):
     remark: str = ""
 
     def identity(self) -> dict[str, Any]:
-        """Describe the images wherever they are stored: classes, counts, and digests of names, sizes and labels."""
+        """Describe the images by classes, counts, and digests of names, sizes and labels, but not by their location."""
         learned, seen = self.train.fingerprint(), self.test.fingerprint(sizes=False)
         counts = len(self.train.labels), len(self.test.labels)
         return data_identity(self.classes, [learned, self.test.fingerprint()], *counts) | {
@@ -39,7 +39,7 @@ class ImageSet(NamedTuple):
 
 
 def data_identity(classes: tuple[str, ...], parts: Iterable[bytes], train: int, test: int) -> dict[str, Any]:
-    """Combine what a run stores about its images."""
+    """Combine the facts that a run stores about its images."""
     return {"classes": list(classes), "training images": train, "test images": test,
             "digest": hashlib.sha256(b"".join(parts)).hexdigest()}
 
@@ -58,10 +58,10 @@ def find_images(data: Data | Photographs) -> ImageSet:
 
 
 def find_split(data: Data | Photographs, split: str) -> tuple[tuple[str, ...], ImageFiles, str]:
-    """Find the images of one split, "train" or "test": classes, images, remark. The other split may be missing.
+    """Find the classes, images and remark of one split, "train" or "test". The other split may be missing.
 
-    For `folder:PATH`, this is PATH/train or PATH/test (or val) if it exists, else all images of PATH. Raises BadInput,
-    naming the invalid folder or file.
+    For `folder:PATH`, the split is PATH/train or PATH/test (or val) if it exists, else all images of PATH. Raises
+    BadInput, naming the invalid folder or file.
     """
     kind, _, rest = data.source.partition(":")
     remark = ""
@@ -83,7 +83,7 @@ def find_split(data: Data | Photographs, split: str) -> tuple[tuple[str, ...], I
 
 
 def find_stored(data: Data | Photographs, splits: Sequence[str]) -> tuple[tuple[str, ...], list[ImageFiles]]:
-    """Find splits in ImageNet's archives or in a prepared data set: the classes, and the images of each split."""
+    """Find the classes, and the images of each split, in ImageNet's archives or in a prepared data set."""
     kind, _, rest = data.source.partition(":")
     if kind == "tars":
         return find_archives(expanded(rest), splits)
@@ -91,7 +91,7 @@ def find_stored(data: Data | Photographs, splits: Sequence[str]) -> tuple[tuple[
 
 
 def check_labels(source: str, split: str, labels: np.ndarray, classes: int) -> None:
-    """Raise BadInput if a split has no images, or an image without a class."""
+    """Raise BadInput if a split has no images, or if an image's label is not one of the classes."""
     check(len(labels) > 0, f"{source}: the {split} split contains no images")
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     if wrong.size:
@@ -124,7 +124,7 @@ def index_folders(root: Path) -> ImageSet:
 
 
 def test_folder(root: Path) -> tuple[Path | None, str]:
-    """Choose the first test folder with class folders; remark on one without, such as ImageNet's flat `test`."""
+    """Choose the first test folder with class folders. Remark on flat test folders, such as ImageNet's `test`."""
     there = [root / name for name in TEST if (root / name).is_dir()]
     chosen = next((folder for folder in there if is_sorted(folder)), there[0] if there else None)
     return chosen, (f"{there[0]}: ignored, because it has no class folders; {chosen} contains the test images"
@@ -132,7 +132,7 @@ def test_folder(root: Path) -> tuple[Path | None, str]:
 
 
 def is_sorted(folder: Path) -> bool:
-    """Return whether a folder contains class folders with files."""
+    """Return whether a folder contains at least one class folder with files."""
     return sum(path.is_dir() and not is_hidden(path.name) and any(inner.is_file() for inner in path.iterdir())
                for path in folder.iterdir()) >= 2
 

@@ -25,12 +25,12 @@ Arrays = dict[str, np.ndarray]
 
 
 def data_directory(directory: Path | None) -> Path:
-    """Return the folder of prepared data sets: the argument, RESJAX_DATA, or TFDS's own folder."""
+    """Return the folder of prepared data sets, which is the argument, RESJAX_DATA, or TFDS's own folder."""
     return expanded(directory or os.environ.get("RESJAX_DATA") or "~/tensorflow_datasets")
 
 
 def find_prepared(name: str, directory: Path) -> Path:
-    """Find the folder of a data set's newest (or given) version. Raises BadInput if it is missing."""
+    """Find the folder of a data set's newest or given version. Raises BadInput if the data set is missing."""
     name, _, version = name.partition(":")
     root = directory / name
     versions = [p for p in (root.iterdir() if root.is_dir() else ())
@@ -49,14 +49,14 @@ def find_prepared(name: str, directory: Path) -> Path:
 
 
 def files_digest(folder: Path, *settings: Any) -> str:
-    """Identify a prepared data set without reading it: by the names, sizes and times of its files."""
+    """Identify a prepared data set without reading it, by the names, sizes and modification times of its files."""
     files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(folder.iterdir())]
     return hashlib.sha256(json.dumps([files, settings]).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class PreparedReader:
-    """Reads the encoded images of selected records; every process opens the data set (in this state) once."""
+    """Reads the encoded images of selected records. Every process opens the data set, in its current state, once."""
 
     folder: Path
     state: str
@@ -69,7 +69,7 @@ class PreparedReader:
         return bytes(feature[self.image].bytes_list.value[0])
 
     def head(self, index: int, size: int) -> None:
-        """Return None: records are always read whole, and all were read when the index was built."""
+        """Return None, because records are always read whole, and all were read when the index was built."""
 
     def sizes(self) -> list[int]:
         """Return the sizes of the records' files."""
@@ -81,10 +81,10 @@ class PreparedReader:
 
 def find_records(name: str, directory: Path | None, splits: Sequence[str],
                  by_name: bool) -> tuple[tuple[str, ...], list[ImageFiles]]:
-    """List the images of `NAME`, `NAME/CONFIG` or `NAME:VERSION`: the classes, and the images of each split.
+    """List the images of `NAME`, `NAME/CONFIG` or `NAME:VERSION`. Return the classes, and the images of each split.
 
-    The order is that of the records or, with `by_name`, by class and name, as for folders and archives. The sorted
-    index is cached, since such data sets are large.
+    Images are in the order of the records or, with `by_name`, sorted by class and name, as for folders and archives.
+    The sorted index is cached, because data sets that need it are large.
     """
     folder = find_prepared(name, data_directory(directory))
     state = files_digest(folder)
@@ -114,7 +114,7 @@ def index_prepared(folder: Path, state: str, split: str) -> Arrays:
 
 
 def stored_split(folder: Path, state: str, split: str, splits: Any, label: str) -> str:
-    """Return a split's stored name: "test" is validation if the stored test split has no labels, as for ImageNet."""
+    """Return a split's stored name; "test" means "validation" if the test split has no labels, as for ImageNet."""
     stored = [name for name in (("train",) if split == "train" else ("test", "validation")) if name in splits]
     check(bool(stored), f"{folder} has the splits {', '.join(splits)}; it needs 'train' and either 'test' or "
                         "'validation'")
@@ -130,7 +130,7 @@ def read_labels(folder: Path, source: Any, split: str, label: str,
     for chunk in track(ranges, f"indexing {folder.parent.name}:{split}", len(ranges), CHUNK):
         try:
             records = source.__getitems__(chunk)
-            if not all(records):  # array_record's result for a file that is truncated after its first block
+            if not all(records):  # array_record's result for a file truncated after its first block
                 raise RuntimeError("empty records")
         except (RuntimeError, OSError) as error:
             raise damaged(folder, split, error) from None
@@ -156,7 +156,7 @@ def features_of(record: bytes) -> Any:
 
 @cache
 def open_split(folder: Path, state: str, split: str) -> Any:
-    """Open the records of a split of this data set, in this state, until the process ends.
+    """Open the records of a split of this data set, in its current state, until the process ends.
 
     Raises BadInput for another file format.
     """
@@ -206,7 +206,7 @@ def channels_of(data: Data) -> int:
 
 @contextmanager
 def quiet_absl() -> Iterator[None]:
-    """Suppress two irrelevant absl messages: about the group size and about missing OpenCV."""
+    """Suppress two irrelevant absl messages, one about the group size and one about missing OpenCV."""
     def keep(record: logging.LogRecord) -> bool:
         text = record.getMessage()
         return "group_size" not in text and "OpenCV" not in text

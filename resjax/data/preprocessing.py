@@ -42,8 +42,9 @@ class Box(NamedTuple):
 def random_box(height: int, width: int, data: Photographs, random: np.random.Generator) -> Box:
     """Draw the rectangle of an image that becomes a training crop.
 
-    scale: the square that a crop of `size` covers after resizing the shorter side to S, drawn from `shorter_side`.
-    area: 8 to 100 % of the area with an aspect ratio of 3:4 to 4:3, or the centre after ten failed attempts.
+    scale: a square that a crop of `size` covers after the shorter side is resized to a length drawn from
+    `shorter_side`. area: 8 to 100 % of the area with an aspect ratio of 3:4 to 4:3, or the centre after ten failed
+    attempts.
     """
     if data.crop == "scale":
         side = data.size * min(height, width) / random.integers(*data.shorter_side, endpoint=True)
@@ -68,7 +69,7 @@ def cut(image: np.ndarray, box: Box, size: int) -> np.ndarray:
 def resize_shorter_side(image: np.ndarray, side: int, rule: Resize = "area") -> np.ndarray:
     """Resize the shorter side to `side`, keeping the aspect ratio.
 
-    The longer side is rounded, or rounded down with Pillow's rules, as in torchvision.
+    The length of the longer side is rounded or, with Pillow's rules, rounded down as in torchvision.
     """
     height, width = (max(side, scaled(length, side, min(image.shape[:2]), rule)) for length in image.shape[:2])
     return resize(image, height, width, rule)
@@ -80,14 +81,14 @@ def scaled(length: int, side: int, shorter: int, rule: Resize) -> int:
 
 
 def centre_crop(image: np.ndarray, height: int, width: int, rule: Crop = "floor") -> np.ndarray:
-    """Crop the centre; half a pixel rounds down, as in transformers, or half to even, as in torchvision and timm."""
+    """Crop the centre. Half a pixel rounds down as in transformers, or half to even as in torchvision and timm."""
     above, beside = (image.shape[0] - height) / 2, (image.shape[1] - width) / 2
     top, left = (round(above), round(beside)) if rule == "half-even" else (int(above), int(beside))
     return image[top:top + height, left:left + width]
 
 
 def crop_and_resize(image: np.ndarray, height: int, width: int, rule: Resize) -> np.ndarray:
-    """Crop the largest centred rectangle with the shape of `height` to `width` and resize it if necessary."""
+    """Crop the largest centred rectangle with the aspect ratio of `height` to `width`, and resize it if necessary."""
     if image.shape[:2] == (height, width):
         return image
     scale = min(image.shape[0] / height, image.shape[1] / width)
@@ -95,9 +96,10 @@ def crop_and_resize(image: np.ndarray, height: int, width: int, rule: Resize) ->
 
 
 def resize(image: np.ndarray, height: int, width: int, rule: Resize = "area") -> np.ndarray:
-    """Resize by area (averaging along sides that shrink, linear along sides that grow), or as Pillow or PyTorch does.
+    """Resize by area (averages along shrinking sides, linear interpolation along growing sides), or as Pillow or
+    PyTorch.
 
-    The sides that shrink come first, because OpenCV's INTER_AREA averages neither side if one grows (4.14, 5.0).
+    The sides that shrink are resized first, because OpenCV's INTER_AREA averages neither side if one grows (4.14, 5.0).
     """
     whose, _, kernel = rule.partition("-")
     if whose == "area":
@@ -117,10 +119,10 @@ class Preprocessing(struct.PyTreeNode):
     """Resize a test image, crop its centre, and compute (pixels - mean) / std, with pixels from 0 to 255.
 
     `mean` is the mean image, float32 `[height, width, channels]`, at the network's training size. `std` has one value
-    per channel, or none if there is no division, as in the paper. `shorter_side` is the size of an image before it is
-    cropped. `squash` is a height and width to resize to instead, ignoring the aspect ratio. Without either, the largest
-    part with the network's aspect ratio is resized. `resize` is the resizing rule (`Photographs.resize`), `crop` the
-    rounding of `centre_crop`.
+    per channel, or none if there is no division, as in the paper. `shorter_side` is the length to which the shorter
+    side is resized before the crop. `squash` is a height and width to resize to instead, ignoring the aspect ratio.
+    Without `shorter_side` and `squash`, the largest centred part with the network's aspect ratio is cropped and
+    resized. `resize` is the resizing rule (`Photographs.resize`), and `crop` is the rounding rule of `centre_crop`.
     """
 
     mean: Any
@@ -151,7 +153,7 @@ class Preprocessing(struct.PyTreeNode):
         """Decode and resize to a shorter side or to height and width. Raises BadInput, naming an unreadable image."""
         least = np.max(sides) if self.resize == "area" else 0  # other rules need all pixels
         image = decode(encoded, name, self.image_shape[2], int(least))
-        if isinstance(sides, int):  # by the size in the header, as a JPEG decoded at 3/8 has another aspect ratio
+        if isinstance(sides, int):  # by the size in the header: a JPEG decoded at 3/8 has another aspect ratio
             tall, wide = dimensions(encoded, name)
             height, width = (max(sides, scaled(length, sides, min(tall, wide), self.resize)) for length in (tall, wide))
             return resize(image, height, width, self.resize)
@@ -163,7 +165,9 @@ class Preprocessing(struct.PyTreeNode):
 
 
 def normalize(pixels: Any, mean: Any, std: tuple[float, ...] = ()) -> jax.Array:
-    """Subtract the per-pixel mean. The paper does not divide, as batch norm compensates for any scale."""
+    """Subtract the per-pixel mean; divide by `std`, if given. The paper does not divide, as batch norm removes
+    scales.
+    """
     centred: jax.Array = jnp.asarray(pixels).astype(jnp.float32) - mean
     return centred / jnp.array(std) if std else centred
 

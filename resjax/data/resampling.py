@@ -1,7 +1,7 @@
-"""Antialiased resizing that follows PyTorch's for uint8 tensors; transformers' image processors use the latter.
+"""Antialiased resizing as PyTorch does it for uint8 tensors, which transformers' image processors use.
 
-It uses Pillow's filters and integer arithmetic, but with weights of 15 bits instead of 22: about one pixel in a hundred
-differs by one. See `UpSampleKernelAVXAntialias.h` in https://github.com/pytorch/pytorch.
+PyTorch uses Pillow's filters and integer arithmetic, but with weights of 15 bits instead of 22, so about one pixel in a
+hundred differs from Pillow's by one. See `UpSampleKernelAVXAntialias.h` in https://github.com/pytorch/pytorch.
 """
 
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ REACH = {"bilinear": 1, "bicubic": 2, "lanczos": 3}  # filter radius in pixels, 
 
 
 class Taps(NamedTuple):
-    """For each pixel of a resized row, the input pixels and their integer weights, `[pixels, taps]`.
+    """The input pixels of each pixel of a resized row, and their integer weights, `[pixels, taps]`.
 
     A weight of 1 is stored as 2^`bits`.
     """
@@ -23,7 +23,7 @@ class Taps(NamedTuple):
 
 
 def kernel(name: str, x: np.ndarray) -> Any:
-    """Evaluate a filter at distances in pixels."""
+    """Evaluate a filter at distances `x`, in pixels."""
     x = np.abs(x)
     if name == "bilinear":
         return np.clip(1 - x, 0, None)
@@ -51,7 +51,7 @@ def resize_columns(image: np.ndarray, width: int, name: str) -> np.ndarray:
     """Resize the second axis of `[height, width, channels]`."""
     if image.shape[1] == width:
         return image
-    if name == "nearest":  # PyTorch's nearest-exact; differs from Pillow's where float32 rounds to another pixel
+    if name == "nearest":  # PyTorch's nearest-exact, which differs from Pillow where float32 rounds to another pixel
         scale = np.float32(image.shape[1]) / np.float32(width)
         places = ((np.arange(width, dtype=np.float32) + np.float32(0.5)) * scale).astype(int)
         return image[:, np.minimum(places, image.shape[1] - 1)]
@@ -63,6 +63,6 @@ def resize_columns(image: np.ndarray, width: int, name: str) -> np.ndarray:
 
 
 def resize_as_torch(image: np.ndarray, height: int, width: int, name: str) -> np.ndarray:
-    """Resize uint8 `[height, width, channels]` with a filter (nearest, bilinear, bicubic or lanczos), columns first."""
+    """Resize uint8 `[height, width, channels]` with a filter (nearest, bilinear, bicubic or lanczos), width first."""
     rows = resize_columns(image, width, name).swapaxes(0, 1)
     return np.ascontiguousarray(resize_columns(rows, height, name).swapaxes(0, 1))

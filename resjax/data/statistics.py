@@ -36,9 +36,9 @@ class Sums(NamedTuple):
 
 
 def measure_statistics(train: ImageFiles, data: Photographs) -> Statistics:
-    """Compute the statistics of the training images' centre crops, or load them from the cache for the same files.
+    """Compute the statistics of the training images' centre crops, or load those of the same files from the cache.
 
-    Raises BadInput, naming the images, if more of them are unreadable than `data.broken_images` allows.
+    Raises BadInput, naming the images, if more images are unreadable than `data.broken_images` allows.
     """
     sha = hashlib.sha256(f"{data.source} {data.size} {data.test_shorter_side} {data.resize}".encode())
     sha.update(train.fingerprint())
@@ -47,7 +47,7 @@ def measure_statistics(train: ImageFiles, data: Photographs) -> Statistics:
 
 
 def sum_over_images(files: ImageFiles, data: Photographs) -> Statistics:
-    """Sum over all images in integers, so that the result does not depend on the number of workers."""
+    """Sum over all images in integer arithmetic, so that the result does not depend on the number of workers."""
     ranges = chunks(len(files.labels), CHUNK)
     total = Sums(np.zeros((data.size, data.size, 3), np.int64), np.zeros((3, 3), np.int64), 0, [])
     with planned_batches(ranges, partial(sum_up, files, data), data.workers, 3 * 8 * data.size**2) as sums:
@@ -76,7 +76,7 @@ def sum_up(files: ImageFiles, data: Photographs, chunk: range) -> Sums:
             continue
         pixels += crop
         colours = crop.reshape(-1, 3).astype(np.float64)
-        products += (colours.T @ colours).astype(np.int64)  # below 2**53, so exact
+        products += (colours.T @ colours).astype(np.int64)  # exact, because all sums are below 2**53
     return Sums(pixels, products, len(chunk) - len(broken), broken)
 
 

@@ -30,13 +30,13 @@ from resjax.experiment import Photographs
 from resjax.system.errors import BadInput, Lost, check
 
 AHEAD = 2  # batches that each worker prefetches
-UNGUARDED = 75  # exit code of a worker whose import of the user's script starts workers again
+UNGUARDED = 75  # exit code of a worker that would start workers again by importing the user's script
 
 
 class HostBatch(NamedTuple):
     """A batch: `pixels` uint8 `[batch, ..., height, width, 3]`, `labels` int32 and `broken` int64 `[batch]`.
 
-    `broken` is the index of an unreadable image that was replaced by the next one; -1 for all others.
+    `broken` is the index of an unreadable image that was replaced by the next image, or -1.
     """
 
     pixels: np.ndarray
@@ -48,9 +48,9 @@ def training_batches(files: ImageFiles, data: Photographs, seeds: Sequence[int],
                      share: tuple[int, int] = (0, 1)) -> AbstractContextManager[Iterator[HostBatch]]:
     """Open the training batches of `steps`: a new permutation every epoch, crops and flips included.
 
-    The first of the two seeds (32 bits) determines the order of the images, the second their crops and flips.
-    `batch_size` is the global batch size. `share` is this process's index and the number of processes; each gets only
-    its own rows. The batch does not depend on the number of processes and workers.
+    The first of the two 32-bit seeds determines the order of the images, and the second determines their crops and
+    flips. `batch_size` is the global batch size. `share` is this process's index and the number of processes. Each
+    process gets only its own rows of the batch, which does not depend on the number of processes and workers.
     """
     process, processes = share
     places = grain.MapDataset.range(steps.stop * batch_size)
@@ -67,7 +67,7 @@ def image_at(place: int, images: int, seed: int) -> int:
 
 @lru_cache(maxsize=2)
 def epoch_order(images: int, seed: int, epoch: int) -> np.ndarray:
-    """Draw a permutation from 64 random bits per image; NumPy's Philox returns the same bits in all versions."""
+    """Draw a permutation by sorting 64 random bits per image. NumPy's Philox returns the same bits in all versions."""
     return np.random.Philox(key=[seed, epoch]).random_raw(images).argsort(kind="stable")
 
 
@@ -81,8 +81,9 @@ def planned_batches(plan: Sequence[Any], make: Callable[[Any], Any], workers: in
 def open_workers(batches: grain.MapDataset, workers: int | None, size: int = 0) -> Iterator[Iterator[Any]]:
     """Let `workers` processes (by default one per core) compute the elements, and stop them afterwards.
 
-    With 0 workers, or so few elements that starting processes takes longer, threads of this process compute them.
-    Raises BadInput if elements of `size` bytes do not fit into shared memory, as far as this is known.
+    With 0 workers, or if starting processes would take longer than computing so few elements, threads of this process
+    compute the elements. Raises BadInput if elements of `size` bytes do not fit into shared memory, if its size is
+    known.
     """
     leave_import()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -101,15 +102,15 @@ def open_workers(batches: grain.MapDataset, workers: int | None, size: int = 0) 
             yield map(lambda _: jax.tree.map(copy_out, fetched(source[0])), repeat(None))  # a generator keeps arrays
     finally:
         source.pop().close()
-        time.sleep(0.1)  # for a Grain thread that releases fetched but unused elements
+        time.sleep(0.1)  # lets a Grain thread release elements that were fetched but not used
         if workers:
-            gc.collect()  # Grain's semaphores: Python warns if its resource tracker collects them later
+            gc.collect()  # frees Grain's semaphores now; Python would warn if its resource tracker freed them later
 
 
 def check_shared_memory(workers: int, size: int, folder: Path = Path("/dev/shm")) -> None:
     """Raise BadInput if the batches that workers prefetch do not fit into shared memory.
 
-    Each worker has `AHEAD` batches of `size` bytes ready and computes one more, while another is being consumed.
+    Each worker keeps `AHEAD` batches of `size` bytes ready and computes one more. Another batch is being consumed.
     """
     needed = (workers * (AHEAD + 1) + 1) * size
     free = disk_usage(folder).free if folder.is_dir() else needed
@@ -120,7 +121,7 @@ def check_shared_memory(workers: int, size: int, folder: Path = Path("/dev/shm")
 
 
 def fetched(iterator: Iterator[Any]) -> Any:
-    """Return the next element. Raises Lost if a worker has died, or BadInput if it runs the user's whole script."""
+    """Return the next element. Raises Lost if a worker died, or BadInput if a worker imports an unguarded script."""
     try:
         return next(iterator)
     except RuntimeError as error:
@@ -129,22 +130,22 @@ def fetched(iterator: Iterator[Any]) -> Any:
             raise
     if int(code[1]) == UNGUARDED:
         raise BadInput(f"{sys.argv[0]}: each worker process imports this script, which would start training again; "
-                       "move its code below the line: if __name__ == \"__main__\":") from None
+                       "move the script's code below the line: if __name__ == \"__main__\":") from None
     died = f"was killed by {signal.Signals(-int(code[1])).name}" if int(code[1]) < 0 else f"failed ({code[1]})"
     often = ", probably because memory ran out; use fewer --data.workers" * (int(code[1]) == -signal.SIGKILL)
     raise Lost(f"a worker process {died}{often}. Run the same command to resume from the last checkpoint") from None
 
 
 def leave_import() -> None:
-    """Exit a worker that imports the user's script; `fetched`, in the parent process, explains why."""
+    """Exit if this worker is importing the user's script; `fetched` reports the reason in the parent process."""
     if getattr(multiprocessing.current_process(), "_inheriting", False):  # Python's own marker for this state
         os._exit(UNGUARDED)
 
 
 def start_tracker() -> None:
-    """Start Python's resource tracker for shared memory that a killed worker leaves, with its warnings disabled.
+    """Start Python's resource tracker, which frees the shared memory of killed workers, with its warnings disabled.
 
-    Otherwise its warnings would follow our last line. A user's warning option still shows them.
+    Otherwise, the warnings would appear after our last line. Users can still enable them by a warning option of Python.
     """
     sys.warnoptions.insert(0, "ignore:resource_tracker")
     resource_tracker.ensure_running()
@@ -154,10 +155,10 @@ def start_tracker() -> None:
 def copy_out(leaf: Any) -> Any:
     """Copy an array out of the memory that is shared with the workers, and release that memory.
 
-    Grain would leave this to a thread after the array is deleted. If Python is shutting down at that time, one of the
-    two fails, and the memory stays allocated until the program ends.
+    Grain would leave the release to a thread, after the array is deleted. If Python is shutting down at that time, the
+    thread or the shutdown fails, and the memory stays allocated until the program ends.
     """
-    if type(leaf).__name__ != "SharedMemoryArray":  # not exported by Grain
+    if type(leaf).__name__ != "SharedMemoryArray":  # Grain does not export this class
         return leaf
     copy = np.array(leaf)
     leaf._unlink_on_del = False
@@ -170,7 +171,7 @@ def follow_parent(worker: int, workers: int) -> None:
     """Ignore signals that a shell or a cluster sends to all processes, and exit when the training process exits."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    cv2.setNumThreads(0)  # there is one worker per core
+    cv2.setNumThreads(0)  # because there is one worker per core
     parent = os.getppid()
 
     def watch() -> None:
@@ -182,7 +183,7 @@ def follow_parent(worker: int, workers: int) -> None:
 
 
 def example_at(files: ImageFiles, data: Photographs, seed: int, place: int, random: np.random.Generator) -> HostBatch:
-    """Create the example at a position; `image_at` selects its image."""
+    """Create the example at a position of the stream; `image_at` selects its image."""
     return training_example(files, data, image_at(place, len(files.labels), seed), random)
 
 
@@ -192,7 +193,7 @@ def training_example(files: ImageFiles, data: Photographs, index: int, random: n
     Raises BadInput if more images in a row are unreadable than `data.broken_images` allows, for example because a drive
     was disconnected.
     """
-    first, tries = index, data.broken_images + 2  # the consumer of the batch reports the image that exceeds the limit
+    first, tries = index, data.broken_images + 2  # the batch's consumer reports the image beyond the limit
     for index in (place % len(files.labels) for place in range(first, first + tries)):
         with suppress(BadInput):
             encoded, name = files.read(index), files.name(index)

@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 
 from resjax.system.files import write_aside
 
-NAMED, COUNTED = 60, 20  # most classes for which names and counts are drawn
+NAMED, COUNTED = 60, 20  # largest numbers of classes for which names and counts are drawn
 
 
 def draw_confusion(counts: np.ndarray, names: Sequence[str], title: str, file: Path) -> None:
-    """Draw a confusion matrix as a PNG. Only the mistakes set the colours, since correct predictions outnumber them."""
+    """Draw a confusion matrix as a PNG. Mistakes set the colour scale, because correct predictions outnumber them."""
     classes = len(names)
     mistakes = np.where(np.eye(classes, dtype=bool), 0, counts)
     side = min(16, max(5, 2.5 + 0.45 * classes))
@@ -35,7 +35,7 @@ def draw_confusion(counts: np.ndarray, names: Sequence[str], title: str, file: P
 
 
 def draw_sheet(pictures: Sequence[tuple[np.ndarray, str]], file: Path) -> None:
-    """Draw images `[height, width, channels]` under their titles as a PNG, six in a row."""
+    """Draw images `[height, width, channels]` under their titles as a PNG, with six images per row."""
     columns = min(6, len(pictures))
     rows = -(-len(pictures) // columns)
     figure = Figure(figsize=(1.9 * columns, 2.35 * rows), layout="constrained")

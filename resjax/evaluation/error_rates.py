@@ -22,7 +22,7 @@ from resjax.system.terminal import tell
 
 
 def evaluate(network: Network | Classifier, images: Images, batch_size: int = 128) -> Evaluation:
-    """Measure the errors on images in memory, with one view each; `batch_size` affects only the speed.
+    """Measure the errors on images in memory, with one view per image. `batch_size` affects only the speed.
 
     Pixels are uint8 `[images, height, width, channels]`. The result contains the errors, `class_errors`, `confusion`
     and `mistakes()`. Its method `save(folder)` writes tables and figures.
@@ -42,9 +42,9 @@ def measure_networks(networks: Sequence[Network], split: str, protocol: TestProt
                      source: str | None = None, directory: Path | None = None) -> Evaluation:
     """Measure the errors of one network, or of the mean of several networks' softmax outputs (an ensemble).
 
-    `source` and `directory` locate the images if they are not those of the training; a `source` may contain only this
-    split. Classes are matched by name. Raises BadInput for a split without images, a protocol that does not suit the
-    images, or networks with other classes or colours.
+    `source` and `directory` locate the images if they are not those of the run. The `source` need not contain the other
+    splits. Classes are matched by name. Raises BadInput for a split without images, a protocol that does not suit the
+    images, or networks with other classes or another number of colour channels.
     """
     first = networks[0]
     data = replace(first.data, directory=directory or first.data.directory, source=source or first.data.source)
@@ -68,7 +68,7 @@ def measure_networks(networks: Sequence[Network], split: str, protocol: TestProt
 
 
 def load_images(network: Network, data: Data, split: str) -> tuple[tuple[str, ...], Images]:
-    """Load a split and its classes. Images from a source other than the network's are resized to the network's size.
+    """Load a split and its classes. Images from a source other than the network's are resized to its size.
 
     Raises BadInput if the split is empty.
     """
@@ -110,8 +110,8 @@ def measure_photographs(networks: Sequence[Network], data: Photographs, split: s
 def class_places(network: Network, classes: tuple[str, ...], source: str) -> np.ndarray:
     """Match the classes of some images to a network's outputs by name; the other outputs are left out.
 
-    A class may have any of ImageNet's names for it. Prints a note unless all classes match in order. Raises BadInput if
-    the network lacks a class, or if its classes are unnamed and their number differs.
+    A class may have any of its alternative names in ImageNet. Prints a note unless all classes match in order. Raises
+    BadInput if the network lacks a class, or if the network's classes are unnamed and their number differs.
     """
     check_last_layer(network)
     if not network.classes:
@@ -131,11 +131,11 @@ def class_places(network: Network, classes: tuple[str, ...], source: str) -> np.
     places = np.array(outputs)
     if not np.array_equal(places, np.arange(network.outputs)):
         tell(f"{source}: matched its {len(classes)} classes by name to the {network.outputs} of {network.name}; "
-             f"the prediction is the most likely of these {len(classes)}")
+             f"predictions are chosen among these {len(classes)}")
     return places
 
 
 def aliases(classes: tuple[str, ...]) -> dict[str, int]:
-    """Map ImageNet's alternative class names, case-folded, to a network's outputs, without ambiguous names."""
+    """Map ImageNet's alternative class names, case-folded, to a network's outputs. Ambiguous names are left out."""
     return alone((normalized_name(word), place) for place, name in enumerate(classes)
                  for word in imagenet_classes().get(name, "").split(", ") if word)

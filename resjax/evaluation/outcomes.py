@@ -8,8 +8,8 @@ import numpy as np
 
 from resjax.system.files import write_csv
 
-SHEET = 24  # mistakes on a sheet
-NOTHING = -1  # the guess if probabilities are NaN
+SHEET = 24  # number of mistakes in mistakes.png
+NOTHING = -1  # the predicted class if probabilities are NaN
 
 
 class ErrorRates(NamedTuple):
@@ -22,8 +22,8 @@ class ErrorRates(NamedTuple):
 
 
 class ClassErrors(NamedTuple):
-    """The errors of one class: images, wrong predictions, error in percent (None without images), the class that it is
-    most often confused with ("" without mistakes), and how often.
+    """The errors of one class: the number of images, the number of wrong predictions, the error in percent (None
+    without images), the class most often predicted instead ("" without mistakes), and the number of such predictions.
     """
 
     name: str
@@ -44,10 +44,10 @@ class Mistake(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Top-1 and top-5 errors in percent, mean cross-entropy, the number of images, and the outputs behind them.
+    """Top-1 and top-5 errors in percent, mean cross-entropy, the number of images, and the outputs for each image.
 
-    `classes` are the class names, `log_probabilities` are `[images, classes]` and `labels` `[images]`. `pixels_of`
-    returns an image.
+    `classes` are the class names. The shape of `log_probabilities` is `[images, classes]`, and that of `labels` is
+    `[images]`. `pixels_of` returns an image.
     """
 
     top1_error: float
@@ -65,12 +65,12 @@ class Evaluation(NamedTuple):
 
     @property
     def rates(self) -> ErrorRates:
-        """Only the errors."""
+        """The errors, without the outputs for each image."""
         return ErrorRates(*self[:4])
 
     @property
     def guesses(self) -> np.ndarray:
-        """The most likely class of each image, `[images]` (the first of ties); -1 if probabilities are NaN."""
+        """The most likely class of each image, `[images]`, the first one for ties; -1 if probabilities are NaN."""
         broken = np.isnan(self.log_probabilities).any(1)
         return np.where(broken, NOTHING, self.log_probabilities.argmax(1))
 
@@ -101,7 +101,7 @@ class Evaluation(NamedTuple):
         return tuple(errors)
 
     def mistakes(self, most: int | None = None) -> list[Mistake]:
-        """List the misclassified images, the most confident first: all of them, or only the first few."""
+        """List the misclassified images, the most confident first, or only the first `most` of them."""
         guesses = self.guesses
         wrong = np.flatnonzero((guesses != self.labels) & (guesses != NOTHING))
         parts = np.exp(self.log_probabilities[wrong, guesses[wrong]])
@@ -112,7 +112,7 @@ class Evaluation(NamedTuple):
     def save(self, folder: str | Path) -> list[Path]:
         """Write `confusion.csv`, `classes.csv`, `mistakes.csv` and the figures `confusion.png` and `mistakes.png`.
 
-        Returns the files. `mistakes.png` is written only if there are mistakes.
+        Returns the paths of the files. `mistakes.png` is written only if there are mistakes.
         """
         from resjax.evaluation.drawings import cut_name, draw_confusion, draw_sheet  # imported on demand
 
@@ -127,7 +127,7 @@ class Evaluation(NamedTuple):
             (image, self.classes[true], self.classes[guessed], part) for image, true, guessed, part in mistakes))
         draw_confusion(self.confusion, self.classes, f"{self.top1_error:.2f} % of {self.images:,} images are wrong",
                        files[3])
-        (folder / names[4]).unlink(missing_ok=True)  # written for another network
+        (folder / names[4]).unlink(missing_ok=True)  # left from another network
         if mistakes:
             draw_sheet([(self.pixels_of(image), f"{cut_name(self.classes[true])}, predicted as\n"
                          f"{cut_name(self.classes[guessed])}, {100 * part:.1f} %")
@@ -145,9 +145,9 @@ def evaluation(log_probabilities: np.ndarray, labels: Any, classes: Sequence[str
 def error_rates(log_probabilities: np.ndarray, labels: np.ndarray) -> ErrorRates:
     """Compute the errors of log probabilities `[images, classes]` against the true classes `[images]`.
 
-    A prediction is correct within the top k if fewer than k classes are more likely than the true one; ties go to the
-    earlier class. With fewer than five classes, all of them are the "top 5". An image whose probabilities are NaN
-    counts as wrong.
+    A prediction is correct within the top k if fewer than k classes are more likely than the true class. Of equally
+    likely classes, the earlier one ranks higher. With fewer than five classes, all of them are the "top 5". An image
+    whose probabilities are NaN counts as wrong.
     """
     images, classes = log_probabilities.shape
     true = log_probabilities[np.arange(images), labels][:, None]

@@ -1,7 +1,7 @@
 """Computes log probabilities `[images, classes]` of all test images, averaged over views and scales.
 
 Logarithms are used because a class's probability can be smaller than any positive float32. If any logit of an image is
-not finite, all its classes are NaN.
+not finite, the probabilities of all classes are NaN for this image.
 """
 
 from collections import defaultdict
@@ -27,7 +27,7 @@ CHUNK = 256  # image headers per task of a worker
 
 def log_probabilities(classifier: Classifier, images: Images, batch_size: int,
                       sharding: NamedSharding | None = None) -> np.ndarray:
-    """Evaluate one view of images in memory, stored on every device of `sharding`: `[images, classes]`."""
+    """Evaluate one view of images in memory, stored on every device of `sharding`. Returns `[images, classes]`."""
     count, devices = len(images.labels), sharding.mesh.size if sharding else 1
     size, pixels = devices * -(-min(batch_size, count) // devices), jnp.asarray(images.pixels)
     batches = [at_places(classifier.model, sharding, classifier.variables, classifier.preprocessing, pixels,
@@ -47,7 +47,7 @@ def at_places(model: nn.Module, sharding: NamedSharding | None, variables: Any, 
 @partial(jax.jit, static_argnums=(0, 1))
 def average_views(model: nn.Module, sharding: NamedSharding | None, variables: Any, preprocessing: Preprocessing,
                   pixels: jax.Array) -> jax.Array:
-    """Average the softmax outputs of `[batch, views, height, width, channels]` over the views: `[batch, classes]`."""
+    """Average softmax outputs over the views of `[batch, views, height, width, channels]`: `[batch, classes]`."""
     batch, views, *shape = pixels.shape
     logits: Any = model.apply(variables, preprocessing.normalize(pixels.reshape(batch * views, *shape)))
     usable = jnp.where(jnp.isfinite(logits).all(-1, keepdims=True), jax.nn.log_softmax(logits), jnp.nan)
@@ -56,7 +56,7 @@ def average_views(model: nn.Module, sharding: NamedSharding | None, variables: A
 
 
 class ViewBatch(NamedTuple):
-    """A batch to render: indices of the images (-1 is padding) and the size of their views."""
+    """A batch to render, with indices of the images (-1 is padding) and the size of their views."""
 
     images: np.ndarray
     height: int
@@ -65,9 +65,9 @@ class ViewBatch(NamedTuple):
 
 def log_probabilities_of_views(classifier: Classifier, files: ImageFiles, views: tuple[View, ...], batch_size: int,
                                sharding: NamedSharding, workers: int | None) -> np.ndarray:
-    """Average the softmax outputs over the views: float32 `[images, classes]`, on every host.
+    """Average the softmax outputs over the views. Returns float32 log probabilities `[images, classes]` on every host.
 
-    A batch holds at most as many pixels as `batch_size` crops of the mean image's size. Its size affects only the
+    A batch has at most as many pixels as `batch_size` crops of the mean image's size. `batch_size` affects only the
     speed. Raises BadInput for an unreadable image, since every image counts.
     """
     model, variables, preprocessing = classifier
@@ -93,7 +93,7 @@ def log_probabilities_of_views(classifier: Classifier, files: ImageFiles, views:
 
 
 def outputs_of(classifier: Classifier) -> int:
-    """Return the number of outputs of any network."""
+    """Return the number of outputs of a classifier."""
     image = np.zeros((1, *classifier.preprocessing.image_shape), np.float32)
     return int(jax.eval_shape(classifier.model.apply, classifier.variables, image).shape[-1])
 

@@ -1,7 +1,7 @@
-"""The views of a test image (section 3.4), each computed by a small pure function from a uint8 image.
+"""The views of a test image (section 3.4), computed from a uint8 image by small pure functions.
 
-The image is first resized to a shorter side of `side`. The network processes the views `[views, height, width, 3]`, and
-their softmax outputs are averaged.
+The image is first resized so that its shorter side has `side` pixels. The network processes the views `[views, height,
+width, 3]`, and the softmax outputs are averaged over the views.
 """
 
 from collections.abc import Callable
@@ -18,12 +18,12 @@ from resjax.system.errors import BadInput
 
 PROTOCOLS: tuple[str, ...] = get_args(TestProtocol)
 SCALES = (224, 256, 384, 480, 640)  # shorter sides, for networks trained on crops of 224
-STRIDE = 32  # pixels of the image to one of the last map
+STRIDE = 32  # pixels of the image per pixel of the last map, along each side
 
 
 class View(NamedTuple):
-    """The shorter side to resize to, the size of the crops (None: the whole image), their number, and the function that
-    cuts them. If `squash` is given, images are resized to this height and width instead.
+    """The shorter side to resize to, the size of the crops (None for the whole image), the number of crops, and the
+    function that cuts them. If `squash` is given, images are resized to this height and width instead.
     """
 
     side: int
@@ -42,7 +42,7 @@ def views_of(protocol: str, preprocessing: Preprocessing) -> tuple[View, ...]:
     match protocol:
         case "single":
             return (View(side, (height, width), 1, one, preprocessing.squash),)
-        case "ten-crop":  # even if images are usually squashed: corner crops need the aspect ratio
+        case "ten-crop":  # keeps the aspect ratio, even if the network usually squashes images
             return (View(side, (height, width), 10, ten),)
         case "multi-scale":
             sides = [STRIDE * round(scale * height / SCALES[0] / STRIDE) for scale in SCALES]
@@ -53,8 +53,8 @@ def views_of(protocol: str, preprocessing: Preprocessing) -> tuple[View, ...]:
 def whole(height: int, width: int, side: int, rule: Resize = "area") -> tuple[int, int]:
     """Return the crop size for a whole image with shorter side `side`, rounded down to multiples of 32.
 
-    The longer side is limited to twice the shorter one. The network is fully convolutional and takes any size; with few
-    sizes, few programs have to be compiled.
+    The longer side is limited to twice the shorter one. The network is fully convolutional and takes any size. Rounding
+    reduces the number of sizes, and thus of programs to compile.
     """
     long = min(scaled(max(height, width), side, min(height, width), rule), 2 * side) // STRIDE * STRIDE
     return (side, long) if height < width else (long, side)

@@ -39,7 +39,7 @@ class Architecture(Named):
     """A network of the paper: plain, with one of the three shortcuts, or VGG for comparison."""
 
     family: Literal["cifar", "imagenet", "vgg"] = "cifar"
-    """cifar: the networks of section 4.2, for small images. imagenet: those of Table 1. vgg: VGG, for comparison."""
+    """cifar: networks of section 4.2, for small images. imagenet: networks of Table 1. vgg: VGG, for comparison."""
     depth: Count = 20
     """The number of weighted layers. cifar: 6n+2, that is 8, 14, 20, 26, 32, ... imagenet: 18, 34, 50, 101 or 152. vgg:
     16 or 19, without shortcuts or batch norm."""
@@ -69,7 +69,7 @@ class Architecture(Named):
 
     def model(self, classes: int) -> "ResNet | VGG":
         """Build the network for a number of classes."""
-        from resjax.models import VGG, cifar_resnet, imagenet_resnet  # imported here, so that listing runs needs no JAX
+        from resjax.models import VGG, cifar_resnet, imagenet_resnet  # imported here: listing runs needs no JAX
 
         if self.family == "vgg":
             return VGG(self.depth, classes)
@@ -79,7 +79,7 @@ class Architecture(Named):
                      unroll=self.unroll, precision=self.precision)
 
     def title(self) -> str:
-        """Return the network's name from its weights: "ResNet B-50 v1 in ImageNet form", "plain-20 in CIFAR form"."""
+        """Return the network's name, such as "ResNet B-50 v1 in ImageNet form" or "plain-20 in CIFAR form"."""
         return network_title(self.family, self.depth, self.shortcut, self.stride_in)
 
 
@@ -88,18 +88,18 @@ class Data(Named):
     """The source and the augmentation of small images, all of one size and held in memory (section 4.2)."""
 
     source: str = "digits"
-    """`digits`, `tfds:NAME` (a prepared TFDS data set) or `folder:PATH` (one folder per class). `arrays` stands for
-    arrays that you pass to `resjax.train` in Python."""
+    """The images come from `digits`, `tfds:NAME` (a prepared TFDS data set) or `folder:PATH` (one folder per class).
+    The source `arrays` means arrays that you pass to `resjax.train` in Python."""
     directory: Path | None = None
-    """The folder of prepared TFDS data sets. Defaults to RESJAX_DATA if it is set, else ~/tensorflow_datasets."""
+    """The folder of prepared TFDS data sets. Defaults to RESJAX_DATA if set, otherwise to ~/tensorflow_datasets."""
     size: Count | None = None
     """Resize the shorter side to this many pixels and crop the centre to a square. If unset, all images must have the
     same size."""
     resize: Resize = "pillow-bicubic"
-    """area: average over areas to shrink, interpolate linearly to enlarge. pillow-*, torch-*: resize as these libraries
-    do."""
+    """The resize filter. area: average over areas to shrink, and interpolate linearly to enlarge. pillow-* and torch-*:
+    resize as Pillow and PyTorch do."""
     std: tuple[Positive, ...] = ()
-    """Divide each colour channel by these values, for weights of other libraries. The paper does not divide."""
+    """Divide each colour channel by these values, as weights of other libraries may need. The paper does not divide."""
     validation_images: Natural = 0
     """The number of training images held out for validation, such as 5000 for the paper's 45k/5k split of CIFAR-10."""
     pad: Natural = 4
@@ -120,24 +120,24 @@ class Photographs(Named):
     """The source and the augmentation of photographs of any size, which are decoded when needed (section 3.4)."""
 
     source: str = "tfds:imagenet2012"
-    """`folder:PATH` (one folder per class), `tars:PATH` (a folder with ImageNet's official archives) or `tfds:NAME` (a
-    prepared TFDS data set)."""
+    """The images come from `folder:PATH` (one folder per class), `tars:PATH` (a folder with ImageNet's official
+    archives) or `tfds:NAME` (a prepared TFDS data set)."""
     directory: Path | None = None
-    """The folder of prepared TFDS data sets. Defaults to RESJAX_DATA if it is set, else ~/tensorflow_datasets."""
+    """The folder of prepared TFDS data sets. Defaults to RESJAX_DATA if set, otherwise to ~/tensorflow_datasets."""
     size: Annotated[int, Must("be at least 32; the network halves it five times", lambda n: n >= 32), In32Bits] = 224
     """The height and width of the training crops, in pixels."""
     crop: Literal["scale", "area"] = "scale"
-    """scale: resize the shorter side at random within `shorter_side`, then crop (section 3.4). area: crop 8 to 100 % of
-    the area with an aspect ratio of 3:4 to 4:3, then resize (Szegedy et al. 2015)."""
+    """scale: resize the shorter side to a random length within `shorter_side`, then crop (section 3.4). area: crop 8 to
+    100 % of the area with an aspect ratio of 3:4 to 4:3, then resize (Szegedy et al. 2015)."""
     shorter_side: tuple[Count, Count] = (256, 480)
     """The range of the shorter side for `crop` scale, in pixels."""
     test_shorter_side: Count = 256
     """The shorter side of test images before they are cropped, in pixels."""
     resize: Resize = "area"
-    """area: average over areas to shrink, interpolate linearly to enlarge. pillow-*, torch-*: resize as these libraries
-    do."""
+    """The resize filter. area: average over areas to shrink, and interpolate linearly to enlarge. pillow-* and torch-*:
+    resize as Pillow and PyTorch do."""
     std: tuple[Positive, ...] = ()
-    """Divide each colour channel by these values, for weights of other libraries. The paper does not divide."""
+    """Divide each colour channel by these values, as weights of other libraries may need. The paper does not divide."""
     flip: bool = True
     """Flip each training image horizontally with probability 1/2."""
     colour_noise: NonNegative = 0.1
@@ -172,21 +172,20 @@ class Experiment(Named):
     optimizer: Optimizer = field(default_factory=Optimizer)
     initialize_from: str = ""
     """The weights to start from: a run directory, a file, OWNER/NAME on the Hugging Face Hub, or a network that comes
-    with resjax, such as resnet20. Training then uses their mean image. If the classes differ, the last layer is
-    initialised at random."""
+    with resjax, such as resnet20. Training then uses the mean image of these weights. If the classes of the images
+    differ from those of the weights, the last layer is initialised at random."""
     seed: Annotated[int, Must("be in 0 ... 4294967295", lambda seed: 0 <= seed < 2**32)] = 0
     """The seed of the initial parameters and of every batch."""
     steps: Count = 64_000
     """The number of parameter updates ("iterations" in the paper)."""
     batch_size: Count = 128
-    """The number of images per step over all devices, a multiple of `architecture.ghost_batch_size`."""
+    """The number of images per step over all devices. It must be a multiple of `architecture.ghost_batch_size`."""
     log_steps: Count = 100
-    """The number of steps per line of the log. Each line reports means over these steps."""
+    """The number of steps from one line of the log to the next. Each line reports means over these steps."""
     evaluate_steps: Count = 1_000
     """The number of steps between evaluations on the validation images."""
     evaluate_test: bool = False
-    """Also evaluate on the test images every `evaluate_steps` steps, as in Figure 6, instead of only after the last
-    step."""
+    """Evaluate on the test images every `evaluate_steps` steps, as in Figure 6, and not only after the last step."""
     checkpoint_steps: Count = 1_000
     """The number of steps between checkpoints. The run also saves a checkpoint when it ends or is interrupted."""
     precise_batch_norm_steps: Natural = 100
@@ -223,12 +222,12 @@ class Experiment(Named):
     def differences(self, other: "Experiment") -> list[str]:
         """List the fields that differ and affect the results; see `list_differences`.
 
-        With a cosine schedule, different `steps` also count as a difference: such a run cannot be extended.
+        With a cosine schedule, different `steps` also count as a difference, because such a run cannot be extended.
         """
         return list_differences(self, other, longer=self.optimizer.schedule == "steps")
 
     def sizes(self) -> Sizes | None:
-        """Count parameters and multiply-adds, with 10 classes for CIFAR's networks and 1,000 for ImageNet's.
+        """Count parameters and multiply-adds, for 10 classes with CIFAR's networks and 1,000 classes with ImageNet's.
 
         Returns None for a custom network.
         """

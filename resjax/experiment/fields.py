@@ -1,4 +1,4 @@
-"""The types of fields and flags that several modules share, each with the conditions on its values."""
+"""The types of fields and flags that several modules share, with the conditions on their values."""
 
 from typing import Annotated, Literal
 
@@ -10,6 +10,6 @@ Natural = Annotated[int, Must("be at least 0", lambda n: n >= 0), In32Bits]
 Positive = Annotated[float, Must("be above 0", lambda x: x > 0)]
 NonNegative = Annotated[float, Must("be at least 0", lambda x: x >= 0)]
 Kept = Annotated[float, Must("be in [0, 1)", lambda x: 0 <= x < 1)]
-TestProtocol = Literal["single", "ten-crop", "multi-scale"]  # of testing on photographs, section 3.4
-Format = Literal[  # that weights are written in
+TestProtocol = Literal["single", "ten-crop", "multi-scale"]  # for testing on photographs, section 3.4
+Format = Literal[  # formats in which weights are written
     "torchvision", "huggingface", "keras", "akamaster", "resjax", "stablehlo", "onnx"]

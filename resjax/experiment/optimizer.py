@@ -20,7 +20,8 @@ class Optimizer(Named):
     momentum: Kept = 0.9
     """The fraction of the velocity v that each step keeps."""
     weight_decay: NonNegative = 1e-4
-    """The weight decay, as an L2 penalty in the gradient. With adamw, it is decoupled, that is, added to the update."""
+    """The weight decay, as an L2 penalty in the gradient. With adamw, the decay is decoupled, that is, added to the
+    update."""
     weight_decay_scope: Literal["all", "kernels"] = "all"
     """The parameters that decay: all, or only the kernels of the convolutions and of the last layer."""
     schedule: Literal["steps", "cosine"] = "steps"
@@ -29,22 +30,24 @@ class Optimizer(Named):
     decay_steps: tuple[Count, ...] = (32_000, 48_000)
     """The steps at which the learning rate is divided by 10."""
     plateau_steps: Natural = 0
-    """Also divide the learning rate by 10, at most three times, when the error plateaus (section 3.4), that is,
-    when its mean over this many training steps has not fallen for two such periods in a row. With 0, never do so."""
+    """Also divide the learning rate by 10, at most three times, when the training error plateaus (section 3.4). The
+    error plateaus if its mean over this number of steps has not fallen for two such periods in a row. With 0, plateaus
+    are ignored."""
     warmup_rate: Positive = 0.01
-    """The learning rate during the warm-up. With a cosine schedule, the learning rate at which the warm-up starts."""
+    """The learning rate during the warm-up. With a cosine schedule, the warm-up starts at this learning rate."""
     warmup_steps: Natural = 0
     """Warm up for this many steps. The paper warms up its 110-layer network for about 400 steps."""
     warmup_error: Annotated[float, Must("be in (0, 100], in percent", lambda x: 0 < x <= 100)] = 100.0
-    """Warm up until the training error, in percent, falls below this value. The paper uses 80."""
+    """Warm up until the training error, in percent, falls below this value. The paper uses 80 for its 110-layer
+    network."""
     backbone_rate: NonNegative = 1.0
-    """For fine-tuning, multiply the learning rate of all layers but the last by this factor. 0 freezes their
-    parameters. `architecture.frozen_batch_norm` also freezes their batch statistics."""
+    """For fine-tuning, multiply the learning rate of all layers except the last by this factor. With 0, the parameters
+    of these layers are frozen. `architecture.frozen_batch_norm` also freezes their batch statistics."""
     clip_norm: NonNegative = 0.0
-    """Clip gradients to this global norm. With 0, do not clip."""
+    """The global norm to which gradients are clipped. With 0, gradients are not clipped."""
     ema_decay: Kept = 0.0
     """The decay of an exponential moving average of the parameters, such as 0.999. resjax then evaluates, saves and
-    exports the average, with batch statistics computed for it. With 0, do not average."""
+    exports the averaged parameters, with batch statistics computed for them. With 0, parameters are not averaged."""
 
     __repr__ = shortly
 
@@ -61,6 +64,6 @@ class Optimizer(Named):
                   f"{self.learning_rate}, because the warm-up rises to it")
 
     def check_length(self, steps: int) -> None:
-        """Raise BadInput if a schedule that ends with the run leaves no steps after the warm-up."""
+        """Raise BadInput if a schedule whose length is that of the run leaves no steps after the warm-up."""
         check(self.schedule == "steps" or self.warmup_steps < steps,
               f"optimizer.warmup-steps is {self.warmup_steps}; it must be below steps, which is {steps}")

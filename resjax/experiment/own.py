@@ -1,4 +1,4 @@
-"""Python objects that an experiment file adds to its runs."""
+"""Python objects that an experiment file can add to its runs."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,10 +8,9 @@ from resjax.system.serialization import shortly
 
 @dataclass(frozen=True, kw_only=True)
 class Own:
-    """Python objects that replace parts of a run. A part that is None is defined by the run's fields. See
-    `resjax.train`.
+    """Python objects that replace parts of a run. The run's fields define every part that is None. See `resjax.train`.
 
-    JSON cannot store these objects, so `experiment.json` only names them (a function by its file). Pass the same
+    JSON cannot store these objects, so `experiment.json` only describes them, functions by their files. Pass the same
     objects when you resume the run.
 
         own=Own(loss=focal, model=lambda run, classes: run.architecture.model(classes).clone(block=MyBlock))
@@ -26,6 +25,7 @@ class Own:
     augment: Any = None
     """A function `(key, images, labels)` that returns the changed images and labels."""
     callback: Any = None
-    """A function `(line, network)` called with each training line of the log. It can return numbers to log."""
+    """A function `(line, network)` that is called with each training line of the log. The function can return numbers
+    to log."""
 
     __repr__ = shortly

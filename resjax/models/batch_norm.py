@@ -1,15 +1,16 @@
 """Batch normalisation over groups of the batch, as on several GPUs, with an optional ReLU.
 
-Statistics are always float32. How they are computed depends on the platform for which a program is lowered. A CPU makes
-two passes, each summed in two stages, over rows of pixels (`on_rows`) if x is bfloat16. Accelerators are limited by
-memory bandwidth, so they read x only once:
+Statistics are always float32. The way to compute them depends on the platform for which a program is lowered. A CPU
+makes two passes, each summed in two stages, over rows of pixels (`on_rows`) if x is bfloat16. Accelerators are limited
+by memory bandwidth, so they read x only once:
 
     var = mean((x - c)^2) - mean(x - c)^2    for any c,
 
 This loses precision when c is many standard deviations away from the mean. So c is one pixel of x, which is close to
 the mean. On TPU, XLA fuses the sums into the convolution that computes x, without any extra pass, if c is known
-beforehand. For bfloat16, whose 8 bits limit the precision anyway, c is therefore the running mean. It is close to the
-batch mean except in the first steps from scratch, when batch means are only a few standard deviations from 0.
+beforehand. For bfloat16, whose 8 bits limit the precision anyway, c is therefore the running mean. The running mean is
+close to the batch mean except in the first steps of training from scratch, when batch means are only a few standard
+deviations from 0.
 """
 
 from functools import partial
@@ -22,17 +23,17 @@ from jax import lax
 
 from resjax.models.ops import materialize, on_rows, relu, repeat
 
-MIN_VARIANCE_RATIO = 2.0**-22  # of the squared distance from c to the mean; below, all is rounding error
+MIN_VARIANCE_RATIO = 2.0**-22  # relative to the squared distance from c to the mean; anything smaller is rounding error
 
 
 class BatchNorm(nn.Module):
     """Batch norm (Ioffe and Szegedy 2015): y = scale (x - mean) / sqrt(var + epsilon) + bias.
 
-    x is `[batch, height, width, channels]`. In training, mean and (biased) variance are computed over groups of
-    `ghost_batch_size` consecutive images. Their average over the groups updates the running statistics: new = momentum
-    old + (1 - momentum) batch. Without a `ghost_batch_size`, the whole batch is one group. With `rectify`, the result
-    is max(y, 0). Statistics are float32 for any dtype of x. Raises ValueError if `ghost_batch_size` does not divide the
-    batch.
+    x is `[batch, height, width, channels]`. In training, the mean and the (biased) variance are computed over groups of
+    `ghost_batch_size` consecutive images. The running statistics are then updated with the averages over the groups:
+    new = momentum old + (1 - momentum) batch. Without a `ghost_batch_size`, the whole batch is one group. With
+    `rectify`, the result is max(y, 0). Statistics are float32 for any dtype of x. Raises ValueError if
+    `ghost_batch_size` does not divide the batch.
     """
 
     train: bool
@@ -76,10 +77,10 @@ def apply_statistics(x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.A
 @partial(jax.custom_vjp, nondiff_argnums=(3, 5))
 def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float, near: jax.Array | None = None,
                rectify: bool = False) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Normalise `[groups, images, height, width, channels]` by the statistics of each group, with an optional ReLU.
+    """Normalise `[groups, images, height, width, channels]` by each group's statistics, with an optional ReLU.
 
-    Returns the result, and the means and variances of the groups `[groups, 1, 1, 1, channels]`. The latter are for the
-    running statistics and have no gradient. `near` `[channels]` is an optional estimate of the means.
+    Returns the result, and the means and variances of the groups `[groups, 1, 1, 1, channels]`. The means and variances
+    are for the running statistics and have no gradient. `near` `[channels]` is an optional estimate of the means.
     """
     channels = len(scale)
 
@@ -125,7 +126,7 @@ def masked_by_relu(y: jax.Array, dy: jax.Array, scaled: jax.Array, bias: jax.Arr
     """Mask dy by the ReLU. Returns two separately written copies, one for the sums and one for dx.
 
     The mask is y = scaled + bias > 0. On GPU, each copy recomputes the mask from x, which the consumer of that copy
-    reads anyway. This keeps XLA from merging the copies, storing the result and reading it back.
+    reads anyway. Separate copies keep XLA from merging them, storing the result and reading it back.
     """
     pair: tuple[jax.Array, jax.Array] = lax.platform_dependent(
         y, dy, scaled, bias, cpu=by_output, tpu=by_output, default=by_input)
@@ -139,7 +140,7 @@ def by_output(y: jax.Array, dy: jax.Array, *_: jax.Array) -> tuple[jax.Array, ja
 
 
 def by_input(_: jax.Array, dy: jax.Array, scaled: jax.Array, bias: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Compute the mask from the input: the sign of a float32 sum is exact."""
+    """Compute the mask from the input, which is possible because the sign of a float32 sum is exact."""
     return jnp.where(bias > -scaled, dy, 0), jnp.where(scaled > -bias, dy, 0)
 
 
@@ -161,7 +162,9 @@ def in_two_passes(x: jax.Array, channels: int) -> tuple[jax.Array, jax.Array]:
 
 
 def in_one_pass(x: jax.Array, near: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Compute mean and variance from the sums of x - `near` and its square; clip the variance at the rounding error."""
+    """Compute mean and variance from the means of x - `near` and its square; clip the variance at the rounding
+    error.
+    """
     offset = x.astype(jnp.float32) - near
     mean, square = means_together(offset, jnp.square(offset))
     return near + mean, jnp.maximum(square - jnp.square(mean), MIN_VARIANCE_RATIO * jnp.square(mean))
@@ -174,7 +177,7 @@ def one_pixel(x: jax.Array) -> jax.Array:
 
 
 def means_together(one: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Average two arrays like `group_mean`, on GPU in a single reduction, which launches half as many kernels."""
+    """Average two arrays like `group_mean`; on GPU in a single reduction, which halves the number of kernels."""
     def apart(one: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Array]:
         return group_mean(one, one.shape[-1]), group_mean(other, one.shape[-1])
 
@@ -190,7 +193,7 @@ def means_together(one: jax.Array, other: jax.Array) -> tuple[jax.Array, jax.Arr
 def group_mean(x: jax.Array, channels: int) -> jax.Array:
     """Average `[groups, images, height, width, channels]` to `[groups, 1, 1, 1, channels]`, in float32.
 
-    The rows of `on_rows`, `[groups, images, height, 1, width * channels]`, give `[groups, 1, 1, 1, width * channels]`.
+    Rows as in `on_rows`, `[groups, images, height, 1, width * channels]`, give `[groups, 1, 1, 1, width * channels]`.
     """
     mean: jax.Array = lax.platform_dependent(
         x, cpu=partial(mean_in_two_stages, channels=channels),
@@ -199,10 +202,11 @@ def group_mean(x: jax.Array, channels: int) -> jax.Array:
 
 
 def mean_in_two_stages(x: jax.Array, channels: int) -> jax.Array:
-    """Average over groups of at most 16 rows of pixels, then over their columns; with rows as x (`on_rows`), repeat.
+    """Average over groups of at most 16 rows of pixels, then over their columns; repeat the mean if x has rows.
 
-    XLA's CPU compiler spreads the first stage over the cores and vectorizes it, because it unrolls sums of up to 16
-    terms. A single reduction onto a few channels would use only one core. Summing in two stages is also more exact.
+    In rows as in `on_rows`, the mean of a channel is repeated for each pixel. XLA's CPU compiler spreads the first
+    stage over the cores and vectorizes it, because it unrolls sums of up to 16 terms. A single reduction onto a few
+    channels would use only one core. Summing in two stages is also more exact.
     """
     groups, _, height, width, lanes = x.shape
     rows = next((rows for rows in range(16, 3, -1) if height % rows == 0), height)

@@ -4,13 +4,13 @@ y = x * k is linear in both arguments, and so are its gradients. Their gradients
 
     convolution(x, k) = y        input_gradient(dy, k) = dx        kernel_gradient(x, dy) = dk
 
-On GPU and TPU all three are XLA's own. On CPU, oneDNN (`resjax.models.onednn`) computes them if it is installed and the
-convolution is large enough to benefit. Otherwise, this module expresses all three in the form that XLA's CPU compiler
-runs fastest. This compiler rearranges the two gradients for its fast kernels only outside of loops (jax-ml/jax#12868);
-inside `scan` they are thirty times slower. So this module transposes the operands itself, which keeps the gradients
-fast inside loops too. A 1x1 convolution is a matrix product. If a map is smaller than the kernel, for which XLA is ten
-times slower, the padding is a separate operation. Exported programs use XLA's own convolution, because they have to run
-elsewhere.
+On GPU and TPU, all three are XLA's own operations. On CPU, oneDNN (`resjax.models.onednn`) computes them if it is
+installed and the convolution is large enough to benefit. Otherwise, this module expresses all three in the form that
+XLA's CPU compiler runs fastest. The compiler rearranges the two gradients for its fast kernels only outside of loops
+(jax-ml/jax#12868); inside `scan`, they would be thirty times slower. Therefore, this module transposes the operands
+itself, which keeps the gradients fast inside loops too. A 1x1 convolution is computed as a matrix product. If a map is
+smaller than the kernel, the padding is a separate operation, because XLA would otherwise be ten times slower. Exported
+programs use XLA's own convolution, because they have to run on other machines.
 """
 
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, *, pre
              **_: Any) -> jax.Array:
     """Convolve `[batch, height, width, in]` with `[size, size, in, out]`; can be passed to `nn.Conv`.
 
-    `padding` gives pixels before and after, for height and width.
+    `padding` has the numbers of pixels before and after, for height and for width.
     """
     y: jax.Array = convolution_p.bind(x, kernel, strides=tuple(strides), padding=tuple(map(tuple, padding)),
                                       precision=precision)
@@ -67,7 +67,7 @@ def kernel_gradient_of(way: Any, x: jax.Array, dy: jax.Array, size: Pair, **how:
 
 
 def cpu_convolution(x: jax.Array, kernel: jax.Array, *, strides: Any, padding: Any, precision: Any) -> jax.Array:
-    """Convolve with XLA on CPU; see the module docstring."""
+    """Convolve with XLA on CPU, as the module docstring describes."""
     if is_pointwise(kernel.shape[:2], padding):
         return pointwise(x, kernel, strides=strides, precision=precision)
     way = padded_convolution if smaller_than_kernel(x.shape[1:3], kernel.shape[:2]) else xla_convolution
@@ -104,7 +104,7 @@ def is_pointwise(size: Any, padding: Any) -> bool:
 
 
 def smaller_than_kernel(pixels: Any, size: Any) -> bool:
-    """Return whether a map is smaller than the kernel, in which case every window reaches into the padding."""
+    """Return whether a map is smaller than the kernel, so that every window reaches into the padding."""
     return any(n < k for n, k in zip(pixels, size, strict=True))
 
 
@@ -132,8 +132,8 @@ def result_shape(x: Any, kernel: Any, *, strides: Any, padding: Any, precision: 
 
 
 class Operation(NamedTuple):
-    """One of the three operations: its direction for oneDNN, its sharding rule for Shardy, its result shape, and its
-    implementations in XLA, in general and on CPU.
+    """One of the three operations, with its direction for oneDNN, its sharding rule for Shardy, its result shape, and
+    its implementations in XLA, in general and on CPU.
     """
 
     name: str
@@ -173,7 +173,7 @@ def primitive(operation: Operation) -> Primitive:
         return mlir.lower_fun(way, multiple_results=False)(context, a, b, **how)
 
     mlir.register_lowering(made, lower, platform="cpu")
-    prim_requires_devices_during_lowering.add(made)  # as custom_partitioning does; there is no public way
+    prim_requires_devices_during_lowering.add(made)  # as custom_partitioning does, because there is no public way
     return made
 
 
@@ -201,7 +201,7 @@ def by_onednn(operation: Operation, a: Any, b: Any, **how: Any) -> Any:
     shape = operation.shape(a, b, **how)
     if a.dtype == jnp.float32:
         return jax.ffi.ffi_call(onednn.TARGET, jax.ShapeDtypeStruct(shape, a.dtype))(a, b, geometry=values)
-    # rows of bits, as in `on_rows`, which XLA need not convert or copy
+    # pass rows of bits, as in `on_rows`, which XLA need not convert or copy
     rows = [lax.bitcast_convert_type(x, jnp.uint16).reshape(*x.shape[:2], -1) for x in (a, b)]
     result = jax.ShapeDtypeStruct((*shape[:2], shape[2] * shape[3]), jnp.uint16)
     y = jax.ffi.ffi_call(onednn.TARGET, result)(*rows, geometry=values)
@@ -229,7 +229,7 @@ def shared(operation: Operation, a: Any, b: Any, **how: Any) -> Any:
 
 
 def batched(made: Primitive, operation: Operation, arguments: Any, axes: Any, **how: Any) -> Any:
-    """Map over an additional axis: sequentially on CPU, in parallel elsewhere."""
+    """Map over an additional axis, sequentially on CPU and in parallel elsewhere."""
     [size, *_] = [x.shape[axis] for x, axis in zip(arguments, axes, strict=True) if axis is not None]
     a, b = (batching.bdim_at_front(x, axis, size) for x, axis in zip(arguments, axes, strict=True))
     mapped = lax.platform_dependent(a, b, cpu=lambda a, b: lax.map(lambda pair: made.bind(*pair, **how), (a, b)),

@@ -1,4 +1,4 @@
-"""Counts parameters and multiply-adds in the traced computation instead of by a formula."""
+"""Counts parameters and multiply-adds by tracing the computation instead of by a formula."""
 
 import math
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ def list_layers(model: nn.Module, image: tuple[int, int, int]) -> list[Layer]:
     traced = jax.make_jaxpr(model.apply)(variable_shapes(model, image), jnp.zeros((1, *image)))
     layers: dict[str, Layer] = {}
     for layer in _multiplications(traced.jaxpr, "", 1):
-        if layer.name in layers:  # the blocks of an unrolled stage
+        if layer.name in layers:  # another block of an unrolled stage
             before = layers[layer.name]
             layer = layer._replace(repeats=before.repeats + layer.repeats, macs=before.macs + layer.macs)
         layers[layer.name] = layer
@@ -52,7 +52,7 @@ def _multiplications(jaxpr: Any, path: str, repeats: int) -> Iterator[Layer]:
         name = f"{path}/{equation.source_info.name_stack}".strip("/")
         inner = repeats * equation.params["length"] if equation.primitive.name == "scan" else repeats
         parts = list(equation.params.values())
-        if equation.primitive.name == "cond":  # one branch per platform; the last is the default
+        if equation.primitive.name == "cond":  # one branch per platform; the last branch is the default
             parts = [equation.params["branches"][-1]]
         for part in jax.tree.leaves(parts, is_leaf=lambda x: hasattr(x, "eqns")):
             if hasattr(part, "eqns"):
@@ -61,5 +61,5 @@ def _multiplications(jaxpr: Any, path: str, repeats: int) -> Iterator[Layer]:
             kernel, output = equation.invars[1].aval.shape, equation.outvars[0].aval.shape
             stride = max(equation.params.get("strides", equation.params.get("window_strides", (1,))))
             macs = math.prod(output) * math.prod(kernel[:-1])
-            layer = "/".join(part for part in name.split("/")[1:] if "." not in part)  # without the model and the loop
+            layer = "/".join(part for part in name.split("/")[1:] if "." not in part)  # without model and loop
             yield Layer(layer, kernel, output[1:], repeats, repeats * macs, stride)

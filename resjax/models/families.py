@@ -1,4 +1,4 @@
-"""The families of the paper's networks: their shortcuts and strides, and how many blocks each depth has in its stages.
+"""The families of the paper's networks, with their shortcuts and strides, and the blocks of each stage by depth.
 
 This module does not import JAX, so listing and checking runs is fast.
 """
@@ -10,7 +10,7 @@ from resjax.system.errors import BadInput
 Option = Literal["plain", "A", "B", "C"]  # shortcuts, section 3.3
 StrideIn = Literal["1x1", "3x3"]
 Block = Literal["basic", "bottleneck"]
-Bare = Literal["plain", "A"]  # the shortcuts that leave no trace in the weights
+Bare = Literal["plain", "A"]  # the shortcuts without parameters
 
 IMAGENET: dict[int, tuple[Block, tuple[int, ...]]] = {  # Table 1: the blocks of conv2_x ... conv5_x
     18: ("basic", (2, 2, 2, 2)),
@@ -25,7 +25,7 @@ VGG_FILTERS = (64, 128, 256, 512, 512)
 
 
 def vgg_stages(depth: int) -> tuple[int, ...]:
-    """Return the numbers of convolutions in VGG's stages. Raises BadInput for another depth."""
+    """Return the number of convolutions in each stage of VGG. Raises BadInput for an unknown depth."""
     if depth not in VGG_STAGES:
         raise BadInput(f"depth is {depth}; for VGG it must be 16 or 19, as in the paper")
     return VGG_STAGES[depth]
@@ -39,7 +39,7 @@ def imagenet_blocks(depth: int) -> tuple[Block, tuple[int, ...]]:
 
 
 def cifar_blocks(depth: int) -> tuple[int, ...]:
-    """Return the blocks per stage of a network of section 4.2: 6n+2 layers are three stages of n blocks.
+    """Return the blocks per stage of a network of section 4.2. A network of 6n+2 layers has three stages of n blocks.
 
     Raises BadInput for another depth.
     """
@@ -58,7 +58,7 @@ def check_depth(family: str, depth: int) -> None:
 
 
 def network_title(family: str, depth: int, shortcut: Option, stride_in: StrideIn) -> str:
-    """Return a network's name from its weights: "ResNet B-50 v1 in ImageNet form", "plain-20 in CIFAR form"."""
+    """Return a network's name, such as "ResNet B-50 v1 in ImageNet form" or "plain-20 in CIFAR form"."""
     if family == "vgg":
         return f"VGG-{depth} in ImageNet form"
     stride = {"1x1": "v1", "3x3": "v1.5"}[stride_in] if family == "imagenet" and depth >= 50 else ""

@@ -1,6 +1,6 @@
 """Counts parameters and multiply-adds of the paper's networks by formula, without JAX, so that listing them is fast.
 
-`models.counts` derives the same numbers from the traced computation; the tests compare both.
+`models.counts` derives the same numbers from the traced computation, and the tests compare both.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Convolution(NamedTuple):
-    """A convolution followed by batch norm; `height` and `width` are those of its output."""
+    """A convolution followed by batch norm; `height` and `width` are the size of its output."""
 
     size: int
     channels: int
@@ -41,7 +41,7 @@ def count(architecture: "Architecture", image: tuple[int, int, int], classes: in
 
 
 def count_vgg(depth: int, image: tuple[int, int, int], classes: int) -> Sizes:
-    """Count VGG: 3x3 convolutions and three fully connected layers applied to every 7x7 window, all with biases."""
+    """Count VGG's 3x3 convolutions and its three fully connected layers on every 7x7 window, all with biases."""
     height, width, inside = image
     parameters = macs = 0
     for layers, filters in zip(vgg_stages(depth), VGG_FILTERS, strict=True):
@@ -81,7 +81,7 @@ def convolutions(architecture: "Architecture", image: tuple[int, int, int]) -> I
 
 def block(architecture: "Architecture", shape: tuple[int, int, int], inside: int,
           last: Convolution) -> Iterator[Convolution]:
-    """List the convolutions of a block on a map `(height, width, channels)`; `last` is the last one of a bottleneck."""
+    """List the convolutions of a block on a map `(height, width, channels)`; bottlenecks end with `last`."""
     height, width, channels = shape
     _, _, out, tall, wide = last
     if inside == out:

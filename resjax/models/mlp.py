@@ -1,4 +1,4 @@
-"""The fully connected residual network that usually introduces residual learning (section 3.2, equation 1)."""
+"""A fully connected residual network, with which residual learning is usually introduced (section 3.2, equation 1)."""
 
 from collections.abc import Callable
 from functools import partial
@@ -22,7 +22,7 @@ def without(*, name: str) -> Callable[[jax.Array], jax.Array]:
 
 
 class DenseBlock(nn.Module):
-    """A block: a[l+2] = relu(z[l+2] + shortcut(a[l])), with z[l+2] = W[l+2] relu(W[l+1] a[l] + b[l+1]) + b[l+2].
+    """A block a[l+2] = relu(z[l+2] + shortcut(a[l])), with z[l+2] = W[l+2] relu(W[l+1] a[l] + b[l+1]) + b[l+2].
 
     If the widths differ, the shortcut is Ws a[l], or a[l] padded with zeros.
     """
@@ -45,11 +45,11 @@ class DenseBlock(nn.Module):
 
 
 class ResidualMLP(nn.Module):
-    """A fully connected network: images `[batch, height, width, channels]` to logits `[batch, classes]`, float32.
+    """A fully connected network from images `[batch, height, width, channels]` to float32 logits `[batch, classes]`.
 
     Stage i has `blocks[i]` blocks of `widths[i]` units. With one layer before the first stage and one after the last,
     there are 2 sum(blocks) + 2 layers. Without `ghost_batch_size` there is no batch norm. Weights are drawn with
-    variance `gain` / fan-in: 2 is He initialisation, 1 LeCun's.
+    variance `gain` / fan-in. A gain of 2 is He initialisation, and 1 is LeCun's.
     """
 
     blocks: tuple[int, ...]
@@ -72,7 +72,7 @@ class ResidualMLP(nn.Module):
         if self.ghost_batch_size is not None:
             norm = partial(BatchNorm, train, self.ghost_batch_size, self.norm_momentum)
         block = partial(DenseBlock, shortcut=self.shortcut, dense=dense, norm=norm)
-        a = x.astype(jnp.float32).reshape(len(x), 1, 1, -1)  # as one pixel, to reuse batch norm and shortcut
+        a = x.astype(jnp.float32).reshape(len(x), 1, 1, -1)  # an image of one pixel, to reuse batch norm and shortcut
         a = relu(norm(name="bn1")(dense(self.widths[0], name="fc1")(a)))
         for i, (blocks, width) in enumerate(zip(self.blocks, self.widths, strict=True)):
             a = Stage(block, blocks, width, stride=1, unroll=self.unroll, name=f"stage{i + 1}")(a)

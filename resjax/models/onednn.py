@@ -1,4 +1,4 @@
-"""oneDNN's convolutions as an XLA custom call on CPU. ctypes calls its C API directly on the memory of the arrays.
+"""oneDNN's convolutions as an XLA custom call on CPU. ctypes calls oneDNN's C API directly on the arrays' memory.
 
 Functions and constants are named as in oneapi/dnnl/dnnl.h and dnnl_types.h of oneDNN 3, without the prefix `dnnl_`.
 Arrays are plain NHWC and HWIO; oneDNN chooses its own kernel layout.
@@ -27,7 +27,7 @@ FORWARD, INPUT_GRADIENT, KERNEL_GRADIENT = range(3)
 
 
 class Geometry(NamedTuple):
-    """Everything that determines a convolution; passed as the only attribute of the custom call."""
+    """The numbers that determine a convolution, which are the only attribute of the custom call."""
 
     direction: int
     data_type: int  # dnnl_data_type_t
@@ -53,7 +53,7 @@ FORWARD_TRAINING, DIRECT, CPU, ANY, IN_ORDER, USER = 64, 1, 1, 1, 1, 1
 AVX2 = 0x7  # dnnl_cpu_isa_t; below this, convolutions are slow
 Dims = c_int64 * 12
 LARGE_KERNEL, TOO_LARGE = 1 << 18, 1 << 22  # bytes
-SMALL = 1 << 25  # multiply-adds: with less, a call costs as much as its work (docs/results/onednn.md)
+SMALL = 1 << 25  # multiply-adds; with fewer, a call costs as much as its work (docs/results/onednn.md)
 Argument = c_struct("dnnl_exec_arg_t", arg=c_int, memory=c_void_p)
 
 
@@ -62,7 +62,7 @@ class Unavailable(Exception):
 
 
 class Library(NamedTuple):
-    """The library (called with and without the GIL), its OpenMP library, engine and version."""
+    """The library (called with and without the GIL), and its OpenMP library, engine and version."""
 
     free: Any
     held: Any
@@ -83,7 +83,7 @@ def library() -> Library:
         [file] = [file for file in files("onednn-cpu-gomp") or () if file.name == "libdnnl.so.3"]
         with open(file.locate(), "rb") as opened:
             digest = urlsafe_b64encode(hashlib.file_digest(opened, "sha256").digest()).decode().rstrip("=")
-        if file.hash is None or file.hash.value != digest:  # loading a truncated library kills the process
+        if file.hash is None or file.hash.value != digest:  # loading a truncated library would kill the process
             raise Unavailable(f"{file.name} is damaged; reinstall it: pip install --force-reinstall onednn-cpu-gomp")
         free, held = ctypes.CDLL(str(file.locate())), ctypes.PyDLL(str(file.locate()))
         openmp = ctypes.PyDLL("libgomp.so.1")
@@ -148,13 +148,13 @@ class Workspace:
 
 
 class ConvolutionPrimitive:
-    """y, dx or dkernel for one geometry. Raises RuntimeError if oneDNN cannot compute it."""
+    """A primitive that computes y, dx or dkernel for one geometry. Raises RuntimeError if oneDNN cannot compute it."""
 
     def __init__(self, g: Geometry) -> None:
         engine, size, shape = library().engine, SIZES[g.data_type], (g.outputs, g.inputs, g.rows, g.columns)
         self.direction, added = g.direction, size * math.prod(shape) if g.direction == KERNEL_GRADIENT else 0
         if added >= TOO_LARGE:
-            raise RuntimeError("XLA is faster here: it need not add up the gradients of several pieces")
+            raise RuntimeError("XLA is faster here, because it need not add up the gradients of several pieces")
         most = 4 if added > LARGE_KERNEL else 8  # the pieces' gradients are stored, then added
         self.pieces = max(pieces for pieces in range(1, most + 1) if g.images % pieces == 0)
         images = g.images // self.pieces
@@ -230,7 +230,7 @@ def one_thread() -> int:
 
 @cache
 def cached_primitive(attribute: bytes) -> ConvolutionPrimitive:
-    """Create the convolution that a custom call's attribute describes; cached per thread."""
+    """Create the convolution that a custom call's attribute describes. Convolutions are cached per thread."""
     values, before = np.frombuffer(attribute, np.int64).tolist(), one_thread()
     try:
         return ConvolutionPrimitive(Geometry._make((*values[:11], *zip(values[11::2], values[12::2], strict=True))))

@@ -3,8 +3,8 @@
 Platform-specific implementations are chosen when a program is lowered, so that a network that is exported or compiled
 on another machine uses the right one.
 
-The gradient of JAX's own max pooling is a select-and-scatter. On GPU it adds in any order, and it is refused if
-deterministic operations are required (google/flax#4233). Ours is deterministic.
+The gradient of JAX's own max pooling is a select-and-scatter. On GPU, it adds in any order, and XLA refuses it if
+deterministic operations are required (google/flax#4233). The gradient in this module is deterministic.
 """
 
 from collections.abc import Iterator
@@ -18,10 +18,10 @@ from jax import lax
 
 
 def materialize(x: jax.Array) -> jax.Array:
-    """Return x; on CPU, force it to be computed once and stored.
+    """Return x. On CPU, force XLA to compute x only once and to store it.
 
     XLA's CPU compiler would recompute an element-wise result inside each of its consumers, even across an optimization
-    barrier. It never does so with a division, whose cost is negligible compared to the memory traffic.
+    barrier. It never recomputes a division, and the cost of a division is negligible compared to the memory traffic.
     """
     stored: jax.Array = lax.platform_dependent(x, cpu=lambda x: x / (1 + 0 * jnp.clip(x, -1, 1)), default=lambda x: x)
     return stored
@@ -34,8 +34,8 @@ def on_rows(function: Any, images: tuple[jax.Array, ...], vectors: tuple[jax.Arr
     `function` must be element-wise, except that it may compute means. It returns images, followed by any number of
     vectors. With `store`, CPUs store the images (`materialize`).
 
-    XLA's CPU compiler vectorizes only along the last axis, which is too short for 16-bit numbers if it holds 16
-    channels, and it rounds to bfloat16 slowly (docs/results/onednn.md). So on CPU, `function` gets bfloat16 images as
+    XLA's CPU compiler vectorizes only along the last axis, and an axis of 16 channels is too short for 16-bit numbers.
+    The compiler also rounds to bfloat16 slowly (docs/results/onednn.md). So on CPU, `function` gets bfloat16 images as
     float32 rows `[..., 1, width * channels]`, with each vector repeated for every pixel of a row.
     """
     def everywhere(*arrays: jax.Array) -> Any:
@@ -61,19 +61,19 @@ def repeat(vector: jax.Array, times: int) -> jax.Array:
 
 @partial(jax.custom_jvp, nondiff_argnums=(1,))
 def from_bfloat16(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Reshape and convert to float32 by integer operations."""
+    """Convert bfloat16 to float32 by integer operations, and reshape."""
     bits = lax.bitcast_convert_type(x, jnp.uint16).reshape(shape)
     return lax.bitcast_convert_type(bits.astype(jnp.uint32) << 16, jnp.float32)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 def to_bfloat16(x: jax.Array, shape: tuple[int, ...], store: bool) -> jax.Array:
-    """Round float32 to the nearest bfloat16, ties to even, by integer operations; reshape."""
+    """Round float32 to the nearest bfloat16 (ties to even) by integer operations, and reshape."""
     bits = lax.bitcast_convert_type(x, jnp.uint32)
-    bits = jnp.where(x == x, bits + 0x7FFF + (bits >> 16 & 1), 0x7FC00000)  # no NaN becomes infinite
+    bits = jnp.where(x == x, bits + 0x7FFF + (bits >> 16 & 1), 0x7FC00000)  # so that no NaN becomes infinite
     bits = (bits >> 16).astype(jnp.uint16)
     if store:
-        bits //= bits & ~bits | 1  # `materialize`: a division by 1 that LLVM removes
+        bits //= bits & ~bits | 1  # as in `materialize`; LLVM removes this division by 1
     return lax.bitcast_convert_type(bits.reshape(shape), jnp.bfloat16)
 
 
@@ -89,7 +89,7 @@ def _to_bfloat16_jvp(shape: Any, store: bool, primals: Any, tangents: Any) -> tu
 
 @jax.custom_vjp
 def relu(x: jax.Array) -> jax.Array:
-    """Compute max(x, 0). The gradient at 0 is 0. It is computed from the output, so the input need not be stored."""
+    """Compute max(x, 0), with gradient 0 at 0. The gradient needs only the output, so the input need not be stored."""
     y: jax.Array = on_rows(lambda x: (jnp.maximum(x, 0),), (x,))[0]
     return y
 
@@ -108,7 +108,7 @@ relu.defvjp(_relu_forward, _relu_backward)
 
 @jax.custom_vjp
 def max_pool(x: jax.Array) -> jax.Array:
-    """Take the maximum over 3x3 windows with a padding of one pixel and stride 2: `[batch, height, width, channels]`.
+    """Take the maximum of maps `[batch, height, width, channels]` over 3x3 windows, with padding 1 and stride 2.
 
     The gradient goes to the first of equal maxima.
     """
@@ -133,7 +133,7 @@ def _pool_backward(residuals: tuple[jax.Array, jax.Array], dy: jax.Array) -> tup
 
 
 def xla_pool_gradient(x: jax.Array, y: jax.Array, dy: jax.Array) -> jax.Array:
-    """Compute JAX's own gradient, a select-and-scatter; a TPU computes it in a fixed order and in one pass."""
+    """Compute JAX's own gradient, a select-and-scatter, which a TPU computes in a fixed order and in one pass."""
     dx: jax.Array = jax.vjp(window_maximum, x)[1](dy)[0]
     return dx
 
@@ -141,8 +141,8 @@ def xla_pool_gradient(x: jax.Array, y: jax.Array, dy: jax.Array) -> jax.Array:
 def pool_gradient(first: Any, x: jax.Array, y: jax.Array, dy: jax.Array) -> jax.Array:
     """Sum the gradients of the nine positions of the windows in a fixed order.
 
-    `first(seen, y)` returns for each position whether it holds the first maximum of its window; `seen` holds the values
-    of the nine positions.
+    For each of the nine positions in a window, `first(seen, y)` returns whether it has the window's first maximum.
+    `seen` holds the values at the nine positions.
     """
     height, width, rows, columns = *x.shape[1:3], *y.shape[1:3]
     low = float(jnp.finfo(x.dtype).min)  # type: ignore[no-untyped-call]
@@ -158,7 +158,7 @@ def pool_gradient(first: Any, x: jax.Array, y: jax.Array, dy: jax.Array) -> jax.
 
 
 def first_by_first(seen: list[jax.Array], y: jax.Array) -> Iterator[jax.Array]:
-    """Compare position by position, skipping windows whose maximum was already found."""
+    """Compare position by position, and skip windows whose maximum was already found."""
     free = jnp.ones(y.shape, bool)
     for place in seen:
         first = free & (place == y)
@@ -167,7 +167,7 @@ def first_by_first(seen: list[jax.Array], y: jax.Array) -> Iterator[jax.Array]:
 
 
 def first_by_place(seen: list[jax.Array], y: jax.Array) -> Iterator[jax.Array]:
-    """Compare with the index of the first maximum: a GPU then stores one byte per window instead of nine."""
+    """Compare with the index of the first maximum, so that a GPU stores one byte per window instead of nine."""
     place = jnp.zeros(y.shape, jnp.uint8)
     for number in reversed(range(len(seen))):
         place = jnp.where(seen[number] == y, jnp.uint8(number), place)

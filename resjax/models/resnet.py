@@ -1,4 +1,4 @@
-"""The networks of the paper: shortcuts (section 3.3), residual blocks (Figure 5), and networks (sections 3.4 and 4.2).
+"""The paper's shortcuts (section 3.3), residual blocks (Figure 5), and networks (sections 3.4 and 4.2).
 
 A network is a stem, stages of blocks, global average pooling and one fully connected layer.
 """
@@ -23,11 +23,11 @@ from resjax.system.serialization import shortly
 class Shortcut(nn.Module):
     """The shortcut of a block (section 3.3): x itself, or x mapped to `[batch, height/stride, width/stride, filters]`.
 
-    A: where dimensions change, every stride-th pixel and zeros for the new channels: no parameters. B: a projection
-    (1x1 convolution, batch norm) where dimensions change, the identity elsewhere. C: a projection everywhere. plain: no
-    shortcut, as in a network without residual learning.
+    A: the identity, but where dimensions change, every stride-th pixel with zeros for the new channels. A has no
+    parameters. B: a projection (1x1 convolution and batch norm) where dimensions change, and the identity elsewhere. C:
+    a projection in every block. plain: no shortcut, as in a network without residual learning.
 
-    In a block of your own, with `conv` and `norm` from the network:
+    A custom block can use a shortcut, with `conv` and `norm` from the network, as follows:
 
         y = Shortcut(self.shortcut, self.conv, self.norm, name="shortcut")(x, self.filters, self.stride)
     """
@@ -61,10 +61,10 @@ Side = Literal["fan_in", "fan_out"]
 
 def convolution(filters: int, size: int, stride: int = 1, *, name: str, initialization: Side = "fan_in",
                 **computed: Any) -> nn.Module:
-    """Build a convolution without bias that keeps the size of the maps (divided by the stride), with He initialisation.
+    """Build a padded convolution with He initialisation (He et al. 2015) and without bias.
 
-    `computed` holds the fields `dtype` and `precision` of `nn.Conv`. Images `[batch, height, width, channels]` become
-    `[batch, height / stride, width / stride, filters]` (He et al. 2015).
+    `computed` holds the fields `dtype` and `precision` of `nn.Conv`. Maps `[batch, height, width, channels]` become
+    `[batch, height / stride, width / stride, filters]`.
 
         y = convolution(16, 3, stride=2, name="conv1")(x)
     """
@@ -74,13 +74,13 @@ def convolution(filters: int, size: int, stride: int = 1, *, name: str, initiali
 
 
 class BasicBlock(nn.Module):
-    """The block of Figure 5, left: relu(shortcut(x) + F(x)), where F is two 3x3 convolutions with batch norm.
+    """The block on the left of Figure 5, relu(shortcut(x) + F(x)), where F is two 3x3 convolutions with batch norm.
 
-    `[batch, height, width, channels]` becomes `[batch, height / stride, width / stride, filters]`; the first
+    Maps `[batch, height, width, channels]` become `[batch, height / stride, width / stride, filters]`. The first
     convolution has the stride.
 
-    It can be used alone, as `BasicBlock(filters=16)(x, train=train)`; inside a network, the network provides `conv` and
-    `norm`.
+    The block can be used alone, as `BasicBlock(filters=16)(x, train=train)`. Inside a network, the network provides
+    `conv` and `norm`.
     """
 
     filters: int
@@ -100,11 +100,13 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """The block of Figure 5, right: F is 1x1, 3x3, 1x1, with `filters` channels inside. See `BasicBlock`.
+    """The block on the right of Figure 5, where F is a 1x1, a 3x3 and a 1x1 convolution. See `BasicBlock`.
 
-    `[batch, height, width, channels]` becomes `[batch, height / stride, width / stride, 4 filters]`.
+    Maps `[batch, height, width, channels]` become `[batch, height / stride, width / stride, 4 filters]`. The first two
+    convolutions have `filters` channels.
 
-    The paper has the stride in the first 1x1 convolution ("v1"), most later code in the 3x3 ("v1.5").
+    The stride is in the first 1x1 convolution in the paper ("v1"), and in the 3x3 convolution in most later code
+    ("v1.5").
     """
 
     filters: int
@@ -135,17 +137,17 @@ PARTS = ("filters", "stride", "shortcut", "conv", "norm")
 
 
 class ResNet(nn.Module):
-    """A residual or plain network: images `[batch, height, width, channels]` to float32 logits `[batch, classes]`.
+    """A residual or plain network from images `[batch, height, width, channels]` to float32 logits `[batch, classes]`.
 
     `blocks` gives the number of blocks in each stage. From stage to stage, the filters double and the maps halve. With
     `train=True`, batch norm uses the batch's own statistics, over `ghost_batch_size` images at a time, and updates the
-    collection `batch_stats`; with `frozen_batch_norm` it uses the stored ones. Images may have any size, because the
-    last maps are averaged. If `classes` is 0, this average is returned. With `features=True`, the outputs of all stages
-    are returned instead, each `[batch, height, width, channels]`.
+    collection `batch_stats`. With `frozen_batch_norm`, it always uses the stored statistics. Images may have any size,
+    because the last maps are averaged. If `classes` is 0, this average is returned. With `features=True`, the outputs
+    of all stages are returned instead, each `[batch, height, width, channels]`.
 
-    `block` is "basic", "bottleneck", or a module of your own with the fields `filters, stride, shortcut, conv, norm`;
-    `Stage` describes how it is called. With `pre_activation` (He et al. 2016, arXiv 1603.05027), the stem is a bare
-    convolution, and batch norm and ReLU follow the last stage, as pre-activation blocks require.
+    `block` is "basic", "bottleneck", or a custom module with the fields `filters, stride, shortcut, conv, norm`.
+    `Stage` describes how a block is called. With `pre_activation` (He et al. 2016, arXiv 1603.05027), the stem is a
+    convolution without batch norm and ReLU. They follow the last stage instead, as pre-activation blocks require.
 
         network = ResNet((3, 3, 3), filters=16, classes=10, block=partial(SqueezeAndExcitation, reduction=4))
     """
@@ -202,7 +204,8 @@ class ResNet(nn.Module):
 
 
 def cifar_resnet(depth: int, shortcut: Option = "A", classes: int = 10, **settings: Any) -> ResNet:
-    """Build a network of section 4.2: `depth` = 6n+2 layers on maps of 32, 16 and 8 pixels with 16, 32 and 64 filters.
+    """Build a network of section 4.2 with `depth` = 6n+2 layers, on maps of 32, 16 and 8 pixels with 16, 32 and 64
+    filters.
 
     `shortcut` is "A", "B", "C" or "plain". `settings` are fields of `ResNet`, such as `filters=32` for twice the width.
     Images `[batch, height, width, channels]` become logits `[batch, classes]`. Raises BadInput, a ValueError, for an

@@ -16,8 +16,8 @@ FIRST, REST = "first", "rest"
 def unstack(collection: Mapping[str, Any], most: int | None = None) -> dict[str, Any]:
     """Replace each stage in a collection of variables by a list of its blocks.
 
-    With `most`, this affects only stages with at most this many blocks after the first. Blocks of NumPy arrays are
-    views: writing to them writes to the stack.
+    With `most`, only stages with at most this many blocks after the first are replaced. Blocks of NumPy arrays are
+    views, so writing to a block writes to the stack.
     """
     return {name: blocks_of(module) if is_stage(name) and (most is None or stacked(module) <= most) else module
             for name, module in collection.items()}

@@ -12,11 +12,12 @@ from resjax.models.stacking import FIRST, REST
 
 
 class Stage(nn.Module):
-    """A sequence of blocks on maps of one size (Table 1). The first may change the dimensions; the others are stacked.
+    """A sequence of blocks on maps of one size (Table 1). The first block may change the dimensions.
 
-    Up to `unroll` identical blocks are unrolled, which runs faster. A larger number runs as a loop, whose compile time
-    does not grow with depth. Either way their parameters have a leading axis `[blocks - 1, ...]`, so that checkpoints
-    do not depend on this choice. Every block gets its own random keys, for dropout and the like.
+    Up to `unroll` identical blocks are unrolled, which runs faster. More blocks run as a loop, whose compile time does
+    not grow with depth. In both cases, the parameters of all blocks after the first are stacked along a leading axis
+    `[blocks - 1, ...]`, so that checkpoints do not depend on this choice. Every block gets its own random keys, for
+    example for dropout.
 
     `block` takes `filters`, `stride` and `name`, and is called as `block(x, train=train)`. If its `__call__` also takes
     `number` and `total`, it receives its index in the network, counted from 1 (`number`, which is traced), and the

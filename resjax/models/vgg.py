@@ -16,22 +16,24 @@ HE = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
 def halved(x: jax.Array) -> jax.Array:
-    """Take the maximum over 2x2 windows, dropping a last odd row or column: `[batch, height, width, channels]`."""
+    """Take the maximum of maps `[batch, height, width, channels]` over 2x2 windows, without an odd last row or
+    column.
+    """
     pooled: jax.Array = nn.max_pool(x, (2, 2), (2, 2))
     return pooled
 
 
 def windows(x: jax.Array) -> jax.Array:
-    """Extract every 7x7 window from maps `[batch, height, width, channels]`: `[batch, windows, 7, 7, channels]`."""
+    """Extract every 7x7 window from maps `[batch, height, width, channels]`, as `[batch, windows, 7, 7, channels]`."""
     rows, columns = (jnp.arange(length - SIDE + 1)[:, None] + jnp.arange(SIDE) for length in x.shape[1:3])
     taken = x[:, rows[:, None, :, None], columns[None, :, None, :]]
     return taken.reshape(len(x), -1, SIDE, SIDE, x.shape[-1])
 
 
 class VGGConvolutions(nn.Module):
-    """The convolutions: images `[batch, height, width, channels]` to maps at stride 16, before the last pooling.
+    """VGG's convolutions, from images `[batch, height, width, channels]` to maps at stride 16, before the last pooling.
 
-    It consists of 3x3 convolutions with bias and without batch norm, and 2x2 max pooling between the stages. With
+    The convolutions are 3x3, with bias and without batch norm. Between the stages, there is 2x2 max pooling. With
     `features=True`, the outputs of all stages are returned.
     """
 
@@ -52,7 +54,7 @@ class VGGConvolutions(nn.Module):
 
 
 class VGGHidden(nn.Module):
-    """The two hidden layers with dropout: maps `[batch, 7, 7, channels]` to `[batch, hidden]`."""
+    """VGG's two hidden layers with dropout, from maps `[batch, 7, 7, channels]` to `[batch, hidden]`."""
 
     hidden: int = 4096
 
@@ -66,13 +68,14 @@ class VGGHidden(nn.Module):
 
 
 class VGG(nn.Module):
-    """A VGG network: images `[batch, height, width, channels]` to logits `[batch, classes]`; `depth` is 16 or 19.
+    """A VGG network from images `[batch, height, width, channels]` to logits `[batch, classes]`; `depth` is 16 or 19.
 
-    Images have 224x224 pixels or more. Training uses dropout. Larger images are evaluated fully convolutionally, as in
-    section 3.2 of the VGG paper: the fully connected layers are applied to every 7x7 window of the last maps, and the
-    class scores are averaged. If `classes` is 0, the last hidden layer is returned; with `features=True`, the outputs
-    of the five stages, before pooling. With hidden layers, smaller images raise BadInput, a ValueError. If `units` is
-    0, there are no hidden layers: the last layer takes the average of the last maps, and images may have any size.
+    Images must have at least 224x224 pixels; smaller images raise BadInput, a ValueError. Training uses dropout. Images
+    of more than 224x224 pixels are evaluated fully convolutionally, as in section 3.2 of the VGG paper: the fully
+    connected layers are applied to every 7x7 window of the last maps, and the class scores are averaged. If `classes`
+    is 0, the last hidden layer is returned. With `features=True`, the outputs of the five stages before pooling are
+    returned. If `units` is 0, there are no hidden layers. The last layer then takes the average of the last maps, and
+    images may have any size.
     """
 
     depth: int = 16

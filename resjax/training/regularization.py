@@ -1,7 +1,7 @@
-"""Ready-made losses and augmentations for `resjax.train(loss=..., augment=...)`, each with its source.
+"""Ready-made losses and augmentations for `resjax.train(loss=..., augment=...)`, with their sources.
 
-An augmentation takes a key, images `[batch, height, width, channels]` and class indices `[batch]`. It returns images,
-and labels as class indices or as probabilities `[batch, classes]`.
+An augmentation takes a key, images `[batch, height, width, channels]` and class indices `[batch]`. It returns images
+and labels; the labels are class indices or probabilities `[batch, classes]`.
 """
 
 from dataclasses import dataclass
@@ -18,8 +18,9 @@ from resjax.system.errors import check
 class LabelSmoothing:
     """Cross-entropy with smoothed labels (Szegedy et al. 2016, arXiv 1512.00567).
 
-    The target distribution is (1 - amount) times the label plus amount / classes. `loss(logits, labels)` takes logits
-    `[batch, classes]` and labels, as indices or probabilities, and returns `[batch]`.
+    The target distribution is (1 - amount) times the one-hot label, plus amount / classes for every class.
+    `loss(logits, labels)` takes logits `[batch, classes]` and labels, as indices or probabilities, and returns
+    `[batch]`.
 
         resjax.train(run, "runs/smooth", loss=resjax.LabelSmoothing(0.1))
     """
@@ -38,10 +39,10 @@ class LabelSmoothing:
 
 @dataclass(frozen=True)
 class Mixup:
-    """Blend images and labels: weight x + (1 - weight) x', where x' is another image of the batch.
+    """Blend images, and their labels, as weight x + (1 - weight) x', where x' is another image of the batch.
 
     The weight is drawn from Beta(alpha, alpha), once per batch as in the authors' code (Zhang et al. 2018, arXiv
-    1710.09412). Images are `[batch, height, width, channels]`; labels `[batch]` become `[batch, classes]`.
+    1710.09412). Images are `[batch, height, width, channels]`. Labels `[batch]` become `[batch, classes]`.
 
         resjax.train(run, "runs/mixup", augment=resjax.Mixup(0.2, classes=10))
     """
@@ -62,11 +63,11 @@ class Mixup:
 
 @dataclass(frozen=True)
 class CutMix:
-    """Replace a rectangle of each image by that of another image, and mix the labels in proportion to the areas.
+    """Replace a rectangle of each image by the same rectangle of another image, and mix the labels by area.
 
-    The other image is from the same batch. A weight is drawn from Beta(alpha, alpha), and the rectangle covers a
-    fraction 1 - weight of the image before it is clipped at the border (Yun et al. 2019, arXiv 1905.04899).
-    Shapes as in `Mixup`.
+    The other image is from the same batch. A weight is drawn from Beta(alpha, alpha). Before the rectangle is clipped
+    at the border, it covers a fraction 1 - weight of the image (Yun et al. 2019, arXiv 1905.04899). Images are `[batch,
+    height, width, channels]`. Labels `[batch]` become `[batch, classes]`.
 
         resjax.train(run, "runs/cutmix", augment=resjax.CutMix(1.0, classes=10))
     """
@@ -91,10 +92,10 @@ class CutMix:
 
 @dataclass(frozen=True)
 class Cutout:
-    """Set a square of `size` pixels around a random pixel of each image to 0, the mean (DeVries and Taylor 2017).
+    """Set a square around a random pixel of each image to 0, which is the mean (DeVries and Taylor 2017).
 
-    Images are `[batch, height, width, channels]`. The square is clipped at the border (arXiv 1708.04552). On CIFAR-10
-    the authors use 16 pixels.
+    Images are `[batch, height, width, channels]`. The sides of the square have `size` pixels, and the square is clipped
+    at the border (arXiv 1708.04552). On CIFAR-10, the authors use 16 pixels.
 
         resjax.train(run, "runs/cutout", augment=resjax.Cutout(16))
     """

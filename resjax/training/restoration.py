@@ -1,4 +1,4 @@
-"""Loads trained networks from run directories or weight files of any source, and uses them to initialise new runs."""
+"""Loads trained networks from run directories or weights files of any source, and uses them to initialise new runs."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ from resjax.weights import Bare, load_weights
 
 
 class Trained(NamedTuple):
-    """A run's network and newest state; `network` is the network as a `Network`."""
+    """The model and the newest state of a run."""
 
     experiment: Experiment
     classes: tuple[str, ...]
@@ -41,11 +41,11 @@ class Trained(NamedTuple):
 
 
 def restore(run_directory: str | Path, device: jax.Device | None = None, *, model: Any = None) -> Trained:
-    """Restore a run to one device: its newest checkpoint or, if it is finished, the checkpoint of its result.
+    """Restore a run's newest checkpoint to one device or, if the run is finished, the checkpoint of its result.
 
-    Pass a custom `model` again, unless it is a ResNet; the state of a custom optimizer is None. Raises BadInput if
-    there is no checkpoint, if it is damaged, or if it does not belong to the result. Nothing in the run directory
-    changes.
+    Pass a custom `model` again, unless it is a ResNet. The state of a custom optimizer is not restored and is None.
+    Raises BadInput if there is no checkpoint, or if the checkpoint is damaged or does not belong to the result. Nothing
+    in the run directory changes.
     """
     run_directory = Path(run_directory)
     experiment, classes, image = read_run(run_directory)
@@ -76,11 +76,11 @@ def load(target: str | Path, *, stride_in: StrideIn | None = None, shortcut: Bar
          key: str | None = None) -> Network:
     """Load a network from a run directory, a weights file or the Hugging Face Hub, or one that comes with resjax.
 
-    `target` is a run directory, a weights file or a folder that contains one, the name of an included network
-    ("resnet20"), or OWNER/NAME on the Hub. `stride_in` ("1x1": v1, "3x3": v1.5) and `shortcut` ("plain", "A") supply
-    what the tensors cannot show; an error says if one is needed. `key` chooses one of several sets of weights in a
-    file, such as averaged and raw ones. A network without its last layer has 0 classes; it can be used for features and
-    fine-tuning. Raises BadInput for weights that are missing, damaged, or not of a network of the paper.
+    `target` is a run directory, a weights file or its folder, the name of an included network ("resnet20"), or
+    OWNER/NAME on the Hub. `stride_in` ("1x1" for v1, "3x3" for v1.5) and `shortcut` ("plain" or "A") state facts that
+    the tensors do not show; an error says if such a fact is needed. `key` chooses one of several sets of weights in a
+    file, such as averaged and raw weights. A network without its last layer has 0 classes, but computes features and
+    can be fine-tuned. Raises BadInput for weights that are missing, damaged, or not of a network of the paper.
     """
     if (run_directory := expanded(target)).joinpath("experiment.json").is_file():
         check(key is None, f"{run_directory}: a run has only one set of weights; omit --key")
@@ -89,7 +89,7 @@ def load(target: str | Path, *, stride_in: StrideIn | None = None, shortcut: Bar
 
 
 def load_weights_for(experiment: Experiment) -> Network:
-    """Load the weights that `experiment.initialize_from` names. Raises BadInput if they do not fit."""
+    """Load the weights that `experiment.initialize_from` names. Raises BadInput if they do not fit the experiment."""
     wanted, std = experiment.architecture, experiment.data.std
     shortcut: Bare = "plain" if wanted.shortcut == "plain" else "A"
     network = load(experiment.initialize_from, stride_in=wanted.stride_in, shortcut=shortcut)
@@ -103,7 +103,8 @@ def load_weights_for(experiment: Experiment) -> Network:
 def initialize_from(network: Network, first: TrainState, classes: tuple[str, ...], log: Log) -> TrainState:
     """Copy a network's weights and mean image to an initial state, on its devices.
 
-    The last layer is initialised at random if the classes differ. Raises BadInput if the colours differ.
+    The last layer is initialised at random if the classes differ. Raises BadInput if the numbers of colour channels
+    differ.
     """
     colours, wanted = network.preprocessing.image_shape[-1], first.mean.shape[-1]
     check(colours == wanted, f"initialize-from: {network.name} needs images with {colours} channels, but these have "

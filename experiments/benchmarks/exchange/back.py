@@ -1,4 +1,4 @@
-"""Checks exported files: loaded with the code of the model card, they give the same logits as resjax."""
+"""Checks that exported files, loaded with the code in their model card, give the same logits as resjax."""
 
 import os
 import re
@@ -27,7 +27,7 @@ def of_resjax(network: resjax.Network, files: Sequence[Path]) -> np.ndarray:
 
 
 def by_card(folder: Path, part: int) -> Logits:
-    """Compute logits of photographs with the code of a model card, whose alternatives are separated by blank lines."""
+    """Compute logits of photographs with one of the code examples of a model card, which blank lines separate."""
     code = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
     assert code is not None
     ways = code[1].split("\n\n")

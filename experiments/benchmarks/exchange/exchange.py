@@ -1,10 +1,10 @@
-"""Compares the logits of resjax with those of other libraries, for files that these libraries write and six JPEGs.
+"""Compares the logits of resjax and other libraries on six JPEGs, with weights files that these libraries write.
 
     python experiments/benchmarks/exchange/exchange.py [--only TEXT] [--out experiments/results/exchange]
 
-It needs `pip install torch torchvision timm transformers keras onnx onnxruntime` in addition to resjax. For each file,
-it prints the largest error of the logits relative to the largest logit, or the message with which resjax refuses the
-file.
+The benchmark needs `pip install torch torchvision timm transformers keras onnx onnxruntime` in addition to resjax. For
+each file, the benchmark prints the largest error of the logits relative to the largest logit, or the error message if
+resjax refuses the file.
 """
 
 import argparse

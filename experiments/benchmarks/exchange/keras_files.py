@@ -1,5 +1,5 @@
-"""Files written by Keras, with its documented preprocessing: `load_img` at the network's size, and
-`preprocess_input`."""
+"""Files written by Keras, with Keras's documented preprocessing (`load_img` at the network's size, then
+`preprocess_input`)."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -50,7 +50,7 @@ def whole(file: str, name: str = "ResNet50", **settings: Any) -> Make:
 
 
 def based(file: str, nested: bool, name: str = "ResNet50", bias: bool = True, **beside: Any) -> Make:
-    """Return a custom classifier on a network without top, which is either one of its layers or part of its graph."""
+    """Return a custom classifier on a network without top, which is nested as one layer or part of the same graph."""
     def make(folder: Path) -> Case:
         base = network(name, include_top=False, input_shape=(224, 224, 3))
         image = keras.Input((224, 224, 3))

@@ -1,4 +1,4 @@
-"""Shared parts of this benchmark: six photographs, random networks, and the other libraries' logits."""
+"""Shared parts of the exchange benchmark: six photographs, random networks, and the other libraries' logits."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ Logits = Callable[[Sequence[Path]], np.ndarray]
 class Case(NamedTuple):
     """A file or folder written by another library: its name, path, logits, loading hints, and expected refusal.
 
-    The expected refusal is part of the message, or empty if the file must be loaded.
+    The expected refusal is a part of the error message. It is empty if resjax must load the file.
     """
 
     target: Path
@@ -25,7 +25,7 @@ class Case(NamedTuple):
 
 
 def photographs(folder: Path) -> list[Path]:
-    """Write six photographs of different sizes, made from scikit-learn's two."""
+    """Write six photographs of different sizes, made from scikit-learn's two sample photographs."""
     from sklearn.datasets import load_sample_images
 
     china, flower = (Image.fromarray(image) for image in load_sample_images().images)

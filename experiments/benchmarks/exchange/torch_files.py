@@ -57,7 +57,7 @@ def headed(head: Callable[[], nn.Module], features: bool = False) -> Make:
 
 
 def stem(channels: int) -> Make:
-    """Write networks with other than three image channels, without a description of the preprocessing."""
+    """Write networks whose number of image channels is not three, without a description of the preprocessing."""
     def make(folder: Path) -> Case:
         model = resnet()
         model.conv1 = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
@@ -128,7 +128,7 @@ def checkpointed(folder: Path) -> Case:
 
 
 def distributed_tensors(folder: Path) -> Case:
-    """Write FSDP2's tensors, on one process."""
+    """Write the sharded tensors of FSDP2, in a single process."""
     from torch.distributed.tensor import Shard, distribute_tensor, init_device_mesh
 
     if not torch.distributed.is_initialized():
