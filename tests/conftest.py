@@ -19,9 +19,10 @@ from resjax.models import onednn
 for number, handler in ((signal.SIGHUP, lambda *_: None), (signal.SIGINT, signal.default_int_handler)):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, handler)
-# Some optimisations of XLA and LLVM take most of their time. XLA reads the flags when the backend starts, and processes
-# that a test starts inherit them.
-HURRY = ("--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true "
+# Compiling takes most of the tests' time: LLVM optimises nothing, and a program is one module of it. XLA reads the flags
+# when the backend starts, and processes that a test starts inherit them.
+HURRY = ("--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+         "--xla_cpu_parallel_codegen_split_count=1 "
          "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters,xla_cpu_disable_loop_unrolling")
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {HURRY}"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
