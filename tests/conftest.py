@@ -19,7 +19,7 @@ from resjax.models import onednn
 for number, handler in ((signal.SIGHUP, lambda *_: None), (signal.SIGINT, signal.default_int_handler)):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, handler)
-# Compiling takes most of the tests' time: LLVM optimises nothing, and a program is one module of it. XLA reads the flags
+# Compiling takes most of the tests' time: LLVM optimises nothing and gets a program as one module. XLA reads the flags
 # when the backend starts, and processes that a test starts inherit them.
 HURRY = ("--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
          "--xla_cpu_parallel_codegen_split_count=1 "
