@@ -1,4 +1,4 @@
-"""Faster R-CNN with residual networks (section 4.3 and the paper's appendices): Tables 7 to 11."""
+"""Faster R-CNN with residual networks, for Tables 7 to 11 (section 4.3 and the paper's appendices)."""
 
 from typing import TYPE_CHECKING
 

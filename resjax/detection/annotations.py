@@ -1,4 +1,4 @@
-"""Annotated images, and the checks of annotations that all data layouts share."""
+"""Annotated images, and the checks that annotations in all data layouts have in common."""
 
 import hashlib
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ ROUNDING = 1.0  # pixels by which boxes may exceed the image, since data sets co
 
 @dataclass(frozen=True)
 class Annotated:
-    """An image's name, size in pixels and objects: boxes float32 `[n, 4]`, classes from 1 on `[n]`.
+    """An image's name, size in pixels and objects, with float32 boxes `[n, 4]` and classes `[n]`, counted from 1.
 
-    `difficult` `[n]` marks objects that need not be found (VOC), `crowd` `[n]` regions with many objects (COCO);
-    neither is used for training. `areas` `[n]` are COCO's areas of the objects' outlines.
+    `difficult` `[n]` marks objects that need not be found (VOC), and `crowd` `[n]` marks regions with many objects
+    (COCO). Neither kind is used for training. `areas` `[n]` are the areas of the objects' outlines (COCO).
     """
 
     name: str
@@ -35,7 +35,7 @@ class Annotated:
 
 
 class AnnotatedImages(Protocol):
-    """A set of annotated images; pixels are read on demand."""
+    """A set of annotated images, whose pixels are read on demand."""
 
     @property
     def classes(self) -> tuple[str, ...]: ...
@@ -45,11 +45,11 @@ class AnnotatedImages(Protocol):
 
     @property
     def remarks(self) -> Sequence[str]:
-        """Remarks on what was left out or is ambiguous."""
+        """Remarks on annotations that were left out or are ambiguous."""
         ...
 
     def pixels(self, index: int) -> np.ndarray:
-        """Read an image: uint8 RGB `[height, width, 3]`. Raises BadInput if it is missing or not whole."""
+        """Read an image as uint8 RGB `[height, width, 3]`. Raises BadInput if it is missing or incomplete."""
         ...
 
 
@@ -63,7 +63,9 @@ class AnnotatedFiles:
     remarks: tuple[str, ...] = ()
 
     def pixels(self, index: int) -> np.ndarray:
-        """Read an image, upright. Raises BadInput if it is missing, not whole, or its size has changed."""
+        """Read an image and rotate it upright. Raises BadInput if it is missing or incomplete, or has changed in
+        size.
+        """
         pixels, record = read_image(self.files[index]), self.records[index]
         check(pixels.shape[:2] == (record.height, record.width),
               f"{self.files[index]}: this image has changed: it has {size_text(pixels.shape[:2])} pixels (width x "
@@ -87,7 +89,7 @@ class Stated(NamedTuple):
 
 @dataclass
 class Drawn:
-    """The objects of one image while they are collected."""
+    """Collects the objects of one image."""
 
     name: str
     height: int
@@ -100,7 +102,7 @@ class Drawn:
     left_out: list[str] = field(default_factory=list)
 
     def add(self, thing: Stated) -> None:
-        """Add an object; one without area is reported and left out. Raises BadInput if it is outside of the image."""
+        """Add an object, but report and leave out one without area. Raises BadInput if it is outside of the image."""
         (x1, x2), (y1, y2) = sorted(thing.box[::2]), sorted(thing.box[1::2])
         where = ", ".join(filter(None, (self.name, thing.called)))
         if x1 == x2 or y1 == y2:
@@ -125,12 +127,12 @@ class Drawn:
 
 
 def size_text(size: Sequence[int]) -> str:
-    """Format height and width: width first."""
+    """Format a height and width, with the width first."""
     return f"{size[1]}x{size[0]}"
 
 
 def read_image(file: Path) -> np.ndarray:
-    """Read an image file: uint8 RGB `[height, width, 3]`. Raises BadInput if it is missing or not whole."""
+    """Read an image file as uint8 RGB `[height, width, 3]`. Raises BadInput if it is missing or incomplete."""
     try:
         encoded = regular(file).read_bytes()
     except OSError as error:
@@ -139,7 +141,7 @@ def read_image(file: Path) -> np.ndarray:
 
 
 def identity_of(train: AnnotatedImages, test: AnnotatedImages) -> dict[str, Any]:
-    """Describe the images independently of their location: classes, counts, and digests of names, sizes and objects."""
+    """Describe the images by classes, counts, and digests of names, sizes and objects, but not by their location."""
     return data_identity(train.classes, map(annotations_digest, (train, test)), len(train.records), len(test.records))
 
 
@@ -154,5 +156,5 @@ def annotations_digest(images: AnnotatedImages) -> bytes:
 
 
 def box_text(box: Sequence[float]) -> str:
-    """Format a coordinate."""
+    """Format the coordinates of a box."""
     return "(" + ", ".join(f"{value:g}" for value in box) + ")"

@@ -1,6 +1,7 @@
-"""Computes average precision: VOC's per class, by the 11-point rule of 2007 or by area, and COCO's, by pycocotools.
+"""Computes average precision per class as VOC does, by the 11-point rule of 2007 or by area, and as COCO does.
 
-This runs on the host, because the number of detections varies. Difficult objects are ignored.
+The code runs on the host, because the number of detections varies. Difficult objects are ignored. pycocotools computes
+COCO's precision.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ Rule = Literal["11-point", "area"]
 
 
 class Detected(NamedTuple):
-    """The detections in an image: boxes `[n, 4]` in the image's pixels, scores `[n]`, classes from 1 on `[n]`."""
+    """The detections in an image: boxes `[n, 4]` in the image's pixels, scores `[n]`, classes `[n]` counted from 1."""
 
     boxes: np.ndarray
     scores: np.ndarray
@@ -27,16 +28,17 @@ class Detected(NamedTuple):
 
 def average_precisions(records: Sequence[Annotated], detections: Sequence[Detected], classes: int,
                        rule: Rule = "area", overlap: float = 0.5) -> np.ndarray:
-    """Compute the average precision of every class `[classes]`, in percent; nan if it has no objects.
+    """Compute the average precision of every class `[classes]`, in percent; NaN for a class without objects.
 
-    In order of decreasing score, a detection is correct if it overlaps its closest object by at least `overlap` and
-    this object has not been found before. It is ignored if that object is difficult. A crowd counts as difficult.
+    Detections are judged in the order of decreasing score. A detection is correct if it overlaps its closest object by
+    at least `overlap` and this object has not been found before. A detection of a difficult object is ignored. A crowd
+    counts as difficult.
     """
     return np.array([class_precision(records, detections, label, rule, overlap) for label in range(1, classes + 1)])
 
 
 def mean_average_precision(precisions: np.ndarray) -> float:
-    """Average over the classes that have objects, in percent; nan if there are none."""
+    """Average the precisions of the classes that have objects, in percent; NaN if there are none."""
     there = precisions[~np.isnan(precisions)]
     return float(there.mean()) if there.size else float("nan")
 
@@ -65,7 +67,7 @@ def class_precision(records: Sequence[Annotated], detections: Sequence[Detected]
 
 
 def match(boxes: np.ndarray, objects: np.ndarray, ignored: np.ndarray, overlap: float) -> np.ndarray:
-    """Judge an image's detections of a class, sorted by score, `[n]`: 1 correct, 0 wrong, -1 ignored."""
+    """Judge an image's detections of a class, sorted by score: `[n]`, 1 for correct, 0 for wrong, -1 for ignored."""
     judged, taken = np.zeros(len(boxes), int), np.zeros(len(objects), bool)
     if not len(objects):
         return judged
@@ -91,7 +93,7 @@ def overlaps(boxes: np.ndarray, objects: np.ndarray) -> np.ndarray:
 
 
 def average_over_recalls(recall: np.ndarray, precision: np.ndarray, rule: Rule) -> float:
-    """Average, at 11 recalls or over all of them, the highest precision at this or a higher recall."""
+    """Average the highest precision at each or any higher recall, over 11 recalls or over all of them."""
     if rule == "11-point":
         return float(np.mean([max(precision[recall >= level - 1e-9], default=0.0) for level in np.linspace(0, 1, 11)]))
     highest = np.maximum.accumulate(precision[::-1])[::-1]
@@ -99,9 +101,9 @@ def average_over_recalls(recall: np.ndarray, precision: np.ndarray, rule: Rule) 
 
 
 class COCOPrecision(NamedTuple):
-    """Average precision in percent: over overlaps of 0.50 to 0.95, at 0.5, at 0.75; for small, medium, large objects.
+    """Average precision in percent, averaged over overlaps of 0.50 to 0.95, at 0.5, at 0.75, and by size of objects.
 
-    nan if there are no such objects.
+    A value is NaN if there are no such objects.
     """
 
     average: float
@@ -119,7 +121,7 @@ def coco_precision(records: Sequence[Annotated], detections: Sequence[Detected],
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints every step
+    with contextlib.redirect_stdout(io.StringIO()):  # COCOeval prints every step
         truth, results = COCO(), COCO()
         truth.dataset = coco_annotations(records, classes)
         results.dataset = {**truth.dataset, "annotations": coco_results(detections)}
@@ -139,7 +141,7 @@ def check_pycocotools() -> None:
 
 
 def coco_annotations(records: Sequence[Annotated], classes: Sequence[str]) -> dict[str, Any]:
-    """Convert records to COCO's format; images are numbered from 1, and difficult objects count as crowds."""
+    """Convert records to COCO's format. Images are numbered from 1, and difficult objects become crowds."""
     objects = [{"image_id": image, "category_id": int(label), "iscrowd": int(crowd or difficult), "area": float(area),
                 "bbox": corner_and_sides(box)}
                for image, record in enumerate(records, 1)
@@ -151,7 +153,7 @@ def coco_annotations(records: Sequence[Annotated], classes: Sequence[str]) -> di
 
 
 def coco_results(detections: Sequence[Detected]) -> list[dict[str, Any]]:
-    """Convert detections to COCO's results, with the fields its code would add; that code fails without detections."""
+    """Convert detections to COCO results, with the fields that COCO's loader would add; it fails without detections."""
     entries = [{"image_id": image, "category_id": int(label), "score": float(score), "bbox": corner_and_sides(box)}
                for image, detected in enumerate(detections, 1)
                for box, score, label in zip(detected.boxes, detected.scores, detected.labels, strict=True)]

@@ -1,7 +1,7 @@
 """Boxes: areas and overlaps, anchors, regression targets, and non-maximum suppression.
 
-A box is `[x1, y1, x2, y2]` in pixels from the image's upper left corner, where pixel k covers k to k + 1. VOC counts
-pixels from 1 and includes the last one, so its boxes become `[xmin - 1, ymin - 1, xmax, ymax]`.
+A box is `[x1, y1, x2, y2]` in pixels from the image's upper left corner, where pixel k extends from k to k + 1. VOC
+counts pixels from 1 and includes the last pixel, so a VOC box becomes `[xmin - 1, ymin - 1, xmax, ymax]`.
 """
 
 import math
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-LARGEST_GROWTH = math.log(1000 / 16)  # largest growth of a side, so that exponentials stay finite
+LARGEST_GROWTH = math.log(1000 / 16)  # largest logarithmic growth of a side, so that exponentials stay finite
 
 
 def areas(boxes: jax.Array) -> jax.Array:
@@ -31,7 +31,7 @@ def shared_areas(boxes: jax.Array, others: jax.Array) -> jax.Array:
 def intersection_over_union(boxes: jax.Array, others: jax.Array) -> jax.Array:
     """Compute the intersection over union `[n, m]` of boxes `[n, 4]` with others `[m, 4]`; 0 if both are empty.
 
-    It is exactly symmetric: areas are reductions, so no compiler fuses one of them with the sum of both.
+    The result is exactly symmetric, because areas are reductions and no compiler fuses one of them with their sum.
     """
     shared = shared_areas(boxes, others)
     joint = areas(boxes)[:, None] + areas(others)[None] - shared
@@ -39,7 +39,7 @@ def intersection_over_union(boxes: jax.Array, others: jax.Array) -> jax.Array:
 
 
 def box_deltas(boxes: jax.Array, anchors: jax.Array) -> jax.Array:
-    """Encode boxes `[..., 4]` relative to anchors `[..., 4]`: (dx, dy) in anchor sides, (dw, dh) as logarithms.
+    """Encode boxes `[..., 4]` relative to anchors `[..., 4]`, as (dx, dy) in anchor sides and (dw, dh) in logarithms.
 
     dx = (x - xa) / wa, dw = log(w / wa), where x is the centre (Ren et al. 2015, equation 2). Sides must be above 0.
     """
@@ -49,7 +49,7 @@ def box_deltas(boxes: jax.Array, anchors: jax.Array) -> jax.Array:
 
 
 def apply_deltas(deltas: jax.Array, anchors: jax.Array) -> jax.Array:
-    """Decode boxes: the inverse of `box_deltas`. A side grows at most by a factor of 1000/16."""
+    """Decode boxes, as the inverse of `box_deltas`. A side grows at most by a factor of 1000/16."""
     anchor_centre, anchor_side = centres_and_sides(anchors)
     centre = anchor_centre + deltas[..., :2] * anchor_side
     half = jnp.exp(jnp.minimum(deltas[..., 2:], LARGEST_GROWTH)) * anchor_side / 2
@@ -73,7 +73,7 @@ def inside(boxes: jax.Array, size: jax.Array) -> jax.Array:
 
 
 def anchor_shapes(sizes: tuple[float, ...], ratios: tuple[float, ...]) -> np.ndarray:
-    """Return widths and heights `[len(sizes) * len(ratios), 2]`, with area size^2 and height / width = ratio.
+    """Return widths and heights `[len(sizes) * len(ratios), 2]` of anchors with area size^2 and height / width = ratio.
 
     All ratios of the first size come first.
     """
@@ -81,10 +81,10 @@ def anchor_shapes(sizes: tuple[float, ...], ratios: tuple[float, ...]) -> np.nda
 
 
 def anchor_grid(height: int, width: int, stride: int, shapes: np.ndarray) -> np.ndarray:
-    """Centre every shape at every position of a map: `[height * width * len(shapes), 4]`, in image pixels.
+    """Centre every shape at every position of a map. Returns `[height * width * len(shapes), 4]`, in image pixels.
 
-    Position (row, column) stands for a square of side `stride` in the image. The order is rows, columns, shapes (Ren et
-    al. 2015, section 3.1).
+    Each position corresponds to a square with side `stride` in the image. Anchors are ordered by row, then column, then
+    shape (Ren et al. 2015, section 3.1).
     """
     rows, columns = ((np.arange(count, dtype=np.float32) + 0.5) * stride for count in (height, width))
     x, y = np.meshgrid(columns, rows)
@@ -93,10 +93,11 @@ def anchor_grid(height: int, width: int, stride: int, shapes: np.ndarray) -> np.
 
 
 def suppress(boxes: jax.Array, scores: jax.Array, threshold: float, count: int) -> tuple[jax.Array, jax.Array]:
-    """Non-maximum suppression: keep boxes `[n, 4]` by decreasing score if no kept box overlaps them above `threshold`.
+    """Non-maximum suppression of boxes `[n, 4]`: drop a box if a better kept box overlaps it by more than `threshold`.
 
-    Returns the indices `[count]` of the kept boxes, best first (of equal scores, the earlier box), and whether each
-    place is filled. A box with a score of minus infinity is never kept and suppresses no other box.
+    Returns the indices `[count]` of the kept boxes, the best first, and whether each place is filled. Of boxes with
+    equal scores, the earlier one counts as better. A box with a score of minus infinity is never kept and suppresses no
+    other box.
     """
     order = jnp.argsort(-scores, stable=True)
     ordered, valid = boxes[order], scores[order] > -jnp.inf
@@ -109,13 +110,13 @@ def suppress(boxes: jax.Array, scores: jax.Array, threshold: float, count: int) 
 def greedy(overlaps: jax.Array, valid: jax.Array) -> jax.Array:
     """Decide which boxes, sorted by score, are kept; `overlaps` `[n, n]` marks pairs that overlap too much.
 
-    The rule "i is kept unless an earlier kept box overlaps it too much" has one solution. Applying it to all boxes at
-    once settles at least one more box each time, and all that depend on it. This takes a few rounds, whereas a
-    sequential loop takes n. Every round reads the whole table of pairs, so it is stored as bits: 18 MB for 12,000
-    boxes.
+    The rule "box i is kept unless an earlier kept box overlaps it too much" has one solution. Each round applies the
+    rule to all boxes at once, which settles at least one more box and all boxes that depend on it. Usually, a few
+    rounds suffice, whereas a sequential loop takes n. Every round reads the whole table of pairs, so the table is
+    stored as bits, which takes 18 MB for 12,000 boxes.
     """
     place = jnp.arange(len(valid))
-    earlier = as_bits(overlaps & (place[:, None] < place))  # [i, j]: i comes before j and overlaps it too much
+    earlier = as_bits(overlaps & (place[:, None] < place))  # [i, j]: box i comes before box j and overlaps it too much
 
     def settle(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         selected, _ = carry
@@ -127,7 +128,7 @@ def greedy(overlaps: jax.Array, valid: jax.Array) -> jax.Array:
 
 
 def as_bits(mask: jax.Array) -> jax.Array:
-    """Pack 32 rows of a mask `[n, m]` into the bits of one row: uint32 `[n / 32, m]`, rounded up."""
+    """Pack each 32 rows of a mask `[n, m]` into the bits of one row. Returns uint32 `[ceil(n / 32), m]`."""
     rows, columns = mask.shape
     words = jnp.pad(mask, ((0, -rows % 32), (0, 0))).reshape(-1, 32, columns)
     bits = jnp.uint32(1) << jnp.arange(32, dtype=jnp.uint32)

@@ -1,4 +1,4 @@
-"""Images in COCO's layout: `annotations/instances_SET.json`, and the images in the folder SET."""
+"""Annotated images in COCO's layout, with `annotations/instances_SET.json` and the images in the folder SET."""
 
 import json
 from collections import Counter, defaultdict
@@ -29,7 +29,7 @@ def read_coco(path: Path, sets: Sequence[str], classes: Sequence[str] = ()) -> A
 
     Raises BadInput, naming file, entry and field, for a missing, invalid or empty file, a missing or duplicate id, an
     image that is missing or whose size differs from the stated one, a category that is not in `classes`, or a box
-    outside of its image. `remarks` mention what is left out, such as boxes without area, and what is ambiguous.
+    outside of its image. `remarks` mention annotations that are left out, such as boxes without area, or ambiguous.
     """
     known, images, remarks = tuple(classes), list[StatedImage](), list[str]()
     for name in sets:
@@ -73,7 +73,7 @@ def read_entries(file: Path) -> dict[str, list[AnnotationEntry]]:
 
 
 def merge_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Collect the fields of a JSON object; a repeated field with different values becomes a list."""
+    """Collect the fields of a JSON object. A field that is repeated with different values becomes a list."""
     fields = dict(pairs)
     if len(fields) < len(pairs):
         for key in fields:
@@ -125,7 +125,7 @@ def read_objects(entries: Sequence[AnnotationEntry], pictures: dict[Id, Annotati
 
 
 def stated_object(entry: AnnotationEntry, label: int) -> Stated:
-    """Read the fields of an object; COCO's boxes are x, y, width, height from the image's upper left corner."""
+    """Read the fields of an object. COCO's boxes are x, y, width and height, from the image's upper left corner."""
     x, y, width, height = box = entry.numbers("bbox", 4)
     check_in_pixels(box, entry, "bbox")
     area = None if entry.said("area") is None else entry.number("area")
@@ -135,7 +135,7 @@ def stated_object(entry: AnnotationEntry, label: int) -> Stated:
 
 
 def stated_image(path: Path, name: str, entry: AnnotationEntry, objects: list[Stated]) -> StatedImage:
-    """Read the fields of an image; its file is in the set's folder or, in some exports, relative to the path."""
+    """Read the fields of an image. Its file is in the set's folder or, in some exports, relative to the path."""
     size = entry.pixels("height"), entry.pixels("width")
     height, width = size if all(size) else (0, 0)
     if not isinstance(entry.said("file_name"), str):

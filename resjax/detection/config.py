@@ -1,5 +1,5 @@
-"""Detection runs as frozen dataclasses: the network, its sampling rules, the data and the training; validated on
-creation.
+"""Detection runs as frozen dataclasses, with the network, its sampling rules, the data and the training. All values are
+validated on creation.
 """
 
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ SomeNames = Annotated[tuple[str, ...], Must("name one or more sets of images", l
 
 
 class Backbone(NamedTuple):
-    """A residual network as a backbone: the last stage works on regions, the others on whole images."""
+    """A residual network as a backbone. Its last stage processes regions, and the other stages process whole images."""
 
     block: Block
     blocks: tuple[int, ...]
@@ -75,26 +75,25 @@ class Sampling(Named):
     """Thresholds and counts of Faster R-CNN (Ren et al. 2015) for proposals, training samples and detections."""
 
     anchors: Count = 256
-    """The number of anchors sampled per image and step. At most half of them are positive."""
+    """The number of anchors sampled per image and step. At most half of these anchors are positive."""
     anchor_positive: Overlap = 0.7
     """The minimum overlap (IoU) with an object for an anchor to be positive."""
     anchor_negative: Overlap = 0.3
     """An anchor is background if its overlap with every object is below this value."""
     suppression: Overlap = 0.7
-    """Of two proposals that overlap by more than this, only the one with the higher score is kept."""
+    """Of two proposals that overlap by more than this value, only the one with the higher score is kept."""
     smallest: NonNegative = 16.0
     """The minimum side of a proposal, in pixels."""
     train_candidates: Count = 12_000
-    """The number of anchors per image, those with the highest scores, that enter non-maximum suppression in
-    training."""
+    """The number of highest-scoring anchors per image that enter non-maximum suppression in training."""
     train_proposals: Count = 2_000
     """The maximum number of proposals per image after non-maximum suppression in training."""
     test_candidates: Count = 6_000
-    """The number of anchors per image, those with the highest scores, that enter non-maximum suppression in testing."""
+    """The number of highest-scoring anchors per image that enter non-maximum suppression in testing."""
     test_proposals: Count = 300
     """The maximum number of proposals per image after non-maximum suppression in testing."""
     rois: Count = 128
-    """The number of regions sampled per image and step. At most a quarter of them contain an object."""
+    """The number of regions sampled per image and step. At most a quarter of these regions contain an object."""
     foreground: Overlap = 0.5
     """The minimum overlap with an object for a region to be foreground."""
     background: tuple[float, float] = (0.0, 0.5)
@@ -102,7 +101,7 @@ class Sampling(Named):
     deviations: tuple[Positive, Positive, Positive, Positive] = (0.1, 0.1, 0.2, 0.2)
     """The values that divide the box regression targets, so that their variance is about 1."""
     class_suppression: Overlap = 0.3
-    """Of two detections of a class that overlap by more than this, only the one with the higher score is kept."""
+    """Of two detections of a class that overlap by more than this value, only the one with the higher score is kept."""
     lowest_score: NonNegative = 0.01
     """The minimum score of a detection, from 0 to 1."""
     detections: Count = 100
@@ -121,20 +120,22 @@ class Scenery(Named):
     """The source of images with boxes, and how they are resized."""
 
     source: str = "voc:PATH"
-    """`voc:PATH` (JPEGImages, Annotations and ImageSets in PATH, or in folders of PATH such as VOC2007), `coco:PATH`
-    (annotations/instances_SET.json and the image folder SET) or `scenes` (images composed of digits)."""
+    """The images come from `voc:PATH` (JPEGImages, Annotations and ImageSets in PATH, or in folders of PATH such as
+    VOC2007), `coco:PATH` (annotations/instances_SET.json and the image folder SET) or `scenes` (images composed of
+    digits)."""
     train: SomeNames = ("VOC2007/trainval", "VOC2012/trainval")
-    """The sets of training images: FOLDER/SET in VOC's layout, or SET if PATH has no such folders."""
+    """The sets of training images. A set is named SET or, if PATH has folders such as VOC2007, FOLDER/SET."""
     test: SomeNames = ("VOC2007/test",)
-    """The sets of test images."""
+    """The sets of test images, named like the sets of training images."""
     classes: tuple[str, ...] = ()
     """The class names. If unset, they are taken from the training images."""
     shorter_side: Annotated[int, Must("be at least 32", lambda n: n >= 32), In32Bits] = 600
     """The shorter side of the resized images, in pixels."""
     longer_side: Count = 1_000
-    """The maximum longer side, in pixels. An image that would exceed it is resized to this longer side instead."""
+    """The maximum longer side, in pixels. An image whose longer side would exceed it is resized to this longer side
+    instead."""
     std: tuple[Positive, ...] = ()
-    """Divide each colour channel by these values, for weights of other libraries. The paper does not divide."""
+    """Divide each colour channel by these values, as weights of other libraries may need. The paper does not divide."""
     flip: bool = True
     """Flip each training image horizontally with probability 1/2."""
 
@@ -151,7 +152,8 @@ class Inference(Named):
     """How detections are computed in testing. The defaults are the baseline of Table 9."""
 
     box_refinement: bool = False
-    """Classify and regress each refined box again, merge both sets, and average the boxes by voting (appendix B)."""
+    """Classify and regress each predicted box again, merge both sets of boxes, and average boxes by voting (appendix
+    B)."""
     scales: Annotated[tuple[Count, ...], Must("be empty, or have several sides in ascending order",
                                               lambda sides: len(sides) != 1 and list(sides) == sorted(set(sides)))] = ()
     """The shorter sides for multi-scale testing, in pixels. If unset, only `data.shorter-side` is used."""
@@ -190,7 +192,7 @@ class Detection(Named):
     batch_size: Count = 1
     """The number of images per step."""
     log_steps: Count = 20
-    """The number of steps per line of the log. Each line reports means over these steps."""
+    """The number of steps from one line of the log to the next. Each line reports means over these steps."""
     evaluate_steps: Count = 110_000
     """The number of steps between evaluations on the test images."""
     checkpoint_steps: Count = 1_000
@@ -230,15 +232,15 @@ class Detection(Named):
         return f"Faster R-CNN, {self.detector.backbone}"
 
     def differences(self, other: "Detection") -> list[str]:
-        """List the fields that differ and affect the results; see `list_differences`.
+        """List the fields that differ and affect the results, as `list_differences` does.
 
-        The four steps of alternating training are quarters, so such a run cannot be extended.
+        In alternating training, each of the four phases takes a quarter of the steps, so such a run cannot be extended.
         """
         longer = self.training == "joint" and self.optimizer.schedule == "steps"
         return list_differences(self, other, longer)
 
     def sizes(self) -> None:
-        """Return None: parameters and multiply-adds depend on the images."""
+        """Return None, because parameters and multiply-adds depend on the images."""
 
     def work(self) -> float:
         """Count the pixels of all steps, to compare the cost of detectors' runs."""

@@ -18,9 +18,9 @@ class Numbers(NamedTuple):
 
 
 def numbers_of(annotations: Path | None, images: Sequence[Path], classes: Sequence[str]) -> Numbers:
-    """Read the ids of images and categories from a COCO annotation file; without one, both count from 1.
+    """Read the ids of images and categories from a COCO annotation file. Without a file, both count from 1.
 
-    Raises BadInput, naming it, for an image or a class that is not in the file.
+    Raises BadInput, naming the image or class, if it is not in the file.
     """
     if annotations is None:
         return Numbers({image.name: number for number, image in enumerate(images, 1)},

@@ -1,4 +1,4 @@
-"""The kind of runs that train detectors; see `resjax.training.kinds.Kind`."""
+"""Implements `resjax.training.kinds.Kind` for runs that train detectors."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -49,7 +49,7 @@ def draw(run_directory: Path) -> list[Path]:
 def open(target: str, unsaid: Any = None, model: Any = None) -> TrainedDetector:
     """Load a detector from its run, from an exported folder, or by the name of one that comes with resjax.
 
-    Raises BadInput if `unsaid` describes it, which is only possible for weight files.
+    Raises BadInput if `unsaid` has values, because only weights files need them.
     """
     names = [name for name, value in vars(unsaid).items() if value is not None] if unsaid is not None else []
     flag = names[0].replace("_", "-") if names else ""
@@ -64,7 +64,7 @@ def title_of(opened: TrainedDetector) -> str:
 
 def measure(opened: Sequence[TrainedDetector], split: str, how: Inference | None, batch_size: int, source: str | None,
             directory: Path | None) -> dict[str, Any]:
-    """Measure the average precision of one detector, with its run's `batch_size`, since padding depends on it."""
+    """Measure a detector's average precision, with the batch size of its run, because the padding depends on it."""
     check(len(opened) == 1, "detectors cannot be evaluated as an ensemble; give only one")
     check(split != "validation", "split is 'validation'; for a detector, it must be 'train' or 'test'")
     check(directory is None, "--directory is for TFDS data sets; for a detector, use --data voc:PATH "
@@ -101,18 +101,18 @@ def outcome(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def name_of(how: Inference) -> str:
-    """Return the name of a protocol: baseline, refined, or refined_200_400 with its scales."""
+    """Return the name of a protocol, such as baseline, refined, or refined_200_400 with its scales."""
     return "_".join(["refined" if how.box_refinement else "baseline", *map(str, how.scales)])
 
 
 def fingerprint(run: Detection) -> str:
-    """Identify the test images that a run's data refer to now, by annotations and files."""
+    """Identify the test images that a run's data currently refer to, by annotations and files."""
     images = open_annotated(run.data, train=False)
     return (digest_of(images) + stamp(getattr(images, "files", ()))).hex()
 
 
 def identity(run: Detection) -> dict[str, Any]:
-    """Describe the images that a run's data refer to now, as `experiment.json` does."""
+    """Describe the images that a run's data currently refer to, in the form of `experiment.json`."""
     images = open_annotated(run.data, train=True)
     return identity_of(images, open_annotated(run.data, train=False, classes=images.classes))
 
@@ -146,7 +146,7 @@ def look(opened: TrainedDetector, file: Path, asked: Asked) -> Seen:
 
 
 def explain(opened: TrainedDetector, file: Path, of: str | None, out: Path) -> str:
-    """Raise BadInput: a detector has no single prediction to explain."""
+    """Raise BadInput, because a detector has no single prediction to explain."""
     raise BadInput(f"{opened.detection.name} is a detector; saliency only works with classifiers")
 
 

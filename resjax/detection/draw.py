@@ -10,7 +10,7 @@ from resjax.detection.average_precision import Detected
 
 
 def draw_boxes(pixels: np.ndarray, detections: Detected, classes: Sequence[str]) -> Image.Image:
-    """Draw detections on an image uint8 `[height, width, 3]`, best on top, with one colour per class."""
+    """Draw detections on an image uint8 `[height, width, 3]`, the best on top, with one colour per class."""
     picture = Image.fromarray(np.ascontiguousarray(pixels))
     canvas, width = ImageDraw.Draw(picture), max(1, round(min(picture.size) / 200))
     for i in np.argsort(detections.scores, kind="stable"):
@@ -26,7 +26,7 @@ def draw_boxes(pixels: np.ndarray, detections: Detected, classes: Sequence[str])
 
 
 def colour_of(label: int, classes: int) -> tuple[int, int, int]:
-    """Return a class's colour, with evenly spaced hues."""
+    """Return the colour of a class; the hues of all classes are evenly spaced."""
     red, green, blue = colorsys.hsv_to_rgb((label - 1) / max(classes, 1), 0.7, 1.0)
     return round(255 * red), round(255 * green), round(255 * blue)
 

@@ -39,7 +39,7 @@ class TrainedDetector(NamedTuple):
 @partial(jax.jit, static_argnums=(0, 1))
 def detections(model: FasterRCNN, run: Detection, variables: Any, mean: jax.Array,
                pyramid: tuple[Level, ...]) -> Detections:
-    """Detect objects in images at the scales of `run.pyramid`; regions and detections refer to scale 1."""
+    """Detect objects in images at the scales of `run.pyramid`. Regions and detections are in pixels at scale 1."""
     network, rules, base = model.bind(variables), run.sampling, run.pyramid.index(1.0)
     with jax.default_matmul_precision(run.detector.precision):
         maps = [network.features(normalize(level.images, mean, run.data.std)) for level in pyramid]
@@ -84,10 +84,10 @@ def find_all(trained: TrainedDetector, images: AnnotatedImages, batch_size: int 
     by_index: dict[int, Detected] = {}
     run, data = trained.detection, trained.detection.data
     rows = list(rows_of(images, data, batch_size))
-    variables, mean = jax.device_put((trained.variables, trained.mean))  # once, rather than per batch
+    variables, mean = jax.device_put((trained.variables, trained.mean))  # copied once, rather than per batch
     with one_thread_each(), ThreadPoolExecutor() as pool:
         for indices, size in track(rows, "detecting", len(rows), batch_size):
-            padded = [*indices, *[indices[-1]] * (batch_size - len(indices))]  # the last batch has the same shape
+            padded = [*indices, *[indices[-1]] * (batch_size - len(indices))]  # gives the last batch the same shape
             pyramid = tuple(
                 pad(list(pool.map(partial(prepare_image, images, data=data, scale=scale), padded)),
                     scaled_size(size, scale), trained.mean.reshape(3)) for scale in run.pyramid)
@@ -118,7 +118,7 @@ def own_pixels(detected: Detections, images: AnnotatedImages, index: int, data: 
 
 
 def measure_detector(trained: TrainedDetector, images: AnnotatedImages, batch_size: int = 1) -> dict[str, Any]:
-    """Measure the average precision in percent: by area, by 11 points and, for COCO, as COCO does."""
+    """Measure the average precision in percent, by area, by 11 points and, for COCO's data, as COCO does."""
     classes, detected = trained.classes, find_all(trained, images, batch_size)
     by_area, by_points = (average_precisions(images.records, detected, len(classes), rule)
                           for rule in ("area", "11-point"))
@@ -132,7 +132,7 @@ def measure_detector(trained: TrainedDetector, images: AnnotatedImages, batch_si
 
 
 def nan_to_none(value: Any) -> Any:
-    """Replace NaN (no such objects) by None, as JSON has no NaN."""
+    """Replace NaN, which means that there are no such objects, by None, because JSON has no NaN."""
     return None if isinstance(value, float) and np.isnan(value) else value
 
 
@@ -155,9 +155,9 @@ class Pictures:
 
 
 def restore_detector(folder: str | Path, device: jax.Device | None = None) -> TrainedDetector:
-    """Restore a run to one device: its newest checkpoint or, if it is finished, the checkpoint of its result.
+    """Restore a run's newest checkpoint to one device or, if the run is finished, the checkpoint of its result.
 
-    Raises BadInput if it is missing, damaged or of another run. Nothing in the run directory changes.
+    Raises BadInput if the checkpoint is missing, damaged or of another run. Nothing in the run directory changes.
     """
     folder = Path(folder)
     detection, (classes,) = read_described(folder, {"classes": tuple[str, ...]}, "detection")

@@ -11,15 +11,15 @@ from resjax.system.errors import BadInput
 from resjax.system.serialization import brief
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # not allowed in names, since not all file systems support them
+CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # not allowed in names: not all file systems support them
 TRUE, FALSE = {"1", "1.0", "true", "yes", "y", "t"}, {"0", "0.0", "false", "no", "n", "f", "unspecified"}
 
 
 class AnnotationEntry(NamedTuple):
-    """An entry of a file by field; for XML, the strings by tag path.
+    """An entry of an annotation file, by field; for XML, its strings by tag path.
 
-    A repeated field with different values becomes a list, which readers of single values refuse. An empty string counts
-    as missing.
+    A field that is repeated with different values becomes a list, which the methods for single values refuse. An empty
+    string counts as missing.
     """
 
     file: Path
@@ -32,7 +32,7 @@ class AnnotationEntry(NamedTuple):
         return (value.strip() or None) if isinstance(value, str) else value
 
     def number(self, field: str) -> float:
-        """Return a finite number, also from text. Raises BadInput for anything else."""
+        """Return a field's finite number, which may be given as text. Raises BadInput for anything else."""
         value = self.said(field)
         if type(value) in (int, float) or (isinstance(value, str) and NUMBER.fullmatch(value)):
             try:
@@ -69,7 +69,7 @@ class AnnotationEntry(NamedTuple):
         return word in TRUE
 
     def text(self, field: str) -> str:
-        """Return a one-line string; an integer counts as its digits. Raises BadInput for anything else."""
+        """Return a one-line string; an integer becomes its digits. Raises BadInput for anything else."""
         value = self.said(field)
         value = str(value) if type(value) is int and abs(value) < 10**18 else value
         if not isinstance(value, str) or CONTROL.search(value):
@@ -90,7 +90,7 @@ class AnnotationEntry(NamedTuple):
         raise self.wrong(field, "an integer or a string")
 
     def wrong(self, field: str, right: str) -> BadInput:
-        """Return an error that a field is missing or has an invalid value."""
+        """Return the error for a field that is missing or has an invalid value."""
         value = self.said(field)
         actual = f"it has no {field}" if value is None else f"{field} is {brief(value)}"
         return BadInput(f"{self.file}, {self.called}: {actual}; {field} must be {right}")

@@ -1,7 +1,7 @@
 """Makes batches of images of any size, padded to a few sizes; each batch is a function of (seed, step).
 
-An image is resized, then padded with the mean colour to the smallest of a few sizes that holds it. All images of a
-batch have the same padded size, so a run compiles at most four programs.
+An image is resized, and then padded with the mean colour to the smallest of a few sizes into which it fits. All images
+of a batch have the same padded size, so a run compiles at most four programs.
 """
 
 from collections import deque
@@ -25,7 +25,7 @@ from resjax.system.errors import check
 from resjax.system.files import expanded
 
 AHEAD = 2  # number of prefetched batches
-MULTIPLE = 16  # sides are multiples of this: the largest stride of a shared map
+MULTIPLE = 16  # sides are multiples of this number, the largest stride of a shared map
 Size = tuple[int, int]  # height, width
 
 
@@ -45,7 +45,7 @@ class AnnotatedBatch(NamedTuple):
 
 
 def open_annotated(data: Scenery, train: bool, classes: Sequence[str] = ()) -> AnnotatedImages:
-    """Read the annotations of the training or test images. Raises BadInput, naming invalid ones."""
+    """Read the annotations of the training or test images. Raises BadInput, naming the invalid annotation."""
     kind, _, path = data.source.partition(":")
     sets = data.train if train else data.test
     if kind == "scenes":
@@ -64,7 +64,7 @@ def resized_size(record: Annotated, data: Scenery, scale: float = 1.0) -> Size:
 
 
 def padded_sizes(data: Scenery) -> tuple[Size, ...]:
-    """List the padded sizes, smallest first: for images of up to 4:3 and longer ones, in both orientations."""
+    """List the padded sizes, smallest first, for images of up to 4:3 and for longer ones, in both orientations."""
     short = up(data.shorter_side)
     longs = sorted({min(up(data.shorter_side * 4 / 3), up(data.longer_side)), up(data.longer_side)})
     return tuple(dict.fromkeys(size for long in longs for size in ((short, long), (long, short))))
@@ -76,18 +76,18 @@ def up(side: float) -> int:
 
 
 def padded_size(size: Size, data: Scenery) -> Size:
-    """Choose the first padded size that holds an image."""
+    """Choose the first padded size into which an image fits."""
     return next(padded for padded in padded_sizes(data) if size[0] <= padded[0] and size[1] <= padded[1])
 
 
 def scaled_size(padded: Size, scale: float) -> Size:
-    """Return the padded size at another scale, which holds a resized image of size `padded`."""
+    """Return the padded size at another scale, into which a resized image of size `padded` fits."""
     return up(padded[0] * scale), up(padded[1] * scale)
 
 
 def prepare_image(images: AnnotatedImages, index: int, data: Scenery, flip: bool = False,
                   scale: float = 1.0) -> tuple[np.ndarray, Annotated]:
-    """Read an image and resize it with its boxes: by area averaging when shrinking, bilinear when enlarging."""
+    """Read an image and resize it with its boxes, by area averaging when shrinking and bilinearly when enlarging."""
     record, pixels = images.records[index], images.pixels(index)
     height, width = resized_size(record, data, scale)
     shrinks = height < record.height
@@ -125,14 +125,14 @@ def assemble_batch(prepared: Sequence[tuple[np.ndarray, Annotated]], padded: Siz
 
 @dataclass(frozen=True)
 class Batches:
-    """The training batches of a run; images are padded with the colour `ground`."""
+    """The training batches of a run. Images are padded with the colour `ground`."""
 
     images: AnnotatedImages
     data: Scenery
     batch_size: int
     seed: int
     ground: np.ndarray
-    epochs: dict[int, np.ndarray] = field(default_factory=dict, compare=False, repr=False)  # cache of the last two
+    epochs: dict[int, np.ndarray] = field(default_factory=dict, compare=False, repr=False)  # caches the last two epochs
 
     @cached_property
     def groups(self) -> tuple[np.ndarray, ...]:
@@ -169,7 +169,7 @@ class Batches:
         return assemble_batch(prepared, size, self.most, self.ground)
 
     def steps(self, steps: range, process: int = 0, processes: int = 1) -> Generator[AnnotatedBatch]:
-        """Yield the batches of some steps, prefetched; the images of a batch are read in parallel."""
+        """Yield the batches of some steps. Batches are prefetched, and the images of a batch are read in parallel."""
         with one_thread_each(), ThreadPoolExecutor() as readers, ThreadPoolExecutor(1) as maker:
             waiting: deque[Future[AnnotatedBatch]] = deque()
             for step in steps:

@@ -19,11 +19,11 @@ from resjax.training.restoration import load
 from resjax.training.step import TrainState
 
 TRAINING = ("frozen_batch_norm", "frozen_stages", "ghost_batch_size", "precision", "pooling")  # may differ
-MEASURED = 100  # number of images for the mean colour
+MEASURED = 100  # number of images from which the mean colour is computed
 
 
 class Weights(NamedTuple):
-    """The mean colour `[1, 1, 3]`, and the parameters and batch statistics to replace, by module."""
+    """The mean colour `[1, 1, 3]`, and the pretrained parameters and batch statistics, by module."""
 
     mean: np.ndarray
     params: dict[str, Any]
@@ -31,7 +31,7 @@ class Weights(NamedTuple):
 
 
 def initial_weights(detection: Detection, images: AnnotatedImages) -> Weights:
-    """Load the weights that `initialize_from` names; if none are named, only measure the mean colour.
+    """Load the weights that `initialize_from` names. Without a name, only measure the mean colour.
 
     Raises BadInput if the weights are of another network.
     """
@@ -87,9 +87,9 @@ def vgg_weights(network: Network, detection: Detection) -> Weights:
 
 
 def detector_weights(trained: TrainedDetector, detection: Detection, classes: tuple[str, ...]) -> Weights:
-    """Take the weights of a trained detector; if its classes differ, the two last layers are initialised at random.
+    """Take the weights of a trained detector. If its classes differ, the two last layers are initialised at random.
 
-    With this, "baseline+++" of Tables 10 and 11 is a COCO run that is fine-tuned on VOC.
+    In this way, "baseline+++" of Tables 10 and 11 is fine-tuned on VOC from a COCO run.
     """
     before = trained.detection
     differences = differing(before.detector, detection.detector)
@@ -112,7 +112,7 @@ def differing(before: Any, now: Any) -> list[str]:
 
 
 def start_from(weights: Weights, first: TrainState) -> TrainState:
-    """Copy weights to an initial state, on its devices; missing ones keep their initial values."""
+    """Copy weights to an initial state, on its devices. Parameters without weights keep their initial values."""
 
     def merge(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
         return dict(old) | {name: jax.tree.map(place, new[name], old[name]) for name in new}
@@ -122,7 +122,7 @@ def start_from(weights: Weights, first: TrainState) -> TrainState:
         return placed
 
     params = merge(weights.params, first.params)
-    if PROPOSER in params:  # the proposal network has the same start
+    if PROPOSER in params:  # the proposal network starts with the same weights
         own = {name: leaves for name, leaves in weights.params.items() if name == "shared"}
         params[PROPOSER] = merge(own, first.params[PROPOSER])
     started: TrainState = first.replace(params=params,

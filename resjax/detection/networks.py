@@ -1,7 +1,7 @@
-"""Faster R-CNN as pure Flax modules: shared convolutions, region proposal network, and the part that works on regions.
+"""Faster R-CNN as pure Flax modules: shared convolutions, region proposal network, and layers that process regions.
 
-With a residual network, the last stage works on pooled regions and the other stages are shared ("Networks on Conv
-feature maps"; appendix A of the paper). With VGG-16, the two fully connected layers work on regions.
+With a residual network, the last stage processes pooled regions, and the other stages are shared ("Networks on Conv
+feature maps"; appendix A of the paper). With VGG-16, the two fully connected layers process regions.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,25 +18,26 @@ from resjax.models import BasicBlock, BatchNorm, Bottleneck, ResNet, Stage
 from resjax.models.convolutions import convolve
 from resjax.models.vgg import VGGConvolutions, VGGHidden
 
-NORM_MOMENTUM = 0.97  # detectors have small batches, so running statistics average over more of them
+NORM_MOMENTUM = 0.97  # detectors have small batches, so running statistics average over more batches
 
 
 class Regions(Protocol):
-    """Regions to classify: boxes `[batch, rois, 4]` in pixels, with further fields."""
+    """Regions to classify, with boxes `[batch, rois, 4]` in pixels, and further fields."""
 
     @property
     def boxes(self) -> jax.Array: ...
 
 
 Choose = Callable[[jax.Array, jax.Array], Regions]  # from logits [batch, anchors] and deltas [batch, anchors, 4]
-# Boxes [batch, n, 4] to pooled maps [batch, n, size, size, channels]: at one scale, or at each of two.
+# From boxes [batch, n, 4] to pooled maps [batch, n, size, size, channels], at one scale or at each of two scales.
 Pool = Callable[[jax.Array], Sequence[jax.Array]]
 
 
 class Outputs(NamedTuple):
     """Predictions for all anchors `[batch, anchors(, 4)]` and for the regions chosen from them.
 
-    `logits` `[batch, rois, classes + 1]` (0 is background), `deltas` `[batch, rois, classes, 4]`.
+    The regions have `logits` `[batch, rois, classes + 1]`, where class 0 is background, and `deltas` `[batch, rois,
+    classes, 4]`.
     """
 
     objectness: jax.Array
@@ -47,7 +48,7 @@ class Outputs(NamedTuple):
 
 
 class RegionProposalNetwork(nn.Module):
-    """A 3x3 convolution and two sibling 1x1 convolutions: a logit and four deltas per anchor and position."""
+    """A 3x3 convolution and two sibling 1x1 convolutions, for a logit and four deltas per anchor and position."""
 
     channels: int
     anchors: int
@@ -81,10 +82,10 @@ class LastStage(nn.Module):
 
 
 class FasterRCNN(nn.Module):
-    """A detector: images `[batch, height, width, 3]` minus the mean colour, of any height and width, to `Outputs`.
+    """A detector from images `[batch, height, width, 3]` of any height and width, minus the mean colour, to `Outputs`.
 
     `sizes` `[batch, 2]` (height, width) are the sizes without padding. `choose` selects regions from the predictions
-    for anchors; no gradient flows through it.
+    for anchors. No gradient flows through `choose`.
     """
 
     detector: Detector
@@ -141,16 +142,16 @@ class FasterRCNN(nn.Module):
 
 
 def pool_regions(detector: Detector, features: jax.Array, boxes: jax.Array) -> jax.Array:
-    """Pool boxes `[batch, n, 4]` (in image pixels) from the shared maps: `[batch, n, size, size, channels]`."""
+    """Pool boxes `[batch, n, 4]` (in image pixels) from the shared maps. Returns `[batch, n, size, size, channels]`."""
     pool = roi_max_pool if detector.pooling == "max" else roi_align
-    # 14 if conv5_x then halves it; 8 for small maps with a small stride
+    # 14 for ResNets whose conv5_x halves the pooled maps; 8 for small maps with a small stride
     size = 7 if detector.backbone == "vgg16" else 14 if detector.stride == 16 else 8
     scale = 1 / detector.stride
     return jax.vmap(lambda maps, boxes: pool(maps, boxes, size, scale))(features, boxes)
 
 
 def shared_stages(detector: Detector) -> ResNet:
-    """Build a residual network without its last stage; parameters keep their names."""
+    """Build a residual network without its last stage. The parameters keep their names."""
     backbone = RESNETS[detector.backbone]
     return ResNet(backbone.blocks[:-1], backbone.filters, classes=1, shortcut="B", block=backbone.block,
                   stride_in=detector.stride_in, stem="7x7", ghost_batch_size=detector.ghost_batch_size,

@@ -1,4 +1,4 @@
-"""The phases of training. All losses are trained at once, or proposals and detections alternately (Ren et al. 2015)."""
+"""The phases of training. Proposals and detections are trained at once, or alternately (Ren et al. 2015)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from resjax.detection.config import Detection
 from resjax.detection.images import AnnotatedBatch
 from resjax.detection.targets import LOSSES, PROPOSAL_LOSSES, REGION_LOSSES
 
-PROPOSER = "proposer"  # the separate proposal network: shared convolutions and an rpn
+PROPOSER = "proposer"  # the separate proposal network, with shared convolutions and an rpn
 
 
 class Phase(NamedTuple):
-    """The losses and parts of the parameters in use, and whether the `proposer` network provides the regions."""
+    """The losses and parts of the parameters that a phase trains, and whether `proposer` provides the regions."""
 
     losses: tuple[str, ...]
     moves: tuple[str, ...]
@@ -25,7 +25,7 @@ class Phase(NamedTuple):
 JOINT = (Phase(LOSSES, ("shared", "rpn", "regional", "scores", "boxes")),)
 ALTERNATING = (
     Phase(PROPOSAL_LOSSES, (PROPOSER,), of_proposer=True),  # train a proposal network
-    Phase(REGION_LOSSES, ("shared", "regional", "scores", "boxes"), of_proposer=True),  # train a detector there
+    Phase(REGION_LOSSES, ("shared", "regional", "scores", "boxes"), of_proposer=True),  # train a detector on it
     Phase(PROPOSAL_LOSSES, ("rpn",)),  # train proposals on the detector's frozen convolutions
     Phase(REGION_LOSSES, ("regional", "scores", "boxes")))  # train detection on these proposals
 
@@ -50,7 +50,7 @@ def networks_of(params: Mapping[str, Any], phase: Phase) -> tuple[Mapping[str, A
 @partial(jax.tree_util.register_dataclass, data_fields=["batch"], meta_fields=["phase"])
 @dataclass(frozen=True)
 class Lesson:
-    """A batch and its phase; each phase is a separate program."""
+    """A batch and its phase. Each phase has a separate program."""
 
     batch: AnnotatedBatch
     phase: Phase

@@ -15,7 +15,7 @@ from resjax.training.log import read_metrics
 
 SCORE = 0.5  # lowest score to draw
 MOST_EXAMPLES = 6
-SIDE = 320  # smallest longer side of a shown image, in pixels
+SIDE = 320  # minimum length of the longer side of a drawn image, in pixels
 
 
 def draw_run(folder: Path) -> tuple[Path, Path]:

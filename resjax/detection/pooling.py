@@ -1,8 +1,8 @@
 """Pools regions of interest: every box on a feature map becomes a small map of fixed size.
 
-Max pooling (Girshick 2015) rounds a box to whole cells of the map. Its bins differ in size, which would make shapes
-dynamic. Here each bin is the union of up to four windows whose sides are powers of two, and the maxima of all such
-windows are computed beforehand. The result is exact, and each bin costs four look-ups, whatever its size.
+Max pooling (Girshick 2015) rounds a box to whole cells of the map. The bins of a box differ in size, which would make
+shapes dynamic. Here, each bin is therefore the union of up to four windows whose sides are powers of two, and the
+maxima of all such windows are computed beforehand. The result is exact, and a bin of any size costs four look-ups.
 """
 
 import math
@@ -16,7 +16,7 @@ from jax import lax
 
 
 class Maxima(NamedTuple):
-    """Maxima, and the cells `row * width + column` they come from (the first of ties); both have the same shape."""
+    """Maxima, and the cells `row * width + column` that contain them (the first for ties); both have the same shape."""
 
     values: jax.Array
     cells: jax.Array
@@ -30,11 +30,12 @@ def larger(a: Maxima, b: Maxima) -> Maxima:
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def roi_max_pool(features: jax.Array, boxes: jax.Array, size: int, scale: float) -> jax.Array:
-    """Pool boxes `[n, 4]` (in image pixels) from a map `[height, width, channels]` to `[n, size, size, channels]`.
+    """Pool boxes `[n, 4]` (in image pixels) from a map `[height, width, channels]`, to `[n, size, size, channels]`.
 
-    A box covers the cells round(x1 scale) to round(x2 scale), at least one. If these are L cells, bin i covers the
-    cells floor(i L / size) to ceil((i + 1) L / size) - 1 from the first one, as far as they are on the map; an empty
-    bin is 0. The gradient goes to the first of equal maxima. Boxes, which must be on the map, have no gradient.
+    A box covers the cells round(x1 scale) to round(x2 scale), and at least one cell. If there are L cells, bin i covers
+    the cells floor(i L / size) to ceil((i + 1) L / size) - 1, counted from the first cell of the box. Cells beyond the
+    map are left out, and an empty bin is 0. The gradient goes to the first of equal maxima. Boxes must be on the map
+    and have no gradient.
     """
     return pooled_maxima(features, boxes, size, scale).values
 
@@ -50,7 +51,7 @@ def _backward(size: int, scale: float, residuals: tuple[jax.Array, ...],
     height, width, channels = features.shape
     dy = at_least_float32(dy)
     flat = jnp.zeros((height * width, channels), dy.dtype)
-    flat = flat.at[cells, jnp.arange(channels)].add(dy, mode="drop")  # an empty bin's cell is beyond the last
+    flat = flat.at[cells, jnp.arange(channels)].add(dy, mode="drop")  # the cell of an empty bin is beyond the last one
     return flat.reshape(features.shape).astype(features.dtype), jnp.zeros_like(boxes)
 
 
@@ -58,7 +59,7 @@ roi_max_pool.defvjp(_forward, _backward)
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:
-    """Widen values to float32 before summing over regions: in bfloat16, a sum of ones stops at 256."""
+    """Convert to float32 before summing over regions, because a sum of ones in bfloat16 stops at 256."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
@@ -69,7 +70,7 @@ def pooled_maxima(features: jax.Array, boxes: jax.Array, size: int, scale: float
                                     for axis, cells in ((1, height), (0, width)))
     tables = window_maxima(features, levels(height, size), levels(width, size))
     high, wide = (31 - lax.clz(jnp.maximum(end - start, 1)) for start, end in ((top, bottom), (left, right)))
-    rows, columns = (top, bottom - 2**high), (left, right - 2**wide)  # two windows, from either end, cover a bin
+    rows, columns = (top, bottom - 2**high), (left, right - 2**wide)  # windows at both ends cover a bin
     maxima = None
     for row in rows:
         for column in columns:
@@ -83,7 +84,7 @@ def pooled_maxima(features: jax.Array, boxes: jax.Array, size: int, scale: float
 
 
 def bins(low: jax.Array, high: jax.Array, size: int, scale: float, cells: int) -> tuple[jax.Array, jax.Array]:
-    """Divide the sides `[n]` of boxes into bins; return first and end cells `[n, size]`."""
+    """Divide the sides `[n]` of boxes into bins. Return each bin's first cell and the cell after it, `[n, size]`."""
     start, last = (jnp.floor(side * scale + 0.5).astype(jnp.int32)[:, None] for side in (low, high))
     length = jnp.maximum(last - start + 1, 1)
     i = jnp.arange(size)
@@ -97,7 +98,7 @@ def levels(cells: int, size: int) -> int:
 
 
 def window_maxima(features: jax.Array, high: int, wide: int) -> Maxima:
-    """Compute the maxima of all windows of 2^i x 2^j cells, by first cell: `[high, wide, height, width, channels]`.
+    """Compute the maxima of all windows of 2^i x 2^j cells, by first cell, as `[high, wide, height, width, channels]`.
 
     Windows are clipped to the map.
     """
@@ -123,9 +124,9 @@ def shift_along(maxima: Maxima, by: int, axis: int) -> Maxima:
 
 
 def roi_align(features: jax.Array, boxes: jax.Array, size: int, scale: float, samples: int = 2) -> jax.Array:
-    """Average `samples`^2 points per bin, each interpolated bilinearly, without rounding any box.
+    """Average `samples`^2 bilinearly interpolated points per bin, without rounding the boxes.
 
-    Shapes as in `roi_max_pool` (He et al. 2017, section 3). The value of cell k is at k + 1/2.
+    The shapes are those of `roi_max_pool` (He et al. 2017, section 3). The value of cell k is at k + 1/2.
     """
     height, width, _ = features.shape
     points = (jnp.arange(size * samples) + 0.5) / (size * samples)

@@ -11,14 +11,14 @@ from resjax.detection.config import Sampling
 
 
 class Predictions(NamedTuple):
-    """Predictions for regions: a box `[n, classes, 4]` in pixels and a score `[n, classes]` from 0 to 1 per class."""
+    """Predictions for regions and classes: boxes `[n, classes, 4]` in pixels, and scores `[n, classes]` from 0 to 1."""
 
     boxes: jax.Array
     scores: jax.Array
 
 
 class Detections(NamedTuple):
-    """Boxes `[most, 4]`, scores and classes from 1 on `[most]`, best first, and which places are filled."""
+    """Boxes `[most, 4]`, scores and classes (counted from 1) `[most]`, best first, and which places are filled."""
 
     boxes: jax.Array
     scores: jax.Array
@@ -30,8 +30,8 @@ def propose(objectness: jax.Array, deltas: jax.Array, anchors: jax.Array, size: 
             *, train: bool) -> tuple[jax.Array, jax.Array]:
     """Convert logits `[anchors]` and deltas `[anchors, 4]` to proposals `[count, 4]` and a mask of filled places.
 
-    The best boxes, clipped to an image of `size` (height, width) and without those smaller than `smallest`, go through
-    non-maximum suppression. An empty place holds a box of one pixel.
+    The best boxes are clipped to an image of `size` (height, width). Boxes whose sides are at least `smallest` go
+    through non-maximum suppression. An empty place holds a box of one pixel.
     """
     before, after = ((rules.train_candidates, rules.train_proposals) if train else
                      (rules.test_candidates, rules.test_proposals))
@@ -46,16 +46,16 @@ def decode_predictions(logits: jax.Array, deltas: jax.Array, regions: jax.Array,
                        rules: Sampling) -> Predictions:
     """Convert logits `[n, classes + 1]` and deltas `[n, classes, 4]` of regions `[n, 4]` to boxes and scores.
 
-    Boxes are clipped to an image of `size` (height, width); scores of empty places are 0.
+    Boxes are clipped to an image of `size` (height, width). The scores of empty places are 0.
     """
     boxes = clip(apply_deltas(deltas * jnp.array(rules.deviations), regions[:, None]), size)
     return Predictions(boxes, jnp.where(valid[:, None], jax.nn.softmax(logits)[:, 1:], 0))
 
 
 def choose_detections(predictions: Predictions, rules: Sampling) -> Detections:
-    """Choose the detections among the predictions, with separate suppression for every class.
+    """Choose the detections among the predictions, with separate non-maximum suppression for every class.
 
-    Returns the best `detections` of all classes.
+    Returns the best detections of all classes, at most `rules.detections`.
     """
     boxes, scores = predictions
     scores = jnp.where(scores > rules.lowest_score, scores, -jnp.inf)

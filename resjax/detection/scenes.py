@@ -1,4 +1,4 @@
-"""Composes scenes of the included digits: several digits of varied size per image, on an uneven background."""
+"""Composes scenes of several digits of varied size, on an uneven background. The digits are scikit-learn's."""
 
 from dataclasses import dataclass
 
@@ -32,7 +32,7 @@ class Scenes:
 
 
 def compose_scenes(split: str) -> Scenes:
-    """Compose the scenes of a split ("train" or "test") from its digits; deterministic."""
+    """Compose the scenes of a split ("train" or "test") from its digits. The result is deterministic."""
     digits = load_data(Data(source="digits"))
     images, labels = map(np.asarray, digits.train if split == "train" else digits.test)
     random = np.random.default_rng([17, list(SCENES).index(split)])
@@ -42,7 +42,7 @@ def compose_scenes(split: str) -> Scenes:
 
 def compose(random: np.random.Generator, images: np.ndarray, labels: np.ndarray,
             name: str) -> tuple[np.ndarray, Annotated]:
-    """Place digits with little overlap; a box is the bounding box of a digit's ink."""
+    """Place digits with little overlap. The box of a digit is the bounding box of its ink."""
     ground = cv2.resize(random.uniform(0, 120, (4, 4)).astype(np.float32), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
     scene = np.repeat(ground[:, :, None], 3, 2) + random.normal(0, 8, (SIDE, SIDE, 1))
     drawn, taken = Drawn(name, SIDE, SIDE), np.zeros((SIDE, SIDE), bool)

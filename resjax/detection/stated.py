@@ -1,4 +1,4 @@
-"""Converts stated annotations of any layout to records: objects on the upright pixels of their images."""
+"""Converts annotations, as files of any layout state them, to records of objects on the upright images."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -26,12 +26,12 @@ class StatedImage(NamedTuple):
 
 
 def annotate_images(classes: tuple[str, ...], images: Sequence[StatedImage], remarks: Iterable[str]) -> AnnotatedFiles:
-    """Read the header of every image, and convert stated objects to its upright pixels.
+    """Read the header of every image, and convert the stated objects to pixels of the upright images.
 
     Raises BadInput, naming the problem, for an image that is missing or whose size differs from the stated one, or for
-    a box outside of it. A photograph may be stored rotated, with an EXIF orientation. Its boxes refer to the stored
-    pixels and are rotated too, unless the stated size fits only the upright image. If both sizes are equal or no size
-    is stated, boxes are assumed to refer to the stored pixels, with a remark.
+    a box outside of its image. A photograph may be stored rotated, with an EXIF orientation. Its boxes are assumed to
+    refer to the stored pixels and are then rotated too, unless the stated size fits only the upright image. If the
+    stated size fits both or no size is stated, a remark mentions the assumption.
     """
     with ThreadPoolExecutor() as pool:
         headers = list(track(pool.map(file_header, (image.file for image in images)), "reading image headers",
@@ -52,7 +52,7 @@ def annotate_images(classes: tuple[str, ...], images: Sequence[StatedImage], rem
 
 
 def stated_header(image: StatedImage, header: Header) -> tuple[Header, bool]:
-    """Return size and orientation of the pixels that boxes refer to, and whether this is certain.
+    """Return size and orientation of the pixels that boxes refer to, and whether both are certain.
 
     Raises BadInput if the image's size differs from the stated one.
     """
@@ -74,7 +74,7 @@ def place_objects(image: StatedImage, header: Header) -> Drawn:
 
 
 def turn_upright(record: Annotated, header: Header) -> Annotated:
-    """Rotate the objects of a stored image to the upright one."""
+    """Rotate the objects of a stored image to the upright image."""
     height, width = header.upright
     return replace(record, height=height, width=width, boxes=upright_boxes(record.boxes, header))
 
@@ -96,13 +96,13 @@ def remark_on_leakage(train: AnnotatedImages, test: AnnotatedImages) -> str:
 
 
 def remark_on(noun: str, text: str, names: Sequence[str]) -> str:
-    """Return a remark on a number of things, naming one; empty if there are none."""
+    """Return a remark on a number of things that names one of them; empty if there are none."""
     plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
     return f"{len(names)} {noun if len(names) == 1 else plural} {text} (such as {names[0]})" if names else ""
 
 
 def class_number(entry: AnnotationEntry, field: str, name: str, classes: Sequence[str]) -> int:
-    """Return a class's number, from 1 on. Raises BadInput, listing the classes, if there is none."""
+    """Return the number of a class, counted from 1. Raises BadInput, listing the classes, for an unknown class."""
     place = place_of(name, classes)
     if place is None:
         raise BadInput(f"{entry.file}, {entry.called}: {field}: unknown class {name!r}; the classes are "
@@ -118,7 +118,7 @@ def otherwise_spelled(names: Iterable[str], classes: Sequence[str]) -> str:
 
 
 def check_in_pixels(box: Sequence[float], entry: AnnotationEntry, field: str) -> None:
-    """Raise BadInput for a box with relative coordinates, from 0 to 1."""
+    """Raise BadInput for a box with coordinates relative to the image, from 0 to 1."""
     if all(0 <= value <= 1 for value in box) and not all(value.is_integer() for value in box):
         raise BadInput(f"{entry.file}, {entry.called}: {field} is {box_text(box)}, relative to the image; it must be "
                        "in pixels")

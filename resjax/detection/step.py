@@ -1,4 +1,4 @@
-"""The losses of a detector, a pure function for one update of its parameters, and its initial state."""
+"""The losses of a detector, a pure function that updates its parameters, and its initial state."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -30,11 +30,11 @@ from resjax.training.learning_rate import learning_rate
 from resjax.training.optimizer import build_optimizer
 from resjax.training.step import TrainState
 
-ANCHOR_BETA = 1 / 9  # where smooth L1 becomes linear for anchors, as in the authors' code; 1 for regions
+ANCHOR_BETA = 1 / 9  # where smooth L1 becomes linear for anchors, as in the authors' code; for regions, at 1
 
 
 class Losses(NamedTuple):
-    """The four losses and the error of regions in percent, summed over `images`, and the learning rate."""
+    """The four losses and the regions' error in percent, summed over `images`, and the learning rate."""
 
     anchor_class: jax.Array
     anchor_box: jax.Array
@@ -50,7 +50,9 @@ class Losses(NamedTuple):
         return self.anchor_class + self.anchor_box + self.region_class + self.region_box
 
     def only(self, names: Sequence[str]) -> "Losses":
-        """Set the other losses to zero, so that they are not computed. Without their loss, regions have no error."""
+        """Set the losses not in `names` to zero, so that they are not computed. Without their loss, regions have no
+        error.
+        """
         others = {name for name in LOSSES if name not in names}
         if "region_class" in others:
             others.add("error")
@@ -94,7 +96,7 @@ def train_step(model: FasterRCNN, optimizer: optax.GradientTransformationExtraAr
                lesson: Lesson) -> tuple[TrainState, Losses]:
     """Make one gradient step on the active losses, with equal weights.
 
-    With all four, this is "approximate joint training" (Ren et al. 2016).
+    With all four losses active, this is "approximate joint training" (Ren et al. 2016).
     """
     batch, phase = lesson.batch, lesson.phase
     images = normalize(jnp.asarray(batch.images), state.mean, run.data.std)
@@ -142,7 +144,7 @@ def examples(run: Detection, key: jax.Array, batch: AnnotatedBatch) -> tuple[Anc
 
 
 def restart_optimizer(optimizer: optax.GradientTransformationExtraArgs, run: Detection, state: TrainState) -> Any:
-    """Return the optimizer's state; velocities and learning rate restart at each of several phases."""
+    """Return the optimizer's state. Velocities and learning rate restart at each phase, if there are several."""
     count = len(phases_of(run))
     if count == 1:
         return state.opt_state
@@ -153,15 +155,15 @@ def restart_optimizer(optimizer: optax.GradientTransformationExtraArgs, run: Det
 def optimizer_of(run: Detection, phase: Phase) -> optax.GradientTransformationExtraArgs:
     """Build the optimizer for the parts that a phase trains, except frozen stages and frozen batch norm.
 
-    Before this optimizer, the gradients of all other parameters are set to zero, so that the compiler removes them.
-    After it, their weight decay is set to zero.
+    Before the optimizer runs, the gradients of all other parameters are set to zero, so that the compiler removes them.
+    Afterwards, the updates of these parameters, which weight decay would change, are set to zero.
     """
     fixed = optax.masked(optax.set_to_zero(), partial(frozen, run.detector, phase))
     return optax.with_extra_args_support(optax.chain(fixed, build_optimizer(run.optimizer, run.phase_steps), fixed))
 
 
 def frozen(detector: Detector, phase: Phase, params: Any) -> Any:
-    """Mark the frozen parameters: of unused parts, of the first stages, and of frozen batch norm (appendix A)."""
+    """Mark the parameters of unused parts, of frozen stages, and of frozen batch norm (appendix A)."""
 
     def stays(path: tuple[Any, ...], _: Any) -> bool:
         names = [part.key for part in path]
@@ -177,7 +179,7 @@ def frozen(detector: Detector, phase: Phase, params: Any) -> Any:
 
 
 def stage_of(module: str) -> int:
-    """Return the stage of a module, counted from the input: 1 for conv1 of ResNets and for conv1_x of VGG."""
+    """Return the stage of a module, counted from the input, with 1 for conv1 of ResNets and for conv1_x of VGG."""
     number = int(module.removeprefix("stage").removeprefix("conv").removeprefix("bn").partition("_")[0])
     return number + 1 if module.startswith("stage") else number
 

@@ -1,4 +1,4 @@
-"""Exported detectors: a folder with weights, a description and a model card, independent of any run."""
+"""Exported detectors, that is, folders with weights, a description and a model card, independent of any run."""
 
 import os
 from functools import partial
@@ -47,14 +47,14 @@ def write_detector(trained: TrainedDetector, out: Path, card: Card) -> Path:
 def load_detector(target: str | Path) -> TrainedDetector:
     """Load a detector from a run directory, an exported folder, or by the name of one that comes with resjax (bccd).
 
-    Raises BadInput if it is missing, damaged or not a detector.
+    Raises BadInput if the detector is missing or damaged, or is not a detector.
     """
     folder = folder_of(target)
     return read_detector(folder) if (folder / FILE).is_file() else restore_detector(folder)
 
 
 def read_detector(folder: Path) -> TrainedDetector:
-    """Read an exported folder. Raises BadInput, naming the file, if one is missing, damaged or inconsistent."""
+    """Read an exported folder. Raises BadInput, naming the file, if a file is missing, damaged or inconsistent."""
     content = read_json(folder / FILE, "experiment", "classes")
     classes = convert(content["classes"], tuple[str, ...])
     try:
@@ -80,7 +80,7 @@ def read_detector(folder: Path) -> TrainedDetector:
 
 
 def detector_card(trained: TrainedDetector, card: Card) -> str:
-    """Write the model card. Without precisions, it says that none were measured."""
+    """Write the model card. If there are no precisions, the card says that none was measured."""
     run, count = trained.detection, sum(leaf.size for leaf in jax.tree.leaves(trained.variables["params"]))
     measured = markdown_table(["images", "class", "average precision %, by area", "by 11 points"], [
         [each.images_of, each.class_name, f"{each.by_area:.1f}", f"{each.by_points:.1f}"] for each in card.precisions

@@ -1,7 +1,7 @@
 """Assigns training targets to anchors and regions, and computes the losses.
 
-Everything runs on the device with static shapes, and is a function of the key. Objects are padded to a fixed number;
-`valid` marks the real ones.
+Everything runs on the device with static shapes, and random choices depend only on the key. Objects are padded to a
+fixed number; `valid` marks the real ones.
 """
 
 from typing import Any, NamedTuple
@@ -15,14 +15,14 @@ from resjax.detection.config import Sampling
 
 PROPOSAL_LOSSES, REGION_LOSSES = ("anchor_class", "anchor_box"), ("region_class", "region_box")
 LOSSES = PROPOSAL_LOSSES + REGION_LOSSES
-IN_CROWD = 0.7  # share of a box's area inside a crowd that counts as within it, as in Detectron
+IN_CROWD = 0.7  # a box is in a crowd if this share of its area is inside, as in Detectron
 TIE = 1e-6  # anchors that contain a whole object overlap it equally, up to rounding
 
 
 class Objects(NamedTuple):
-    """The objects of an image: boxes `[most, 4]`, classes from 1 on `[most]`, and which places are filled `[most]`.
+    """An image's objects: boxes `[most, 4]`, classes `[most]`, counted from 1, and a mask `[most]` of filled places.
 
-    `crowd` `[most]` marks places with COCO's crowds instead: anything within one is not background.
+    `crowd` `[most]` marks places that hold COCO's crowds instead. Nothing within a crowd counts as background.
     """
 
     boxes: Any  # NumPy on the host, JAX on the device
@@ -32,7 +32,7 @@ class Objects(NamedTuple):
 
 
 class AnchorTargets(NamedTuple):
-    """For each anchor: whether it shows an object, its target deltas `[anchors, 4]`, and whether it is sampled."""
+    """Whether each anchor shows an object, its target deltas `[anchors, 4]`, and whether it is sampled."""
 
     positive: jax.Array
     deltas: jax.Array
@@ -40,7 +40,7 @@ class AnchorTargets(NamedTuple):
 
 
 class RegionTargets(NamedTuple):
-    """The sampled regions `[rois, 4]`, labels (0: background), deltas `[rois, 4]`, and which places are filled."""
+    """The sampled regions `[rois, 4]`, labels (0 is background), deltas `[rois, 4]`, and which places are filled."""
 
     boxes: jax.Array
     labels: jax.Array
@@ -54,7 +54,7 @@ def valid_overlaps(boxes: jax.Array, objects: Objects) -> jax.Array:
 
 
 def in_crowd(boxes: jax.Array, objects: Objects) -> jax.Array:
-    """Return which boxes `[n, 4]` are within a crowd, which has objects at unknown positions."""
+    """Return which boxes `[n, 4]` are within a crowd, that is, a region with objects at unknown positions."""
     within = shared_areas(boxes, objects.boxes) >= IN_CROWD * areas(boxes)[:, None]
     return jnp.any(within & objects.crowd, 1)
 
@@ -65,7 +65,7 @@ def target_boxes(objects: Objects, chosen: jax.Array, fallback: jax.Array) -> ja
 
 
 def sample(key: jax.Array, candidates: jax.Array, count: int | jax.Array) -> jax.Array:
-    """Return a mask of `count` random candidates `[n]`, or of all if there are fewer."""
+    """Return a mask of `count` random candidates `[n]`, or of all candidates if there are fewer."""
     order = jnp.argsort(jnp.where(candidates, jax.random.uniform(key, candidates.shape), 2))
     rank = jnp.zeros(candidates.shape, jnp.int32).at[order].set(jnp.arange(len(candidates), dtype=jnp.int32))
     return candidates & (rank < count)
@@ -75,9 +75,9 @@ def anchor_targets(key: jax.Array, anchors: jax.Array, objects: Objects, size: j
                    rules: Sampling) -> AnchorTargets:
     """Assign anchors `[n, 4]` to the objects of an image of `size` (height, width), and sample some of them.
 
-    Positive: an overlap of at least `anchor_positive` with an object, or the largest of all anchors with it. Negative:
-    overlaps below `anchor_negative` with all objects, and not within a crowd. Anchors that cross the border are ignored
-    (Ren et al. 2015, section 3.1).
+    An anchor is positive if it overlaps an object by at least `anchor_positive`, or overlaps an object more than all
+    other anchors do. An anchor is negative if it overlaps every object by less than `anchor_negative` and is not within
+    a crowd. Anchors that cross the border are ignored (Ren et al. 2015, section 3.1).
     """
     usable = inside(anchors, size)
     overlaps = jnp.where(usable[:, None], valid_overlaps(anchors, objects), -1)
@@ -97,8 +97,8 @@ def region_targets(key: jax.Array, proposals: jax.Array, valid: jax.Array, objec
                    rules: Sampling) -> RegionTargets:
     """Sample `rois` regions from the proposals `[n, 4]` and the objects themselves, with their targets.
 
-    At most a quarter show an object, with an overlap of at least `foreground`. The others are background, with an
-    overlap within `background` [low, high) and outside of crowds.
+    At most a quarter of the regions show an object, with an overlap of at least `foreground`. The others are
+    background, outside of crowds and with overlaps in the range `background` [low, high).
     """
     boxes = jnp.concatenate([proposals, objects.boxes])
     usable = jnp.concatenate([valid, objects.valid])
@@ -120,7 +120,7 @@ def region_targets(key: jax.Array, proposals: jax.Array, valid: jax.Array, objec
 
 
 def smooth_l1(difference: jax.Array, beta: float) -> jax.Array:
-    """d^2 / (2 beta) if |d| < beta, else |d| - beta / 2 (Girshick 2015, equation 3, with beta = 1)."""
+    """Compute d^2 / (2 beta) if |d| < beta, else |d| - beta / 2 (Girshick 2015, equation 3, with beta = 1)."""
     size = jnp.abs(difference)
     return jnp.where(size < beta, difference**2 / (2 * beta), size - beta / 2)
 

@@ -1,4 +1,4 @@
-"""Trains a detector: connects the training loop to the network, the annotated images and average precision."""
+"""Trains a detector by connecting the training loop to the network, the annotated images and average precision."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -37,7 +37,7 @@ def train_detector(detection: Detection, run_directory: str | Path,
 
 @dataclass(frozen=True)
 class RunningLosses(RunningMetrics):
-    """Sums over images of the losses and of the regions' error, since the last line of the log."""
+    """Sums of the losses and of the regions' error over all images since the last line of the log."""
 
     anchor_class: float = 0.0
     anchor_box: float = 0.0
@@ -46,14 +46,14 @@ class RunningLosses(RunningMetrics):
     error: float = 0.0
 
     def means(self) -> Line:
-        """Divide by the number of images; the loss is the sum of the four."""
+        """Divide by the number of images. The total loss is the sum of the four losses."""
         means = {name: getattr(self, name) / self.images for name in (*LOSSES, "error")}
         return {"loss": sum(means[name] for name in LOSSES), **means}
 
 
 @dataclass(frozen=True)
 class DetectionTask:
-    """The task of a detector: learn from annotated images and be evaluated on others."""
+    """The task of training a detector on annotated images and evaluating it on others."""
 
     detection: Detection
     batches: Batches
@@ -92,20 +92,20 @@ class DetectionTask:
                    for step, batch in zip(steps, batches, strict=True))
 
     def pack(self, state: TrainState) -> TrainState:
-        """Return the state unchanged: steps are few and long."""
+        """Return the state unchanged, because steps are few and long."""
         return state
 
     def unpack(self, packed: TrainState) -> TrainState:
         return packed
 
     def lower(self, count: int, packed: TrainState, inputs: Any) -> Any:
-        """Lower the step of one phase for images of one padded size; the state is donated."""
+        """Lower the step of one phase for images of one padded size. The step takes over the state's memory."""
         optimizer = optimizer_of(self.detection, inputs.phase)
         update = partial(train_step, self.model, optimizer, self.detection)
         return jax.jit(update, donate_argnums=0, out_shardings=packed.step.sharding).lower(packed, inputs)
 
     def average(self, state: TrainState, heed: Callable[[], None]) -> TrainState:
-        """Return the state unchanged: batch norm is frozen, or its moving averages span many small batches."""
+        """Return the state unchanged, because batch norm is frozen or its moving averages span many small batches."""
         return state
 
     def prolong(self, state: TrainState) -> TrainState:
@@ -126,7 +126,7 @@ class DetectionTask:
 
 
 def open_faster_rcnn(detection: Detection, devices: Sequence[jax.Device], log: Log) -> DetectionTask:
-    """Open a run's images and load its pretrained weights. Raises BadInput for invalid ones."""
+    """Open a run's images and load its pretrained weights. Raises BadInput for invalid images or weights."""
     if detection.data.source.startswith("coco:"):
         check_pycocotools()  # check now rather than at the end of the run
     images = open_annotated(detection.data, train=True)

@@ -1,6 +1,6 @@
-"""Images in PASCAL VOC's layout: `JPEGImages`, `Annotations`, `ImageSets/Main`.
+"""Annotated images in PASCAL VOC's layout, with `JPEGImages`, `Annotations` and `ImageSets/Main`.
 
-The path may contain folders such as VOC2007; then a set is FOLDER/SET, and several can be combined (07+12).
+The path may contain folders such as VOC2007. A set is then FOLDER/SET, and several sets can be combined (07+12).
 """
 
 import json
@@ -25,7 +25,7 @@ DECLARED = re.compile(r"""<\?xml[^>]*?\sencoding\s*=\s*["']([\w.:-]+)["']""", re
 
 
 class Note(NamedTuple):
-    """An annotation: the root of its set, its name in the list, and its entries for the image and each object."""
+    """An annotation, with the root of its set, its name in the list, and its entries for the image and each object."""
 
     base: Path
     name: str
@@ -34,11 +34,11 @@ class Note(NamedTuple):
 
 
 def read_voc(path: Path, sets: Sequence[str], classes: Sequence[str] = ()) -> AnnotatedFiles:
-    """Read the annotations of some sets. Without `classes`, all annotated classes are used, in alphabetical order.
+    """Read the annotations of the named sets. Without `classes`, all annotated classes are used, in alphabetical order.
 
     Raises BadInput, naming file, entry and field, for a missing or empty list, a missing or invalid annotation, an
     image that is missing or whose size differs from the stated one, a class that is not in `classes`, or a box outside
-    of its image. `remarks` mention what is left out, such as boxes without area, and what is ambiguous.
+    of its image. `remarks` mention annotations that are left out, such as boxes without area, or ambiguous.
     """
     notes = [read_note(base, name) for each in sets for base, name in read_list(path, each)]
     names = {thing.name("name") for note in notes for thing in note.objects}
@@ -47,9 +47,9 @@ def read_voc(path: Path, sets: Sequence[str], classes: Sequence[str] = ()) -> An
 
 
 def read_list(path: Path, name: str) -> Iterator[tuple[Path, str]]:
-    """Read a list: the root of its set and the image names. Raises BadInput if it is missing or empty.
+    """Read a list of images. Yield the root of its set with each name. Raises BadInput if the list is missing or empty.
 
-    A line is a name, optionally followed by a single-class list's flag. A name may contain spaces or a file extension.
+    A line is a name, followed by a flag in lists for a single class. A name may contain spaces or a file extension.
     """
     base = (path / name).parent
     file = base / "ImageSets" / "Main" / f"{Path(name).name}.txt"
@@ -99,7 +99,7 @@ def read_note(base: Path, name: str) -> Note:
 
 
 def decoded(file: Path) -> str:
-    """Decode XML in its declared or detected encoding. Raises ValueError if the bytes do not match it."""
+    """Decode XML in its declared or detected encoding. Raises ValueError if the bytes do not match the encoding."""
     content = file.read_bytes()
     if content.startswith("<?xml".encode("cp037")):
         encoding, start = "cp037", content[:200].decode("cp037")
@@ -134,7 +134,7 @@ def stated_image(note: Note, classes: Sequence[str]) -> StatedImage:
 
 
 def stated_object(thing: AnnotationEntry, classes: Sequence[str]) -> Stated:
-    """Read the fields of an object. VOC counts pixels from 1, and the last one belongs to the box."""
+    """Read the fields of an object. VOC counts pixels from 1, and the last pixel belongs to the box."""
     label = class_number(thing, "name", thing.name("name"), classes)
     x1, y1, x2, y2 = (thing.number(side) for side in SIDES)
     check_in_pixels((x1, y1, x2, y2), thing, "bndbox")
@@ -143,7 +143,7 @@ def stated_object(thing: AnnotationEntry, classes: Sequence[str]) -> Stated:
 
 
 def widened(one: float, other: float) -> tuple[float, float]:
-    """Move the lower of two coordinates down by one pixel, whichever it is; equal ones stay, as such a box is empty."""
+    """Subtract one pixel from the lower of two coordinates. Equal coordinates stay, because their box is empty."""
     return one - 1 if one < other else one, other - 1 if other < one else other
 
 
@@ -168,7 +168,7 @@ def picture_of(note: Note) -> Path:
 
 @cache
 def images_by_stem(folder: Path) -> dict[str, tuple[str, ...]]:
-    """Map the image files of a folder by name without extension."""
+    """Return the names of the image files in a folder, by name without extension."""
     by_stem: dict[str, tuple[str, ...]] = {}
     for name in sorted(file.name for file in folder.iterdir()) if folder.is_dir() else ():
         if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
