@@ -1,4 +1,4 @@
-"""Compares a user's runs: mean and standard deviation over the seeds of each recipe, for any kind of network."""
+"""Compares a user's runs by recipe, with mean and standard deviation over the seeds, for any kind of network."""
 
 import io
 import statistics
@@ -19,11 +19,11 @@ from resjax.training.records import find_runs, values_of
 from resjax.training.run_directory import finished_result, read_descriptions, read_experiment
 
 APART = {"seed", *MAY_CHANGE}  # fields that may differ between seeds of one recipe
-DRAWN = 12  # most recipes in a plot; more cannot be distinguished
+DRAWN = 12  # largest number of recipes in a plot; more could not be distinguished
 
 
 class Group(NamedTuple):
-    """The runs of one recipe: for each seed its folder, run, and result (None if it is not finished)."""
+    """The runs of one recipe, each with its folder and its result (None for an unfinished run), one per seed."""
 
     name: str
     runs: tuple[tuple[Path, Run, dict[str, Any] | None], ...]
@@ -45,19 +45,19 @@ class Group(NamedTuple):
         return sum(result is not None for _, _, result in self.runs)
 
     def values(self, measure: Measure) -> list[float]:
-        """Return a measure of the finished runs."""
+        """Return the values of a measure for the finished runs."""
         values = (measure.of(result) for _, _, result in self.runs if result is not None)
         return [value for value in values if value is not None]
 
     def curves(self) -> list[Curve]:
-        """Return the curves of the finished runs, or of all if none is finished."""
+        """Return the curves of the finished runs, or of all runs if none is finished."""
         wanted = [run for run, _, result in self.runs if result is not None] or [run for run, _, _ in self.runs]
         return curves_of(self.name, self.first, wanted)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A comparison of recipes over their seeds; it prints as a table. See `resjax.compare`."""
+    """A comparison of recipes, each with statistics over its seeds. It prints as a table. See `resjax.compare`."""
 
     groups: tuple[Group, ...]
 
@@ -67,8 +67,8 @@ class Comparison:
     def records(self) -> list[dict[str, Any]]:
         """Return one record per recipe, all with the same keys: `pandas.DataFrame(resjax.compare("runs").records())`.
 
-        Each measure has a `_mean` and a `_deviation` over the finished runs (the sample standard deviation; None for
-        one seed).
+        Each measure has a `_mean` and a `_deviation` over the finished runs. The deviation is the sample standard
+        deviation, and None for one seed.
         """
         return [{"run": group.name, "network": group.network, "steps": group.first.steps,
                  "runs": len(group.runs), "finished": group.finished,
@@ -96,7 +96,7 @@ class Comparison:
                 "with bands of one standard deviation on each side." + self.left_out())
 
     def left_out(self) -> str:
-        """Name the runs whose seed another run of the recipe already has: they are not independent samples."""
+        """Name the runs left out because another run has the same recipe and seed: they are not independent samples."""
         twice = [str(run) for group in self.groups for run in group.repeated]
         return f" Left out, because another run has the same recipe and seed: {', '.join(twice)}." if twice else ""
 
@@ -106,11 +106,11 @@ class Comparison:
 
 
 def compare(*folders: str | Path) -> Comparison:
-    """Compare recipes: mean and standard deviation over the seeds of each, and mean curves with bands.
+    """Compare recipes by mean and standard deviation over the seeds of each, and by mean curves with bands.
 
-    `folders` (by default, only `runs`) are runs, or contain runs at any depth. Runs that differ only in their seeds
-    belong to one recipe. A comparison prints as a table; `save(folder)` writes it as Markdown, CSV, JSON and a plot.
-    Raises BadInput, naming the folder, if it has no run or no finished one.
+    Each of `folders` (by default, only `runs`) is a run, or contains runs at any depth. Runs that differ only in their
+    seeds belong to one recipe. A comparison prints as a table, and `save(folder)` writes it as Markdown, CSV, JSON and
+    a plot. Raises BadInput, naming the folders, if they contain no finished run.
     """
     places = [run for folder in folders or ("runs",) for run in find_runs(expanded(folder))]
     runs = list({run.resolve(): run for run in places}.values())
@@ -131,7 +131,7 @@ def group_runs(runs: Sequence[tuple[Path, Run, dict[str, Any] | None]]) -> list[
     for run_directory, run, result in runs:
         values = {name: value for name, value in values_of(run_directory, run).items() if name not in APART}
         if "model" not in (read_descriptions(run_directory) or {}):
-            del values["network"]  # described by the fields of architecture
+            del values["network"]  # the fields of architecture describe it
         key = repr((run.kind, sorted((name, repr(value)) for name, value in values.items())))
         gathered.setdefault(key, []).append((run_directory, run, result))
         recipes[key] = values
@@ -142,7 +142,7 @@ def group_runs(runs: Sequence[tuple[Path, Run, dict[str, Any] | None]]) -> list[
         own = [f"{field} {value}" for field, value in recipes[key].items()
                if any(values.get(field) != value for values in alike)]
         seeds: dict[int, tuple[Path, Run, dict[str, Any] | None]] = {}
-        for each in sorted(some, key=lambda run: run[2] is None):  # finished ones first
+        for each in sorted(some, key=lambda run: run[2] is None):  # finished runs first
             seeds.setdefault(each[1].seed, each)
         repeated = tuple(each[0] for each in some if each is not seeds[each[1].seed])
         groups.append(Group(", ".join([name, *own]), tuple(seeds[seed] for seed in sorted(seeds)), repeated))
@@ -150,13 +150,13 @@ def group_runs(runs: Sequence[tuple[Path, Run, dict[str, Any] | None]]) -> list[
 
 
 def measures_of(groups: Sequence[Group]) -> list[Measure]:
-    """List the main measure of each kind of run, and others that a run has."""
+    """List the main measure of each kind of run, and all other measures that at least one run has."""
     return list(dict.fromkeys(measure for group in groups for place, measure in enumerate(kind_of(group.first).MEASURES)
                               if not place or any(other.values(measure) for other in groups)))
 
 
 def group_rows(groups: Sequence[Group]) -> list[list[str]]:
-    """Return a table row for each recipe, with a header."""
+    """Return a table with a header and a row for each recipe."""
     measures = measures_of(groups)
     rows = [["run", "network", "steps", *(measure.title for measure in measures), "n"]]
     for group in groups:

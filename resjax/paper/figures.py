@@ -24,7 +24,7 @@ STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))  # disting
 
 
 class Verdict(NamedTuple):
-    """A claim, its measurement, and whether it holds; None if the training was too short to judge."""
+    """A claim with its measurement, and whether it holds (None if the training was too short to judge)."""
 
     claim: str
     holds: bool | None
@@ -67,19 +67,19 @@ def is_plain(run: Planned) -> bool:
 
 
 def curve(run: Planned, kind: str) -> tuple[list[int], list[float]]:
-    """Read a run's iterations and errors in percent: `kind` is "train", or "test" if it was measured."""
+    """Read a run's iterations and errors in percent; `kind` is "train" or, if test errors were measured, "test"."""
     lines = read_metrics(run.run_directory, kind)
     key = "error" if kind == "train" else "top1_error"
     return [line["step"] for line in lines], [line[key] for line in lines]
 
 
 def figure4(runs: Sequence[Planned]) -> Drawing:
-    """Draw the errors on ImageNet over the iterations, as in Figure 4: training, and validation on centre crops."""
+    """Draw training errors, and validation errors on centre crops, over the iterations on ImageNet, as in Figure 4."""
     return figure6(runs)._replace(title="Figure 4: errors over the iterations")
 
 
 def figure6(runs: Sequence[Planned]) -> Drawing:
-    """Draw training errors (thin) and test errors (bold) over the iterations: plain networks left, residual ones right.
+    """Draw training errors (thin) and test errors (bold) over the iterations, for plain (left) and residual networks.
 
     `runs` has one run per row, plain networks first, sorted by depth. The claims compare the final training errors.
     """
@@ -91,7 +91,7 @@ def figure6(runs: Sequence[Planned]) -> Drawing:
             axis.plot(*curve(run, "test"), linestyle=style, linewidth=1.8, color="black", label=run.row.title)
         axis.set(title=title, xlabel="iteration")
         add_grid_and_legend(axis)
-    axes[0].set(ylabel="error (%)", ylim=(0, None))  # last, since one side may be empty and both share the axis
+    axes[0].set(ylabel="error (%)", ylim=(0, None))  # set last, because one side may be empty and both share the axis
     figure.suptitle("test error (bold) and training error (thin)", fontsize="medium")
     last = {run.row.title: curve(run, "train")[1][-1] for run in runs}
     claimed = [*pairwise(plain), *pairwise(deepest_first(residual)), *same_depth(residual, plain)]
@@ -102,8 +102,8 @@ def figure6(runs: Sequence[Planned]) -> Drawing:
 def figure7(runs: Sequence[Planned]) -> Drawing:
     """Draw the standard deviation of every 3x3 layer's response, in layer order and sorted.
 
-    `runs` as in `figure6`. Responses are measured on the test images with the last checkpoint, after batch norm and
-    before the ReLU or the addition. The claims, from section 4.2, compare the means over the layers.
+    `runs` has the form described in `figure6`. Responses are measured on the test images with the last checkpoint,
+    after batch norm and before the ReLU or the addition. The claims of section 4.2 compare the means over the layers.
     """
     figure, axes = plt.subplots(2, 1, figsize=(9, 6), layout="constrained")
     means = {}
@@ -135,7 +135,7 @@ def same_depth(residual: Sequence[Planned], plain: Sequence[Planned]) -> list[tu
 
 
 def compared(pairs: Sequence[tuple[Planned, Planned]], values: Mapping[str, float], claim: str) -> list[Verdict]:
-    """Claim for each pair that the first run has the lower value; `claim` is a template for titles and values."""
+    """Claim that the first run of each pair has the lower value; `claim` is a template for titles and values."""
     verdicts = []
     for pair in pairs:
         low, high = (run.row.title for run in pair)

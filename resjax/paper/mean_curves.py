@@ -42,7 +42,7 @@ def curve_title(run: Run, name: str) -> str:
 
 
 def draw_curves(recipes: Sequence[Sequence[Curve]]) -> Figure:
-    """Draw one axis per kind of curve; recipes have the same colours in all, with one legend below."""
+    """Draw one axis per kind of curve. A recipe has the same colour on all axes, and a legend below names it."""
     titles = sorted({curve.title for curves in recipes for curve in curves}, key=lambda title: (
         not title.startswith("train"), not title.startswith("test"), title))
     names = [f"{curves[0].recipe} (n={len(curves[0].values)})" for curves in recipes if curves]

@@ -1,6 +1,6 @@
-"""Writes an HTML report on a folder of runs: a table to sort and filter, curves to overlay, and the paper's tables.
+"""Writes an HTML report on a folder of runs, with a sortable table, curves to overlay, and the paper's tables.
 
-The page needs no network and no other file; without JavaScript, only the interactive chart is missing.
+The page needs neither a network connection nor other files. Without JavaScript, only the interactive chart is missing.
 """
 
 import base64
@@ -28,9 +28,9 @@ DAMAGE = (BadInput, KeyError, TypeError, ValueError, AttributeError, OSError)
 
 
 class Summary(NamedTuple):
-    """A run in the report: its path in the folder, its results, and its values by name.
+    """A run in the report, with its path in the folder, its results, and its values by name.
 
-    `step` and `training_error` are those of the last training line or, for a finished run, of its result.
+    `step` and `training_error` are from the last training line of the log or, for a finished run, from its result.
     """
 
     place: str
@@ -82,7 +82,7 @@ def sortable_heading(column: str, kind: str = "") -> str:
 
 
 def read_runs(run_directories: list[Path], folder: Path) -> tuple[list[Summary], list[str]]:
-    """Read the runs; return an error message for each damaged one, so that the others are shown."""
+    """Read the runs. Return an error message for each damaged run, so that the other runs can be shown."""
     runs, damaged = [], []
     for run_directory in run_directories:
         try:
@@ -93,7 +93,7 @@ def read_runs(run_directories: list[Path], folder: Path) -> tuple[list[Summary],
 
 
 def shown_or_named(make: Callable[[Path, Path], str], path: Path, folder: Path) -> str:
-    """Write a section or, if its files are damaged, an error in its place, so that the others are shown."""
+    """Write a section or, if its files are damaged, an error message, so that the other sections are shown."""
     try:
         return make(path, folder)
     except DAMAGE as error:
@@ -123,7 +123,7 @@ def table_section(file: Path, folder: Path) -> str:
 
 
 def table_row(row: dict[str, Any], shortened: bool) -> str:
-    """Write a row: the paper's numbers, ours, and whether the paper's claim holds."""
+    """Write a row with the paper's numbers, our numbers, and whether the paper's claim holds."""
     label = f" <small>{row['steps']:,} steps</small>" if shortened else ""
     training = sum(row["training_errors"]) / len(row["training_errors"])
     measures = row["measures"]
@@ -158,7 +158,7 @@ def figure(drawn: dict[str, Any], folder: Path) -> str:
 
 
 def mark(holds: bool | None, text: str) -> str:
-    """Mark a claim as holding, failing or (None) too early to judge, not only by colour."""
+    """Mark a claim as holding, failing or (None) too early to judge, by a sign as well as by colour."""
     if holds is None:
         return escape(text)
     return f'<span class="{"holds" if holds else "fails"}">{"✓" if holds else "✗"} {escape(text)}</span>'
@@ -178,7 +178,7 @@ def summarize_run(run_directory: Path, folder: Path) -> Summary:
 
 
 def html_row(run: Summary, number: int, measures: Sequence[Measure]) -> str:
-    """Write a run's row: a checkbox for its curves, and cells with their sort keys."""
+    """Write a run's row, with a checkbox for its curves, and cells with their sort keys."""
     result, name = run.result or {}, str(run.values["network"])
     cells: list[tuple[str, Any]] = [
         (name, name), (f"{run.experiment.steps:,}", run.experiment.steps), number_cell(run.training_error, ".2f"),
@@ -220,7 +220,7 @@ def copied(command: str) -> str:
 
 
 def chart_data(runs: Sequence[Summary]) -> list[dict[str, Any]]:
-    """Return names and curves for the script; numbers have four digits."""
+    """Return names and curves for the page's script. Numbers have four digits."""
     return [{"name": run.place, "curves": {
         name: {series: [[step, float(f"{value:.4g}")] for step, value in points] for series, points in some.items()}
         for name, some in run.curves.items()}} for run in runs]

@@ -1,4 +1,4 @@
-"""Reproduces a table by one command: trains the missing networks, and compares the results with the paper."""
+"""Reproduces a table by training the missing networks, and compares the results with the paper."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
@@ -18,8 +18,8 @@ from resjax.training.kinds import Run, kind_of
 from resjax.training.log import read_metrics
 from resjax.training.run_directory import check_images, read_descriptions, read_experiment, read_result
 
-NEEDED = {"parameters", "train_seconds", "state_digest"}  # digits of a result in tables
-MOST_SEEDS = 1_000  # runs of a row
+NEEDED = {"parameters", "train_seconds", "state_digest"}  # keys that a finished result must have
+MOST_SEEDS = 1_000  # largest number of runs per row
 
 
 class Planned(NamedTuple):
@@ -43,9 +43,9 @@ def check_seeds(seeds: int) -> None:
 
 def plan_runs(table: Table, experiments: Path, runs: Path, seeds: int, only: Sequence[str] = (),
               scale: float = 1.0) -> list[Planned]:
-    """List the runs of a table: every row and seed, all runs of one seed before those of the next.
+    """List the runs of a table for every row and seed, with all runs of one seed before those of the next.
 
-    The members of an ensemble are listed once, with their own seeds. `scale` shortens the schedule; such runs have
+    The members of an ensemble are listed once, with their own seeds. `scale` shortens the schedule; shortened runs have
     separate folders. Classifiers also log test errors during training, for Figure 6. Raises BadInput for an unknown
     row, a missing file or an invalid number.
     """
@@ -72,7 +72,7 @@ def plan_runs(table: Table, experiments: Path, runs: Path, seeds: int, only: Seq
 def read_from(planned: Sequence[Planned], source: str | None, directory: Path | None) -> list[Planned]:
     """Change the data source or directory of runs, if given.
 
-    Raises BadInput if their images are not there, or if no location is known.
+    Raises BadInput if the runs' images are missing, or if their location is unknown.
     """
     moved = []
     for run in planned:
@@ -89,7 +89,7 @@ def read_from(planned: Sequence[Planned], source: str | None, directory: Path | 
 
 
 def shard_of(runs: Sequence[Planned], shard: str) -> Sequence[Planned]:
-    """Return every k-th run for "i/k", starting with the i-th. Raises BadInput for other text."""
+    """Return every k-th run for "i/k", starting with the i-th run. Raises BadInput for text of another form."""
     number, slash, parts = shard.partition("/")
     if not (slash and number.isdecimal() and parts.isdecimal() and 1 <= int(number) <= int(parts)):
         raise BadInput(f"shard is {shard!r}; it must be PART/PARTS, such as 2/8")
@@ -97,7 +97,7 @@ def shard_of(runs: Sequence[Planned], shard: str) -> Sequence[Planned]:
 
 
 def planned_result(run: Planned) -> dict[str, Any] | None:
-    """Read a run's result; None if it is not finished or, with a warning, if it is damaged."""
+    """Read a run's result. Return None for an unfinished run and, with a warning, for a damaged one."""
     try:
         result = read_result(run.run_directory)
         if result is None or result["steps"] < run.experiment.steps:
@@ -142,9 +142,9 @@ LEAST = {"steps": 1, "evaluate_steps": 100, "checkpoint_steps": 50, "precise_bat
 
 
 def shorten_schedule(run: Any, scale: float) -> Any:
-    """Shorten the schedule, its intervals, and the averaging after it, in proportion.
+    """Shorten the schedule, its intervals, and the averaging of batch statistics after training, in proportion.
 
-    `log_steps` stays unchanged: tables and figures compare the training error as a mean over this many steps.
+    `log_steps` stays unchanged, because tables and figures compare means of the training error over `log_steps` steps.
     """
     if scale == 1:
         return run
@@ -180,7 +180,7 @@ def train_missing(planned: Sequence[Planned], announce: Callable[[str], None]) -
 
 
 def devices_for(run: Run, announce: Callable[[str], None]) -> Sequence[jax.Device]:
-    """Return the devices for a run's batch: all, or in a single process the most that divide it, and say if fewer."""
+    """Return all devices or, in a single process, as many as divide the batch. Announce it if some are unused."""
     devices = jax.devices()
     if jax.process_count() > 1:
         return devices

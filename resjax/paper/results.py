@@ -1,4 +1,4 @@
-"""Collects a table's results: rows with mean and standard deviation, the paper's numbers, and the paper's claims."""
+"""Collects a table's results in rows with mean and standard deviation, the paper's numbers, and the paper's claims."""
 
 import math
 import statistics
@@ -22,9 +22,9 @@ MANY = 3  # with this many measures, a table has one line per measure and one co
 
 
 class RowResult(NamedTuple):
-    """A row with the final results of its finished runs; an ensemble has one value per measure.
+    """A row with the final results of its finished runs. An ensemble has one value per measure.
 
-    `values[i]` are those of the table's i-th measure, one per seed.
+    `values[i]` are the values of the table's i-th measure, one per seed.
     """
 
     row: Row
@@ -41,7 +41,7 @@ class RowResult(NamedTuple):
 
 
 def collect_results(table: Table, planned: Sequence[Planned]) -> list[RowResult]:
-    """Collect the finished runs of each row; rows without any, and incomplete ensembles, are left out."""
+    """Collect the finished runs of each row. Rows without finished runs and incomplete ensembles are left out."""
     lines, images = list[RowResult](), dict[Any, str]()
     for row in dict.fromkeys(run.row for run in planned):
         of_row = [run for run in planned if run.row == row]
@@ -63,10 +63,10 @@ def collect_results(table: Table, planned: Sequence[Planned]) -> list[RowResult]
 def measure_group(group: Sequence[Planned], measures: Sequence[Measure], images: dict[Any, str]) -> dict[str, Any]:
     """Return the results of a run, or of an ensemble, under the row's testing protocol.
 
-    Results of the training's own protocol are read from its result. All others are measured here and stored in the
-    first run's folder. They are measured again if the networks or the images have changed, but not if the images were
-    moved. `images` caches the fingerprints of test images, because computing them takes seconds and many rows share
-    them.
+    Results under the training's own protocol are read from the run's result. All other results are measured here and
+    stored in the first run's folder. They are measured again if the networks or the images have changed, but not if the
+    images were moved. `images` caches the fingerprints of test images, because computing a fingerprint takes seconds
+    and many rows share the same images.
     """
     first = group[0]
     kind, data = kind_of(first.experiment), first.experiment.data
@@ -94,7 +94,7 @@ def measure_group(group: Sequence[Planned], measures: Sequence[Measure], images:
 
 
 def judge(line: RowResult, lines: Sequence[RowResult]) -> tuple[bool | None, str]:
-    """Return whether the means satisfy the paper's claims; None if rows are missing or training was too short."""
+    """Return whether the means satisfy the paper's claims (None if that cannot be judged), and the reason."""
     others = {other.row.experiment: other for other in lines}
     claims = {f"{relation} {others[name].row.title}": (lt if relation == "<" else gt)(line.mean, others[name].mean)
               for relation, name in line.row.claims if name in others}
@@ -107,7 +107,7 @@ def judge(line: RowResult, lines: Sequence[RowResult]) -> tuple[bool | None, str
 
 
 def as_markdown(table: Table, lines: Sequence[RowResult], scale: float) -> str:
-    """Write the table; if the schedule was shortened, every number of ours is marked."""
+    """Write the table. If the schedule was shortened, every number of ours is marked."""
     notes = [f"{table.title}; {table.protocol}. Ours: mean ± standard deviation over n seeds."]
     if scale != 1:
         notes.append(f"**Shortened to {scale:g} of the paper's schedule: not a reproduction.**")
@@ -161,7 +161,7 @@ def rows_by_measure(table: Table, lines: Sequence[RowResult], scale: float) -> l
 
 
 def spread(measure: Measure, values: Sequence[float]) -> str:
-    """Format the mean and, for several values, the sample standard deviation; a dash if there are none."""
+    """Format the mean and, for several values, the sample standard deviation. Without values, return a dash."""
     if not values:
         return "-"
     deviation = f" ± {measure.written(statistics.stdev(values))}" if len(values) > 1 else ""
@@ -169,7 +169,7 @@ def spread(measure: Measure, values: Sequence[float]) -> str:
 
 
 def published(row: Row, measure: Measure) -> str:
-    """Format the paper's number, with its standard deviation if it gives one."""
+    """Format the paper's number, with its standard deviation if the paper gives one."""
     deviation = "" if row.deviation is None else f" ± {measure.written(row.deviation)}"
     return f"{row.sign}{measure.written(row.published[0])}{deviation}"
 
@@ -194,7 +194,7 @@ def write_table(table: Table, planned: Sequence[Planned], scale: float, folder: 
     `command` is the command that reproduces the table.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lines = collect_results(table, planned)  # on all processes, since it may have to measure
+    lines = collect_results(table, planned)  # on all processes, because they may have to measure together
     file = folder / f"{scaled_name(table.name, scale)}.md"
     if not is_first():
         return file

@@ -5,23 +5,24 @@ from typing import Any, Literal, NamedTuple
 
 from resjax.training.kinds import Measure
 
-LEAST_STEPS = 1_000  # steps; with fewer, noise decides which of two nets is ahead
+LEAST_STEPS = 1_000  # steps; with fewer, noise decides which of two networks is ahead
 
 
 class Claim(NamedTuple):
-    """A claim of the paper about two rows: the main measure of one is lower or higher."""
+    """A claim of the paper that the main measure of a row is lower or higher than that of another row."""
 
     relation: Literal["<", ">"]
     other: str
 
 
 class Row(NamedTuple):
-    """One network: its experiment and its published numbers, in the order of the table's measures.
+    """One network, with its experiment and its published numbers, in the order of the table's measures.
 
-    `experiment` is empty if resjax cannot train or measure it. `how` is a testing protocol (see `training.kinds`);
-    None is the run's own. `members` are the experiments and seeds of an ensemble, whose outputs are averaged.
-    `deviation` is given if the paper has several runs. `sign` "~" marks an error read off Figure 6, ">" one that the
-    paper only bounds from below. `reruns` is the range of reruns by others that report their last iteration.
+    `experiment` is empty if resjax cannot train or measure the network. `how` is a testing protocol (see
+    `training.kinds`), or None for the run's own protocol. `members` are the experiments and seeds of an ensemble, whose
+    outputs are averaged. `deviation` is given if the paper has several runs. `sign` "~" marks an error that was read
+    off Figure 6, and ">" marks an error for which the paper gives only a lower bound. `reruns` is the range of errors
+    in reruns by others, after the last iteration.
     """
 
     experiment: str
@@ -37,14 +38,14 @@ class Row(NamedTuple):
 
     @property
     def error(self) -> float:
-        """The number by which the row is judged; NaN if the paper gives none."""
+        """The paper's number for the main measure, by which the row is judged; NaN if the paper gives none."""
         return math.nan if self.published[0] is None else self.published[0]
 
 
 class Table(NamedTuple):
-    """A table of the paper: its experiment file, its measures, and its rows.
+    """A table of the paper, with its experiment file, its measures, and its rows.
 
-    `others` are other networks that the table compares with, by title, and their published numbers.
+    `others` are the titles and published numbers of other networks with which the table compares.
     """
 
     name: str
@@ -59,6 +60,6 @@ class Table(NamedTuple):
 
 
 def markdown(rows: list[list[str]]) -> str:
-    """Format a Markdown table from rows, the first of which is the header; bars in cells are escaped."""
+    """Format a Markdown table from rows, the first of which is the header. Bars in cells are escaped."""
     cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     return "\n".join(f"| {' | '.join(row)} |" for row in [cells[0], ["---"] * len(cells[0]), *cells[1:]])

@@ -1,4 +1,4 @@
-"""Table 1: the ImageNet architectures and their costs, which are computed by formula."""
+"""Writes Table 1, the ImageNet architectures with their costs, which are computed by formula."""
 
 from resjax.experiment import Architecture
 from resjax.models.families import Option, StrideIn, imagenet_blocks
@@ -13,7 +13,7 @@ OPTIONS: dict[int, tuple[Option, ...]] = {
 
 
 def table1() -> str:
-    """Write Table 1 as Markdown: layers with output sizes, then parameters and multiply-adds."""
+    """Write Table 1 as Markdown, with layers and output sizes first, and then parameters and multiply-adds."""
     columns = [stage_kernels(depth) for depth in FLOPS]
     layers = [["layer", "output", *(f"{depth} layers" for depth in FLOPS)],
               *([*place, *(column[place] for column in columns)] for place in columns[0])]
@@ -26,7 +26,7 @@ def table1() -> str:
 
 
 def stage_kernels(depth: int) -> dict[tuple[str, str], str]:
-    """Describe a network: the kernels of every stage, by the paper's stage name and output size."""
+    """Describe a network by the kernels of every stage, keyed by the paper's stage name and output size."""
     kind, blocks = imagenet_blocks(depth)
     places = {("conv1", "112x112"): "7x7, 64, stride 2"}
     for stage, repeats in enumerate(blocks):
@@ -46,7 +46,7 @@ def size_row(name: str, architecture: Architecture, paper: str) -> list[str]:
 
 
 def count_resnet(depth: int, option: Option, stride_in: StrideIn) -> list[str]:
-    """Return a network's row; the paper has a number only for a stride in the first 1x1."""
+    """Return a network's row. The paper has a number only for a stride in the first 1x1 convolution."""
     name = f"plain-{depth}" if option == "plain" else f"ResNet-{depth} {option}"
     if depth >= 50:
         name += " v1" if stride_in == "1x1" else " v1.5 (stride in the 3x3)"

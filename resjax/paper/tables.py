@@ -11,7 +11,7 @@ TOP1, TOP5 = Measure("top-1 error", "top1_error"), Measure("top-5 error", "top5_
 
 
 def plain_row(layers: int, error: float, reruns: float | None = None, sign: Literal["~", ">"] = "~") -> Row:
-    """Describe a plain network, claimed to be worse than every shallower one ("degradation", Figure 6 left)."""
+    """Describe a plain network, claimed to be worse than every shallower one (degradation, Figure 6 left)."""
     shallower = (depth for depth in (20, 32, 44, 56, 110) if depth < layers)
     return Row(f"plain{layers}", f"plain-{layers}", (error,), layers, sign=sign,
                reruns=(reruns, reruns) if reruns else None,
@@ -34,7 +34,7 @@ TABLE6 = Table(
         plain_row(110, 60.0, sign=">"),
         resnet(20, 8.75, (8.2, 8.8)), resnet(32, 7.51, (7.4, 7.8)), resnet(44, 7.17, (7.1, 7.4)),
         resnet(56, 6.97, (6.9, 7.4)), resnet(110, 6.61, (6.6, 7.0), deviation=0.16),
-        Row("resnet1202", "ResNet-1202", (7.93,), 1202, claims=(Claim(">", "resnet110"),)),  # overfits, section 4.2
+        Row("resnet1202", "ResNet-1202", (7.93,), 1202, claims=(Claim(">", "resnet110"),)),  # it overfits, section 4.2
     ), seeds=5, figures=("figure6", "figure7"))
 
 

@@ -16,8 +16,8 @@ from resjax.training.tensorboard import check_tensorboardx, open_writer, write_l
 def write_tensorboard(folder: Path, out: Path) -> None:
     """Write every number of every run's `metrics.jsonl` to `out`, under `train/loss`, `test/top1_error` and so on.
 
-    Raises BadInput if tensorboardX is missing, there is no run, or `out` already holds logs; OSError if the disk is
-    full.
+    Raises BadInput if tensorboardX is missing, if there is no run, or if `out` already contains logs. Raises OSError if
+    the disk is full.
     """
     check_tensorboardx()
     for run_directory in find_runs(folder):

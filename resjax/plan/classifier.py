@@ -1,4 +1,4 @@
-"""The programs of a classifier's run, for a plan."""
+"""Describes the programs of a classifier's run, for a plan."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -25,7 +25,7 @@ SETS = {"digits": (1_437, 360, 10), "tfds:cifar10": (50_000, 10_000, 10),
 
 
 def image_counts(data: Any) -> tuple[int, int, int]:
-    """Return the numbers of training images, test images and classes; those of CIFAR-10 or ImageNet if unknown."""
+    """Return the numbers of training images, test images and classes, or those of CIFAR-10 or ImageNet if unknown."""
     return SETS.get(data.source, SETS["tfds:cifar10" if isinstance(data, Data) else "tfds:imagenet2012"])
 
 
@@ -41,7 +41,7 @@ def workload_of(run: Experiment) -> Workload:
 
 
 def programs_of_classifier(run: Experiment, devices: Sequence[jax.Device]) -> Programs:
-    """Return the programs of a run: "train", "statistics" if it has that phase, and "evaluate"."""
+    """Return the programs of a run: "train", "statistics" (if batch statistics are averaged), and "evaluate"."""
     spread = batch_sharding(devices)
     whole = replicated(spread)
     (train, test, classes), shape = image_counts(run.data), image_shape(run.data)

@@ -1,8 +1,9 @@
 """Compiles programs for hardware that this machine may not have.
 
-Each program is compiled in a separate process, which is stopped as soon as its result is known. For a TPU, XLA fixes
-the program and its memory within seconds, which is all that a plan reads. The machine code of the kernels takes minutes
-(eight for a float32 ResNet-50). XLA writes intermediate results to the folder of its flag `--xla_dump_to`.
+Each program is compiled in a separate process, which is stopped as soon as its result is known. A plan reads only the
+program and its memory. For a TPU, XLA fixes both within seconds, whereas the machine code of the kernels takes minutes
+(eight for a float32 ResNet-50). XLA writes intermediate results to the folder of its flag `--xla_dump_to`, where they
+are read early.
 """
 
 import os
@@ -28,15 +29,15 @@ from jax.sharding import Sharding
 from resjax.plan.devices import Machine, target_config
 from resjax.system.errors import BadInput, Lost, check
 
-HOMES = {"classification": "resjax.plan.classifier", "detection": "resjax.plan.detector"}  # by kind of run
+HOMES = {"classification": "resjax.plan.classifier", "detection": "resjax.plan.detector"}  # modules by kind of run
 PLUGINS = {"cuda": (("jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13"), "pip install 'jax[cuda12]'"),
            "tpu": (("libtpu",), "pip install 'jax[tpu]'")}
 HERE = {"JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1", "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
         "TF_CPP_MIN_LOG_LEVEL": "3", "TPU_STDERR_LOG_LEVEL": "3", "TPU_MIN_LOG_LEVEL": "3",
-        "TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_HOSTNAMES": "localhost"}  # libtpu prints lines without them
+        "TPU_ACCELERATOR_TYPE": "v5litepod-4", "TPU_WORKER_HOSTNAMES": "localhost"}  # keep libtpu quiet
 PAUSE = 0.05  # seconds between two checks of the dump
-SETTLED = ".after_optimizations"  # XLA's file names for a TPU program
-# An array in main memory; on-chip arrays have a color, and only later compilers name a page.
+SETTLED = ".after_optimizations"  # part of XLA's file names for a TPU program
+# Matches an array in main memory. On-chip arrays have a color, and only newer compilers name a page.
 ALLOCATION = re.compile(r"^allocation \d+: size (\d+), (?:page \d+, )?(?!color)(\S*)", re.MULTILINE)
 
 
@@ -52,7 +53,7 @@ class Compiled:
     seconds: float
     """The compile time, up to the point at which the program was read."""
     compiler_bytes: float | None = None
-    """The bytes that a call moves by XLA's own count, including on-chip memory. Only known for TPUs."""
+    """The bytes that a call moves by XLA's own count, including on-chip memory. They are known only for TPUs."""
 
 
 class Program(NamedTuple):
@@ -74,22 +75,22 @@ class Workload:
 
     precision: str
     ghost_batch_size: tuple[str, int]
-    """The field that sets the group size of a batch, and the number of images per group."""
+    """The field that sets the number of images per batch-norm group, and this number."""
     programs: Callable[[Sequence[jax.Device]], Programs]
     """The programs of the run, "train" first."""
     batches: dict[str, int]
-    """By program, the number of steps or batches that the run computes with it."""
+    """The number of steps or batches that the run computes with each program, by program."""
     assumptions: tuple[str, ...]
 
 
 def workload_of(run: Any) -> Workload:
-    """Describe a run for a plan; each kind of run has a module that knows its programs."""
+    """Describe a run for a plan, by the module that knows the programs of its kind."""
     workload: Workload = import_module(HOMES[run.kind]).workload_of(run)
     return workload
 
 
 class Job(NamedTuple):
-    """A run, for hardware that you don't have."""
+    """A run to plan, and the machine to plan for."""
 
     run: Any
     machine: Machine
@@ -100,19 +101,20 @@ class Job(NamedTuple):
 
 
 class DoesNotFit(Exception):
-    """The compiler could not fit a program into the device's memory; the message is the compiler's."""
+    """A program does not fit into the device's memory. The message is the compiler's."""
 
 
 def hide_devices() -> None:
-    """Let JAX start without any accelerator of this machine; call this before any computation."""
+    """Let JAX start without this machine's accelerators. Call this function before any computation."""
     os.environ.update(HERE)
     jax.config.update("jax_platforms", "cpu")
 
 
 def target_devices(machine: Machine) -> list[jax.Device]:
-    """Describe a machine's devices as a compilation target; a single TPU comes from the smallest slice.
+    """Describe a machine's devices as a compilation target. A single TPU is taken from the smallest slice.
 
-    Raises BadInput if the plugin is missing, with the command that installs it, or if there is no such machine.
+    Raises BadInput if there is no such machine, or if JAX's plugin is missing; the message has the command to install
+    it.
     """
     device, count, hosts = machine.device, machine.count, machine.hosts
     modules, command = PLUGINS[device.platform]
@@ -165,7 +167,7 @@ def compile_apart(job: Job, name: str, stop: threading.Event) -> Compiled:
 
 
 def start_compiler(job: Job, name: str, folder: Path) -> "subprocess.Popen[bytes]":
-    """Start the compilation in a process that ends with this one; it ignores Ctrl-C."""
+    """Start the compilation in a process that ignores Ctrl-C and ends when this process ends."""
     (folder / "job").write_bytes(pickle.dumps((job, name)))
     command = [sys.executable, "-c", f"from {__name__} import compile_job; compile_job()", str(folder)]
     with (folder / "errors").open("wb") as errors:
@@ -206,13 +208,13 @@ def compiled_result(folder: Path, name: str, code: int) -> Compiled:
 
 
 def settled(folder: Path, seconds: float) -> Compiled | None:
-    """Read a TPU's program and its memory (without code) from the dump; None until XLA has fixed them."""
+    """Read a TPU program and its memory (without code) from the dump; None until XLA has fixed both."""
     last = next(folder.glob(f"*{SETTLED}_after_buffer_assignment.txt"), None)  # written last: the others are complete
     if last is None:
         return None
     stem = last.name.partition(SETTLED)[0] + SETTLED
     arrays = ALLOCATION.findall((folder / f"{stem}-buffer-assignment.txt").read_text())
-    if not arrays:  # another compiler's format: use the final result instead
+    if not arrays:  # another compiler's format, so use the final result instead
         return None
     arguments, temporaries, peak = (sum(int(size) for size, kind in arrays if kind.startswith(wanted))
                                     for wanted in ("parameter", "preallocated-temp", ""))

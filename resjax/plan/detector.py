@@ -1,4 +1,4 @@
-"""The programs of a detector's run, for a plan."""
+"""Describes the programs of a detector's run, for a plan."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -19,13 +19,13 @@ from resjax.system.distributed import batch_sharding, replicated
 from resjax.training.step import TrainState
 
 TEST_IMAGES = {"VOC2007/test": 4_952, "val2014": 40_504}
-MOST = 100  # objects per image
+MOST = 100  # maximum number of objects per image
 ROUNDS = 32  # until suppression settles: the length of the longest chain of boxes in which each one decides the next;
 # see docs/results/detection.md
 
 
 def workload_of(detection: Detection) -> Workload:
-    """Describe a detector's run for a plan, with images of the largest padded size, which take longest."""
+    """Describe a detector's run for a plan, assuming the largest padded size for all images, which takes longest."""
     large, common = sizes_of(detection)
     images = sum(TEST_IMAGES.get(name, 0) for name in detection.data.test)
     detector = detection.detector

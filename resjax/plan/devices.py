@@ -12,7 +12,9 @@ TERA, GIGA, GIB, MIB, KIB = 1e12, 1e9, 2**30, 2**20, 2**10
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """A device: bytes, bytes per second, and multiply-adds per second (half of the operations that vendors state)."""
+    """A device, with bytes, bytes per second, and multiply-adds per second (half of the operations that vendors
+    state).
+    """
 
     title: str
     platform: Literal["cuda", "tpu"]
@@ -26,7 +28,7 @@ class Device:
     network: float
     """Bytes per second to other hosts, per device, in the vendor's own server."""
     launch: float
-    """The minimum seconds of a kernel: an assumption, because vendors publish no value and no GPU was measured."""
+    """The assumed minimum seconds of a kernel. Vendors publish no value, and no GPU was measured."""
     source: str
     limits: str = ""
     """The limits of a GPU that XLA needs for kernel layouts, in the format of its `GpuDeviceInfoProto`."""
@@ -41,7 +43,7 @@ def peaks(float32: float, tensorfloat32: float, bfloat16: float) -> dict[str, fl
 
 
 def tpu(name: str, memory: int, bandwidth: float, bfloat16: float, link: float, slices: Mapping[int, str]) -> Device:
-    """Describe a TPU, whose units multiply bfloat16; XLA composes a float32 product of six or three such products."""
+    """Describe a TPU, whose units multiply bfloat16. XLA composes a float32 product of six or three such products."""
     return Device(title=f"TPU {name}", platform="tpu", memory=memory, bandwidth=bandwidth, link=link, network=link,
                   peak=peaks(bfloat16 / 6, bfloat16 / 3, bfloat16), launch=0.0, slices=slices,
                   source=f"docs.cloud.google.com/tpu/docs/{name}")
@@ -51,7 +53,7 @@ def gpu_limits(capability: int, multiprocessors: int, float32_units: int, clock:
                shared_bytes: int) -> str:
     """Describe a GPU's cores for XLA.
 
-    `float32_units` and `shared_bytes` are per multiprocessor, `clock` is the maximum in GHz. Sources: CUDA C++
+    `float32_units` and `shared_bytes` are per multiprocessor, and `clock` is the maximum in GHz. Sources: CUDA C++
     Programming Guide, "Technical Specifications per Compute Capability", and the architecture's white paper.
     """
     accelerated = "feature_extension: ACCELERATED_FEATURES" if capability >= 9 else ""
@@ -98,7 +100,7 @@ DEVICES: dict[str, Device] = {
 
 @dataclass(frozen=True)
 class Machine:
-    """Devices of a kind that share each batch: how many, and in how many hosts."""
+    """Devices of one kind that share each batch, their number, and the number of hosts."""
 
     device: Device
     count: int = 1
@@ -112,7 +114,7 @@ def find_device(name: str) -> Device:
 
 
 def target_config(device: Device) -> str:
-    """Describe a GPU for XLA: its `GpuTargetConfigProto`, in Protocol Buffers' text format."""
+    """Describe a GPU for XLA by a `GpuTargetConfigProto`, in Protocol Buffers' text format."""
     return f"""
         gpu_device_info {{
           {device.limits} memory_bandwidth: {device.bandwidth:.0f} device_memory_size: {device.memory}

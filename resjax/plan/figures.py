@@ -1,4 +1,4 @@
-"""Computes the bytes, multiply-adds, minimum time and bottleneck of a step of a compiled program."""
+"""Computes the bytes, multiply-adds, minimum time and bottleneck of one step of a compiled program."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Figures(Part):
     peak_bytes: int
     compile_seconds: float
     limits: dict[str, float]
-    """The same seconds, by what limits each kernel. At best, devices communicate while they compute."""
+    """The minimum seconds, by what limits each kernel. At best, devices communicate while they compute."""
     parts: dict[str, Part]
 
     @property
@@ -48,7 +48,7 @@ class Figures(Part):
 def figures(program: Program, compiled: Compiled, machine: Machine, precision: str) -> Figures:
     """Analyse a compiled program for one of the devices that share the work."""
     limits = dict.fromkeys(LIMITS, 0.0)
-    totals: defaultdict[str, Any] = defaultdict(lambda: np.zeros(5))  # by kind; kernels, bytes, macs, seconds, sent
+    totals: defaultdict[str, Any] = defaultdict(lambda: np.zeros(5))  # kernels, bytes, macs, seconds, sent
     for kernel in read_kernels(compiled.text, program.rounds):
         seconds, limit = bound(kernel, machine, precision)
         limits[limit] += kernel.times * seconds / program.steps
@@ -65,9 +65,9 @@ def figures(program: Program, compiled: Compiled, machine: Machine, precision: s
 
 
 def bound(kernel: Kernel, machine: Machine, precision: str) -> tuple[float, str]:
-    """Return the minimum seconds of a kernel, and what limits it: its bytes, its multiply-adds, or its launch.
+    """Return the minimum seconds of a kernel, and whether its bytes, multiply-adds or launch limit it.
 
-    A collective sums its arrays around a ring within each host, then each device's share around a ring of hosts.
+    A collective sums its arrays around a ring within each host, and then each device's share around a ring of hosts.
     """
     device, hosts, local = machine.device, machine.hosts, machine.count // machine.hosts
     if kernel.kind not in COLLECTIVES:

@@ -29,13 +29,13 @@ class Shape(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Its bytes in any memory, without tile padding."""
+        """The bytes of the array in any memory, without tile padding."""
         digits = re.search(r"\d+", "u8" if self.kind == "pred" else self.kind)  # "bf16"; a token has none
         return -(-self.elements * int(digits[0] if digits else 0) // 8)
 
     @property
     def bytes(self) -> int:
-        """Its bytes in the device's main memory."""
+        """The bytes of the array in the device's main memory; 0 if it is on the chip."""
         return self.size if self.in_memory else 0
 
 
@@ -60,7 +60,7 @@ class Instruction(NamedTuple):
         return sum(shape.bytes for shape in self.shapes)
 
     def attribute(self, name: str) -> str:
-        """Return the word after `name=`, without the `%` of names; empty if there is none."""
+        """Return the word after `name=`, without the `%` that precedes names; empty if there is none."""
         word = re.search(rf"\b{name}=%?([^\s,{{}}]+)", self.attributes)
         return word[1] if word else ""
 
@@ -104,7 +104,7 @@ def parse_computation(body: str) -> Computation:
 
 
 def parse_type(text: str) -> Any:
-    """Parse a type; `S(1)` and higher in an array's layout are on-chip memories."""
+    """Parse a type. `S(1)` and higher numbers in an array's layout are on-chip memories."""
     shapes = [Shape(kind, tuple(int(size) for size in sizes.split(",") if size), not re.search(r"S\([1-9]", layout))
               for kind, sizes, layout in ARRAY.findall(text)]
     places = count()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from resjax.plan.hlo import Computation, Instruction, Module, Shape, parse_hlo
 
 FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id",
-        "opt-barrier", "domain", "add-dependency", "iota"}  # not kernels, or containers of kernels
+        "opt-barrier", "domain", "add-dependency", "iota"}  # opcodes that are not kernels, or that contain kernels
 COLLECTIVES = {"all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast"}
 SLICES = {"slice", "dynamic-slice", "gather"}
 COPIES = {"copy", "transpose", "fusion", "reshape"} | SLICES
@@ -18,11 +18,11 @@ SMALL = 2**18  # bytes; below this, a GPU kernel takes its launch time
 
 
 class Kernel(NamedTuple):
-    """One or more launches on a device; bytes, multiply-adds and bytes sent are per launch."""
+    """One or more equal launches on a device; bytes, multiply-adds and bytes sent are per launch."""
 
     name: str
     kind: str
-    """convolution, matrix product, sum, element-wise, copy, small, or XLA's name of a collective."""
+    """The kind, which is convolution, matrix product, sum, element-wise, copy, small, or XLA's name of a collective."""
     bytes: int
     macs: int
     times: int
@@ -31,18 +31,18 @@ class Kernel(NamedTuple):
 
 
 def read_kernels(text: str, rounds: int | None = None) -> list[Kernel]:
-    """List the kernels of a compiled program; those in a loop count once per iteration.
+    """List the kernels of a compiled program. Kernels in a loop count once per iteration.
 
-    A loop of unknown length has `rounds` iterations. Bytes are the operands and results of each kernel in the device's
-    memory. A slice counts only the bytes it reads, an in-place update only those it writes. Of the branches of a
-    conditional, the one with the fewest bytes counts.
+    A loop of unknown length has `rounds` iterations. Bytes are those of each kernel's operands and results in the
+    device's memory. For a slice, only the bytes that it reads count, and for an in-place update, only those that it
+    writes. Of the branches of a conditional, only the one with the fewest bytes counts.
     """
     module, entry = parse_hlo(text)
     return list(kernels_of(module, entry, 1, rounds))
 
 
 def kernels_of(module: Module, name: str, times: int, rounds: int | None) -> Iterator[Kernel]:
-    """List the kernels of a computation that runs this many times."""
+    """List the kernels of a computation that runs `times` times."""
     table = module[name]
     for instruction in table.values():
         opcode = instruction.opcode
@@ -64,9 +64,9 @@ def kernels_of(module: Module, name: str, times: int, rounds: int | None) -> Ite
 
 
 def trip_count(module: Module, loop: Instruction, rounds: int | None) -> int:
-    """Return a loop's number of iterations, as the compiler states it or from the only constant in its condition.
+    """Return a loop's number of iterations, as the compiler states it or from the condition's only constant.
 
-    If neither is available, it is `rounds`. Raises ValueError if that is not given.
+    If neither is available, the number is `rounds`. Raises ValueError if `rounds` is None.
     """
     if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes):
         return int(known[1])
@@ -130,20 +130,20 @@ def bytes_moved(table: Computation, instruction: Instruction, body: Computation)
 
 
 def bytes_read(body: Computation, name: str) -> int:
-    """Count the bytes that a fusion reads of a parameter: all, unless it only takes slices."""
+    """Count the bytes that a fusion reads of a parameter, which are all bytes unless the fusion only takes slices."""
     total = 0
     for user in (inner for inner in body.values() if name in inner.operands and inner.opcode != "parameter"):
         if user.opcode in SLICES and user.operands[0] == name:
             total += user.bytes
         elif user.opcode == "bitcast":
             total += bytes_read(body, user.name)
-        elif user.opcode != "dynamic-update-slice" or user.operands[0] != name:  # updated in place
+        elif user.opcode != "dynamic-update-slice" or user.operands[0] != name:  # the parameter is not updated in place
             return body[name].bytes
     return total
 
 
 def bytes_written(body: Computation, instruction: Instruction) -> int:
-    """Count the bytes that a fusion writes; for an in-place result, those of the update."""
+    """Count the bytes that a fusion writes. For an in-place result, these are the bytes of the update."""
     root = next(inner for inner in body.values() if inner.root)
     results = [body[name] for name in root.operands] if root.opcode == "tuple" else [root]
     written = []

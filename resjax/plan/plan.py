@@ -23,16 +23,16 @@ from resjax.system.files import read_json, write_json
 from resjax.system.platform import cache_directory
 
 TOGETHER = 2  # programs compiled at a time; more could exhaust a laptop's memory
-TOO_LARGE = "too_large"  # stored in place of a plan: its error message
+TOO_LARGE = "too_large"  # key of an error message, stored in place of a plan
 COMPILERS = ("jax", "jaxlib", "flax", "optax", "jax-cuda12-pjrt", "jax-cuda13-pjrt", "libtpu")
 JAX_SHARE = 0.75  # fraction of GPU memory that JAX allocates, unless XLA_PYTHON_CLIENT_MEM_FRACTION is set
 
 
 def plan_run(run: Any, name: str, count: int = 1, hosts: int = 1) -> dict[str, Any]:
-    """Plan a run on `count` devices called `name`, on `hosts` machines; the plan may come from the cache.
+    """Plan a run on `count` devices called `name`, on `hosts` machines. The plan may come from the cache.
 
-    Raises BadInput for an unknown device, a missing plugin, devices that do not divide the batch, and a run that does
-    not fit; the message then states the largest batch that would.
+    Raises BadInput for an unknown device, a missing plugin, and a number of devices that does not divide the batch.
+    Also raises BadInput for a run that does not fit; the message states the largest batch that would fit.
     """
     machine, size = Machine(find_device(name), count, hosts), run.batch_size
     check(count >= 1 and hosts >= 1, f"devices is {count} and hosts is {hosts}; both must be at least 1")
@@ -44,7 +44,7 @@ def plan_run(run: Any, name: str, count: int = 1, hosts: int = 1) -> dict[str, A
     if plan is None:
         try:
             plan = json.loads(json.dumps(compile_plan(job)))
-        except DoesNotFit as error:  # this takes as long as a plan, so it is cached too
+        except DoesNotFit as error:  # finding this out takes as long as a plan, so it is cached too
             plan = {TOO_LARGE: too_large(job, str(error))}
         cache_plan(file, plan)
     check(TOO_LARGE not in plan, plan.get(TOO_LARGE, ""))
@@ -83,12 +83,12 @@ def compile_and_read(job: Job, name: str, program: Program, stop: threading.Even
 
 
 def usable_memory(device: Device) -> int:
-    """Return the bytes of a device's memory available to a program; on a GPU, what JAX allocates at startup."""
+    """Return the bytes of a device's memory that a program can use. On a GPU, JAX allocates these bytes at startup."""
     return int(device.memory * (JAX_SHARE if device.platform == "cuda" else 1))
 
 
 def too_large(job: Job, reason: str) -> str:
-    """Return an error that says which batch would fit."""
+    """Return an error message that says which batch would fit."""
     run, device = job.run, job.machine.device
     field, ghosts = workload_of(run).ghost_batch_size
     unit = math.lcm(ghosts, job.machine.count)
@@ -115,7 +115,7 @@ def largest_batch(fits: Callable[[int], bool], unit: int, batch: int) -> int:
 
 
 def read_plan(file: Path) -> dict[str, Any] | None:
-    """Return a cached plan; None if there is none or, with a warning, if it was modified."""
+    """Return a cached plan. Return None if there is none or, with a warning, if the plan was modified."""
     try:
         sealed = read_json(file, "plan", "sha256")
         check(sealed["sha256"] == sha256_of(sealed["plan"]), f"{file}: has changed since it was written")
@@ -127,7 +127,7 @@ def read_plan(file: Path) -> dict[str, Any] | None:
 
 
 def cache_plan(file: Path, plan: dict[str, Any]) -> None:
-    """Cache a plan with its SHA-256; if that fails, only warn, since the plan took minutes."""
+    """Cache a plan with its SHA-256. If the cache fails, only warn, because the plan took minutes."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, {"plan": plan, "sha256": sha256_of(plan)})
@@ -141,7 +141,7 @@ def sha256_of(content: Any) -> str:
 
 
 def plan_key(job: Job) -> str:
-    """Return the cache key of a plan: a digest of the job, the compilers and our own code."""
+    """Return the cache key of a plan, which is a digest of the job, the compilers and our own code."""
     code = b"".join(file.read_bytes() for file in sorted(Path(resjax.__file__).parent.rglob("*.py")))
     return sha256_of([repr(job), installed(), hashlib.sha256(code).hexdigest()])[:24]
 

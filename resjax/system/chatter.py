@@ -1,4 +1,4 @@
-"""Suppresses long failure messages from libraries and their threads, which resjax reports in one line itself."""
+"""Suppresses long error messages from libraries and their threads. resjax reports these errors itself, in one line."""
 
 import logging
 import sys
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def unless_over(hook: Callable[[Any], object], unraisable: Any) -> None:
-    """Show an exception of a thread, unless it only says that a failed save has closed the event loop."""
+    """Show a thread's exception, unless it only says that a failed save has closed the event loop."""
     if str(unraisable.exc_value) != "Event loop is closed":
         hook(unraisable)
 
@@ -18,7 +18,7 @@ def unless_over(hook: Callable[[Any], object], unraisable: Any) -> None:
 def leave_out_chatter() -> Callable[[], None]:
     """Suppress these messages from now on; return a function that undoes this.
 
-    The command line never undoes it, since threads of a failed save may outlive the training.
+    The command line never undoes the suppression, because threads of a failed save may outlive the training.
     """
     def is_told(record: logging.LogRecord) -> bool:  # one filter per call, since calls can be nested
         """Return whether to show a log record: not Orbax's long reports of raised errors and missing files."""

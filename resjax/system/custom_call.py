@@ -50,11 +50,11 @@ EXTENSION_METADATA, STAGE_EXECUTE, ERROR_INTERNAL = 1, 3, 13
 
 
 class Call:
-    """One call: its attribute, the addresses of the arguments and of the result, and XLA's thread pool."""
+    """One call, with its attribute, the addresses of its arguments and of its result, and XLA's thread pool."""
 
     def __init__(self, frame: Any) -> None:
         attribute, self.frame = frame.attrs.attrs[0].contents, frame
-        self.attribute = ctypes.string_at(attribute.data, 8 * attribute.size)  # of 64-bit integers
+        self.attribute = ctypes.string_at(attribute.data, 8 * attribute.size)  # the attribute holds 64-bit integers
         self.arguments = [frame.args.args[number].contents.data for number in range(frame.args.size)]
         self.result = frame.rets.args[0].contents.data
 
@@ -109,12 +109,12 @@ def take_scheduled_part(number: int) -> None:
 task = CFUNCTYPE(None, c_void_p)(take_scheduled_part)  # XLA_FFI_Task
 
 
-@atexit.register  # and so called before JAX's own function, which was registered when JAX was imported
+@atexit.register  # called before JAX's own function, which was registered earlier, when JAX was imported
 def finish_scheduled() -> None:
     """Wait until no thread of XLA's pool needs Python any more.
 
-    Otherwise, a thread that starts late would wait forever for Python's lock: XLA's client holds the lock while it
-    waits for the thread to end.
+    Otherwise, a thread that starts late would wait forever for Python's lock, which XLA's client holds while it waits
+    for the thread to end.
     """
     while scheduled:
         time.sleep(0.001)

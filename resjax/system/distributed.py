@@ -1,4 +1,4 @@
-"""Several processes that work as one: JAX connects them, they agree on decisions, and only the first writes files."""
+"""Makes several processes work as one. JAX connects them, they agree on decisions, and only the first writes files."""
 
 from collections.abc import Callable, Sequence
 
@@ -15,9 +15,9 @@ HEARTBEAT_TIMEOUT = 40  # seconds without a heartbeat after which JAX considers 
 
 
 def join() -> None:
-    """Join the processes started by SLURM, Open MPI, Kubernetes or a TPU pod. Call this before any computation.
+    """Connect the processes started by SLURM, Open MPI, Kubernetes or a TPU pod. Call this before any computation.
 
-    Raises BadInput if there is no such launcher, or if the other processes do not answer.
+    Raises BadInput if no such launcher has started this process, or if the other processes do not answer.
     """
     try:
         jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT)
@@ -48,12 +48,12 @@ def is_first() -> bool:
 
 
 def broadcast_from_first(numbers: np.ndarray | list[int]) -> np.ndarray:
-    """Return the value that the first process passes; the others pass a value of the same shape."""
+    """Return the value that the first process passes. The other processes pass a value of the same shape."""
     return np.asarray(multihost_utils.broadcast_one_to_all(np.asarray(numbers)))
 
 
 def told_by_first(action: Callable[[], object]) -> None:
-    """Run a check on the first process only. Raises its BadInput in all processes."""
+    """Run a check on the first process only. If it raises BadInput, the error is raised in all processes."""
     message = b""
     if is_first():
         try:

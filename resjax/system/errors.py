@@ -7,7 +7,7 @@ from itertools import takewhile
 
 
 class BadInput(ValueError):
-    """The user's input is wrong. The message names it and says what would be right. The command exits with 2."""
+    """The user's input is wrong. The message names the input and says what is allowed. The command exits with 2."""
 
 
 def check(true: bool, message: str) -> None:
@@ -21,13 +21,13 @@ class Diverged(RuntimeError):
 
 
 class Lost(RuntimeError):
-    """A process that this one needs has died. The message names it and says how to resume. The command exits with 1."""
+    """A process that this one needs has died. The message says which, and how to resume. The command exits with 1."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, SIGTERM or SIGHUP stopped the run; its state is saved. The message says how to resume.
+    """Ctrl-C, SIGTERM or SIGHUP stopped the run. The run's state is saved, and the message says how to resume.
 
-    The command exits with 128 + `signal`.
+    The command exits with the code 128 + `signal`.
     """
 
     def __init__(self, message: str, signal: int) -> None:
@@ -36,7 +36,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
-    """Return the most similar word, if any: by letters and digits, and among equals by the common prefix."""
+    """Return the most similar word, if any, by letters and digits; for ties, the one with the longest common prefix."""
     def likeness(other: str) -> tuple[float, int]:
         a, b = (re.sub(r"[\W_]", "", each).lower() for each in (word, other))
         alike = takewhile(lambda pair: pair[0] == pair[1], zip(a, b, strict=False))

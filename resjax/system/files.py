@@ -36,7 +36,8 @@ def expanded(path: str | Path) -> Path:
 def file_name(text: str) -> str:
     """Turn a name into a valid file or folder name without path separators.
 
-    A simple name stays unchanged. If a character or the length is changed, a digest is appended to keep names distinct.
+    A simple name stays unchanged. If a character or the length has to change, a digest is appended to keep names
+    distinct.
     """
     plain = re.sub(r"[^\w .+=,@-]", "-", text)[:60].lstrip(" .-")
     seal = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
@@ -44,7 +45,7 @@ def file_name(text: str) -> str:
 
 
 def regular(file: Path) -> Path:
-    """Return a path that is a regular file or does not exist. Raises BadInput for a folder, a device or a FIFO."""
+    """Return a path to a regular file or to nothing. Raises BadInput for a folder, a device or a FIFO."""
     check(not file.exists() or file.is_file(), f"{file}: this is a folder, a device or a FIFO, not a file")
     return file
 
@@ -72,11 +73,11 @@ def write_aside(file: Path, write: Callable[[Path], object]) -> None:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Reword any OSError inside the block to one line that names this file and the reason."""
+    """Convert any OSError inside the block to one with a single line that names the file and the reason."""
     try:
         yield
     except OSError as error:
-        if error.errno is None:  # already names the file
+        if error.errno is None:  # this error already names the file
             raise
         said = error.strerror or ""
         why = said if said and said.isprintable() else os.strerror(error.errno)  # HDF5's message has many lines
@@ -85,7 +86,7 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def folder_aside(folder: Path) -> Iterator[Path]:
-    """Create a temporary folder next to `folder`, from which finished files are moved; remove it at the end.
+    """Create a temporary folder next to `folder`, from which finished files are moved. Remove it at the end.
 
     Raises OSError, naming the folder, if the disk is full or cannot be written.
     """
@@ -107,7 +108,7 @@ def in_use(path: Path) -> Iterator[None]:
 
 
 def hold(descriptor: int) -> bool:
-    """Try to lock a file; return whether it succeeded, False if the file system has no locks."""
+    """Try to lock a file. Return whether the lock was acquired; False also if the file system has no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -146,7 +147,9 @@ def write_csv(file: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) ->
 
 
 def read_json(file: Path, *keys: str) -> dict[str, Any]:
-    """Read an object from a JSON file. Raises BadInput, naming the file, for other content or without one of `keys`."""
+    """Read an object from a JSON file. Raises BadInput, naming the file, for other content or if one of `keys` is
+    missing.
+    """
     try:
         if regular(file).stat().st_size > LARGEST_JSON:
             raise ValueError("it is too large")
@@ -171,13 +174,13 @@ def digest(file: Path) -> str:
 
 
 def stamp(files: Iterable[Path]) -> bytes:
-    """Hash the sizes and modification times of files, which change if a file is modified but not if it is moved."""
+    """Hash the sizes and modification times of files. They change if a file is modified, but not if it is moved."""
     states = (file.stat() for file in files)
     return hashlib.sha256(json.dumps([(state.st_size, state.st_mtime_ns) for state in states]).encode()).digest()
 
 
 def cached(name: str, fingerprint: str, build: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Return `build()`, or its cached copy with this fingerprint if that is intact by size and digest."""
+    """Return `build()`, or its cached copy with this fingerprint if the copy's size and digest are correct."""
     name = name.replace("/", "-").replace(":", "-")
     file = cache_directory() / "data" / f"{name}-{CACHE_FORMAT}-{fingerprint[:16]}.npz"
     seal = file.with_suffix(".json")

@@ -16,7 +16,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Requests:
-    """The stop request received by this process. If `held`, it is not raised; callers check for it."""
+    """The stop request that this process received. If it is `held`, it is not raised; callers check for it."""
 
     received: signal.Signals | None = None
     listening = False
@@ -25,9 +25,10 @@ class Requests:
 
 @contextmanager
 def stop_requests() -> Iterator[None]:
-    """Listen for stop requests until the end of the block, unless already listening; the first raises `Interrupted`.
+    """Listen for stop requests until the end of the block, unless already listening. The first one raises
+    `Interrupted`.
 
-    A second Ctrl-C ends the process at once. Signals that the process was started to ignore (nohup) stay ignored.
+    A second Ctrl-C ends the process at once. Signals that were ignored when the process started (nohup) stay ignored.
     """
     if Requests.listening or threading.current_thread() is not threading.main_thread():
         yield
@@ -47,7 +48,7 @@ def stop_requests() -> Iterator[None]:
 
 
 def receive(number: int, frame: FrameType | None) -> None:
-    """Record a request and raise it unless it is held; during an import, retry a little later."""
+    """Record a request, and raise it unless requests are held. During an import, retry a little later."""
     if importing(frame):
         again = threading.Timer(0.05, os.kill, (os.getpid(), number))
         again.daemon = True
@@ -63,7 +64,7 @@ def receive(number: int, frame: FrameType | None) -> None:
 
 
 def importing(frame: FrameType | None) -> bool:
-    """Return whether our code is importing a module: C extensions may crash if an exception interrupts their import."""
+    """Return whether our code is importing a module, because an exception during the import may crash C extensions."""
     while frame:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             return True
@@ -74,7 +75,7 @@ def importing(frame: FrameType | None) -> bool:
 
 
 def heed() -> None:
-    """Raise a pending request, unless it is held or all processes have to agree on it."""
+    """Raise a pending request, unless requests are held or all processes have to agree on the request."""
     if Requests.received and not Requests.held and not many_processes():
         raise Interrupted(f"{Requests.received.name}: stopped; run the same command to resume from the last checkpoint",
                           Requests.received)
@@ -98,12 +99,12 @@ def requested() -> int:
 
 
 def many_processes() -> bool:
-    """Return whether JAX has joined this process to others; works without importing JAX."""
+    """Return whether JAX has connected this process to others, without importing JAX."""
     joined: Callable[[], bool] = getattr(sys.modules.get("jax.distributed"), "is_initialized", lambda: False)
     return joined()
 
 
 def without_requests(hook: Callable[[Any], object], unraisable: Any) -> None:
-    """Suppress the report of a request that was raised where exceptions are ignored, such as in a destructor."""
+    """Suppress the report of a request that was raised where Python ignores exceptions, such as in a destructor."""
     if unraisable.exc_type is not Interrupted:
         hook(unraisable)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from typing import NoReturn
 
-# Waits until this process has ended in any way, or has withdrawn its last line
+# Prints the line once this process has ended in any way, unless the line was withdrawn
 SPEAKER = "import sys; sys.stdin.buffer.read() or print(sys.argv[1], file=sys.stderr)"
 Speakers: list["subprocess.Popen[bytes]"] = []
 

@@ -1,4 +1,4 @@
-"""Settings that XLA reads once at startup, with the versions they were tested with.
+"""Settings that XLA reads once at startup, with the versions of jaxlib for which they were tested.
 
 `import resjax` calls `configure()`, so import resjax before the first JAX computation.
 """
@@ -18,9 +18,9 @@ from resjax.system.errors import BadInput
 
 # jaxlib 0.10.2 enabled YNNPACK's fusions on CPU. There they make these convolutions two to six times slower and some
 # matrix-vector products wrong (jax-ml/jax#39103). In 0.12 the products pass the checks of `resjax doctor`. On an Intel
-# Xeon, a step of ResNet-20 takes 1.2 times as long with the fusions, and one of ResNet-50 1.3 times; on another machine
-# it was a tenth faster (docs/results/speed.md). Older jaxlibs abort on this flag. Tested with 0.10.2 and 0.12.0.1;
-# pyproject.toml ends at 0.13.
+# Xeon, a step of ResNet-20 takes 1.2 times as long with the fusions, and of ResNet-50 1.3 times. On another machine,
+# a step was a tenth faster (docs/results/speed.md). Older jaxlibs abort on this flag. Tested with 0.10.2 and 0.12.0.1;
+# pyproject.toml requires jaxlib below 0.13.
 YNNPACK_OFF = "--xla_cpu_experimental_ynn_fusion_type="
 YNNPACK_SINCE = (0, 10, 2)
 # RESJAX_DETERMINISTIC=1 forbids GPU operations that add in any order; XLA refuses those without an alternative. It also
@@ -33,7 +33,7 @@ DETERMINISTIC = ("--xla_gpu_exclude_nondeterministic_ops=true --xla_gpu_autotune
 
 def configure() -> None:
     """Append our flags to XLA_FLAGS, except those that the user has set."""
-    if "--distributed" in sys.argv:  # if a process dies, XLA logs many lines; its exceptions are still shown
+    if "--distributed" in sys.argv:  # hides XLA's many log lines about a process that died, but not its exceptions
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "4")
     jaxlib = tuple(int(part) for part in version("jaxlib").split(".")[:3])
     flags = os.environ.get("XLA_FLAGS", "")
@@ -50,13 +50,13 @@ def configure() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep up to a gigabyte of freed memory. Call it only in resjax's own processes.
+    """Let glibc keep up to a gigabyte of freed memory. Call this function only in resjax's own processes.
 
-    XLA's CPU client allocates memory for temporaries with malloc in every call and frees it. By default glibc returns
-    such large blocks to the system, which later has to zero them again page by page: 50 of 250 ms of a step of
-    ResNet-20. Measured with glibc 2.36; without `mallopt`, in other C libraries, this does nothing. The number of
-    arenas stays glibc's. With a single arena, XLA's threads wait for each other: compiling takes a quarter longer, and
-    ResNet-8 on the digits trains a quarter slower.
+    XLA's CPU client allocates memory for temporaries with malloc in every call and frees it. By default, glibc returns
+    such large blocks to the system, which later has to zero them again page by page. This takes 50 of the 250 ms of a
+    step of ResNet-20, measured with glibc 2.36. Other C libraries have no `mallopt`, so this function does nothing
+    there. The number of arenas stays unchanged. With a single arena, XLA's threads would wait for each other: compiling
+    takes a quarter longer, and ResNet-8 on the digits trains a quarter slower.
     """
     with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
@@ -78,11 +78,11 @@ def return_freed_memory() -> None:
 
 
 def restart_with_huge_pages() -> None:
-    """Restart this process once so that glibc requests huge pages. Call it only in resjax's own processes.
+    """Restart this process once so that glibc requests huge pages. Call this function only in resjax's own processes.
 
     glibc reads this setting only at startup. On 2 cores of an AMD EPYC, a step of ResNet-50 at batch 16 takes 2.75 s
     and 362,000 page faults without huge pages, and 2.34 s and 1,700 page faults with them. Nothing happens if Linux
-    always or never grants them, or if GLIBC_TUNABLES is set.
+    always or never grants huge pages, or if GLIBC_TUNABLES is set.
     """
     if wish := huge_pages():
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | wish)
@@ -108,7 +108,7 @@ def jax_has_started() -> bool:
 
 
 def cache_directory() -> Path:
-    """Return the folder for decoded data and compiled programs: RESJAX_CACHE or the user's cache folder."""
+    """Return the folder for decoded data and compiled programs, which is RESJAX_CACHE or the user's cache folder."""
     if named := os.environ.get("RESJAX_CACHE"):
         return Path(named)
     try:
@@ -119,7 +119,7 @@ def cache_directory() -> Path:
 
 def keep_compiled_programs() -> None:
     """Enable JAX's compilation cache in our cache folder, unless the user has configured one."""
-    import jax  # imported here, since commands that compute nothing do not need it
+    import jax  # imported here, because commands that compute nothing do not need it
 
     if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
         folder = cache_directory() / "programs"
@@ -133,15 +133,15 @@ def keep_compiled_programs() -> None:
 def remove_damaged_programs(folder: Path) -> None:
     """Remove compiled programs that JAX could not decompress, among those written since the last call.
 
-    JAX writes programs in place and never replaces a file. After a kill or on a full disk, half a program remains, and
-    JAX would warn and compile again at every start. Decompressing takes 4 ms per program, so only new ones are checked.
-    With zlib, the checksum detects any flipped bit. With `zstandard`, which JAX uses if it is installed, there is no
-    checksum: three quarters of flipped bits go unnoticed (JAX 0.10.2 and 0.12.0.1), and a few of those crash the
-    process in LLVM.
+    JAX writes programs in place and never replaces a file. After a kill or on a full disk, an incomplete program
+    remains, and JAX would warn and compile again at every start. Decompressing takes 4 ms per program, so only new
+    programs are checked. With zlib, the checksum detects any flipped bit. With `zstandard`, which JAX uses if it is
+    installed, there is no checksum. Three quarters of flipped bits then go unnoticed (JAX 0.10.2 and 0.12.0.1), and a
+    few of these crash the process in LLVM.
     """
     by = "zstandard" if find_spec("zstandard") else "zlib"
     folder.mkdir(parents=True, exist_ok=True)
-    checked = folder / f"checked-{by}"  # both formats: one cannot read the programs of the other
+    checked = folder / f"checked-{by}"  # one file per format, because each reads only its own programs
     last = checked.stat().st_mtime if checked.exists() else 0.0
     checked.touch()
     decompress = zlib.decompress if by == "zlib" else import_module(by).ZstdDecompressor().decompress
@@ -149,5 +149,5 @@ def remove_damaged_programs(folder: Path) -> None:
         if file.stat().st_mtime >= last:
             try:
                 decompress(file.read_bytes())
-            except Exception:  # zlib.error or ZstdError, whichever is installed
+            except Exception:  # zlib.error or ZstdError, depending on what is installed
                 file.unlink(missing_ok=True)

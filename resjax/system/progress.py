@@ -1,7 +1,7 @@
 """Shows progress on standard error: as a live display on terminals, as plain lines elsewhere.
 
-A terminal shows the innermost task (loading, compiling, training, evaluating ...) and, if several networks are trained,
-a row above it with the current one. Messages appear above the live rows and stay.
+A terminal shows the innermost task (loading, compiling, training, evaluating ...). If several networks are trained, a
+row above the task shows the current network. Messages appear above these live rows and stay.
 """
 
 import sys
@@ -41,7 +41,7 @@ class Work:
     """The time of the last update."""
 
     def parts(self) -> list[str]:
-        """Describe the progress, most important part first; until then, show the elapsed time."""
+        """Describe the progress, the most important part first. Before any progress, show the elapsed time."""
         if not self.total or not self.done:
             return [duration(time.monotonic() - self.begun)]
         left = [] if self.seconds_left is None else [f"{remaining(self.seconds_left, self.at)} left"]
@@ -50,7 +50,7 @@ class Work:
 
 @dataclass(eq=False)
 class Nets:
-    """Networks that are trained one after the other, with their amounts of work in any common unit."""
+    """Networks that are trained one after the other, with their amounts of work in a common unit."""
 
     works: Sequence[float]
     number: int = 0
@@ -60,8 +60,8 @@ class Nets:
     at: float = field(default_factory=lambda: time.monotonic())
     """The time of the last estimate."""
     before: float | None = None
-    """Seconds that this network spent loading and compiling before its first step; the others are assumed to take as
-    long."""
+    """The seconds that this network spent loading and compiling before its first step. The other networks are assumed
+    to take as long."""
 
     def parts(self) -> list[str]:
         """Describe the remaining time for all networks."""
@@ -82,7 +82,7 @@ def remaining(seconds: float, since: float) -> str:
 
 
 class Screen:
-    """The display of this process. Of several processes that work as one, all but the first are `silent`."""
+    """The display of this process. Of several processes that work as one, only the first is not `silent`."""
 
     works: ClassVar[list[Work]] = []
     nets: Nets | None = None
@@ -166,7 +166,7 @@ def progress_line(text: str, parts: Sequence[str], fraction: float | None, colum
 
 
 def advance(done: int, *notes: str, pace: float | None = None, total: int | None = None) -> None:
-    """Update the innermost task: parts done, seconds per part, and notes."""
+    """Update the innermost task with the parts done, seconds per part, and notes."""
     if Screen.silent or not Screen.works:
         return
     work, now = Screen.works[-1], time.monotonic()
@@ -178,7 +178,7 @@ def advance(done: int, *notes: str, pace: float | None = None, total: int | None
 
 
 def advance_net(done: int, *notes: str, pace: float) -> str:
-    """Update the training of the current network; return the remaining time for all of them, if there are several."""
+    """Update the training of the current network. Return the remaining time for all networks, if there are several."""
     advance(done, *notes, pace=pace)
     nets = Screen.nets
     if not (nets and Screen.works) or len(nets.works) == 1:
@@ -188,7 +188,7 @@ def advance_net(done: int, *notes: str, pace: float) -> str:
 
 
 def track(items: Iterable[Item], text: str, total: int, unit: int = 1) -> Iterator[Item]:
-    """Yield the items and show the progress, `unit` parts each; report loops that took long."""
+    """Yield the items and show the progress, with `unit` parts per item. Report a loop that took long."""
     begun = time.monotonic()
     with working(text, total * unit):
         for number, item in enumerate(items, 1):
@@ -199,7 +199,7 @@ def track(items: Iterable[Item], text: str, total: int, unit: int = 1) -> Iterat
 
 
 def one_by_one(items: Sequence[Item], works: Sequence[float], kind: str = "net") -> Iterator[Item]:
-    """Yield items, showing the current one and the remaining time for all; `works` are their relative costs."""
+    """Yield items, and show the current item and the remaining time for all. `works` are the items' relative costs."""
     with working(f"{len(items)} {kind}{'s' * (len(items) != 1)}, one at a time"):
         begun = time.monotonic()
         for number, item in enumerate(items):
@@ -212,5 +212,5 @@ def one_by_one(items: Sequence[Item], works: Sequence[float], kind: str = "net")
 
 
 def chunks(count: int, size: int) -> list[range]:
-    """Split range(count) into ranges of `size`; the last may be shorter."""
+    """Split range(count) into ranges of `size`; the last range may be shorter."""
     return [range(start, min(start + size, count)) for start in range(0, count, size)]

@@ -1,4 +1,4 @@
-"""Validates, lists and converts to JSON the fields of frozen dataclasses such as an experiment."""
+"""Validates and lists the fields of frozen dataclasses, such as experiments, and converts them to JSON."""
 
 import dataclasses
 import math
@@ -12,19 +12,19 @@ from typing import Any, NamedTuple, TypeVar
 from resjax.system.errors import BadInput, check, nearest
 
 Value = TypeVar("Value")
-IN_PYTHON = {"in_python": True}  # metadata of a field whose value JSON cannot hold
+IN_PYTHON = {"in_python": True}  # metadata of a field whose value JSON cannot represent
 SMALLEST, LARGEST = 2.0**-126, 2.0**128 - 2.0**104  # of the normal numbers of float32
 
 
 class Must(NamedTuple):
-    """A condition on a field, used in `Annotated`: the value must `text`."""
+    """A condition on a field, used in `Annotated`. In messages, `text` follows "must"."""
 
     text: str
     holds: Callable[[Any], bool]
 
 
 class Named:
-    """A dataclass with keyword-only fields; an unknown keyword is reported like a wrong value."""
+    """A dataclass with keyword-only fields. An unknown keyword is reported like a wrong value."""
 
     def __new__(cls, *positional: Any, **values: Any) -> typing.Self:
         check(not positional, f"{cls.__name__}({brief(positional[:1])[1:-2]}): pass its fields by name, such as "
@@ -35,14 +35,14 @@ class Named:
 
 
 def fields_of(kind: Any) -> dict[str, tuple[Any, ...]]:
-    """Map the fields of a dataclass to the dataclasses that they may hold."""
+    """Map the fields of a dataclass to the dataclasses that may be their values."""
     hints = typing.get_type_hints(kind)
     return {f.name: tuple(arm for arm in (typing.get_args(hints[f.name]) or (hints[f.name],))
                           if dataclasses.is_dataclass(arm)) for f in dataclasses.fields(kind)}
 
 
 def suggest_field(kind: type, name: str) -> str:
-    """Suggest the intended field: one that is spelled similarly, or else list all fields."""
+    """Suggest a field that is spelled similarly, or else list all fields."""
     known = fields_of(kind)
     for field, inner in known.items():
         for arm in inner:
@@ -55,7 +55,7 @@ def suggest_field(kind: type, name: str) -> str:
 def check_fields(value: Any, prefix: str = "") -> None:
     """Raise BadInput, naming the field as on the command line, if a value has the wrong type or violates a condition.
 
-    A float field also accepts an int, but not infinity, NaN, or what float32 cannot represent.
+    A float field also accepts an int, but neither infinity, NaN, nor any number that float32 cannot represent.
     """
     for name, hint in typing.get_type_hints(type(value), include_extras=True).items():
         check_value(f"{prefix}{name}".replace("_", "-"), getattr(value, name), hint)
@@ -122,7 +122,7 @@ def list_differences(before: Any, now: Any, longer: bool = True) -> list[str]:
     """List the fields, with both values, that make the results of two runs differ.
 
     The location of the images and the intervals for logging, evaluation and checkpoints do not count. If runs may be
-    made `longer`, more steps `now` do not count either: the first run is then resumed.
+    made `longer`, more steps `now` do not count either, because the first run is then resumed.
     """
     mine, theirs = flatten(before), flatten(now)
     same = MAY_CHANGE | ({"steps"} if longer and now.steps > before.steps else set())
@@ -143,7 +143,7 @@ def to_json(value: Any) -> dict[str, Any]:
 def from_json(values: Any, kind: type[Value]) -> Value:
     """Read back what `to_json` wrote. Raises BadInput if a field is missing, unknown or has the wrong type.
 
-    A field that was added later gets its default, which keeps the earlier behaviour.
+    A field that was added after the values were written gets its default, which keeps the earlier behaviour.
     """
     check(isinstance(values, dict), f"{kind.__name__} is {brief(values)}; it must be an object with fields")
     hints, fields = typing.get_type_hints(kind), written_fields(kind)
@@ -154,7 +154,7 @@ def from_json(values: Any, kind: type[Value]) -> Value:
 
 
 def convert(value: Any, hint: Any) -> Any:
-    """Convert a JSON value to a field's type if the form matches; the dataclass checks the rest."""
+    """Convert a JSON value to a field's type if the value's form matches. The dataclass checks everything else."""
     arguments = typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
         return from_json(value, typing.cast(type, hint))

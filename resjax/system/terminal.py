@@ -1,4 +1,4 @@
-"""Prints lines of output, which are wrapped on terminals but not in files, pipes and notebooks."""
+"""Prints lines of output, which are wrapped on terminals, but not in files, pipes and notebooks."""
 
 import sys
 import textwrap
@@ -61,12 +61,12 @@ def tell(text: str) -> None:
     if on_terminal(sys.stderr):
         console().print(Text(text, overflow="ignore"), crop=False)
     else:
-        sys.stderr.write(f"{text}\n")  # one write: with print(), lines of threads interleave
+        sys.stderr.write(f"{text}\n")  # a single write, because with print(), lines of threads interleave
         sys.stderr.flush()
 
 
 def say(text: str) -> None:
-    """Print a command's output; live progress rows make room for it."""
+    """Print a command's output. Live progress rows make room for it."""
     if on_terminal(sys.stdout) and not isinstance(sys.stdout, FileProxy):  # rich replaces it while rows are shown
         Console(file=sys.stdout, highlight=False, force_jupyter=False).print(Text(text, overflow="ignore"), crop=False)
     else:
@@ -74,7 +74,7 @@ def say(text: str) -> None:
 
 
 def say_end(where: str, *commands: str) -> None:
-    """Print where a command wrote its results and what to try next, one unfolded line each, for copying."""
+    """Print where a command wrote its results and what to try next. Each is one unfolded line, for copying."""
     say("\n".join([where, *(f"{'' if number else 'Next:':6}{each}" for number, each in enumerate(commands))]))
 
 
@@ -84,13 +84,13 @@ def hung(mark: str, text: str) -> str:
 
 
 def wrapped(text: str, columns: float, indent: int = 2) -> str:
-    """Fold text at word boundaries into lines of this many columns; all but the first are indented."""
+    """Fold text at word boundaries into lines of at most `columns`. All lines except the first are indented."""
     return text if columns == float("inf") else textwrap.fill(
         text, int(columns), subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
 
 
 def say_table(markdown: str) -> None:
-    """Print Markdown text. On a terminal its tables are aligned, and columns that do not fit follow below."""
+    """Print Markdown text. On a terminal, tables are aligned, and columns that do not fit follow below."""
     if not on_terminal(sys.stdout):
         print(markdown, flush=True)
         return
@@ -106,7 +106,7 @@ def say_table(markdown: str) -> None:
 
 
 def aligned(rows: Sequence[Sequence[str]], columns: float, numbers_from: int = 1) -> list[str]:
-    """Align the cells of a table, numbers to the right; columns that do not fit follow below, next to the first."""
+    """Align the cells of a table, numbers to the right. Columns that do not fit follow below, next to the first."""
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     groups: list[list[int]] = [[0]] if widths else [[]]
     for place, width in enumerate(widths[1:], 1):
@@ -127,7 +127,7 @@ def aligned(rows: Sequence[Sequence[str]], columns: float, numbers_from: int = 1
 
 
 def duration(seconds: float) -> str:
-    """Format seconds for people: "2 h 05 min", "3 min 20 s", "8 s"."""
+    """Format seconds for people, such as "2 h 05 min", "3 min 20 s" or "8 s"."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
