@@ -1,4 +1,4 @@
-"""Training: state, step, loop, optimizer, checkpoints, and the interface of the kinds of runs."""
+"""Training, with its state, step, loop, optimizer and checkpoints, and the interface of the kinds of runs."""
 
 from typing import TYPE_CHECKING
 

@@ -32,22 +32,22 @@ SEAL = "digests.json"
 
 @contextmanager
 def checkpoints(run_directory: Path, *, clear: bool) -> Iterator[ocp.CheckpointManager]:
-    """Open `run_directory/checkpoints`, which keeps the last few; pending saves are awaited at the end.
+    """Open `run_directory/checkpoints`, which keeps the last few checkpoints. Pending saves are awaited at the end.
 
-    `clear` removes the checkpoints that a killed process had only half removed and, in the background, those that it
-    had only half saved. Only the process that trains may pass `clear`, because a half-saved checkpoint may be a save in
-    progress. It may do so only once, because two removals at a time fail.
+    `clear` removes checkpoints that a killed process has only partly removed and, in the background, checkpoints that
+    it has only partly saved. Only the process that trains may pass `clear`, because a partly saved checkpoint may be a
+    save in progress. That process may pass `clear` only once, because two removals at a time fail.
     """
     folder = (run_directory / "checkpoints").absolute()
     if clear:
         remove_old(folder)
 
-    def seal() -> None:  # a pending save uses a folder of this name, renamed at the end
+    def seal() -> None:  # a pending save writes to such a folder and renames it at the end
         for unfinished in folder.glob("*.orbax-checkpoint-tmp"):
             (unfinished / SEAL).write_text(json.dumps(digests(unfinished)))
 
     with without_chatter():
-        with requests(held=True):  # if interrupted, Orbax's threads print errors, here and below
+        with requests(held=True):  # here and below: if interrupted, Orbax's threads print errors
             manager = ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(
                 max_to_keep=MAX_TO_KEEP, cleanup_tmp_directories=clear,
                 async_options=ocp.AsyncOptions(post_finalization_callback=seal)))
@@ -61,7 +61,7 @@ def checkpoints(run_directory: Path, *, clear: bool) -> Iterator[ocp.CheckpointM
 
 
 def remove_old(folder: Path) -> None:
-    """Remove all checkpoints except the last few; one may be partial, if a process was killed while removing it."""
+    """Remove all checkpoints except the last few. One may be incomplete, if a process was killed while removing it."""
     if is_first():
         steps = sorted(int(path.name) for path in folder.glob("[0-9]*") if path.name.isdecimal())
         for step in steps[:-MAX_TO_KEEP]:
@@ -70,15 +70,15 @@ def remove_old(folder: Path) -> None:
 
 
 def save_checkpoint(manager: ocp.CheckpointManager, state: TrainState, meta: dict[str, Any]) -> None:
-    """Start a save; the arrays are copied before this returns. `meta` is small and is stored as JSON.
+    """Start a save. The arrays are copied before this function returns. `meta` is small and is stored as JSON.
 
-    An existing checkpoint of this step is replaced. Raises Diverged, and saves nothing, if a parameter is not finite;
-    raises OSError if the previous save failed.
+    An existing checkpoint of the same step is replaced. If a parameter is not finite, raises Diverged and saves
+    nothing. Raises OSError if the previous save failed.
     """
     step = int(state.step)
     leaves = named_leaves(with_key_data(state))
     broken = [name for name, leaf in leaves if name.startswith((".params", ".batch_stats"))
-              and not np.all(np.isfinite(leaf))]  # the plateau rule starts with an infinite error
+              and not np.all(np.isfinite(leaf))]  # except the plateau rule's error, which starts at infinity
     if broken:
         raise Diverged(f"{broken[0]} is no longer finite after step {step}")
     meta = meta | {"shapes": {name: leaf.shape for name, leaf in leaves}}
@@ -90,14 +90,14 @@ def save_checkpoint(manager: ocp.CheckpointManager, state: TrainState, meta: dic
 
 
 def finish_saves(manager: ocp.CheckpointManager) -> None:
-    """Wait until all saves are on disk. Raises OSError if one failed."""
+    """Wait until all saves are on disk. Raises OSError if a save failed."""
     with requests(held=True), failures_as_os_error(manager):
         manager.wait_until_finished()
 
 
 @contextmanager
 def failures_as_os_error(manager: ocp.CheckpointManager) -> Iterator[None]:
-    """Convert Orbax's exceptions, of many types and lengths, to an OSError with one line."""
+    """Convert Orbax's exceptions, which have many types and lengths, to an OSError with one line."""
     try:
         yield
     except Exception as error:
@@ -108,7 +108,7 @@ def failures_as_os_error(manager: ocp.CheckpointManager) -> Iterator[None]:
 
 
 def restore_latest(manager: ocp.CheckpointManager, template: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
-    """Restore the newest intact checkpoint, with its meta, to the devices of `template`; None if there is none.
+    """Restore the newest intact checkpoint and its metadata to the devices of `template`; None if there is none.
 
     A damaged checkpoint is reported in a warning and moved aside, and the previous one is used. Raises BadInput if the
     checkpoint has another architecture.
@@ -129,7 +129,7 @@ def restore_latest(manager: ocp.CheckpointManager, template: TrainState) -> tupl
 
 
 def restore_step(manager: ocp.CheckpointManager, template: TrainState, step: int) -> tuple[TrainState, dict[str, Any]]:
-    """Restore an intact checkpoint, with its meta, to the devices of `template` (a state, or shapes with shardings).
+    """Restore an intact checkpoint and its metadata to the devices of `template`, a state or shapes with shardings.
 
     If the template has no optimizer state, none is restored.
     """
@@ -147,10 +147,10 @@ def restore_step(manager: ocp.CheckpointManager, template: TrainState, step: int
 
 
 def read_latest(run_directory: Path, template: TrainState, step: int | None) -> TrainState | None:
-    """Read the newest intact checkpoint, or that of a step, without changing anything; None if there is none.
+    """Read the newest intact checkpoint, or the one of `step`, without changing anything; None if there is none.
 
-    If a training run in progress removes a checkpoint while it is read, the next one is read. Raises BadInput if the
-    checkpoint of `step` is damaged or missing.
+    If a training run in progress removes the checkpoint during the read, the next checkpoint is read instead. Raises
+    BadInput if the checkpoint of `step` is damaged or missing.
     """
     with checkpoints(run_directory, clear=False) as manager:
         for _ in range(3):
@@ -188,12 +188,12 @@ def set_aside(folder: Path, aside: Path, wrong: str) -> None:
     """Move a damaged checkpoint aside and report it."""
     warnings.warn(f"{folder} is damaged ({wrong}); moved it to {aside.name} and "
                   "used the previous checkpoint instead", stacklevel=3)
-    shutil.rmtree(aside, ignore_errors=True)  # an earlier damaged checkpoint of this step
+    shutil.rmtree(aside, ignore_errors=True)  # an earlier checkpoint of this step that was damaged
     folder.rename(aside)
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Map the files of a checkpoint's arrays and meta to their SHA-256."""
+    """Map the files of a checkpoint's arrays and metadata to their SHA-256."""
     files = [file for part in ("state", "meta") for file in (folder / part).rglob("*") if file.is_file()]
     return {str(file.relative_to(folder)): digest(file) for file in sorted(files)}
 

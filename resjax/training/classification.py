@@ -1,4 +1,4 @@
-"""Trains a classifier: connects the training loop to the network, the images and the error rates."""
+"""Trains a classifier by connecting the training loop to the network, the images and the error rates."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -50,7 +50,7 @@ from resjax.training.step import (
 
 
 class Result(dict[str, Any]):
-    """The contents of `result.json`, by name."""
+    """The contents of `result.json`, as a dictionary."""
 
     def __repr__(self) -> str:
         error = f"test error {self['test_top1_error']:.2f} %, " * ("test_top1_error" in self)
@@ -65,15 +65,15 @@ def train(experiment: Experiment, run_directory: str | Path, devices: Sequence[j
           tensorboard: str | Path | None = None) -> Result:
     """Train an experiment, or resume it; return the contents of `result.json`.
 
-    A `model` of your own (a module that takes images and `train`), `data` from your own arrays (`resjax.dataset`) and
-    any Optax `optimizer` replace the experiment's. To resume the run, pass them again, or keep them in a file (see
-    `Own`). `loss(logits, labels)`, which returns `[batch]`, replaces the cross-entropy. `augment(key, images, labels)`
-    changes each training batch after crops and flips. Both are pure functions inside the compiled step: use
-    `LabelSmoothing`, `Mixup`, `CutMix`, `Cutout`, or your own. `callback(line, network)` gets each training line of the
-    log with the current network; the numbers that it returns are logged. `tensorboard` is a folder for TensorBoard
-    event files. Raises BadInput for wrong data or if the run directory belongs to another experiment; Diverged if the
-    loss is no longer finite; Interrupted, with the state saved, after Ctrl-C, SIGTERM or SIGHUP; OSError if the disk is
-    full.
+    A custom `model` (a module that takes images and `train`), `data` from your own arrays (`resjax.dataset`) and any
+    Optax `optimizer` replace those of the experiment. To resume the run, pass the same objects again, or keep them in a
+    file (see `Own`). `loss(logits, labels)`, which returns `[batch]`, replaces the cross-entropy. `augment(key, images,
+    labels)` changes each training batch after crops and flips. `loss` and `augment` are pure functions inside the
+    compiled step. You can use `LabelSmoothing`, `Mixup`, `CutMix` and `Cutout`, or your own functions. `callback(line,
+    network)` is called with each training line of the log and the current network, and the numbers that it returns are
+    logged. `tensorboard` is a folder for TensorBoard event files. Raises BadInput for wrong data, or if the run
+    directory belongs to another experiment. Raises Diverged if the loss is no longer finite, and OSError if the disk is
+    full. After Ctrl-C, SIGTERM or SIGHUP, the state is saved and Interrupted is raised.
     """
     parts = {"model": model, "optimizer": optimizer, "loss": loss, "augment": augment, "callback": callback}
     passed = {part: value for part, value in parts.items() if value is not None}
@@ -90,13 +90,13 @@ class RunningErrors(RunningMetrics):
     wrong: int = 0
 
     def means(self) -> Line:
-        """Divide by the number of images: mean cross-entropy, and error in percent."""
+        """Divide by the number of images, giving the mean cross-entropy and the error in percent."""
         return {"loss": self.loss / self.images, "error": 100 * self.wrong / self.images}
 
 
 @dataclass(frozen=True)
 class Classification:
-    """A classification task: an experiment's images, and the pretrained `weights` to start from, if any."""
+    """A classification task, with an experiment's images, and the pretrained `weights` to start from, if any."""
 
     experiment: Experiment
     images: TrainingImages
@@ -134,7 +134,7 @@ class Classification:
         write_run(self.log.run_directory, self.experiment, about, list(self.sharding.mesh.devices.flat))
 
     def inputs(self, state: TrainState, steps: range) -> AbstractContextManager[Iterator[tuple[int, Any]]]:
-        """Open the batches of `steps`. The data key is copied, because the state's copy is donated with the state."""
+        """Open the batches of `steps`. The data key is copied, because the state that contains it is donated."""
         return self.images.inputs(jax.random.wrap_key_data(jnp.copy(jax.random.key_data(state.key))), steps)
 
     @property
@@ -148,7 +148,7 @@ class Classification:
         return layout_for(self.sharding.mesh.devices.flat[0].platform)
 
     def pack(self, state: TrainState) -> TrainState:
-        """Pack a state for the steps; for a custom optimizer, blocks stay stacked."""
+        """Pack a state for the steps. For a custom optimizer, blocks stay stacked."""
         return self.form.pack(state, most_blocks_apart(self.experiment, self.model))
 
     def unpack(self, packed: TrainState) -> TrainState:
@@ -162,8 +162,8 @@ class Classification:
     def average(self, state: TrainState, heed: Callable[[], None]) -> TrainState:
         """Replace moving averages by averages over the next `precise_batch_norm_steps` batches (section 3.4).
 
-        If the optimizer keeps averaged parameters, they replace the current parameters, and the statistics are computed
-        with them.
+        If the optimizer averages the parameters, the averages replace the current parameters, and the statistics are
+        computed with the averages.
         """
         experiment, state = self.experiment, self.prolong(state)
         count = 0 if experiment.architecture.frozen_batch_norm else experiment.precise_batch_norm_steps
@@ -192,12 +192,13 @@ class Classification:
         return exchanged
 
     def own_statistics(self, count: int, state: TrainState, inputs: Any) -> Any:
-        """Mark the batch statistics that depend only on the batches; the others stay moving averages and are logged.
+        """Mark the batch statistics that depend only on the batches. The others stay moving averages, which the log
+        says.
 
-        A batch norm that is neither Flax's nor ours may depend on its previous statistics.
+        The statistics of a batch norm that is neither Flax's nor ours may depend on their previous values.
         """
         moved = state.replace(batch_stats=jax.tree.map(lambda x: x + 1, state.batch_stats))
-        one, other = (named_leaves(add_batch_statistics(  # which reuses the memory of the zeros in place
+        one, other = (named_leaves(add_batch_statistics(  # the function reuses the memory of the zeros
             self.model, self.batch, count, each, jax.tree.map(jnp.zeros_like, state.batch_stats), inputs))
             for each in (state, moved))
         same = [np.array_equal(mine, theirs) for (_, mine), (_, theirs) in zip(one, other, strict=True)]
@@ -207,7 +208,9 @@ class Classification:
         return jax.tree.unflatten(jax.tree.structure(state.batch_stats), same)
 
     def measure(self, state: TrainState, last: bool) -> list[Line]:
-        """Measure the errors on all non-empty splits; between steps, on test images only if the experiment asks."""
+        """Measure the errors on all non-empty splits; between steps, on the test split only if `evaluate_test` is
+        set.
+        """
         if not last and self.experiment.own.optimizer is None and self.experiment.optimizer.ema_decay:
             state = self.average(state, lambda: None)
         classifier = Classifier(self.model, state.variables, of_run(self.experiment.data, state.mean))
@@ -220,7 +223,7 @@ class Classification:
 
     @property
     def watch(self) -> Callable[[Line, TrainState], Line | None] | None:
-        """Call the callback with a line of the log and the current network (copied, since steps reuse the arrays)."""
+        """Return a function that calls the callback with a line of the log and a copy of the current network."""
         if (callback := self.experiment.own.callback) is None:
             return None
 
@@ -237,14 +240,14 @@ class Classification:
 
 def open_classification(experiment: Experiment, devices: Sequence[jax.Device], log: Log,
                         data: Dataset | None = None) -> Classification:
-    """Open an experiment's images and pretrained weights. Raises BadInput for invalid ones."""
+    """Open an experiment's images and pretrained weights. Raises BadInput for invalid images or weights."""
     resumes = any((log.run_directory / "checkpoints").glob("[0-9]*"))
     weights = load_weights_for(experiment) if experiment.initialize_from and not resumes else None
     images = open_images(experiment, devices, log, data)
     classes = len(images.classes)
     check_outputs(experiment, images.mean.shape, classes)
     check_functions(experiment, images.mean.shape, classes)
-    identity = images.identity()  # once, since it reads the size of every file
+    identity = images.identity()  # called once, because it reads the size of every file
     check_images(log.run_directory, identity)
     return Classification(experiment, images, identity, model_for(experiment, classes), optimizer_for(experiment),
                           weights, batch_sharding(devices), log)

@@ -1,4 +1,4 @@
-"""The kind of runs that train classifiers; see `kinds.Kind`."""
+"""Implements `kinds.Kind` for runs that train classifiers."""
 
 import sys
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ from resjax.weights.trained import find_trained
 VALUE = Experiment
 NOUN = "classifier"
 MEASURES = (Measure("test error %", "test_top1_error"), Measure("validation error %", "validation_top1_error"))
-MOST_ROWS = 40  # number of classes in a terminal's table: the worst
+MOST_ROWS = 40  # number of classes in a terminal's table, the worst first
 COLUMNS = ("class", "probability")
 CURVES = {"train": ("train", "error"), "validation": ("validation", "top1_error"), "test": ("test", "top1_error")}
 
@@ -51,7 +51,7 @@ def draw(run_directory: Path) -> list[Path]:
 
 
 def open(target: str, unsaid: Any = None, model: Any = None) -> Network:
-    """Load a network; `unsaid` (`console.networks.Unsaid`) describes it, and `model` is a run's custom network."""
+    """Load a network. `unsaid` (`console.networks.Unsaid`) describes it, and `model` is a run's custom network."""
     if model is not None:
         network = restore(target, model=model).network
     elif unsaid is None:
@@ -102,14 +102,14 @@ def name_of(how: str) -> str:
 
 
 def fingerprint(run: Experiment) -> str:
-    """Identify the test images that a run's data refer to now: small ones by their pixels, others by their files."""
+    """Identify the test images that a run's data currently refer to, small ones by pixels and others by files."""
     if isinstance(run.data, Photographs):
         return find_split(run.data, "test")[1].state()
     return str(identity(run)["digest"])
 
 
 def identity(run: Experiment) -> dict[str, Any]:
-    """Describe the images that a run's data refer to now, as `experiment.json` does."""
+    """Describe the images that a run's data currently refer to, in the form of `experiment.json`."""
     if isinstance(run.data, Photographs):
         return find_images(run.data).identity()
     return load_data(run.data).identity()
@@ -132,7 +132,7 @@ def look(opened: Network, file: Path, asked: Asked) -> Seen:
 
 
 def explain(opened: Network, file: Path, of: str | None, out: Path) -> str:
-    """Draw an image, the magnitude of a logit's gradient with respect to its pixels, and both side by side."""
+    """Draw an image beside its saliency map, the magnitude of a logit's gradient with respect to the pixels."""
     from resjax.evaluation.drawings import draw_saliency  # imported here, since Matplotlib is slow to import
 
     label = classify(file, opened, 1)[0][0] if of is None else label_of(opened, of)
@@ -151,7 +151,7 @@ def export(opened: Network, form: Format, out: Path, target: Path) -> Path:
 
 
 def recorded(target: Path) -> Card:
-    """Read the facts for the model card of a run or an exported folder; empty for other weights."""
+    """Read the facts for the model card of a run or an exported folder. For other weights, the card is empty."""
     if not (target / "experiment.json").is_file():
         return read_card(target if target.exists() else find_trained(str(target)) or target)
     experiment, result = read_experiment(target), read_result(target)
@@ -162,7 +162,7 @@ def recorded(target: Path) -> Card:
     images_of, lines = f"{experiment.data.source}, test", read_metrics(target, "test")
     errors = [Measured(images_of, "single", result["test_top1_error"], result["test_top5_error"],
                        lines[-1]["images"] if lines else None)]
-    for file in sorted(target.glob("measured-*.json")):  # under other testing protocols, as some tables require
+    for file in sorted(target.glob("measured-*.json")):  # errors under other testing protocols, as some tables require
         stored = read_json(file, "state_digests", "top1_error", "top5_error", "images")
         if stored["state_digests"] == [result["state_digest"]]:
             views = file.stem.removeprefix("measured-")
@@ -185,5 +185,5 @@ def parts(run: Experiment) -> str:
 
 
 def shape_text(shape: Sequence[int]) -> str:
-    """Format a shape: 3x3x16."""
+    """Format a shape, such as 3x3x16."""
     return "x".join(map(str, shape))

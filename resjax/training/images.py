@@ -17,7 +17,7 @@ from resjax.training.streaming import open_streaming
 
 
 class TrainingImages(Protocol):
-    """Images in memory or streamed. `mean`, the mean training image, is on the host."""
+    """Images in memory or streamed. The mean training image, `mean`, is on the host."""
 
     @property
     def classes(self) -> tuple[str, ...]: ...
@@ -31,11 +31,11 @@ class TrainingImages(Protocol):
 
     @property
     def batch(self) -> Any:
-        """A pure function from (state, inputs) to the `Batch` of the state's step; equal for equal runs."""
+        """A pure function from (state, inputs) to the `Batch` of the state's step. Equal runs have equal functions."""
         ...
 
     def inputs(self, key: jax.Array, steps: range) -> AbstractContextManager[Iterator[tuple[int, Any]]]:
-        """Open the calls that make up `steps`: for each, its number of steps, and the argument for `batch`."""
+        """Open the calls that make up `steps`, each with its number of steps and its argument for `batch`."""
         ...
 
     def errors(self, classifier: Classifier, split: str) -> ErrorRates | None:
@@ -45,7 +45,7 @@ class TrainingImages(Protocol):
 
 def open_images(experiment: Experiment, devices: Sequence[jax.Device], log: Log,
                 arrays: Dataset | None = None) -> TrainingImages:
-    """Open the images of an experiment, or the given ones. Raises BadInput, naming the invalid folder or file."""
+    """Open the images of an experiment, or the given images. Raises BadInput, naming the invalid folder or file."""
     if isinstance(experiment.data, Photographs):
         return open_streaming(experiment, experiment.data, devices, log)
     dataset = arrays or load_data(experiment.data)

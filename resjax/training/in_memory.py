@@ -37,7 +37,7 @@ permutation_of = jax.jit(permute, static_argnums=(2, 3))
 
 
 class InMemoryInputs(NamedTuple):
-    """Inputs of a call besides the state: all training images, and the permutations of its epochs."""
+    """The inputs of a call besides the state: all training images, and the permutations of the call's epochs."""
 
     images: Images
     permutation: Permutation
@@ -45,7 +45,7 @@ class InMemoryInputs(NamedTuple):
 
 @dataclass(frozen=True)
 class InMemoryBatch:
-    """Assembles the batch of the state's step; each device assembles its own part (section 4.2)."""
+    """Assembles the batch of the state's step (section 4.2). Each device assembles its own part."""
 
     batching: Batching
     std: tuple[float, ...]
@@ -60,7 +60,7 @@ class InMemoryBatch:
 
 @dataclass(frozen=True)
 class InMemory:
-    """A data set in memory: each call makes many steps, between which the host does nothing."""
+    """A data set in memory. Each call makes many steps, between which the host does nothing."""
 
     data: Dataset
     about: dict[str, Any]
@@ -79,11 +79,11 @@ class InMemory:
         return self.about
 
     def inputs(self, key: jax.Array, steps: range) -> AbstractContextManager[Iterator[tuple[int, InMemoryInputs]]]:
-        """Open the calls that make up `steps`: for each, its number of steps and its inputs. No cleanup is needed."""
+        """Open the calls that make up `steps`, each with its number of steps and its inputs. No cleanup is needed."""
         return nullcontext(self.calls(key, steps))
 
     def calls(self, key: jax.Array, steps: range) -> Iterator[tuple[int, InMemoryInputs]]:
-        """Split `steps` at the multiples of the stride; every epoch begins with a new permutation."""
+        """Split `steps` at multiples of the steps per call. Every epoch begins with a new permutation."""
         images, size = len(self.data.train.labels), self.batch.batching.size
         epochs = epochs_spanned(self.stride, size, images)
         step, epoch, permutation = steps.start, -1, None
@@ -96,7 +96,7 @@ class InMemory:
             step += count
 
     def errors(self, classifier: Classifier, split: str) -> ErrorRates | None:
-        """Measure the errors on the single original view; None if the split has no images."""
+        """Measure the errors with one view of each image; None if the split has no images."""
         images: Images = getattr(self.data, split)
         if not len(images.labels):
             return None
@@ -117,8 +117,9 @@ def in_memory(experiment: Experiment, dataset: Dataset, devices: Sequence[jax.De
 def steps_per_call(experiment: Experiment, platform: str | None = None) -> int:
     """Return the number of steps per call, so that calls end at each log line, evaluation and checkpoint.
 
-    On an accelerator, a launch costs as much as a small step. On CPU, a call has to allocate memory, and a few steps
-    per call are enough. `platform` is that of this process, unless a program is compiled for another one.
+    On an accelerator, a launch costs as much as a small step, so many steps per call are faster. On CPU, a call has to
+    allocate memory, and a few steps per call are enough. `platform` is by default that of this process, but programs
+    can be compiled for others.
     """
     most = 5 if (platform or jax.default_backend()) == "cpu" else 100
     common = math.gcd(experiment.log_steps, experiment.evaluate_steps, experiment.checkpoint_steps)
@@ -127,16 +128,17 @@ def steps_per_call(experiment: Experiment, platform: str | None = None) -> int:
 
 def train_in_memory(experiment: Experiment, model: nn.Module, dataset: Dataset,
                     begin: TrainState | None = None) -> tuple[TrainState, np.ndarray]:
-    """Train any network for all steps of a run in one call, on one device; return the last state and the losses.
+    """Train any network for all steps of a run in one call, on one device. Return the last state and the losses.
 
-    This is for studies of many small networks. Nothing is written to disk, and batch statistics stay moving averages.
-    Training starts from a new state, or from the parameters and statistics of `begin` with a new schedule.
+    The function is meant for studies of many small networks. Nothing is written to disk, and batch statistics stay
+    moving averages. Training starts from a new state, or from the parameters and statistics of `begin` with a new
+    schedule.
     """
     steps, optimizer = experiment.steps, build_optimizer(experiment.optimizer, experiment.steps)
     images = replace(in_memory(experiment, dataset, jax.devices()[:1]), stride=steps)
     if begin is None:
         state = draw_state(replicated(images.sharding), model, optimizer, images.mean, experiment.seed)
-    else:  # copies, since the training state is donated
+    else:  # copies, because the training state is donated
         variables, mean, key = jax.tree.map(jnp.copy, (begin.variables, begin.mean, begin.key))
         state = state_of(variables, optimizer, mean, key)
     ((_, inputs),) = images.calls(state.key, range(steps))

@@ -1,7 +1,7 @@
-"""Kinds of runs. A run is a value that names its kind; a kind is a module that implements `Kind`.
+"""Kinds of runs. A run is a value that names its kind, and a kind is a module that implements `Kind`.
 
-Commands, tables and reports do not distinguish kinds. Modules are found by name, since a kind may be in a higher layer;
-a new kind needs a line here.
+Commands, tables and reports do not distinguish kinds. The modules are imported by name, because they belong to higher
+layers of the package. A new kind needs a line in `HOMES`.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ HOMES = {"classification": "resjax.training.classifiers", "detection": "resjax.d
 
 
 class Run(Protocol):
-    """The interface of a training run, which `Experiment` implements, for example."""
+    """The interface of a training run. `Experiment` implements it, for example."""
 
     @property
     def kind(self) -> str: ...
@@ -48,9 +48,9 @@ class Run(Protocol):
 
 
 class Measure(NamedTuple):
-    """A number for comparing runs of a kind: its name in tables, and its key in measurements.
+    """A number for comparing runs of a kind, with its title in tables and its key in measurements.
 
-    A key with a dot refers to a nested object: "eleven_points.cat".
+    A key with a dot, such as "eleven_points.cat", refers to a nested object.
     """
 
     title: str
@@ -71,7 +71,7 @@ class Measure(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """Options for predictions: number of classes or, for detectors, lowest score and folder for drawn boxes."""
+    """Options for predictions: the number of classes or, for detectors, minimum score and folder for drawn boxes."""
 
     top: int = 5
     score: float = 0.5
@@ -79,7 +79,7 @@ class Asked(NamedTuple):
 
 
 class Exam(NamedTuple):
-    """Options for evaluation: which images, and how; see `Kind.measure`."""
+    """Options for evaluation, which are the arguments of `Kind.measure`."""
 
     split: str = "test"
     how: Any = None
@@ -89,20 +89,20 @@ class Exam(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """A prediction for an image: text lines and, for each class or object, the values that `Kind.COLUMNS` names."""
+    """A prediction for an image, as text lines and as values (named by `Kind.COLUMNS`) for each class or object."""
 
     lines: list[str]
     predictions: list[tuple[Any, ...]]
 
 
 class Kind(Protocol):
-    """The interface of a kind of runs. `how` is a testing protocol; None is the one that training uses."""
+    """The interface of a kind of runs. `how` is a testing protocol; None means the protocol that training uses."""
 
     VALUE: type
     NOUN: str
     MEASURES: tuple[Measure, ...]  # as in result.json, the most important first
     COLUMNS: tuple[str, ...]  # names of the values per prediction
-    CURVES: dict[str, tuple[str, str]]  # in percent, "train" first: kind of log line, and key
+    CURVES: dict[str, tuple[str, str]]  # curves in percent, "train" first, by kind of log line and key
 
     def train(self, run: Any, run_directory: Path, devices: Sequence[Any] | None = None,
               tensorboard: Path | None = None) -> dict[str, Any]:
@@ -123,11 +123,11 @@ class Kind(Protocol):
 
     def measure(self, opened: Sequence[Any], split: str, how: Any, batch_size: int, source: str | None,
                 directory: Path | None) -> dict[str, Any]:
-        """Measure networks together, on the images of their run or on others; the keys are those of `MEASURES`."""
+        """Measure networks together, on the images of their run or on others. The result has the keys of `MEASURES`."""
         ...
 
     def examine(self, opened: Sequence[Any], exam: Exam, out: Path) -> tuple[dict[str, Any], list[list[str]]]:
-        """Measure and write results by class to the folder `out`; return the numbers and a table."""
+        """Measure results by class and write them to the folder `out`. Return the numbers and a table."""
         ...
 
     def protocol_of(self, run: Any) -> Any:
@@ -135,7 +135,7 @@ class Kind(Protocol):
         ...
 
     def outcome(self, result: dict[str, Any]) -> dict[str, Any]:
-        """Return the result of `measure` from a run's result."""
+        """Return what `measure` would return, from a run's result."""
         ...
 
     def name_of(self, how: Any) -> str:
@@ -143,11 +143,11 @@ class Kind(Protocol):
         ...
 
     def fingerprint(self, run: Any) -> str:
-        """Identify the test images that a run's data refer to now by their contents, not their location."""
+        """Identify the test images that a run's data currently refer to, by their contents, not their location."""
         ...
 
     def identity(self, run: Any) -> dict[str, Any]:
-        """Describe the images that a run's data refer to now, as `experiment.json` does."""
+        """Describe the images that a run's data currently refer to, in the form of `experiment.json`."""
         ...
 
     def say_measured(self, measured: dict[str, Any]) -> str:
@@ -159,18 +159,18 @@ class Kind(Protocol):
         ...
 
     def look(self, opened: Any, file: Path, asked: Asked) -> Seen:
-        """Predict what is in an image file. Raises BadInput if it cannot be read."""
+        """Predict the contents of an image file. Raises BadInput if the file cannot be read."""
         ...
 
     def explain(self, opened: Any, file: Path, of: str | None, out: Path) -> str:
-        """Draw a class's saliency map (by default the most likely class's) to `out`; return a line naming the class.
+        """Draw the saliency map of a class, by default the most likely one, to `out`. Return a line with its name.
 
         Raises BadInput if the image cannot be read or there is no such class.
         """
         ...
 
     def export(self, opened: Any, form: str, out: Path, target: Path) -> Path:
-        """Export a network in another library's format. Raises BadInput if that is not possible."""
+        """Export a network in another library's format. Raises BadInput if the format cannot represent the network."""
         ...
 
     def parts(self, run: Any) -> str:
@@ -197,7 +197,7 @@ def folder_of(target: str | Path) -> Path:
 
 
 def kind_at(target: str | Path) -> Kind:
-    """Return the kind of the run in a folder, or of a detector's weights; all other weights belong to a classifier."""
+    """Return the kind of the run or of the detector's weights in a folder. All other weights belong to a classifier."""
     files = [folder_of(target) / name for name in ("experiment.json", "detector.json")]
     return kind_named(next((name_in(file) for file in files if file.is_file()), "classification"))
 

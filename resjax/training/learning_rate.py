@@ -1,4 +1,4 @@
-"""Finds the learning rate of the last update, for the log, in the state of any Optax optimizer that has one."""
+"""Finds the last update's learning rate, which the log shows, in the state of an Optax optimizer."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -10,11 +10,11 @@ import optax
 
 
 def learning_rate(optimizer: optax.GradientTransformation, opt_state: Any) -> jax.Array:
-    """Return the rate of the last update from the state after it; NaN if it cannot be determined.
+    """Return the learning rate of the last update from the state after it; NaN if the rate cannot be determined.
 
-    The optimizers of a run's fields and `optax.inject_hyperparams` store it. Optax's own optimizers are chains that
-    multiply updates by constants and schedules; there, the rate is minus the product of these factors; Optax stores
-    only the count of a schedule.
+    Optimizers that are built from a run's fields, and `optax.inject_hyperparams`, store the rate. Optax's own
+    optimizers are chains that multiply updates by constants and schedules, so the rate is minus the product of these
+    factors. Of a schedule, Optax stores only the count.
     """
     rates = [value for key in ("rate", "learning_rate")
              for _, value in optax.tree_utils.tree_get_all_with_path(opt_state, key)
@@ -32,7 +32,7 @@ def learning_rate(optimizer: optax.GradientTransformation, opt_state: Any) -> ja
 def factors_of(update: Callable[..., Any]) -> Iterator[Any]:
     """List the constants and schedules by which a chain of Optax transformations multiplies updates, in order.
 
-    They are only accessible as closure variables of Optax's functions.
+    The factors are accessible only as closure variables of Optax's functions.
     """
     held = inspect.getclosurevars(update).nonlocals if inspect.isfunction(update) else {}
     for name in ("step_size", "step_size_fn"):  # of optax.scale and optax.scale_by_schedule

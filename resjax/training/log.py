@@ -1,4 +1,4 @@
-"""The log of a training run: `metrics.jsonl`, and progress lines on the terminal."""
+"""The log of a training run, in `metrics.jsonl` and as progress lines on the terminal."""
 
 import csv
 import io
@@ -28,7 +28,7 @@ Item = TypeVar("Item")
 class RunningMetrics:
     """Sums since the last line of the log, and the seconds of training since the start of the run.
 
-    Tasks add fields for their own sums. The class is frozen, since a checkpoint is written while training continues.
+    Tasks add fields for their own sums. The class is frozen, because a checkpoint is written while training continues.
     """
 
     images: int = 0
@@ -37,20 +37,20 @@ class RunningMetrics:
     total_seconds: float = 0.0
 
     def plus(self, metrics: Any, seconds: float, waited: float) -> Self:
-        """Add the sums of a call, its seconds, and the seconds in which the devices waited for data."""
+        """Add the sums of a call, its duration in seconds, and the seconds for which the devices waited for data."""
         sums = {key: getattr(self, key) + np.sum(value).item() for key, value in metrics._asdict().items()
                 if key != "learning_rate"}
         return replace(self, **sums, seconds=self.seconds + seconds, waited=self.waited + waited,
                        total_seconds=self.total_seconds + seconds)
 
     def means(self) -> Line:
-        """Return the task's metrics, divided once."""
+        """Return the task's metrics, which are divided only here."""
         raise NotImplementedError
 
     def line(self, step: int, rate: float) -> Line:
-        """Return the training line of the log; the time that devices waited for data is in percent.
+        """Return the training line of the log. The time for which devices waited for data is in percent.
 
-        A learning rate of NaN is unknown and is left out.
+        A learning rate of NaN means that it is unknown, and is left out.
         """
         known = {} if math.isnan(rate) else {"learning_rate": rate}
         return {"step": step, "kind": "train", **self.means(), **known,
@@ -58,7 +58,7 @@ class RunningMetrics:
 
 
 class Stopwatch:
-    """Measures the seconds of training without pauses, and the part of them spent waiting for data."""
+    """Measures the seconds of training without pauses, and the seconds thereof that were spent waiting for data."""
 
     def __init__(self) -> None:
         self.started, self.waited = time.perf_counter(), 0.0
@@ -98,7 +98,7 @@ class Log:
     events: Events | None = None
 
     def record(self, line: Line) -> None:
-        """Append a line to `metrics.jsonl`, synced to disk, and show it. Raises OSError if the disk is full."""
+        """Append a line to `metrics.jsonl`, sync it to disk, and show it. Raises OSError if the disk is full."""
         if is_first():
             metrics = self.run_directory / "metrics.jsonl"
             with writing(metrics), metrics.open("a") as file:
@@ -113,7 +113,7 @@ class Log:
         self.tell(fitted(parts, columns - len(self.name) - 2))
 
     def tell(self, text: str, any_process: bool = False) -> None:
-        """Print a permanent message unless it is empty; only the first process prints, unless `any_process` is set."""
+        """Print a permanent message unless it is empty. Only the first process prints, unless `any_process` is set."""
         if text and (is_first() or any_process):
             tell(f"{self.name}  {text}")
 
@@ -126,7 +126,7 @@ class Log:
         return self.doing("training", self.steps)
 
     def glance(self, line: Line) -> tuple[str, ...]:
-        """Update the training progress; return the remaining time of this run and those after it."""
+        """Update the training progress. Return the remaining times of this run and of all runs."""
         pace = self.batch_size / line["images_per_second"]
         for_all = advance_net(line["step"], *self.parts(line)[1:], pace=pace)
         left = f"{duration((self.steps - line['step']) * pace)} left"
@@ -158,7 +158,7 @@ class Log:
 
 
 def errors_in_words(errors: Mapping[str, Any]) -> list[str]:
-    """Format the top-1 error and, unless it is 0 (as for up to five classes), the top-5 error."""
+    """Format the top-1 error and the top-5 error. A top-5 error of 0, as for up to five classes, is left out."""
     five = [f"top-5 error {errors['top5_error']:.2f} %"] if errors["top5_error"] else []
     return [f"top-1 error {errors['top1_error']:.2f} %", *five]
 
@@ -170,15 +170,15 @@ MEASURED = {"validation", "test", "detection"}  # kinds of lines with evaluation
 
 
 def read_metrics(run_directory: str | Path, kind: str | None = None) -> list[Line]:
-    """Read the lines of `metrics.jsonl`: of one kind ("train", "validation", "test", "own"), or all.
+    """Read the lines of `metrics.jsonl`, either of one kind ("train", "validation", "test", "own") or all of them.
 
-    Incomplete lines, such as the last one of a killed process, are left out.
+    Incomplete lines, such as the last line of a killed process, are left out.
     """
     return [line for line in parsed_lines(Path(run_directory)) if line and kind in (None, line["kind"])]
 
 
 def parsed_lines(run_directory: Path) -> list[Line]:
-    """Parse all lines; invalid ones are empty."""
+    """Parse all lines. An invalid line becomes an empty one."""
     file, lines = run_directory / "metrics.jsonl", []
     for text in regular(file).read_bytes().splitlines() if file.exists() else []:
         try:
@@ -193,7 +193,7 @@ def is_line(line: Any) -> bool:
     """Return whether a value has all the numbers of a log line."""
     if not isinstance(line, dict) or line.get("kind") not in NUMBERS:
         return False
-    missing = {type(None)} if line["kind"] == "detection" else set()  # no test image has an object
+    missing = {type(None)} if line["kind"] == "detection" else set()  # the value if no test image has an object
     return type(line.get("step")) is int and all(
         key in line and type(line[key]) in {int, float, *missing} for key in NUMBERS[line["kind"]])
 
@@ -201,7 +201,7 @@ def is_line(line: Any) -> bool:
 def rewind_metrics(log: Log, step: int) -> None:
     """Drop the lines that a run resumed at `step` will write again.
 
-    These are the lines of later steps and, if `step` is the last one, its evaluation.
+    These are the lines of later steps and, if `step` is the last step, the lines of its evaluation.
     """
     if not is_first():
         return
@@ -216,7 +216,7 @@ def rewind_metrics(log: Log, step: int) -> None:
 
 
 def export_csv(run_directory: Path) -> None:
-    """Write the numbers of `metrics.jsonl` to `metrics.csv`: one row per line, one column per number."""
+    """Write the numbers of `metrics.jsonl` to `metrics.csv`, with one row per line and one column per number."""
     rows = [{key: value for key, value in line.items() if type(value) in (int, float, str)}
             for line in read_metrics(run_directory)]
     table = io.StringIO()

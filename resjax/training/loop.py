@@ -1,4 +1,4 @@
-"""A whole training run, from start to end: its folder, task, state, steps, evaluations, checkpoints and result."""
+"""A whole training run, from start to end, with its folder, task, state, steps, evaluations, checkpoints and result."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -45,8 +45,9 @@ def train(experiment: Run, run_directory: Path, open_task: Callable[[Sequence[ja
           devices: Sequence[jax.Device], tensorboard: Path | None = None) -> dict[str, Any]:
     """Train, or resume where the last process stopped; return the contents of `result.json`.
 
-    Raises BadInput for wrong data or if the run directory is another experiment's; Diverged if the loss is no longer
-    finite; Interrupted, with the state saved, after Ctrl-C, SIGTERM or SIGHUP; OSError if the disk is full.
+    Raises BadInput for wrong data, or if the run directory belongs to another experiment. Raises Diverged if the loss
+    is no longer finite, and OSError if the disk is full. After Ctrl-C, SIGTERM or SIGHUP, the state is saved and
+    Interrupted is raised.
     """
     leave_import()
     check(experiment.batch_size % len(devices) == 0,
@@ -89,12 +90,12 @@ def train(experiment: Run, run_directory: Path, open_task: Callable[[Sequence[ja
 
 
 def restore_or_start(run: Training) -> tuple[TrainState, RunningMetrics, bool]:
-    """Restore a run's newest state, or initialise it; return whether it is the last state."""
+    """Restore a run's newest state, or initialise a state. Also return whether it is the run's last state."""
     first = run.task.first()
     state, meta = restore_latest(run.manager, first) or (None, {})
-    state = run.task.start(first) if state is None else state  # also if all checkpoints are damaged
+    state = run.task.start(first) if state is None else state  # there may be none because all checkpoints are damaged
     step = int(state.step)
-    if is_first():  # the result of a shorter run is kept until all values of this one are checked
+    if is_first():  # a shorter run's result is kept until all values of this run are checked
         (run.log.run_directory / "result.json").unlink(missing_ok=True)
     file = run.log.run_directory / "experiment.json"
     before = computing(read_json(file)) if file.exists() else ""
@@ -113,7 +114,7 @@ def restore_or_start(run: Training) -> tuple[TrainState, RunningMetrics, bool]:
 def make_steps(run: Training, packed: TrainState, metrics: RunningMetrics) -> tuple[TrainState, RunningMetrics]:
     """Make the remaining steps from a packed state, with logging, evaluations, checkpoints and stop requests.
 
-    The metrics of a call are fetched after the next one is launched, so that the devices never wait for the host.
+    The metrics of a call are fetched after the next call is launched, so that the devices never wait for the host.
     """
     experiment, begun = run.experiment, int(packed.step)
     step, pending, compiled, watch = begun, None, {}, Stopwatch()
@@ -142,7 +143,7 @@ def make_steps(run: Training, packed: TrainState, metrics: RunningMetrics) -> tu
                 if step < experiment.steps:
                     with watch.stopped():
                         pause(run, run.task.unpack(packed), metrics, stop)
-        if pending is not None:  # while the training's progress is still shown
+        if pending is not None:  # logged while the training's progress is still shown
             metrics = add_metrics(run, step, metrics, pending, watch, packed)
     return run.task.unpack(packed), metrics
 
@@ -161,7 +162,7 @@ def add_metrics(run: Training, step: int, metrics: RunningMetrics, call_metrics:
                 packed: TrainState | None) -> RunningMetrics:
     """Add and log the metrics of the call that ended at `step`. Raises Diverged if a loss is not finite.
 
-    `packed` is the state at `step`, or None if it was already donated to the next call.
+    `packed` is the state at `step`, or None if the state was already donated to the next call.
     """
     call_metrics = jax.device_get(call_metrics)
     losses = np.atleast_1d(call_metrics.loss)
@@ -183,7 +184,7 @@ def add_metrics(run: Training, step: int, metrics: RunningMetrics, call_metrics:
 
 
 def pause(run: Training, state: TrainState, metrics: RunningMetrics, stop: int) -> None:
-    """Evaluate and save between two steps if it is time. Raises Interrupted after a stop request."""
+    """Evaluate and save between two steps, if either is due. Raises Interrupted after a stop request."""
     experiment, step = run.experiment, int(state.step)
     if step % experiment.evaluate_steps == 0 and not stop:
         try:
@@ -198,7 +199,9 @@ def pause(run: Training, state: TrainState, metrics: RunningMetrics, stop: int) 
 
 
 def stop_request(now: bool) -> int:
-    """Return the received stop signal's number, or 0. With `now`, processes agree on it, to stop at the same step."""
+    """Return the number of the received stop signal, or 0. With `now`, processes agree on it, to stop at the same
+    step.
+    """
     if jax.process_count() == 1:
         return requested()
     return largest(requested()) if now else 0
@@ -227,7 +230,7 @@ def save_state(run: Training, state: TrainState, metrics: RunningMetrics, averag
 
 
 def measure_and_log(run: Training, state: TrainState, last: bool = False) -> list[Line]:
-    """Evaluate, then log and return the results; the log gets all of their lines or none."""
+    """Evaluate, and then log and return the results. The log gets either all of their lines or none."""
     lines = [{"step": int(state.step), **line} for line in run.task.measure(state, last)]
     for line in lines:
         run.log.record(line)

@@ -1,7 +1,7 @@
-"""Optimizers from a run's fields, built from Optax transformations. The paper's SGD has the rate inside the velocity:
+"""Optimizers from a run's fields, built from Optax transformations.
 
-v := momentum v + rate (g + decay w), w := w - v, as in Caffe. `optax.sgd` has the rate outside; the two differ after
-every learning-rate drop.
+As in Caffe, the paper's SGD has the learning rate inside the velocity, v := momentum v + rate (g + decay w), w := w - v.
+In `optax.sgd`, the rate is outside of the velocity. The two rules differ after every learning-rate drop.
 """
 
 import math
@@ -15,13 +15,13 @@ import optax.contrib
 
 from resjax.experiment import Optimizer
 
-SMOOTHING = 0.99  # smooths the training error over about a hundred batches
+SMOOTHING = 0.99  # averages the training error over about a hundred batches
 
 
 class RateState(NamedTuple):
-    """Scalars: number of updates, smoothed training error in percent, whether warm-up is over, last learning rate.
+    """Number of updates, smoothed training error in percent, whether the warm-up is over, and last learning rate.
 
-    Also the state of the plateau rule, or None without it.
+    All four are scalars. The last field is the state of the plateau rule, or None without this rule.
     """
 
     count: jax.Array  # type: ignore[assignment]  # a tuple has a method of that name
@@ -32,7 +32,7 @@ class RateState(NamedTuple):
 
 
 class AverageState(NamedTuple):
-    """The number of updates, and the average of the parameters after each of them."""
+    """The number of updates, and the moving average of the parameters over all updates."""
 
     count: jax.Array  # type: ignore[assignment]
     average: Any
@@ -68,11 +68,12 @@ def body(params: Any) -> Any:
 def scale_by_rate(settings: Optimizer, steps: int) -> optax.GradientTransformationExtraArgs:
     """Multiply by minus the learning rate of the current step.
 
-    The rate is `warmup_rate` during the warm-up, then `learning_rate`, divided by 10 at each decay or plateau; or a
-    cosine over `steps` after a linear warm-up. Warm-up ends once `warmup_steps` updates have been made and the smoothed
-    training error is below `warmup_error`. Section 4.2 waits for 80 % with 110 layers ("about 400 iterations").
+    The rate is `warmup_rate` during the warm-up and then `learning_rate`, divided by 10 at each decay or plateau. With
+    a cosine schedule, a linear warm-up is followed by a cosine over `steps`. The warm-up ends once `warmup_steps`
+    updates have been made and the smoothed training error is below `warmup_error`. With 110 layers, section 4.2 waits
+    until the error is below 80 % ("about 400 iterations").
     """
-    # Divides by 10, at most three times, when the error has not fallen for two spans in a row.
+    # Divides the rate by 10, at most three times, when the error has not fallen for two periods in a row.
     plateau = optax.contrib.reduce_on_plateau(factor=0.1, patience=2, min_scale=1e-3,
                                               accumulation_size=max(1, settings.plateau_steps))
     cosine = optax.warmup_cosine_decay_schedule(settings.warmup_rate, settings.learning_rate, settings.warmup_steps,
@@ -105,7 +106,7 @@ def scale_by_rate(settings: Optimizer, steps: int) -> optax.GradientTransformati
 def keep_average(decay: float) -> optax.GradientTransformation:
     """Keep an exponential moving average of the parameters, with bias correction as in Adam.
 
-    After t updates, the parameters after the i-th have a weight of (1 - decay) decay^(t - i) / (1 - decay^t).
+    After t updates, the parameters after the i-th update have the weight (1 - decay) decay^(t - i) / (1 - decay^t).
     """
     def init(params: Any) -> AverageState:
         return AverageState(jnp.int32(0), jax.tree.map(jnp.copy, params))
@@ -120,7 +121,7 @@ def keep_average(decay: float) -> optax.GradientTransformation:
 
 
 def exchange_average(params: Any, opt_state: Any) -> tuple[Any, Any]:
-    """Swap the parameters and their average; a second call undoes it."""
+    """Swap the parameters and their average. A second call undoes the swap."""
     states = [part for part in jax.tree.leaves(opt_state, is_leaf=is_average) if is_average(part)]
     exchanged = jax.tree.map(lambda part: part._replace(average=params) if is_average(part) else part, opt_state,
                              is_leaf=is_average)

@@ -30,7 +30,7 @@ from resjax.training.packing import most_unstacked
 from resjax.training.step import MakeBatch, OwnBatch, initial_state
 
 Callback = Callable[[Line, Network], Mapping[str, float] | None]
-REBUILT = {kind.__name__: kind for kind in (ResNet, ResidualMLP, VGG)}  # fully described by their fields
+REBUILT = {kind.__name__: kind for kind in (ResNet, ResidualMLP, VGG)}  # networks that their fields describe fully
 
 
 def model_for(experiment: Experiment, classes: int) -> nn.Module:
@@ -45,7 +45,7 @@ def model_for(experiment: Experiment, classes: int) -> nn.Module:
 
 
 def made(experiment: Experiment, model: Any, classes: int) -> Any:
-    """Return a network, given directly or built by a function. Raises BadInput for anything else."""
+    """Return a network that is given directly or that a function builds. Raises BadInput for anything else."""
     if model is None or isinstance(model, nn.Module):
         return model
     model = asked("model", model, experiment, classes)
@@ -54,7 +54,7 @@ def made(experiment: Experiment, model: Any, classes: int) -> Any:
 
 
 def optimizer_for(experiment: Experiment) -> optax.GradientTransformationExtraArgs:
-    """Return the optimizer. Raises BadInput if a function does not return one."""
+    """Return the optimizer. Raises BadInput if a function that should build it returns something else."""
     optimizer = experiment.own.optimizer
     if optimizer is None:
         return build_optimizer(experiment.optimizer, experiment.steps)
@@ -71,7 +71,7 @@ def is_optimizer(value: Any) -> bool:
 
 
 def batch_for(experiment: Experiment, batch: MakeBatch) -> MakeBatch:
-    """Return the function that makes batches, including a custom augmentation and what a custom loss needs."""
+    """Return the function that makes batches, including a custom augmentation, and that carries a custom loss."""
     own = experiment.own
     changed: MakeBatch = OwnBatch(batch, own.augment, own.loss) if own.augment or own.loss else batch
     return changed
@@ -83,7 +83,7 @@ def most_blocks_apart(experiment: Experiment, model: nn.Module) -> int:
 
 
 def check_outputs(experiment: Experiment, image: tuple[int, ...], classes: int) -> None:
-    """Raise BadInput if a custom network has fewer outputs than there are classes, or cannot be saved."""
+    """Raise BadInput if a custom network has fewer outputs than there are classes, or if it cannot be saved."""
     if experiment.own.model is None:
         return
     model, images = model_for(experiment, classes), jax.ShapeDtypeStruct((experiment.batch_size, *image), jnp.float32)
@@ -145,7 +145,7 @@ def traced(part: str, function: Any, *arguments: Any) -> Any:
     """Return the shapes that a custom function returns. Raises BadInput if it fails or is not pure."""
     (one, shapes), (other, _) = (asked(part, jax.make_jaxpr(lambda *values: function(*values), return_shape=True),
                                        *arguments) for _ in range(2))
-    same = [re.sub("0x[0-9a-f]+", "", str(program)) for program in (one, other)]  # addresses of Python objects
+    same = [re.sub("0x[0-9a-f]+", "", str(program)) for program in (one, other)]  # removes addresses of Python objects
     pairs = zip(one.consts, other.consts, strict=False)
     check(same[0] == same[1] and all(a is b or np.asarray(a).tobytes() == np.asarray(b).tobytes() for a, b in pairs),
           f"{part} computes something else when it is called again; it must be pure, because it is compiled once: "
@@ -192,7 +192,7 @@ def check_model(model: Any) -> None:
 
 
 def hints_of(kind: type) -> dict[str, Any]:
-    """Return the types of the serialisable fields of one of our networks; a custom block is represented by its name."""
+    """Return the types of the fields of one of our networks that JSON can store; custom blocks are stored by name."""
     return typing.get_type_hints(kind) | {"block": Block}
 
 

@@ -1,9 +1,10 @@
-"""The layout of the train state between calls on an accelerator: the same numbers, arranged so that fewer kernels run.
+"""The layout of the train state between calls on an accelerator, in which fewer kernels update the same numbers.
 
-Many small arrays, such as batch norm's, are joined into a long one, which a single kernel updates. Unrolled blocks are
-separate arrays, so that XLA updates each kernel where its gradient is computed, while the inputs are still on the chip.
-With one stack, XLA computes the gradients late, all together, and reads activations and their gradients again. A CPU
-does not gain from this, and would round sums differently, so there the state stays unchanged.
+Many small arrays, such as batch norm's, are joined into a long array, which a single kernel updates. Unrolled blocks
+are separate arrays, so that XLA updates each convolution's weights where their gradient is computed, while the inputs
+are still on the chip. If the blocks were one stack, XLA would compute the gradients late, all together, and read
+activations and their gradients again. A CPU does not gain from this layout and would round sums differently, so the
+state stays unchanged on CPU.
 """
 
 import math
@@ -25,17 +26,17 @@ PARTS, MOST = ("params", "batch_stats", "opt_state"), 2**16
 
 
 class Packed(struct.PyTreeNode):
-    """A tree of arrays: small ones as one vector, the others as a list, and the structure to rebuild it."""
+    """A tree of arrays: small arrays as one vector, the others as a list, and the structure to rebuild the tree."""
 
     small: jax.Array
     large: list[jax.Array]
     structure: Any = struct.field(pytree_node=False)
     shapes: tuple[tuple[int, ...] | None, ...] = struct.field(pytree_node=False)
-    """The shape of every small leaf; None for the others."""
+    """The shape of every small leaf, and None for each of the others."""
 
 
 class StateLayout(NamedTuple):
-    """A layout of the state: `pack` a state for a model, `steps` from packed to packed state, and `unpack`."""
+    """A layout of the state, with functions to `pack` a state for a model, to make `steps`, and to `unpack` it."""
 
     pack: Callable[[TrainState, int], TrainState]
     steps: Any
@@ -56,15 +57,15 @@ def most_unstacked(model: nn.Module) -> int:
 def pack(state: TrainState, most: int) -> TrainState:
     """Separate the blocks of stages with at most this many blocks after the first, and pack small arrays.
 
-    Blocks may only be separated for an optimizer that treats every number independently, as the paper's does; others
-    see a stack as one array.
+    Blocks may be separated only for an optimizer that treats every number independently, as the paper's does. Other
+    optimizers see a stack as one array.
     """
     return packed(as_parameters(state, partial(unstack, most=most)) if most else state)
 
 
 @jax.jit
 def unpack(state: TrainState) -> TrainState:
-    """Undo `pack`. The result may share memory with the packed state: use it before the next steps, or copy it."""
+    """Undo `pack`. The result may share memory with the packed state, so use or copy it before the next steps."""
     return as_parameters(unpacked(state), stack)
 
 
@@ -123,7 +124,7 @@ def unpacked(state: TrainState) -> TrainState:
 
 
 def is_small_leaf(leaf: jax.Array) -> bool:
-    """Return whether a leaf is packed: a small vector, or a small stack of vectors, such as batch norm's."""
+    """Return whether a leaf is packed, that is, a small vector or a small stack of vectors, such as batch norm's."""
     return leaf.ndim in (1, 2) and leaf.size <= MOST and leaf.dtype == jnp.float32
 
 

@@ -1,5 +1,5 @@
-"""Python objects that belong to a run: `experiment.json` describes them, a resumed run checks them, and networks are
-rebuilt from their descriptions.
+"""Python objects that belong to a run, such as its network. They are described in `experiment.json` and checked when
+the run is resumed, and networks are rebuilt from their descriptions.
 """
 
 import ast
@@ -29,7 +29,7 @@ UNKEPT = "given in Python; its values are not stored"
 
 
 def describe_objects(experiment: Experiment, classes: int, state: TrainState | None = None) -> dict[str, str]:
-    """Describe the Python objects for `experiment.json`: a network by its fields, functions by their files.
+    """Describe the Python objects for `experiment.json`, networks by their fields and functions by their files.
 
     An optimizer that no function builds is described by its state.
     """
@@ -46,7 +46,9 @@ def describe_objects(experiment: Experiment, classes: int, state: TrainState | N
 
 
 def called(function: Any) -> str:
-    """Describe a function by its file, or a value such as `Mixup` by its fields; the same for equal objects."""
+    """Describe a function by its file, or a value such as `Mixup` by its fields. Equal objects are described
+    equally.
+    """
     if isinstance(function, partial):
         arguments = [*map(repr, function.args), *(f"{key}={value!r}" for key, value in function.keywords.items())]
         return f"partial({', '.join([called(function.func), *arguments])})"
@@ -65,7 +67,7 @@ def sources(experiment: Experiment, classes: int) -> dict[str, str]:
 
 
 def changed_code(run_directory: Path, code: Mapping[str, str]) -> str:
-    """Describe which files have changed since a run began; empty if none have."""
+    """Describe which files have changed since a run began; empty if no file has."""
     file = run_directory / "experiment.json"
     before = read_json(file).get("code") if file.exists() else None
     known = before if isinstance(before, dict) else {}
@@ -93,7 +95,7 @@ def files_of(part: Any) -> Iterator[Path]:
 
 
 def check_arrays(values: Data, data: Dataset) -> None:
-    """Raise BadInput if the size or the channels of the user's arrays contradict the experiment."""
+    """Raise BadInput if the size or the channels of the user's arrays do not match the experiment."""
     height, width, channels = data.train.pixels.shape[1:]
     check(values.size is None or (height, width) == (values.size, values.size),
           f"data.size is {values.size}, but the arrays are {height}x{width}; resjax does not resize arrays, so omit "
@@ -104,7 +106,7 @@ def check_arrays(values: Data, data: Dataset) -> None:
 
 def with_objects(experiment: Experiment, run_directory: Path, data: Dataset | None,
                  objects: Mapping[str, Any]) -> tuple[Experiment, Dataset | None]:
-    """Add the user's objects to a run; for arrays, record them in the data fields and hold out validation images.
+    """Add the user's objects to a run. For arrays, set the data fields and hold out validation images.
 
     Raises BadInput if the folder holds a run with another network, other images or another optimizer; the message names
     the object to pass again.
@@ -170,7 +172,7 @@ def rebuilt(run_directory: Path, known: str) -> Any:
 
 
 def network_of(experiment: Experiment, classes: tuple[str, ...], model: Any, state: TrainState) -> Network:
-    """Return a run's network as a `Network`; it is custom unless the run's architecture describes it."""
+    """Return a run's network as a `Network`, which is custom unless the run's architecture describes it."""
     paper = experiment.architecture if experiment.architecture.model(len(classes)) == model else None
     return Network(f"{experiment.name}, step {state.step}", paper, experiment.data, classes, model, state.variables,
                    of_run(experiment.data, state.mean))

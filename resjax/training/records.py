@@ -24,9 +24,9 @@ def find_runs(folder: Path) -> list[Path]:
 def runs(folder: str | Path) -> list[dict[str, Any]]:
     """List the runs in a folder as flat records with the same keys, for `pandas.DataFrame(resjax.runs("runs"))`.
 
-    A record has the run's path in the folder, the fields in which the runs differ (None if a run does not have one),
-    the current step, the training loss and error (%) last logged and, for a finished run, the results of its kind.
-    Raises BadInput, naming the file, if there is no run or one is damaged.
+    A record has the run's path in the folder, the fields in which the runs differ (None for a field that the run does
+    not have), the current step, and the last logged training loss and error (%). For a finished run, it also has the
+    results. Raises BadInput, naming the file, if a run is damaged, or if there is no run.
     """
     folder = expanded(folder)
     places = find_runs(folder)
@@ -43,7 +43,7 @@ def runs(folder: str | Path) -> list[dict[str, Any]]:
 
 
 def values_of(run_directory: Path, experiment: Run) -> dict[str, Any]:
-    """List a run's fields by name, with its network's name, and Python objects in place of fields they replace."""
+    """List a run's fields by name, with its network's name, and Python objects instead of the fields they replace."""
     descriptions = read_descriptions(run_directory) or {}
     values = {"network": descriptions.get("model", experiment.title), **descriptions, **flatten(experiment)}
     without = ("model", "data.directory", *(values for part, values in INSTEAD.items() if part in descriptions))

@@ -1,4 +1,4 @@
-"""The directory of a run, which belongs to one experiment and is locked by the process that trains."""
+"""The directory of a run. It belongs to one experiment, and the process that trains locks it."""
 
 import errno
 import fcntl
@@ -32,10 +32,10 @@ WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, er
 
 @contextmanager
 def claimed(run_directory: Path, experiment: Run) -> Iterator[None]:
-    """Lock the directory for this process; the system releases the lock however the process ends.
+    """Lock the directory for this process. The system releases the lock when the process ends, for any reason.
 
     Raises BadInput if the directory cannot be written, is locked by another process, or belongs to another experiment.
-    If several processes train together, the first holds the lock, and all raise the error.
+    If several processes train together, the first process holds the lock, and all processes raise the error.
     """
     with ExitStack() as held:
         def claim() -> None:
@@ -97,7 +97,7 @@ def read_run(run_directory: Path) -> tuple[Experiment, tuple[str, ...], tuple[in
 
 
 def read_described(run_directory: Path, about: dict[str, Any], kind: str | None = None) -> tuple[Any, list[Any]]:
-    """Read a run and other described values, by name and type. Raises BadInput if they are missing or differ."""
+    """Read a run, and the values that `about` lists by name and type. Raises BadInput if one is missing or wrong."""
     file = run_directory / "experiment.json"
     check(file.exists(), f"{run_directory}: contains no run (no {file.name})")
     stored_kind = name_in(file)
@@ -134,7 +134,7 @@ def write_run(run_directory: Path, experiment: Run, about: dict[str, Any], devic
 
 
 def earlier_environments(run_directory: Path, now: dict[str, Any]) -> list[dict[str, Any]]:
-    """List the earlier environments of a run that differ from the current one in JAX, device or convolutions."""
+    """List the earlier environments of a run that differ from the current one in JAX, devices or convolutions."""
     file = run_directory / "experiment.json"
     if not file.exists():
         return []
@@ -145,16 +145,16 @@ def earlier_environments(run_directory: Path, now: dict[str, Any]) -> list[dict[
 
 
 def computing(environment: dict[str, Any]) -> str:
-    """Describe what in an environment affects the bits: "jax 0.10.2 on cpu, convolutions by oneDNN 3.2.0"."""
+    """Describe what affects the bits of results, as in "jax 0.10.2 on cpu, convolutions by oneDNN 3.2.0"."""
     versions, devices = environment.get("versions", {}), environment.get("devices", {})
     return (f"jax {versions.get('jax')} on {devices.get('kind')}, "
             f"convolutions by {environment.get('convolutions', 'XLA')}")
 
 
 def check_images(run_directory: Path, images: dict[str, Any]) -> None:
-    """Raise BadInput, saying what has changed, if the images differ from those with which the run began.
+    """Raise BadInput, naming the change, if the images differ from those with which the run began.
 
-    Files of test images may have been repaired in the meantime; this is reported.
+    Test images may have been repaired in the meantime, in which case a message reports the change.
     """
     file = run_directory / "experiment.json"
     before = read_json(file).get("images") if file.exists() else None
@@ -183,12 +183,12 @@ def read_result(run_directory: Path) -> dict[str, Any] | None:
 
 
 def finished_result(run_directory: Path, experiment: Run) -> dict[str, Any] | None:
-    """Read the result of a run; None if there are steps left, such as after a shorter run."""
+    """Read the result of a run. Return None if steps are left, for example after a shorter run."""
     return None if unfinished(run_directory, experiment) else read_result(run_directory)
 
 
 def unfinished(run_directory: Path, experiment: Run) -> bool:
-    """Return whether there are steps left: there is no result, or only that of a shorter run."""
+    """Return whether steps are left, because there is no result or only that of a shorter run."""
     result = read_result(run_directory)
     return result is None or bool(result["steps"] < experiment.steps)
 

@@ -1,6 +1,6 @@
 """Defines the train state (arrays only), pure functions for one or many updates, and precise batch norm.
 
-Together with the experiment, the state determines all later results bit for bit, so it is what a checkpoint stores.
+Together with the experiment, the state determines all later results bit for bit, so a checkpoint stores the state.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from resjax.training.learning_rate import learning_rate
 
 
 class TrainState(struct.PyTreeNode):
-    """The state that changes from step to step, plus two constant arrays: the data key and the mean image."""
+    """The state that changes from step to step, and two constant arrays, the data key and the mean image."""
 
     step: jax.Array
     key: jax.Array
@@ -58,7 +58,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 @dataclass(frozen=True)
 class OwnBatch:
-    """Makes batches with `make`, then applies a custom augmentation; also carries a custom loss."""
+    """Makes batches with `make` and then applies a custom augmentation. It also carries a custom loss."""
 
     make: MakeBatch
     augment: Augment | None
@@ -73,7 +73,7 @@ class OwnBatch:
 
 
 def loss_of(make_batch: MakeBatch) -> Loss:
-    """Return the loss function: the cross-entropy, unless the batches carry a custom one."""
+    """Return the loss function, which is the cross-entropy unless the batches carry a custom loss."""
     return (make_batch.loss if isinstance(make_batch, OwnBatch) else None) or cross_entropy
 
 
@@ -104,8 +104,8 @@ def draw_state(sharding: jax.sharding.Sharding, model: nn.Module, optimizer: opt
 def state_drawer(platform: str) -> Any:
     """Return the program that initialises a state.
 
-    It runs only once. On CPU, LLVM's default level takes longer to optimise it than a training step: 8.2 s for 26
-    layers. The first level takes 3.4 s and gives the same bits.
+    The program runs only once, so its compile time matters. On CPU, LLVM's default optimisation level takes 8.2 s for
+    26 layers, which is longer than for a training step. Level 1 takes 3.4 s and gives the same bits.
     """
 
     def drawn(sharding: jax.sharding.Sharding, model: nn.Module, optimizer: optax.GradientTransformation, mean: Any,
@@ -117,7 +117,7 @@ def state_drawer(platform: str) -> Any:
 
 
 class Metrics(NamedTuple):
-    """Sums over a batch: losses, wrong predictions, and images; and the learning rate of the update."""
+    """The losses, wrong predictions and images, summed over a batch, and the learning rate of the update."""
 
     loss: jax.Array
     wrong: jax.Array
@@ -129,7 +129,7 @@ def train_step(model: nn.Module, optimizer: optax.GradientTransformationExtraArg
                batch: Batch, loss_function: Loss = cross_entropy) -> tuple[TrainState, Metrics]:
     """Make one gradient step on the mean loss. `state.params` may hold stages as lists of blocks.
 
-    For labels given as probabilities, a prediction is wrong if the most likely classes differ.
+    For labels given as probabilities, a prediction is wrong if its most likely class differs from that of the label.
     """
 
     def mean_loss(params: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array, Any]]:
@@ -155,7 +155,7 @@ def dropout(state: TrainState) -> dict[str, jax.Array]:
 @partial(jax.jit, static_argnums=(0, 1, 2, 3), donate_argnums=4)
 def train_steps(model: nn.Module, optimizer: optax.GradientTransformationExtraArgs, make_batch: MakeBatch, count: int,
                 state: TrainState, inputs: Any) -> tuple[TrainState, Metrics]:
-    """Make `count` steps in one call; metrics have a leading axis `[count]`."""
+    """Make `count` steps in one call. The metrics have a leading axis `[count]`."""
 
     def step(state: TrainState, _: None) -> tuple[TrainState, Metrics]:
         return train_step(model, optimizer, state, make_batch(state, inputs), loss_of(make_batch))
@@ -189,7 +189,7 @@ def with_loops(model: nn.Module) -> nn.Module:
 
 
 def without_memory(method: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-    """Call a module's method such that batch norm (Flax's or ours) stores only the statistics of this batch."""
+    """Call a module's method so that batch norm (Flax's or ours) stores only the statistics of this batch."""
     module = context.module
     if context.method_name != "__call__" or not isinstance(module, BatchNorm | nn.BatchNorm):
         return method(*args, **kwargs)
@@ -202,7 +202,7 @@ def without_memory(method: Callable[..., Any], args: Any, kwargs: Any, context: 
 
 
 def repeated(step: Callable[[Any, None], tuple[Any, Any]], carry: Any, count: int) -> tuple[Any, Any]:
-    """Scan over `count` steps; a single step is not a loop, because XLA optimises loop bodies less freely."""
+    """Scan over `count` steps. A single step does not run as a loop, because XLA optimises loop bodies less freely."""
     if count > 1:
         return lax.scan(step, carry, length=count)
     carry, outputs = step(carry, None)
@@ -216,7 +216,7 @@ def named_leaves(tree: Any) -> list[tuple[str, np.ndarray]]:
 
 
 def state_digest(state: TrainState) -> str:
-    """Hash parameters, batch statistics and optimizer state: SHA-256 over names, types, shapes and bytes."""
+    """Compute the SHA-256 of parameters, batch statistics and optimizer state, by names, types, shapes and bytes."""
     sha = hashlib.sha256()
     leaves = named_leaves((state.params, state.batch_stats, state.opt_state))
     for name, leaf in sorted(leaves, key=lambda pair: pair[0]):

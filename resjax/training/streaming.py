@@ -31,7 +31,7 @@ from resjax.training.step import TrainState
 
 
 class StreamedInputs(NamedTuple):
-    """Inputs of a step besides the state: a batch of pixels, and the principal components of the colours."""
+    """The inputs of a step besides the state: a batch of pixels, and the principal components of the colours."""
 
     pixels: Batch
     colours: np.ndarray
@@ -53,7 +53,7 @@ class StreamedBatch:
 
 @dataclass(frozen=True)
 class Streaming:
-    """A set of photographs with one step per call; every host reads its own share of a batch."""
+    """A set of photographs, with one step per call. Every host reads its own share of a batch."""
 
     data: Photographs
     images: ImageSet
@@ -79,7 +79,7 @@ class Streaming:
 
     @contextmanager
     def inputs(self, key: jax.Array, steps: range) -> Iterator[Iterator[tuple[int, StreamedInputs]]]:
-        """Open the batches of some steps. Unreadable images are reported; too many raise BadInput.
+        """Open the batches of some steps. Unreadable images are reported. Raises BadInput if there are too many.
 
         Each batch is copied to the devices while they compute the previous step.
         """
@@ -106,7 +106,7 @@ class Streaming:
         check_broken(list(broken.values()), self.data.broken_images)
 
     def errors(self, classifier: Classifier, split: str) -> ErrorRates | None:
-        """Measure the errors on the centre crops of the test images; there is no validation split."""
+        """Measure the errors on the centre crops of the test images. There is no validation split."""
         if split != "test":
             return None
         views = views_of("single", classifier.preprocessing)
@@ -116,7 +116,7 @@ class Streaming:
 
 
 def open_streaming(experiment: Experiment, data: Photographs, devices: Sequence[jax.Device], log: Log) -> Streaming:
-    """Find the photographs; the first process measures their statistics and broadcasts them to the others."""
+    """Find the photographs. The first process measures their statistics and broadcasts them to the others."""
     images = find_images(data)
     log.tell(images.remark)
     if is_first():

@@ -1,4 +1,4 @@
-"""The interface between the training loop and a task: a network and its images."""
+"""The interface between the training loop and a task, that is, a network and its images."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -13,7 +13,7 @@ class Task(Protocol):
 
     @property
     def metrics(self) -> type[RunningMetrics]:
-        """Return the object that sums the metrics between two lines of the log."""
+        """Return the class that sums the metrics between two lines of the log."""
         ...
 
     def first(self) -> TrainState:
@@ -29,7 +29,7 @@ class Task(Protocol):
         ...
 
     def inputs(self, state: TrainState, steps: range) -> AbstractContextManager[Iterator[tuple[int, Any]]]:
-        """Open the calls that make up `steps`: for each, its number of steps and its inputs."""
+        """Open the calls that make up `steps`, each with its number of steps and its inputs."""
         ...
 
     def pack(self, state: TrainState) -> TrainState:
@@ -37,15 +37,15 @@ class Task(Protocol):
         ...
 
     def unpack(self, packed: TrainState) -> TrainState:
-        """Undo `pack`; the next steps invalidate the result."""
+        """Undo `pack`. The next steps invalidate the result."""
         ...
 
     def lower(self, count: int, packed: TrainState, inputs: Any) -> Any:
-        """Lower the program of `count` steps: from (packed, inputs) to the new packed state and metrics."""
+        """Lower the program of `count` steps, which maps (packed, inputs) to the new packed state and metrics."""
         ...
 
     def average(self, state: TrainState, heed: Callable[[], None]) -> TrainState:
-        """Return the state to keep after the last step. Calls `heed` between its steps, which may raise Interrupted."""
+        """Return the state to keep after the last step. `heed` is called between steps and may raise Interrupted."""
         ...
 
     def prolong(self, state: TrainState) -> TrainState:
@@ -53,7 +53,7 @@ class Task(Protocol):
         ...
 
     def measure(self, state: TrainState, last: bool) -> list[Line]:
-        """Evaluate the state on held-out images; return the lines of the log, without their step."""
+        """Evaluate the state on held-out images. Return the lines of the log, without their step."""
         ...
 
     def result(self, lines: list[Line]) -> Line:
@@ -62,5 +62,5 @@ class Task(Protocol):
 
     @property
     def watch(self) -> Callable[[Line, TrainState], Line | None] | None:
-        """Return a function that is called with each training line and its state and may return a line, or None."""
+        """Return None, or a function that is called with each training line and its state and may return a line."""
         ...

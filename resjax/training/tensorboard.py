@@ -8,7 +8,7 @@ from typing import Any
 from resjax.system.errors import BadInput, check
 from resjax.system.files import writing
 
-VERSION = "brain.Event:2"  # version of the format, at the start of each file
+VERSION = "brain.Event:2"  # version of the format, which starts each file
 
 
 def check_tensorboardx() -> None:
@@ -20,7 +20,7 @@ def check_tensorboardx() -> None:
 
 
 def open_writer(file: Path) -> Any:
-    """Start an event file; return its writer, which runs in this thread so that a full disk raises an error here."""
+    """Start an event file. Return its writer, which runs in this thread so that a full disk raises an error here."""
     from tensorboardX.record_writer import RecordWriter
 
     writer = RecordWriter(str(file))
@@ -45,7 +45,7 @@ def write_line(writer: Any, line: dict[str, Any]) -> None:
 
 
 class Events(AbstractContextManager["Events"]):
-    """The events of a run in a folder; every process that trains it writes its own file.
+    """The events of a run in a folder. Every process that trains the run writes its own file.
 
     Raises BadInput if the writer's package is missing, or if the folder already holds another run's events.
     """
@@ -66,7 +66,7 @@ class Events(AbstractContextManager["Events"]):
         return any(self.folder.glob("events.out.tfevents.*"))
 
     def begin(self, step: int) -> None:
-        """Start a file for the lines after `step`; TensorBoard discards earlier events of later steps.
+        """Start a file for the lines after `step`. TensorBoard discards the events of later steps in earlier files.
 
         Raises OSError if the folder cannot be written.
         """
