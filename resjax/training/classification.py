@@ -192,8 +192,7 @@ class Classification:
         return exchanged
 
     def own_statistics(self, count: int, state: TrainState, inputs: Any) -> Any:
-        """Mark the batch statistics that depend only on the batches. The others stay moving averages, which the log
-        says.
+        """Mark the batch statistics that depend only on the batches. The log mentions all others as moving averages.
 
         The statistics of a batch norm that is neither Flax's nor ours may depend on their previous values.
         """
@@ -208,9 +207,7 @@ class Classification:
         return jax.tree.unflatten(jax.tree.structure(state.batch_stats), same)
 
     def measure(self, state: TrainState, last: bool) -> list[Line]:
-        """Measure the errors on all non-empty splits; between steps, on the test split only if `evaluate_test` is
-        set.
-        """
+        """Measure the errors on all non-empty splits, but on test images between steps only with `evaluate_test`."""
         if not last and self.experiment.own.optimizer is None and self.experiment.optimizer.ema_decay:
             state = self.average(state, lambda: None)
         classifier = Classifier(self.model, state.variables, of_run(self.experiment.data, state.mean))
