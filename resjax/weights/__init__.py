@@ -1,4 +1,4 @@
-"""Loads weights of other libraries, and exports ours."""
+"""Loads the weights of other libraries, and exports our weights to their formats."""
 
 from resjax.experiment.fields import Format
 from resjax.models.families import Bare

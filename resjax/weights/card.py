@@ -1,4 +1,4 @@
-"""Facts for a model card: errors, data set, licence and recipe, stored in card.json."""
+"""Facts for a model card, stored in card.json: errors, data set, licence and recipe."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,13 +9,13 @@ from resjax.system.files import read_json, write_json
 from resjax.system.serialization import check_value, convert
 
 FILE = "card.json"
-TYPES: dict[str, Any] = {  # version of the format
+TYPES: dict[str, Any] = {  # types of the fields in the file
     "errors": tuple[tuple[str, str, float, float, int | None], ...],
     "precisions": tuple[tuple[str, str, float, float], ...], "recipe": str, "source": str, "licence": str}
 
 
 class Measured(NamedTuple):
-    """A measured error: data set, views, top-1 and top-5 error in percent, and the number of images."""
+    """A measured error, with data set, views, top-1 and top-5 error in percent, and the number of images."""
 
     images_of: str
     views: str
@@ -25,7 +25,7 @@ class Measured(NamedTuple):
 
 
 class Precision(NamedTuple):
-    """A measured average precision in percent: by area and by 11 points, for a class or for all ("mean")."""
+    """A measured average precision in percent, by area and by 11 points, for one class or for all classes ("mean")."""
 
     images_of: str
     class_name: str
@@ -35,20 +35,20 @@ class Precision(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """The contents of a model card that the network itself does not determine."""
+    """The contents of a model card that the network alone does not determine."""
 
     errors: tuple[Measured, ...] = ()
     precisions: tuple[Precision, ...] = ()
     recipe: str = ""
     """The values of the run, one per line."""
     source: str = ""
-    """The training images, as in `data.source`."""
+    """The source of the training images, as in `data.source`."""
     licence: str = ""
     """The licence of the weights. Empty if none is known."""
 
 
 class DataSet(NamedTuple):
-    """A public data set: a description, its licence, and the citation that its authors request."""
+    """A public data set, with a description, its licence, and the citation that its authors request."""
 
     title: str
     licence: str
@@ -93,7 +93,7 @@ def write_card(card: Card, folder: Path) -> None:
 
 
 def read_card(folder: Path) -> Card:
-    """Read `card.json`; return an empty card if there is none. Raises BadInput, naming the file, if it is damaged."""
+    """Read `card.json`; without one, return an empty card. Raises BadInput, naming the file, if it is damaged."""
     file = folder / FILE
     if not file.is_file():
         return Card()

@@ -1,7 +1,7 @@
-"""Descriptions of weights by timm and transformers: `config.json`, `preprocessor_config.json`, and `arch` in
+"""Reads how timm and transformers describe weights, in `config.json`, `preprocessor_config.json`, and `arch` of
 checkpoints.
 
-Settings that change the network or its input are followed exactly, or refused by name.
+Settings that change the network or its input are either followed exactly or refused by name.
 """
 
 import math
@@ -18,9 +18,9 @@ from resjax.weights.metadata import IMAGENET_COLOURS, Metadata
 
 RESNETS, VGGS = {f"resnet{depth}": depth for depth in IMAGENET}, {f"vgg{depth}": depth for depth in VGG_STAGES}
 FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # Pillow's filters, by number
-TENSOR_FILTERS = 4  # torchvision supports only the first ones for tensors with antialias
+TENSOR_FILTERS = 4  # for antialiased tensors, torchvision supports only this many, the first ones
 SAME_SIZE = "because images must have the same size"
-HARMLESS = {"in_chans", "num_classes"}  # also known from the tensors
+HARMLESS = {"in_chans", "num_classes"}  # the tensors show these settings too
 HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 CLIP = {"resample": 3, "size": {"shortest_edge": 224}, "do_center_crop": True, "crop_size": 224,
         "image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]}
@@ -34,7 +34,7 @@ UNKNOWN_CHANGES = ("do_pad", "do_flip_channel_order", "rescale_offset", "include
 
 
 def read_config(folder: Path) -> Metadata:
-    """Read `config.json`, and `preprocessor_config.json` next to it. Raises BadInput for an unsupported network."""
+    """Read `config.json`, and the `preprocessor_config.json` beside it. Raises BadInput for an unsupported network."""
     file = folder / "config.json"
     config, images = read_json(file), folder / "preprocessor_config.json"
     try:
@@ -51,7 +51,7 @@ def read_config(folder: Path) -> Metadata:
 
 
 def architecture_of(name: str) -> dict[str, Any] | None:
-    """Return the architecture with this name in timm or torchvision; None for other names."""
+    """Return the architecture that has this name in timm or torchvision; None for other names."""
     short = name.lower().removeprefix("tv_").partition(".")[0]
     if short in VGGS:
         return {"family": "vgg", "depth": VGGS[short], "shortcut": "plain"}
@@ -64,18 +64,18 @@ def check_arch(arch: str, source: str) -> Architecture | None:
     """Return the architecture that `arch` in a checkpoint names; None for a custom name.
 
     Raises BadInput for other networks of timm or torchvision, such as resnetblur18, whose tensors look like
-    ResNet-18's. Their names have letters directly before or after the number.
+    ResNet-18's. The names of such networks have letters directly before or after the number.
     """
     if (known := architecture_of(arch)) is not None:
         return from_json(known, Architecture)
-    other = re.match(r"(resnet|vgg)(?!\d+([_.]|$))[a-z]*\d", arch.lower())  # others have different tensors
+    other = re.match(r"(resnet|vgg)(?!\d+([_.]|$))[a-z]*\d", arch.lower())  # all other networks have different tensors
     check(other is None, f"{source}: its arch is {arch!r}, which is not a network of the paper; timm and torchvision "
                          f"have these: {', '.join((*RESNETS, *VGGS))}")
     return None
 
 
 def from_timm(config: dict[str, Any]) -> Metadata:
-    """Read timm's description: `architecture`, and the preprocessing in `pretrained_cfg`."""
+    """Read timm's description, which has an `architecture`, and the preprocessing in `pretrained_cfg`."""
     name, images = config["architecture"], config.get("pretrained_cfg") or {}
     changed = {key: value for key, value in (config.get("model_args") or {}).items()
                if key not in HARMLESS and (key, value) != ("global_pool", "avg")}
@@ -104,7 +104,7 @@ def timm_images(images: dict[str, Any]) -> dict[str, Any]:
 
 
 def from_transformers(config: dict[str, Any], images: dict[str, Any]) -> Metadata:
-    """Read transformers' description: blocks, stride, class names, and the preprocessing of its image processor."""
+    """Read transformers' description of blocks, stride and class names, and its image processor's preprocessing."""
     kind, blocks = config["layer_type"], tuple(config["depths"])
     depth = next((depth for depth, table in IMAGENET.items() if table == (kind, blocks)), None)
     if depth is None or config.get("hidden_act", "relu") != "relu" or config.get("downsample_in_first_stage"):
@@ -127,7 +127,7 @@ def label_names(labels: dict[int, Any]) -> list[Any]:
 def processed_images(said: dict[str, Any]) -> dict[str, Any]:
     """Return the preprocessing of transformers' image processor.
 
-    It works on tensors or, if its name ends in Pil, on Pillow images.
+    The processor works on tensors or, if its name ends in Pil, on Pillow images.
     """
     name = said.get("image_processor_type") or said.get("feature_extractor_type") or processor_for(said)
     short = name.replace("FeatureExtractor", "ImageProcessor").removesuffix("Fast").removesuffix("Pil")
@@ -150,8 +150,8 @@ def processed_images(said: dict[str, Any]) -> dict[str, Any]:
 def processor_for(said: dict[str, Any]) -> str:
     """Choose the image processor for settings that do not name one.
 
-    This is ConvNext's, transformers' default for ResNets, unless the settings have a height and width or a crop, which
-    ConvNext's does not support.
+    The choice is ConvNext's processor, which is transformers' default for ResNets. If the settings have a crop or a
+    height and width, which ConvNext's processor does not support, another one is chosen.
     """
     if isinstance(said.get("size"), dict) and "height" in said["size"]:
         return "ViTImageProcessor"
@@ -171,7 +171,7 @@ def resize_and_crop(short: str, images: dict[str, Any]) -> dict[str, Any]:
           f"size is {size}; it must have shortest_edge, or height and width")
     resized: dict[str, Any] = {"squash": (size["height"], size["width"])} if "height" in size else {
         "shorter_side": size["shortest_edge"]}
-    if short == "ConvNextImageProcessor":  # below 384 it always crops
+    if short == "ConvNextImageProcessor":  # which always crops below 384 pixels
         edge = int(size["shortest_edge"])
         size = {"height": edge, "width": edge}
         resized = {"squash": (edge, edge)} if edge >= 384 else {

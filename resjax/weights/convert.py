@@ -1,4 +1,4 @@
-"""Converts between named tensors and our variables, with one table of names; none of either may be left over."""
+"""Converts between named tensors and our variables with one table of names. No tensor or variable may be left over."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -15,8 +15,8 @@ from resjax.weights.tensor_names import Names, module_name
 
 
 class Slot(NamedTuple):
-    """The place of one tensor: a leaf of our variables (`place` in messages), the axis order (None: unchanged), and the
-    convolution bias to include, if the family has one.
+    """The place of one tensor: a leaf of our variables (`place` in messages), the axis order (None if unchanged), and
+    the convolution bias to include, if the family has one.
     """
 
     leaf: np.ndarray
@@ -40,10 +40,10 @@ def slots(names: Names, apart: Any) -> Iterator[tuple[str, Slot]]:
 
 
 def to_variables(tensors: Tensors, names: Names, model: ResNet, channels: int, source: str) -> Any:
-    """Fill a network's variables in float32. Every leaf is set once, and every tensor is used.
+    """Fill a network's variables in float32. Every leaf is set exactly once, and every tensor is used.
 
-    The bias of a convolution is included in the mean that its batch norm subtracts. Raises BadInput, naming source,
-    tensor and place in the network, if a tensor or a leaf is missing, shapes differ, or a value is not finite.
+    The bias of a convolution is folded into the mean that the following batch norm subtracts. Raises BadInput, naming
+    source, tensor and place in the network, if a tensor or a leaf is missing, shapes differ, or a value is not finite.
     """
     shapes = variable_shapes(model, (32, 32, channels))
     filled = jax.tree.map(lambda leaf: np.empty(leaf.shape, np.float32), shapes)
@@ -73,7 +73,7 @@ def to_variables(tensors: Tensors, names: Names, model: ResNet, channels: int, s
 
 
 def to_tensors(variables: Any, names: Names, model: ResNet) -> Tensors:
-    """Name a network's variables as a family does, in float32; convolution biases and batch counts are 0."""
+    """Name a network's variables as a family does, in float32. Convolution biases and batch counts are set to 0."""
     apart = unstack_stages(jax.tree.map(np.array, jax.device_get(variables)))
     if names.around and model.shortcut == "A":
         reorder(apart, model, back=True)
@@ -96,20 +96,20 @@ def unstack_stages(variables: Any) -> Any:
 
 
 def shift_variance(variance: np.ndarray, epsilon: float) -> np.ndarray:
-    """Add the difference between the family's epsilon and ours to a variance; a round trip may change its last bit."""
+    """Add the difference between two epsilons to a variance. A round trip may change the variance's last bit."""
     return (variance.astype(np.float64) + epsilon).astype(np.float32)
 
 
 def reorder(apart: Any, model: ResNet, *, back: bool) -> None:
-    """Reorder channels between option A with zero channels on both sides and option A with zero channels at the end.
+    """Reorder channels between option A with zeros on both sides and option A with zeros at the end.
 
-    Which channels a stage keeps from the previous stage is only a matter of their order. The network computes the same
+    The two variants differ only in the order of each stage's channels. The reordered network computes the same
     function, up to the order of sums.
     """
     before = np.arange(0)
     for stage in range(len(model.blocks)):
         order = np.arange(model.filters * 2**stage)
-        if stage:  # the previous stage's channels are in the middle there, and first here
+        if stage:  # the previous stage's channels are in the middle, and become the first ones
             kept = (len(order) - len(before)) // 2 + before
             order = np.concatenate([kept, np.setdiff1d(order, kept)])
         for collection in apart.values():
@@ -122,7 +122,9 @@ def reorder(apart: Any, model: ResNet, *, back: bool) -> None:
 
 
 def permute_channels(block: Any, incoming: np.ndarray, outgoing: np.ndarray, back: bool) -> None:
-    """Reorder the input channels (if given an order) and the output channels of a basic block, not the inner ones."""
+    """Reorder the input channels (if an order is given) and the output channels of a basic block, not the inner
+    ones.
+    """
     if "conv1" in block and len(incoming):
         kernel = block["conv1"]["kernel"]
         kernel[...] = np.take(kernel, turned(incoming, back), axis=-2)
@@ -137,7 +139,7 @@ def turned(order: np.ndarray, back: bool) -> np.ndarray:
 
 
 def flip_colours(variables: Any) -> Any:
-    """Convert a network between BGR and RGB images: flip the first kernel `[height, width, colours, filters]`."""
+    """Convert a network between BGR and RGB images by flipping its first kernel `[height, width, colours, filters]`."""
     params = variables["params"]
     name, place = ("conv1", params) if "conv1" in params else ("conv1_1", params["convolutions"])
     place = {**place, name: {**place[name], "kernel": place[name]["kernel"][:, :, ::-1]}}

@@ -1,4 +1,4 @@
-"""Describes our preprocessing in the formats of timm and transformers, and lists what these cannot express."""
+"""Describes our preprocessing in the formats of timm and transformers, and lists what these formats cannot express."""
 
 import math
 from typing import Any
@@ -11,7 +11,7 @@ from resjax.weights.metadata import PreprocessingEntry, preprocessing_entry
 
 
 def filter_of(images: PreprocessingEntry) -> str:
-    """Return the Pillow filter that resizes in the same way, or nearly so."""
+    """Return the Pillow filter that resizes in the same way, or nearly the same way."""
     return "bilinear" if images.resize == "area" else images.resize.partition("-")[2]
 
 
@@ -21,7 +21,7 @@ def shorter(images: PreprocessingEntry) -> int:
 
 
 def preprocessing_differences(preprocessing: Preprocessing, to: Format) -> list[str]:
-    """List what the other library cannot do; it then uses its closest alternative."""
+    """List what the other library cannot do and replaces by its closest alternative."""
     images = preprocessing_entry(preprocessing)
     if to in ("resjax", "stablehlo", "onnx", "akamaster") or max(preprocessing.image_shape[:2]) <= 32:
         return []
@@ -64,7 +64,7 @@ def timm_config(network: Network) -> dict[str, Any] | None:
 
 
 def deviations(images: PreprocessingEntry) -> list[float]:
-    """Return the divisors of colours from 0 to 1."""
+    """Return the divisors of the colours, for colours from 0 to 1."""
     return [value / 255 for value in images.std or (1.0,) * len(images.mean)]
 
 

@@ -1,4 +1,4 @@
-"""Exports networks to formats of other libraries. Files are written to a temporary folder and then moved into place."""
+"""Exports networks to the formats of other libraries. A temporary folder is filled and then moved into place."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -31,18 +31,19 @@ from resjax.weights.tensor_names import FAMILIES
 from resjax.weights.vgg import to_vgg_tensors
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
-KERAS_ORDER = ("1_conv", "1_bn", "2_conv", "2_bn", "0_conv", "3_conv", "0_bn", "3_bn")  # layer names of a block
+KERAS_ORDER = ("1_conv", "1_bn", "2_conv", "2_bn", "0_conv", "3_conv", "0_bn", "3_bn")  # of a block's layers
 
 
 def export(network: Network, to: Format, out: str | Path, card: Card | None = None) -> Path:
     """Write a network and its model card to a new folder, in the format that `to` names.
 
-    torchvision (also for timm and pytorch-cifar-models), huggingface, keras and akamaster (pytorch_resnet_cifar10) are
-    loaded strictly by those libraries. The format resjax uses torchvision's tensor names for any network of the paper;
-    only `resjax.load` reads it. stablehlo (for this JAX or newer) and onnx (for ONNX Runtime) contain the whole
-    function from pixels to logits. `card` provides errors, data set, licence and recipe for the model card, which also
-    says if the other library prepares images differently. Raises BadInput if that library has no such network or the
-    folder already exists, and OSError if it cannot be written. Nothing is left half-written.
+    Files in the formats torchvision (also for timm and pytorch-cifar-models), huggingface, keras and akamaster
+    (pytorch_resnet_cifar10) contain exactly the tensors that these libraries expect. The format resjax has
+    torchvision's tensor names and supports any network of the paper, but only `resjax.load` reads it. The formats
+    stablehlo (for this version of JAX or newer) and onnx (for ONNX Runtime) contain the whole function from pixels to
+    logits. `card` provides errors, data set, licence and recipe for the model card. The card also says if the other
+    library prepares images differently. Raises BadInput if the library has no such network or the folder already
+    exists, and OSError if the folder cannot be written. No incomplete files are left behind.
     """
     out = Path(out)
     check(to in WRITERS, f"to is {to!r}; it must be one of {', '.join(WRITERS)}")
@@ -113,7 +114,7 @@ def write_torchvision(network: Network, folder: Path) -> None:
 
 
 def write_huggingface(network: Network, folder: Path) -> None:
-    """Write the files for `from_pretrained`, with an image processor only if the mean is a single colour."""
+    """Write the files for `from_pretrained`. An image processor is included only if the mean is a single colour."""
     write_safetensors("huggingface", network, folder)
     architecture = network.architecture
     assert architecture is not None
@@ -134,8 +135,8 @@ def write_huggingface(network: Network, folder: Path) -> None:
 
 
 def write_keras(network: Network, folder: Path) -> None:
-    """Write `model.h5`, with layers in the order in which Keras reads them, for BGR images as in Keras."""
-    import h5py  # imported here, as it would slow down every start of resjax by 35 ms
+    """Write `model.h5` for BGR images, as in Keras, with the layers in the order in which Keras reads them."""
+    import h5py  # imported here, because it takes 35 ms
 
     variables = flip_colours(network.variables)
     layers: dict[str, list[tuple[str, np.ndarray]]] = {}
@@ -156,7 +157,7 @@ def write_keras(network: Network, folder: Path) -> None:
 
 
 def keras_place(layer: str) -> tuple[int, int, int]:
-    """Return the position of a layer in Keras's numbering: stage, block and layer in the block."""
+    """Return the position of a layer in Keras's numbering, as stage, block, and layer in the block."""
     if not layer.startswith("conv") or layer.startswith("conv1_"):
         return (9, 0, 0) if layer == "predictions" else (1, 0, ("conv1_conv", "conv1_bn").index(layer))
     stage, block, inner = layer.split("_", 2)
@@ -177,7 +178,7 @@ def write_stablehlo(network: Network, folder: Path) -> None:
 
 @contextmanager
 def without_places() -> Iterator[None]:
-    """Remove source locations from a program, so that the same network gives the same bytes on any machine."""
+    """Remove source locations from programs, so that the same network gives the same bytes on any machine."""
     frames = jax.config.jax_traceback_in_locations_limit  # type: ignore[attr-defined]
     jax.config.update("jax_traceback_in_locations_limit", 0)
     try:

@@ -1,4 +1,4 @@
-"""Reads weight files as named arrays. The content of a file determines its format, not its name."""
+"""Reads weights files as named arrays. The content of a file determines its format, not the file's name."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,9 +16,9 @@ from resjax.weights.reading import Stored, refusing, shown
 from resjax.weights.torch_pickle import read_torch
 
 INDEX = ".index.json"  # index of a network in several safetensors files
-MOST_TENSORS = 1 << 14  # the 1202-layer net has 7,208
+MOST_TENSORS = 1 << 14  # the 1202-layer network has 7,208
 MOST_ELEMENTS = 1 << 28  # ResNet-152 with 50,000 classes has 160 million
-LARGEST_FILE = 3 * 8 * MOST_ELEMENTS  # float64, with momentum and averaged weights besides the weights
+LARGEST_FILE = 3 * 8 * MOST_ELEMENTS  # bytes of float64 weights, momentum and averaged weights
 MOST_SHARDS = 64
 LARGEST_HEADER = 1 << 23  # bytes of a safetensors header; 0.67 million for 1202 layers
 LONGEST_NAME = 200
@@ -27,16 +27,16 @@ SUFFIXES = (".safetensors", ".pt", ".pth", ".th", ".bin", ".tar", ".ckpt", ".h5"
 
 
 def read_tensors(file: Path, key: str | None = None) -> Tensors:
-    """Read the tensors of a file by name; see `read_stored`."""
+    """Read the tensors of a file by name, as `read_stored` does."""
     return read_stored(file, key).tensors
 
 
 def read_stored(file: Path, key: str | None = None) -> Stored:
-    """Read every tensor of a file: safetensors, or an index of several; PyTorch; Keras's `.h5` and `.keras`.
+    """Read every tensor of a file of safetensors (or an index of several), PyTorch, or Keras (`.h5` and `.keras`).
 
     `key` chooses one of several sets of weights in a PyTorch file. No code in a file is executed. Memory and time are
-    bounded by the file's size and by resjax's largest networks. Raises BadInput, naming the file, if it is missing,
-    damaged or of another kind.
+    bounded by the size of the file and by that of resjax's largest networks. Raises BadInput, naming the file, if it is
+    missing, damaged or of another kind.
     """
     check(file.is_file(), f"{file}: no such file")
     size = file.stat().st_size
@@ -50,7 +50,7 @@ def read_stored(file: Path, key: str | None = None) -> Stored:
 
 
 def check_tensors(tensors: Tensors, file: Path) -> None:
-    """Raise BadInput for more tensors or numbers than resjax's largest networks have, invalid names, or other types."""
+    """Raise BadInput for more tensors or numbers than resjax's largest networks have, or invalid names or types."""
     elements = sum(tensor.size for tensor in tensors.values())
     check(len(tensors) <= MOST_TENSORS and elements <= MOST_ELEMENTS,
           f"{file}: {len(tensors):,} tensors of {elements:,} numbers are more than any network of the paper has")
@@ -70,7 +70,7 @@ def file_kind(file: Path) -> str:
         raise BadInput(f"{file}: cannot be read ({error.strerror})") from None
     if file.name.endswith(INDEX):
         return INDEX
-    if begin[4:9] == b"\0\0\0\0{":  # length of a JSON header; its first byte can have any value
+    if begin[4:9] == b"\0\0\0\0{":  # the end of the header's length, and its brace
         return ".safetensors"
     for start, kind in STARTS.items():
         if begin.startswith(start):
@@ -109,7 +109,7 @@ def read_index(file: Path) -> Tensors:
 
 
 def read_places(file: Path) -> dict[str, str]:
-    """Read the index: the file of each tensor, in the same folder. Raises BadInput for an invalid index."""
+    """Read from the index which file in the same folder contains each tensor. Raises BadInput for an invalid index."""
     places = read_json(file, "weight_map")["weight_map"]
     check(isinstance(places, dict), f"{file}: weight_map must be an object with the file of each tensor")
     for shard in places.values():

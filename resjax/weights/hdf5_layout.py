@@ -1,9 +1,10 @@
-"""Locates the weights in a Keras file: `python hdf5_layout.py FILE START SIZE` prints their layout as JSON.
+"""Locates the weights in a Keras file. The command `python hdf5_layout.py FILE START SIZE` prints their layout as JSON.
 
-The HDF5 library follows every reference in a file, even if the references form a circle. So it runs here in a separate
-process with limited memory and time; `keras_files` then reads the numbers, given only their location. The HDF5 file has
-`SIZE` bytes from `START`, since it may be a member of an archive. The output is the name, dtype, shape and offset of
-each weight and the model's configuration, or an error. This file is a script and imports nothing from resjax.
+The HDF5 library follows every reference in a file, even if the references form a circle. Therefore, the library runs in
+a separate process with limited memory and time, which reports only where the numbers are. `keras_files` then reads the
+numbers. The HDF5 file has `SIZE` bytes from `START`, because it may be a member of an archive. The output is the name,
+dtype, shape and offset of each weight and the model's configuration, or an error. This file is a script and imports
+nothing from resjax.
 """
 
 import io
@@ -16,15 +17,15 @@ from typing import Any
 import h5py
 
 LEAVES = {0: (), 1: ("kernel",), 2: ("kernel", "bias"), 4: ("gamma", "beta", "moving_mean", "moving_variance")}
-MOST = 20_000  # numbers of layers and weights; Keras's ResNet-152 has 932
-LONGEST = 1000  # length of a name
-DEEPEST = 8  # nesting of groups
+MOST = 20_000  # largest number of layers or weights; Keras's ResNet-152 has 932
+LONGEST = 1000  # largest length of a name
+DEEPEST = 8  # deepest nesting of groups
 LARGEST_CONFIG = 1 << 23  # characters; 0.3 million for ResNet-152
 SECONDS, MEMORY = 8, 1 << 29
 
 
 class Refused(Exception):
-    """Describes a file that does not contain Keras weights."""
+    """The file does not contain Keras weights. The message says why."""
 
 
 class Window(io.RawIOBase):
@@ -59,7 +60,7 @@ def limit_process() -> None:
 
 
 def child(group: Any, path: str) -> Any:
-    """Follow a path through groups inside the file. Raises Refused for a link, and KeyError if it does not exist."""
+    """Follow a path through groups inside the file. Raises Refused for a link, and KeyError for a missing path."""
     for part in path.split("/"):
         link = group.get(part, getlink=True) if isinstance(group, h5py.Group) else None
         if link is None:
@@ -99,9 +100,9 @@ Layers = Iterator[tuple[str, Any, list[str]]]
 
 
 def named_layers(root: Any) -> Layers:
-    """List the layers of a file by Keras 1 or 2, or by `model.save("NAME.h5")` of Keras 3.
+    """List the layers of a file that Keras 1 or 2, or `model.save("NAME.h5")` of Keras 3, has written.
 
-    Weights of a nested network are named after their own layers, `LAYER/kernel`.
+    The weights of a nested network are named after their own layers, as in `LAYER/kernel`.
     """
     for layer in texts(root, "layer_names"):
         group, inner = child(root, layer), dict[str, list[str]]()
@@ -120,7 +121,7 @@ def saved_layers(group: Any, depth: int = 0) -> Layers:
         raise Refused("too many groups for a network")
     for part in group:
         inner = child(group, part)
-        if not isinstance(inner, h5py.Group) or part == "seed_generator":  # dropout: no weights
+        if not isinstance(inner, h5py.Group) or part == "seed_generator":  # of dropout, which has no weights
             continue
         if part == "vars" and len(inner):
             name = inner.attrs.get("name")
@@ -132,7 +133,7 @@ def saved_layers(group: Any, depth: int = 0) -> Layers:
 
 
 def weights(opened: Any) -> Iterator[tuple[str, str, list[int], int]]:
-    """List every weight: `LAYER/kernel`, `LAYER/gamma` ... As in Keras, their order identifies them."""
+    """List every weight, as `LAYER/kernel`, `LAYER/gamma` and so on. As in Keras, their order identifies them."""
     root = child(opened, "model_weights") if "model_weights" in opened else opened
     if "layer_names" not in root.attrs and "layers" not in opened:
         raise Refused("its layers have no names; save it with model.save('NAME.keras')")

@@ -1,4 +1,4 @@
-"""Downloads repositories of the Hugging Face Hub, through the official client with its cache and offline mode."""
+"""Downloads repositories of the Hugging Face Hub through the official client, with its cache and offline mode."""
 
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ def is_repository(target: str) -> bool:
 def fetch(target: str) -> Path:
     """Download the weights of `OWNER/NAME[@REVISION]` and their descriptions to the cache; return the folder.
 
-    Raises BadInput if the repository does not exist or has no weights, or if the network does not answer and the cache
-    does not contain them.
+    Raises BadInput if the repository does not exist or has no weights, or if the Hub cannot be reached and the cache
+    does not contain the weights.
     """
     from huggingface_hub import errors, snapshot_download  # imported here, so that other commands start faster
 
@@ -49,7 +49,7 @@ def fetch(target: str) -> Path:
     except errors.RepositoryNotFoundError:
         raise BadInput(f"{target}: neither a local file or folder nor a repository of the Hugging Face Hub (for a "
                        "private one, run `hf auth login`)") from None
-    except Exception as error:  # network errors include types that the client does not define
+    except Exception as error:  # connection errors include types that the client does not define
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BadInput(f"{target}: not a local file or folder, and the Hugging Face Hub failed ({reason})"
                        ) from None
@@ -58,7 +58,7 @@ def fetch(target: str) -> Path:
 
 
 class Megabytes(tqdm):  # type: ignore[misc]
-    """The client's progress bars; the one that counts bytes on disk is shown like other progress of resjax."""
+    """The client's progress bars. The bar that counts bytes on disk is shown like all progress in resjax."""
 
     def __init__(self, *items: Any, **settings: Any) -> None:
         super().__init__(*items, **{**settings, "disable": True})

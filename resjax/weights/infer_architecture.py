@@ -1,4 +1,4 @@
-"""Determines the network to which tensors belong from their names and shapes, with hints where these are ambiguous."""
+"""Infers a network from the names and shapes of its tensors, with hints where names and shapes are ambiguous."""
 
 from collections.abc import Iterator, Sequence
 from itertools import count
@@ -10,7 +10,7 @@ from resjax.system.errors import BadInput, check
 from resjax.weights.locate import Tensors
 from resjax.weights.tensor_names import Names, module_name
 
-MOST_CHANNELS = 1024  # channels of an image
+MOST_CHANNELS = 1024  # largest number of image channels
 
 
 def head_kernel(names: Names) -> str:
@@ -19,7 +19,7 @@ def head_kernel(names: Names) -> str:
 
 
 def ends(tensors: Tensors, names: Names, source: str) -> tuple[int, int]:
-    """Return the number of image channels and of classes (0 without a last layer). Raises BadInput for bad kernels."""
+    """Return the numbers of image channels and classes (0 without a last layer). Raises BadInput for bad kernels."""
     stem, last = tensors[names.prefix + names.stem[0] + names.conv["kernel"]], tensors.get(head_kernel(names))
     if stem.ndim != 4 or (last is not None and last.ndim != 2) or 0 in (stem.size, 1 if last is None else last.size):
         raise BadInput(f"{source}: the first kernel has shape {stem.shape} and the last "
@@ -38,11 +38,11 @@ def check_channels(channels: int, source: str) -> None:
 
 def infer_architecture(tensors: Tensors, names: Names, source: str, stride_in: StrideIn | None,
                        shortcut: Bare | None) -> Architecture:
-    """Infer the architecture: family, depth and shortcut.
+    """Infer the architecture, that is, family, depth and shortcut.
 
-    Tensors do not show two facts. `stride_in` says where bottlenecks have their stride. `shortcut` says whether a
-    network without projections is plain or uses option A. Raises BadInput if a required hint is None or the network is
-    unknown.
+    Tensors do not show two facts, which are given as hints. `stride_in` says where bottlenecks have their stride.
+    `shortcut` says whether a network without projections is plain or uses option A. Raises BadInput if a required hint
+    is None or the network is unknown.
     """
     blocks = tuple(count_blocks(tensors, names))
     bottleneck = kernel_name(names, 1, 0, "conv3") in tensors
@@ -75,7 +75,7 @@ def count_blocks(tensors: Tensors, names: Names) -> Iterator[int]:
 
 def find_shortcut(tensors: Tensors, names: Names, stages: Sequence[int], bottleneck: bool,
                   source: str) -> Option | None:
-    """Distinguish options B and C by the location of projections; None if there are none."""
+    """Distinguish options B and C by the location of projections; None if there are no projections."""
     all_blocks = {(stage, block) for stage, blocks in enumerate(stages, 1) for block in range(blocks)}
     changing = {(stage, 0) for stage in range(1 if bottleneck else 2, len(stages) + 1)}
     projected = {(stage, block) for stage, block in all_blocks if kernel_name(names, stage, block, "conv") in tensors}

@@ -1,4 +1,4 @@
-"""Reads weights from Keras files: `.h5`, `.weights.h5`, and `.keras` archives."""
+"""Reads weights from Keras files, which are `.h5`, `.weights.h5`, or `.keras` archives."""
 
 import json
 import math
@@ -17,26 +17,26 @@ from resjax.weights.reading import DAMAGE, Stored, refusing, shown
 from resjax.weights.torch_pickle import open_zip
 
 LAYOUT = Path(__file__).with_name("hdf5_layout.py")
-INSIDE = "model.weights.h5"  # member of the archive
-SECONDS = 120  # wall-clock, for busy machines; the limit in `hdf5_layout` is processor time
+INSIDE = "model.weights.h5"  # the archive's member with the weights
+SECONDS = 120  # wall-clock time, generous for busy machines; `hdf5_layout` limits processor time
 
 
 def read_keras_archive(file: Path) -> Stored:
-    """Read the weights of Keras 3's `.keras`, an archive with an uncompressed HDF5 file. Raises BadInput for others."""
+    """Read the weights of a `.keras` file, an archive with an uncompressed HDF5 file. Raises BadInput for others."""
     with refusing(file, "Keras archive"), file.open("rb") as stream:
         archive = open_zip(stream, file)
         member, config = archive.getinfo(INSIDE), b"{}"
         if "config.json" in archive.namelist() and archive.getinfo("config.json").file_size <= LARGEST_JSON:
             config = archive.read("config.json")
         with archive.open(member):
-            start = stream.tell()  # after the member's own header comes its content
+            start = stream.tell()  # the content of the member begins after its header
         return read_weights(file, start, member.file_size)._replace(epsilons=epsilons(json.loads(config)))
 
 
 def read_weights(file: Path, start: int, size: int) -> Stored:
     """Read the weights in HDF5 from a file or a part of it, and the epsilons of the batch norms.
 
-    Weights are named `LAYER/kernel`, `LAYER/gamma` ... Raises BadInput, naming the file, if it is damaged or
+    Weights are named `LAYER/kernel`, `LAYER/gamma` and so on. Raises BadInput, naming the file, if it is damaged or
     compressed, refers to other files, or states more than it contains.
     """
     tensors: dict[str, np.ndarray] = {}
@@ -56,9 +56,9 @@ def read_weights(file: Path, start: int, size: int) -> Stored:
 
 
 def read_layout(file: Path, start: int, size: int) -> Any:
-    """Locate the weights in a separate process, which a damaged file may crash: name, dtype, shape and offset."""
+    """Find name, dtype, shape and offset of the weights in a separate process, which a damaged file may crash."""
     settings = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "HDF5_USE_FILE_LOCKING": "FALSE"}
-    # -P: do not import from the script's or the current folder
+    # -P prevents imports from the script's folder and the current folder
     command = [sys.executable, "-P", str(LAYOUT), str(file), str(start), str(size)]
     try:
         done = subprocess.run(command, env=os.environ | settings, capture_output=True, timeout=SECONDS, check=True)

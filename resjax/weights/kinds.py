@@ -8,14 +8,14 @@ import numpy as np
 
 from resjax.system.errors import check
 
-READ_AT = 4096  # first bytes of a file that identify it
+READ_AT = 4096  # number of first bytes that identify a file
 TENSORFLOW = "a TensorFlow file; save the weights with Keras instead, model.save('NAME.keras')"
 CAFFE = "a Caffe file; save the authors' network with Keras, keras.applications.ResNet50().save('NAME.keras')"
 WEIGHTS = (".pth", ".pt", ".ckpt", ".safetensors", ".h5", ".keras")
 STATE_DICT = "save the network's state_dict() instead"
 NAMES_VARY = "whose tensor names vary; save the arrays under torchvision's names with safetensors.numpy.save_file"
-# The first pattern in each table that matches counts.
-BEGINNINGS = {  # of a file's first bytes, in Latin-1 and lower case
+# In each table, the first pattern that matches counts.
+BEGINNINGS = {  # patterns for a file's first bytes, in Latin-1 and lower case
     r"^version https://git-lfs": "a Git LFS pointer; run `git lfs pull` to get the file itself",
     r"^\s*<(!doctype|html|\?xml|head|!--)": "a web page; download the file itself",
     r"^\x1f\x8b": "compressed with gzip; unpack it first", r"^bzh": "compressed with bzip2; unpack it first",
@@ -28,22 +28,22 @@ BEGINNINGS = {  # of a file's first bytes, in Latin-1 and lower case
         "an ONNX program, which does not name its layers; load the weights that it was made from",
     r"^[\x81-\x8f\xde\xdf]\x00{0,3}[\x00-\x7f]?[\xa1-\xbf\xd9][\w.]": f"a msgpack file of Flax, {NAMES_VARY}",
     r"^\{": "a JSON file; give the weights file beside it"}
-ENDINGS = {  # of a file's name
+ENDINGS = {  # patterns for a file's name
     r"\.(caffemodel|prototxt)$": CAFFE, r"\.(pb|index|meta|data-00000-of-00001)$": TENSORFLOW,
     r"\.mlmodel$": "a Core ML program", r"\.engine$": "a TensorRT program"}
-ARCHIVES = {  # of the names of members
+ARCHIVES = {  # patterns for the names of an archive's members
     r"/constants\.pkl$|/code/__torch__": f"a TorchScript program, which is code; {STATE_DICT}",
     r"(archive_format|serialized_exported_program\.json)$": f"a torch.export program (.pt2); {STATE_DICT}"}
-PICKLES = {  # of the keys of a dictionary without tensors
+PICKLES = {  # patterns for the keys of a dictionary without tensors
     r"^(__author__|matching_heuristics)$":
         "a detectron2 pickle of NumPy arrays; load it with detectron2 and save its tensors with torch.save",
     r"@@$": "a Paddle pickle; save its arrays under torchvision's names with safetensors.numpy.save_file"}
-FOLDERS = {  # of the names of files in a folder
+FOLDERS = {  # patterns for the names of files in a folder
     r"\.distcp$": "a checkpoint of torch.distributed.checkpoint; convert it with `python -m "
                   "torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER weights.pth`",
     r"^(_CHECKPOINT_METADATA|_METADATA|manifest\.ocdbt)$": f"an Orbax checkpoint, {NAMES_VARY}",
     r"^saved_model\.pb$": TENSORFLOW}
-NETWORKS = {  # of tensor names
+NETWORKS = {  # patterns for tensor names
     r"_preact_bn/|(^|/)post_bn/": "a ResNet V2 of Keras, with batch norm and ReLU before each convolution",
     r"\.(se|se_module)\.|\.attn\.|_se_(reduce|expand|squeeze)": "a network with squeeze-and-excitation or attention",
     r"\.zero_point$|packed_params|\.weight_fake_quant\.|\.qweight$": "a quantised network",
@@ -58,13 +58,13 @@ NETWORKS = {  # of tensor names
 
 
 def describe(kinds: Mapping[str, str], names: Iterable[str]) -> str:
-    """Return the description in a table whose pattern one of the names matches; "" if there is none."""
+    """Return the description whose pattern in a table matches one of the names; "" if there is none."""
     names = list(names)
     return next((kind for mark, kind in kinds.items() if any(re.search(mark, name, re.ASCII) for name in names)), "")
 
 
 def describe_file(begin: bytes, file: Path) -> str:
-    """Describe a file that does not begin like a weight file."""
+    """Describe a file that does not begin like a weights file."""
     if not begin:
         return "the file is empty; download it again"
     return (describe(ENDINGS, [file.name.lower()]) or describe(BEGINNINGS, [begin.lower().decode("latin-1")])
@@ -81,7 +81,7 @@ def describe_archive(members: Sequence[str]) -> str:
 
 
 def describe_folder(folder: Path) -> str:
-    """Describe a folder without weight files; "" if its contents do not show what it is."""
+    """Describe a folder without weights files; "" if its contents do not show what it is."""
     names = sorted(file.name for file in folder.iterdir())
     run = folder.parent.parent
     if folder.parent.name == "checkpoints" and (run / "experiment.json").is_file():

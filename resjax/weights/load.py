@@ -1,4 +1,4 @@
-"""Loads weights from a file, a folder, the package or the Hub as a network for evaluation, fine-tuning and export."""
+"""Loads weights from a file, a folder, the package or the Hub, as a network for evaluation, fine-tuning and export."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -26,16 +26,16 @@ from resjax.weights.tensor_names import FAMILIES, Names
 from resjax.weights.trained import find_trained, trained
 from resjax.weights.vgg import canonical_vgg, describe_vgg, find_depth, to_vgg_variables
 
-FILES = (*WEIGHTS, "model.keras", "model.weights.h5", "model.h5")  # in a folder, the first that exists
+FILES = (*WEIGHTS, "model.keras", "model.weights.h5", "model.h5")  # the first of these that a folder contains is read
 
 
 def load_weights(target: str | Path, *, stride_in: StrideIn | None = None, shortcut: Bare | None = None,
                  key: str | None = None) -> Network:
-    """Load weights from a file, a folder or the Hugging Face Hub, or the named network that comes with resjax.
+    """Load weights from a file, a folder or the Hugging Face Hub, or those of a named network that comes with resjax.
 
-    `stride_in` and `shortcut` supply what the tensors cannot show; they are needed only if no description states it.
-    `key` chooses one of several sets of weights in a file. Without its last layer, a network has 0 classes. Raises
-    BadInput for anything that is missing, damaged, unknown or inconsistent.
+    `stride_in` and `shortcut` state facts that the tensors do not show. They are needed only if no description states
+    these facts. `key` chooses one of several sets of weights in a file. A network without its last layer has 0 classes.
+    Raises BadInput for anything that is missing, damaged, unknown or inconsistent.
     """
     for name, value, kind in (("stride_in", stride_in, StrideIn), ("shortcut", shortcut, Bare)):
         check(value in (None, *get_args(kind)), f"{name} is {value!r}; it must be one of {get_args(kind)}")
@@ -65,9 +65,9 @@ class Hints(NamedTuple):
 
 
 def find_weights(path: Path) -> tuple[Path, Metadata]:
-    """Find a weight file and its description: NAME.json, or config.json next to a repository's weights.
+    """Find a weights file and its description, which is NAME.json, or config.json beside a repository's weights.
 
-    Raises BadInput if there is neither a run nor weights.
+    Raises BadInput if the path contains neither a run nor weights.
     """
     file = path if not path.is_dir() else next((path / name for name in FILES if (path / name).is_file()), None)
     if file is None and (kind := describe_folder(path)):
@@ -85,12 +85,12 @@ def find_weights(path: Path) -> tuple[Path, Metadata]:
 
 
 def beside(file: Path) -> Path:
-    """Return the path of the description of weights: NAME.json for NAME.safetensors and for its index."""
+    """Return the path of the description of weights, which is NAME.json for NAME.safetensors and for its index."""
     return file.with_name(file.name.removesuffix(INDEX)).with_suffix(".json")
 
 
 class Recognised(NamedTuple):
-    """A network that matches the tensors: its naming family, image channels, and how to fill it."""
+    """A network that matches the tensors, with its naming family, its image channels, and a function that fills it."""
 
     family: str
     architecture: Architecture
@@ -107,7 +107,7 @@ def build_network(located: Located, known: Metadata, source: str, name: str, uns
     if known.architecture is not None and architecture.title() != known.architecture.title():
         raise BadInput(f"{source}: contains {architecture.title()}, but the description beside it says "
                        f"{known.architecture.title()}")
-    variables = recognised.fill()  # first, so that inconsistent networks are refused before asking about images
+    variables = recognised.fill()  # filled first, so that inconsistent networks are refused before their preprocessing
     entry = known.preprocessing or presumed(recognised, source)
     preprocessing = entry.read(Path(source).parent, recognised.channels)
     if entry.channel_order == "BGR":
@@ -121,7 +121,7 @@ def build_network(located: Located, known: Metadata, source: str, name: str, uns
 
 
 def presumed(recognised: Recognised, source: str) -> PreprocessingEntry:
-    """Return the usual preprocessing for such weights, and report it. Raises BadInput if there is none."""
+    """Return the usual preprocessing for such weights, and report it. Raises BadInput if none is known."""
     family, architecture = recognised.family, recognised.architecture
     if (known := usual(family, architecture.family, recognised.model.classes)) is None:
         raise BadInput(f"{source}: {FAMILIES[family].title} has no network like {architecture.title()}, so its "
@@ -155,7 +155,7 @@ def recognise_resnet(located: Located, known: Architecture | None, source: str, 
         stride_in = known.stride_in
         shortcut = "plain" if known.shortcut == "plain" else "A"
     elif located.family.startswith("keras"):
-        stride_in = "1x1"  # v1 like the authors' nets, from which Keras's ResNet50, 101 and 152 derive
+        stride_in = "1x1"  # v1 like the authors' networks, from which Keras's ResNet50, 101 and 152 derive
     epsilons = {value for layer, value in unsaid.epsilons.items() if f"{layer}/gamma" in located.own}
     check(len(epsilons) < 2, f"{source}: its batch norms have different epsilons, {sorted(epsilons)}; resjax needs a "
                              "single one")
@@ -170,7 +170,7 @@ def recognise_resnet(located: Located, known: Architecture | None, source: str, 
 
 
 def check_head(tensors: Tensors, names: Names, model: ResNet, source: str) -> None:
-    """Raise BadInput unless the last layer fits the last maps, before allocating a large one."""
+    """Raise BadInput unless the last layer fits the last maps. The check precedes the allocation of a large layer."""
     features = model.filters * 2**(len(model.blocks) - 1) * (4 if model.block == "bottleneck" else 1)
     if (last := tensors.get(head_kernel(names))) is not None and last.size != features * model.classes:
         raise BadInput(f"{source}: {head_kernel(names)} has shape {last.shape}, but the last maps have {features} "

@@ -1,9 +1,10 @@
-"""Locates a network among the tensors of a file: its prefix, naming family and last layer.
+"""Locates a network among the tensors of a file, by its prefix, naming family and last layer.
 
-The network consists of the tensors with the prefix of its first kernels; wrappers' segments in names are ignored. Among
-the other tensors, a single fully connected layer is the last layer, whatever its name. Several layers are a custom
-head: it is left out with a message, and the network returns features. Single vectors and tensors of a loss (by name)
-are left out too. If the others include a convolution, the network is part of a larger one, which is refused.
+The network consists of the tensors with the prefix of its first kernels. Segments that wrappers add to names are
+ignored. If there is a single fully connected layer among the other tensors, it is the last layer, whatever its name. If
+there are several layers, they are a custom head. The head is left out with a message, and the network returns features.
+Single vectors and tensors of a loss (by name) are left out too. If there is a convolution among the other tensors, the
+network is part of a larger one, which is refused.
 """
 
 import re
@@ -17,15 +18,15 @@ from resjax.system.terminal import harmless, tell
 from resjax.weights.tensor_names import FAMILIES
 
 Tensors = dict[str, np.ndarray]
-WRAPPERS = frozenset({  # parallel training and averages, torch.compile, checkpointing, FSDP, Lightning's strategies
+WRAPPERS = frozenset({  # of parallel training, averages, torch.compile, checkpointing, FSDP and Lightning
     "module", "_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_forward_module"})
-COUNTERS = frozenset({  # counters among the weights: of batches, updates and averaged models
+COUNTERS = frozenset({  # counters of batches, updates and averaged models among the weights
     "n_averaged", "num_updates", "num_batches_tracked", "step", "global_step", "iteration", "epoch", "initted",
     "decay"})
 
 
 class Mark(NamedTuple):
-    """The identification of a family: its first kernel and one more, and the pattern of its layer names."""
+    """The marks of a family: its first kernel, one more kernel, and the pattern of its layer names."""
 
     first: str
     second: str
@@ -44,7 +45,7 @@ LOSS = re.compile(r"(^|[._/])(loss|criterion)", re.IGNORECASE)
 
 
 class Located(NamedTuple):
-    """A network's own tensors, without prefix, and the other tensors of the file."""
+    """A network's own tensors, without their prefix, and the other tensors of the file."""
 
     family: str
     own: Tensors
@@ -57,7 +58,7 @@ def unwrapped(name: str) -> str:
 
 
 def find_prefixes(names: Iterable[str]) -> list[tuple[str, str]]:
-    """List the networks among tensor names: family and prefix."""
+    """List the networks among tensor names, by family and prefix."""
     known = set(names)
     return [(family, name.removesuffix(mark.first)) for family, mark in MARKS.items() for name in sorted(known)
             if name.endswith(mark.first) and name.removesuffix(mark.first)[-1:] in ("", ".", "/")
@@ -99,9 +100,10 @@ def locate(tensors: Tensors, source: str) -> Located:
 
 
 def torchvision_or_akamaster(own: Tensors, beside: Tensors) -> str:
-    """Distinguish pytorch_resnet_cifar10's names from torchvision's, by a projection or by the last layer.
+    """Distinguish the names of pytorch_resnet_cifar10 and torchvision, by a projection or by the last layer.
 
-    Without either, the names are pytorch_resnet_cifar10's, because its option A has no parameters.
+    Without a projection and a last layer, the names are pytorch_resnet_cifar10's, because its option A has no
+    parameters.
     """
     if any(".downsample." in name for name in own):
         return "torchvision"
@@ -110,10 +112,10 @@ def torchvision_or_akamaster(own: Tensors, beside: Tensors) -> str:
 
 
 def find_head(beside: Tensors, kernel: str, source: str) -> Tensors:
-    """Find the last layer among the tensors outside of the network.
+    """Find the last layer among the tensors outside of the network, if there is exactly one layer.
 
-    Returns its kernel's name, and its kernel and bias as leaves of a layer; empty if there is no layer or more than
-    one. Reports what is left out. Raises BadInput for convolutions.
+    Returns the layer's kernel and bias by leaf name; empty if there is no layer or more than one. Reports which tensors
+    are left out. Raises BadInput for convolutions.
     """
     modules: dict[str, Tensors] = {}
     for name, tensor in beside.items():
@@ -136,7 +138,7 @@ def find_head(beside: Tensors, kernel: str, source: str) -> Tensors:
 
 
 def is_layer(leaves: Tensors) -> bool:
-    """Return whether tensors form a layer rather than a single vector: a matrix or, for norms, two vectors."""
+    """Return whether tensors form a layer, that is, include a matrix or, for norms, two vectors."""
     return any(tensor.ndim > 1 for tensor in leaves.values()) or sum(tensor.ndim == 1 for tensor in leaves.values()) > 1
 
 

@@ -1,5 +1,5 @@
-"""Facts about weights besides tensors: architecture, classes, preprocessing. `model.json` is resjax's own format; those
-of timm and transformers are read in `weights/configs.py`.
+"""Facts about weights besides the tensors, which are architecture, classes and preprocessing. `model.json` is resjax's
+own format. `weights/configs.py` reads the formats of timm and transformers.
 """
 
 import math
@@ -23,7 +23,7 @@ Side = Annotated[int, Must("be in 1 ... 4096", lambda side: 1 <= side <= 4096)]
 
 @dataclass(frozen=True, kw_only=True)
 class PreprocessingEntry:
-    """The entry `preprocessing`: the input is (pixels * value_range / 255 - mean) / std for each channel."""
+    """The entry `preprocessing`. The network's input is (pixels * value_range / 255 - mean) / std for each channel."""
 
     mean: tuple[float, ...] = ()
     """The mean of each channel. Empty if `mean_image` gives the mean of each pixel."""
@@ -44,7 +44,7 @@ class PreprocessingEntry:
     """The height and width of the resized image, if its aspect ratio is not kept."""
     resize: Resize = "area"
     crop: Crop = "floor"
-    """The rounding of half a pixel beside the centre. See `centre_crop`."""
+    """The rounding if the crop is half a pixel beside the centre. See `centre_crop`."""
 
     def __post_init__(self) -> None:
         check_fields(self, "preprocessing.")
@@ -61,7 +61,7 @@ class PreprocessingEntry:
               f"{self.squash or self.shorter_side}; the crop must fit into it")
 
     def read(self, folder: Path, channels: int) -> Preprocessing:
-        """Convert the entry to a preprocessing of RGB pixels from 0 to 255. Raises BadInput for an invalid mean."""
+        """Convert the entry to a `Preprocessing` of RGB pixels from 0 to 255. Raises BadInput for an invalid mean."""
         order, scale = slice(None, None, -1 if self.channel_order == "BGR" else 1), 255 / self.value_range
         shape = (self.size, self.width or self.size, channels)
         if self.mean_image:
@@ -78,7 +78,7 @@ class PreprocessingEntry:
 
 
 def read_mean_image(file: Path) -> np.ndarray:
-    """Read a mean image; check its stated size before allocating it. Raises BadInput if it is invalid."""
+    """Read a mean image, and check its stated size before allocating it. Raises BadInput if the file is invalid."""
     try:
         with file.open("rb") as stream:
             version = np.lib.format.read_magic(stream)
@@ -94,10 +94,10 @@ def read_mean_image(file: Path) -> np.ndarray:
 
 
 def preprocessing_entry(images: Preprocessing, order: ColourOrder = "RGB") -> PreprocessingEntry:
-    """Describe a preprocessing for pixels from 0 to 255 in this order of colours."""
+    """Describe a preprocessing for pixels from 0 to 255 in the given order of colours."""
     turned, (height, width, channels) = slice(None, None, -1 if order == "BGR" else 1), images.image_shape
     colours = np.asarray(images.mean).reshape(-1, channels)
-    one = bool(np.ptp(colours, axis=0).max() < 1e-4)  # a constant colour that was resized is constant up to rounding
+    one = bool(np.ptp(colours, axis=0).max() < 1e-4)  # resizing a constant colour may change it by rounding
     return PreprocessingEntry(
         mean=tuple(colours[0, turned].tolist()) if one else (), mean_image="" if one else "mean.npy",
         std=images.std[turned], channel_order=order, size=height, width=None if width == height else width,
@@ -111,7 +111,7 @@ CAFFE = PreprocessingEntry(mean=(103.939, 116.779, 123.68), channel_order="BGR",
                            resize="pillow-nearest")
 TORCH = PreprocessingEntry(**IMAGENET_COLOURS, shorter_side=256, resize="pillow-bilinear", crop="half-even")
 TRANSFORMERS = PreprocessingEntry(**IMAGENET_COLOURS, shorter_side=256, resize="torch-bicubic")
-USUAL = {  # library and preprocessing per family, if nothing describes the weights
+USUAL = {  # library and preprocessing per family, for weights without a description
     ("torchvision", "imagenet"): ("torchvision", TORCH),
     ("huggingface", "imagenet"): ("transformers' ConvNextImageProcessor", TRANSFORMERS),
     ("keras", "imagenet"): ("load_img and preprocess_input of Keras", CAFFE),
@@ -126,13 +126,13 @@ USUAL = {  # library and preprocessing per family, if nothing describes the weig
 
 
 def usual(family: str, images: str, classes: int) -> tuple[str, PreprocessingEntry] | None:
-    """Return the library that usually makes such weights, and its preprocessing; None if there is none."""
+    """Return the library that usually writes such weights, and its preprocessing; None if there is no such library."""
     return USUAL.get((family, f"{images}, {classes}"), USUAL.get((family, images)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metadata:
-    """What is known about weights besides their tensors; None or empty if unknown."""
+    """The facts about weights besides their tensors. A fact that is unknown is None or empty."""
 
     name: str = ""
     architecture: Architecture | None = None
@@ -146,7 +146,7 @@ class Metadata:
 
 
 def write_metadata(network: Network, folder: Path, order: ColourOrder = "RGB") -> None:
-    """Write `model.json`, which `load_weights` reads, after `mean.npy` if the mean is an image."""
+    """Write `model.json`, which `load_weights` reads. If the mean is an image, write it as `mean.npy` first."""
     images = preprocessing_entry(network.preprocessing, order)
     if images.mean_image:
         np.save(folder / images.mean_image, network.mean[..., ::-1] if order == "BGR" else network.mean)
@@ -157,7 +157,7 @@ def write_metadata(network: Network, folder: Path, order: ColourOrder = "RGB") -
 
 
 def read_metadata(file: Path) -> Metadata:
-    """Read a JSON file such as `export` writes. Raises BadInput, naming it, if it is not valid."""
+    """Read a JSON file such as `export` writes. Raises BadInput, naming the file, if it is invalid."""
     content = read_json(file)
     try:
         metadata = from_json(content, Metadata)
@@ -172,7 +172,7 @@ def read_metadata(file: Path) -> Metadata:
 
 
 def data_of(architecture: Architecture, images: Preprocessing) -> Data | Photographs:
-    """Return the default location of a network's test images: TFDS's ImageNet or CIFAR-10."""
+    """Return the default location of a network's test images, which is TFDS's ImageNet or CIFAR-10."""
     size, side = images.image_shape[0], images.shorter_side or images.image_shape[0]
     if architecture.family == "cifar":
         return Data(source="tfds:cifar10", std=images.std, resize=images.resize)
@@ -182,7 +182,7 @@ def data_of(architecture: Architecture, images: Preprocessing) -> Data | Photogr
 
 
 def known_classes(names: tuple[str, ...], count: int) -> tuple[str, ...]:
-    """Return WordNet ids for 1,000 classes that are unnamed or have ImageNet's names; else the given names."""
+    """Return WordNet ids for 1,000 classes that are unnamed or have ImageNet's names, otherwise the given names."""
     ids, ours = tuple(imagenet_classes()), imagenet_classes().values()
     if count != len(ids) or len(names) not in (0, count):
         return names

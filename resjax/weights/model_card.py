@@ -1,4 +1,4 @@
-"""Writes the model card in Markdown: what a network is, its measured errors, and how to use it."""
+"""Writes the model card in Markdown, which says what a network is, its measured errors, and how to use it."""
 
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -11,7 +11,7 @@ from resjax.weights.card import Card, Measured, about_data, markdown_table
 from resjax.weights.describe import filter_of, preprocessing_differences, shorter
 from resjax.weights.metadata import PreprocessingEntry
 
-USE = {  # by format, or by format and family of networks
+USE = {  # code by format, or by format and family of networks
     "torchvision": """\
 import timm  # preprocesses images as config.json says
 from PIL import Image
@@ -68,9 +68,9 @@ images. Before you call it, each image must be {resized_how}."""
 
 
 def model_card(network: Network, to: Format, images: PreprocessingEntry, card: Card) -> str:
-    """Write the model card. Without errors, it says that none were measured."""
+    """Write the model card. If there are no errors, the card says that none were measured."""
     shape = height, width, channels = network.preprocessing.image_shape
-    paper = network.architecture or Architecture()  # custom networks only export to stablehlo, which does not need it
+    paper = network.architecture or Architecture()  # custom networks only export to stablehlo, which ignores it
     title = f"{'VGG' if paper.family == 'vgg' else 'ResNet'}{paper.depth}"
     colours, divided = images.mean or (0.0,) * channels, images.std or (1.0,) * channels
     blue_first = images.channel_order == "BGR"
@@ -109,7 +109,7 @@ def error_table(errors: Sequence[Measured]) -> str:
 
 
 def preprocessing_text(images: PreprocessingEntry) -> str:
-    """Describe how images become the input."""
+    """Describe how images become the network's input."""
     def colours(values: Sequence[float]) -> str:
         return f"({', '.join(f'{value:.3f}' for value in values)})"
 

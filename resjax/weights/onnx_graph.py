@@ -17,7 +17,7 @@ NCHW, NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
 
 
 class Graph:
-    """Nodes and constants of a graph, added in execution order."""
+    """The nodes and constants of a graph, which are added in execution order."""
 
     def __init__(self) -> None:
         self.nodes: list[Any] = []
@@ -69,7 +69,7 @@ def add_block(graph: Graph, x: str, params: Any, statistics: Any, model: ResNet,
 
 
 def add_shortcut(graph: Graph, x: str, params: Any, statistics: Any, stride: int) -> str:
-    """Add a projection if there is one; else the identity, or option A's strided pixels and zero channels."""
+    """Add a projection if there is one, otherwise the identity or option A's strided pixels and zero channels."""
     if "shortcut" in params:
         projected = graph.conv(x, params["shortcut"]["conv"], stride)
         return graph.norm(projected, params["shortcut"]["bn"], statistics["shortcut"]["bn"])
@@ -83,7 +83,7 @@ def add_shortcut(graph: Graph, x: str, params: Any, statistics: Any, stride: int
 
 
 def add_resnet(graph: Graph, x: str, model: ResNet, variables: Any) -> str:
-    """Add a network of the paper: `[batch, channels, height, width]` to logits."""
+    """Add a network of the paper, from `[batch, channels, height, width]` to logits."""
     apart = unstack_stages(variables)
     params, statistics = apart["params"], apart["batch_stats"]
     x = graph.conv(x, params["conv1"], 1 if model.stem == "3x3" else 2)
@@ -113,10 +113,10 @@ def add_vgg(graph: Graph, x: str, model: VGG, variables: Any) -> str:
 
 
 def to_onnx(network: Network) -> bytes:
-    """Convert a network to ONNX: uint8 RGB `[batch, height, width, channels]` to logits `[batch, classes]`.
+    """Convert a network to ONNX, from uint8 RGB `[batch, height, width, channels]` to logits `[batch, classes]`.
 
     The graph takes any batch size, includes the preprocessing of the pixel values, and is checked by ONNX itself.
-    Raises BadInput without the package onnx, or for a VGG network on images other than 224x224.
+    Raises BadInput if the package onnx is missing, or for a VGG network on images other than 224x224.
     """
     try:
         import onnx

@@ -1,10 +1,11 @@
 """Reads pickles as plain values. Nothing that a pickle names is imported, looked up or called.
 
-`pickle.Unpickler` calls whatever a file names, so a list of allowed names would have to be correct forever. A file of a
-few bytes can also make the unpickler grow its memo to any size, or hash a key forever. Here, Python's `pickletools`
-reads the opcodes, and they are executed on lists, dictionaries and numbers. A name stays a `Name`. Calling a `Name`
-gives an `Inert`, which does not keep its arguments. So every name is harmless, and no list is needed. Names that only
-an attack would use are still refused, to protect those who open the file with other tools.
+`pickle.Unpickler` calls every function that a file names, so it would need a list of allowed names that is correct
+forever. A file of a few bytes can also make the unpickler grow its memo to any size, or hash a key forever. Here,
+Python's `pickletools` reads the opcodes, and this module executes them on lists, dictionaries and numbers. A name
+becomes a `Name`. Calling a `Name` gives an `Inert`, which does not keep its arguments. Every name is therefore
+harmless, and no list is needed. Names that only an attack would use are still refused, to protect users who open the
+file with other tools.
 """
 
 import pickletools
@@ -16,7 +17,7 @@ from typing import Any
 
 from resjax.system.errors import BadInput
 
-MOST_BYTES = 1 << 26  # 1.8 MB for 1202 layers; strings in memory take up to four times as much
+MOST_BYTES = 1 << 26  # 1.8 MB for 1202 layers; in memory, strings take up to four times as much
 MOST_OPCODES = 2_000_000  # 0.24 million for 1202 layers, 0.58 million with momentum and an average
 MOST_ARGUMENTS = 8
 ATTACK = re.compile(
@@ -29,7 +30,7 @@ VALUES = frozenset(  # opcodes that push their argument
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A class or function that a pickle names; it is never looked up."""
+    """A class or function that a pickle names. It is never looked up."""
 
     module: str
     name: str
@@ -40,17 +41,17 @@ class Name:
 
 @dataclass(slots=True)
 class Inert:
-    """A placeholder for an object of a pickle; it stores only the name of its type and whether it was a `nn.Module`."""
+    """A placeholder for an object of a pickle. It stores only the name of its type and whether it was a `nn.Module`."""
 
     maker: str
     network: bool = False
 
 
 def extend(operands: list[Any]) -> Any:
-    """Add values to a list, or keys and values to a dictionary. What is added to an `Inert` is dropped.
+    """Add values to a list, or keys and values to a dictionary. Values that are added to an `Inert` are dropped.
 
-    Keys other than strings are dropped too: hashing them could take forever. Tensors have names; only optimizers use
-    numbers.
+    Keys that are not strings are dropped too, because hashing them could take forever. The keys of tensors are names;
+    only optimizers use numbers as keys.
     """
     target, *items = operands
     if isinstance(target, list):
@@ -63,7 +64,7 @@ def extend(operands: list[Any]) -> Any:
 
 
 def set_state(operands: list[Any]) -> Any:
-    """Drop the state of an object, but record whether it belongs to a network."""
+    """Drop the state of an object, but record whether the object is a network."""
     target, state = operands
     if isinstance(target, Inert) and isinstance(state, dict) and "_modules" in state:
         target.network = True
@@ -78,14 +79,14 @@ PLAIN: dict[str, Callable[[list[Any]], Any]] = {  # opcodes that turn their oper
     "EMPTY_SET": lambda _: Inert("set"), "ADDITEMS": extend, "FROZENSET": lambda _: Inert("frozenset"),
     "BUILD": set_state}
 Rebuild = Callable[[Name, tuple[Any, ...]], Any]
-"""Tells what a call of a name is: a value, or None for an `Inert`."""
+"""Returns the value of a call of a name, or None for an `Inert`."""
 
 
 class PickleReader:
-    """Reads consecutive pickles in `content`; `stream` is positioned at the next one.
+    """Reads consecutive pickles in `content`; `stream` is positioned at the next pickle.
 
-    `rebuild` handles the calls that matter, and `persistent` converts an id to a value. Raises BadInput, naming
-    `source`, for an attack or excessive work, and ValueError, LookupError or TypeError for invalid pickles.
+    `rebuild` handles the calls that create tensors, and `persistent` converts an id to a value. Raises BadInput, naming
+    `source`, for an attack or excessive work. Raises ValueError, LookupError or TypeError for an invalid pickle.
     """
 
     def __init__(self, content: bytes, source: str, rebuild: Rebuild, persistent: Callable[[Any], Any]) -> None:
@@ -109,13 +110,13 @@ class PickleReader:
         return self.stack.pop()
 
     def charge(self, opcodes: int) -> None:
-        """Count work. Raises BadInput for more work than any checkpoint of resjax's networks needs."""
+        """Count executed opcodes. Raises BadInput for more opcodes than any checkpoint of resjax's networks needs."""
         self.opcodes += opcodes
         if self.opcodes > MOST_OPCODES:
             raise BadInput(f"{self.source}: contains more than the tensors of a ResNet; save only the state_dict")
 
     def execute(self, opcode: pickletools.OpcodeInfo, argument: Any) -> None:
-        """Execute an opcode in time proportional to what it pops."""
+        """Execute an opcode, in time proportional to the number of values that it pops."""
         match opcode.name:
             case "PROTO" | "FRAME":
                 pass
@@ -134,10 +135,10 @@ class PickleReader:
                 self.stack = self.outer.pop()
             case name:
                 made = self.result(name, argument, self.operands(opcode.stack_before))
-                self.stack.append(made)  # only now: `operands` may have replaced the stack
+                self.stack.append(made)  # appended only now, because `operands` may have replaced the stack
 
     def operands(self, kinds: list[pickletools.StackObject]) -> list[Any]:
-        """Pop the operands of an opcode; a mark among them stands for everything above the last mark."""
+        """Pop the operands of an opcode. A mark among them means all values above the last mark."""
         if not kinds:
             return []
         above: list[Any] = []
@@ -152,7 +153,7 @@ class PickleReader:
         return below + above
 
     def result(self, opcode: str, argument: Any, operands: list[Any]) -> Any:
-        """Return what an opcode makes of its operands."""
+        """Return the result of an opcode for its operands."""
         if opcode in PLAIN:
             return PLAIN[opcode](operands)
         match opcode:
@@ -171,7 +172,7 @@ class PickleReader:
         raise ValueError(f"opcode {opcode}, which no file of tensors needs")
 
     def name(self, module: Any, name: Any) -> Name:
-        """Return a name. Raises BadInput for one that only an attack would use."""
+        """Return a name. Raises BadInput for a name that only an attack would use."""
         if not isinstance(module, str) or not isinstance(name, str) or len(module) + len(name) > 1000:
             raise TypeError("an invalid name")
         if ATTACK.match(full := f"{module}.{name}"):
@@ -180,7 +181,7 @@ class PickleReader:
         return Name(module, name)
 
     def call(self, maker: Any, arguments: Any) -> Any:
-        """Return a dictionary, what `rebuild` returns, or an `Inert`."""
+        """Return the result of a call, which is a dictionary, a value of `rebuild`, or an `Inert`."""
         if not isinstance(arguments, (tuple, list)):
             raise TypeError("a call whose arguments are not a tuple")
         if isinstance(maker, Inert):
@@ -189,12 +190,12 @@ class PickleReader:
             raise TypeError("a call of something that is not a name")
         if str(maker) in ("collections.OrderedDict", "collections.defaultdict"):
             return self.dictionary(arguments)
-        made = self.rebuild(maker, tuple(arguments[:MOST_ARGUMENTS]))  # calls may share a million values
+        made = self.rebuild(maker, tuple(arguments[:MOST_ARGUMENTS]))  # many calls may share a million values
         return Inert(str(maker)) if made is None else made
 
     def dictionary(self, arguments: Any) -> dict[str, Any]:
-        """Create a dictionary, from pairs if given: Python 2 pickled ordered dictionaries as pairs."""
+        """Create a dictionary, from pairs if given. Python 2 pickled ordered dictionaries as pairs."""
         pairs = arguments[0] if arguments and isinstance(arguments[0], list) else []
-        self.charge(len(pairs))  # stored once, but may be referenced any number of times
+        self.charge(len(pairs))  # pairs that are stored once may be referenced many times
         return {pair[0]: pair[1] for pair in pairs if isinstance(pair, (list, tuple)) and len(pair) == 2
                 and isinstance(pair[0], str)}

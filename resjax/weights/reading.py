@@ -1,4 +1,4 @@
-"""What the readers of weight files share: their result, and one way to refuse a file."""
+"""The type that all readers of weights files return, and the error for invalid files."""
 
 import struct
 import zipfile
@@ -15,11 +15,11 @@ from resjax.system.terminal import harmless
 from resjax.weights.locate import Tensors
 
 DAMAGE = (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RuntimeError,
-          MemoryError, struct.error, zipfile.BadZipFile, SafetensorError)  # raised by readers of invalid files
+          MemoryError, struct.error, zipfile.BadZipFile, SafetensorError)  # errors that readers raise for invalid files
 
 
 class Stored(NamedTuple):
-    """The contents of a weight file: tensors by name, `arch`, and the epsilons of Keras's batch norms."""
+    """The contents of a weights file: tensors by name, `arch`, and the epsilons of Keras's batch norms."""
 
     tensors: Tensors
     arch: str = ""
@@ -34,11 +34,11 @@ def refusing(file: Path, kind: str) -> Iterator[None]:
     except BadInput:
         raise
     except DAMAGE as error:
-        alone = " " not in str(error)  # only the key or index
+        alone = " " not in str(error)  # the error's text is only a key or an index
         reason = shown(f"{type(error).__name__} {error}".strip() if alone else error, 200)
         raise BadInput(f"{file}: incomplete or invalid {kind} ({reason}); download it again") from None
 
 
 def shown(name: object, most: int = 80) -> str:
-    """Format a name or message from a file: without control characters and not too long."""
+    """Format a name or message from a file without control characters, and limit its length."""
     return harmless(str(name), most, allowed="")

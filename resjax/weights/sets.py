@@ -8,15 +8,15 @@ from resjax.weights.locate import COUNTERS, find_prefixes, unwrapped
 from resjax.weights.plain_pickle import Inert
 from resjax.weights.reading import shown
 
-DEEPEST = 4  # nesting of dictionaries
+DEEPEST = 4  # deepest nesting of dictionaries
 LISTED = 10
 
 
 def choose_set(content: Any, kind: type[Any], source: str, key: str | None) -> dict[str, Any]:
-    """Choose a set of weights: a dictionary from names to tensors of type `kind`.
+    """Choose a set of weights, that is, a dictionary from names to tensors of type `kind`.
 
-    `key` chooses between several. Raises BadInput if there is none, if the key is unknown, if there are several and no
-    key, or if the chosen set contains anything other than tensors and counters.
+    `key` chooses between several sets. Raises BadInput if there is no set, if the key is unknown, if there are several
+    sets and no key, or if the chosen set contains anything other than tensors and counters.
     """
     sets = dict(find_sets(content, kind))
     if key is not None and key not in sets:
@@ -33,7 +33,9 @@ def choose_set(content: Any, kind: type[Any], source: str, key: str | None) -> d
 
 
 def find_sets(content: Any, kind: type[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """List the sets of weights by path: dictionaries with a tensor and no nested dictionary; each only once."""
+    """List the sets of weights by path. A set is a dictionary with a tensor and no nested dictionary, and is listed
+    once.
+    """
     seen: set[int] = set()
     level = [("", content)]
     for _ in range(DEEPEST):
@@ -63,13 +65,13 @@ def is_weight(name: str, value: Any, kind: type[Any], source: str) -> bool:
 
 
 def nothing(content: Any) -> str:
-    """Describe the contents if there are no weights."""
+    """Describe the contents of a file without weights."""
     objects = content if isinstance(content, dict) else {"": content}
     for name, value in objects.items():
         if isinstance(value, Inert) and value.network:
             return (f"{f'{shown(name)} is ' if name else ''}a whole pickled network, {shown(value.maker)}, which only "
                     "its own code can open; save its state_dict() instead")
-        if isinstance(value, Inert) and " " in value.maker:  # our own class, not a name
+        if isinstance(value, Inert) and " " in value.maker:  # described by our own reader, not named by the file
             return f"{shown(name)} is {shown(value.maker, 200)}"
     keys = ", ".join(map(shown, list(objects)[:LISTED])) if isinstance(content, dict) and content else ""
     return f"it contains no dictionary of tensors{f', but {keys}' if keys else ''}; save a network's state_dict()"

@@ -1,7 +1,7 @@
-"""Other libraries' names for a ResNet's tensors: one table per family, used in both directions.
+"""Other libraries' names for a ResNet's tensors, with one table per family, which is used in both directions.
 
-Blocks, `{stage0}` and `{layer0}` count from 0; `{stage}`, `{layer}` and `{block1}` count from 1; `{letter}` starts at
-a.
+Blocks, `{stage0}` and `{layer0}` are counted from 0, and `{stage}`, `{layer}` and `{block1}` from 1. `{letter}` starts
+at a.
 """
 
 from typing import Any, NamedTuple
@@ -14,8 +14,8 @@ class Names(NamedTuple):
 
     `stem`, `layer` and `shortcut` name a convolution and its batch norm. `conv`, `dense` and `norm` map our leaves to
     the family's. `conv_axes` and `dense_axes` transpose its kernels to `[height, width, in, out]` and `[in, out]`.
-    `epsilon` is added to batch norm's variance, and the batch counter `counter` is ignored. `around` means that
-    option A has its zero channels on both sides. `prefix` precedes all layers except the last.
+    `epsilon` is added to batch norm's variance, and the batch counter `counter` is ignored. If `around` is set, option
+    A has its zero channels on both sides. `prefix` precedes all layers except the last.
     """
 
     title: str
@@ -47,7 +47,7 @@ KERAS: dict[str, Any] = {
     "conv_axes": (0, 1, 2, 3), "dense_axes": (0, 1)}
 
 FAMILIES = {
-    "torchvision": Names(  # timm, pytorch-cifar-models, and most of PyTorch
+    "torchvision": Names(  # also timm, pytorch-cifar-models, and most of PyTorch
         "torchvision, timm", ("conv1", "bn1"), ("layer{stage}.{block}.conv{layer}", "layer{stage}.{block}.bn{layer}"),
         ("layer{stage}.{block}.downsample.0", "layer{stage}.{block}.downsample.1"), "fc", **TORCH),
     "akamaster": Names(  # github.com/akamaster/pytorch_resnet_cifar10, widely used CIFAR-10 networks
@@ -64,8 +64,8 @@ FAMILIES = {
         "Keras applications", ("conv1_conv", "conv1_bn"),
         ("conv{next}_block{block1}_{layer}_conv", "conv{next}_block{block1}_{layer}_bn"),
         ("conv{next}_block{block1}_0_conv", "conv{next}_block{block1}_0_bn"), "predictions", epsilon=1.001e-5, **KERAS),
-    # The first Keras release of the authors' ResNet-50, with their Caffe names. Keras then used its own default epsilon
-    # of 1e-3; here it is the authors' epsilon.
+    # Keras's first release of the authors' ResNet-50, with its names in Caffe. Keras then used its own default epsilon
+    # of 1e-3; this table has the authors' epsilon.
     "keras-2016": Names(
         "Keras before 2018", ("conv1", "bn_conv1"),
         ("res{next}{letter}_branch2{layer_letter}", "bn{next}{letter}_branch2{layer_letter}"),
@@ -76,8 +76,8 @@ FAMILIES = {
 def module_name(names: Names, path: tuple[Any, ...]) -> str:
     """Return the family's name of one of our modules.
 
-    Modules are paths such as `("conv1",)`, `("stage2", 0, "bn1")` in the first block, or
-    `("stage2", 3, "shortcut", "conv")`.
+    A module is a path such as `("conv1",)`, `("stage2", 0, "bn1")` in the first block, or `("stage2", 3, "shortcut",
+    "conv")`.
     """
     *where, module = path
     norm = module.startswith("bn")

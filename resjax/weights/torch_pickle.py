@@ -1,9 +1,9 @@
-"""Reads PyTorch's weight files without PyTorch and without executing any code in them.
+"""Reads PyTorch's weights files without PyTorch and without executing any code in them.
 
-The arrays take no more memory than the file. A tensor has no more elements than its storage, and a storage no more
-bytes than the file contains. Archive members are uncompressed and together no larger than the file. The tensors of the
-requested set are no larger than the file either. Every storage is read once. `plain_pickle` limits everything besides
-the tensors.
+The arrays take no more memory than the size of the file, because larger ones are refused. A tensor has no more elements
+than its storage, and a storage has no more bytes than the file contains. Archive members are uncompressed and together
+no larger than the file. The tensors of the requested set are together no larger than the file either. Every storage is
+read once. `plain_pickle` limits everything besides the tensors.
 """
 
 import math
@@ -27,7 +27,7 @@ DTYPES: dict[str, Any] = {
     "torch.BFloat16Storage": ml_dtypes.bfloat16, "torch.LongStorage": np.int64, "torch.IntStorage": np.int32,
     "torch.ShortStorage": np.int16, "torch.CharStorage": np.int8, "torch.ByteStorage": np.uint8,
     "torch.BoolStorage": np.bool_}
-MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # magic number of files before PyTorch 1.6, which are not archives
+MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of files before PyTorch 1.6, which are not archives
 MOST_AXES = 8
 SPREAD = ("a shard of a tensor (FSDP); gather it with get_model_state_dict and "
           "StateDictOptions(full_state_dict=True)")
@@ -36,7 +36,7 @@ LARGEST_DIRECTORY = 1 << 23  # bytes; 1.1 million for 1202 layers with momentum 
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """The memory of tensors: its number in the file, its dtype and its number of elements."""
+    """The memory of tensors, with its number in the file, its dtype and its number of elements."""
 
     key: str
     dtype: np.dtype[Any]
@@ -67,11 +67,11 @@ Load = Callable[[Storage], bytes]
 
 
 def read_torch(file: Path, key: str | None = None) -> Stored:
-    """Read the tensors and the `arch` of a file that `torch.save` wrote: a state_dict, or a checkpoint with one.
+    """Read the tensors and the `arch` of a file that `torch.save` wrote, with a state_dict or a checkpoint with one.
 
-    `arch` is the network's name that many scripts store, or "". `key` chooses one of several sets. Raises BadInput,
-    naming the file, if it is damaged, has no state_dict, has several although no `key` is given, or is larger than
-    three copies of resjax's largest network.
+    `arch` is the name of the network, which many scripts store, or "". `key` chooses one of several sets. Raises
+    BadInput, naming the file, if it is damaged, has no state_dict, has several although no `key` is given, or is larger
+    than three copies of resjax's largest network.
     """
     with refusing(file, "PyTorch file"), file.open("rb") as stream:
         content, load = (open_archive if zipfile.is_zipfile(stream) else open_stream)(stream, file)
@@ -83,7 +83,7 @@ def read_torch(file: Path, key: str | None = None) -> Stored:
 
 
 def read_views(tensors: dict[str, Tensor], load: Load) -> dict[str, np.ndarray]:
-    """Read the tensors of a set; every storage is read once, even if several tensors share it."""
+    """Read the tensors of a set. Every storage is read once, even if several tensors share it."""
     views: dict[Storage, list[str]] = {}
     for name, tensor in tensors.items():
         views.setdefault(tensor.storage, []).append(name)
@@ -97,7 +97,7 @@ def read_views(tensors: dict[str, Tensor], load: Load) -> dict[str, np.ndarray]:
 
 
 def view(tensor: Tensor, storage: np.ndarray) -> np.ndarray:
-    """Copy a tensor from its storage. Raises ValueError if it exceeds the storage."""
+    """Copy a tensor from its storage. Raises ValueError if the tensor exceeds the storage."""
     last = tensor.offset + sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.strides, strict=True))
     if 0 not in tensor.shape and max(last + 1, math.prod(tensor.shape)) > len(storage):
         raise ValueError("a tensor reaches beyond its storage")
@@ -106,14 +106,14 @@ def view(tensor: Tensor, storage: np.ndarray) -> np.ndarray:
 
 
 def rebuild(maker: Name, arguments: tuple[Any, ...]) -> Any:
-    """Return the tensor or size that a call of PyTorch's creates; None for any other call."""
+    """Return the tensor or size that a call of a PyTorch function creates; None for any other call."""
     state: Any = None
-    if str(maker) == "torch._tensor._rebuild_from_type_v2":  # a tensor with attributes
+    if str(maker) == "torch._tensor._rebuild_from_type_v2":  # which creates a tensor with attributes
         maker, _, arguments, state = arguments
     match str(maker):
         case "torch._utils._rebuild_wrapper_subclass":
             _, _, shape, *_ = arguments
-            fields = state[-1] if isinstance(state, tuple) and state else state  # of (attributes, slots), the slots
+            fields = state[-1] if isinstance(state, tuple) and state else state  # the slots of (attributes, slots)
             local = fields.get("_local_tensor") if isinstance(fields, dict) else None
             whole = isinstance(local, Tensor) and local.shape == shape
             return local if whole else Inert(SPREAD)
@@ -161,9 +161,10 @@ def open_archive(stream: IO[bytes], file: Path) -> tuple[Any, Load]:
 
 
 def open_zip(stream: IO[bytes], file: Path) -> zipfile.ZipFile:
-    """Open an archive with uncompressed members and unique names. Raises BadInput for others, before reading members.
+    """Open an archive with uncompressed members and unique names. Raises BadInput for other archives.
 
-    Members can share bytes of the file, so their sizes may add up to more than the file's.
+    The checks precede the reading of any member. Members can share bytes of the file, so the sum of their sizes is
+    checked too.
     """
     size = file.stat().st_size
     bounded = Bounded(stream, LARGEST_DIRECTORY)
@@ -181,7 +182,7 @@ def open_zip(stream: IO[bytes], file: Path) -> zipfile.ZipFile:
 
 
 class Bounded:
-    """A stream from which `ZipFile` reads the directory; it refuses directories that would need far more memory."""
+    """A stream from which `ZipFile` reads the directory. It refuses directories that would need far more memory."""
 
     def __init__(self, stream: IO[bytes], most: int) -> None:
         self.stream, self.most = stream, most
@@ -208,7 +209,7 @@ def open_stream(stream: IO[bytes], file: Path) -> tuple[Any, Load]:
         raise BadInput(f"{file}: {kind}")
     if magic != MAGIC or reader.load() != PROTOCOL:
         raise ValueError("it does not start like one")
-    reader.load()  # describes the machine that wrote it
+    reader.load()  # skips the description of the machine that wrote the file
     content, keys = reader.load(), reader.load()
     position, starts = reader.stream.tell(), {}
     for key in keys:

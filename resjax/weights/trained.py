@@ -1,10 +1,10 @@
-"""The trained networks that come with the package; the classifiers were trained by the paper's full recipe."""
+"""The trained networks that come with the package. The classifiers were trained with the paper's full recipe."""
 
 from pathlib import Path
 
 from resjax.system.errors import check
 
-FOLDER = Path(__file__).parents[1] / "trained"  # one folder each, as written by `export`
+FOLDER = Path(__file__).parents[1] / "trained"  # one folder per network, as written by `export`
 OWNER = "resjax/"
 
 
@@ -14,7 +14,7 @@ def trained(weights: str = "model.safetensors") -> list[str]:
 
 
 def find_trained(target: str) -> Path | None:
-    """Return the folder of `NAME` or `resjax/NAME`; None for others. Raises BadInput for an unknown `resjax/` name."""
+    """Return the folder of `NAME` or `resjax/NAME`, or None. Raises BadInput for an unknown `resjax/` name."""
     name, names = target.removeprefix(OWNER), trained("*.safetensors")
     check(name in names or not target.startswith(OWNER), f"{target}: resjax includes only {', '.join(names)}")
     return FOLDER / name if name in names else None

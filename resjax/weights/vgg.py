@@ -1,7 +1,7 @@
-"""Recognises, reads and writes VGG-16 and VGG-19 under the names of torchvision and Keras, with one table of names.
+"""Recognises, reads and writes VGG-16 and VGG-19 with the tensor names of torchvision or Keras.
 
-The first fully connected layer takes the last maps as one vector: in Keras and here, row by row with channels
-innermost; in PyTorch, channel by channel.
+The first fully connected layer takes the last maps as one vector. Keras and resjax order the vector row by row with
+channels innermost, whereas PyTorch orders it channel by channel.
 """
 
 from collections.abc import Iterator, Mapping
@@ -22,16 +22,16 @@ from resjax.weights.infer_architecture import check_channels
 from resjax.weights.locate import Located, Tensors, find_head
 
 Family = Literal["torchvision", "keras"]
-LAST: dict[Family, dict[int, str]] = {  # numbers of convolutions, deepest network first
+LAST: dict[Family, dict[int, str]] = {  # the last convolution by depth, deepest network first
     "torchvision": {19: "features.34.weight", 16: "features.28.weight"},
     "keras": {19: "block5_conv4/kernel", 16: "block5_conv3/kernel"}}
 DENSE = {"torchvision": ("classifier.0", "classifier.3", "classifier.6"), "keras": ("fc1", "fc2", "predictions")}
-AXES: dict[Family, tuple[tuple[int, ...], tuple[int, ...]]] = {  # axes of a convolution's and of a dense layer's kernel
+AXES: dict[Family, tuple[tuple[int, ...], tuple[int, ...]]] = {  # axis orders of convolution and dense kernels
     "torchvision": ((2, 3, 1, 0), (1, 0)), "keras": ((0, 1, 2, 3), (0, 1))}
 
 
 class LayerNames(NamedTuple):
-    """A layer: its path in our parameters, and a family's names for its kernel and bias."""
+    """A layer, with its path in our parameters, and a family's names for its kernel and bias."""
 
     path: tuple[str, ...]
     kernel: str
@@ -41,7 +41,7 @@ class LayerNames(NamedTuple):
 def canonical_vgg(located: Located, source: str) -> tuple[Family, Tensors]:
     """Rename a VGG's tensors to torchvision's or Keras's names.
 
-    This includes timm's, whose first two dense layers are convolutions over the whole maps.
+    This includes timm's VGG networks, whose first two dense layers are convolutions over the whole maps.
     """
     family: Family = "torchvision" if located.family == "vgg" else "keras"
     fc6, fc7, last = DENSE[family]
@@ -63,7 +63,7 @@ def canonical_vgg(located: Located, source: str) -> tuple[Family, Tensors]:
 
 
 def find_depth(family: Family, tensors: Mapping[str, np.ndarray], source: str) -> int:
-    """Return the depth. Raises BadInput for other networks with these names: other depths, AlexNet, batch norm."""
+    """Return the depth. Raises BadInput for networks with these names but another depth or batch norm, or AlexNet."""
     odd = next((name for name in tensors if name.endswith((".running_mean", "/gamma"))), None)
     check(odd is None, f"{source}: a VGG with batch norm ({odd}), which is not a network of the paper")
     depths = [depth for depth, last in LAST[family].items() if last in tensors]
@@ -73,7 +73,7 @@ def find_depth(family: Family, tensors: Mapping[str, np.ndarray], source: str) -
 
 
 def layers(family: Family, depth: int, last: bool, hidden: bool = True) -> Iterator[LayerNames]:
-    """List the layers in execution order; `hidden` and `last` say whether there are dense layers."""
+    """List the layers in execution order. `hidden` and `last` say which dense layers there are."""
     kernel, bias = ("/kernel", "/bias") if family == "keras" else (".weight", ".bias")
     stages = VGG_STAGES[depth]
     starts = accumulate((2 * count + 1 for count in stages), initial=0)  # PyTorch's list includes ReLUs and pooling
@@ -89,8 +89,8 @@ def layers(family: Family, depth: int, last: bool, hidden: bool = True) -> Itera
 def describe_vgg(tensors: Tensors, family: Family, depth: int, source: str) -> tuple[Architecture, VGG, int]:
     """Return the architecture, the network with the widths of the tensors, and the number of image channels.
 
-    Without the last layer the network has 0 classes, and without the hidden layers 0 units, like Keras's without
-    top. Raises BadInput for a missing tensor or an invalid kernel.
+    Without the last layer, the network has 0 classes. Without the hidden layers, it has 0 units, like Keras's networks
+    without top. Raises BadInput for a missing tensor or an invalid kernel.
     """
     leaf = "/kernel" if family == "keras" else ".weight"
     hidden = any(name + leaf in tensors for name in DENSE[family][:2])
@@ -120,7 +120,7 @@ def describe_vgg(tensors: Tensors, family: Family, depth: int, source: str) -> t
 
 
 def to_vgg_variables(tensors: Tensors, family: Family, model: VGG, source: str) -> Any:
-    """Fill VGG's variables in float32, using every tensor. Raises BadInput for extra or non-finite tensors."""
+    """Fill VGG's variables in float32, and use every tensor. Raises BadInput for extra or non-finite tensors."""
     params: dict[tuple[str, ...], dict[str, np.ndarray]] = {}
     unused = set(tensors)
     for layer in layers(family, model.depth, bool(model.classes), bool(model.units)):
