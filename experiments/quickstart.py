@@ -43,7 +43,7 @@ def table(results: dict[str, dict[str, Any]], curves: dict[str, list[dict[str, A
     """Format the results in Markdown. Training error and loss are taken from the last line of the log."""
     rows = [f"| {name} | {result['parameters']:,} | {curves[name][-1]['error']:.2f} | {curves[name][-1]['loss']:.3f} "
             f"| {result['test_top1_error']:.2f} |" for name, result in results.items()]
-    return "\n".join(["| net | parameters | training error % | training loss | test error % |",
+    return "\n".join(["| network | parameters | training error % | training loss | test error % |",
                       "|---|---|---|---|---|", *rows])
 
 
@@ -51,8 +51,8 @@ def verdict(curves: dict[str, list[dict[str, Any]]]) -> str:
     """Describe the result of the runs, whether or not it agrees with the paper."""
     loss = {name: lines[-1]["loss"] for name, lines in curves.items()}
     plain, residual = (loss[f"{kind}-{DEEP}"] / loss[f"{kind}-{SHALLOW}"] for kind in ("plain", "ResNet"))
-    return (f"With {DEEP} layers instead of {SHALLOW}, the plain net's training loss is {plain:.3g} times as high, "
-            f"the residual net's {residual:.3g} times.")
+    return (f"With {DEEP} layers instead of {SHALLOW}, the plain network's training loss is {plain:.3g} times as high, "
+            f"and the residual network's is {residual:.3g} times as high.")
 
 
 def draw(curves: dict[str, list[dict[str, Any]]], file: Path) -> None:

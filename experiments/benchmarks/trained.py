@@ -67,7 +67,7 @@ def draw(found: dict[str, dict[str, Any]], file: Path) -> None:
         axes[2].axhline(whole[1], linestyle="--", linewidth=0.8, color=axes[2].lines[-1].get_color())
     for axis, title, below, beside in zip(
             axes, ("responses", "gradients", "one block removed"), ("layer", "layer", "stage.block"),
-            ("standard deviation", "norm of the loss's gradient", "test error (%); dashed: whole net"), strict=True):
+            ("standard deviation", "norm of the loss's gradient", "test error (%); dashed: none removed"), strict=True):
         axis.set(title=title, xlabel=below, ylabel=beside, ylim=(0, None))
         axis.grid(alpha=0.3)
         axis.legend(fontsize="small")

@@ -92,7 +92,7 @@ def diagnose(directory: Path) -> Iterator[Finding]:
     convolutions = convolutions_of(devices[0].platform)
     slower = convolutions.startswith("XLA (")
     yield Finding(MISSING if slower else RIGHT, f"convolutions by {convolutions}"
-                  + ("; oneDNN's would be twice as fast on this CPU" if slower else ""))
+                  + ("; oneDNN would be twice as fast on this CPU" if slower else ""))
     with working("checking the arithmetic"):
         errors = arithmetic()
     for name, error in errors.items():

@@ -116,7 +116,7 @@ def check_shared_memory(workers: int, size: int, folder: Path = Path("/dev/shm")
     free = disk_usage(folder).free if folder.is_dir() else needed
     fewer = int(max(0, free / max(size, 1) - 1) // (AHEAD + 1))
     check(needed <= free, f"{folder}: {free / 2**20:.0f} MB are free, but {workers} worker processes need "
-                          f"{needed / 2**20:.0f} MB for their batches; make it larger (Docker: --shm-size "
+                          f"{needed / 2**20:.0f} MB for their batches; make the folder larger (Docker: --shm-size "
                           f"{-(-needed // 2**30)}g), or use --data.workers {fewer} or a smaller batch")
 
 
@@ -131,7 +131,7 @@ def fetched(iterator: Iterator[Any]) -> Any:
     if int(code[1]) == UNGUARDED:
         raise BadInput(f"{sys.argv[0]}: each worker process imports this script, which would start training again; "
                        "move the script's code below the line: if __name__ == \"__main__\":") from None
-    died = f"was killed by {signal.Signals(-int(code[1])).name}" if int(code[1]) < 0 else f"failed ({code[1]})"
+    died = f"was killed by {signal.Signals(-int(code[1])).name}" if int(code[1]) < 0 else f"exited with code {code[1]}"
     often = ", probably because memory ran out; use fewer --data.workers" * (int(code[1]) == -signal.SIGKILL)
     raise Lost(f"a worker process {died}{often}. Run the same command to resume from the last checkpoint") from None
 

@@ -120,7 +120,7 @@ def identity(run: Detection) -> dict[str, Any]:
 def say_measured(measured: dict[str, Any]) -> str:
     """Describe the average precisions in words."""
     if measured["mean_average_precision"] is None:
-        return "no image has an object that counts"
+        return "no image has an object that counts; difficult objects and crowds do not count"
     classes = (f"{name} {value:.1f}" for name, value in measured["average_precision"].items() if value is not None)
     return (f"mean average precision {measured['mean_average_precision']:.2f} % at an overlap of 0.5 "
             f"({measured['eleven_point']:.2f} % by 11 points): {', '.join(classes)}")

@@ -84,14 +84,14 @@ def detector_card(trained: TrainedDetector, card: Card) -> str:
     run, count = trained.detection, sum(leaf.size for leaf in jax.tree.leaves(trained.variables["params"]))
     measured = markdown_table(["images", "class", "average precision %, by area", "by 11 points"], [
         [each.images_of, each.class_name, f"{each.by_area:.1f}", f"{each.by_points:.1f}"] for each in card.precisions
-    ]) if card.precisions else "None was measured before the export. Use `resjax evaluate` to measure it."
+    ]) if card.precisions else "None was measured before the export. Use `resjax evaluate` to measure the precision."
     parts = [
         f"# {run.name}", f"{run.title}, {len(trained.classes)} classes ({', '.join(trained.classes)}): {count:,} "
         f"parameters, for images resized to a shorter side of {run.data.shorter_side} pixels.",
-        "## Average precision", f"At an overlap of 0.5.\n\n{measured}",
+        "## Average precision", f"A detection is correct if it overlaps an object by at least 0.5 (IoU).\n\n{measured}",
         "## Use", "```bash\nresjax detect . photo.png\n```\n\n```python\nfrom resjax.detection import load_detector\n"
         "detector = load_detector(\".\")\n```",
         *about_data(card), *(["## Training", card.recipe] if card.recipe else []),
-        f"Written by resjax {version('resjax')}: Deep Residual Learning for Image Recognition (He, Zhang, Ren, Sun, "
-        "CVPR 2016) in JAX and Flax."]
+        f"Written by resjax {version('resjax')}, which implements Deep Residual Learning for Image Recognition (He, "
+        "Zhang, Ren, Sun, CVPR 2016) in JAX and Flax."]
     return "\n\n".join(parts) + "\n"

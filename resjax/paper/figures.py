@@ -85,7 +85,7 @@ def figure6(runs: Sequence[Planned]) -> Drawing:
     """
     plain, residual = ([run for run in runs if is_plain(run) == kind] for kind in (True, False))
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True, layout="constrained")
-    for axis, some, title in zip(axes, (plain, residual), ("plain nets", "residual nets"), strict=True):
+    for axis, some, title in zip(axes, (plain, residual), ("plain networks", "residual networks"), strict=True):
         for run, style in zip(some, STYLES, strict=False):
             axis.plot(*curve(run, "train"), linestyle=style, linewidth=0.8, color="tab:blue")
             axis.plot(*curve(run, "test"), linestyle=style, linewidth=1.8, color="black", label=run.row.title)

@@ -103,7 +103,7 @@ def restore_or_start(run: Training) -> tuple[TrainState, RunningMetrics, bool]:
     rewind_metrics(run.log, step)
     if step:
         now = computing(read_json(file))
-        changed = f", before with {before}, now with {now}" if before not in ("", now) else ""
+        changed = f"; previously trained with {before}, now with {now}" if before not in ("", now) else ""
         run.log.tell(f"resumes at step {step}{changed}")
     averaged = step == run.experiment.steps and meta.get("averaged", True)
     if meta.get("averaged") and not averaged:

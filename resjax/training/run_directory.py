@@ -43,7 +43,7 @@ def claimed(run_directory: Path, experiment: Run) -> Iterator[None]:
             if (run_directory / "experiment.json").exists():
                 differences = read_experiment(run_directory).differences(experiment)
                 check(not differences, f"{run_directory} contains a different experiment ({'; '.join(differences)}). "
-                                       "Choose another --workdir, or delete that one")
+                                       "Choose another --workdir, or delete this directory")
 
         told_by_first(claim)
         yield
@@ -63,8 +63,8 @@ def locked(run_directory: Path) -> Iterator[None]:
         holder = os.read(descriptor, 20).decode(errors="replace") if isinstance(error, BlockingIOError) else ""
         with suppress(OSError):
             os.close(descriptor)
-        why = (f"process {holder or '(unknown)'} is using it for training; wait, stop that process, or choose another "
-               "--workdir"
+        why = (f"process {holder or '(unknown)'} is using this directory for training; wait, stop that process, or "
+               "choose another --workdir"
                if isinstance(error, BlockingIOError) else
                f"cannot write to this run directory ({error.strerror}); choose another --workdir")
         raise BadInput(f"{run_directory}: {why}") from None

@@ -94,15 +94,15 @@ def model_card(network: Network, to: Format, images: PreprocessingEntry, card: C
     parts += about_data(card)
     if card.recipe:
         parts += ["## Training", card.recipe]
-    parts.append(f"Written by resjax {version('resjax')}: Deep Residual Learning for Image Recognition (He, Zhang, "
-                 "Ren, Sun, CVPR 2016) in JAX and Flax.")
+    parts.append(f"Written by resjax {version('resjax')}, which implements Deep Residual Learning for Image "
+                 "Recognition (He, Zhang, Ren, Sun, CVPR 2016) in JAX and Flax.")
     return "\n\n".join(parts) + "\n"
 
 
 def error_table(errors: Sequence[Measured]) -> str:
     """Format measured errors as a table."""
     if not errors:
-        return "None were measured before the export. Use `resjax evaluate` to measure them."
+        return "No errors were measured before the export. Use `resjax evaluate` to measure them."
     return markdown_table(["images", "views", "top-1 error %", "top-5 error %", "counted"], [
         [error.images_of, error.views, f"{error.top1_error:.2f}", f"{error.top5_error:.2f}",
          "" if error.images is None else f"{error.images:,}"] for error in errors])

@@ -116,7 +116,7 @@ def test_a_workdir_in_use_is_refused(small, tmp_path):
     process = start(tmp_path / "run", steps=20_000)
     wait_for_step(tmp_path / "run", 10, process)
     try:
-        with pytest.raises(BadInput, match=f"process {process.pid} is using it for training"):
+        with pytest.raises(BadInput, match=f"process {process.pid} is using this directory for training"):
             train(small(), tmp_path / "run", ONE)
     finally:
         process.kill()

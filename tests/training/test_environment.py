@@ -16,10 +16,10 @@ def test_a_run_resumed_with_other_convolutions_says_so_and_keeps_both(tmp_path, 
     capsys.readouterr()
     second = train(tiny(4), tmp_path)
     told = capsys.readouterr().err
-    assert f"resumes at step 2, before with {run_directory.computing(first)}" in told
+    assert f"resumes at step 2; previously trained with {run_directory.computing(first)}" in told
     assert "now with jax" in told
     assert [before["convolutions"] for before in second["earlier"]] == [first["convolutions"]]
     assert second["convolutions"] == "another library 1.0"
     third = train(tiny(6), tmp_path)
     assert third["earlier"] == second["earlier"]  # nothing has changed since
-    assert "before with" not in capsys.readouterr().err
+    assert "previously trained" not in capsys.readouterr().err
