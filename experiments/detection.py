@@ -1,4 +1,4 @@
-"""Detection with residual networks: Tables 7 to 11, photographs of blood cells, and scenes of the included digits.
+"""Detection with residual networks, on VOC and COCO (Tables 7 to 11), photographs of blood cells, and scenes of digits.
 
     python experiments/detection.py scenes
     python experiments/detection.py bccd --data.source voc:PATH

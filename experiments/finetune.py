@@ -6,7 +6,7 @@
 `--initialize-from` accepts any source of weights: a run directory, a file, or OWNER/NAME on the Hugging Face Hub.
 Experiments whose names end in `_head` train only the last layer. `--initialize-from ""` trains from scratch with the
 same recipe.
-Data: `folder:PATH` with PATH/train/CLASS/* and PATH/test/CLASS/* (or val), or any other source.
+Data: any source, such as `folder:PATH` with PATH/train/CLASS/* and PATH/test/CLASS/* (or val).
 Cost: the 200 steps of resnet20_tuned take about a minute on 2 CPU cores.
 Result: on CIFAR-10's vehicles, 200 steps from weights trained on CIFAR-10's animals reach a test error of 25.43 %, and
 200 steps from scratch reach 34.30 % (docs/results/transfer.md). resnet50_tuned has not been run yet, because its

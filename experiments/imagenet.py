@@ -2,10 +2,10 @@
 
     python experiments/imagenet.py resnet50 --data.source folder:PATH --workdir runs/resnet50
 
-Data: `folder:PATH` (PATH/train/CLASS/*.JPEG and PATH/val/CLASS/*.JPEG), `tars:PATH` (ImageNet's original archives) or
-`tfds:imagenet2012` (a prepared data set). The mean image is computed once, at the first start. Cost: 600k steps of 256
-images are 154 million images, which take 17 hours at 2,500 images/s. Result: not run yet, because we do not have the
-data set.
+Data: ImageNet, as `folder:PATH` (PATH/train/CLASS/*.JPEG and PATH/val/CLASS/*.JPEG), `tars:PATH` (the original
+archives) or `tfds:imagenet2012` (a prepared data set). The mean image is computed once, at the first start. Cost: 600k
+steps of 256 images are 154 million images, which take 17 hours at 2,500 images/s. Result: not run yet, because we do
+not have the data set.
 """
 
 from dataclasses import replace

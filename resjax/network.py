@@ -39,8 +39,8 @@ class Network(NamedTuple):
 
     `network(pixels)` returns probabilities, `network.predict(images)` returns class names, and `network.knows`
     describes the classes. `architecture` is None for a custom network. `data` gives the default location of the test
-    images. `classes` is empty if the class names are unknown. `outputs` is 0 if the last layer is missing. There are
-    then no logits, but `features` and `embed` work.
+    images. `classes` is empty if the class names are unknown. `outputs` is 0 if the last layer is missing. Such a
+    network has no logits, but `features` and `embed` work.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Compares fine-tuning with training from scratch: ResNet-20 learns CIFAR-10's animals and then its vehicles.
+"""Compares fine-tuning with training from scratch, for a ResNet-20 that learns animals and then vehicles.
 
     python experiments/benchmarks/transfer.py [--workdir W] [--steps 1500]
 

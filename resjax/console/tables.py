@@ -43,7 +43,8 @@ def reproduce(
     resumes stopped runs.
 
     Args:
-        table: table1 (layers and operations, without training), table2 ... table6, or table7 ... table11 (detection).
+        table: One of table1 (layers and operations, without training), table2 ... table6 (classification), and table7
+            ... table11 (detection).
         runs: The folder for the runs and the table.
         seeds: The number of runs for each row, with seeds 0, 1, ... Defaults to 5 on CIFAR-10 and to 1 on ImageNet, as
             in the paper.

@@ -1,4 +1,4 @@
-"""Decodes one encoded image to pixels. This is the only decoder in resjax, for all sources.
+"""Decodes one encoded image to pixels. resjax decodes the images of all sources with this module.
 
 Integers of more than 8 bits are scaled by the range of their type, and floating-point values by the range 0 to 1.
 Transparent pixels are blended over white. Only the first frame of an animation is used. Images are rotated as EXIF

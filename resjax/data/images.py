@@ -31,7 +31,7 @@ class Images(NamedTuple):
 
 @dataclass(frozen=True)
 class Dataset:
-    """The splits of a data set: pixels uint8 `[images, height, width, channels]`, labels `[images]`.
+    """The splits of a data set, with uint8 pixels `[images, height, width, channels]` and labels `[images]`.
 
     `validation` is empty unless some training images were held out.
 
@@ -137,9 +137,10 @@ def with_validation(data: Data, dataset: Dataset) -> Dataset:
 def dataset(train: tuple[Any, Any], test: tuple[Any, Any] | None = None, classes: Sequence[str] = ()) -> Dataset:
     """Create a data set from your own arrays, for `resjax.train(..., data=...)`.
 
-    `train` and `test` are pairs of pixels, uint8 `[images, height, width]` or `[..., channels]`, and labels `[images]`,
-    integers starting at 0. `classes` may give their names. Without `test`, no test error is measured. Raises BadInput,
-    naming the array, if its shape or type is wrong.
+    `train` and `test` are pairs of pixels and labels. Pixels are uint8 `[images, height, width]` or `[images, height,
+    width, channels]`. Labels `[images]` are integers that start at 0. `classes` are the names of the classes, if they
+    have any. Without `test`, no test error is measured. Raises BadInput, naming the array, if its shape or type is
+    wrong.
     """
     learned = checked_images("train", *train)
     seen = checked_images("test", *test) if test else none_of(learned)

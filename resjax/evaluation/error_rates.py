@@ -25,7 +25,7 @@ def evaluate(network: Network | Classifier, images: Images, batch_size: int = 12
     """Measure the errors on images in memory, with one view per image. `batch_size` affects only the speed.
 
     Pixels are uint8 `[images, height, width, channels]`. The result contains the errors, `class_errors`, `confusion`
-    and `mistakes()`. Its method `save(folder)` writes tables and figures.
+    and `mistakes()`. The method `save(folder)` of the result writes tables and figures.
     """
     seen = log_probabilities(as_classifier(network), images, batch_size)
     named = network.classes if isinstance(network, Network) else ()

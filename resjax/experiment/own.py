@@ -10,8 +10,8 @@ from resjax.system.serialization import shortly
 class Own:
     """Python objects that replace parts of a run. The run's fields define every part that is None. See `resjax.train`.
 
-    JSON cannot store these objects, so `experiment.json` only describes them, functions by their files. Pass the same
-    objects when you resume the run.
+    JSON cannot store these objects, so `experiment.json` only describes them. It describes a function by its file. Pass
+    the same objects when you resume the run.
 
         own=Own(loss=focal, model=lambda run, classes: run.architecture.model(classes).clone(block=MyBlock))
     """

@@ -23,9 +23,9 @@ from resjax.system.serialization import shortly
 class Shortcut(nn.Module):
     """The shortcut of a block (section 3.3): x itself, or x mapped to `[batch, height/stride, width/stride, filters]`.
 
-    A: the identity, but where dimensions change, every stride-th pixel with zeros for the new channels. A has no
-    parameters. B: a projection (1x1 convolution and batch norm) where dimensions change, and the identity elsewhere. C:
-    a projection in every block. plain: no shortcut, as in a network without residual learning.
+    A: every stride-th pixel, with zeros for the new channels, where dimensions change, and the identity elsewhere.
+    Option A has no parameters. B: a projection (1x1 convolution and batch norm) where dimensions change, and the
+    identity elsewhere. C: a projection in every block. plain: no shortcut, as in a network without residual learning.
 
     A custom block can use a shortcut, with `conv` and `norm` from the network, as follows:
 
@@ -141,13 +141,14 @@ class ResNet(nn.Module):
 
     `blocks` gives the number of blocks in each stage. From stage to stage, the filters double and the maps halve. With
     `train=True`, batch norm uses the batch's own statistics, over `ghost_batch_size` images at a time, and updates the
-    collection `batch_stats`. With `frozen_batch_norm`, it always uses the stored statistics. Images may have any size,
-    because the last maps are averaged. If `classes` is 0, this average is returned. With `features=True`, the outputs
-    of all stages are returned instead, each `[batch, height, width, channels]`.
+    collection `batch_stats`. With `frozen_batch_norm`, batch norm always uses the stored statistics. Images may have
+    any size, because the last maps are averaged. If `classes` is 0, this average is returned. With `features=True`, the
+    outputs of all stages are returned instead, each `[batch, height, width, channels]`.
 
     `block` is "basic", "bottleneck", or a custom module with the fields `filters, stride, shortcut, conv, norm`.
     `Stage` describes how a block is called. With `pre_activation` (He et al. 2016, arXiv 1603.05027), the stem is a
-    convolution without batch norm and ReLU. They follow the last stage instead, as pre-activation blocks require.
+    convolution without batch norm and ReLU. Batch norm and ReLU follow the last stage instead, as pre-activation blocks
+    require.
 
         network = ResNet((3, 3, 3), filters=16, classes=10, block=partial(SqueezeAndExcitation, reduction=4))
     """
@@ -219,7 +220,7 @@ def imagenet_resnet(depth: int, shortcut: Option = "B", classes: int = 1000, **s
     """Build a network of Table 1. `settings` are fields of `ResNet`, such as `stride_in` for the stride of bottlenecks.
 
     Images `[batch, height, width, channels]` become logits `[batch, classes]`. Raises BadInput, a ValueError, for a
-    depth that is not in the table or an unknown shortcut.
+    depth that is not in Table 1 or an unknown shortcut.
     """
     check_shortcut(shortcut)
     block, blocks = imagenet_blocks(depth)

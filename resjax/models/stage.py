@@ -1,4 +1,4 @@
-"""A stage: the paper's blocks, or custom ones, that work on feature maps of one size."""
+"""A stage is a sequence of the paper's blocks, or of custom blocks, on feature maps of one size."""
 
 import inspect
 from collections.abc import Callable
@@ -19,9 +19,9 @@ class Stage(nn.Module):
     `[blocks - 1, ...]`, so that checkpoints do not depend on this choice. Every block gets its own random keys, for
     example for dropout.
 
-    `block` takes `filters`, `stride` and `name`, and is called as `block(x, train=train)`. If its `__call__` also takes
-    `number` and `total`, it receives its index in the network, counted from 1 (`number`, which is traced), and the
-    number of blocks in the network (`total`). `first` is the index of this stage's first block.
+    `block` takes `filters`, `stride` and `name`, and is called as `block(x, train=train)`. If the block's `__call__`
+    also takes `number` and `total`, the block receives its index in the network, counted from 1 (`number`, which is
+    traced), and the number of blocks in the network (`total`). `first` is the index of this stage's first block.
 
         y = Stage(partial(BasicBlock, norm=norm), blocks=3, filters=16, stride=1, name="stage1")(x, train=train)
     """

@@ -1,1 +1,1 @@
-"""Plans for hardware that you don't have: programs are compiled, analysed, and converted to hours."""
+"""Plans runs on hardware that you don't have, by compiling programs and adding up their minimum time."""

@@ -1,9 +1,9 @@
 """Compiles programs for hardware that this machine may not have.
 
 Each program is compiled in a separate process, which is stopped as soon as its result is known. A plan reads only the
-program and its memory. For a TPU, XLA fixes both within seconds, whereas the machine code of the kernels takes minutes
-(eight for a float32 ResNet-50). XLA writes intermediate results to the folder of its flag `--xla_dump_to`, where they
-are read early.
+program and its memory. For a TPU, XLA fixes the program and its memory within seconds, whereas the machine code of the
+kernels takes minutes (eight for a float32 ResNet-50). XLA writes intermediate results to the folder of its flag
+`--xla_dump_to`, where they are read early.
 """
 
 import os

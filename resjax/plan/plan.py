@@ -1,4 +1,4 @@
-"""Compiles the plan of a run or reads it from the cache. If the run does not fit, the error says what would fit."""
+"""Compiles a run's plan or reads it from the cache. If the run does not fit, the error says which batch would."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Settings that XLA reads once at startup, with the versions of jaxlib for which they were tested.
+"""Settings that XLA reads once at startup, with the versions of jaxlib with which they were tested.
 
 `import resjax` calls `configure()`, so import resjax before the first JAX computation.
 """

@@ -1,7 +1,7 @@
 """Kinds of runs. A run is a value that names its kind, and a kind is a module that implements `Kind`.
 
-Commands, tables and reports do not distinguish kinds. The modules are imported by name, because they belong to higher
-layers of the package. A new kind needs a line in `HOMES`.
+Commands, tables and reports do not distinguish kinds. The modules are imported by name, because they may belong to
+higher layers of the package. A new kind needs a line in `HOMES`.
 """
 
 from collections.abc import Sequence

@@ -25,8 +25,8 @@ def runs(folder: str | Path) -> list[dict[str, Any]]:
     """List the runs in a folder as flat records with the same keys, for `pandas.DataFrame(resjax.runs("runs"))`.
 
     A record has the run's path in the folder, the fields in which the runs differ (None for a field that the run does
-    not have), the current step, and the last logged training loss and error (%). For a finished run, it also has the
-    results. Raises BadInput, naming the file, if a run is damaged, or if there is no run.
+    not have), the current step, and the last logged training loss and error (%). The record of a finished run also has
+    the results. Raises BadInput, naming the file, if a run is damaged, or if there is no run.
     """
     folder = expanded(folder)
     places = find_runs(folder)

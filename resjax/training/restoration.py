@@ -74,7 +74,7 @@ def restore_state(run_directory: Path, experiment: Run, shapes: Any, place: jax.
 
 def load(target: str | Path, *, stride_in: StrideIn | None = None, shortcut: Bare | None = None,
          key: str | None = None) -> Network:
-    """Load a network from a run directory, a weights file or the Hugging Face Hub, or one that comes with resjax.
+    """Load a network from a run directory, a weights file or the Hugging Face Hub, or one of resjax's own networks.
 
     `target` is a run directory, a weights file or its folder, the name of an included network ("resnet20"), or
     OWNER/NAME on the Hub. `stride_in` ("1x1" for v1, "3x3" for v1.5) and `shortcut` ("plain" or "A") state facts that

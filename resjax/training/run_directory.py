@@ -1,4 +1,4 @@
-"""The directory of a run. It belongs to one experiment, and the process that trains locks it."""
+"""The directory of a run belongs to one experiment, and the process that trains locks it."""
 
 import errno
 import fcntl
