@@ -1,7 +1,6 @@
-"""Convolution as a JAX primitive, with its two gradients; the implementation is chosen when a program is lowered.
+"""Convolution as a JAX primitive, with its two gradients. The implementation is chosen when a program is lowered.
 
-y = x * k is linear in both arguments, and so are its gradients. The gradients of the gradients are again the same three
-operations:
+y = x * k is linear in both arguments, and so are its gradients. Their own gradients are the same three operations:
 
     convolution(x, k) = y        input_gradient(dy, k) = dx        kernel_gradient(x, dy) = dk
 
@@ -9,9 +8,9 @@ On GPU and TPU, all three are XLA's own operations. On CPU, oneDNN (`resjax.mode
 installed and the convolution is large enough to benefit. Otherwise, this module expresses all three in the form that
 XLA's CPU compiler runs fastest. The compiler rearranges the two gradients for its fast kernels only outside of loops
 (jax-ml/jax#12868); inside `scan`, they would be thirty times slower. Therefore, this module transposes the operands
-itself, for fast gradients inside loops too. A 1x1 convolution is computed as a matrix product. If a map is smaller than
-the kernel, the padding is a separate operation, because XLA would otherwise be ten times slower. Exported programs use
-XLA's own convolution, because they have to run on other machines.
+itself. A 1x1 convolution is a matrix product. If a map is smaller than the kernel, the padding is a separate operation,
+because XLA would otherwise be ten times slower. Exported programs use XLA's own convolution, because they have to run
+on other machines.
 """
 
 from collections.abc import Callable
