@@ -141,7 +141,8 @@ class Batches:
         for index, record in enumerate(self.images.records):
             if np.any(~(record.difficult | record.crowd)):
                 sizes.setdefault(padded_size(resized_size(record, self.data), self.data), []).append(index)
-        check(bool(sizes), f"{self.data.source}: no training image has an object, except difficult ones and crowds")
+        check(bool(sizes), f"{self.data.source}: no training image contains an object, except difficult ones and "
+                           "crowds")
         return tuple(np.array(sizes[size]) for size in sorted(sizes))
 
     @cached_property
