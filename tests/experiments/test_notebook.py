@@ -16,6 +16,8 @@ import matplotlib as mpl
 import pytest
 
 LEARN = Path(__file__).parents[2] / "docs" / "learn"
+SHORTER = {"block_to_table": ("architecture=resjax.Architecture(depth=20, shortcut=shortcut), steps=60",
+                              "architecture=resjax.Architecture(depth=8, shortcut=shortcut), steps=60")}
 
 
 def run_cells(notebook):
@@ -37,10 +39,12 @@ def run_cells(notebook):
 @pytest.mark.usefixtures("one_device")
 @pytest.mark.parametrize("name", sorted(file.stem for file in LEARN.glob("*.ipynb")))
 def test_every_cell_runs_and_says_what_it_said(name, tmp_path, monkeypatch):
-    """Numbers differ by machine; all words around them are as they were recorded."""
+    """Numbers differ by machine; all words around them are as they were recorded. What is trained has 8 layers."""
     monkeypatch.chdir(tmp_path)
     mpl.use("Agg")
-    for cell, printed, value in run_cells(json.loads((LEARN / f"{name}.ipynb").read_text())):
+    text, (before, after) = (LEARN / f"{name}.ipynb").read_text(), SHORTER.get(name, ("", ""))
+    assert before in text
+    for cell, printed, value in run_cells(json.loads(text.replace(before, after))):
         recorded = ["".join(output.get("text", output.get("data", {}).get("text/plain", []))) for output in
                     cell["outputs"]]
         assert [words(text) for text in (printed, value) if text] == [words(text) for text in recorded]
