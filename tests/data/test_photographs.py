@@ -174,7 +174,7 @@ def test_a_closed_stream_leaves_no_semaphores_to_pythons_collector(photographs):
 
 def test_a_stream_goes_on_while_others_are_opened_and_closed(photographs, three):
     """As a training does while it is evaluated."""
-    run = small(photographs, workers=2)
+    run = small(photographs, workers=1)
     photos = find_images(run).train
     with training_batches(photos, run, SEEDS, 16, range(7)) as outer:
         found = [next(outer)]
