@@ -31,8 +31,8 @@ from dataclasses import replace
 from resjax import Architecture, Data, Experiment, Optimizer
 def tiny(name, depth, shortcut):
     return Experiment(name=name, architecture=Architecture(depth=depth, shortcut=shortcut, ghost_batch_size=16),
-                      data=Data(pad=1, flip=False), optimizer=Optimizer(learning_rate=0.05, decay_steps=(12, 18)),
-                      steps=24, batch_size=32, log_steps=4, evaluate_steps=8, checkpoint_steps=4,
+                      data=Data(pad=1, flip=False), optimizer=Optimizer(learning_rate=0.05, decay_steps=(6, 9)),
+                      steps=12, batch_size=32, log_steps=2, evaluate_steps=4, checkpoint_steps=4,
                       precise_batch_norm_steps=2)
 EXPERIMENTS = {e.name: e for e in [tiny("plain20", 8, "plain"), tiny("resnet20", 8, "A")]}
 """
@@ -103,7 +103,7 @@ def test_a_table_is_trained_and_printed(done):
     assert (folder / "runs" / "table6.md").read_text() in out
     assert "1 of 4: runs/plain20/seed0\n" in err
     assert " in total)\n" in err
-    assert len(read_metrics(folder / "runs" / "plain20" / "seed0", "test")) == 3  # after 8, 16 and 24 steps
+    assert len(read_metrics(folder / "runs" / "plain20" / "seed0", "test")) == 3  # after 4, 8 and 12 steps
 
 
 def test_a_finished_table_is_not_trained_again(done):
