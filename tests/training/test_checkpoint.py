@@ -112,17 +112,6 @@ def test_a_run_killed_before_its_result_writes_its_last_lines_once(small, tmp_pa
     assert lines_without_times(tmp_path) == lines
 
 
-def test_a_workdir_in_use_is_refused(small, tmp_path):
-    process = start(tmp_path / "run", steps=20_000)
-    wait_for_step(tmp_path / "run", 10, process)
-    try:
-        with pytest.raises(BadInput, match=f"process {process.pid} is using this directory for training"):
-            train(small(), tmp_path / "run", ONE)
-    finally:
-        process.kill()
-        process.communicate()
-
-
 def test_a_workdir_of_another_experiment_is_refused(small, tmp_path):
     train(small(), tmp_path, ONE)
     with pytest.raises(BadInput, match=r"contains a different experiment \(seed: 0 -> 1; steps: 6 -> 5\)\."):
@@ -223,11 +212,17 @@ def test_a_run_goes_on_on_another_number_of_devices(small, before, tmp_path):
     assert same_trees(a.params, b.params, 1e-3)
 
 
-def test_a_full_disk_in_a_checkpoint_ends_the_run_and_keeps_the_one_before(tmp_path):
-    process = start(tmp_path / "run", steps=5000)
+def test_a_workdir_in_use_is_refused_and_a_full_disk_ends_the_run_and_keeps_the_checkpoint_before(small, tmp_path):
+    process = start(tmp_path / "run", steps=20_000)
     wait_for_step(tmp_path / "run", 20, process)
-    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (20_000, 20_000))  # no file can grow beyond 20 kB
-    process.communicate(timeout=120)
+    try:
+        with pytest.raises(BadInput, match=f"process {process.pid} is using this directory for training"):
+            train(small(), tmp_path / "run", ONE)
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (20_000, 20_000))  # no file can grow beyond 20 kB
+        process.communicate(timeout=120)
+    finally:
+        process.kill()
+        process.communicate()
     assert process.returncode == 1
     assert re.search("cannot write a checkpoint|File too large", told(tmp_path / "run"))
     assert np.isfinite(np.asarray(restore(tmp_path / "run").state.params["fc"]["kernel"])).all()
