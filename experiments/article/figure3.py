@@ -14,7 +14,7 @@ from resjax.models import VGG, ResidualMLP, imagenet_resnet
 from resjax.models.counts import Layer, count_macs, count_parameters, list_layers
 from resjax.paper.table1 import IMAGE
 
-PITCH, BOX = 21, 16  # distance between layers, and height of one
+PITCH, BOX = 21, 16  # distance between layers, and height of a layer
 
 
 class Box(NamedTuple):

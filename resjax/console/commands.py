@@ -35,7 +35,7 @@ GROUPS = {
                          True),
         "plan": Command("Plan a run on hardware you don't have.", "plan resnet50 --on h100 --devices 8", "plan",
                         "plan", True),
-        "mean-image": Command("Compute the mean image of the training photographs in advance.",
+        "mean-image": Command("Compute the mean training image before training.",
                               "mean-image resnet50 --data.source folder:PATH", "runs", "mean_image", True)},
     "Use a network": {
         "evaluate": Command("Measure the error of one or more networks.",

@@ -92,7 +92,7 @@ def code_flag(experiment: Any, program: str) -> str:
 
 
 def mean_image(experiment: Any, arguments: Sequence[str], program: str) -> None:
-    """Compute the mean image of the training photographs in advance."""
+    """Compute the mean training image before training."""
     experiment = parse(type(experiment), arguments, program, default=experiment)
     if not isinstance(experiment.data, Photographs):
         raise BadInput(f"{experiment.name} trains on {experiment.data.source}, whose mean image takes no time to "

@@ -18,7 +18,7 @@ from resjax.training.kinds import kind_at
 from resjax.training.restoration import load
 from resjax.training.step import TrainState
 
-TRAINING = ("frozen_batch_norm", "frozen_stages", "ghost_batch_size", "precision", "pooling")  # may differ
+TRAINING = ("frozen_batch_norm", "frozen_stages", "ghost_batch_size", "precision", "pooling")  # fields that may differ
 MEASURED = 100  # number of images from which the mean colour is computed
 
 

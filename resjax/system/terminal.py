@@ -117,7 +117,7 @@ def aligned(rows: Sequence[Sequence[str]], columns: float, numbers_from: int = 1
     for group in groups:
         if lines:
             lines.append("")
-        if len(group) == 2 and widths[0] + 2 + widths[group[1]] > columns > widths[0] + 20:  # folded
+        if len(group) == 2 and widths[0] + 2 + widths[group[1]] > columns > widths[0] + 20:  # fold the last column
             lines += [wrapped(f"{row[0].ljust(widths[0])}  {row[group[1]]}", columns, widths[0] + 2) for row in rows]
             continue
         lines += ["  ".join(
