@@ -52,8 +52,9 @@ compdef _resjax resjax"""
 def completion(shell: Annotated[Literal["bash", "zsh"], tyro.conf.Positional]) -> None:
     """Print a completion script for your shell.
 
-    To enable completion in the current shell, run eval "$(resjax completion bash)". To enable it permanently, save the
-    script to a file and source that file from ~/.bashrc or ~/.zshrc.
+    To enable completion in the current shell, run eval "$(resjax completion bash)".
+
+    To enable it in all shells, save the script to a file and source it from ~/.bashrc or ~/.zshrc.
 
     Args:
         shell: The shell that the script is for.

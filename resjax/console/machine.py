@@ -46,9 +46,11 @@ def prepare(
 def doctor(directory: Path | None = None) -> None:
     """Check this machine and its packages.
 
-    The command checks package versions, devices, data sets, and the accuracy of float32 arithmetic against float64. The
-    exit code is 1 if the quickstart would fail or give wrong results. For anything optional that is missing, a note
-    says what it is needed for.
+    The command checks package versions, devices and data sets, and float32 arithmetic against float64.
+
+    The exit code is 1 if the quickstart would fail or give wrong results.
+
+    For anything optional that is missing, a note says what it is needed for.
 
     Args:
         directory: The folder of prepared TFDS data sets. Defaults to RESJAX_DATA if it is set, otherwise to

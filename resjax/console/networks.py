@@ -82,7 +82,7 @@ def evaluate_networks(
 ) -> None:
     """Measure the error of one or more networks.
 
-    The command evaluates the newest checkpoint of a run. For a detector, it measures the average precision.
+    A run is evaluated at its newest checkpoint. For a detector, the average precision is measured.
 
     Args:
         networks: Run directories, weights files or their folders, OWNER/NAME on the Hugging Face Hub, or networks that

@@ -84,8 +84,9 @@ def detect(
 ) -> None:
     """Detect objects in images and draw their boxes.
 
-    The command prints the objects and draws their boxes on copies of the images. If an image cannot be read, an error
-    is printed, and the other images are still processed.
+    The command prints the objects and draws their boxes on copies of the images.
+
+    If an image cannot be read, an error is printed, and the other images are still processed.
 
     Args:
         network: The run directory of a detector, or bccd, a detector for blood cells that comes with resjax.
@@ -122,8 +123,9 @@ def saliency(
 ) -> None:
     """Show which pixels a prediction depends on.
 
-    The command computes the gradient of a class's logit with respect to the pixels (Simonyan et al. 2014) and draws the
-    gradient beside the image.
+    Beside each image, the command draws the gradient of a class's logit with respect to the pixels.
+
+    The method is from Simonyan et al. 2014 (arXiv 1312.6034).
 
     Args:
         network: A run directory, a weights file or its folder, OWNER/NAME on the Hugging Face Hub, or a network that

@@ -15,9 +15,11 @@ from resjax.system.terminal import say, say_end, say_table, tell
 def quickstart(workdir: Path = Path("runs/quickstart")) -> None:
     """Train four small networks, without a download.
 
-    The command trains a shallow and a deep network on scikit-learn's digits, each with and without shortcuts. Training
-    takes about a minute on two CPU cores. The plain network's training loss rises with depth, and the residual
-    network's falls.
+    A shallow and a deep network, each with and without shortcuts, learn scikit-learn's digits.
+
+    The plain network's training loss rises with depth, and the residual network's falls.
+
+    Training takes about a minute on two CPU cores.
 
     Args:
         workdir: The folder for the runs, `table.md` and `curves.png`.
@@ -39,8 +41,9 @@ def reproduce(
 ) -> None:
     """Reproduce a table of the paper.
 
-    The command trains the networks of the table and compares their errors with the paper's. It skips finished runs and
-    resumes stopped runs.
+    The command trains the networks of the table and compares their errors with the paper's.
+
+    Finished runs are skipped, and stopped runs are resumed.
 
     Args:
         table: One of table1 (layers and operations, without training), table2 ... table6 (classification), and table7
@@ -98,8 +101,9 @@ Runs = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="
 def compare(runs: Runs = (Path("runs"),), out: Path | None = None) -> None:
     """Compare runs over several seeds.
 
-    Runs that differ only in their seeds share one row of the table, with a mean and a standard deviation. The curves
-    show the mean over the seeds, with a band of one standard deviation on each side.
+    Runs that differ only in their seeds share one row, with a mean and a standard deviation.
+
+    The curves show the mean over the seeds, with a band of one standard deviation on each side.
 
     Args:
         runs: Run directories and folders of runs. Defaults to the folder runs/.

@@ -184,7 +184,7 @@ def convolution_macs(instruction: Instruction, operands: list[Shape]) -> int:
     settings = re.findall(r"(stride|pad|lhs_dilate|rhs_dilate)=(\S+)", window[1] if window else "")
     pairs = 1
     for place, side in enumerate(sorted(filter(str.isdigit, labels[1]))):
-        first = {name: int(values.split("x")[place].split("_")[0]) for name, values in settings}  # of a pad, the lower one
+        first = {name: int(values.split("x")[place].split("_")[0]) for name, values in settings}  # the low pad
         pairs *= valid_pairs((images[side], kernels[side], results[side]), **first)
     return int(results["b"] * results["f"] * kernels["i"] * pairs)
 
