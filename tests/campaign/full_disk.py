@@ -18,7 +18,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -110,6 +110,9 @@ def told_by(command: Callable[[], object]) -> Outcome:
     return Outcome(code, None, b"".join(text).decode(errors="replace"))
 
 
+drawn = cache(random_network)  # the tries are listed twice
+
+
 def tries(folder: Path, known: dict[str, kills.Scenario]) -> Iterator[Try]:
     """List all; whatever is written lies in `folder / "disk"`."""
     disk, run = folder / "disk", f"{folder}/source/resnet20/seed0"
@@ -127,7 +130,7 @@ def tries(folder: Path, known: dict[str, kills.Scenario]) -> Iterator[Try]:
     if find_spec("tensorboardX"):
         yield Try("TensorBoard", typed(*report, "--tensorboard", f"{disk}/logs"), full_after_page(), "logs")
     yield Try("export", typed("export", run, "--to", "stablehlo", "--out", f"{disk}/out"), full(), "out")
-    for form, network in (("akamaster", random_network(depth=20)), ("keras", random_network("imagenet", 50, "B"))):
+    for form, network in (("akamaster", drawn("cifar", 20)), ("keras", drawn("imagenet", 50, "B"))):
         yield Try(f"export to {form}", partial(resjax.export, network, form, disk / "out"), full(), "out")
     yield Try("prepare", typed(*known["prepare"].command(disk)), full(), "cifar10")
     shutil.copytree(folder / "source", disk / "runs")

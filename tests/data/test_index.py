@@ -21,6 +21,8 @@ from resjax.evaluation.error_rates import class_places
 from resjax.evaluation.probabilities import plan_batches
 from resjax.network import imagenet_classes
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 
 def test_what_systems_leave_behind_is_no_class_and_no_image(tmp_path):
     paint_splits(tmp_path)

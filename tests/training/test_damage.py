@@ -5,6 +5,7 @@ import shutil
 from hashlib import sha256
 from pathlib import Path
 
+import jax
 import pytest
 from conftest import flip
 
@@ -12,12 +13,14 @@ from resjax import BadInput, export, load, read_metrics, restore, train
 from resjax.console.command_line import execute, guarded
 from resjax.training import read_experiment, read_result
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 
 @pytest.fixture(scope="module")
 def made(small, tmp_path_factory):
     """A finished run."""
     folder = tmp_path_factory.mktemp("made") / "run"
-    train(small(evaluate_test=True, evaluate_steps=2), folder)
+    train(small(evaluate_test=True, evaluate_steps=2), folder, jax.devices()[:1])
     return folder
 
 

@@ -24,6 +24,8 @@ from resjax.system import platform
 from resjax.system.files import expanded, folder_aside, in_use, read_json, write_aside, write_text
 from resjax.system.platform import cache_directory, remove_damaged_programs
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 KILLED = """
 import os, sys
 from pathlib import Path

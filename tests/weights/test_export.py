@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from networks import random_network, same_network
@@ -100,7 +101,7 @@ def test_the_card_states_what_was_measured(tmp_path):
 
 
 def train_grey(small, tmp_path):
-    train(small(), tmp_path / "g")
+    train(small(), tmp_path / "g", jax.devices()[:1])
     (tmp_path / "g" / "metrics.jsonl").unlink()
     return tmp_path / "g"
 
