@@ -1,4 +1,4 @@
-"""The residual networks of Table 6, plain networks of the same depths, and options B and C for the residual networks.
+"""The residual networks of Table 6, also with shortcut options B and C, and plain networks of the same depths.
 
     python experiments/cifar10.py resnet20 --workdir runs/resnet20
 

@@ -6,8 +6,8 @@
 
 `scenes` needs no data, because its images are composed of several digits of varied size. `bccd` trains from scratch on
 the public data set of 364 photographs with red cells, white cells and platelets (github.com/Shenggan/BCCD_Dataset,
-MIT). The other names are the paper's detectors, which start from ImageNet weights. These weights are a run of resjax or
-a weights file. A VGG-16 file must use torchvision's tensor names.
+MIT). The other names are the paper's detectors, which start from ImageNet weights. `--initialize-from` names the run of
+resjax or the file that holds these weights. A file of VGG-16 weights must use torchvision's tensor names.
 """
 
 from dataclasses import replace

@@ -10,7 +10,7 @@ Data: any source, such as `folder:PATH` with PATH/train/CLASS/* and PATH/test/CL
 Cost: the 200 steps of resnet20_tuned take about a minute on 2 CPU cores.
 Result: on CIFAR-10's vehicles, 200 steps from weights trained on CIFAR-10's animals reach a test error of 25.43 %, and
 200 steps from scratch reach 34.30 % (docs/results/transfer.md). resnet50_tuned has not been run yet, because its
-weights need a download.
+pretrained weights must be downloaded.
 """
 
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Five ideas compared with the paper's ResNet-14 on the digits. For commands and results, see docs/results/ideas.md."""
+"""Compares five later ideas with a ResNet-14 of the paper's design, on the digits. See docs/results/ideas.md."""
 
 from dataclasses import replace
 from typing import Any

@@ -1,4 +1,4 @@
-"""Draws charts as inline SVG with real text. The colours come from CSS, so that figures follow the page's dark mode.
+"""Draws charts as inline SVG with real text. The colours come from the page's CSS, so figures also have a dark mode.
 
 A panel is as wide as the text column on a phone, where its text is 12 px high. Wider pages show several panels side by
 side.

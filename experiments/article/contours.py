@@ -1,4 +1,4 @@
-"""Contour plots of the loss on a grid, as SVG whose colours follow the page."""
+"""Draws contour plots of the loss on a grid, as SVG with colours from the page's CSS."""
 
 from collections.abc import Sequence
 from itertools import pairwise

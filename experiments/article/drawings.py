@@ -1,4 +1,4 @@
-"""Drawings of blocks, and of the three shortcuts between different dimensions."""
+"""Draws blocks, and the three shortcut options (A, B and C) where the dimensions change."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,4 +1,4 @@
-"""The article's figures, each a function of measurements and of labels in one language."""
+"""The article's figures. A function for each figure takes the measurements, and the labels in one language."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -1,10 +1,11 @@
-"""Measures the cost of a custom loss or augmentation, in training steps of ResNet-20 on images of CIFAR-10's size.
+"""Measures how much a custom loss or augmentation slows down the training of ResNet-20 on images of CIFAR-10's size.
 
     python experiments/benchmarks/own_parts.py [--parts Mixup CutMix]
 
-Each call makes five steps of 128 images, including crops and flips, as in training on CPU. In each round, all variants
-run once in the same process, in a new random order. Prints one JSON line with the medians of processor time and
-wall-clock time in ms per step, and their ratios to the step without custom parts.
+The variants are a step without custom parts, and steps that each have one custom loss or augmentation, or one of each.
+A call makes five steps of 128 images, including crops and flips, as in training on CPU. In each round, every variant is
+called once, in the same process and in a new random order. Prints one JSON line with each variant's median processor
+time and wall-clock time in ms per step, and their ratios to those of the step without custom parts.
 """
 
 import json

@@ -1,17 +1,19 @@
-"""Compares the speed of training steps or inference with PyTorch's. Separate processes take turns.
+"""Compares the speed of resjax's training steps or inference with PyTorch's, in processes that run in turn.
 
     pip install -e '.[peers]' && python experiments/benchmarks/train_step.py [--net resnet50] [--precision bfloat16]
                                                                              [--mode inference]
 
 There are three networks. ResNet-20 runs on CIFAR-10's 32x32 pixels at batch 128. ResNet-50 (stride in the 3x3, as in
-torchvision) runs on 224x224 pixels, at batch 16 on CPU and at batch 256 in bfloat16 on an accelerator. ResNet-18 A runs
-on 64x64 pixels at batch 16, so its last maps are 2x2. The benchmark prints one JSON line with the median milliseconds
-per step in wall-clock and processor time, the ratios to PyTorch's faster layout, images per second, compile seconds,
-peak memory, and the share of the machine's peak multiply-add rate. The peak is the rate of PyTorch's matrix product in
-the same run. For ResNet-20, the benchmark also times many steps per call, as in training. On a GPU that `resjax plan`
-supports, it also prints the lower bound that the plan gives for each of our programs. Both libraries normalise over the
-whole batch and use TF32 by their own defaults. PyTorch uses autocast for bfloat16 and, on GPU, `torch.compile` with
-CUDA graphs.
+torchvision) runs on 224x224 pixels, at batch 16 on CPU and at batch 256 in bfloat16 on an accelerator. ResNet-18 with
+shortcut option A runs on 64x64 pixels at batch 16, so its last maps are 2x2. PyTorch runs with both memory layouts,
+channels first and channels last. The benchmark prints one JSON line with the median milliseconds per step in wall-clock
+and processor time, the ratios to the wall-clock time of PyTorch's faster layout, images per second, compile seconds and
+peak memory. On CPU, it also prints the share of the machine's peak multiply-add rate, which is measured with PyTorch's
+matrix product in the same run. For ResNet-20, the benchmark also times a program of resjax that makes several steps per
+call, as in training. On a GPU that `resjax plan` supports, it also prints the plan's lower bound on the step time of
+resjax. In both libraries, batch norm uses the statistics of the whole batch. On GPU, resjax uses TF32 as `--precision`
+says, and PyTorch as its own defaults say. PyTorch uses autocast for bfloat16 and, on GPU, `torch.compile` with CUDA
+graphs.
 """
 
 import json

@@ -69,8 +69,8 @@ def check_arch(arch: str, source: str) -> Architecture | None:
     if (known := architecture_of(arch)) is not None:
         return from_json(known, Architecture)
     other = re.match(r"(resnet|vgg)(?!\d+([_.]|$))[a-z]*\d", arch.lower())  # all other networks have different tensors
-    check(other is None, f"{source}: its arch is {arch!r}, which is not a network of the paper; timm and torchvision "
-                         f"have these: {', '.join((*RESNETS, *VGGS))}")
+    check(other is None, f"{source}: its arch is {arch!r}, which is not a network of the paper; the paper's "
+                         f"networks in timm and torchvision are {', '.join((*RESNETS, *VGGS))}")
     return None
 
 
@@ -81,8 +81,8 @@ def from_timm(config: dict[str, Any]) -> Metadata:
                if key not in HARMLESS and (key, value) != ("global_pool", "avg")}
     architecture = architecture_of(name)
     if architecture is None or changed:
-        raise BadInput(f"{name!r}{f' with {changed}' if changed else ''} is not a network of the paper; timm "
-                       f"has these: {', '.join((*RESNETS, *VGGS))}")
+        raise BadInput(f"{name!r}{f' with {changed}' if changed else ''} is not a network of the paper; "
+                       f"the paper's networks in timm are {', '.join((*RESNETS, *VGGS))}")
     labels = images.get("label_names") or config.get("label_names") or []
     return from_json({"architecture": architecture, "classes": label_names(dict(enumerate(labels))),
                       "preprocessing": timm_images(images)}, Metadata)
@@ -96,7 +96,7 @@ def timm_images(images: dict[str, Any]) -> dict[str, Any]:
     kernel, mode = images["interpolation"], images["crop_mode"]
     check(kernel in FILTERS, f"interpolation is {kernel!r}; it must be one of {', '.join(FILTERS)}")
     check(mode == "squash" or (mode == "center" and size == width),
-          f"crop_mode is {mode!r} with crops of {size}x{width}; it must be 'squash', or 'center' with a square")
+          f"crop_mode is {mode!r} with crops of {size}x{width}; it must be 'squash', or 'center' with square crops")
     sides = tuple(math.floor(side / images["crop_pct"]) for side in (size, width))
     resized = {"squash": sides} if mode == "squash" else {"shorter_side": sides[0]}
     return {"mean": images["mean"], "std": images["std"], "value_range": 1.0, "size": size, "width": width, **resized,

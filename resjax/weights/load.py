@@ -127,9 +127,9 @@ def presumed(recognised: Recognised, source: str) -> PreprocessingEntry:
         raise BadInput(f"{source}: {FAMILIES[family].title} has no network like {architecture.title()}, so its "
                        f"preprocessing is unknown; describe it in {beside(Path(source))}, under \"preprocessing\"")
     whose, entry = known
-    if len(entry.mean) != recognised.channels:
-        raise BadInput(f"{source}: images have {recognised.channels} channels, and no file states their preprocessing; "
-                       f"write {beside(Path(source))}: {{\"preprocessing\": {{\"mean\": [{recognised.channels} "
+    if len(entry.mean) != (channels := recognised.channels):
+        raise BadInput(f"{source}: images have {channels} channel{'s' * (channels > 1)}, and no file states their "
+                       f"preprocessing; write {beside(Path(source))}: {{\"preprocessing\": {{\"mean\": [{channels} "
                        "numbers], \"std\": [...], \"value_range\": 1.0, \"shorter_side\": 256}}")
     divided = f", std {entry.std}" if entry.std else ""
     tell(harmless(f"{source}: no file states the preprocessing; using that of {whose}: "

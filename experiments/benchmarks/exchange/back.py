@@ -1,4 +1,4 @@
-"""Checks that exported files, loaded with the code in their model card, give the same logits as resjax."""
+"""Checks that other libraries compute the same logits as resjax from the files that it exports."""
 
 import os
 import re

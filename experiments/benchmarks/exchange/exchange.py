@@ -1,10 +1,10 @@
-"""Compares the logits of resjax and other libraries on six JPEGs, with weights files that these libraries write.
+"""Compares resjax's logits on six JPEGs with other libraries', for weights files that they or resjax wrote.
 
     python experiments/benchmarks/exchange/exchange.py [--only TEXT] [--out experiments/results/exchange]
 
 The benchmark needs `pip install torch torchvision timm transformers keras onnx onnxruntime` in addition to resjax. For
-each file, the benchmark prints the largest error of the logits relative to the largest logit, or the error message if
-resjax refuses the file.
+each file, the benchmark prints the largest difference between the logits of both libraries, relative to the largest
+logit. If resjax refuses the file, the benchmark prints the error message instead.
 """
 
 import argparse

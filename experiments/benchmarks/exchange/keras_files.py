@@ -1,5 +1,4 @@
-"""Files written by Keras, with Keras's documented preprocessing (`load_img` at the network's size, then
-`preprocess_input`)."""
+"""Files written by Keras, and Keras's logits after its documented preprocessing (`load_img`, `preprocess_input`)."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Folders and checkpoints written by timm and transformers, with their own transforms and image processors."""
+"""Files written by timm and transformers, and the logits that both compute with their own preprocessing."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
