@@ -184,7 +184,9 @@ def features(network: Network, pixels: Any) -> tuple[jax.Array, ...]:
 
 
 def embed(network: Network, pixels: Any) -> jax.Array:
-    """Compute the last layer's input, `[batch, channels]`, which is the average of the last maps or VGG's hidden layer.
+    """Compute the last layer's input `[batch, channels]`.
+
+    For a ResNet, this input is the average of the last maps. For VGG, it is the output of the last hidden layer.
 
     `pixels` are RGB values from 0 to 255, `[batch, height, width, channels]`.
     """

@@ -27,7 +27,8 @@ GROUPS = {
     "Get started": {
         "quickstart": Command("Train four small networks, without a download.", "quickstart", "tables", "quickstart"),
         "list": Command("List the experiments and their costs.", "list", "runs", "list_experiments"),
-        "show": Command("Show a run's values, layers and multiply-adds.", "show resnet20", "runs", "show", True),
+        "show": Command("Show an experiment's settings, layers and multiply-adds.", "show resnet20", "runs", "show",
+                        True),
         "prepare": Command("Download and prepare CIFAR-10 (170 MB).", "prepare cifar10", "machine", "prepare"),
         "doctor": Command("Check this machine and its packages.", "doctor", "machine", "doctor")},
     "Train": {
@@ -38,7 +39,7 @@ GROUPS = {
         "mean-image": Command("Compute the mean training image before training.",
                               "mean-image resnet50 --data.source folder:PATH", "runs", "mean_image", True)},
     "Use a network": {
-        "evaluate": Command("Measure the error of one or more networks.",
+        "evaluate": Command("Measure the error of a network or of an ensemble.",
                             "evaluate runs/quickstart/ResNet-32", "networks", "evaluate_networks"),
         "predict": Command("Predict the classes of images.", "predict resnet20 photo.png", "pictures",
                            "predict"),

@@ -27,7 +27,7 @@ def prepare(
 ) -> None:
     """Download and prepare CIFAR-10 (170 MB).
 
-    The command writes the data set in a format that TFDS can read.
+    The command writes the data set in the format of TensorFlow Datasets (TFDS).
 
     Args:
         name: The data set.
@@ -46,9 +46,10 @@ def prepare(
 def doctor(directory: Path | None = None) -> None:
     """Check this machine and its packages.
 
-    The command checks package versions, devices and data sets, and float32 arithmetic against float64.
+    The command lists package versions and devices, looks for data sets, and compares the results of float32 arithmetic
+    with those of float64.
 
-    The exit code is 1 if the quickstart would fail or give wrong results.
+    The exit code is 1 if the float32 results are wrong.
 
     For anything optional that is missing, a note says what it is needed for.
 

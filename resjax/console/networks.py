@@ -26,14 +26,15 @@ class Unsaid:
     stride_in: StrideIn | None = None
     """The bottleneck convolution that has the stride: 3x3 (v1.5, torchvision and timm) or 1x1 (v1, the paper)."""
     shortcut: Bare | None = None
-    """The kind of network in a weights file that has no projections: plain, or residual with option A."""
+    """For a weights file without projection shortcuts: whether its network is plain, or residual with shortcuts of
+    option A."""
     resize: Resize | None = None
-    """The resize filter to use instead of the one stated with the weights: area (resjax's own), or a filter of Pillow
-    or PyTorch."""
+    """The resize filter to use instead of the one that is stated with the weights: area (resjax's own filter), or a
+    filter of Pillow or PyTorch."""
     key: str | None = None
-    """The set of weights to use from a file that contains several, such as state_dict and state_dict_ema."""
+    """The name of the set of weights to use, such as state_dict_ema, if a file contains several sets."""
     code: Path | None = None
-    """The Python file that defines the network, for a run of a custom network. resjax executes this file."""
+    """For a run with a custom network, the Python file that defines the network. resjax executes this file."""
 
 
 Asked = tyro.conf.OmitArgPrefixes[Unsaid]
@@ -80,9 +81,10 @@ def evaluate_networks(
     out: Path = Path("evaluation"),
     weights: Asked = Unsaid(),
 ) -> None:
-    """Measure the error of one or more networks.
+    """Measure the error of a network or of an ensemble.
 
-    A run is evaluated at its newest checkpoint. For a detector, the average precision is measured.
+    A run is evaluated at its newest checkpoint. For a detector, the average precision is measured instead of the
+    error.
 
     Args:
         networks: Run directories, weights files or their folders, OWNER/NAME on the Hugging Face Hub, or networks that
@@ -128,7 +130,8 @@ def export_network(
 ) -> None:
     """Export a network to another library's format.
 
-    The new folder also contains a model card with the network's measured errors.
+    The command writes the network to a new folder, together with a model card. The card states the network's errors, if
+    they were measured before.
 
     Args:
         network: A run directory, a weights file or its folder, OWNER/NAME on the Hugging Face Hub, or a network that

@@ -28,17 +28,17 @@ class Written:
     """Output files. For the file -, the output is printed instead of the usual output."""
 
     json: Target = None
-    """Also write the boxes, in pixels, to this file as JSON. If the file is -, print the JSON instead of the usual
-    output."""
+    """Also write the objects, with their boxes in pixels, to this file as JSON. If the file is -, print the JSON
+    instead of the usual output."""
     csv: Target = None
-    """Also write the objects to this file as CSV, one object per line. If the file is -, print the CSV instead of the
+    """Also write the objects to this file as CSV, one per line. If the file is -, print the CSV instead of the
     usual output."""
     coco: Path | None = None
     """Also write the boxes to this file in COCO's results format, for pycocotools and COCO's evaluation server. To
     write all boxes, add --score 0."""
     annotations: Path | None = None
-    """The COCO annotation file from which --coco takes the ids of images and classes. Without this file, ids count from
-    1."""
+    """The COCO annotation file from which --coco takes the ids of images and classes. Without this file, images and
+    classes are numbered from 1."""
 
 
 def predict(
@@ -56,12 +56,13 @@ def predict(
     Args:
         network: A run directory, a weights file or its folder, OWNER/NAME on the Hugging Face Hub, or a network that
             comes with resjax, such as resnet20.
-        images: Image files and folders of images. Each image is resized, and its centre is cropped to the network's
-            input size.
+        images: Image files and folders of images. Each image is resized and centre-cropped to the network's input
+            size.
         top: The number of classes to print for each image.
-        json: Also write the classes to this file as JSON. If the file is -, print the JSON instead of the usual output.
-        csv: Also write the classes to this file as CSV, one class per line. If the file is -, print the CSV instead of
-            the usual output.
+        json: Also write the classes and their probabilities to this file as JSON. If the file is -, print the JSON
+            instead of the usual output.
+        csv: Also write the classes and their probabilities to this file as CSV, with one line per image and class. If
+            the file is -, print the CSV instead of the usual output.
         weights: Details that a weights file may not state.
     """
     check(top >= 1, f"top is {top}; it must be at least 1")
@@ -91,7 +92,7 @@ def detect(
     Args:
         network: The run directory of a detector, or bccd, a detector for blood cells that comes with resjax.
         images: Image files and folders of images.
-        out: The folder for the copies with boxes. Each copy has the name of its image.
+        out: The folder for the copies with boxes. The copy of photo.jpg is photo.png.
         score: The minimum score of a detection, from 0 to 1.
         files: Other files to write the detections to.
     """
@@ -123,17 +124,18 @@ def saliency(
 ) -> None:
     """Show which pixels a prediction depends on.
 
-    Beside each image, the command draws the gradient of a class's logit with respect to the pixels.
+    For each image, the command draws the image and, beside it, the magnitude of the gradient of a class's logit with
+    respect to each pixel.
 
     The method is from Simonyan et al. 2014 (arXiv 1312.6034).
 
     Args:
         network: A run directory, a weights file or its folder, OWNER/NAME on the Hugging Face Hub, or a network that
             comes with resjax, such as resnet20.
-        images: Image files and folders of images. Each image is resized, and its centre is cropped to the network's
-            input size.
+        images: Image files and folders of images. Each image is resized and centre-cropped to the network's input
+            size.
         of: The name of the class whose logit is used. Defaults to the most likely class of each image.
-        out: The folder for the drawings. Each drawing is named after its image.
+        out: The folder for the drawings. The drawing of photo.jpg is photo.png.
         weights: Details that a weights file may not state.
     """
     with working("loading"):

@@ -29,12 +29,13 @@ class PlanArguments(Generic[Value]):
     devices: int = 1
     """The number of devices that share each batch."""
     hosts: int = 1
-    """The number of machines that contain the devices. For TPUs, the slice determines this number."""
+    """The number of machines that contain the devices. For TPUs, keep 1, because one
+    interconnect joins all devices of a slice."""
     whole_table: bool = False
     """Also plan the other runs of the tables that contain this run, and add up the hours. Changed values apply to all
     these runs."""
     json: Path | None = None
-    """Also write all numbers to this file."""
+    """Also write all numbers to this file as JSON."""
     experiment: Annotated[Value, tyro.conf.arg(name="")]
     """The values of the run."""
 

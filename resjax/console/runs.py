@@ -35,8 +35,8 @@ class TrainArguments(Generic[Value]):
     workdir: Path
     """The run directory. If the directory contains a stopped run, the same command resumes that run."""
     seeds: int = 1
-    """The number of runs to train, with consecutive seeds from `--seed` on. Their folders in the workdir are seed0,
-    seed1, ..."""
+    """The number of runs to train, with consecutive seeds from `--seed` on. Their folders in the workdir are named
+    after the seeds, such as seed0."""
     tensorboard: Path | None = None
     """Also write TensorBoard logs during training, to a subfolder of PATH named after the workdir."""
     distributed: bool = False
@@ -114,8 +114,8 @@ def list_experiments(file: Annotated[Path | None, tyro.conf.Positional] = None) 
     """List the experiments and their costs.
 
     Args:
-        file: Your own Python file, or the name of a file that comes with resjax, such as cifar10. By default, the
-            experiments of all files that come with resjax are listed.
+        file: A Python file that defines experiments, or the name of one that comes with resjax, such as cifar10. By
+            default, the experiments of all files that come with resjax are listed.
     """
     files = [experiment_files.folder() / f"{stem}.py" for stem in experiment_files.SHIPPED] if file is None else [
         experiment_files.file_named(str(file))]
@@ -159,7 +159,7 @@ def rough_duration(seconds: float) -> str:
 
 
 def show(experiment: Any, arguments: Sequence[str], program: str) -> None:
-    """Show a run's values, layers and multiply-adds."""
+    """Show an experiment's settings, layers and multiply-adds."""
     experiment = parse(type(experiment), arguments, program, default=experiment)
     with working("tracing the network"):
         parts = kind_of(experiment).parts(experiment)

@@ -35,7 +35,7 @@ class Dataset:
 
     `validation` is empty unless some training images were held out.
 
-    `remark` mentions files that are among the images but are not used.
+    `remark` mentions files that were found in the folders of the images but are not used.
     """
 
     classes: tuple[str, ...]

@@ -120,13 +120,13 @@ class Scenery(Named):
     """The source of images with boxes, and how they are resized."""
 
     source: str = "voc:PATH"
-    """The images come from `voc:PATH` (JPEGImages, Annotations and ImageSets in PATH, or in folders of PATH such as
-    VOC2007), `coco:PATH` (annotations/instances_SET.json and the image folder SET) or `scenes` (images composed of
-    digits)."""
+    """The source of the images: `voc:PATH` (JPEGImages, Annotations and ImageSets in PATH, or in folders of PATH such
+    as VOC2007), `coco:PATH` (annotations/instances_SET.json and the image folder SET) or `scenes` (images composed
+    of digits)."""
     train: SomeNames = ("VOC2007/trainval", "VOC2012/trainval")
-    """The sets of training images. A set is named SET or, if PATH has folders such as VOC2007, FOLDER/SET."""
+    """The names of the sets of training images, such as trainval or, if PATH has folders, VOC2007/trainval."""
     test: SomeNames = ("VOC2007/test",)
-    """The sets of test images, named like the sets of training images."""
+    """The names of the sets of test images, in the same form as those of the training images."""
     classes: tuple[str, ...] = ()
     """The class names. If unset, they are taken from the training images."""
     shorter_side: Annotated[int, Must("be at least 32", lambda n: n >= 32), In32Bits] = 600
@@ -135,7 +135,8 @@ class Scenery(Named):
     """The maximum longer side, in pixels. An image whose longer side would exceed it is resized to this longer side
     instead."""
     std: tuple[Positive, ...] = ()
-    """Divide each colour channel by these values, as weights of other libraries may need. The paper does not divide."""
+    """Divide the colour channels by these values, one per channel, as weights of other libraries may require. The paper
+    does not divide."""
     flip: bool = True
     """Flip each training image horizontally with probability 1/2."""
 
@@ -172,7 +173,7 @@ class Detection(Named):
     kind = "detection"
 
     name: str
-    """The name of the run in its result and in tables."""
+    """The name of the run in result.json and in tables."""
     detector: Detector = field(default_factory=Detector)
     sampling: Sampling = field(default_factory=Sampling)
     inference: Inference = field(default_factory=Inference)
@@ -186,7 +187,7 @@ class Detection(Named):
     """The pretrained weights: a run directory, a file, or OWNER/NAME on the Hugging Face Hub. If unset, the weights are
     random."""
     seed: Annotated[int, Must("be in 0 ... 4294967295", lambda seed: 0 <= seed < 2**32)] = 0
-    """The seed of the initial parameters and of every batch."""
+    """The random seed for the initial parameters and for all batches."""
     steps: Count = 110_000
     """The number of parameter updates."""
     batch_size: Count = 1

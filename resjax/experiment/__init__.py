@@ -36,7 +36,7 @@ __all__ = ["Architecture", "Data", "Experiment", "Optimizer", "Own", "Photograph
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture(Named):
-    """A network of the paper: plain, with one of the three shortcuts, or VGG for comparison."""
+    """A network of the paper: plain, residual (with one of three kinds of shortcuts), or VGG for comparison."""
 
     family: Literal["cifar", "imagenet", "vgg"] = "cifar"
     """cifar: networks of section 4.2, for small images. imagenet: networks of Table 1. vgg: VGG, for comparison."""
@@ -88,18 +88,19 @@ class Data(Named):
     """The source and the augmentation of small images, all of one size and held in memory (section 4.2)."""
 
     source: str = "digits"
-    """The images come from `digits`, `tfds:NAME` (a prepared TFDS data set) or `folder:PATH` (one folder per class).
-    The source `arrays` means arrays that you pass to `resjax.train` in Python."""
+    """The source of the images: `digits` (scikit-learn's handwritten digits), `tfds:NAME` (a prepared TFDS data set),
+    `folder:PATH` (one folder per class) or `arrays` (arrays that you pass to `resjax.train` in Python)."""
     directory: Path | None = None
     """The folder of prepared TFDS data sets. Defaults to RESJAX_DATA if set, otherwise to ~/tensorflow_datasets."""
     size: Count | None = None
-    """Resize the shorter side to this many pixels and crop the centre to a square. If unset, all images must have the
-    same size."""
+    """Resize the shorter side of each image to this many pixels, and take the central square. If unset, all images must
+    have the same size."""
     resize: Resize = "pillow-bicubic"
     """The resize filter. area: average over areas to shrink, and interpolate linearly to enlarge. pillow-* and torch-*:
     resize as Pillow and PyTorch do."""
     std: tuple[Positive, ...] = ()
-    """Divide each colour channel by these values, as weights of other libraries may need. The paper does not divide."""
+    """Divide the colour channels by these values, one per channel, as weights of other libraries may require. The paper
+    does not divide."""
     validation_images: Natural = 0
     """The number of training images held out for validation, such as 5000 for the paper's 45k/5k split of CIFAR-10."""
     pad: Natural = 4
@@ -120,7 +121,7 @@ class Photographs(Named):
     """The source and the augmentation of photographs of any size, which are decoded when needed (section 3.4)."""
 
     source: str = "tfds:imagenet2012"
-    """The images come from `folder:PATH` (one folder per class), `tars:PATH` (a folder with ImageNet's official
+    """The source of the images: `folder:PATH` (one folder per class), `tars:PATH` (a folder with ImageNet's official
     archives) or `tfds:NAME` (a prepared TFDS data set)."""
     directory: Path | None = None
     """The folder of prepared TFDS data sets. Defaults to RESJAX_DATA if set, otherwise to ~/tensorflow_datasets."""
@@ -137,7 +138,8 @@ class Photographs(Named):
     """The resize filter. area: average over areas to shrink, and interpolate linearly to enlarge. pillow-* and torch-*:
     resize as Pillow and PyTorch do."""
     std: tuple[Positive, ...] = ()
-    """Divide each colour channel by these values, as weights of other libraries may need. The paper does not divide."""
+    """Divide the colour channels by these values, one per channel, as weights of other libraries may require. The paper
+    does not divide."""
     flip: bool = True
     """Flip each training image horizontally with probability 1/2."""
     colour_noise: NonNegative = 0.1
@@ -166,7 +168,7 @@ class Experiment(Named):
 
     kind = "classification"
     name: str
-    """The name of the run in its result and in tables."""
+    """The name of the run in result.json and in tables."""
     architecture: Architecture = field(default_factory=Architecture)
     data: Data | Photographs = field(default_factory=Data)
     optimizer: Optimizer = field(default_factory=Optimizer)
@@ -175,11 +177,11 @@ class Experiment(Named):
     with resjax, such as resnet20. Training then uses the mean image of these weights. If the classes of the images
     differ from those of the weights, the last layer is initialised at random."""
     seed: Annotated[int, Must("be in 0 ... 4294967295", lambda seed: 0 <= seed < 2**32)] = 0
-    """The seed of the initial parameters and of every batch."""
+    """The random seed for the initial parameters and for all batches."""
     steps: Count = 64_000
     """The number of parameter updates ("iterations" in the paper)."""
     batch_size: Count = 128
-    """The number of images per step over all devices. It must be a multiple of `architecture.ghost_batch_size`."""
+    """The number of images per step on all devices. It must be a multiple of `architecture.ghost_batch_size`."""
     log_steps: Count = 100
     """The number of steps from one line of the log to the next. Each line reports means over these steps."""
     evaluate_steps: Count = 1_000

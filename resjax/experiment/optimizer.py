@@ -10,7 +10,10 @@ from resjax.system.serialization import Must, Named, check_fields, shortly
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer(Named):
-    """The paper's SGD (sections 3.4 and 4.2), v := momentum v + rate g and w := w - v, or a later optimizer."""
+    """The paper's SGD (sections 3.4 and 4.2) or a later optimizer.
+
+    With gradients g, SGD updates the parameters w in two steps: v := momentum * v + rate * g, then w := w - v.
+    """
 
     method: Literal["sgd", "nesterov", "adamw"] = "sgd"
     """sgd: the optimizer of the paper. nesterov: w := w - (momentum v + rate g) with the new v. adamw: Loshchilov and

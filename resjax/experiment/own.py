@@ -8,10 +8,12 @@ from resjax.system.serialization import shortly
 
 @dataclass(frozen=True, kw_only=True)
 class Own:
-    """Python objects that replace parts of a run. The run's fields define every part that is None. See `resjax.train`.
+    """Python objects that replace parts of a run. See `resjax.train`.
 
-    JSON cannot store these objects, so `experiment.json` only describes them. It describes a function by its file. Pass
-    the same objects when you resume the run.
+    The run's fields define each part for which the object is None.
+
+    JSON cannot store these objects, so `experiment.json` only describes them. For a function, it contains the names of
+    the file and of the function. Pass the same objects when you resume the run.
 
         own=Own(loss=focal, model=lambda run, classes: run.architecture.model(classes).clone(block=MyBlock))
     """
@@ -25,7 +27,7 @@ class Own:
     augment: Any = None
     """A function `(key, images, labels)` that returns the changed images and labels."""
     callback: Any = None
-    """A function `(line, network)` that is called with each training line of the log. The function can return numbers
-    to log."""
+    """A function `(line, network)` that is called with each training line of the log and the current network. It
+    returns a dict of names and numbers to log, or None."""
 
     __repr__ = shortly

@@ -23,9 +23,9 @@ from resjax.system.serialization import shortly
 class Shortcut(nn.Module):
     """The shortcut of a block (section 3.3): x itself, or x mapped to `[batch, height/stride, width/stride, filters]`.
 
-    A: every stride-th pixel, with zeros for the new channels, where dimensions change, and the identity elsewhere.
-    Option A has no parameters. B: a projection (1x1 convolution and batch norm) where dimensions change, and the
-    identity elsewhere. C: a projection in every block. plain: no shortcut, as in a network without residual learning.
+    A: the identity or, where dimensions change, every stride-th pixel, with zeros for the new channels. Option A has no
+    parameters. B: the identity or, where dimensions change, a projection (1x1 convolution and batch norm). C: a
+    projection in every block. plain: no shortcut, as in a network without residual learning.
 
     A custom block can use a shortcut, with `conv` and `norm` from the network, as follows:
 
@@ -63,8 +63,8 @@ def convolution(filters: int, size: int, stride: int = 1, *, name: str, initiali
                 **computed: Any) -> nn.Module:
     """Build a padded convolution with He initialisation (He et al. 2015) and without bias.
 
-    `computed` holds the fields `dtype` and `precision` of `nn.Conv`. Maps `[batch, height, width, channels]` become
-    `[batch, height / stride, width / stride, filters]`.
+    `computed` are further fields of `nn.Conv`, such as `dtype` and `precision`. Maps `[batch, height, width, channels]`
+    become `[batch, height / stride, width / stride, filters]`.
 
         y = convolution(16, 3, stride=2, name="conv1")(x)
     """
@@ -100,10 +100,10 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """The block on the right of Figure 5, where F is a 1x1, a 3x3 and a 1x1 convolution. See `BasicBlock`.
+    """The block on the right of Figure 5: like `BasicBlock`, but F is a 1x1, a 3x3 and a 1x1 convolution.
 
-    Maps `[batch, height, width, channels]` become `[batch, height / stride, width / stride, 4 filters]`. The first two
-    convolutions have `filters` channels.
+    Maps `[batch, height, width, channels]` become `[batch, height / stride, width / stride, 4 * filters]`. The first
+    two convolutions have `filters` output channels.
 
     The stride is in the first 1x1 convolution in the paper ("v1"), and in the 3x3 convolution in most later code
     ("v1.5").
@@ -139,16 +139,17 @@ PARTS = ("filters", "stride", "shortcut", "conv", "norm")
 class ResNet(nn.Module):
     """A residual or plain network from images `[batch, height, width, channels]` to float32 logits `[batch, classes]`.
 
-    `blocks` gives the number of blocks in each stage. From stage to stage, the filters double and the maps halve. With
-    `train=True`, batch norm uses the batch's own statistics, over `ghost_batch_size` images at a time, and updates the
-    collection `batch_stats`. With `frozen_batch_norm`, batch norm always uses the stored statistics. Images may have
-    any size, because the last maps are averaged. If `classes` is 0, this average is returned. With `features=True`, the
-    outputs of all stages are returned instead, each `[batch, height, width, channels]`.
+    `blocks` gives the number of blocks in each stage. From stage to stage, the number of filters doubles, and the
+    height and width of the maps halve. With `train=True`, batch norm uses the batch's own statistics, over
+    `ghost_batch_size` images at a time, and updates the collection `batch_stats`. With `frozen_batch_norm`, batch norm
+    always uses the stored statistics. Images may have any size, because the last maps are averaged. If `classes` is 0,
+    this average is returned. With `features=True`, the outputs of all stages are returned instead of logits, each
+    `[batch, height, width, channels]`.
 
-    `block` is "basic", "bottleneck", or a custom module with the fields `filters, stride, shortcut, conv, norm`.
-    `Stage` describes how a block is called. With `pre_activation` (He et al. 2016, arXiv 1603.05027), the stem is a
-    convolution without batch norm and ReLU. Batch norm and ReLU follow the last stage instead, as pre-activation blocks
-    require.
+    `block` is "basic", "bottleneck", or a custom module with the fields `filters, stride, shortcut, conv, norm`. See
+    `Stage` for the way in which a block is called. With `pre_activation` (He et al. 2016, arXiv 1603.05027), the stem
+    is a convolution without batch norm and ReLU. Batch norm and ReLU follow the last stage instead, as pre-activation
+    blocks require.
 
         network = ResNet((3, 3, 3), filters=16, classes=10, block=partial(SqueezeAndExcitation, reduction=4))
     """
@@ -219,8 +220,8 @@ def cifar_resnet(depth: int, shortcut: Option = "A", classes: int = 10, **settin
 def imagenet_resnet(depth: int, shortcut: Option = "B", classes: int = 1000, **settings: Any) -> ResNet:
     """Build a network of Table 1. `settings` are fields of `ResNet`, such as `stride_in` for the stride of bottlenecks.
 
-    Images `[batch, height, width, channels]` become logits `[batch, classes]`. Raises BadInput, a ValueError, for a
-    depth that is not in Table 1 or an unknown shortcut.
+    Images `[batch, height, width, channels]` become logits `[batch, classes]`. Raises BadInput, a ValueError, for an
+    unknown shortcut or a depth that is not in Table 1.
     """
     check_shortcut(shortcut)
     block, blocks = imagenet_blocks(depth)

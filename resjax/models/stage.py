@@ -14,14 +14,15 @@ from resjax.models.stacking import FIRST, REST
 class Stage(nn.Module):
     """A sequence of blocks on maps of one size (Table 1). The first block may change the dimensions.
 
-    Up to `unroll` identical blocks are unrolled, which runs faster. More blocks run as a loop, whose compile time does
-    not grow with depth. In both cases, the parameters of all blocks after the first are stacked along a leading axis
-    `[blocks - 1, ...]`, so that checkpoints do not depend on this choice. Every block gets its own random keys, for
-    example for dropout.
+    The blocks after the first one are identical. If there are at most `unroll` of them, they are unrolled, which runs
+    faster. Otherwise, they run as a loop, whose compile time does not grow with their number. In both cases, the
+    parameters of these blocks are stacked along a leading axis `[blocks - 1, ...]`, so that checkpoints do not depend
+    on this choice. Every block gets its own random keys, for example for dropout.
 
-    `block` takes `filters`, `stride` and `name`, and is called as `block(x, train=train)`. If the block's `__call__`
-    also takes `number` and `total`, the block receives its index in the network, counted from 1 (`number`, which is
-    traced), and the number of blocks in the network (`total`). `first` is the index of this stage's first block.
+    `block` builds a module from `filters`, `stride` and `name`. The module is called with `(x, train=train)`. If its
+    `__call__` also has the arguments `number` and `total`, then `number` is the block's index in the network (counted
+    from 1, and traced by JAX), and `total` is the number of blocks in the network. `first` is the index of this stage's
+    first block.
 
         y = Stage(partial(BasicBlock, norm=norm), blocks=3, filters=16, stride=1, name="stage1")(x, train=train)
     """

@@ -57,7 +57,7 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """A comparison of recipes, each with statistics over its seeds. It prints as a table. See `resjax.compare`."""
+    """A comparison of recipes (see `resjax.compare`), with statistics over the seeds of each. It prints as a table."""
 
     groups: tuple[Group, ...]
 
@@ -106,11 +106,12 @@ class Comparison:
 
 
 def compare(*folders: str | Path) -> Comparison:
-    """Compare recipes by mean and standard deviation over the seeds of each, and by mean curves with bands.
+    """Compare runs, with the mean and standard deviation over the seeds of each recipe.
 
-    Each of `folders` (by default, only `runs`) is a run, or contains runs at any depth. Runs that differ only in their
-    seeds belong to one recipe. A comparison prints as a table, and `save(folder)` writes it as Markdown, CSV, JSON and
-    a plot. Raises BadInput, naming the folders, if they contain no finished run.
+    Runs that differ only in their seeds belong to one recipe. Each of `folders` (by default, only `runs`) is a run
+    directory, or contains runs at any depth. The result prints as a table. Its method `save(folder)` writes it as
+    Markdown, CSV and JSON, and plots the mean curves of each recipe, with bands of one standard deviation on each side.
+    Raises BadInput, naming the folders, if they contain no finished run.
     """
     places = [run for folder in folders or ("runs",) for run in find_runs(expanded(folder))]
     runs = list({run.resolve(): run for run in places}.values())

@@ -66,14 +66,14 @@ def train(experiment: Experiment, run_directory: str | Path, devices: Sequence[j
     """Train an experiment, or resume it; return the contents of `result.json`.
 
     A custom `model` (a module that takes images and `train`), `data` from your own arrays (`resjax.dataset`) and any
-    Optax `optimizer` replace those of the experiment. To resume the run, pass the same objects again, or keep them in a
-    file (see `Own`). `loss(logits, labels)`, which returns `[batch]`, replaces the cross-entropy. `augment(key, images,
-    labels)` changes each training batch after crops and flips. `loss` and `augment` are pure functions inside the
-    compiled step. You can use `LabelSmoothing`, `Mixup`, `CutMix` and `Cutout`, or your own functions. `callback(line,
-    network)` is called with each training line of the log and the current network, and the numbers that it returns are
-    logged. `tensorboard` is a folder for TensorBoard event files. Raises BadInput for wrong data, or if the run
-    directory belongs to another experiment. Raises Diverged if the loss is no longer finite, and OSError if the disk is
-    full. After Ctrl-C, SIGTERM or SIGHUP, the state is saved and Interrupted is raised.
+    Optax `optimizer` replace those of the experiment. To resume the run, pass the same objects again (`Own` keeps them
+    in an experiment file). `loss(logits, labels)`, which returns the losses `[batch]`, replaces the cross-entropy.
+    `augment(key, images, labels)` changes each training batch after crops and flips. Both can be your own functions,
+    which must be pure because they are compiled, or `LabelSmoothing`, `Mixup`, `CutMix` and `Cutout`. `callback(line,
+    network)` is called with each training line of the log and the current network. It returns a dict of names and
+    numbers to log, or None. `tensorboard` is a folder for TensorBoard event files. Raises BadInput for wrong data or
+    another experiment's run directory, Diverged if the loss is no longer finite, and OSError if the disk is full. After
+    Ctrl-C, SIGTERM or SIGHUP, the state is saved and Interrupted is raised.
     """
     parts = {"model": model, "optimizer": optimizer, "loss": loss, "augment": augment, "callback": callback}
     passed = {part: value for part, value in parts.items() if value is not None}

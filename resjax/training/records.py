@@ -24,9 +24,9 @@ def find_runs(folder: Path) -> list[Path]:
 def runs(folder: str | Path) -> list[dict[str, Any]]:
     """List the runs in a folder as flat records with the same keys, for `pandas.DataFrame(resjax.runs("runs"))`.
 
-    A record has the run's path in the folder, the fields in which the runs differ (None for a field that the run does
-    not have), the current step, and the last logged training loss and error (%). The record of a finished run also has
-    the results. Raises BadInput, naming the file, if a run is damaged, or if there is no run.
+    A record has the run's path relative to the folder, the fields in which the runs differ (None for a field that the
+    run does not have), the current step, the last logged training loss and error (%), and the results (None unless the
+    run is finished). Raises BadInput, naming the file, if a run is damaged, or if there is no run.
     """
     folder = expanded(folder)
     places = find_runs(folder)

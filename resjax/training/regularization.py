@@ -18,9 +18,9 @@ from resjax.system.errors import check
 class LabelSmoothing:
     """Cross-entropy with smoothed labels (Szegedy et al. 2016, arXiv 1512.00567).
 
-    The target distribution is (1 - amount) times the one-hot label, plus amount / classes for every class.
-    `loss(logits, labels)` takes logits `[batch, classes]` and labels, as indices or probabilities, and returns
-    `[batch]`.
+    The target distribution is (1 - amount) times the one-hot label, plus amount / classes for every class. An instance
+    is a loss function. It takes logits `[batch, classes]` and labels, as indices `[batch]` or as probabilities `[batch,
+    classes]`, and returns the losses `[batch]`.
 
         resjax.train(run, "runs/smooth", loss=resjax.LabelSmoothing(0.1))
     """
@@ -39,10 +39,11 @@ class LabelSmoothing:
 
 @dataclass(frozen=True)
 class Mixup:
-    """Blend images, and their labels, as weight x + (1 - weight) x', where x' is another image of the batch.
+    """Replace each image x by weight * x + (1 - weight) * x', where x' is another image of the batch.
 
-    The weight is drawn from Beta(alpha, alpha), once per batch as in the authors' code (Zhang et al. 2018, arXiv
-    1710.09412). Images are `[batch, height, width, channels]`. Labels `[batch]` become `[batch, classes]`.
+    Labels are blended in the same way. The weight is drawn from Beta(alpha, alpha), once per batch as in the authors'
+    code (Zhang et al. 2018, arXiv 1710.09412). Images are `[batch, height, width, channels]`. Labels `[batch]` become
+    probabilities `[batch, classes]`.
 
         resjax.train(run, "runs/mixup", augment=resjax.Mixup(0.2, classes=10))
     """
@@ -65,9 +66,10 @@ class Mixup:
 class CutMix:
     """Replace a rectangle of each image by the same rectangle of another image, and mix the labels by area.
 
-    The other image is from the same batch. A weight is drawn from Beta(alpha, alpha). Before the rectangle is clipped
-    at the border, it covers a fraction 1 - weight of the image (Yun et al. 2019, arXiv 1905.04899). Images are `[batch,
-    height, width, channels]`. Labels `[batch]` become `[batch, classes]`.
+    The other image is from the same batch. Once per batch, a weight is drawn from Beta(alpha, alpha), and a rectangle
+    that covers a fraction 1 - weight of the image is placed at random and clipped at the border (Yun et al. 2019, arXiv
+    1905.04899). Images are `[batch, height, width, channels]`. Labels `[batch]` become probabilities `[batch,
+    classes]`.
 
         resjax.train(run, "runs/cutmix", augment=resjax.CutMix(1.0, classes=10))
     """
@@ -92,10 +94,11 @@ class CutMix:
 
 @dataclass(frozen=True)
 class Cutout:
-    """Set a square around a random pixel of each image to 0, which is the mean (DeVries and Taylor 2017).
+    """Set a square around a random pixel of each image to 0 (DeVries and Taylor 2017, arXiv 1708.04552).
 
-    Images are `[batch, height, width, channels]`. The sides of the square have `size` pixels, and the square is clipped
-    at the border (arXiv 1708.04552). On CIFAR-10, the authors use 16 pixels.
+    Images are `[batch, height, width, channels]`, from which the mean image has been subtracted, so 0 is the mean. The
+    sides of the square have `size` pixels, and the square is clipped at the border. On CIFAR-10, the authors use 16
+    pixels.
 
         resjax.train(run, "runs/cutout", augment=resjax.Cutout(16))
     """

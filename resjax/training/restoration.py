@@ -41,11 +41,11 @@ class Trained(NamedTuple):
 
 
 def restore(run_directory: str | Path, device: jax.Device | None = None, *, model: Any = None) -> Trained:
-    """Restore a run's newest checkpoint to one device or, if the run is finished, the checkpoint of its result.
+    """Restore a run's newest checkpoint, or the final checkpoint of a finished run, to one device.
 
-    Pass a custom `model` again, unless it is a ResNet. The state of a custom optimizer is not restored and is None.
-    Raises BadInput if there is no checkpoint, or if the checkpoint is damaged or does not belong to the result. Nothing
-    in the run directory changes.
+    Pass a custom `model` again, unless it is a `ResNet`, `VGG` or `ResidualMLP` without custom blocks. The state of a
+    custom optimizer is not restored; `state.opt_state` is then None. Raises BadInput if there is no checkpoint, or if
+    the checkpoint is damaged or does not belong to the run's result. Nothing in the run directory changes.
     """
     run_directory = Path(run_directory)
     experiment, classes, image = read_run(run_directory)
@@ -78,9 +78,10 @@ def load(target: str | Path, *, stride_in: StrideIn | None = None, shortcut: Bar
 
     `target` is a run directory, a weights file or its folder, the name of an included network ("resnet20"), or
     OWNER/NAME on the Hub. `stride_in` ("1x1" for v1, "3x3" for v1.5) and `shortcut` ("plain" or "A") state facts that
-    the tensors do not show; an error says if such a fact is needed. `key` chooses one of several sets of weights in a
-    file, such as averaged and raw weights. A network without its last layer has 0 classes, but computes features and
-    can be fine-tuned. Raises BadInput for weights that are missing, damaged, or not of a network of the paper.
+    the tensors do not show. They are needed only if an error asks for them. `key` is the name of the set of weights to
+    use, if a file contains several, such as raw and averaged weights. A network without its last layer has 0 classes,
+    but computes features and can be fine-tuned. Raises BadInput if the weights are missing or damaged, or if they do
+    not belong to a network of the paper.
     """
     if (run_directory := expanded(target)).joinpath("experiment.json").is_file():
         check(key is None, f"{run_directory}: a run has only one set of weights; omit --key")

@@ -45,7 +45,7 @@ def test_help_joins_paragraphs_and_names_flags_and_values(capsys, monkeypatch):
     assert "  --data.directory PATH\n                        The folder of prepared TFDS data sets." in text
     assert "  --initialize-from NETWORK\n                        The weights to start from: a run directory" in text
     assert "a multiple of --architecture.ghost-batch-size. (default:" in " ".join(text.split())
-    assert "  --data.std FLOAT ...  Divide each colour channel by these values" in text
+    assert "  --data.std FLOAT ...  Divide the colour channels by these values" in text
     assert "Flip each training image horizontally with probability 1/2. (default: on)" in text
     assert printed(capsys, "predict", "--help").startswith("usage: resjax predict NETWORK IMAGE ... [--flag value")
 
