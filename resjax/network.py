@@ -176,8 +176,8 @@ def check_last_layer(network: Network) -> None:
 def features(network: Network, pixels: Any) -> tuple[jax.Array, ...]:
     """Compute the outputs of all stages (C2 to C5 on ImageNet, five for VGG), each `[batch, height, width, channels]`.
 
-    `pixels` are RGB values from 0 to 255, `[batch, height, width, channels]`. If the images and the mean image differ
-    in size, the mean image is resized.
+    `pixels` are RGB values from 0 to 255, `[batch, height, width, channels]`. If the images differ in size from
+    the network's mean image, the mean image is resized.
     """
     outputs: Any = network.model.apply(network.variables, network.preprocessing.normalize(pixels), features=True)
     return tuple(outputs)

@@ -27,7 +27,7 @@ class Unsaid:
     """The bottleneck convolution that has the stride: 3x3 (v1.5, torchvision and timm) or 1x1 (v1, the paper)."""
     shortcut: Bare | None = None
     """For a weights file without projection shortcuts: whether its network is plain, or residual with shortcuts of
-    option A."""
+    option A (identity, with zeros for new channels)."""
     resize: Resize | None = None
     """The resize filter to use instead of the one that is stated with the weights: area (resjax's own filter), or a
     filter of Pillow or PyTorch."""

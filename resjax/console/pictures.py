@@ -92,7 +92,7 @@ def detect(
     Args:
         network: The run directory of a detector, or bccd, a detector for blood cells that comes with resjax.
         images: Image files and folders of images.
-        out: The folder for the copies with boxes. The copy of photo.jpg is photo.png.
+        out: The folder for the copies with boxes. The copy of photo.jpg is named photo.png.
         score: The minimum score of a detection, from 0 to 1.
         files: Other files to write the detections to.
     """
@@ -135,7 +135,7 @@ def saliency(
         images: Image files and folders of images. Each image is resized and centre-cropped to the network's input
             size.
         of: The name of the class whose logit is used. Defaults to the most likely class of each image.
-        out: The folder for the drawings. The drawing of photo.jpg is photo.png.
+        out: The folder for the drawings. The drawing of photo.jpg is named photo.png.
         weights: Details that a weights file may not state.
     """
     with working("loading"):

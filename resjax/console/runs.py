@@ -35,7 +35,7 @@ class TrainArguments(Generic[Value]):
     workdir: Path
     """The run directory. If the directory contains a stopped run, the same command resumes that run."""
     seeds: int = 1
-    """The number of runs to train, with consecutive seeds from `--seed` on. Their folders in the workdir are named
+    """The number of runs to train, with consecutive seeds from `seed` on. Their folders in the workdir are named
     after the seeds, such as seed0."""
     tensorboard: Path | None = None
     """Also write TensorBoard logs during training, to a subfolder of PATH named after the workdir."""

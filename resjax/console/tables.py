@@ -17,8 +17,8 @@ def quickstart(workdir: Path = Path("runs/quickstart")) -> None:
 
     A shallow and a deep network, each with and without shortcuts, learn to classify scikit-learn's digits.
 
-    The deep plain network reaches a higher training loss than the shallow one. With shortcuts, the deep network
-    reaches a lower loss than the shallow one.
+    Without shortcuts, the deep network ends with a higher training loss than the shallow one. With shortcuts, it ends
+    with a lower one.
 
     Training takes about a minute on two CPU cores.
 
@@ -50,8 +50,8 @@ def reproduce(
         table: One of table1 (layers and operations, without training), table2 ... table6 (classification), and table7
             ... table11 (detection).
         runs: The folder for the runs and the table.
-        seeds: The number of runs for each row, with seeds 0, 1, ... Defaults to 5 on CIFAR-10 and to 1 on ImageNet, as
-            in the paper.
+        seeds: The number of runs for each row, with seeds 0, 1, ... Defaults to 5 for table6 (the paper trained
+            ResNet-110 five times) and to 1 for the other tables.
         only: Train only these rows, such as resnet20,plain20.
         scale: Shorten the schedule to this fraction of its length, such as 0.1. A table of shortened runs says that it
             is not a reproduction.
@@ -105,7 +105,7 @@ def compare(runs: Runs = (Path("runs"),), out: Path | None = None) -> None:
     In the table, runs that differ only in their seeds share one row, with the mean and the standard deviation of their
     results.
 
-    A plot shows the mean curves of each row, with a band of one standard deviation on each side.
+    A plot shows the mean training and test curves of each row, with a band of one standard deviation on each side.
 
     Args:
         runs: Run directories and folders of runs. Defaults to the folder runs/.

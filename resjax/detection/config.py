@@ -124,7 +124,8 @@ class Scenery(Named):
     as VOC2007), `coco:PATH` (annotations/instances_SET.json and the image folder SET) or `scenes` (images composed
     of digits)."""
     train: SomeNames = ("VOC2007/trainval", "VOC2012/trainval")
-    """The names of the sets of training images, such as trainval or, if PATH has folders, VOC2007/trainval."""
+    """The names of the sets of training images, such as trainval or, if PATH contains folders such as VOC2007,
+    VOC2007/trainval."""
     test: SomeNames = ("VOC2007/test",)
     """The names of the sets of test images, in the same form as those of the training images."""
     classes: tuple[str, ...] = ()

@@ -181,7 +181,7 @@ class Experiment(Named):
     steps: Count = 64_000
     """The number of parameter updates ("iterations" in the paper)."""
     batch_size: Count = 128
-    """The number of images per step on all devices. It must be a multiple of `architecture.ghost_batch_size`."""
+    """The total number of images per step on all devices. It must be a multiple of `architecture.ghost_batch_size`."""
     log_steps: Count = 100
     """The number of steps from one line of the log to the next. Each line reports means over these steps."""
     evaluate_steps: Count = 1_000
