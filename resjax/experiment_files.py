@@ -1,4 +1,4 @@
-"""Finds experiment files, that is, Python files with a dictionary `EXPERIMENTS`, by path or, for resjax's, by name."""
+"""Finds experiment files (Python files with a dictionary `EXPERIMENTS`) by path, or by name if resjax contains them."""
 
 import importlib.util
 import sys

@@ -1,4 +1,4 @@
-"""Parses command-line arguments with tyro. All errors become one message, which suggests the nearest valid word."""
+"""Parses command-line arguments with tyro. Error messages take one line and suggest the nearest flag."""
 
 import inspect
 import io

@@ -1,4 +1,4 @@
-"""Checks this machine's results of the networks' operations against NumPy in float64."""
+"""Measures how exactly this machine computes the networks' operations, compared with NumPy in float64."""
 
 from typing import Any
 

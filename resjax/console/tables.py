@@ -1,4 +1,4 @@
-"""Commands that reproduce the paper's tables, and compare and report on runs."""
+"""Commands that reproduce the paper's tables, compare runs, and write reports on them."""
 
 import shlex
 from pathlib import Path

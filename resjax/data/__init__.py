@@ -1,4 +1,4 @@
-"""Makes batches of images from any source: indexed once, decoded in one way, and kept in memory or streamed."""
+"""Makes batches of images from any source. Images are indexed once, and then kept in memory or streamed."""
 
 from resjax.data.batches import (
     Batch,

@@ -1,6 +1,6 @@
-"""Makes each batch as a function of (key, step). Each epoch has a new permutation; the device computes crops and flips.
+"""Makes each batch as a function of (key, step). Each epoch has a new permutation.
 
-The device stores all images as uint8, so the host does nothing between steps.
+The device stores all images as uint8 and computes crops and flips itself, so the host does nothing between steps.
 """
 
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""Matches class names, in the same way for data and networks, and for training and test images."""
+"""Matches class names between training images, test images and networks, always by the same rules."""
 
 import unicodedata
 from collections.abc import Iterable, Sequence

@@ -1,9 +1,9 @@
-"""Decodes one encoded image to pixels. resjax decodes the images of all sources with this module.
+"""Decodes an encoded image to pixels. All sources of images use this module.
 
-Integers of more than 8 bits are scaled by the range of their type, and floating-point values by the range 0 to 1.
-Transparent pixels are blended over white. Only the first frame of an animation is used. Images are rotated as EXIF
-says. The content of a file determines its format, not the file's name. The limit is 178 million pixels for JPEGs and 64
-million pixels for other images.
+Pixels become 8-bit integers: integers of more bits are scaled from the range of their type, and floating-point values
+from the range 0 to 1. Transparent pixels are blended over white. Only the first frame of an animation is used. Images
+are rotated as EXIF says. The content of a file determines its format, not the file's name. JPEGs of more than 178
+million pixels and other images of more than 64 million pixels are refused.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Encoded images of any source, which are read by index, for data in memory and for streaming."""
+"""Reads encoded images of any source by index, for data in memory and for streaming."""
 
 import hashlib
 import os

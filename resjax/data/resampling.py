@@ -1,6 +1,6 @@
-"""Antialiased resizing as PyTorch does it for uint8 tensors, which transformers' image processors use.
+"""Antialiased resizing as in PyTorch for uint8 tensors, and therefore as in transformers' image processors.
 
-PyTorch uses Pillow's filters and integer arithmetic, but with weights of 15 bits instead of 22, so about one pixel in a
+PyTorch uses Pillow's filters and integer arithmetic, but with weights of 15 bits instead of 22, so about one value in a
 hundred differs from Pillow's by one. See `UpSampleKernelAVXAntialias.h` in https://github.com/pytorch/pytorch.
 """
 

@@ -1,4 +1,4 @@
-"""Streams batches of photographs, prefetched by Grain's workers; each batch is a function of (seed, step)."""
+"""Streams batches of photographs, each a function of (seed, step), which Grain's workers prefetch."""
 
 import gc
 import multiprocessing

@@ -1,7 +1,6 @@
-"""Computes average precision per class as VOC does, by the 11-point rule of 2007 or by area, and as COCO does.
+"""Computes average precision per class: VOC's, by the 11-point rule of 2007 or by area, and COCO's, by pycocotools.
 
-The code runs on the host, because the number of detections varies. Difficult objects are ignored. pycocotools computes
-COCO's precision.
+The code runs on the host, because the number of detections varies. Difficult objects are ignored.
 """
 
 import contextlib

@@ -1,6 +1,4 @@
-"""Detection runs as frozen dataclasses, with the network, its sampling rules, the data and the training. All values are
-validated on creation.
-"""
+"""Frozen dataclasses that describe detection runs: network, sampling, data and training. Their values are validated."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, NamedTuple

@@ -1,4 +1,4 @@
-"""Reads the fields of annotation entries by type; errors name the file, the entry and the field."""
+"""Reads the fields of annotation entries by type. Errors name the file, the entry and the field."""
 
 import math
 import re

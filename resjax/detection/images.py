@@ -1,7 +1,7 @@
-"""Makes batches of images of any size, padded to a few sizes; each batch is a function of (seed, step).
+"""Makes batches of images of any size, padded to at most four sizes. Each batch is a function of (seed, step).
 
-An image is resized, and then padded with the mean colour to the smallest of a few sizes into which it fits. All images
-of a batch have the same padded size, so a run compiles at most four programs.
+An image is resized, and then padded with the mean colour to the first of these sizes into which it fits. All images of
+a batch have the same padded size, so XLA compiles each function for at most four sizes.
 """
 
 from collections import deque

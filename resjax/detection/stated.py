@@ -1,4 +1,4 @@
-"""Converts annotations, as files of any layout state them, to records of objects on the upright images."""
+"""Converts annotations of any layout to records of objects on upright images, that is, images rotated as EXIF says."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""The losses of a detector, a pure function that updates its parameters, and its initial state."""
+"""A detector's losses and initial state, and a pure function that updates its parameters."""
 
 from collections.abc import Sequence
 from functools import partial

@@ -1,7 +1,7 @@
 """Assigns training targets to anchors and regions, and computes the losses.
 
-Everything runs on the device with static shapes, and random choices depend only on the key. Objects are padded to a
-fixed number; `valid` marks the real ones.
+Everything runs on the device with static shapes, and random choices depend only on the key. The objects of an image are
+padded to a fixed number, and `valid` marks the real ones.
 """
 
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""Measures exact error rates of networks and ensembles, by any testing protocol; every image counts once."""
+"""Measures error rates of networks and ensembles by any testing protocol, in which every image counts exactly once."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -1,16 +1,17 @@
 """Batch normalisation over groups of the batch, as on several GPUs, with an optional ReLU.
 
 Statistics are always float32. How statistics are computed depends on the platform for which a program is lowered. A CPU
-makes two passes, each summed in two stages, over rows of pixels (`on_rows`) if x is bfloat16. Accelerators are limited
-by memory bandwidth, so they read x only once:
+reads x twice, first for the mean and then for the variance, and computes each sum in two stages. If x is bfloat16, it
+is first converted to float32 rows of pixels (`on_rows`). Accelerators are limited by memory bandwidth, so they read x
+only once:
 
     var = mean((x - c)^2) - mean(x - c)^2    for any c,
 
 This formula loses precision when c is many standard deviations away from the mean. Therefore, c is one pixel of x,
-which is close to the mean. On TPU, XLA fuses the sums into the convolution that computes x, without any extra pass, if
-c is known beforehand. For bfloat16, whose 8 bits limit the precision anyway, c is therefore the running mean. The
-running mean is close to the batch mean except in the first steps of training from scratch, when batch means are only a
-few standard deviations from 0.
+which is close to the mean. On TPU, XLA can fuse the sums into the convolution that computes x, so that x is not read
+again, but only if c is known before the convolution. If x is bfloat16, whose 8 bits limit the precision anyway, a TPU
+therefore uses the running mean as c. The running mean is close to the batch mean except in the first steps of training
+from scratch, when batch means are only a few standard deviations from 0.
 """
 
 from functools import partial

@@ -1,6 +1,6 @@
 """Convolution as a JAX primitive, with its two gradients. The implementation is chosen when a program is lowered.
 
-y = x * k is linear in both arguments, and so are its gradients. Their own gradients are the same three operations:
+y = x * k and its two gradients are linear in both arguments, and their gradients are again among these three:
 
     convolution(x, k) = y        input_gradient(dy, k) = dx        kernel_gradient(x, dy) = dk
 

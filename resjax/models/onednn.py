@@ -3,8 +3,8 @@
 Functions and constants are named as in oneapi/dnnl/dnnl.h and dnnl_types.h of oneDNN 3, without the prefix `dnnl_`.
 Arrays are plain NHWC and HWIO; oneDNN chooses its own kernel layout.
 
-A batch is split into pieces that depend only on the shapes, so that results do not depend on the number of cores. XLA's
-threads take the pieces one by one; each piece is computed by one thread, without Python's GIL.
+A batch is split into pieces that depend only on the shapes, so that results do not depend on the number of cores. Each
+of XLA's threads takes one piece after another and computes it alone, without Python's GIL.
 """
 
 import ctypes

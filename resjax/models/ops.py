@@ -3,8 +3,9 @@
 Platform-specific implementations are chosen when a program is lowered, so that a network that is exported or compiled
 on another machine uses the right one.
 
-The gradient of JAX's own max pooling is a select-and-scatter. On GPU, a select-and-scatter adds in any order, so XLA
-refuses it if deterministic operations are required (google/flax#4233). The gradient in this module is deterministic.
+The gradient of JAX's own max pooling is a select-and-scatter. On GPU, a select-and-scatter adds in no fixed order, so
+XLA refuses it if deterministic operations are required (google/flax#4233). The gradient in this module is
+deterministic.
 """
 
 from collections.abc import Iterator

@@ -1,1 +1,1 @@
-"""Plans runs on hardware that you don't have, by compiling programs and adding up their minimum time."""
+"""Plans runs on hardware that you don't have: compiles their programs, and adds up the kernels' minimum times."""

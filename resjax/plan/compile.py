@@ -1,9 +1,10 @@
-"""Compiles programs for hardware that this machine may not have.
+"""Compiles JAX functions to XLA programs, for hardware that this machine may not have.
 
-Each program is compiled in a separate process, which is stopped as soon as its result is known. A plan reads only the
-program and its memory. For a TPU, XLA fixes the program and its memory within seconds, whereas the machine code of the
-kernels takes minutes (eight for a float32 ResNet-50). XLA writes intermediate results to the folder of its flag
-`--xla_dump_to`, where they are read early.
+Each program is compiled in a separate process, which is stopped as soon as its result is known. A plan needs only the
+optimised program and its memory allocation, not the machine code of its kernels. For a TPU, XLA completes these two
+within seconds but takes minutes to generate the machine code (eight for a float32 ResNet-50). With the flag
+`--xla_dump_to`, XLA writes the program and its allocation to a folder as soon as they are complete, and this module
+reads them there.
 """
 
 import os
@@ -208,7 +209,7 @@ def compiled_result(folder: Path, name: str, code: int) -> Compiled:
 
 
 def settled(folder: Path, seconds: float) -> Compiled | None:
-    """Read a TPU program and its memory (without code) from the dump; None until XLA has fixed both."""
+    """Read a TPU program and its memory (without code) from the dump; None until both are final."""
     last = next(folder.glob(f"*{SETTLED}_after_buffer_assignment.txt"), None)  # written last: the others are complete
     if last is None:
         return None

@@ -1,4 +1,4 @@
-"""Describes the programs of a detector's run, for a plan."""
+"""Describes, for a plan, the compiled functions ("programs") of a run that trains a detector."""
 
 from collections.abc import Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""Computes the bytes, multiply-adds, minimum time and bottleneck of one step of a compiled program."""
+"""Computes the bytes, multiply-adds, minimum time and bottleneck of one step, from its compiled program."""
 
 from collections import defaultdict
 from dataclasses import dataclass

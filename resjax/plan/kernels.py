@@ -1,4 +1,4 @@
-"""Lists the kernels of a compiled program with their bytes and multiply-adds, and the exchange between devices."""
+"""Lists the kernels of a compiled program, with their bytes and multiply-adds, and its collectives."""
 
 import math
 import re

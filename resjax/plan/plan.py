@@ -1,4 +1,4 @@
-"""Compiles a run's plan or reads it from the cache. If the run does not fit, the error says which batch would."""
+"""Compiles a run's plan or reads it from the cache. If memory is too small, the error states the largest batch."""
 
 import hashlib
 import json

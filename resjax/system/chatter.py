@@ -1,4 +1,4 @@
-"""Suppresses long error messages from libraries and their threads. resjax reports these errors itself, in one line."""
+"""Suppresses long error messages of libraries and their threads, because resjax reports these errors in one line."""
 
 import logging
 import sys

@@ -1,4 +1,4 @@
-"""Training, with its state, step, loop, optimizer and checkpoints, and the interface of the kinds of runs."""
+"""Training: its state, step, loop, optimizer and checkpoints, and the interface that every kind of run implements."""
 
 from typing import TYPE_CHECKING
 

@@ -1,6 +1,6 @@
-"""Kinds of runs. A run is a value that names its kind, and a kind is a module that implements `Kind`.
+"""Kinds of runs. A run has a field that names its kind, and each kind is a module that implements `Kind`.
 
-Commands, tables and reports do not distinguish kinds. The modules are imported by name, because they may belong to
+Commands, tables and reports use only this interface. The modules are imported by name, because they may belong to
 higher layers of the package. A new kind needs a line in `HOMES`.
 """
 

@@ -1,4 +1,4 @@
-"""Finds the last update's learning rate, which the log shows, in the state of an Optax optimizer."""
+"""Finds the learning rate of the last update in the state of an Optax optimizer, for the log."""
 
 import inspect
 from collections.abc import Callable, Iterator

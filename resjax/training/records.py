@@ -1,4 +1,4 @@
-"""Returns all runs in a folder as records for a table."""
+"""Reads all runs in a folder and returns a record of each, for tables."""
 
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,7 @@
 """Ready-made losses and augmentations for `resjax.train(loss=..., augment=...)`, with their sources.
 
 An augmentation takes a key, images `[batch, height, width, channels]` and class indices `[batch]`. It returns images
-and labels; the labels are class indices or probabilities `[batch, classes]`.
+and labels, which are class indices `[batch]` or probabilities `[batch, classes]`.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,6 @@
-"""Reads how timm and transformers describe weights, in `config.json`, `preprocessor_config.json`, and `arch` of
-checkpoints.
+"""Reads timm's and transformers' descriptions of weights (two JSON files), and the entry `arch` of checkpoints.
 
-Settings that change the network or its input are either followed exactly or refused by name.
+Settings that change the network or its input are either followed exactly or refused with an error that names them.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Converts between named tensors and our variables with one table of names. No tensor or variable may be left over."""
+"""Converts named tensors to our variables and back by one table of names. A name without a counterpart is an error."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""Exports networks to the formats of other libraries. A temporary folder is filled and then moved into place."""
+"""Exports networks to other libraries' formats, in a temporary folder that is moved into place once it is complete."""
 
 import os
 from collections.abc import Callable, Iterator

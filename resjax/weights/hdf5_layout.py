@@ -1,10 +1,10 @@
 """Locates the weights in a Keras file. The command `python hdf5_layout.py FILE START SIZE` prints their layout as JSON.
 
-The HDF5 library follows every reference in a file, even if the references form a circle. Therefore, the library runs in
+The HDF5 library follows every reference in a file, even if the references form a cycle. Therefore, the library runs in
 a separate process with limited memory and time, which reports only where the numbers are. `keras_files` then reads the
-numbers. The HDF5 file has `SIZE` bytes from `START`, because it may be a member of an archive. The output is the name,
-dtype, shape and offset of each weight and the model's configuration, or an error. This file is a script and imports
-nothing from resjax.
+numbers. The HDF5 data are the `SIZE` bytes of `FILE` from byte `START` on, because they may be a member of an archive.
+The output contains the model's configuration and the name, dtype, shape and offset of each weight, or else an error.
+This file is a script and imports nothing from resjax.
 """
 
 import io

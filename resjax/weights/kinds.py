@@ -1,4 +1,4 @@
-"""Describes files, archives, folders and tensors that are not networks of the paper."""
+"""Recognises unsupported files, archives, folders and networks, and describes them for error messages."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence

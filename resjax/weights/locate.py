@@ -1,10 +1,11 @@
 """Locates a network among the tensors of a file, by its prefix, naming family and last layer.
 
-The network consists of the tensors with the prefix of its first kernels. Segments that wrappers add to names are
-ignored. If there is a single fully connected layer among the other tensors, it is the last layer, whatever its name. If
-there are several layers, they are a custom head. The head is left out with a message, and the network returns features.
-Single vectors and tensors of a loss (by name) are left out too. If there is a convolution among the other tensors, the
-network is part of a larger one, which is refused.
+The network consists of the tensors whose names have the same prefix as its first kernels, followed by a layer of its
+naming family. Segments that wrappers such as torch.compile add to names are ignored. If the other tensors contain only
+one layer, and it is fully connected, it is the last layer, whatever its name. Several layers are a custom head, which
+is left out with a message, so that the network returns features. Single vectors, and tensors whose names contain "loss"
+or "criterion", are left out too. If the other tensors contain a convolution, the network is part of a larger one, which
+is refused.
 """
 
 import re

@@ -1,5 +1,6 @@
-"""Facts about weights besides the tensors, which are architecture, classes and preprocessing. `model.json` is resjax's
-own format. `weights/configs.py` reads the formats of timm and transformers.
+"""Facts about weights besides the tensors: architecture, classes and preprocessing.
+
+`model.json` is resjax's own format for them. `weights/configs.py` reads the formats of timm and transformers.
 """
 
 import math

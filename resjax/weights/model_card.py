@@ -1,4 +1,4 @@
-"""Writes the model card in Markdown, which says what a network is, its measured errors, and how to use it."""
+"""Writes a network's model card in Markdown: what the network is, its measured errors, and how to use it."""
 
 from collections.abc import Sequence
 from importlib.metadata import version

@@ -1,4 +1,4 @@
-"""Finds the sets of weights in a training script's checkpoint, and chooses one by a key."""
+"""Finds the sets of weights in a checkpoint (such as trained and averaged weights), and chooses one by a key."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any

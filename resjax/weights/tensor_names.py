@@ -1,4 +1,4 @@
-"""Other libraries' names for a ResNet's tensors, with one table per family, which is used in both directions.
+"""Other libraries' names for a ResNet's tensors, with one table per naming family, for loading and for export.
 
 Blocks, `{stage0}` and `{layer0}` are counted from 0, and `{stage}`, `{layer}` and `{block1}` from 1. `{letter}` starts
 at a.

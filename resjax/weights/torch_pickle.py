@@ -1,9 +1,9 @@
 """Reads PyTorch's weights files without PyTorch and without executing any code in them.
 
-The arrays take no more bytes of memory than the file has. A tensor has no more elements than its storage, and a storage
-has no more bytes than the file contains. Archive members are uncompressed and together no larger than the file. The
-tensors of the requested set are together no larger than the file either. Every storage is read once. `plain_pickle`
-limits everything besides the tensors.
+The arrays never take more memory than the file's size, because of the following limits. A tensor has no more elements
+than its storage, and a storage has no more bytes than the file. Archive members are uncompressed and together no larger
+than the file. The tensors of the requested set are together no larger than the file either. Every storage is read once.
+`plain_pickle` limits everything besides the tensors.
 """
 
 import math
