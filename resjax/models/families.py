@@ -1,4 +1,4 @@
-"""The families of the paper's networks, with their shortcuts and strides, and the blocks of each stage by depth.
+"""The families of the paper's networks, with their shortcuts and strides, and the number of blocks per stage by depth.
 
 This module does not import JAX, so listing and checking runs is fast.
 """

@@ -1,7 +1,7 @@
 """Handles XLA custom calls in Python, through ctypes, without a compiler or an extension module.
 
-XLA passes the handler a call frame (openxla/xla, xla/ffi/api/c_api.h, interface 0.3, whose names are used here) with
-the addresses of the arrays, the attributes, and its thread pool.
+XLA passes the handler a call frame with the addresses of the arrays, the attributes, and XLA's thread pool. This module
+uses the names of xla/ffi/api/c_api.h (openxla/xla), interface 0.3.
 """
 
 import atexit

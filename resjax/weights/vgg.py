@@ -1,7 +1,7 @@
 """Recognises, reads and writes VGG-16 and VGG-19 with the tensor names of torchvision or Keras.
 
-The first fully connected layer takes the last maps as one vector. Keras and resjax order the vector row by row with
-channels innermost, whereas PyTorch orders it channel by channel.
+The first fully connected layer takes the last feature maps as one vector. Keras and resjax order the vector row by row
+with channels innermost, whereas PyTorch orders it channel by channel.
 """
 
 from collections.abc import Iterator, Mapping
