@@ -45,7 +45,7 @@ def state(name: str, found: dict[str, Any]) -> list[str]:
     whole, *without = found["test_error_without_block"].values()
     norms = found["gradient_norms"]
     said = [f"{name}: {whole:.2f} % test error; {min(without):.2f} to {max(without):.2f} % without any one of its "
-            f"{len(without)} blocks with equal dimensions",
+            f"{len(without)} blocks that are not the first of their stage",
             f"{name}: the mean standard deviation of a layer's response is {np.mean(found['response_deviations']):.3f}",
             f"{name}: the gradient's norm in the first layer is {norms[0] / norms[-2]:.2f} times that in the last "
             f"convolution; over all layers the largest is {max(norms) / min(norms):.1f} times the smallest"]
