@@ -200,7 +200,7 @@ def track(items: Iterable[Item], text: str, total: int, unit: int = 1) -> Iterat
 
 def one_by_one(items: Sequence[Item], works: Sequence[float], kind: str = "net") -> Iterator[Item]:
     """Yield items, and show the current item and the remaining time for all. `works` are the items' relative costs."""
-    with working(f"{len(items)} {kind}{'s' * (len(items) != 1)}, one at a time"):
+    with working(f"{len(items)} {kind if len(items) == 1 else f'{kind}s'}, one at a time"):
         begun = time.monotonic()
         for number, item in enumerate(items):
             left = Screen.nets.seconds_left if Screen.nets else None

@@ -128,9 +128,9 @@ def presumed(recognised: Recognised, source: str) -> PreprocessingEntry:
                        f"preprocessing is unknown; describe it in {beside(Path(source))}, under \"preprocessing\"")
     whose, entry = known
     if len(entry.mean) != (channels := recognised.channels):
-        raise BadInput(f"{source}: images have {channels} channel{'s' * (channels > 1)}, and no file states their "
-                       f"preprocessing; write {beside(Path(source))}: {{\"preprocessing\": {{\"mean\": [{channels} "
-                       "numbers], \"std\": [...], \"value_range\": 1.0, \"shorter_side\": 256}}")
+        raise BadInput(f"{source}: the number of image channels is {channels}, and no file states the preprocessing; "
+                       f"write {beside(Path(source))}: {{\"preprocessing\": {{\"mean\": [{channels} numbers], "
+                       "\"std\": [...], \"value_range\": 1.0, \"shorter_side\": 256}}")
     divided = f", std {entry.std}" if entry.std else ""
     tell(harmless(f"{source}: no file states the preprocessing; using that of {whose}: "
                   f"{entry.channel_order} from 0 to {entry.value_range:g}, mean {entry.mean}{divided}, "

@@ -98,7 +98,7 @@ def test_what_belongs_to_no_layer_is_left_out_and_said(beside, network, tensors,
     (lambda t: {"features.denseblock1.denselayer1.norm1.weight": np.ones(3)}, "a DenseNet"),
     (lambda t: {"conv1_conv/kernel": np.ones((7, 7, 3, 64)), "pool2_conv/kernel": np.ones((1, 1, 8, 8))}, "a DenseNet"),
     (lambda t: t | {"conv1.weight": np.ones((16, 1, 3, 3))},
-     r'images have 1 channel, .*a\.json: \{"preprocessing": \{"mean": \[1 numbers\]')])
+     r'the number of image channels is 1, .*a\.json: \{"preprocessing": \{"mean": \[1 numbers\]')])
 def test_what_is_another_network_is_named(change, message, tensors, tmp_path):
     changed = {name: np.asarray(tensor, np.float32) for name, tensor in change(tensors).items()}
     save_file(changed, tmp_path / "a.safetensors")

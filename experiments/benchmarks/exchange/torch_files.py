@@ -61,7 +61,7 @@ def stem(channels: int) -> Make:
     def make(folder: Path) -> Case:
         model = resnet()
         model.conv1 = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
-        return Case(saved(folder, model.state_dict()), None, {}, f"images have {channels} channel")
+        return Case(saved(folder, model.state_dict()), None, {}, f"the number of image channels is {channels}")
 
     return make
 
