@@ -1,4 +1,4 @@
-"""Computes log probabilities `[images, classes]` of all test images, averaged over views and scales.
+"""Averages the class probabilities of every test image over views and scales; returns their logs `[images, classes]`.
 
 Logarithms are used because a class's probability can be smaller than any positive float32. If any logit of an image is
 not finite, the probabilities of all classes are NaN for this image.

@@ -1,10 +1,11 @@
-"""Compares resjax's logits on six JPEGs with other libraries', for weights files that they or resjax wrote.
+"""Checks that resjax and other libraries compute the same logits from the same weights file, on six JPEGs.
 
     python experiments/benchmarks/exchange/exchange.py [--only TEXT] [--out experiments/results/exchange]
 
-The benchmark needs `pip install torch torchvision timm transformers keras onnx onnxruntime` in addition to resjax. For
-each file, the benchmark prints the largest difference between the logits of both libraries, relative to the largest
-logit. If resjax refuses the file, the benchmark prints the error message instead.
+resjax wrote some of the files, and the other libraries wrote the rest. The benchmark needs `pip install torch
+torchvision timm transformers keras onnx onnxruntime` in addition to resjax. For each file, the benchmark prints the
+largest difference between the logits of both libraries, relative to the largest logit. If resjax refuses the file, the
+benchmark prints the error message instead.
 """
 
 import argparse
