@@ -24,9 +24,9 @@ from resjax.system.terminal import tell
 def evaluate(network: Network | Classifier, images: Images, batch_size: int = 128) -> Evaluation:
     """Measure a network's errors on images in memory, without averaging over several crops of an image.
 
-    `batch_size` affects only the speed. Pixels are uint8 `[images, height, width, channels]`. The result contains the
-    errors, `class_errors`, `confusion` and `mistakes()`. The method `save(folder)` of the result writes tables and
-    figures.
+    `batch_size` affects only the speed. Pixels are uint8 `[images, height, width, channels]`. The result holds
+    `top1_error` and `top5_error` in percent, `class_errors` and the `confusion` matrix. Its method `mistakes` returns
+    the misclassified images, and its method `save(folder)` writes tables and figures.
     """
     seen = log_probabilities(as_classifier(network), images, batch_size)
     named = network.classes if isinstance(network, Network) else ()
