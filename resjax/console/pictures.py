@@ -25,7 +25,7 @@ STANDARD_OUTPUT = "-"
 
 @dataclass(frozen=True)
 class Written:
-    """Output files. For the file -, the output is printed instead of the usual output."""
+    """Files to write. If a file is -, its content is printed instead of the usual text."""
 
     json: Target = None
     """Also write the objects, with their boxes in pixels, to this file as JSON. If the file is -, print the JSON

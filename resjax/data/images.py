@@ -75,7 +75,7 @@ def load_data(data: Data) -> Dataset:
 
 
 def load_split(data: Data, split: str, preprocessing: Preprocessing) -> tuple[tuple[str, ...], Images, str]:
-    """Load classes, images and remark of one split, "train" or "test"; the other may be missing. See `find_split`."""
+    """Load the classes and images of "train" or "test", with the remark of `find_split`. The other may be missing."""
     classes, files, remark = find_split(data, split)
     return classes, Images(decode_all(files, preprocessing.prepare), files.labels), remark
 

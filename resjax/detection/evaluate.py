@@ -114,7 +114,7 @@ def own_pixels(detected: Detections, images: AnnotatedImages, index: int, data: 
     growth = np.array([record.width / width, record.height / height] * 2, np.float32)
     valid = np.asarray(detected.valid)
     return Detected(np.asarray(detected.boxes)[valid] * growth, np.asarray(detected.scores)[valid],
-                 np.asarray(detected.labels)[valid])
+                    np.asarray(detected.labels)[valid])
 
 
 def measure_detector(trained: TrainedDetector, images: AnnotatedImages, batch_size: int = 1) -> dict[str, Any]:

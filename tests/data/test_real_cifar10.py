@@ -4,7 +4,6 @@ import json
 import os
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from test_prepare import CIFAR10
@@ -36,7 +35,7 @@ def test_the_images_are_all_there(cifar10):
 
 @pytest.mark.parametrize("name", trained())
 def test_errors_are_those_of_the_run_and_of_pytorch(name, cifar10):
-    """The error to the last digit; a net in PyTorch, written apart from ours, has the logits of 1,000 images."""
+    """The weights' error to the last digit, and again by a net in PyTorch that was written apart from ours."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[peers]'")
     from safetensors.torch import load_file
     from torch_resnets import ResNet
@@ -47,11 +46,8 @@ def test_errors_are_those_of_the_run_and_of_pytorch(name, cifar10):
     assert (errors.images, errors.top1_error) == (10_000, result["test_top1_error"])
     theirs = ResNet((3, 3, 3), 16, 10, stem=3, **PYTORCH[name]).eval()
     theirs.load_state_dict(load_file(FOLDER / name / "model.safetensors"))
-    pixels = np.asarray(test.pixels[:1000], np.float32) - np.load(FOLDER / name / "mean.npy")
+    pixels = np.asarray(test.pixels, np.float32) - np.load(FOLDER / name / "mean.npy")
     with torch.no_grad():
-        expected = torch.cat([theirs(part) for part in
-                              torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()).split(50)]).numpy()
-    ours = np.asarray(jax.jit(network.model.apply)(network.variables, pixels))
-    assert np.abs(ours - expected).max() < 1e-4 * np.abs(expected).max()
-    errors = resjax.evaluate(network, type(test)(test.pixels[:1000], test.labels[:1000]))
-    assert abs(errors.top1_error - 100 * np.mean(expected.argmax(1) != np.asarray(test.labels[:1000]))) < 0.011
+        found = torch.cat([theirs(part).argmax(1) for part in
+                           torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()).split(500)]).numpy()
+    assert abs(100 * np.mean(found != np.asarray(test.labels)) - result["test_top1_error"]) < 0.011

@@ -28,7 +28,7 @@ def found(*detections):
     """Detect (box, score), or (box, score, class)."""
     full = [(*detection, 1)[:3] for detection in detections]
     return Detected(np.array([box for box, *_ in full], np.float32).reshape(-1, 4),
-                 np.array([score for _, score, _ in full]), np.array([label for *_, label in full], int))
+                    np.array([score for _, score, _ in full]), np.array([label for *_, label in full], int))
 
 
 def precisions(record, detected, classes=1):
