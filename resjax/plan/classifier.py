@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import NamedSharding
 
 from resjax.data import Batch, Batching, Images, Permutation, epochs_spanned, of_run
@@ -46,8 +45,7 @@ def programs_of_classifier(run: Experiment, devices: Sequence[jax.Device]) -> Pr
     whole = replicated(spread)
     (train, test, classes), shape = image_counts(run.data), image_shape(run.data)
     model, optimizer = model_for(run, classes), optimizer_for(run)
-    mean = np.zeros(shape, np.float32)
-    state: TrainState = shaped(jax.eval_shape(lambda: initial_state(model, optimizer, mean, 0)), whole)
+    state: TrainState = shaped(jax.eval_shape(lambda: initial_state(model, optimizer, jnp.zeros(shape), 0)), whole)
     make_batch, inputs, steps = training_inputs(run, spread, train)
     make_batch = batch_for(run, make_batch)
     form = layout_for(devices[0].platform)

@@ -121,6 +121,5 @@ def target_config(device: Device) -> str:
           runtime_version: "12.8.0" compile_time_toolkit_version: "12.8.0" driver_version: "12.8.0"
           dnn_version: "9.10.0"
         }}
-        platform_name: "CUDA" dnn_version_info {{ major: 9 minor: 10 patch: 0 }}
-        device_description_str: "{device.title}"
-        """
+        device_description_str: "{device.title}" platform_name: "CUDA"
+        dnn_version_info {{ major: 9 minor: 10 patch: 0 }}"""

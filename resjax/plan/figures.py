@@ -39,11 +39,6 @@ class Figures(Part):
     """The minimum seconds, by what limits each kernel. At best, devices communicate while they compute."""
     parts: dict[str, Part]
 
-    @property
-    def limit(self) -> str:
-        """The main bottleneck of the step."""
-        return LIMITS[max(self.limits, key=lambda name: self.limits[name])]
-
 
 def figures(program: Program, compiled: Compiled, machine: Machine, precision: str) -> Figures:
     """Analyse a compiled program for one of the devices that share the work."""

@@ -24,14 +24,10 @@ class Shape(NamedTuple):
     in_memory: bool = True
 
     @property
-    def elements(self) -> int:
-        return math.prod(self.dimensions)
-
-    @property
     def size(self) -> int:
         """The bytes of the array in any memory, without tile padding."""
         digits = re.search(r"\d+", "u8" if self.kind == "pred" else self.kind)  # "bf16"; a token has none
-        return -(-self.elements * int(digits[0] if digits else 0) // 8)
+        return -(-math.prod(self.dimensions) * int(digits[0] if digits else 0) // 8)
 
     @property
     def bytes(self) -> int:
@@ -76,13 +72,11 @@ def parse_hlo(text: str) -> tuple[Module, str]:
 
     Raises ValueError if there is no entry computation.
     """
-    computations, entry = Module(), ""
-    for is_entry, name, body in COMPUTATION.findall(COMMENT.sub("", text)):
-        computations[name] = parse_computation(body)
-        entry = name if is_entry else entry
-    if not entry:
+    computations = COMPUTATION.findall(COMMENT.sub("", text))
+    entries = [name for is_entry, name, _ in computations if is_entry]
+    if not entries:
         raise ValueError("not the text of a compiled program: it has no entry computation")
-    return computations, entry
+    return {name: parse_computation(body) for _, name, body in computations}, entries[0]
 
 
 def parse_computation(body: str) -> Computation:

@@ -164,7 +164,7 @@ def multiply_adds(table: Computation, instruction: Instruction) -> int:
         return convolution_macs(instruction, shapes)
     if contracted := CONTRACTED.search(instruction.attributes):
         sides = map(int, re.findall(r"\d+", contracted[1]))
-        return instruction.shapes[0].elements * math.prod(shapes[0].dimensions[side] for side in sides)
+        return math.prod((*instruction.shapes[0].dimensions, *(shapes[0].dimensions[side] for side in sides)))
     return 0
 
 
@@ -175,15 +175,12 @@ def convolution_macs(instruction: Instruction, operands: list[Shape]) -> int:
         image, result = result, image
     elif "$convBackwardFilter" in instruction.attributes:
         kernel, result = result, kernel
-    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.attributes)
-    if labels is None:
-        return 0
+    labels = re.split("_|->", instruction.attribute("dim_labels"))  # such as b01f_o01i->b01f
     images, kernels, results = (dict(zip(names, shape.dimensions, strict=True)) for names, shape in zip(
-        labels.groups(), (image, kernel, result), strict=True))
-    window = re.search(r"window=\{([^}]*)\}", instruction.attributes)
-    settings = re.findall(r"(stride|pad|lhs_dilate|rhs_dilate)=(\S+)", window[1] if window else "")
+        labels, (image, kernel, result), strict=True))
+    settings = re.findall(r"[{ ](stride|pad|lhs_dilate|rhs_dilate)=([^ }]+)", instruction.attributes)  # of its window
     pairs = 1
-    for place, side in enumerate(sorted(filter(str.isdigit, labels[1]))):
+    for place, side in enumerate(sorted(filter(str.isdigit, labels[0]))):
         first = {name: int(values.split("x")[place].split("_")[0]) for name, values in settings}  # the low pad
         pairs *= valid_pairs((images[side], kernels[side], results[side]), **first)
     return int(results["b"] * results["f"] * kernels["i"] * pairs)

@@ -17,7 +17,7 @@ from typing import Any
 import resjax
 from resjax.plan.compile import DoesNotFit, Job, Program, compile_apart, workload_of
 from resjax.plan.devices import GIB, Device, Machine, find_device
-from resjax.plan.figures import Figures, figures
+from resjax.plan.figures import LIMITS, Figures, figures
 from resjax.system.errors import BadInput, check
 from resjax.system.files import read_json, write_json
 from resjax.system.platform import cache_directory
@@ -34,11 +34,10 @@ def plan_run(run: Any, name: str, count: int = 1, hosts: int = 1) -> dict[str, A
     Raises BadInput for an unknown device, a missing plugin, and a number of devices that does not divide the batch.
     Also raises BadInput for a run that does not fit; the message states the largest batch that would fit.
     """
-    machine, size = Machine(find_device(name), count, hosts), run.batch_size
+    job, size = Job(run, Machine(find_device(name), count, hosts)), run.batch_size
     check(count >= 1 and hosts >= 1, f"devices is {count} and hosts is {hosts}; both must be at least 1")
     check(size % count == 0, f"batch-size {size} is not divisible by {count} devices; use "
           f"{', '.join(str(few) for few in range(1, size + 1) if size % few == 0 and few <= 2 * count)}")
-    job = Job(run, machine)
     file = cache_directory() / "plans" / f"{plan_key(job)}.json"
     plan = read_plan(file)
     if plan is None:
@@ -66,8 +65,8 @@ def compile_plan(job: Job) -> dict[str, Any]:
     return {
         "experiment": run.name, "device": machine.device.title, "devices": machine.count, "hosts": machine.hosts,
         "batch_size": run.batch_size, "images_per_second": run.batch_size / train.seconds,
-        "step_seconds": train.seconds, "limit": train.limit, "hours": hours, "run_hours": sum(hours.values()),
-        "device_hours": sum(hours.values()) * machine.count,
+        "step_seconds": train.seconds, "limit": LIMITS[max(train.limits, key=train.limits.__getitem__)],
+        "hours": hours, "run_hours": sum(hours.values()), "device_hours": sum(hours.values()) * machine.count,
         "memory_share": max(program.peak_bytes for program in programs.values()) / machine.device.memory,
         "compile_seconds": round(time.perf_counter() - start, 1), "precision": work.precision,
         "assumptions": work.assumptions, "versions": installed(),
@@ -110,8 +109,7 @@ def too_large(job: Job, reason: str) -> str:
 
 def largest_batch(fits: Callable[[int], bool], unit: int, batch: int) -> int:
     """Return the largest multiple of `unit` below `batch` that fits, by bisection; 0 if none does."""
-    smaller = range(1, -(-batch // unit))
-    return unit * bisect_left(smaller, True, key=lambda units: not fits(units * unit))
+    return unit * bisect_left(range(1, -(-batch // unit)), True, key=lambda units: not fits(units * unit))
 
 
 def read_plan(file: Path) -> dict[str, Any] | None:
