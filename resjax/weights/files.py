@@ -4,12 +4,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import ml_dtypes
-import numpy as np
 from safetensors import safe_open
 
 from resjax.system.errors import BadInput, check
 from resjax.system.files import read_json
-from resjax.weights.keras_files import is_keras_archive, read_keras_archive, read_weights
+from resjax.weights.keras_files import is_keras_archive, read_keras
 from resjax.weights.kinds import READ_AT, describe_file
 from resjax.weights.locate import Tensors
 from resjax.weights.reading import Stored, refusing, shown
@@ -70,7 +69,7 @@ def file_kind(file: Path) -> str:
         raise BadInput(f"{file}: cannot be read ({error.strerror})") from None
     if file.name.endswith(INDEX):
         return INDEX
-    if begin[4:9] == b"\0\0\0\0{":  # the end of the header's length, and its brace
+    if begin[8:9] == b"{" and int.from_bytes(begin[:8], "little") <= LARGEST_HEADER:  # a header and its length
         return ".safetensors"
     for start, kind in STARTS.items():
         if begin.startswith(start):
@@ -80,13 +79,8 @@ def file_kind(file: Path) -> str:
 
 def read_safetensors(file: Path) -> Tensors:
     """Read a safetensors file. Raises BadInput if it is damaged."""
-    with refusing(file, "safetensors file"):
-        with file.open("rb") as stream:
-            size = int.from_bytes(stream.read(8), "little")
-        if size > LARGEST_HEADER:
-            raise ValueError(f"a header of {size:,} bytes")
-        with safe_open(file, framework="np") as opened:
-            return {name: np.asarray(opened.get_tensor(name)) for name in opened.keys()}  # noqa: SIM118
+    with refusing(file, "safetensors file"), safe_open(file, framework="np") as opened:
+        return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
 
 
 def read_index(file: Path) -> Tensors:
@@ -96,7 +90,7 @@ def read_index(file: Path) -> Tensors:
     for shard in sorted(set(places.values())):
         check((file.parent / shard).is_file(),
               f"{file}: {shown(shard)}, which contains a part of the network, is missing")
-        part = read_safetensors(file.parent / shard)
+        part = read_tensors(file.parent / shard)
         check_tensors(tensors | part, file)
         for name in part:
             if places.get(name) != shard:
@@ -122,4 +116,4 @@ def read_places(file: Path) -> dict[str, str]:
 
 READERS: Mapping[str, Callable[[Path], Stored]] = {
     ".safetensors": lambda file: Stored(read_safetensors(file)), INDEX: lambda file: Stored(read_index(file)),
-    ".h5": lambda file: read_weights(file, 0, file.stat().st_size), ".keras": read_keras_archive}
+    ".h5": read_keras, ".keras": read_keras}

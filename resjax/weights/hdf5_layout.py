@@ -1,17 +1,19 @@
-"""Locates the weights in a Keras file. The command `python hdf5_layout.py FILE START SIZE` prints their layout as JSON.
+"""Locates the weights in a Keras file. The command `python hdf5_layout.py FILE START` prints their layout as JSON.
 
 The HDF5 library follows every reference in a file, even if the references form a cycle. Therefore, the library runs in
 a separate process with limited memory and time, which reports only where the numbers are. `keras_files` then reads the
-numbers. The HDF5 data are the `SIZE` bytes of `FILE` from byte `START` on, because they may be a member of an archive.
-The output contains the model's configuration and the name, dtype, shape and offset of each weight, or else an error.
-This file is a script and imports nothing from resjax.
+numbers. The HDF5 data begin at byte `START` of `FILE`, because they may be a member of an archive. The output contains
+the model's configuration and the name, dtype, shape and offset of each weight. If the file is refused, the reason is
+the last line of the error output. This file is a script and imports nothing from resjax.
 """
 
 import io
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -24,49 +26,33 @@ LARGEST_CONFIG = 1 << 23  # characters; 0.3 million for ResNet-152
 SECONDS, MEMORY = 8, 1 << 29
 
 
-class Refused(Exception):
-    """The file does not contain Keras weights. The message says why."""
+class Window(io.BufferedReader):
+    """A file from byte `start` on, presented as a file."""
 
-
-class Window(io.RawIOBase):
-    """A part of a file, presented as a file."""
-
-    def __init__(self, path: str, start: int, size: int) -> None:
-        self.stream, self.start, self.size, self.position = open(path, "rb"), start, size, 0  # noqa: SIM115
+    start = 0
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self.position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self.position, io.SEEK_END: self.size}[whence]
-        return self.position
+        return super().seek(offset + (self.start if whence == io.SEEK_SET else 0), whence) - self.start
 
-    def readinto(self, buffer: Any) -> int:
-        self.stream.seek(self.start + self.position)
-        content = self.stream.read(max(0, min(len(buffer), self.size - self.position)))
-        buffer[:len(content)] = content
-        self.position += len(content)
-        return len(content)
+    def tell(self) -> int:
+        return super().tell() - self.start
 
 
 def limit_process() -> None:
     """Limit the memory and time of this process, if the system supports it."""
-    try:
+    with suppress(ImportError, OSError, ValueError):
         import resource
 
-        with open("/proc/self/statm") as file:
-            memory = int(file.read().split()[0]) * resource.getpagesize() + MEMORY
-        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
         resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
-    except (ImportError, OSError, ValueError):
-        pass
+        pages = int(Path("/proc/self/statm").read_text().split()[0])  # on Linux
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY,) * 2)
 
 
 def child(group: Any, path: str) -> Any:
-    """Follow a path through groups inside the file. Raises Refused for a link, and KeyError for a missing path."""
+    """Follow a path through groups inside the file. Exits for a link, and raises KeyError for a missing path."""
     for part in path.split("/"):
-        link = group.get(part, getlink=True) if isinstance(group, h5py.Group) else None
-        if link is None:
-            raise KeyError(f"{path} is missing")
-        if not isinstance(link, h5py.HardLink):
-            raise Refused(f"{path} is a link to another place")
+        if not isinstance(group.get(part, getlink=True), (h5py.HardLink, type(None))):
+            sys.exit(f"{path} is a link to another place")
         group = group[part]
     return group
 
@@ -74,24 +60,22 @@ def child(group: Any, path: str) -> Any:
 def texts(group: Any, attribute: str) -> list[str]:
     """Read names from an attribute."""
     ident = group.attrs.get_id(attribute)
-    if len(ident.shape) != 1 or ident.shape[0] > MOST or ident.dtype.itemsize > LONGEST:
-        raise Refused(f"{attribute} is not a list of names")
-    names = [name.decode() if isinstance(name, bytes) else name for name in group.attrs[attribute]]
-    if any(not isinstance(name, str) or len(name) > LONGEST for name in names):
-        raise Refused(f"{attribute} is not a list of names")
-    return names
+    if (len(ident.shape) != 1 or ident.shape[0] > MOST or ident.dtype.itemsize > LONGEST
+            or (ident.shape[0] and h5py.check_string_dtype(ident.dtype) is None)):  # an empty list has any type
+        sys.exit(f"{attribute} is not a list of names")
+    return [name.decode() if isinstance(name, bytes) else name for name in group.attrs[attribute]]
 
 
 def locate_weight(name: str, weight: Any) -> tuple[str, str, list[int], int]:
-    """Return the location of a weight. Raises Refused unless it is stored contiguously and unfiltered in this file."""
+    """Return the location of a weight. Exits unless it is stored contiguously and unfiltered in this file."""
     if not isinstance(weight, h5py.Dataset):
-        raise Refused(f"{name} is not an array")
+        sys.exit(f"{name} is not an array")
     offset = weight.id.get_offset()
     if offset is None and weight.size:
-        raise Refused(f"{name} is compressed, chunked or in another file, or was never written; save it with Keras")
+        sys.exit(f"{name} is compressed, chunked or in another file, or was never written; save it with Keras")
     kind = "bfloat16" if weight.attrs.get("dtype") == "bfloat16" else weight.dtype.str
     if weight.dtype.kind not in "biuf" and kind != "bfloat16":
-        raise Refused(f"{name} has dtype {weight.dtype}, which weights cannot have")
+        sys.exit(f"{name} has dtype {weight.dtype}, which weights cannot have")
     return name, kind, list(weight.shape), offset or 0
 
 
@@ -118,15 +102,14 @@ def named_layers(root: Any) -> Layers:
 def saved_layers(group: Any, depth: int = 0) -> Layers:
     """List the layers of Keras 3's own format, where a group `vars` stores the layer's name."""
     if depth > DEEPEST or len(group) > MOST:
-        raise Refused("too many groups for a network")
+        sys.exit("too many groups for a network")
     for part in group:
         inner = child(group, part)
         if not isinstance(inner, h5py.Group) or part == "seed_generator":  # of dropout, which has no weights
             continue
         if part == "vars" and len(inner):
-            name = inner.attrs.get("name")
-            if not isinstance(name, str) or len(name) > LONGEST:
-                raise Refused("its layers have no names; load it with Keras and save it again with a newer version")
+            if not isinstance(name := inner.attrs.get("name"), str):
+                sys.exit("its layers have no names; load it with Keras and save it again with a newer version")
             yield name, inner, [str(number) for number in range(len(inner))]
         elif part != "vars":
             yield from saved_layers(inner, depth + 1)
@@ -136,34 +119,32 @@ def weights(opened: Any) -> Iterator[tuple[str, str, list[int], int]]:
     """List every weight, as `LAYER/kernel`, `LAYER/gamma` and so on. As in Keras, their order identifies them."""
     root = child(opened, "model_weights") if "model_weights" in opened else opened
     if "layer_names" not in root.attrs and "layers" not in opened:
-        raise Refused("its layers have no names; save it with model.save('NAME.keras')")
+        sys.exit("its layers have no names; save it with model.save('NAME.keras')")
     for layer, group, paths in (
             named_layers(root) if "layer_names" in root.attrs else saved_layers(child(opened, "layers"))):
         if len(paths) not in LEAVES:
-            raise Refused(f"{layer} has {len(paths)} weights, more than any layer of a ResNet")
+            sys.exit(f"{layer} has {len(paths)} weights, more than any layer of a ResNet")
         for leaf, path in zip(LEAVES[len(paths)], paths, strict=True):
             yield locate_weight(f"{layer}/{leaf}", child(group, path))
 
 
-def main(path: str, start: str, size: str) -> dict[str, Any]:
-    """Inspect a file."""
+def main(path: str, start: str) -> None:
+    """Print the layout of a file, or exit with the reason why it has none."""
     limit_process()
     try:
-        with h5py.File(Window(path, int(start), int(size)), "r") as opened:
+        with Window(Path(path).open("rb", buffering=0)) as window:
+            window.start = int(start)
+            opened = h5py.File(window, "r")
             if opened.userblock_size:
-                raise Refused("it does not start with the HDF5 header")
+                sys.exit("it does not start with the HDF5 header")
             layout, config = list(islice(weights(opened), MOST + 1)), opened.attrs.get("model_config", "{}")
             if len(layout) > MOST or len(config) > LARGEST_CONFIG:
-                raise Refused("too many weights or settings for a network")
-            return {"weights": layout, "config": json.loads(config)}
-    except Refused as error:
-        return {"refused": str(error)}
-    except MemoryError:
-        raise
+                sys.exit("too many weights or settings for a network")
+            print(json.dumps({"weights": layout, "config": json.loads(config)}))
     except Exception as error:  # any error of the library for a damaged file
-        return {"refused": f"incomplete or invalid Keras weights file ({str(error)[:200] or type(error).__name__}); "
-                           "download it again"}
+        sys.exit(f"incomplete or invalid Keras weights file ({str(error)[:200] or type(error).__name__}); "
+                 "download it again")
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(*sys.argv[1:])))
+    main(*sys.argv[1:])

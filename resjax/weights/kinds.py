@@ -27,7 +27,8 @@ BEGINNINGS = {  # patterns for a file's first bytes, in Latin-1 and lower case
     r"^\x08[\x03-\x0f][\x12\x1a\x22\x28\x32\x3a\x42]":
         "an ONNX program, which does not name its layers; load the weights that it was made from",
     r"^[\x81-\x8f\xde\xdf]\x00{0,3}[\x00-\x7f]?[\xa1-\xbf\xd9][\w.]": f"a msgpack file of Flax, {NAMES_VARY}",
-    r"^\{": "a JSON file; give the weights file beside it"}
+    r"^\{": "a JSON file; give the weights file beside it",
+    r"^(?s:.{8})\{": "a safetensors file with an impossible header; download it again"}
 ENDINGS = {  # patterns for a file's name
     r"\.(caffemodel|prototxt)$": CAFFE, r"\.(pb|index|meta|data-00000-of-00001)$": TENSORFLOW,
     r"\.mlmodel$": "a Core ML program", r"\.engine$": "a TensorRT program"}
@@ -108,13 +109,12 @@ def check_shapes(tensors: Mapping[str, np.ndarray], source: str) -> None:
     """Raise BadInput if kernels with PyTorch's usual names belong to another kind of network."""
     shapes = {name: tensor.shape for name, tensor in tensors.items() if tensor.ndim == 4}
     stem, inner = shapes.get("conv1.weight", ()), shapes.get("layer1.0.conv2.weight", ())
-    wide, kind = shapes.get("layer1.0.conv3.weight", ()), ""
-    if any(tensor.dtype in (np.int8, np.uint8) for tensor in tensors.values() if tensor.ndim == 4):
-        kind = "a quantised network"
-    elif stem[2:] == (3, 3) and any(name.startswith("layer4.") for name in shapes):
-        kind = "a ResNet with a 3x3 stem before four stages, as it is used on small images"
-    elif inner and inner[0] != inner[1]:
-        kind = "a network with grouped convolutions (ResNeXt)"
-    elif wide and inner[:1] and stem and inner[0] != stem[0]:
-        kind = "a ResNet with wider bottlenecks (Wide ResNet)"
-    check(not kind, f"{source}: {kind}, which is not a network of the paper")
+    marks = {
+        "a quantised network": any(tensors[name].dtype in (np.int8, np.uint8) for name in shapes),
+        "a ResNet with a 3x3 stem before four stages, as it is used on small images":
+            stem[2:] == (3, 3) and any(name.startswith("layer4.") for name in shapes),
+        "a network with grouped convolutions (ResNeXt)": inner and inner[0] != inner[1],
+        "a ResNet with wider bottlenecks (Wide ResNet)":
+            "layer1.0.conv3.weight" in shapes and inner and stem and inner[0] != stem[0]}
+    for kind, is_such in marks.items():
+        check(not is_such, f"{source}: {kind}, which is not a network of the paper")

@@ -32,11 +32,7 @@ VALUES = frozenset(  # opcodes that push their argument
 class Name:
     """A class or function that a pickle names. It is never looked up."""
 
-    module: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
+    full: str
 
 
 @dataclass(slots=True)
@@ -71,26 +67,27 @@ def set_state(operands: list[Any]) -> Any:
     return target
 
 
-PLAIN: dict[str, Callable[[list[Any]], Any]] = {  # opcodes that turn their operands into a plain value
-    "NONE": lambda _: None, "NEWTRUE": lambda _: True, "NEWFALSE": lambda _: False,
+PLAIN: dict[str, Callable[[list[Any]], Any]] = {  # opcodes that turn their operands into a plain value, or drop them
+    **dict.fromkeys(("PROTO", "FRAME", "POP", "POP_MARK", "NONE"), lambda _: None),
+    "NEWTRUE": lambda _: True, "NEWFALSE": lambda _: False,
     "EMPTY_LIST": list, "LIST": list, "APPEND": extend, "APPENDS": extend,
     "EMPTY_DICT": dict, "DICT": lambda items: extend([{}, *items]), "SETITEM": extend, "SETITEMS": extend,
     "EMPTY_TUPLE": tuple, "TUPLE": tuple, "TUPLE1": tuple, "TUPLE2": tuple, "TUPLE3": tuple,
     "EMPTY_SET": lambda _: Inert("set"), "ADDITEMS": extend, "FROZENSET": lambda _: Inert("frozenset"),
     "BUILD": set_state}
-Rebuild = Callable[[Name, tuple[Any, ...]], Any]
+Rebuild = Callable[[str, tuple[Any, ...]], Any]
 """Returns the value of a call of a name, or None for an `Inert`."""
 
 
 class PickleReader:
     """Reads consecutive pickles in `content`; `stream` is positioned at the next pickle.
 
-    `rebuild` handles the calls that create tensors, and `persistent` converts an id to a value. Raises BadInput, naming
-    `source`, for an attack or excessive work. Raises ValueError, LookupError or TypeError for an invalid pickle.
+    `rebuild` handles the calls that create tensors, and `persistent` converts an id to a value. Raises BadInput for an
+    attack or excessive work. Raises ValueError, LookupError or TypeError for an invalid pickle.
     """
 
-    def __init__(self, content: bytes, source: str, rebuild: Rebuild, persistent: Callable[[Any], Any]) -> None:
-        self.stream, self.source, self.rebuild, self.persistent = BytesIO(content), source, rebuild, persistent
+    def __init__(self, content: bytes, rebuild: Rebuild, persistent: Callable[[Any], Any]) -> None:
+        self.stream, self.rebuild, self.persistent = BytesIO(content), rebuild, persistent
         self.opcodes = 0
         self.memo: dict[int, Any] = {}
         self.stack: list[Any] = []
@@ -103,60 +100,52 @@ class PickleReader:
             if opcode.name == "STOP":
                 break
             self.charge(1)
-            if opcode.name in VALUES:
-                self.stack.append(argument)
-            else:
-                self.execute(opcode, argument)
+            self.execute(opcode, argument)
         return self.stack.pop()
 
     def charge(self, opcodes: int) -> None:
         """Count executed opcodes. Raises BadInput for more opcodes than any checkpoint of resjax's networks needs."""
         self.opcodes += opcodes
         if self.opcodes > MOST_OPCODES:
-            raise BadInput(f"{self.source}: contains more than the tensors of a ResNet; save only the state_dict")
+            raise BadInput("contains more than the tensors of a ResNet; save only the state_dict")
 
     def execute(self, opcode: pickletools.OpcodeInfo, argument: Any) -> None:
         """Execute an opcode, in time proportional to the number of values that it pops."""
         match opcode.name:
-            case "PROTO" | "FRAME":
-                pass
             case "PUT" | "BINPUT" | "LONG_BINPUT" | "MEMOIZE":
                 self.memo[len(self.memo) if argument is None else argument] = self.stack[-1]
-            case "GET" | "BINGET" | "LONG_BINGET":
-                self.stack.append(self.memo[argument])
             case "DUP":
                 self.stack.append(self.stack[-1])
             case "MARK":
                 self.outer.append(self.stack)
                 self.stack = []
-            case "POP" if self.stack:
-                self.stack.pop()
-            case "POP" | "POP_MARK":
+            case "POP" if not self.stack:
                 self.stack = self.outer.pop()
             case name:
-                made = self.result(name, argument, self.operands(opcode.stack_before))
-                self.stack.append(made)  # appended only now, because `operands` may have replaced the stack
+                result = self.result(name, argument, self.operands(opcode.stack_before))
+                if opcode.stack_after:
+                    self.stack.append(result)
 
     def operands(self, kinds: list[pickletools.StackObject]) -> list[Any]:
         """Pop the operands of an opcode. A mark among them means all values above the last mark."""
-        if not kinds:
-            return []
-        above: list[Any] = []
+        above, count = [], len(kinds)
         if pickletools.markobject in kinds:
             above, self.stack = self.stack, self.outer.pop()
-            kinds = kinds[:kinds.index(pickletools.markobject)]
-        begin = len(self.stack) - len(kinds)
-        if begin < 0:
+            count = kinds.index(pickletools.markobject)
+        if count > len(self.stack):
             raise IndexError("an opcode that needs more values than the stack has")
-        below = self.stack[begin:]
-        del self.stack[begin:]
-        return below + above
+        below = [self.stack.pop() for _ in range(count)]
+        return below[::-1] + above
 
     def result(self, opcode: str, argument: Any, operands: list[Any]) -> Any:
         """Return the result of an opcode for its operands."""
+        if opcode in VALUES:
+            return argument
         if opcode in PLAIN:
             return PLAIN[opcode](operands)
         match opcode:
+            case "GET" | "BINGET" | "LONG_BINGET":
+                return self.memo[argument]
             case "GLOBAL":
                 return self.name(*argument.split(" ", 1))
             case "STACK_GLOBAL":
@@ -176,22 +165,20 @@ class PickleReader:
         if not isinstance(module, str) or not isinstance(name, str) or len(module) + len(name) > 1000:
             raise TypeError("an invalid name")
         if ATTACK.match(full := f"{module}.{name}"):
-            raise BadInput(f"{self.source}: asks for {ascii(full)[1:-1]}, which no weights file needs. It may be "
-                           "malicious: resjax ran none of its code, and you should not open it")
-        return Name(module, name)
+            raise BadInput(f"asks for {ascii(full)[1:-1]}, which no weights file needs. It may be malicious: resjax "
+                           "ran none of its code, and you should not open it")
+        return Name(full)
 
     def call(self, maker: Any, arguments: Any) -> Any:
         """Return the result of a call, which is a dictionary, a value of `rebuild`, or an `Inert`."""
-        if not isinstance(arguments, (tuple, list)):
-            raise TypeError("a call whose arguments are not a tuple")
         if isinstance(maker, Inert):
             return Inert(maker.maker)
         if not isinstance(maker, Name):
             raise TypeError("a call of something that is not a name")
-        if str(maker) in ("collections.OrderedDict", "collections.defaultdict"):
+        if maker.full in ("collections.OrderedDict", "collections.defaultdict"):
             return self.dictionary(arguments)
-        made = self.rebuild(maker, tuple(arguments[:MOST_ARGUMENTS]))  # many calls may share a million values
-        return Inert(str(maker)) if made is None else made
+        result = self.rebuild(maker.full, tuple(arguments[:MOST_ARGUMENTS]))  # many calls may share a million values
+        return Inert(maker.full) if result is None else result
 
     def dictionary(self, arguments: Any) -> dict[str, Any]:
         """Create a dictionary, from pairs if given. Python 2 pickled ordered dictionaries as pairs."""

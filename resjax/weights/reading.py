@@ -1,21 +1,14 @@
 """The type that all readers of weights files return, and the error for invalid files."""
 
-import struct
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from safetensors import SafetensorError
-
 from resjax.system.errors import BadInput
 from resjax.system.terminal import harmless
 from resjax.weights.locate import Tensors
-
-DAMAGE = (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, OverflowError, RuntimeError,
-          MemoryError, struct.error, zipfile.BadZipFile, SafetensorError)  # errors that readers raise for invalid files
 
 
 class Stored(NamedTuple):
@@ -28,12 +21,15 @@ class Stored(NamedTuple):
 
 @contextmanager
 def refusing(file: Path, kind: str) -> Iterator[None]:
-    """Raise BadInput, naming the file, for any error that a damaged file of this kind causes inside the block."""
+    """Raise BadInput, naming the file, for any error that a damaged file of this kind causes inside the block.
+
+    A BadInput of the block's own says what is wrong; it needs no file name.
+    """
     try:
         yield
-    except BadInput:
-        raise
-    except DAMAGE as error:
+    except BadInput as error:
+        raise BadInput(f"{file}: {error}") from None
+    except Exception as error:  # the libraries raise errors of many types for damaged files
         alone = " " not in str(error)  # the error's text is only a key or an index
         reason = shown(f"{type(error).__name__} {error}".strip() if alone else error, 200)
         raise BadInput(f"{file}: incomplete or invalid {kind} ({reason}); download it again") from None

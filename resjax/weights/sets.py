@@ -12,7 +12,7 @@ DEEPEST = 4  # deepest nesting of dictionaries
 LISTED = 10
 
 
-def choose_set(content: Any, kind: type[Any], source: str, key: str | None) -> dict[str, Any]:
+def choose_set(content: Any, kind: type[Any], key: str | None) -> dict[str, Any]:
     """Choose a set of weights, that is, a dictionary from names to tensors of type `kind`.
 
     `key` chooses between several sets. Raises BadInput if there is no set, if the key is unknown, if there are several
@@ -20,16 +20,16 @@ def choose_set(content: Any, kind: type[Any], source: str, key: str | None) -> d
     """
     sets = dict(find_sets(content, kind))
     if key is not None and key not in sets:
-        raise BadInput(f"{source}: contains no set of weights {shown(key)}; {list_keys(sets, 'it contains')}")
+        raise BadInput(f"contains no set of weights {shown(key)}; {list_keys(sets, 'it contains')}")
     networks = [path for path, values in sets.items() if find_prefixes(map(unwrapped, values))]
     with_kernels = [path for path, values in sets.items()
                     if any(isinstance(value, kind) and len(value.shape) == 4 for value in values.values())]
     paths = [key] if key is not None else networks or with_kernels or list(sets)
     if not paths:
-        raise BadInput(f"{source}: {nothing(content)}")
+        raise BadInput(nothing(content))
     if len(paths) > 1:
-        raise BadInput(f"{source}: contains {len(paths)} sets of weights; {list_keys(paths, 'choose one with --key:')}")
-    return {name: value for name, value in sets[paths[0]].items() if is_weight(name, value, kind, source)}
+        raise BadInput(f"contains {len(paths)} sets of weights; {list_keys(paths, 'choose one with --key:')}")
+    return {name: value for name, value in sets[paths[0]].items() if is_weight(name, value, kind)}
 
 
 def find_sets(content: Any, kind: type[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -52,7 +52,7 @@ def find_sets(content: Any, kind: type[Any]) -> Iterator[tuple[str, dict[str, An
         level = inner
 
 
-def is_weight(name: str, value: Any, kind: type[Any], source: str) -> bool:
+def is_weight(name: str, value: Any, kind: type[Any]) -> bool:
     """Return whether a value is a tensor rather than a counter. Raises BadInput, describing it, for anything else."""
     if isinstance(value, kind):
         return True
@@ -60,8 +60,8 @@ def is_weight(name: str, value: Any, kind: type[Any], source: str) -> bool:
         return False
     maker = value.maker if isinstance(value, Inert) else type(value).__name__
     if "rebuild_qtensor" in maker or "packed_params" in name:
-        raise BadInput(f"{source}: {shown(name)} is quantised; resjax reads only floating-point networks")
-    raise BadInput(f"{source}: {shown(name)} is not a tensor, but {shown(maker, 200)}")
+        raise BadInput(f"{shown(name)} is quantised; resjax reads only floating-point networks")
+    raise BadInput(f"{shown(name)} is not a tensor, but {shown(maker, 200)}")
 
 
 def nothing(content: Any) -> str:

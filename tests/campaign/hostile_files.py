@@ -27,10 +27,9 @@ def archive(folder: Path, content: bytes, name: str = "a.pth", **settings: int) 
     return folder / name
 
 
-def stream(folder: Path, content: bytes) -> Path:
+def stream(folder: Path, content: bytes, keys: bytes = b"\x80\x02](" + hostile_pickles.text("0") + b"e.") -> Path:
     """Write a pickle as PyTorch did before."""
     head = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}."
-    keys = b"\x80\x02](" + hostile_pickles.text("0") + b"e."
     (folder / "a.pth").write_bytes(head + content + keys + struct.pack("<q", len(DATA) // 4) + DATA)
     return folder / "a.pth"
 
@@ -89,6 +88,8 @@ def archives() -> Iterator[tuple[str, Make]]:
     yield "a pickle of 100 MB", put("a.pth", archive_bytes({"a/data.pkl": bytes(100 * MILLION)}))
     yield "a TorchScript program", put("a.pth", archive_bytes({"a/data.pkl": state, "a/constants.pkl": b""}))
     yield "an archive of arrays", put("a.npz", archive_bytes({"a.npy": b""}))
+    yield "an old file with shared tuples for a key", lambda folder: stream(
+        folder, state, keys=b"\x80\x02](" + hostile_pickles.SHARED + b"e.")
     yield "a sparse file of 20 GB", sparse("a.pth", whole, 20_000 * MILLION)
     yield "a sparse file of 5 GB", sparse("a.pth", whole, 5_000 * MILLION)
     yield "an old sparse file of 5 GB", sparse("a.pth", b"\x80\x02", 5_000 * MILLION)

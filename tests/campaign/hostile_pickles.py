@@ -96,6 +96,8 @@ def time() -> Iterator[tuple[str, bytes]]:
     yield "shared tuples as a tensor's storage", beside(tensor(SHARED))
     yield "shared tuples as a tensor's sizes", state(value=tensor(shape=SHARED))
     yield "shared tuples as an id", beside(SHARED + b"Q")
+    yield "shared tuples as the kind of an id", beside(
+        group(SHARED, b"ctorch\nFloatStorage\n", text("0"), text("cpu"), whole(COUNT)) + b"Q")
     yield "shared tuples as a size", beside(b"ctorch\nSize\n" + SHARED + b"\x85R")
     yield "shared dictionaries", beside(b"}q\x00" + b"".join(b"}(" + text("a") + b"h" + bytes([k]) + text("b") + b"h"
                                                             + bytes([k]) + b"uq" + bytes([k + 1]) for k in range(60)))
@@ -104,6 +106,9 @@ def time() -> Iterator[tuple[str, bytes]]:
     yield "a real number of a million digits", beside(b"F" + b"9" * MILLION + b"\n")
     yield "a million sizes, 100,000 times", beside(LONG + b"ctorch\nSize\nq\x01" + b"h\x01h\x00\x85R" * 100_000)
     yield "a million arguments, 100,000 times", beside(LONG + b"ctorch\nx\nq\x01" + b"h\x01h\x00R" * 100_000)
+    yield "a million arguments of a type, 100,000 times", beside(
+        LONG + b"ctorch._tensor\n_rebuild_from_type_v2\nq\x01ctorch._utils\n_rebuild_tensor_v2\nq\x02"
+        + b"h\x01(h\x02Nh\x00NtR" * 100_000)
     yield "a million parts of an id, 100,000 times", beside(LONG + b"h\x00Q" * 100_000)
     yield "a million axes, 100,000 times", beside(
         LONG + b"ctorch._utils\n_rebuild_tensor_v2\nq\x01" + storage() + b"q\x02"

@@ -128,14 +128,16 @@ def test_nothing_beside_the_file_is_imported(written, tmp_path, monkeypatch):
 
 def test_a_part_of_a_file_is_a_file(tmp_path):
     (tmp_path / "a").write_bytes(bytes(range(100)))
-    window = hdf5_layout.Window(str(tmp_path / "a"), 10, 20)
-    assert window.read() == bytes(range(10, 30))
-    assert window.seek(-5, io.SEEK_END) == 15
-    assert window.read(99) == bytes(range(25, 30))
-    assert window.read(1) == b""
-    window.seek(3)
-    assert (window.read(2), window.tell()) == (bytes([13, 14]), 5)
-    window.stream.close()
+    with hdf5_layout.Window((tmp_path / "a").open("rb", buffering=0)) as window:
+        window.start = 10
+        assert window.seek(0) == 0
+        assert window.read(20) == bytes(range(10, 30))
+        assert window.seek(-5, io.SEEK_END) == 85
+        assert window.read(99) == bytes(range(95, 100))
+        assert window.read(1) == b""
+        window.seek(3)
+        assert (window.read(2), window.tell()) == (bytes([13, 14]), 5)
+        assert window.seek(-1, io.SEEK_CUR) == 4
 
 
 def test_keras_files_without_names_or_with_strange_layers(tmp_path):
