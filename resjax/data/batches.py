@@ -1,4 +1,4 @@
-"""Makes each batch as a function of (key, step). Each epoch has a new permutation.
+"""Makes each batch as a function of (key, step). Each epoch uses a new permutation of the training images.
 
 The device stores all images as uint8 and computes crops and flips itself, so the host does nothing between steps.
 """

@@ -137,18 +137,17 @@ def with_validation(data: Data, dataset: Dataset) -> Dataset:
 def dataset(train: tuple[Any, Any], test: tuple[Any, Any] | None = None, classes: Sequence[str] = ()) -> Dataset:
     """Create a data set from your own arrays, for `resjax.train(..., data=...)`.
 
-    `train` and `test` are pairs of pixels and labels. Pixels are uint8 `[images, height, width]` or `[images, height,
-    width, channels]`. Labels `[images]` are integers that start at 0. `classes` are the names of the classes, if they
-    have any. Without `test`, no test error is measured. Raises BadInput, naming the array, if its shape or type is
-    wrong.
+    `train` and `test` are each a pair of arrays, `(pixels, labels)`. Pixels are uint8 `[images, height, width]` or
+    `[images, height, width, channels]`. Labels `[images]` are integers that start at 0. `classes` are the names of the
+    classes, if they have any. Without `test`, no test error is measured. Raises BadInput, naming the array, if its
+    shape or type is wrong.
     """
     learned = checked_images("train", *train)
     seen = checked_images("test", *test) if test else none_of(learned)
     if len(learned.labels) and not classes:
         lowest, highest = int(np.min(learned.labels)), int(np.max(learned.labels))
         check(lowest <= 0, f"data, train: labels are {lowest} ... {highest}; they must start at 0, because otherwise "
-                           "the "
-                           f"first of {highest + 1} classes has no images. Subtract {lowest}, or name all classes")
+                           f"the first of {highest + 1} classes has no images. Subtract {lowest}, or name all classes")
     names = tuple(classes) or tuple(map(str, range(max((int(part.labels.max()) for part in (learned, seen)
                                                         if len(part.labels)), default=0) + 1)))
     for split, images in (("train", learned), *((("test", seen),) if test else ())):
@@ -163,12 +162,10 @@ def checked_images(split: str, pixels: Any, labels: Any) -> Images:
     pixels, labels = np.asarray(pixels), np.asarray(labels)
     check(pixels.dtype == np.uint8 and pixels.ndim in (3, 4),
           f"data, {split}: pixels are {pixels.dtype} {list(pixels.shape)}; they must be uint8, 0 to 255, [images, "
-          "height, "
-          "width] or [images, height, width, channels]")
+          "height, width] or [images, height, width, channels]")
     first = pixels.ndim == 4 and pixels.shape[1] in (1, 3) and pixels.shape[3] > 4
     check(not first, f"data, {split}: pixels are {list(pixels.shape)}, that is, {pixels.shape[-1]} channels; if there "
-                     "are "
-                     f"{pixels.shape[min(1, pixels.ndim - 1)]}, move them last: pixels.transpose(0, 2, 3, 1)")
+                     f"are {pixels.shape[min(1, pixels.ndim - 1)]}, move them last: pixels.transpose(0, 2, 3, 1)")
     check(labels.shape == pixels.shape[:1] and np.issubdtype(labels.dtype, np.integer),
           f"data, {split}: labels are {labels.dtype} {list(labels.shape)}; they must be integers [{len(pixels)}]")
     return Images(pixels[..., None] if pixels.ndim == 3 else pixels, labels.astype(np.int32))

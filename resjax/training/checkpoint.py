@@ -169,8 +169,7 @@ def read_latest(run_directory: Path, template: TrainState, step: int | None) -> 
             if step is not None:
                 raise BadInput(f"{run_directory}: the checkpoint of step {step}, to which result.json belongs, is "
                                f"damaged ({wrong[step]}); delete result.json and run the same command to resume from "
-                               "the "
-                               "previous checkpoint")
+                               "the previous checkpoint")
             if not steps:
                 return None
     raise BadInput(f"{run_directory}: every checkpoint is damaged ({'; '.join(f'{n}: {w}' for n, w in wrong.items())})")

@@ -80,8 +80,7 @@ def train(experiment: Run, run_directory: Path, open_task: Callable[[Sequence[ja
                 result = finish(run, state, metrics) | now | {"earlier": earlier_environments(run_directory, now)}
             except BadInput as error:
                 raise BadInput(f"{error}. All {experiment.steps} steps are done and saved in {run_directory}. Fix "
-                               "this and "
-                               "run the same command to evaluate again, or use `resjax evaluate`") from None
+                               "this and run the same command to evaluate again, or use `resjax evaluate`") from None
             if is_first():
                 export_csv(run_directory)
                 write_json(run_directory / "result.json", result)

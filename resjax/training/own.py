@@ -94,8 +94,7 @@ def check_outputs(experiment: Experiment, image: tuple[int, ...], classes: int) 
     shape = getattr(logits, "shape", type(logits).__name__)
     check(isinstance(shape, tuple) and len(shape) == 2 and shape[0] == images.shape[0] and shape[1] >= classes,
           f"model returned {shape} for images {images.shape}; it must return logits [{images.shape[0]}, {classes}], "
-          "because "
-          f"there are {classes} classes")
+          f"because there are {classes} classes")
     paths = [keystr(path, simple=True, separator=".") for path, _ in tree_flatten_with_path(state.variables)[0]]
     twice = next((path for path in paths if paths.count(path) > 1), None)
     check(twice is None, f"model: two of its arrays would be saved as {twice!r}; give them names without dots")
@@ -162,8 +161,7 @@ def check_kinds(own: Own) -> None:
     makes = callable(optimizer) and not str(getattr(optimizer, "__module__", "")).startswith("optax")
     check(optimizer is None or is_optimizer(optimizer) or makes,
           f"optimizer is {brief(optimizer)}; it must be an optax optimizer, such as optax.sgd(0.1), or a function of "
-          "the "
-          "run that returns one")
+          "the run that returns one")
     for part, wanted in (("callback", "a function of a line of the log and a network"),
                          ("loss", "a function of logits and labels"),
                          ("augment", "a function of a key, images and labels")):
