@@ -8,6 +8,10 @@
 # `lax.reduce_precision`, an operation between the two casts, or the option set to False keep the rounding on GPU.
 # Versions: jax 0.12.0.1 with jax-cuda12-plugin 0.12.0.1, compiled for H100 without one. 2026-11-30.
 set -euo pipefail
+"${PYTHON:-python3}" -c 'import sys; sys.exit(sys.version_info < (3, 12))' || {
+    echo "not run: jax 0.12.0.1 needs Python 3.12 or newer; set PYTHON"
+    exit 77
+}
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 "${PYTHON:-python3}" -m venv "$folder/venv"

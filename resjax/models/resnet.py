@@ -63,8 +63,8 @@ def convolution(filters: int, size: int, stride: int = 1, *, name: str, initiali
                 **computed: Any) -> nn.Module:
     """Build a padded convolution with He initialisation (He et al. 2015) and without bias.
 
-    `computed` are further fields of `nn.Conv`, such as `dtype` and `precision`. Maps `[batch, height, width, channels]`
-    become `[batch, height / stride, width / stride, filters]`.
+    `computed` are further fields of `nn.Conv`, such as `dtype` and `precision`. Feature maps of shape `[batch, height,
+    width, channels]` become `[batch, height / stride, width / stride, filters]`.
 
         y = convolution(16, 3, stride=2, name="conv1")(x)
     """
@@ -76,8 +76,8 @@ def convolution(filters: int, size: int, stride: int = 1, *, name: str, initiali
 class BasicBlock(nn.Module):
     """The block on the left of Figure 5, relu(shortcut(x) + F(x)), where F is two 3x3 convolutions with batch norm.
 
-    Maps `[batch, height, width, channels]` become `[batch, height / stride, width / stride, filters]`. The first
-    convolution has the stride.
+    Feature maps of shape `[batch, height, width, channels]` become `[batch, height / stride, width / stride, filters]`.
+    The stride is in the first convolution.
 
     The block can be used alone, as `BasicBlock(filters=16)(x, train=train)`. Inside a network, the network provides
     `conv` and `norm`.
@@ -102,8 +102,8 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """The block on the right of Figure 5: like `BasicBlock`, but F is a 1x1, a 3x3 and a 1x1 convolution.
 
-    Maps `[batch, height, width, channels]` become `[batch, height / stride, width / stride, 4 * filters]`. The first
-    two convolutions have `filters` output channels.
+    Feature maps of shape `[batch, height, width, channels]` become `[batch, height / stride, width / stride, 4 *
+    filters]`. The first two convolutions have `filters` output channels.
 
     The stride is in the first 1x1 convolution in the paper ("v1"), and in the 3x3 convolution in most later code
     ("v1.5").
