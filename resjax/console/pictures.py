@@ -5,6 +5,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os.path import realpath
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -175,8 +176,8 @@ def check_results(targets: Sequence[str | Path | None], files: Sequence[Path]) -
 
 def check_kept(places: Sequence[Path], files: Sequence[Path]) -> None:
     """Raise BadInput if an image would be overwritten."""
-    images = {file.resolve() for file in files}
-    lost = next((place for place in places if place.resolve() in images), None)
+    images = {realpath(file) for file in files}  # unlike Path.resolve, realpath accepts a link that points to itself
+    lost = next((place for place in places if realpath(place) in images), None)
     check(lost is None, f"{lost} is one of the images and would be overwritten; choose another file or --out")
 
 

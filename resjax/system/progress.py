@@ -201,11 +201,12 @@ def track(items: Iterable[Item], text: str, total: int, unit: int = 1) -> Iterat
 def one_by_one(items: Sequence[Item], works: Sequence[float], kind: str = "net") -> Iterator[Item]:
     """Yield items, and show the current item and the remaining time for all. `works` are the items' relative costs."""
     with working(f"{len(items)} {kind if len(items) == 1 else f'{kind}s'}, one at a time"):
-        begun = time.monotonic()
+        begun, left = time.monotonic(), None
         for number, item in enumerate(items):
-            left = Screen.nets.seconds_left if Screen.nets else None
-            if Screen.nets and Screen.nets.before is None:  # no steps are measured, so estimate from the finished items
-                left = (time.monotonic() - begun) * sum(works[number:]) / sum(works[:number])
+            if number:
+                left = Screen.nets.seconds_left if Screen.nets else None
+                if Screen.nets and Screen.nets.before is None:  # no steps measured: estimate from the finished items
+                    left = (time.monotonic() - begun) * sum(works[number:]) / sum(works[:number])
             Screen.nets = Nets(works, number, left, kind)
             yield item
         Screen.nets = None

@@ -133,3 +133,14 @@ def test_wrong_folders_and_numbers_are_refused(pictures, monkeypatch):
     os.mkfifo(pictures / "pipe.png")
     with pytest.raises(BadInput, match=r"pipe\.png"):
         resjax.load("resnet20").predict("pipe.png")
+
+
+@pytest.mark.parametrize(("command", "network"), [
+    ("predict", "resnet20"), ("saliency", "resnet20"), ("detect", "bccd")])
+def test_a_link_to_itself_cannot_be_read(command, network, tmp_path, monkeypatch, capsys):
+    """Before Python 3.13, `Path.resolve` raises RuntimeError for such a link."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    with pytest.raises(SystemExit):
+        execute([command, network, "loop.png"])
+    assert "resjax: loop.png: cannot " in capsys.readouterr().err

@@ -178,6 +178,13 @@ def test_the_time_for_all_where_nobody_counts_steps(monkeypatch):
     assert told == [[], ["20 s left in total"], ["12 s left in total"]]
 
 
+def test_nets_after_others_that_failed():
+    """In a notebook, the traceback of the last cell keeps the first loop alive."""
+    failed = one_by_one([0, 1], [1.0, 1.0])
+    next(failed)
+    assert list(one_by_one([0, 1], [1.0, 1.0])) == [0, 1]
+
+
 def test_one_net_alone_is_not_all():
     for _ in one_by_one(["net"], [1.0]):
         with working("training", 8):
