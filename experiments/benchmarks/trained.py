@@ -92,8 +92,9 @@ def main(networks: Annotated[tuple[str, ...], tyro.conf.Positional] = ("resnet20
     sentences: list[str] = []
     for name in networks:
         found[name] = measure(name, load(name), data)
-        sentences += state(name, found[name])
-        say("\n".join(state(name, found[name])))
+        said = state(name, found[name])
+        sentences += said
+        say("\n".join(said))
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "trained.json", {"measured": sentences, "networks": found})
     draw(found, out / "trained.png")
