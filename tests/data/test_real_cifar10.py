@@ -35,7 +35,7 @@ def test_the_images_are_all_there(cifar10):
 
 @pytest.mark.parametrize("name", trained())
 def test_errors_are_those_of_the_run_and_of_pytorch(name, cifar10):
-    """The error equals result.json. A PyTorch network that shares no code with ours has it to 0.01 percentage points."""
+    """The error equals result.json. A PyTorch network that shares no code with ours has it to 0.01 points."""
     torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[peers]'")
     from safetensors.torch import load_file
     from torch_resnets import ResNet
