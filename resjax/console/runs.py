@@ -22,8 +22,9 @@ from resjax.training.kinds import Run, kind_of
 
 Value = TypeVar("Value")
 MOST_SEEDS = 1_000
-# Multiply-adds per second when ResNet-20 trains on 2 CPU cores at 684 images/s, three for each of the forward pass
-# (docs/results/onednn.md). Other networks reach about as many, so the cost of a run is given to one digit.
+# Multiply-adds per second when ResNet-20 trains on 2 CPU cores at 684 images/s (187 ms per step, the lowest time with
+# huge pages and default arenas in docs/results/onednn.md). Training makes three for each of the forward pass. Other
+# networks reach about as many, so the cost of a run is given to one digit.
 CPU = 684 * 3 * count(Architecture(), (32, 32, 3), 10).macs
 
 
