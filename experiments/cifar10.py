@@ -1,10 +1,10 @@
-"""The residual networks of Table 6, also with shortcut options B and C, and plain networks of the same depths.
+"""Residual networks for CIFAR-10 with shortcut options A, B and C, and plain networks (Table 6 and Figure 6).
 
     python experiments/cifar10.py resnet20 --workdir runs/resnet20
 
-Data: run `resjax prepare cifar10` once (170 MB), or pass `--data.directory` with a prepared copy.
-Cost: on 2 CPU cores, a step of resnet20 takes 195 ms (docs/results/onednn.md), so its 64k steps take about 3.5 hours.
-Result: with the full recipe, resnet20 reaches a test error of 8.38 % and plain20 of 9.36 % (docs/results/cifar10.md).
+Data: run `resjax prepare cifar10` once (a download of 170 MB), or pass `--data.directory` with a prepared copy.
+Cost: on 2 CPU cores, a step of resnet20 takes 195 ms (docs/results/onednn.md). Its 64k steps take about 3.5 hours.
+Result: with the full recipe, the test error is 8.38 % for resnet20 and 9.36 % for plain20 (docs/results/cifar10.md).
 """
 
 from dataclasses import replace

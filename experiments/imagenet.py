@@ -4,8 +4,9 @@
 
 Data: ImageNet, as `folder:PATH` (PATH/train/CLASS/*.JPEG and PATH/val/CLASS/*.JPEG), `tars:PATH` (the original
 archives) or `tfds:imagenet2012` (a prepared data set). The mean image is computed once, when the first run starts, and
-then cached. Cost: 600k steps of 256 images are 154 million images, which take 17 hours at 2,500 images/s. Result: not
-run yet, because we do not have the data set.
+then cached.
+Cost: 600k steps of 256 images are 154 million images, which take 17 hours at 2,500 images/s.
+Result: not run yet, because we do not have the data set.
 """
 
 from dataclasses import replace

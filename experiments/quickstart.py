@@ -2,13 +2,17 @@
 
     python experiments/quickstart.py
 
-Trains a shallow and a deep network of each kind on scikit-learn's handwritten digits. Writes a table like the paper's
-Table 6 and training curves like its Figure 6 to the folder of the runs. The same command resumes a stopped training.
+The script trains a shallow and a deep network of each kind on scikit-learn's handwritten digits. It writes a table like
+the paper's Table 6 and training curves like its Figure 6 to the folder of the runs. If the training was stopped, the
+same command resumes it.
 
-Cost: about a minute on 2 CPU cores. Result: in runs on an Intel Xeon (five seeds) and an AMD EPYC (one seed), the deep
-plain network's training loss is 3.5 to 6.2 times that of the shallow plain network. The deep residual network's
-training loss is 0.31 to 0.55 times that of the shallow residual network (docs/results/quickstart.md). We chose depths,
-learning rate and steps to show this effect quickly; they are not the paper's.
+Cost: about a minute on 2 CPU cores.
+Result: in runs on an Intel Xeon (five seeds) and an AMD EPYC (one seed), the deep plain network's training loss is 3.5
+to 6.2 times that of the shallow plain network. The deep residual network's training loss is 0.31 to 0.55 times that of
+the shallow residual network (docs/results/quickstart.md).
+
+We chose the depths, the learning rate and the number of steps to show this effect quickly. They differ from the
+paper's.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""resjax: "Deep Residual Learning for Image Recognition" (He et al., CVPR 2016), reproduced in JAX and Flax."""
+"""An implementation of "Deep Residual Learning for Image Recognition" (He et al., CVPR 2016) in JAX and Flax."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Finds experiment files (Python files with a dictionary `EXPERIMENTS`) by path, or by name if resjax contains them."""
+"""Finds experiment files, that is, Python files with a dictionary `EXPERIMENTS`, by path or by name."""
 
 import importlib.util
 import sys

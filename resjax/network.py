@@ -21,9 +21,10 @@ TOGETHER = 128  # images per batch
 
 
 class Classifier(NamedTuple):
-    """A model with its weights. The logits are `model.apply(variables, preprocessing.normalize(pixels))`.
+    """A model with its weights and preprocessing.
 
-    `pixels` are `[batch, height, width, channels]`, and the logits are `[batch, classes]`.
+    The logits are `model.apply(variables, preprocessing.normalize(pixels))`. `pixels` are `[batch, height, width,
+    channels]`, and the logits are `[batch, classes]`.
     """
 
     model: nn.Module
@@ -39,8 +40,8 @@ class Network(NamedTuple):
 
     `network(pixels)` returns probabilities, `network.predict(images)` returns class names, and `network.knows`
     describes the classes. `architecture` is None for a custom network. `data` gives the default location of the test
-    images. `classes` is empty if the class names are unknown. `outputs` is 0 if the last layer is missing. Such a
-    network has no logits, but `features` and `embed` work.
+    images. `classes` is empty if the class names are unknown. `outputs` is the number of classes. It is 0 if the
+    network has no last layer. Such a network has no logits, but `features` and `embed` work.
     """
 
     name: str
@@ -168,13 +169,15 @@ def named_classes(names: Sequence[str], count: int, most: int = 20) -> str:
 
 
 def check_last_layer(network: Network) -> None:
-    """Raise BadInput if a network has no last layer, and so no logits."""
+    """Raise BadInput if a network has no last layer, because it then has no logits."""
     check(network.outputs > 0, f"{network.name} has no last layer, so it cannot classify; compute features, or "
                                      "fine-tune it (--initialize-from), which adds a layer")
 
 
 def features(network: Network, pixels: Any) -> tuple[jax.Array, ...]:
-    """Compute the outputs of all stages (C2 to C5 on ImageNet, five for VGG), each `[batch, height, width, channels]`.
+    """Compute the outputs of all stages, each `[batch, height, width, channels]`.
+
+    CIFAR networks have three stages, ImageNet ResNets have four (C2 to C5), and VGG networks have five.
 
     `pixels` are RGB values from 0 to 255, `[batch, height, width, channels]`. If the images differ in size from
     the network's mean image, the mean image is resized.

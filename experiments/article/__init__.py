@@ -1,1 +1,1 @@
-"""The article "Why residual networks train": one self-contained page with the measurements of this repository."""
+"""The article "Why residual networks train", with its experiments, its figures and the code that writes its page."""

@@ -1,7 +1,7 @@
-"""Draws charts as inline SVG with real text. The colours come from the page's CSS, so figures also have a dark mode.
+"""Draws charts as inline SVG.
 
-A panel is as wide as the text column on a phone, where its text is 12 px high. Wider pages show several panels side by
-side.
+The colours come from the page's CSS, so that figures also have a dark mode. A panel is as wide as the text column on a
+phone. At this width, its labels are 12 px high. Wider pages show several panels side by side.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Draws contour plots of the loss on a grid, as SVG with colours from the page's CSS."""
+"""Draws contour plots from a grid of losses, as SVG with colours from the page's CSS."""
 
 from collections.abc import Sequence
 from itertools import pairwise

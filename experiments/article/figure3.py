@@ -1,6 +1,6 @@
 """Draws the networks of the paper's Figure 3 (VGG-19, plain-34 and ResNet-34) from the Flax modules.
 
-Layers, shapes and multiply-adds are read from the traced modules; nothing in the drawing is hard-coded.
+Layers, shapes and multiply-adds are read from the traced modules.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""The article's figures. A function for each figure takes the measurements, and the labels in one language."""
+"""Draws the article's figures from the measurements, with labels in one language."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

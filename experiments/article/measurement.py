@@ -1,4 +1,4 @@
-"""Results of the article's experiments, stored in files so that the page can be written without measuring again."""
+"""Stores the results of the article's experiments, so that the page can be written without measuring again."""
 
 import ast
 import hashlib

@@ -1,4 +1,4 @@
-"""The article as one self-contained page in two languages, made from text, figures and measurements."""
+"""Writes the article as one self-contained page in two languages, from its texts, figures and measurements."""
 
 import re
 from collections.abc import Callable, Sequence

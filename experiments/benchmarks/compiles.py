@@ -2,11 +2,11 @@
 
     pip install -e '.[cuda12,tpu]' && python experiments/benchmarks/compiles.py [--case "resnet20 h100 float32"]
 
-A call of the compiled step makes one update. No batch-norm group spans two devices, so devices exchange only the
-gradients and some smaller sums: those for the running statistics, the loss and the error. In the results,
-`parameter_bytes` is the size of all parameters, or of their gradients, in float32. Each case runs in a separate
-process, since XLA reads its flags only once. Results are written to experiments/results/compiles.json after each case.
-A second run compiles only the missing cases.
+A call of the compiled step makes one update. No batch-norm group spans two devices. Devices therefore exchange only the
+gradients, and the sums for the running statistics, the loss and the error. In the results, `parameter_bytes` is the
+size of all parameters in float32, which is also the size of their gradients. Each case runs in a separate process,
+because XLA reads its flags only once. Results are written to experiments/results/compiles.json after each case. A
+second run compiles only the missing cases.
 """
 
 import json

@@ -2,8 +2,9 @@
 
     python experiments/benchmarks/depth.py [--out DIR]
 
-Each depth runs in a separate process, so that its peak memory can be measured. Prints one JSON line per depth, and
-saves all of them with a plot in DIR. Cost: about 5 minutes on 2 CPU cores, and 14 GiB of memory for 1202 layers.
+Each depth runs in a separate process, so that its peak memory can be measured. The script prints one JSON line per
+depth, and saves all lines and a plot in DIR. Cost: about 5 minutes on 2 CPU cores, and 14 GiB of memory for 1202
+layers.
 """
 
 import json

@@ -2,10 +2,11 @@
 
     python experiments/benchmarks/own_parts.py [--parts Mixup CutMix]
 
-The variants are a step without custom parts, and steps that each have one custom loss or augmentation, or one of each.
-A call makes five steps of 128 images, including crops and flips, as in training on CPU. In each round, every variant is
-called once, in the same process and in a new random order. Prints one JSON line with each variant's median processor
-time and wall-clock time in ms per step, and their ratios to those of the step without custom parts.
+The variants of the training step have no custom part, a custom loss, a custom augmentation, or both. A call makes five
+steps of 128 images, including crops and flips, as in training on CPU. In each round, every variant is called once, in
+the same process and in a new random order. The script prints one JSON line. For each variant, it contains the median
+processor time and wall-clock time in ms per step, and the ratios of these times to those of the step without custom
+parts.
 """
 
 import json

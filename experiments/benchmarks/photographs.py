@@ -2,12 +2,13 @@
 
     python experiments/benchmarks/photographs.py [--folder PATH]
 
-The photographs are the JPEGs in a folder. Without `--folder`, they are sections of 500x375 pixels from scikit-learn's
-two sample photographs, saved as JPEGs of quality 90. Pillow is used as in torchvision's transforms: it decodes, rotates
-by EXIF (every fourth generated photograph is stored on its side), resizes (antialiased, bilinear), crops and mirrors.
-Both libraries are timed alternately in one process and thread, for the paper's crops (shorter side 256 to 480) and for
-crops of 8 to 100 % of the area. Prints one JSON line with the median images per second, the ratios of resjax's rates to
-Pillow's, and the number of cores with which resjax reaches 2,500 images per second.
+The photographs are the JPEGs in the given folder. Without `--folder`, they are sections of 500x375 pixels from
+scikit-learn's two sample photographs, saved as JPEGs of quality 90. Every fourth section is stored on its side, with an
+EXIF orientation. As in torchvision's transforms, Pillow decodes, rotates by EXIF, resizes (antialiased, bilinear),
+crops and mirrors the photographs. Both libraries are timed alternately in one process and thread, for the paper's crops
+(shorter side 256 to 480) and for crops of 8 to 100 % of the area. The script prints one JSON line with the median
+images per second, the ratios of resjax's rates to Pillow's, and the number of cores with which resjax reaches 2,500
+images per second.
 """
 
 import json

@@ -1,10 +1,10 @@
-"""Runs `resjax plan` for all runs of the repository, and measures its time with an empty and a filled cache.
+"""Plans all experiments of the repository with `resjax plan`, and measures the time with an empty and a filled cache.
 
     pip install -e '.[cuda12,tpu]' && python experiments/benchmarks/plans.py [--on h100] [--names resnet20 resnet50]
 
 Each plan is made in a separate process with an empty cache, and then again with the cache that the first process
-filled. Results are written to experiments/results/plans.json after every plan. A second run makes only the missing
-plans.
+filled. Results are written to experiments/results/plans.json after every plan. If you repeat the command, it makes only
+the missing plans.
 """
 
 import json

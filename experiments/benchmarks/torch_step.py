@@ -1,4 +1,4 @@
-"""The PyTorch step that train_step.py times, with the same network, optimizer and batch as ours."""
+"""The PyTorch step that train_step.py times, with the same network, optimizer and batch size as resjax's step."""
 
 from collections.abc import Callable
 from typing import Any

@@ -2,9 +2,9 @@
 
     python experiments/benchmarks/trained.py [resnet20 ...] [--out DIR] [--directory DIR]
 
-The networks are run directories, weights files, or names of networks that come with resjax. Prints one line per
-measurement, and saves all measurements with a plot in DIR. Cost on 2 CPU cores: half a minute for a network of 20
-layers, several minutes for one of 56.
+A network is given as a run directory, a weights file, or the name of a network that comes with resjax. The script
+prints one line per measurement, and saves all measurements and a plot in DIR. Cost on 2 CPU cores: half a minute for a
+network of 20 layers, several minutes for one of 56.
 """
 
 from pathlib import Path
@@ -85,7 +85,7 @@ def main(networks: Annotated[tuple[str, ...], tyro.conf.Positional] = ("resnet20
     Args:
         networks: Run directories, weights files, or names of networks that come with resjax.
         out: The folder for `trained.json` and `trained.png`.
-        directory: The folder of prepared TFDS data sets. Defaults to RESJAX_DATA.
+        directory: The folder of prepared TensorFlow Datasets. Defaults to RESJAX_DATA.
     """
     data = load_data(Data(source="tfds:cifar10", directory=directory))
     found: dict[str, dict[str, Any]] = {}

@@ -2,9 +2,10 @@
 
     python experiments/benchmarks/transfer.py [--workdir W] [--steps 1500]
 
-Writes the animals and the vehicles of CIFAR-10 as image folders and trains on the animals. It then trains on the
-vehicles four times, with the recipe of `experiments/finetune.py`: (1) from scratch, (2) from scratch at the paper's
-learning rate, (3) from the network trained on animals, and (4) from the same network, changing only its last layer.
+The script writes the animals and the vehicles of CIFAR-10 as image folders, and trains a network on the animals. It
+then trains on the vehicles four times, with the recipe of `experiments/finetune.py`: (1) from scratch, (2) from scratch
+at the paper's learning rate, (3) from the network trained on animals, and (4) from the same network, training only its
+last layer.
 Cost: 12 minutes on 2 CPU cores. The same command resumes a stopped benchmark.
 """
 

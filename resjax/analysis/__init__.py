@@ -1,4 +1,4 @@
-"""Pure functions that measure a network and its variables and return arrays."""
+"""Functions that measure networks, and functions that remove, swap or append blocks."""
 
 from resjax.analysis.blocks import (
     gives_back,

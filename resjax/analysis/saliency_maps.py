@@ -16,9 +16,9 @@ from resjax.system.errors import check
 def saliency(network: Network | Classifier, pixels: Any, labels: Any = None) -> jax.Array:
     """Compute how strongly each pixel affects the logit of a class, `[batch, height, width]` (Simonyan et al. 2014).
 
-    Each value is the largest absolute gradient of the logit with respect to the channels of a pixel (0 to 255).
-    `pixels` are RGB values from 0 to 255, `[batch, height, width, channels]`. `labels` are class numbers `[batch]`, by
-    default those of the most likely classes. Raises BadInput for classes that do not exist.
+    Each value is the largest absolute derivative of the logit with respect to the channels of a pixel. `pixels` are RGB
+    values from 0 to 255, `[batch, height, width, channels]`. `labels` are class numbers `[batch]`, by default those of
+    the most likely classes. Raises BadInput for classes that do not exist.
     """
     model, variables, preprocessing = as_classifier(network)
     pixels = jnp.asarray(pixels, jnp.float32)

@@ -47,14 +47,14 @@ def doctor(directory: Path | None = None) -> None:
     """Check this machine and its packages.
 
     The command lists package versions and devices, looks for data sets, and compares the results of float32 arithmetic
-    with those of float64.
+    with those of float64 arithmetic.
 
     The exit code is 1 if the float32 results are wrong.
 
     For anything optional that is missing, a note says what it is needed for.
 
     Args:
-        directory: The folder of prepared TFDS data sets. Defaults to RESJAX_DATA if it is set, otherwise to
+        directory: The folder of prepared TensorFlow Datasets. Defaults to RESJAX_DATA if it is set, otherwise to
             ~/tensorflow_datasets.
     """
     with working("loading JAX"):

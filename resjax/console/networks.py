@@ -21,13 +21,13 @@ from resjax.training.kinds import Exam, Kind, kind_at
 
 @dataclass(frozen=True)
 class Unsaid:
-    """Details that a weights file may not state. An error tells you when a detail is needed."""
+    """Details that some weights files do not state. An error tells you when a detail is needed."""
 
     stride_in: StrideIn | None = None
     """The bottleneck convolution that has the stride: 3x3 (v1.5, torchvision and timm) or 1x1 (v1, the paper)."""
     shortcut: Bare | None = None
-    """For a weights file without projection shortcuts: whether its network is plain, or residual with shortcuts of
-    option A (identity, with zeros for new channels)."""
+    """The shortcuts of a network whose weights file has no projections: plain (no shortcuts), or A (option A: identity,
+    with zeros for new channels)."""
     resize: Resize | None = None
     """The resize filter to use instead of the one that is stated with the weights: area (resjax's own filter), or a
     filter of Pillow or PyTorch."""
@@ -93,13 +93,13 @@ def evaluate_networks(
         split: The images to evaluate on.
         views: The crops and scales of each test image. The softmax outputs are averaged over all crops and scales
             (section 3.4).
-        batch_size: The number of images in a batch, which affects only the speed.
+        batch_size: The number of images in a batch. It affects only speed and memory use.
         data: The data set to evaluate on: folder:PATH, tars:PATH or tfds:NAME for a classifier, voc:PATH or coco:PATH
             for a detector. Defaults to the data set that the network was trained on.
-        directory: The folder of prepared TFDS data sets. Defaults to the folder that the run used.
+        directory: The folder of prepared TensorFlow Datasets. Defaults to the folder that the run used.
         by_class: Also write the error of each class, a confusion matrix, and a figure of the most confident mistakes.
         out: The folder for the tables and figures of `by_class`.
-        weights: Details that a weights file may not state.
+        weights: Details that some weights files do not state.
     """
     if batch_size < 1:
         raise BadInput(f"batch-size is {batch_size}; it must be at least 1")
@@ -140,7 +140,7 @@ def export_network(
             keras, akamaster (pytorch_resnet_cifar10) and resjax (all networks of the paper, including plain ones). The
             formats for a function from pixels to logits are stablehlo (for JAX) and onnx (for ONNX Runtime).
         out: The folder to create.
-        weights: Details that a weights file may not state.
+        weights: Details that some weights files do not state.
     """
     kind, loaded = load_as(network, weights)
     with working(f"writing {out}"):

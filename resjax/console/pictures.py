@@ -36,7 +36,7 @@ class Written:
     usual output."""
     coco: Path | None = None
     """Also write the boxes to this file in COCO's results format, for pycocotools and COCO's evaluation server. To
-    write all boxes, add --score 0."""
+    include boxes with low scores, add --score 0."""
     annotations: Path | None = None
     """The COCO annotation file from which --coco takes the ids of images and classes. Without this file, images and
     classes are numbered from 1."""
@@ -64,7 +64,7 @@ def predict(
             instead of the usual output.
         csv: Also write the classes and their probabilities to this file as CSV, with one line per image and class. If
             the file is -, print the CSV instead of the usual output.
-        weights: Details that a weights file may not state.
+        weights: Details that some weights files do not state.
     """
     check(top >= 1, f"top is {top}; it must be at least 1")
     with working("loading"):
@@ -91,7 +91,7 @@ def detect(
     If an image cannot be read, an error is printed, and the other images are still processed.
 
     Args:
-        network: The run directory of a detector, or bccd, a detector for blood cells that comes with resjax.
+        network: A detector: its run directory, its exported folder, or bccd (for blood cells), which comes with resjax.
         images: Image files and folders of images.
         out: The folder for the copies with boxes. The copy of photo.jpg is named photo.png.
         score: The minimum score of a detection, from 0 to 1.
@@ -137,7 +137,7 @@ def saliency(
             size.
         of: The name of the class whose logit is used. Defaults to the most likely class of each image.
         out: The folder for the drawings. The drawing of photo.jpg is named photo.png.
-        weights: Details that a weights file may not state.
+        weights: Details that some weights files do not state.
     """
     with working("loading"):
         from resjax.data.pictures import find_pictures

@@ -29,8 +29,8 @@ class PlanArguments(Generic[Value]):
     devices: int = 1
     """The number of devices that share each batch."""
     hosts: int = 1
-    """The number of machines that contain the devices. For TPUs, keep 1, because one interconnect joins all
-    devices of a slice."""
+    """The number of machines that contain the devices. For TPUs, use 1, because a single interconnect joins all devices
+    of a TPU slice."""
     whole_table: bool = False
     """Also plan the other runs of the tables that contain this run, and add up the hours. Changed values apply to all
     these runs."""

@@ -115,8 +115,8 @@ def list_experiments(file: Annotated[Path | None, tyro.conf.Positional] = None) 
     """List the experiments and their costs.
 
     Args:
-        file: A Python file that defines experiments, or the name of one that comes with resjax, such as cifar10. By
-            default, the experiments of all files that come with resjax are listed.
+        file: A Python file that defines experiments. For a file that comes with resjax, its name is enough, such as
+            cifar10. By default, all experiments that come with resjax are listed.
     """
     files = [experiment_files.folder() / f"{stem}.py" for stem in experiment_files.SHIPPED] if file is None else [
         experiment_files.file_named(str(file))]

@@ -17,8 +17,8 @@ def quickstart(workdir: Path = Path("runs/quickstart")) -> None:
 
     A shallow and a deep network, each with and without shortcuts, learn to classify scikit-learn's digits.
 
-    Without shortcuts, the deep network ends with a higher training loss than the shallow one. With shortcuts, it ends
-    with a lower one.
+    Without shortcuts, the final training loss of the deep network is higher than that of the shallow network. With
+    shortcuts, it is lower.
 
     Training takes about a minute on two CPU cores.
 
@@ -42,13 +42,13 @@ def reproduce(
 ) -> None:
     """Reproduce a table of the paper.
 
-    The command trains the networks of the table and compares their errors with the paper's.
+    The command trains the networks of the table and compares their results with the paper's.
 
     Finished runs are skipped, and stopped runs are resumed.
 
     Args:
-        table: One of table1 (layers and operations, without training), table2 ... table6 (classification), and table7
-            ... table11 (detection).
+        table: The name of the table: table1 (layers and operations, without training), table2 to table6
+            (classification), or table7 to table11 (detection).
         runs: The folder for the runs and the table.
         seeds: The number of runs for each row, with seeds 0, 1, ... Defaults to 5 for table6 (the paper trained
             ResNet-110 five times) and to 1 for the other tables.
@@ -60,7 +60,7 @@ def reproduce(
         experiments: A folder with your own experiment files. By default, the files that come with resjax are used.
         data: The images to use instead of those that the experiments name: folder:PATH, tars:PATH or tfds:NAME for
             classification, voc:PATH or coco:PATH for detection.
-        directory: The folder of prepared TFDS data sets. Defaults to RESJAX_DATA if it is set, otherwise to
+        directory: The folder of prepared TensorFlow Datasets. Defaults to RESJAX_DATA if it is set, otherwise to
             ~/tensorflow_datasets.
         distributed: Connect the processes of this command that SLURM, Open MPI, Kubernetes or a TPU pod has started.
     """
@@ -102,13 +102,14 @@ Runs = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="
 def compare(runs: Runs = (Path("runs"),), out: Path | None = None) -> None:
     """Compare runs over several seeds.
 
-    In the table, runs that differ only in their seeds share one row, with the mean and the standard deviation of their
-    results.
+    The command prints a table. In this table, runs that differ only in their seeds share one row, with the mean and the
+    standard deviation of their results.
 
-    A plot shows the mean training and test curves of each row, with a band of one standard deviation on each side.
+    The command also plots the mean training and test curves of each row, with a band of one standard deviation on each
+    side.
 
     Args:
-        runs: Run directories and folders of runs. Defaults to the folder runs/.
+        runs: Run directories, or folders that contain runs. Defaults to the folder runs/.
         out: The folder for compare.md, compare.csv, compare.json and compare.svg. Defaults to the first of the compared
             folders.
     """

@@ -1,4 +1,4 @@
-"""Makes batches of images from any source. Images are indexed once, and then kept in memory or streamed."""
+"""Loads images from any source into memory, or streams them, and makes batches."""
 
 from resjax.data.batches import (
     Batch,

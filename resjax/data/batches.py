@@ -1,6 +1,7 @@
-"""Makes each batch as a function of (key, step). Each epoch uses a new permutation of the training images.
+"""Computes each training batch as a function of a random key and the step.
 
-The device stores all images as uint8 and computes crops and flips itself, so the host does nothing between steps.
+Each epoch uses a new permutation of the training images. The device stores all images as uint8 and computes crops and
+flips itself, so the host does nothing between steps.
 """
 
 from typing import Any, NamedTuple

@@ -1,9 +1,9 @@
-"""Decodes an encoded image to pixels. All sources of images use this module.
+"""Decodes an encoded image to pixels, for all sources of image files.
 
-Pixels become 8-bit integers: integers of more bits are scaled from the range of their type, and floating-point values
-from the range 0 to 1. Transparent pixels are blended over white. Only the first frame of an animation is used. Images
-are rotated as EXIF says. The content of a file determines its format, not the file's name. JPEGs of more than 178
-million pixels and other images of more than 64 million pixels are refused.
+Pixels become 8-bit integers. Wider integers are scaled from the range of their type, and floating-point values from the
+range 0 to 1. Transparent pixels are blended over white. Only the first frame of an animation is used. Images are
+rotated as EXIF says. A file's content, not its name, determines its format. JPEGs of more than 178 million pixels and
+other images of more than 64 million pixels are refused.
 """
 
 import re

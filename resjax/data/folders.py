@@ -1,4 +1,4 @@
-"""Folders of images, one per class."""
+"""Lists images in folders, with one folder per class."""
 
 import os
 from dataclasses import dataclass

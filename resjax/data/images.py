@@ -1,4 +1,4 @@
-"""Loads labelled images from any source except archives into memory, with the paper's splits."""
+"""Loads labelled images into memory, from any source except archives, and holds out validation images."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""Locates the images of a data set: in folders, in ImageNet's official archives, or in a prepared TFDS data set."""
+"""Locates the images of a data set in folders, in ImageNet's official archives, or in a prepared TFDS data set."""
 
 import hashlib
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Image files that the user names directly or by their folder."""
+"""Finds and reads image files that the user names directly or by their folder."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Reads prepared TFDS data sets without TensorFlow. A cached index locates the encoded images of all records."""
+"""Reads prepared TFDS data sets without TensorFlow. For large data sets, an index of labels and names is cached."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Preprocesses images for a network (sizes, crops, mean and std), in the same way for all uses."""
+"""Resizes, crops and normalises images for training, evaluation and prediction."""
 
 import math
 from collections.abc import Iterator

@@ -1,7 +1,8 @@
-"""Antialiased resizing as in PyTorch for uint8 tensors, and therefore as in transformers' image processors.
+"""Resizes images with antialiasing, as PyTorch resizes uint8 tensors.
 
-PyTorch uses Pillow's filters and integer arithmetic, but with weights of 15 bits instead of 22, so about one value in a
-hundred differs from Pillow's by one. See `UpSampleKernelAVXAntialias.h` in https://github.com/pytorch/pytorch.
+The image processors of transformers resize images in this way. PyTorch uses Pillow's filters and integer arithmetic,
+but its weights have 15 bits instead of 22. Therefore, about one value in a hundred differs from Pillow's by one. See
+`UpSampleKernelAVXAntialias.h` in https://github.com/pytorch/pytorch.
 """
 
 from typing import Any, NamedTuple

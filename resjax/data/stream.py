@@ -1,4 +1,4 @@
-"""Streams batches of photographs, each a function of (seed, step), which Grain's workers prefetch."""
+"""Streams batches of photographs, which Grain's workers prefetch. Each batch is a function of the seed and the step."""
 
 import gc
 import multiprocessing

@@ -1,4 +1,4 @@
-"""Faster R-CNN with residual networks, for Tables 7 to 11 (section 4.3 and the paper's appendices)."""
+"""Faster R-CNN with residual networks or VGG-16, for Tables 7 to 11 (section 4.3 and appendices A and B)."""
 
 from typing import TYPE_CHECKING
 

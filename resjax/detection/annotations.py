@@ -1,4 +1,4 @@
-"""Annotated images, and the checks that annotations in all data layouts have in common."""
+"""Annotated images, and the checks that apply to annotations in all layouts."""
 
 import hashlib
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Computes average precision per class: VOC's, by the 11-point rule of 2007 or by area, and COCO's, by pycocotools.
+"""Computes VOC's average precision per class, by the 11-point rule of 2007 or by area, and COCO's, with pycocotools.
 
 The code runs on the host, because the number of detections varies. Difficult objects are ignored.
 """

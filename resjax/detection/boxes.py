@@ -1,4 +1,4 @@
-"""Boxes: areas and overlaps, anchors, regression targets, and non-maximum suppression.
+"""Computes with boxes: areas, overlaps, anchors, regression targets, and non-maximum suppression.
 
 A box is `[x1, y1, x2, y2]` in pixels from the image's upper left corner, where pixel k extends from k to k + 1. VOC
 counts pixels from 1 and includes the last pixel, so a VOC box becomes `[xmin - 1, ymin - 1, xmax, ymax]`.

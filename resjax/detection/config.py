@@ -122,8 +122,8 @@ class Scenery(Named):
     as VOC2007), `coco:PATH` (annotations/instances_SET.json and the image folder SET) or `scenes` (images composed
     of digits)."""
     train: SomeNames = ("VOC2007/trainval", "VOC2012/trainval")
-    """The names of the sets of training images, such as trainval or, if PATH contains folders such as VOC2007,
-    VOC2007/trainval."""
+    """The names of the sets of training images, such as trainval. If PATH contains folders such as VOC2007, a name has
+    the form VOC2007/trainval."""
     test: SomeNames = ("VOC2007/test",)
     """The names of the sets of test images, in the same form as those of the training images."""
     classes: tuple[str, ...] = ()
@@ -134,8 +134,7 @@ class Scenery(Named):
     """The maximum longer side, in pixels. An image whose longer side would exceed it is resized to this longer side
     instead."""
     std: tuple[Positive, ...] = ()
-    """Divide the colour channels by these values, one per channel, as weights of other libraries may require. The paper
-    does not divide."""
+    """Divide the colour channels by these values, one per channel. Weights of other libraries may require this."""
     flip: bool = True
     """Flip each training image horizontally with probability 1/2."""
 
@@ -186,7 +185,7 @@ class Detection(Named):
     """The pretrained weights: a run directory, a file, or OWNER/NAME on the Hugging Face Hub. If unset, the weights are
     random."""
     seed: Annotated[int, Must("be in 0 ... 4294967295", lambda seed: 0 <= seed < 2**32)] = 0
-    """The random seed for the initial parameters and for all batches."""
+    """The random seed for the initial parameters, and for the order, flips and samples of the training images."""
     steps: Count = 110_000
     """The number of parameter updates."""
     batch_size: Count = 1

@@ -1,7 +1,8 @@
-"""Makes batches of images of any size, padded to at most four sizes. Each batch is a function of (seed, step).
+"""Makes batches of images of any size, which are padded to at most four sizes.
 
-An image is resized, and then padded with the mean colour to the first of these sizes into which it fits. All images of
-a batch have the same padded size, so XLA compiles each function for at most four sizes.
+Each batch is a function of the seed and the step. An image is resized, and then padded with the mean colour to the
+first of these sizes into which it fits. All images of a batch have the same padded size, so XLA compiles each function
+for at most four sizes.
 """
 
 from collections import deque

@@ -1,8 +1,8 @@
 """Pools regions of interest: every box on a feature map becomes a small map of fixed size.
 
-Max pooling (Girshick 2015) rounds a box to whole cells of the map. The bins of a box differ in size, which would make
-shapes dynamic. Here, each bin is therefore the union of up to four windows whose sides are powers of two, and the
-maxima of all such windows are computed beforehand. The result is exact, and a bin of any size costs four look-ups.
+Max pooling (Girshick 2015) rounds a box to whole cells of the map, and divides it into bins of different sizes. XLA,
+however, needs static shapes. Here, each bin is therefore the union of up to four windows whose sides are powers of two.
+The maxima of all such windows are computed beforehand. The result is exact, and a bin of any size costs four look-ups.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Exported detectors, that is, folders with weights, a description and a model card, independent of any run."""
+"""Writes and reads exported detectors, which are folders with weights, a description and a model card."""
 
 import os
 from functools import partial

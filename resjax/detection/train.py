@@ -1,4 +1,4 @@
-"""Trains a detector by connecting the training loop to the network, the annotated images and average precision."""
+"""Trains a detector, by connecting the training loop to the network, the annotated images and the evaluation."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager

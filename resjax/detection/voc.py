@@ -1,6 +1,7 @@
 """Annotated images in PASCAL VOC's layout, with `JPEGImages`, `Annotations` and `ImageSets/Main`.
 
-The path may contain folders such as VOC2007. A set is then FOLDER/SET, and several sets can be combined (07+12).
+The path may contain folders such as VOC2007. The name of a set is then FOLDER/SET, and several sets can be combined, as
+in the paper's 07+12.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Measures exact error rates, from probabilities that are averaged over the views of each image."""
+"""Measures error rates. The class probabilities of an image are averaged over its views (crops and scales)."""
 
 from resjax.evaluation.error_rates import ensemble, evaluate, measure_networks
 from resjax.evaluation.outcomes import ClassErrors, ErrorRates, Evaluation, Mistake, error_rates

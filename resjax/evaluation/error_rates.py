@@ -1,4 +1,4 @@
-"""Measures error rates of networks and ensembles by any testing protocol, in which every image counts exactly once."""
+"""Measures error rates of networks and ensembles under any testing protocol. Every image counts exactly once."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -24,9 +24,9 @@ from resjax.system.terminal import tell
 def evaluate(network: Network | Classifier, images: Images, batch_size: int = 128) -> Evaluation:
     """Measure a network's errors on images in memory, without averaging over several crops of an image.
 
-    `batch_size` affects only the speed. Pixels are uint8 `[images, height, width, channels]`. The result holds
-    `top1_error` and `top5_error` in percent, `class_errors` and the `confusion` matrix. Its method `mistakes` returns
-    the misclassified images, and its method `save(folder)` writes tables and figures.
+    `batch_size` affects only speed and memory use. Pixels are uint8 `[images, height, width, channels]`. The result
+    holds `top1_error` and `top5_error` in percent, `class_errors` and the `confusion` matrix. Its method `mistakes`
+    returns the misclassified images, and its method `save(folder)` writes tables and figures.
     """
     seen = log_probabilities(as_classifier(network), images, batch_size)
     named = network.classes if isinstance(network, Network) else ()
@@ -85,7 +85,7 @@ def load_images(network: Network, data: Data, split: str) -> tuple[tuple[str, ..
 
 def measure_photographs(networks: Sequence[Network], data: Photographs, split: str, protocol: TestProtocol,
                         batch_size: int) -> Evaluation:
-    """Measure on images of any size, on all devices; each network uses its own preprocessing."""
+    """Measure on images of any size, on all devices. Each network uses its own preprocessing."""
     views = [views_of(protocol, network.preprocessing) for network in networks]
     check(split != "validation", "no images are held out for validation; split must be train or test")
     if data.source != networks[0].data.source:

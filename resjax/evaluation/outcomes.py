@@ -1,4 +1,4 @@
-"""The results on labelled images: errors, errors by class, the confusion matrix, and the most confident mistakes."""
+"""The results of a network on images, such as errors, the confusion matrix, and the most confident mistakes."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -44,10 +44,10 @@ class Mistake(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """Top-1 and top-5 errors in percent, mean cross-entropy, the number of images, and the outputs for each image.
+    """Top-1 and top-5 errors in percent, the mean cross-entropy, the number of images, and the outputs for each image.
 
-    `classes` are the class names. The shape of `log_probabilities` is `[images, classes]`, and that of `labels` is
-    `[images]`. `pixels_of` returns an image.
+    `classes` are the class names. `log_probabilities` are `[images, classes]`, and `labels`, the true classes, are
+    `[images]`. `pixels_of` returns the pixels of an image, given its index.
     """
 
     top1_error: float

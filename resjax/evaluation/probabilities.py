@@ -1,4 +1,4 @@
-"""Averages the class probabilities of every test image over views and scales; returns their logs `[images, classes]`.
+"""Averages the class probabilities of every image over its views, and returns the logarithms `[images, classes]`.
 
 Logarithms are used because a class's probability can be smaller than any positive float32. If any logit of an image is
 not finite, the probabilities of all classes are NaN for this image.

@@ -54,7 +54,8 @@ class Architecture(Named):
     unroll: Natural = 8
     """Unroll up to this many identical blocks of a stage. Longer stages are compiled as a loop."""
     precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"
-    """The precision of convolutions and of the last layer. Parameters and statistics are always float32."""
+    """The precision of convolutions and, except with bfloat16, of the last layer. Parameters and statistics are always
+    float32."""
     frozen_batch_norm: bool = False
     """Keep the batch statistics of the pretrained weights, as in appendix A of the paper."""
 
@@ -85,13 +86,13 @@ class Architecture(Named):
 
 @dataclass(frozen=True, kw_only=True)
 class Data(Named):
-    """The source and the augmentation of small images, all of one size and held in memory (section 4.2)."""
+    """The source and augmentation of small images (section 4.2). They have one size and are held in memory."""
 
     source: str = "digits"
-    """The source of the images: `digits` (scikit-learn's handwritten digits), `tfds:NAME` (a prepared TFDS data set),
-    `folder:PATH` (one folder per class) or `arrays` (arrays that you pass to `resjax.train` in Python)."""
+    """The source of the images: `digits` (scikit-learn's handwritten digits), `tfds:NAME` (a prepared TensorFlow
+    Dataset), `folder:PATH` (one folder per class) or `arrays` (arrays that you pass to `resjax.train` in Python)."""
     directory: Path | None = None
-    """The folder of prepared TFDS data sets. Defaults to RESJAX_DATA if set, otherwise to ~/tensorflow_datasets."""
+    """The folder of prepared TensorFlow Datasets. Defaults to RESJAX_DATA or, if unset, ~/tensorflow_datasets."""
     size: Count | None = None
     """Resize the shorter side of each image to this many pixels, and take the central square. If unset, all images must
     have the same size."""
@@ -99,8 +100,7 @@ class Data(Named):
     """The resize filter. area: average over areas to shrink, and interpolate linearly to enlarge. pillow-* and torch-*:
     resize as Pillow and PyTorch do."""
     std: tuple[Positive, ...] = ()
-    """Divide the colour channels by these values, one per channel, as weights of other libraries may require. The paper
-    does not divide."""
+    """Divide the colour channels by these values, one per channel. Weights of other libraries may require this."""
     validation_images: Natural = 0
     """The number of training images held out for validation, such as 5000 for the paper's 45k/5k split of CIFAR-10."""
     pad: Natural = 4
@@ -118,13 +118,13 @@ class Data(Named):
 
 @dataclass(frozen=True, kw_only=True)
 class Photographs(Named):
-    """The source and the augmentation of photographs of any size, which are decoded when needed (section 3.4)."""
+    """The source and augmentation of photographs of any size (section 3.4). They are decoded when needed."""
 
     source: str = "tfds:imagenet2012"
     """The source of the images: `folder:PATH` (one folder per class), `tars:PATH` (a folder with ImageNet's official
-    archives) or `tfds:NAME` (a prepared TFDS data set)."""
+    archives) or `tfds:NAME` (a prepared TensorFlow Dataset)."""
     directory: Path | None = None
-    """The folder of prepared TFDS data sets. Defaults to RESJAX_DATA if set, otherwise to ~/tensorflow_datasets."""
+    """The folder of prepared TensorFlow Datasets. Defaults to RESJAX_DATA or, if unset, ~/tensorflow_datasets."""
     size: Annotated[int, Must("be at least 32; the network halves it five times", lambda n: n >= 32), In32Bits] = 224
     """The height and width of the training crops, in pixels."""
     crop: Literal["scale", "area"] = "scale"
@@ -138,8 +138,7 @@ class Photographs(Named):
     """The resize filter. area: average over areas to shrink, and interpolate linearly to enlarge. pillow-* and torch-*:
     resize as Pillow and PyTorch do."""
     std: tuple[Positive, ...] = ()
-    """Divide the colour channels by these values, one per channel, as weights of other libraries may require. The paper
-    does not divide."""
+    """Divide the colour channels by these values, one per channel. Weights of other libraries may require this."""
     flip: bool = True
     """Flip each training image horizontally with probability 1/2."""
     colour_noise: NonNegative = 0.1
@@ -177,7 +176,7 @@ class Experiment(Named):
     with resjax, such as resnet20. Training then uses the mean image of these weights. If the classes of the images
     differ from those of the weights, the last layer is initialised at random."""
     seed: Annotated[int, Must("be in 0 ... 4294967295", lambda seed: 0 <= seed < 2**32)] = 0
-    """The random seed for the initial parameters and for all batches."""
+    """The random seed for the initial parameters, and for the order and augmentation of the images."""
     steps: Count = 64_000
     """The number of parameter updates ("iterations" in the paper)."""
     batch_size: Count = 128

@@ -23,8 +23,8 @@ class Optimizer(Named):
     momentum: Kept = 0.9
     """The fraction of the velocity v that each step keeps."""
     weight_decay: NonNegative = 1e-4
-    """The weight decay, as an L2 penalty in the gradient. With adamw, the decay is decoupled, that is, added to the
-    update."""
+    """The weight decay. The parameters times this value are added to the gradient (an L2 penalty) or, with adamw, to
+    the update (decoupled weight decay)."""
     weight_decay_scope: Literal["all", "kernels"] = "all"
     """The parameters that decay: all, or only the kernels of the convolutions and of the last layer."""
     schedule: Literal["steps", "cosine"] = "steps"

@@ -10,10 +10,10 @@ from resjax.system.serialization import shortly
 class Own:
     """Python objects that replace parts of a run. See `resjax.train`.
 
-    The run's fields define each part for which the object is None.
+    If an object is None, the run's other fields define that part.
 
-    JSON cannot store these objects, so `experiment.json` only describes them. For a function, it contains the names of
-    the file and of the function. Pass the same objects when you resume the run.
+    JSON cannot store these objects, so `experiment.json` only describes them. The description of a function consists of
+    its name and the name of its file. Pass the same objects when you resume the run.
 
         own=Own(loss=focal, model=lambda run, classes: run.architecture.model(classes).clone(block=MyBlock))
     """

@@ -1,4 +1,4 @@
-"""Residual and plain networks as pure Flax (Linen) modules, and facts about them that need no JAX."""
+"""Residual, plain and VGG networks as Flax (Linen) modules. Their depths and sizes are available without JAX."""
 
 from typing import TYPE_CHECKING
 

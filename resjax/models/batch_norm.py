@@ -1,17 +1,17 @@
-"""Batch normalisation over groups of the batch, as on several GPUs, with an optional ReLU.
+"""Batch normalisation over groups of images, as if each group were on its own GPU, with an optional ReLU.
 
 Statistics are always float32. How statistics are computed depends on the platform for which a program is lowered. A CPU
-reads x twice, first for the mean and then for the variance, and computes each sum in two stages. If x is bfloat16, it
-is first converted to float32 rows of pixels (`on_rows`). Accelerators are limited by memory bandwidth, so they read x
-only once:
+reads the input x twice, first for the mean and then for the variance, and computes each sum in two stages. Before that,
+it converts a bfloat16 input to float32 rows of pixels (`on_rows`). Accelerators are limited by memory bandwidth, so
+they read x only once:
 
-    var = mean((x - c)^2) - mean(x - c)^2    for any c,
+    var = mean((x - c)^2) - mean(x - c)^2    for any c
 
-This formula loses precision when c is many standard deviations away from the mean. Therefore, c is one pixel of x,
-which is close to the mean. On TPU, XLA can fuse the sums into the convolution that computes x, so that x is not read
-again, but only if c is known before the convolution. If x is bfloat16, whose 8 bits limit the precision anyway, a TPU
-therefore uses the running mean as c. The running mean is close to the batch mean except in the first steps of training
-from scratch, when batch means are only a few standard deviations from 0.
+This formula loses precision if c is many standard deviations away from the mean. Therefore, c is the value of one pixel
+of x. On TPU, XLA can fuse the sums into the convolution that computes x, so that x is not read again. This is possible
+only if c is known before the convolution. If x is bfloat16, which has only 8 bits of precision anyway, a TPU therefore
+uses the running mean as c. The running mean is usually close to the batch mean. It starts at 0, but in the first steps
+of training from scratch, batch means are only a few standard deviations from 0.
 """
 
 from functools import partial
@@ -28,11 +28,11 @@ MIN_VARIANCE_RATIO = 2.0**-22  # relative to the squared distance from c to the 
 
 
 class BatchNorm(nn.Module):
-    """Batch norm (Ioffe and Szegedy 2015): y = scale (x - mean) / sqrt(var + epsilon) + bias.
+    """Batch norm (Ioffe and Szegedy 2015): y = scale * (x - mean) / sqrt(var + epsilon) + bias.
 
     x is `[batch, height, width, channels]`. In training, the mean and the (biased) variance are computed over groups of
     `ghost_batch_size` consecutive images. The running statistics are then updated with the averages over the groups:
-    new = momentum old + (1 - momentum) batch. Without a `ghost_batch_size`, the whole batch is one group. With
+    new = momentum * old + (1 - momentum) * batch. Without a `ghost_batch_size`, the whole batch is one group. With
     `rectify`, the result is max(y, 0). Statistics are float32 for any dtype of x. Raises ValueError if
     `ghost_batch_size` does not divide the batch.
     """

@@ -1,16 +1,16 @@
 """Convolution as a JAX primitive, with its two gradients. The implementation is chosen when a program is lowered.
 
-y = x * k and its two gradients are linear in both arguments, and their gradients are again among these three:
+The convolution y = x * k and its two gradients are three operations. Each is linear in both arguments, and its
+gradients are again among the three:
 
     convolution(x, k) = y        input_gradient(dy, k) = dx        kernel_gradient(x, dy) = dk
 
 On GPU and TPU, all three are XLA's own operations. On CPU, oneDNN (`resjax.models.onednn`) computes all three if it is
 installed and the convolution is large enough to benefit. Otherwise, this module expresses all three in the form that
 XLA's CPU compiler runs fastest. The compiler rearranges the two gradients for its fast kernels only outside of loops
-(jax-ml/jax#12868); inside `scan`, they would be thirty times slower. Therefore, this module transposes the operands
+(jax-ml/jax#12868). Inside `scan`, they would be thirty times slower. Therefore, this module transposes the operands
 itself. A 1x1 convolution is a matrix product. If a map is smaller than the kernel, the padding is a separate operation,
-because XLA would otherwise be ten times slower. Exported programs use XLA's own convolution, because they have to run
-on other machines.
+because XLA would otherwise be ten times slower. Exported programs use XLA's convolution, which runs on all machines.
 """
 
 from collections.abc import Callable

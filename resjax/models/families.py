@@ -1,6 +1,6 @@
-"""The families of the paper's networks, with their shortcuts and strides, and the number of blocks per stage by depth.
+"""The families of the paper's networks, their shortcuts and strides, and the number of blocks per stage for each depth.
 
-This module does not import JAX, so listing and checking runs is fast.
+This module does not import JAX, so that runs can be listed and checked quickly.
 """
 
 from typing import Literal

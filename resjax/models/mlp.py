@@ -1,4 +1,4 @@
-"""A fully connected residual network, with which residual learning is usually introduced (section 3.2, equation 1)."""
+"""A fully connected residual network. Equation 1 of the paper describes its blocks (section 3.2)."""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,7 +1,7 @@
 """oneDNN's convolutions as an XLA custom call on CPU. ctypes calls oneDNN's C API directly on the arrays' memory.
 
-Functions and constants are named as in oneapi/dnnl/dnnl.h and dnnl_types.h of oneDNN 3, without the prefix `dnnl_`.
-Arrays are plain NHWC and HWIO; oneDNN chooses its own kernel layout.
+The names of functions and constants are those of oneapi/dnnl/dnnl.h and dnnl_types.h of oneDNN 3, without prefixes such
+as `dnnl_`. Images have the layout NHWC, and kernels HWIO. oneDNN converts kernels to a layout of its choice.
 
 A batch is split into pieces that depend only on the shapes, so that results do not depend on the number of cores. Each
 of XLA's threads takes one piece after another and computes it alone, without Python's GIL.

@@ -1,7 +1,7 @@
 """ReLU and max pooling with custom gradients.
 
 Platform-specific implementations are chosen when a program is lowered, so that a network that is exported or compiled
-on another machine uses the right one.
+for another platform uses that platform's implementation.
 
 The gradient of JAX's own max pooling is a select-and-scatter. On GPU, a select-and-scatter adds in no fixed order, so
 XLA refuses it if deterministic operations are required (google/flax#4233). The gradient in this module is

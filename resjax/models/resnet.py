@@ -77,7 +77,7 @@ class BasicBlock(nn.Module):
     """The block on the left of Figure 5, relu(shortcut(x) + F(x)), where F is two 3x3 convolutions with batch norm.
 
     Feature maps of shape `[batch, height, width, channels]` become `[batch, height / stride, width / stride, filters]`.
-    The stride is in the first convolution.
+    The first convolution has the stride.
 
     The block can be used alone, as `BasicBlock(filters=16)(x, train=train)`. Inside a network, the network provides
     `conv` and `norm`.
@@ -105,8 +105,8 @@ class Bottleneck(nn.Module):
     Feature maps of shape `[batch, height, width, channels]` become `[batch, height / stride, width / stride, 4 *
     filters]`. The first two convolutions have `filters` output channels.
 
-    The stride is in the first 1x1 convolution in the paper ("v1"), and in the 3x3 convolution in most later code
-    ("v1.5").
+    In the paper ("v1"), the first 1x1 convolution has the stride. In most later code ("v1.5"), the 3x3 convolution has
+    it.
     """
 
     filters: int
@@ -206,8 +206,10 @@ class ResNet(nn.Module):
 
 
 def cifar_resnet(depth: int, shortcut: Option = "A", classes: int = 10, **settings: Any) -> ResNet:
-    """Build a network of section 4.2 with `depth` = 6n+2 layers, on maps of 32, 16 and 8 pixels with 16, 32 and 64
-    filters.
+    """Build a network of section 4.2 with `depth` = 6n+2 layers.
+
+    Its three stages have 16, 32 and 64 filters. For images of 32x32 pixels, their maps have 32x32, 16x16 and 8x8
+    pixels.
 
     `shortcut` is "A", "B", "C" or "plain". `settings` are fields of `ResNet`, such as `filters=32` for twice the width.
     Images `[batch, height, width, channels]` become logits `[batch, classes]`. Raises BadInput, a ValueError, for an
@@ -218,7 +220,7 @@ def cifar_resnet(depth: int, shortcut: Option = "A", classes: int = 10, **settin
 
 
 def imagenet_resnet(depth: int, shortcut: Option = "B", classes: int = 1000, **settings: Any) -> ResNet:
-    """Build a network of Table 1. `settings` are fields of `ResNet`, such as `stride_in` for the stride of bottlenecks.
+    """Build a network of Table 1. `settings` are fields of `ResNet`, such as `stride_in="3x3"`.
 
     Images `[batch, height, width, channels]` become logits `[batch, classes]`. Raises BadInput, a ValueError, for an
     unknown shortcut or a depth that is not in Table 1.

@@ -17,12 +17,12 @@ class Stage(nn.Module):
     The blocks after the first one are identical. If there are at most `unroll` of them, they are unrolled, which runs
     faster. Otherwise, they run as a loop, whose compile time does not grow with their number. In both cases, the
     parameters of these blocks are stacked along a leading axis `[blocks - 1, ...]`, so that checkpoints do not depend
-    on this choice. Every block gets its own random keys, for example for dropout.
+    on `unroll`. Every block gets its own random keys, for example for dropout.
 
     `block` builds a module from `filters`, `stride` and `name`. The module is called with `(x, train=train)`. If its
-    `__call__` also has the arguments `number` and `total`, then `number` is the block's index in the network (counted
-    from 1, and traced by JAX), and `total` is the number of blocks in the network. `first` is the index of this stage's
-    first block.
+    `__call__` also has the arguments `number` and `total`, it receives the block's index in the network as `number`,
+    and the number of blocks in the network as `total`. The index counts from 1 and may be traced by JAX. `first` is the
+    index of this stage's first block.
 
         y = Stage(partial(BasicBlock, norm=norm), blocks=3, filters=16, stride=1, name="stage1")(x, train=train)
     """

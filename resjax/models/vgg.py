@@ -70,14 +70,14 @@ class VGGHidden(nn.Module):
 class VGG(nn.Module):
     """A VGG network from images `[batch, height, width, channels]` to logits `[batch, classes]`.
 
-    `depth` is 16 or 19. Images must have at least 224x224 pixels; smaller images raise BadInput, a ValueError. Training
-    uses dropout. Images of more than 224x224 pixels are evaluated fully convolutionally, as in section 3.2 of the VGG
-    paper: the fully connected layers are applied to every 7x7 window of the last maps, and the class scores are
-    averaged. If `classes` is 0, the output of the last hidden layer is returned. With `features=True`, the outputs of
-    the five stages are returned, each before its pooling.
+    `depth` is 16 or 19. Training uses dropout. Each side of an image must have at least 224 pixels. Smaller images
+    raise BadInput, a ValueError. Larger images are evaluated fully convolutionally, as in section 3.2 of the VGG paper.
+    The fully connected layers are applied to every 7x7 window of the last maps, and the class scores are averaged. If
+    `classes` is 0, the output of the last hidden layer is returned. With `features=True`, the outputs of the five
+    stages are returned, each before its pooling.
 
-    `units` is the width of the two hidden layers. If it is 0, there are no hidden layers: the last layer takes the
-    average of the last maps, and images may have any size.
+    `units` is the number of units in each of the two hidden layers. If it is 0, there are no hidden layers. The last
+    layer then takes the average of the last maps, and images may have any size.
     """
 
     depth: int = 16

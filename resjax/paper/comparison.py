@@ -57,7 +57,7 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """A comparison of recipes (see `resjax.compare`), with statistics over the seeds of each. It prints as a table."""
+    """A comparison of recipes (see `resjax.compare`), with statistics over their seeds. It prints as a table."""
 
     groups: tuple[Group, ...]
 

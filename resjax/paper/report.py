@@ -1,6 +1,7 @@
-"""Writes an HTML report on a folder of runs, with a sortable table, curves to overlay, and the paper's tables.
+"""Writes an HTML report on a folder of runs, with a table of the runs, their curves, and the paper's tables.
 
-The page needs neither a network connection nor other files. Without JavaScript, only the interactive chart is missing.
+The page needs neither a network connection nor other files. Without JavaScript, the interactive chart is missing, and
+the table of runs cannot be sorted or filtered.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""Reproduces a table by training the missing networks, and compares the results with the paper."""
+"""Plans the runs that reproduce a table, and trains those that are not finished."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace

@@ -1,4 +1,4 @@
-"""Collects a table's results in rows with mean and standard deviation, the paper's numbers, and the paper's claims."""
+"""Collects the results of a table's runs, and compares them with the paper's numbers and claims."""
 
 import math
 import statistics

@@ -1,4 +1,4 @@
-"""Tables of the paper: published numbers, the runs that reproduce them, and the paper's claims."""
+"""The types of the paper's tables: published numbers, the runs that reproduce them, and the paper's claims."""
 
 import math
 from typing import Any, Literal, NamedTuple

@@ -1,1 +1,1 @@
-"""Plans runs on hardware that you don't have: compiles their programs, and adds up the kernels' minimum times."""
+"""Plans a run on hardware that you don't have, by compiling its programs and adding up their kernels' minimum times."""

@@ -1,4 +1,4 @@
-"""Lists the kernels of a compiled program, with their bytes and multiply-adds, and its collectives."""
+"""Lists the kernels and collectives of a compiled program, with their bytes and multiply-adds."""
 
 import math
 import re

@@ -1,4 +1,7 @@
-"""Compiles a run's plan or reads it from the cache. If memory is too small, the error states the largest batch."""
+"""Plans a run, or reads its plan from the cache.
+
+If the run does not fit into memory, an error states the largest batch that does.
+"""
 
 import hashlib
 import json

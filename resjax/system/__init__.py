@@ -1,1 +1,1 @@
-"""Files, processes, signals and messages. Nothing in this package depends on networks."""
+"""Files, processes, signals and messages. Nothing in this package depends on neural networks."""

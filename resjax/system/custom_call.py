@@ -1,7 +1,7 @@
 """Handles XLA custom calls in Python, through ctypes, without a compiler or an extension module.
 
-XLA passes the handler a call frame with the addresses of the arrays, the attributes, and XLA's thread pool. This module
-uses the names of xla/ffi/api/c_api.h (openxla/xla), interface 0.3.
+XLA passes the handler a call frame, which contains the attributes, the arrays' addresses, and XLA's thread pool. The
+structures are declared as in xla/ffi/api/c_api.h (openxla/xla), interface 0.3.
 """
 
 import atexit

@@ -1,4 +1,4 @@
-"""Makes several processes work as one: JAX connects them, they agree on decisions, and only the first writes files."""
+"""Makes several processes work as one. JAX connects them, they agree on decisions, and only the first writes files."""
 
 from collections.abc import Callable, Sequence
 

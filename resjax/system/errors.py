@@ -1,4 +1,4 @@
-"""Exceptions, distinguished by who can fix the problem. The command line prints them without a traceback."""
+"""The exceptions of resjax. The command line prints their messages without a traceback."""
 
 import re
 from collections.abc import Iterable
@@ -7,7 +7,10 @@ from itertools import takewhile
 
 
 class BadInput(ValueError):
-    """The user's input is wrong. The message names the input and says what is allowed. The command exits with 2."""
+    """The user's input is wrong. The message names the input and says what is allowed.
+
+    On the command line, the exit code is 2.
+    """
 
 
 def check(true: bool, message: str) -> None:
@@ -17,17 +20,23 @@ def check(true: bool, message: str) -> None:
 
 
 class Diverged(RuntimeError):
-    """The loss or a parameter is no longer finite. The message names the step. The command exits with 1."""
+    """The loss or a parameter is no longer finite. The message names the step.
+
+    On the command line, the exit code is 1.
+    """
 
 
 class Lost(RuntimeError):
-    """A process that this one needs has died. The message says which, and how to resume. The command exits with 1."""
+    """A process that this one needs has died. The message says which process it is, and how to resume.
+
+    On the command line, the exit code is 1.
+    """
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, SIGTERM or SIGHUP stopped the run. The run's state is saved, and the message says how to resume.
+    """Ctrl-C, SIGTERM or SIGHUP stopped the run. The message says how to resume it.
 
-    The command exits with the code 128 + `signal`.
+    On the command line, the exit code is 128 + `signal`.
     """
 
     def __init__(self, message: str, signal: int) -> None:

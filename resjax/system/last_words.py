@@ -1,4 +1,4 @@
-"""Prepares a last line on standard error, for a process that may die before it can print one.
+"""Prepares a last message on standard error, for a process that may die before it can print this message.
 
 If one of several processes dies, JAX aborts the others in C++ after the heartbeat timeout of `distributed.join`. No
 exception reaches Python, so users would see a run end without any message.

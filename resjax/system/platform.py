@@ -1,4 +1,4 @@
-"""Settings that XLA reads once at startup, with the versions of jaxlib with which they were tested.
+"""Settings that XLA or glibc reads once at startup, and the versions of jaxlib for which we tested XLA's settings.
 
 `import resjax` calls `configure()`, so import resjax before the first JAX computation.
 """

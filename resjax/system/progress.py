@@ -1,7 +1,7 @@
-"""Shows progress on standard error: as a live display on terminals, as plain lines elsewhere.
+"""Shows progress on standard error, as a live display on terminals and as plain lines elsewhere.
 
-A terminal shows the innermost task (loading, compiling, training, evaluating ...). If several networks are trained, a
-row above the task shows the current network. Messages appear above these live rows and stay.
+Tasks, such as loading, compiling or training, can be nested. A terminal shows the innermost task. If several networks
+are trained, a row above the task shows the current network. Messages appear above these live rows and stay.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Training: its state, step, loop, optimizer and checkpoints, and the interface that every kind of run implements."""
+"""The state, step, loop, optimizer and checkpoints of training, and the interface that every kind of run implements."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Trains a classifier by connecting the training loop to the network, the images and the error rates."""
+"""Trains a classifier, by connecting the training loop to the network, the images and the evaluation."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -65,15 +65,15 @@ def train(experiment: Experiment, run_directory: str | Path, devices: Sequence[j
           tensorboard: str | Path | None = None) -> Result:
     """Train an experiment, or resume it; return the contents of `result.json`.
 
-    A custom `model` (a module that takes images and `train`), `data` from your own arrays (`resjax.dataset`) and any
-    Optax `optimizer` replace those of the experiment. To resume the run, pass the same objects again (`Own` keeps them
-    in an experiment file). `loss(logits, labels)`, which returns the losses `[batch]`, replaces the cross-entropy.
-    `augment(key, images, labels)` changes each training batch after crops and flips. Both can be your own functions,
-    which must be pure because they are compiled, or `LabelSmoothing`, `Mixup`, `CutMix` and `Cutout`. `callback(line,
-    network)` is called with each training line of the log and the current network. It returns a dict of names and
-    numbers to log, or None. `tensorboard` is a folder for TensorBoard event files. Raises BadInput for wrong data or
-    another experiment's run directory, Diverged if the loss is no longer finite, and OSError if the disk is full. After
-    Ctrl-C, SIGTERM or SIGHUP, the state is saved and Interrupted is raised.
+    `model` (a Flax module that takes images and `train`), `data` (from `resjax.dataset`) and `optimizer` (from Optax)
+    replace those of the experiment. To resume the run, pass the same objects again, or define them in an experiment
+    file (see `Own`). `loss(logits, labels)`, which returns the losses `[batch]`, replaces the cross-entropy.
+    `augment(key, images, labels)` changes each training batch after crops and flips. The loss can be `LabelSmoothing`,
+    and the augmentation can be `Mixup`, `CutMix` or `Cutout`. Your own functions must be pure, because they are
+    compiled. `callback(line, network)` is called with each training line of the log and the current network. It returns
+    a dict of names and numbers to log, or None. `tensorboard` is a folder for TensorBoard event files. Raises BadInput
+    for wrong data or another experiment's run directory, Diverged if the loss is no longer finite, and OSError if the
+    disk is full. After Ctrl-C, SIGTERM or SIGHUP, the state is saved and Interrupted is raised.
     """
     parts = {"model": model, "optimizer": optimizer, "loss": loss, "augment": augment, "callback": callback}
     passed = {part: value for part, value in parts.items() if value is not None}

@@ -1,4 +1,4 @@
-"""The source of training images. Only this module distinguishes data in memory from streamed data."""
+"""The source of training images, which are in memory or streamed."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager

@@ -1,4 +1,4 @@
-"""Trains on small images: every device stores all images, and the compiled steps assemble the batches."""
+"""Trains on small images. Every device stores all images, and the compiled steps assemble the batches."""
 
 import math
 from collections.abc import Iterator, Sequence

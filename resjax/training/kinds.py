@@ -1,7 +1,7 @@
 """Kinds of runs. A run has a field that names its kind, and each kind is a module that implements `Kind`.
 
-Commands, tables and reports use only this interface. The modules are imported by name, because they may belong to
-higher layers of the package. A new kind needs a line in `HOMES`.
+Commands, tables and reports use this interface. The modules are imported by name, because they may belong to higher
+layers of the package. A new kind needs a line in `HOMES`.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""A whole training run, from start to end, with its folder, task, state, steps, evaluations, checkpoints and result."""
+"""Trains a run from start to end, with evaluations and checkpoints, and writes its result."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext

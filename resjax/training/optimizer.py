@@ -1,8 +1,8 @@
 """Builds a run's optimizer from Optax transformations.
 
-As in Caffe, the paper's SGD has the learning rate inside the velocity: v := momentum v + rate (g + decay w) and
-w := w - v. In `optax.sgd`, the rate multiplies the velocity instead. The two rules differ after every learning-rate
-drop.
+As in Caffe, the paper's SGD has the learning rate inside the velocity: v := momentum * v + rate * (g + decay * w), and
+then w := w - v. In `optax.sgd`, the rate multiplies the velocity instead. The two rules differ after every
+learning-rate drop.
 """
 
 import math

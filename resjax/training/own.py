@@ -1,4 +1,4 @@
-"""Builds custom networks, optimizers, losses and augmentations, and checks them before anything compiles."""
+"""Builds custom networks and optimizers, and checks all custom parts of a run before anything is compiled."""
 
 import inspect
 import re

@@ -1,5 +1,5 @@
 """Python objects that belong to a run, such as its network. These objects are described in `experiment.json` and
-checked when the run is resumed. Networks are rebuilt from their descriptions.
+checked when the run is resumed. resjax's own networks are rebuilt from their descriptions.
 """
 
 import ast

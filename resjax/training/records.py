@@ -24,9 +24,10 @@ def find_runs(folder: Path) -> list[Path]:
 def runs(folder: str | Path) -> list[dict[str, Any]]:
     """List the runs in a folder as flat records with the same keys, for `pandas.DataFrame(resjax.runs("runs"))`.
 
-    A record has the run's path relative to the folder, the fields in which the runs differ (None for a field that the
-    run does not have), the current step, the last logged training loss and error (%), and the results (None unless the
-    run is finished). Raises BadInput, naming the file, if a run is damaged, or if there is no run.
+    A record has the run's path relative to the folder, and the fields in which the runs differ. A field that the run
+    does not have is None. The record also has the current step, the last logged training loss and error (in percent),
+    and the results, which are None unless the run is finished. Raises BadInput if there is no run or, naming the file,
+    if a run is damaged.
     """
     folder = expanded(folder)
     places = find_runs(folder)

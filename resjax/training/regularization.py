@@ -66,8 +66,8 @@ class Mixup:
 class CutMix:
     """Replace a rectangle of each image by the same rectangle of another image, and mix the labels by area.
 
-    The other image is from the same batch. Once per batch, a weight is drawn from Beta(alpha, alpha), and a rectangle
-    that covers a fraction 1 - weight of the image is placed at random and clipped at the border (Yun et al. 2019, arXiv
+    The other image is from the same batch. Once per batch, a weight is drawn from Beta(alpha, alpha). The rectangle
+    covers a fraction 1 - weight of the image. It is placed at random and clipped at the border (Yun et al. 2019, arXiv
     1905.04899). Images are `[batch, height, width, channels]`. Labels `[batch]` become probabilities `[batch,
     classes]`.
 
@@ -96,7 +96,7 @@ class CutMix:
 class Cutout:
     """Set a square around a random pixel of each image to 0 (DeVries and Taylor 2017, arXiv 1708.04552).
 
-    Images are `[batch, height, width, channels]`, from which the mean image has been subtracted, so 0 is the mean. The
+    Images are `[batch, height, width, channels]`. The mean image has been subtracted from them, so 0 is the mean. The
     sides of the square have `size` pixels, and the square is clipped at the border. On CIFAR-10, the authors use 16
     pixels.
 

@@ -1,4 +1,4 @@
-"""Loads trained networks from run directories or weights files of any source, and uses them to initialise new runs."""
+"""Loads trained networks from run directories or weights files of any source, and initialises new runs with them."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,8 +44,8 @@ def restore(run_directory: str | Path, device: jax.Device | None = None, *, mode
     """Restore a run's newest checkpoint, or the final checkpoint of a finished run, to one device.
 
     Pass a custom `model` again, unless it is a `ResNet`, `VGG` or `ResidualMLP` without custom blocks. The state of a
-    custom optimizer is not restored; `state.opt_state` is then None. Raises BadInput if there is no checkpoint, or if
-    the checkpoint is damaged or does not belong to the run's result. Nothing in the run directory changes.
+    custom optimizer is not restored, so `state.opt_state` is None for such a run. Raises BadInput if there is no intact
+    checkpoint, or if the checkpoint does not belong to the run's result. Nothing in the run directory changes.
     """
     run_directory = Path(run_directory)
     experiment, classes, image = read_run(run_directory)

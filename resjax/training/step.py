@@ -1,4 +1,4 @@
-"""Defines the train state (arrays only), pure functions for one or many updates, and precise batch norm.
+"""Defines the training state (arrays only), pure functions for one or many updates, and precise batch norm.
 
 Together with the experiment, the state determines all later results bit for bit, so a checkpoint stores the state.
 """

@@ -1,4 +1,4 @@
-"""Reads timm's and transformers' descriptions of weights (two JSON files), and the entry `arch` of checkpoints.
+"""Reads descriptions of weights: timm's and transformers' JSON files, and the entry `arch` of PyTorch checkpoints.
 
 Settings that change the network or its input are either followed exactly or refused with an error that names them.
 """

@@ -1,4 +1,4 @@
-"""Reads weights files as named arrays. The content of a file determines its format, not the file's name."""
+"""Reads weights files as named arrays. A file's content, not its name, determines its format."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

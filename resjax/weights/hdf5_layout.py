@@ -1,7 +1,7 @@
 """Locates the weights in a Keras file. The command `python hdf5_layout.py FILE START` prints their layout as JSON.
 
-The HDF5 library follows every reference in a file, even if the references form a cycle. Therefore, the library runs in
-a separate process with limited memory and time, which reports only where the numbers are. `keras_files` then reads the
+The HDF5 library follows every reference in a file, even if the references form a cycle. It therefore runs in a separate
+process with limited memory and time. This process reports only where the numbers are, and `keras_files` then reads the
 numbers. The HDF5 data begin at byte `START` of `FILE`, because they may be a member of an archive. The output contains
 the model's configuration and the name, dtype, shape and offset of each weight. If the file is refused, the reason is
 the last line of the error output. This file is a script and imports nothing from resjax.

@@ -1,4 +1,4 @@
-"""Infers a network from the names and shapes of its tensors, with hints where names and shapes are ambiguous."""
+"""Infers a network from the names and shapes of its tensors, and from hints if names and shapes are ambiguous."""
 
 from collections.abc import Iterator, Sequence
 from itertools import count

@@ -1,4 +1,4 @@
-"""Reads weights from Keras files, which are `.h5`, `.weights.h5`, or `.keras` archives."""
+"""Reads weights from Keras files (`.h5`, `.weights.h5` and `.keras`)."""
 
 import json
 import math

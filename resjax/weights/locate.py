@@ -1,11 +1,12 @@
-"""Locates a network among the tensors of a file, by its prefix, naming family and last layer.
+"""Locates a network among the tensors of a file, by the names of its first kernels.
 
-The network consists of the tensors whose names have the same prefix as its first kernels, followed by a layer of its
-naming family. Segments that wrappers such as torch.compile add to names are ignored. If the other tensors contain only
-one layer, and it is fully connected, it is the last layer, whatever its name. Several layers are a custom head, which
-is left out with a message, so that the network returns features. Single vectors, and tensors whose names contain "loss"
-or "criterion", are left out too. If the other tensors contain a convolution, the network is part of a larger one, which
-is refused.
+These names show the network's naming family (the library whose names it uses) and a prefix. The network consists of all
+tensors whose names have this prefix, followed by a layer name of the family. Segments that wrappers such as
+torch.compile add to names are ignored. If the other tensors contain only one layer, and it is fully connected, it is
+the last layer, whatever its name. If they contain several layers, these are a custom head. The head is left out with a
+message, and the network then returns only features. Single vectors, and tensors whose names contain "loss" or
+"criterion", are left out too. If the other tensors contain a convolution, the network is part of a larger one, which is
+refused.
 """
 
 import re

@@ -1,11 +1,10 @@
 """Reads pickles as plain values. Nothing that a pickle names is imported, looked up or called.
 
-`pickle.Unpickler` calls every function that a file names, so it would need a list of allowed names that stays correct.
-A list would not be enough: a file of a few bytes can make the unpickler use any amount of memory or time. Here,
-Python's `pickletools` reads the opcodes, and this module executes them on lists, dictionaries and numbers. A name
-becomes a `Name`. Calling a `Name` gives an `Inert`, which does not keep its arguments. Every name is therefore
-harmless, and no list is needed. Names that only an attack would use are still refused, to protect users who open the
-file with other tools.
+`pickle.Unpickler` calls every function that a file names, so it would need a list of allowed names. Even with such a
+list, a file of a few bytes can make the unpickler use any amount of memory or time. Here, Python's `pickletools` reads
+the opcodes, and this module executes them on lists, dictionaries and numbers. A name becomes a `Name`. Calling a `Name`
+gives an `Inert`, which does not keep the arguments. Every name is therefore harmless, and no list is needed. Names that
+only an attack would use are still refused, to protect users who open the file with other tools.
 """
 
 import pickletools

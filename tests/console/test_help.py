@@ -42,7 +42,7 @@ def test_help_is_in_words_of_the_command_line(capsys, command, monkeypatch):
 def test_help_joins_paragraphs_and_names_flags_and_values(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     text = printed(capsys, "train", "resnet20", "--help")
-    assert "  --data.directory PATH\n                        The folder of prepared TFDS data sets." in text
+    assert "  --data.directory PATH\n                        The folder of prepared TensorFlow Datasets." in text
     assert "  --initialize-from NETWORK\n                        The weights to start from: a run directory" in text
     assert "a multiple of --architecture.ghost-batch-size. (default:" in " ".join(text.split())
     assert "  --data.std FLOAT ...  Divide the colour channels by these values" in text

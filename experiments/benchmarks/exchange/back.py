@@ -1,4 +1,4 @@
-"""Checks that other libraries compute the same logits as resjax from the files that it exports."""
+"""Checks that other libraries, given files that resjax exported, compute the same logits as resjax."""
 
 import os
 import re

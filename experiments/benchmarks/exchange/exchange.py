@@ -2,8 +2,8 @@
 
     python experiments/benchmarks/exchange/exchange.py [--only TEXT] [--out experiments/results/exchange]
 
-resjax wrote some of the files, and the other libraries wrote the rest. The benchmark needs `pip install torch
-torchvision timm transformers keras onnx onnxruntime` in addition to resjax. For each file, the benchmark prints the
+resjax writes some of the files, and the other libraries write the rest. In addition to resjax, the benchmark needs the
+packages torch, torchvision, timm, transformers, keras, onnx and onnxruntime. For each file, the benchmark prints the
 largest difference between the logits of both libraries, relative to the largest logit. If resjax refuses the file, the
 benchmark prints the error message instead.
 """

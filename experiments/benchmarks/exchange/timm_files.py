@@ -1,4 +1,4 @@
-"""Files written by timm and transformers, and the logits that both compute with their own preprocessing."""
+"""Files written by timm and transformers, and the logits that each of the two computes with its own preprocessing."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
