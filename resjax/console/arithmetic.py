@@ -1,4 +1,4 @@
-"""Measures how exactly this machine computes the networks' operations, compared with NumPy in float64."""
+"""Measures how accurately this machine computes the networks' operations, compared with NumPy in float64."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The commands, listed by name so that only the one used is imported."""
+"""The commands by name. Each command is imported only when it runs."""
 
 from collections.abc import Callable
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Writes the help of a command: tyro's text, with Python terms replaced by those of the command line."""
+"""Writes the help of a command from tyro's text, with the names of Python fields replaced by flags."""
 
 import io
 import os

@@ -91,7 +91,8 @@ def detect(
     If an image cannot be read, an error is printed, and the other images are still processed.
 
     Args:
-        network: A detector: its run directory, its exported folder, or bccd (for blood cells), which comes with resjax.
+        network: The run directory or the exported folder of a detector, or bccd, which comes with resjax and detects
+            blood cells.
         images: Image files and folders of images.
         out: The folder for the copies with boxes. The copy of photo.jpg is named photo.png.
         score: The minimum score of a detection, from 0 to 1.

@@ -32,8 +32,8 @@ class PlanArguments(Generic[Value]):
     """The number of machines that contain the devices. For TPUs, use 1, because a single interconnect joins all devices
     of a TPU slice."""
     whole_table: bool = False
-    """Also plan the other runs of the tables that contain this run, and add up the hours. Changed values apply to all
-    these runs."""
+    """Also plan the other runs of the tables that contain this run, and add up the hours. Values that you change apply
+    to all these runs."""
     json: Path | None = None
     """Also write all numbers to this file as JSON."""
     experiment: Annotated[Value, tyro.conf.arg(name="")]

@@ -39,9 +39,9 @@ class TrainArguments(Generic[Value]):
     """The number of runs to train, with consecutive seeds from `seed` on. Their folders in the workdir are named
     after the seeds, such as seed0."""
     tensorboard: Path | None = None
-    """Also write TensorBoard logs during training, to a subfolder of PATH named after the workdir."""
+    """Also write TensorBoard logs during training, to a subfolder of PATH that has the name of the workdir."""
     distributed: bool = False
-    """Connect the processes of this command that SLURM, Open MPI, Kubernetes or a TPU pod has started."""
+    """Train with all processes that SLURM, Open MPI, Kubernetes or a TPU pod has started with this command."""
 
 
 def train(experiment: Run, arguments: Sequence[str], program: str) -> None:

@@ -62,7 +62,8 @@ def reproduce(
             classification, voc:PATH or coco:PATH for detection.
         directory: The folder of prepared TensorFlow Datasets. Defaults to RESJAX_DATA if it is set, otherwise to
             ~/tensorflow_datasets.
-        distributed: Connect the processes of this command that SLURM, Open MPI, Kubernetes or a TPU pod has started.
+        distributed: Train with all processes that SLURM, Open MPI, Kubernetes or a TPU pod has started with this
+            command.
     """
     with working("loading JAX"):  # imported here, because other commands do not need it
         from resjax import paper

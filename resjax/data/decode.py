@@ -1,4 +1,4 @@
-"""Decodes an encoded image to pixels, for all sources of image files.
+"""Decodes an encoded image from any source to pixels.
 
 Pixels become 8-bit integers. Wider integers are scaled from the range of their type, and floating-point values from the
 range 0 to 1. Transparent pixels are blended over white. Only the first frame of an animation is used. Images are

@@ -92,7 +92,7 @@ def overlaps(boxes: np.ndarray, objects: np.ndarray) -> np.ndarray:
 
 
 def average_over_recalls(recall: np.ndarray, precision: np.ndarray, rule: Rule) -> float:
-    """Average the highest precision at each or any higher recall, over 11 recalls or over all of them."""
+    """Average the highest precision that is reached at each recall or above, over 11 recalls or over all recalls."""
     if rule == "11-point":
         return float(np.mean([max(precision[recall >= level - 1e-9], default=0.0) for level in np.linspace(0, 1, 11)]))
     highest = np.maximum.accumulate(precision[::-1])[::-1]

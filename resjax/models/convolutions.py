@@ -9,8 +9,9 @@ On GPU and TPU, all three are XLA's own operations. On CPU, oneDNN (`resjax.mode
 installed and the convolution is large enough to benefit. Otherwise, this module expresses all three in the form that
 XLA's CPU compiler runs fastest. The compiler rearranges the two gradients for its fast kernels only outside of loops
 (jax-ml/jax#12868). Inside `scan`, they would be thirty times slower. Therefore, this module transposes the operands
-itself. A 1x1 convolution is a matrix product. If a map is smaller than the kernel, the padding is a separate operation,
-because XLA would otherwise be ten times slower. Exported programs use XLA's convolution, which runs on all machines.
+itself. 1x1 convolutions become matrix products. If a map is smaller than the kernel, the padding is a separate
+operation, because XLA would otherwise be ten times slower. Exported programs use XLA's convolution, which runs on all
+machines.
 """
 
 from collections.abc import Callable
@@ -133,7 +134,7 @@ def result_shape(x: Any, kernel: Any, *, strides: Any, padding: Any, precision: 
 
 class Operation(NamedTuple):
     """One of the three operations, with its direction for oneDNN, its sharding rule for Shardy, its result shape, and
-    its implementations in XLA, in general and on CPU.
+    its implementations in XLA, one for all platforms and one for CPU.
     """
 
     name: str

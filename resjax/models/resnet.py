@@ -106,7 +106,7 @@ class Bottleneck(nn.Module):
     filters]`. The first two convolutions have `filters` output channels.
 
     In the paper ("v1"), the first 1x1 convolution has the stride. In most later code ("v1.5"), the 3x3 convolution has
-    it.
+    it. `stride_in` chooses between the two.
     """
 
     filters: int
@@ -208,8 +208,8 @@ class ResNet(nn.Module):
 def cifar_resnet(depth: int, shortcut: Option = "A", classes: int = 10, **settings: Any) -> ResNet:
     """Build a network of section 4.2 with `depth` = 6n+2 layers.
 
-    Its three stages have 16, 32 and 64 filters. For images of 32x32 pixels, their maps have 32x32, 16x16 and 8x8
-    pixels.
+    Its three stages have 16, 32 and 64 filters. For images of 32x32 pixels, the maps of the stages have 32x32, 16x16
+    and 8x8 pixels.
 
     `shortcut` is "A", "B", "C" or "plain". `settings` are fields of `ResNet`, such as `filters=32` for twice the width.
     Images `[batch, height, width, channels]` become logits `[batch, classes]`. Raises BadInput, a ValueError, for an

@@ -1,7 +1,7 @@
 """Saves checkpoints with Orbax, asynchronously and atomically, each with the digests of its files.
 
-Orbax has no checksums, so it restores a flipped byte without an error. If files are missing, its threads fail one after
-another. The digests are therefore verified before Orbax reads anything.
+Orbax has no checksums, so it restores a flipped byte without an error. If files are missing, Orbax's threads fail one
+after another. The digests are therefore verified before Orbax reads anything.
 """
 
 import dataclasses

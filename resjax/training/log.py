@@ -58,7 +58,7 @@ class RunningMetrics:
 
 
 class Stopwatch:
-    """Measures the seconds of training without pauses, and the seconds thereof that were spent waiting for data."""
+    """Measures the seconds of training without pauses, and how many of these seconds were spent waiting for data."""
 
     def __init__(self) -> None:
         self.started, self.waited = time.perf_counter(), 0.0

@@ -1,4 +1,4 @@
-"""The directory of a run belongs to one experiment, and the process that trains locks it."""
+"""Reads, writes and locks run directories. Each run directory belongs to one experiment."""
 
 import errno
 import fcntl

@@ -181,7 +181,8 @@ def add_batch_statistics(model: nn.Module, make_batch: MakeBatch, count: int, st
 
 
 def with_loops(model: nn.Module) -> nn.Module:
-    """Return a network whose stages are loops. They compile sooner and run a little slower: for programs that run once.
+    """Return a network whose stages are loops, which compile sooner but run a little slower. This suits programs that
+    run once.
 
     Random numbers do not change.
     """

@@ -1,4 +1,4 @@
-"""Converts named tensors to our variables and back by one table of names. A name without a counterpart is an error."""
+"""Converts named tensors to our variables and back, by the tables of `tensor_names`. Unknown names are errors."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
