@@ -1,5 +1,6 @@
-"""Compares five later ideas with a ResNet-14 of the paper's design, on scikit-learn's digits. See
-docs/results/ideas.md.
+"""Compares five later ideas with a ResNet-14 of the paper's design, on scikit-learn's digits.
+
+See docs/results/ideas.md.
 """
 
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Functions that measure networks, and functions that remove, swap or append blocks."""
+"""Functions that measure networks, or that change their blocks and weights."""
 
 from resjax.analysis.blocks import (
     gives_back,

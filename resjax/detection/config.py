@@ -163,7 +163,7 @@ class Inference(Named):
 
 @dataclass(frozen=True, kw_only=True)
 class Detection(Named):
-    """All settings of a detector's training. On the same machine, equal runs give identical results, bit for bit.
+    """All settings of a detector's training. On the same CPU, equal runs give identical results, bit for bit.
 
     The defaults are the paper's for VOC 07+12, except for the pretrained weights.
     """

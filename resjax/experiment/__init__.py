@@ -163,7 +163,7 @@ class Photographs(Named):
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment(Named):
-    """All settings of a training run. On the same machine, equal experiments give identical results, bit for bit."""
+    """All settings of a training run. On the same CPU, equal experiments give identical results, bit for bit."""
 
     kind = "classification"
     name: str

@@ -10,8 +10,7 @@ installed and the convolution is large enough to benefit. Otherwise, this module
 XLA's CPU compiler runs fastest. The compiler rearranges the two gradients for its fast kernels only outside of loops
 (jax-ml/jax#12868). Inside `scan`, they would be thirty times slower. Therefore, this module transposes the operands
 itself. 1x1 convolutions become matrix products. If a map is smaller than the kernel, the padding is a separate
-operation, because XLA would otherwise be ten times slower. Exported programs use XLA's convolution, which runs on all
-machines.
+operation, because XLA would otherwise be ten times slower. Exported programs use XLA's convolution, which is portable.
 """
 
 from collections.abc import Callable
