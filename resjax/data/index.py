@@ -132,7 +132,7 @@ def test_folder(root: Path) -> tuple[Path | None, str]:
 
 
 def is_sorted(folder: Path) -> bool:
-    """Return whether a folder contains at least one class folder with files."""
+    """Return whether a folder contains at least two class folders with files."""
     return sum(path.is_dir() and not is_hidden(path.name) and any(inner.is_file() for inner in path.iterdir())
                for path in folder.iterdir()) >= 2
 

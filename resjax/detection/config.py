@@ -127,7 +127,8 @@ class Scenery(Named):
     test: SomeNames = ("VOC2007/test",)
     """The names of the sets of test images, in the same form as those of the training images."""
     classes: tuple[str, ...] = ()
-    """The class names. If unset, they are taken from the training images."""
+    """The class names. If unset, they are taken from the training annotations, except that `voc:PATH` uses all 20 VOC
+    classes if no others are annotated."""
     shorter_side: Annotated[int, Must("be at least 32", lambda n: n >= 32), In32Bits] = 600
     """The shorter side of the resized images, in pixels."""
     longer_side: Count = 1_000

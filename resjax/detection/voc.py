@@ -35,11 +35,12 @@ class Note(NamedTuple):
 
 
 def read_voc(path: Path, sets: Sequence[str], classes: Sequence[str] = ()) -> AnnotatedFiles:
-    """Read the annotations of the named sets. Without `classes`, all annotated classes are used, in alphabetical order.
+    """Read the annotations of the named sets.
 
-    Raises BadInput, naming file, entry and field, for a missing or empty list, a missing or invalid annotation, an
-    image that is missing or whose size differs from the stated one, a class that is not in `classes`, or a box outside
-    of its image. `remarks` mention annotations that are left out, such as boxes without area, or ambiguous.
+    Without `classes`, VOC's 20 classes are used or, if other classes occur, the classes that occur. Raises BadInput,
+    naming file, entry and field, for a missing or empty list, a missing or invalid annotation, an image that is missing
+    or whose size differs from the stated one, a class that is not in `classes`, or a box outside of its image.
+    `remarks` mention annotations that are left out, such as boxes without area, or ambiguous.
     """
     notes = [read_note(base, name) for each in sets for base, name in read_list(path, each)]
     names = {thing.name("name") for note in notes for thing in note.objects}

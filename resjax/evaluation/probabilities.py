@@ -67,8 +67,8 @@ def log_probabilities_of_views(classifier: Classifier, files: ImageFiles, views:
                                sharding: NamedSharding, workers: int | None) -> np.ndarray:
     """Average the softmax outputs over the views. Returns float32 log probabilities `[images, classes]` on every host.
 
-    A batch has at most as many pixels as `batch_size` crops of the mean image's size. `batch_size` affects only the
-    speed. Raises BadInput for an unreadable image, since every image counts.
+    A batch has at most as many pixels as `batch_size` crops of the mean image's size. `batch_size` affects only speed
+    and memory use. Raises BadInput for an unreadable image, because every image counts.
     """
     model, variables, preprocessing = classifier
     height, width, _ = preprocessing.image_shape

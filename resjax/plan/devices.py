@@ -43,7 +43,7 @@ def peaks(float32: float, tensorfloat32: float, bfloat16: float) -> dict[str, fl
 
 
 def tpu(name: str, memory: int, bandwidth: float, bfloat16: float, link: float, slices: Mapping[int, str]) -> Device:
-    """Describe a TPU, whose units multiply bfloat16. XLA composes a float32 product of six or three such products."""
+    """Describe a TPU, whose units multiply bfloat16. XLA composes a float32 product of six such products."""
     return Device(title=f"TPU {name}", platform="tpu", memory=memory, bandwidth=bandwidth, link=link, network=link,
                   peak=peaks(bfloat16 / 6, bfloat16 / 3, bfloat16), launch=0.0, slices=slices,
                   source=f"docs.cloud.google.com/tpu/docs/{name}")

@@ -105,7 +105,7 @@ def state_drawer(platform: str) -> Any:
     """Return the program that initialises a state.
 
     The program runs only once, so its compile time matters. On CPU, LLVM's default optimisation level takes 8.2 s for
-    26 layers, which is longer than for a training step. Level 1 takes 3.4 s and gives the same bits.
+    26 layers, which is longer than for the program of a training step. Level 1 takes 3.4 s and gives the same bits.
     """
 
     def drawn(sharding: jax.sharding.Sharding, model: nn.Module, optimizer: optax.GradientTransformation, mean: Any,

@@ -45,7 +45,7 @@ def write_line(writer: Any, line: dict[str, Any]) -> None:
 
 
 class Events(AbstractContextManager["Events"]):
-    """The events of a run in a folder. Every process that trains the run writes its own file.
+    """The events of a run in a folder. Whenever the training starts or resumes, it writes a new file.
 
     Raises BadInput if the writer's package is missing, or if the folder already holds another run's events.
     """
