@@ -1,6 +1,7 @@
-"""Computes VOC's average precision per class, by the 11-point rule of 2007 or by area, and COCO's, with pycocotools.
+"""Computes average precision.
 
-The code runs on the host, because the number of detections varies. Difficult objects are ignored.
+VOC's average precision is computed per class, by the 11-point rule of 2007 or by area. COCO's is computed by
+pycocotools. The code runs on the host, because the number of detections varies. Difficult objects are ignored.
 """
 
 import contextlib

@@ -183,8 +183,8 @@ class Detection(Named):
     """joint: train proposals and detections together. alternating: train in the four phases of Ren et al. 2015. Each
     phase takes a quarter of `steps` and has its own learning-rate schedule."""
     initialize_from: str = ""
-    """The pretrained weights: a run directory, a file, or OWNER/NAME on the Hugging Face Hub. If unset, the weights are
-    random."""
+    """The pretrained weights: a run directory, a file, OWNER/NAME on the Hugging Face Hub, or a network that comes with
+    resjax, such as bccd. If unset, the weights are random."""
     seed: Annotated[int, Must("be in 0 ... 4294967295", lambda seed: 0 <= seed < 2**32)] = 0
     """The random seed for the initial parameters, and for the order, flips and samples of the training images."""
     steps: Count = 110_000
