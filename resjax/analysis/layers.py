@@ -62,11 +62,12 @@ def activation_norms(model: nn.Module, variables: Any, images: jax.Array) -> jax
 
 
 def response_deviations(network: Network | Classifier, images: Images, batch_size: int = 100) -> np.ndarray:
-    """Return the standard deviation of every 3x3 layer's response, `[layers]`, in layer order.
+    """Return the standard deviation of every convolution's response, `[layers]`, in layer order.
 
     A response is the output after batch norm and before the ReLU or the addition (section 4.2). The standard deviation
-    is computed over all images, pixels and channels. Projections, which are not 3x3 layers, are left out. Raises
-    ValueError if `batch_size` does not divide the number of images.
+    is computed over all images, pixels and channels. Projections are left out, so a CIFAR network has one value per 3x3
+    layer, as in Figure 7; a bottleneck also has those of its 1x1 layers, and an ImageNet network that of its 7x7 stem.
+    Raises ValueError if `batch_size` does not divide the number of images.
     """
     count = len(images.labels)
     if count % batch_size:

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax._src.dispatch import prim_requires_devices_during_lowering
+from jax._src.dispatch import apply_primitive, prim_requires_devices_during_lowering
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
@@ -38,10 +38,11 @@ def convolve(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, *, pre
              **_: Any) -> jax.Array:
     """Convolve `[batch, height, width, in]` with `[size, size, in, out]`; can be passed to `nn.Conv`.
 
-    `padding` has the numbers of pixels before and after, for height and for width.
+    `padding` has the numbers of pixels before and after, for height and for width. Without `precision`, the convolution
+    and its gradients have the precision of the `jax.default_matmul_precision` around this call.
     """
     y: jax.Array = convolution_p.bind(x, kernel, strides=tuple(strides), padding=tuple(map(tuple, padding)),
-                                      precision=precision)
+                                      precision=precision or jax.default_matmul_precision.value)
     return y
 
 
@@ -160,7 +161,7 @@ def primitive(operation: Operation) -> Primitive:
     """Create the primitive of an operation, with all JAX rules except its gradients."""
     made = Primitive(operation.name)
     made.def_abstract_eval(lambda a, b, **how: a.update(shape=operation.shape(a, b, **how), weak_type=False))
-    made.def_impl(lambda a, b, **how: jax.jit(partial(made.bind, **how))(a, b))
+    made.def_impl(partial(apply_primitive, made))  # compiles once per shape
     batching.primitive_batchers[made] = partial(batched, made, operation)
     mlir.register_lowering(made, mlir.lower_fun(operation.xla, multiple_results=False))
 
@@ -215,8 +216,7 @@ def shared(operation: Operation, a: Any, b: Any, **how: Any) -> Any:
     call = custom_partitioning(local)
 
     def partition(mesh: Any, arguments: Any, _: Any) -> Any:
-        spec = arguments[0].sharding.spec
-        over = spec[0] if len(spec) else None
+        over = next(iter(arguments[0].sharding.spec), None)
         images, whole = NamedSharding(mesh, P(over)), NamedSharding(mesh, P())
         if not summed:
             return mesh, local, images, (images, whole)

@@ -1,7 +1,7 @@
 """Counts parameters and multiply-adds by tracing the computation instead of by a formula."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -60,6 +60,15 @@ def _multiplications(jaxpr: Any, path: str, repeats: int) -> Iterator[Layer]:
         if equation.primitive.name in ("conv_general_dilated", "convolution", "dot_general"):
             kernel, output = equation.invars[1].aval.shape, equation.outvars[0].aval.shape
             stride = max(equation.params.get("strides", equation.params.get("window_strides", (1,))))
-            macs = math.prod(output) * math.prod(kernel[:-1])
+            macs = math.prod(output) * math.prod(kernel[axis] for axis in _summed_axes(equation))
             layer = "/".join(part for part in name.split("/")[1:] if "." not in part)  # without model and loop
             yield Layer(layer, kernel, output[1:], repeats, repeats * macs, stride)
+
+
+def _summed_axes(equation: Any) -> Sequence[int]:
+    """Return the axes of the second operand over which a product or a convolution sums."""
+    axes = equation.params.get("dimension_numbers")
+    if equation.primitive.name == "dot_general":
+        (_, summed), _ = axes
+        return tuple(summed)
+    return tuple(axes.rhs_spec[1:]) if axes else (0, 1, 2)  # in the specification, the axis of filters comes first

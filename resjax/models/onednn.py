@@ -230,7 +230,7 @@ def one_thread() -> int:
 
 @cache
 def cached_primitive(attribute: bytes) -> ConvolutionPrimitive:
-    """Create the convolution that a custom call's attribute describes. Convolutions are cached per thread."""
+    """Create the convolution that a custom call's attribute describes. It is cached for all threads."""
     values, before = np.frombuffer(attribute, np.int64).tolist(), one_thread()
     try:
         return ConvolutionPrimitive(Geometry._make((*values[:11], *zip(values[11::2], values[12::2], strict=True))))

@@ -100,7 +100,7 @@ def test_derivatives_of_every_order_and_mode():
 
     def curvature(way):
         loss = lambda x, kernel: (way(x, kernel) ** 3).sum()  # noqa: E731
-        return jax.jvp(jax.grad(loss, (0, 1)), (x, kernel), (x + 1, kernel - 1))[1]
+        return jax.jit(lambda *at: jax.jvp(jax.grad(loss, (0, 1)), at, (at[0] + 1, at[1] - 1))[1])(x, kernel)
 
     ours = curvature(lambda x, kernel: convolve(x, kernel, strides, padding))
     theirs = curvature(partial(xla_convolution, strides=strides, padding=padding, precision=None))
@@ -112,7 +112,7 @@ def test_derivatives_of_every_order_and_mode():
 def test_loops_maps_and_checkpoints():
     x, kernel, _, strides, padding = arrays((4, 6, 6, 3, 3, 3, 1, 1))
     x, kernel = jnp.asarray(x, jnp.float32), jnp.asarray(kernel, jnp.float32)
-    once = partial(convolve, strides=strides, padding=padding)
+    once = jax.jit(partial(convolve, strides=strides, padding=padding))
     twice = once(once(x, kernel), kernel)
     looped = lax.scan(lambda y, _: (once(y, kernel), None), x, length=2)[0]
     np.testing.assert_array_equal(jax.jit(lambda: looped)(), twice)
@@ -163,6 +163,24 @@ def test_images_shared_among_devices_stay_where_they_are():
     assert dx.sharding.spec == P("data")
     np.testing.assert_allclose(dx, dx_alone, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(dkernel, dkernel_alone, rtol=1e-4, atol=1e-6)
+
+
+def test_jaxs_default_precision_is_that_of_the_call_for_gradients_too():
+    function, shapes = traced()
+    with jax.default_matmul_precision("float32"):
+        program = function.trace(*shapes)
+    text = program.lower(lowering_platforms=("cuda",)).as_text()
+    assert (text.count("stablehlo.convolution("), text.count("precision HIGHEST")) == (2, 2 * 2)
+
+
+def test_outside_of_jit_a_convolution_compiles_once(monkeypatch):
+    lowered, computes = [], onednn.computes
+    monkeypatch.setattr(onednn, "computes", lambda g: lowered.append(g) or computes(g))
+    x, kernel = jnp.ones((3, 9, 9, 2)), jnp.ones((3, 3, 2, 5))
+    several = [convolve(x, kernel, (1, 1), ((1, 1), (1, 1))) for _ in range(3)]
+    assert len(lowered) == 1
+    with jax.disable_jit():  # used to recurse without end
+        np.testing.assert_array_equal(convolve(x, kernel, (1, 1), ((1, 1), (1, 1))), several[2])
 
 
 BITS = """

@@ -10,7 +10,7 @@ import pytest
 from flax import linen as nn
 
 from resjax import Bottleneck, ResNet, Shortcut, Stage, cifar_resnet
-from resjax.models.counts import count_parameters
+from resjax.models.counts import count_parameters, list_layers
 
 KEY = jax.random.key(0)
 
@@ -95,3 +95,19 @@ def test_dropout_differs_from_block_to_block_of_a_stage():
     assert kept.shape[0] == 2
     assert not np.array_equal(kept[0], kept[1])
     assert 0.2 < (kept > 0).mean() < 0.8
+
+
+class Attention(nn.Module):
+    """Sixteen channels: one filter for each, then attention of all 64 pixels to all, by two heads of eight."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Conv(16, (3, 3), feature_group_count=16)(x)
+        return nn.MultiHeadDotProductAttention(2)(x.reshape(1, -1, 16))
+
+
+def test_multiply_adds_of_attention_and_of_grouped_convolutions():
+    grouped, *maps, products, out = list_layers(Attention(), (8, 8, 16))
+    assert grouped.macs == 64 * 16 * 9
+    assert [layer.macs for layer in (*maps, out)] == [64 * 16 * 16] * 4
+    assert products.macs == 2 * (64 * 64 * 16)  # the queries with the keys, and the weights with the values
