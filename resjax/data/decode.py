@@ -55,6 +55,8 @@ def decode(encoded: bytes, name: str, channels: int = 3, least: int = 0) -> np.n
     except ValueError:  # not a JPEG, or one with small errors that Pillow tolerates
         pass
     with open_image(encoded, name) as image:
+        if image.format == "PNG":
+            check_png(encoded)
         pixels = to_bytes(image, channels)
         return np.ascontiguousarray(UPRIGHT[orientation_of(image)](pixels.reshape(*pixels.shape[:2], channels)))
 
@@ -123,8 +125,6 @@ def open_image(encoded: bytes, name: str) -> Iterator[Image.Image]:
             most = MOST_PIXELS_OF_A_JPEG if image.format == "JPEG" else MOST_PIXELS
             check(image.width * image.height <= most,
                   f"{name}: {image.width}x{image.height} pixels are too many; the limit is {most:,}")
-            if image.format == "PNG":
-                check_png(encoded)
             yield image
     except BadInput:
         raise

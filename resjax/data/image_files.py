@@ -76,7 +76,7 @@ class ImageFiles(NamedTuple):
 
     def state(self) -> str:
         """Hash everything that distinguishes these images from others and from earlier contents of the same files."""
-        return hashlib.sha256(self.fingerprint() + stamp(self.reader.files())).hexdigest()
+        return hashlib.sha256(self.fingerprint() + stamp(filter(Path.exists, self.reader.files()))).hexdigest()
 
     def part(self, chosen: np.ndarray) -> "ImageFiles":
         """Return a subset of the images."""

@@ -26,8 +26,8 @@ def find_pictures(places: Sequence[str | Path]) -> list[Path]:
 
 
 def read_picture(file: Path) -> bytes:
-    """Read a file. Raises BadInput, naming it, if it cannot be read."""
+    """Read an image file, without decoding it. Raises BadInput, naming the file, if it cannot be read."""
     try:
         return regular(file).read_bytes()
     except OSError as error:
-        raise BadInput(f"{file}: cannot be read ({error.strerror})") from None
+        raise BadInput(f"{file}: cannot read this image ({error.strerror})") from None

@@ -61,7 +61,7 @@ def random_box(height: int, width: int, data: Photographs, random: np.random.Gen
 
 def cut(image: np.ndarray, box: Box, size: int) -> np.ndarray:
     """Resize a rectangle of an image to `[size, size, 3]`."""
-    top, left = round(box.top), round(box.left)
+    top, left = (min(round(start), side - 1) for start, side in zip(box[:2], image.shape, strict=False))
     part = image[top:top + max(1, round(box.height)), left:left + max(1, round(box.width))]
     return resize(part, size, size)
 

@@ -36,13 +36,14 @@ class Sums(NamedTuple):
 
 
 def measure_statistics(train: ImageFiles, data: Photographs) -> Statistics:
-    """Compute the statistics of the training images' centre crops, or load those of the same files from the cache.
+    """Compute the statistics of the training images' centre crops, or load those of the same, unmodified files from the
+    cache.
 
     Raises BadInput, naming the images, if more images are unreadable than `data.broken_images` allows.
     """
-    sha = hashlib.sha256(f"{data.source} {data.size} {data.test_shorter_side} {data.resize}".encode())
-    sha.update(train.fingerprint())
-    arrays = cached("statistics", sha.hexdigest(), lambda: sum_over_images(train, data)._asdict())
+    parts = (data.size, data.test_shorter_side, data.resize, data.broken_images, train.state())
+    key = hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()
+    arrays = cached("statistics", key, lambda: sum_over_images(train, data)._asdict())
     return Statistics(**arrays)
 
 
@@ -54,8 +55,8 @@ def sum_over_images(files: ImageFiles, data: Photographs) -> Statistics:
         for part in track(sums, "mean image", len(ranges), CHUNK):
             total = Sums(*(before + new for before, new in zip(total, part, strict=True)))
             check_broken(total.broken, data.broken_images)
-    check(total.images > 0, f"{data.source}: none of its {len(files.labels)} training images is readable: "
-                            f"{total.broken[0] if total.broken else 'there are none'}")
+    if not total.images:
+        raise BadInput(f"{data.source}: none of its {len(files.labels)} training images is readable: {total.broken[0]}")
     pixels = total.images * data.size**2
     mean = total.pixels.sum((0, 1)) / pixels
     variances, axes = np.linalg.eigh(total.products / pixels - np.outer(mean, mean))

@@ -10,8 +10,8 @@ import numpy as np
 
 from resjax.data import decode
 from resjax.data.index import data_identity
+from resjax.data.pictures import read_picture
 from resjax.system.errors import BadInput, check
-from resjax.system.files import regular
 
 ROUNDING = 1.0  # pixels by which boxes may exceed the image, since data sets count from 0 or from 1
 
@@ -66,9 +66,10 @@ class AnnotatedFiles:
         """Read an image and rotate it upright. Raises BadInput if it is missing or incomplete, or has changed in
         size.
         """
-        pixels, record = read_image(self.files[index]), self.records[index]
+        file, record = self.files[index], self.records[index]
+        pixels = decode(read_picture(file), str(file))
         check(pixels.shape[:2] == (record.height, record.width),
-              f"{self.files[index]}: this image has changed: it has {size_text(pixels.shape[:2])} pixels (width x "
+              f"{file}: this image has changed: it has {size_text(pixels.shape[:2])} pixels (width x "
               f"height) instead of {size_text((record.height, record.width))}")
         return pixels
 
@@ -94,50 +95,41 @@ class Drawn:
     name: str
     height: int
     width: int
-    boxes: list[tuple[float, ...]] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
-    difficult: list[bool] = field(default_factory=list)
-    crowd: list[bool] = field(default_factory=list)
-    areas: list[float] = field(default_factory=list)
+    objects: list[tuple[np.ndarray, Stated]] = field(default_factory=list)
+    """The objects, each with its box within the image."""
     left_out: list[str] = field(default_factory=list)
 
     def add(self, thing: Stated) -> None:
-        """Add an object, but report and leave out one without area. Raises BadInput if it is outside of the image."""
+        """Add an object, but report and leave out one without area within the image.
+
+        Raises BadInput if the object is outside of the image.
+        """
         (x1, x2), (y1, y2) = sorted(thing.box[::2]), sorted(thing.box[1::2])
         where = ", ".join(filter(None, (self.name, thing.called)))
-        if x1 == x2 or y1 == y2:
-            self.left_out.append(f"{where}: the box {box_text(thing.box)} has no area and was ignored")
-            return
-        if not (min(x1, y1) >= -ROUNDING and x2 <= self.width + ROUNDING and y2 <= self.height + ROUNDING):
+        inside = min(x1, y1) >= -ROUNDING and x2 <= self.width + ROUNDING and y2 <= self.height + ROUNDING
+        if not inside and x1 != x2 and y1 != y2:
             raise BadInput(f"{where}: the box {box_text(thing.box)} is outside the image of {self.width}x"
                            f"{self.height} pixels (width x height)")
-        clipped = (max(x1, 0.0), max(y1, 0.0), min(x2, self.width), min(y2, self.height))
-        self.boxes.append(clipped)
-        self.labels.append(thing.label)
-        self.difficult.append(thing.difficult)
-        self.crowd.append(thing.crowd)
-        self.areas.append((clipped[2] - clipped[0]) * (clipped[3] - clipped[1]) if thing.area is None else thing.area)
+        clipped = np.array([max(x1, 0), max(y1, 0), min(x2, self.width), min(y2, self.height)], np.float32)
+        if not (clipped[2:] > clipped[:2]).all():
+            self.left_out.append(f"{where}: the box {box_text(thing.box)} has no area within the image and was ignored")
+            return
+        self.objects.append((clipped, thing))
 
     def record(self) -> Annotated:
         """Convert the objects to an immutable record."""
-        boxes = np.array(self.boxes, np.float32).reshape(-1, 4)
-        return Annotated(self.name, self.height, self.width, boxes, np.array(self.labels, np.int32),
-                         np.array(self.difficult, bool), np.array(self.crowd, bool),
-                         np.array(self.areas, np.float32))
+        boxes = np.array([box for box, _ in self.objects], np.float32).reshape(-1, 4)
+        things = [thing for _, thing in self.objects]
+        areas = [np.prod(box[2:] - box[:2]) if thing.area is None else thing.area for box, thing in self.objects]
+        return Annotated(self.name, self.height, self.width, boxes,
+                         np.array([thing.label for thing in things], np.int32),
+                         np.array([thing.difficult for thing in things], bool),
+                         np.array([thing.crowd for thing in things], bool), np.array(areas, np.float32))
 
 
 def size_text(size: Sequence[int]) -> str:
     """Format a height and width, with the width first."""
     return f"{size[1]}x{size[0]}"
-
-
-def read_image(file: Path) -> np.ndarray:
-    """Read an image file as uint8 RGB `[height, width, 3]`. Raises BadInput if it is missing or incomplete."""
-    try:
-        encoded = regular(file).read_bytes()
-    except OSError as error:
-        raise BadInput(f"{file}: cannot read this image ({error.strerror})") from None
-    return decode(encoded, str(file))
 
 
 def identity_of(train: AnnotatedImages, test: AnnotatedImages) -> dict[str, Any]:

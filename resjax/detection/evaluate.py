@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from resjax.data import normalize
+from resjax.data import decode, normalize
+from resjax.data.pictures import read_picture
 from resjax.data.preprocessing import one_thread_each
-from resjax.detection.annotations import Annotated, AnnotatedImages, Drawn, read_image
+from resjax.detection.annotations import Annotated, AnnotatedImages, Drawn
 from resjax.detection.average_precision import Detected, average_precisions, coco_precision, mean_average_precision
 from resjax.detection.config import Detection, Scenery
 from resjax.detection.images import Level, Size, pad, padded_size, prepare_image, resized_size, scaled_size
@@ -173,6 +174,6 @@ def find_in(file: Path, trained: TrainedDetector) -> tuple[np.ndarray, Detected]
 
     Raises BadInput, naming the file, if it is missing or not an image.
     """
-    pixels = read_image(file)
+    pixels = decode(read_picture(file), str(file))
     pictures = Pictures(trained.classes, (Drawn(str(file), *pixels.shape[:2]).record(),), (pixels,))
     return pixels, find_all(trained, pictures)[0]

@@ -90,7 +90,7 @@ def anchor_targets(key: jax.Array, anchors: jax.Array, objects: Objects, size: j
     chosen = sample(positive_key, positive, rules.anchors // 2)
     others = sample(negative_key, negative, rules.anchors - chosen.sum())
     deltas = box_deltas(target_boxes(objects, overlaps.argmax(1), anchors), anchors)
-    return AnchorTargets(chosen, deltas, chosen | others)
+    return AnchorTargets(chosen, jnp.where(chosen[:, None], deltas, 0), chosen | others)
 
 
 def region_targets(key: jax.Array, proposals: jax.Array, valid: jax.Array, objects: Objects,

@@ -7,7 +7,7 @@ in the paper's 07+12.
 import json
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,7 +45,9 @@ def read_voc(path: Path, sets: Sequence[str], classes: Sequence[str] = ()) -> An
     notes = [read_note(base, name) for each in sets for base, name in read_list(path, each)]
     names = {thing.name("name") for note in notes for thing in note.objects}
     known = tuple(classes) or (VOC_CLASSES if names <= set(VOC_CLASSES) else tuple(sorted(names)))
-    return annotate_images(known, [stated_image(note, known) for note in notes], [otherwise_spelled(names, known)])
+    find = cache(images_by_stem)  # for this call only, because images may be added later
+    return annotate_images(known, [stated_image(note, picture_of(note, find), known) for note in notes],
+                           [otherwise_spelled(names, known)])
 
 
 def read_list(path: Path, name: str) -> Iterator[tuple[Path, str]]:
@@ -128,10 +130,10 @@ def texts_of(element: ElementTree.Element, path: str = "") -> dict[str, Any]:
     return merged
 
 
-def stated_image(note: Note, classes: Sequence[str]) -> StatedImage:
+def stated_image(note: Note, picture: Path, classes: Sequence[str]) -> StatedImage:
     """Read the fields of an annotation."""
     size = note.image.pixels("size/height"), note.image.pixels("size/width")
-    return StatedImage(str(note.image.file), picture_of(note), *(size if all(size) else (0, 0)),
+    return StatedImage(str(note.image.file), picture, *(size if all(size) else (0, 0)),
                        [stated_object(thing, classes) for thing in note.objects])
 
 
@@ -149,14 +151,14 @@ def widened(one: float, other: float) -> tuple[float, float]:
     return one - 1 if one < other else one, other - 1 if other < one else other
 
 
-def picture_of(note: Note) -> Path:
+def picture_of(note: Note, find: Callable[[Path], dict[str, tuple[str, ...]]]) -> Path:
     """Find the file of an image by its name in the list, with any image extension, or in the annotation."""
     usual = note.base / "JPEGImages" / f"{note.name}.jpg"
     if usual.exists():
         return usual
     stated = note.image.said("filename")
     stated = Path(stated.replace("\\", "/")).name if isinstance(stated, str) and not CONTROL.search(stated) else ""
-    names = images_by_stem(usual.parent)
+    names = find(usual.parent)
     same = names.get(usual.stem, ())
     chosen = stated if stated in same or not same else same[0]
     check(len(same) <= 1 or chosen == stated, f"{note.image.file}, filename: {stated or 'nothing'!r} does not say "
@@ -168,7 +170,6 @@ def picture_of(note: Note) -> Path:
     return usual.with_name(chosen)
 
 
-@cache
 def images_by_stem(folder: Path) -> dict[str, tuple[str, ...]]:
     """Return the names of the image files in a folder, by name without extension."""
     by_stem: dict[str, tuple[str, ...]] = {}

@@ -33,6 +33,14 @@ def test_boxes_lie_within_the_image(crop, shape):
         assert max(ratios) <= 4 / 3 + 1e-6
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (3, 300), (300, 2)])
+@pytest.mark.parametrize("crop", ["scale", "area"])
+def test_a_box_of_an_image_a_few_pixels_wide_has_a_pixel(shape, crop):
+    data, random = Photographs(crop=crop, size=32, shorter_side=(32, 80)), np.random.default_rng(0)
+    for _ in range(200):
+        assert (cut(np.full((*shape, 3), 7, np.uint8), random_box(*shape, data, random), 32) == 7).all()
+
+
 def encoded(picture, kind="jpeg", **options):
     out = BytesIO()
     picture.save(out, kind, **options)

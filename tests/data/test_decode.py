@@ -12,7 +12,7 @@ from PIL import Image
 
 from resjax import BadInput, Data, Photographs, load_data
 from resjax.data import decode, dimensions, find_images, of_run
-from resjax.data.decode import EXTENSIONS, MOST_PIXELS
+from resjax.data.decode import EXTENSIONS, HEAD, MOST_PIXELS
 from resjax.data.stream import training_example
 from resjax.evaluation.probabilities import ViewBatch, render
 from resjax.evaluation.views import views_of
@@ -154,6 +154,14 @@ def test_pillows_rules_are_pillows(rule):
 def test_formats_are_told_by_content_and_many_endings_are_known():
     assert {".png", ".jpg", ".jpeg", ".jfif", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm"} <= {*EXTENSIONS}
     assert np.array_equal(decode(saved(RGB, "png"), "really.jpg"), RGB)
+
+
+def test_the_head_of_a_large_png_is_enough_for_its_size_and_its_pixels_are_checked():
+    content = bytearray(saved(np.random.default_rng(0).integers(0, 256, (200, 90, 3), np.uint8), "png"))
+    assert dimensions(bytes(content[:HEAD]), "large.png") == (200, 90)
+    content[-40] ^= 1
+    with pytest.raises(BadInput, match=r"large\.png: damaged image \(wrong checksum of its pixels\)"):
+        decode(bytes(content), "large.png")
 
 
 def test_what_is_too_large_is_named_before_it_is_decoded():

@@ -176,7 +176,7 @@ def test_a_picture_that_cannot_be_read_is_named_and_the_others_are_classified(be
     out, err = capsys.readouterr()
     assert out.startswith(f"{good}: ")
     assert f"{bad}: damaged image" in err
-    assert "none.png: cannot be read (No such file or directory)" in err
+    assert "none.png: cannot read this image (No such file or directory)" in err
 
 
 def test_strips_are_told_apart_by_prediction_as_in_training(tmp_path, small, capsys):

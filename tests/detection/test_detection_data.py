@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from coco_refusals import check_refused
+from coco_refusals import change_entries, check_refused
 from PIL import Image
 
 from resjax.detection.coco import read_coco
@@ -100,6 +100,14 @@ def test_what_voc_refuses(voc, file, change, message):
     assert "\n" not in str(error.value)
 
 
+def test_an_image_that_is_added_after_a_refusal_is_found(voc):
+    (voc / "JPEGImages" / "one.jpg").rename(voc / "elsewhere.jpg")
+    with pytest.raises(BadInput, match=r"one\.jpg: cannot read this image"):
+        read_voc(voc, ("train",))
+    Image.open(voc / "elsewhere.jpg").save(voc / "JPEGImages" / "one.png")
+    assert read_voc(voc, ("train",)).files[0].name == "one.png"
+
+
 def test_an_image_of_another_size(voc):
     Image.new("RGB", (61, 40)).save(voc / "JPEGImages" / "one.jpg")
     with pytest.raises(BadInput, match=r"the image one.jpg has 61x40 .* but its annotation says 60x40"):
@@ -134,6 +142,15 @@ def test_coco(coco):
     assert len(second.boxes) == 0
     assert images.pixels(0).shape == (40, 60, 3)
     assert "(5, 5, 5, 9) has no area" in images.remarks[0]
+
+
+@pytest.mark.parametrize("box", [[-1, 10, 1, 20], [-1, 10, 0.5, 20], [60, 10, 0.7, 20], [59.99999, 10, 1e-7, 20]])
+def test_a_sliver_at_the_border_has_no_area(coco, box):
+    change_entries(coco, "val", lambda content: content["annotations"][0].update(bbox=box))
+    images = read_coco(coco, ("val",))
+    assert images.records[0].labels.tolist() == [1]
+    assert len(images.remarks) == 2
+    assert all("has no area within the image and was ignored" in remark for remark in images.remarks)
 
 
 @pytest.mark.parametrize(("change", "message"), [

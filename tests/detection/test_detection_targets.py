@@ -67,6 +67,17 @@ def test_an_image_without_objects_has_only_background():
     assert np.isfinite(regions.deltas).all()
 
 
+def test_an_object_without_area_teaches_nothing():
+    """Where it comes first, all anchors that overlap nothing are nearest to it: log 0 made the loss NaN."""
+    _, anchors, objects = scene(0)
+    flat = objects._replace(boxes=objects.boxes.at[0].set(jnp.array([0.0, 10, 0, 30])))
+    found = anchor_targets(jax.random.key(0), anchors, flat, SIZE, RULES)
+    assert found.positive.any()
+    assert np.isfinite(found.deltas).all()
+    others = region_targets(jax.random.key(0), anchors[:30], jnp.ones(30, bool), flat, RULES)
+    assert np.isfinite(others.deltas).all()
+
+
 def test_what_lies_within_a_crowd_is_no_background():
     _, anchors, objects = scene(0)
     crowd = np.array([0, 0, 60, 90], np.float32)

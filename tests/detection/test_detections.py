@@ -55,3 +55,22 @@ def test_without_annotations_images_and_classes_count_from_1(tmp_path):
 def test_what_has_no_number_is_named(tmp_path, changes, message):
     with pytest.raises(BadInput, match=rf"instances\.json: contains {message}"):
         numbers_of(annotations(tmp_path, **changes), IMAGES, CLASSES)
+
+
+@pytest.mark.parametrize(("names", "images", "ids"), [
+    (("val/1.jpg", "test/1.jpg"), ("data/val/1.jpg", "data/test/1.jpg"), [0, 1]),
+    (("val\\1.jpg", "test/1.jpg"), ("val/1.jpg",), [0]),  # as training reads it
+    (("images/val/1.jpg",), ("photos/1.jpg",), [0])])
+def test_images_of_one_name_are_told_by_their_folders(tmp_path, names, images, ids):
+    images = [tmp_path / image for image in images]
+    file = annotations(tmp_path, images=[{"id": number, "file_name": name} for number, name in enumerate(names)])
+    assert numbers_of(file, images, CLASSES).images == dict(zip(images, ids, strict=True))
+
+
+@pytest.mark.parametrize(("names", "images", "message"), [
+    (("val/1.jpg", "test/1.jpg"), ("photos/1.jpg",), r"could be any of its images \[0, 1\]"),
+    (("1.jpg",), ("val/1.jpg", "test/1.jpg"), r"val/1\.jpg and .*test/1\.jpg would both be its image 0")])
+def test_images_that_cannot_be_told_apart_are_refused(tmp_path, names, images, message):
+    file = annotations(tmp_path, images=[{"id": number, "file_name": name} for number, name in enumerate(names)])
+    with pytest.raises(BadInput, match=message):
+        numbers_of(file, [tmp_path / image for image in images], CLASSES)
