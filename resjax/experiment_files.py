@@ -41,7 +41,7 @@ def load_file(file: Path) -> ModuleType:
     except SyntaxError as error:
         raise BadInput(f"{file}, line {error.lineno}: {error.msg}") from None
     except Exception as error:
-        lines = [frame.lineno for frame in extract_tb(error.__traceback__) if Path(frame.filename) == file]
+        lines = [frame.lineno for frame in extract_tb(error.__traceback__) if Path(frame.filename) == file.absolute()]
         raise BadInput(f"{file}, line {lines[-1] if lines else 1}: {type(error).__name__}: {error}") from None
     return module
 
@@ -49,7 +49,8 @@ def load_file(file: Path) -> ModuleType:
 def load_runs(file: Path) -> dict[str, Any]:
     """Return the `EXPERIMENTS` of a file, which are runs of any kind by name. Raises BadInput if there are none."""
     runs = getattr(load_file(file), "EXPERIMENTS", None)
-    if not isinstance(runs, dict) or not all(getattr(run, "kind", None) in HOMES for run in runs.values()):
+    if not isinstance(runs, dict) or not all(isinstance(name, str) and getattr(run, "kind", None) in HOMES
+                                             for name, run in runs.items()):
         raise BadInput(f"{file}: it must define EXPERIMENTS, a dict[str, Experiment] or dict[str, Detection]")
     return runs
 

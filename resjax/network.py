@@ -63,11 +63,7 @@ class Network(NamedTuple):
         if the network has no last layer.
         """
         check_last_layer(self)
-        pixels = pixels if hasattr(pixels, "shape") else np.asarray(pixels)
-        channels = self.preprocessing.image_shape[-1]
-        check(len(pixels.shape) == 4 and pixels.shape[-1] == channels,
-              f"pixels are {list(pixels.shape)}; they must be [batch, height, width, {channels}]; for one image, use "
-              "pixels[None]")
+        pixels = checked_pixels(pixels, self.preprocessing)
         if not len(pixels):
             return jnp.zeros((0, self.outputs))
         size = min(len(pixels), TOGETHER)
@@ -82,8 +78,11 @@ class Network(NamedTuple):
         Files are resized to the network's size. Raises BadInput, naming the file, if a file cannot be read or its
         logits are not finite.
         """
-        if isinstance(images, str | Path) or (isinstance(images, Sequence) and isinstance(images[0], str | Path)):
-            files = find_pictures([images] if isinstance(images, str | Path) else images)
+        images = [images] if isinstance(images, str | Path) else images
+        if not len(images):
+            return []
+        if isinstance(images, Sequence) and isinstance(images[0], str | Path):
+            files = find_pictures(images)
             return [class_name(self, classify(file, self, 1)[0][0]) for file in files]
         seen = np.asarray(self(images))
         broken = np.flatnonzero(np.isnan(seen).any(1))
@@ -174,6 +173,21 @@ def check_last_layer(network: Network) -> None:
                                      "fine-tune it (--initialize-from), which adds a layer")
 
 
+def checked_pixels(pixels: Any, preprocessing: Preprocessing) -> Any:
+    """Return pixels as an array. Raises BadInput unless they are `[batch, height, width, channels]`."""
+    pixels = pixels if hasattr(pixels, "shape") else np.asarray(pixels)
+    channels = preprocessing.image_shape[-1]
+    check(len(pixels.shape) == 4 and pixels.shape[-1] == channels,
+          f"pixels are {list(pixels.shape)}; they must be [batch, height, width, {channels}]; for one image, use "
+          "pixels[None]")
+    return pixels
+
+
+def normalized(network: Network, pixels: Any) -> Any:
+    """Return the model's input for pixels."""
+    return network.preprocessing.normalize(checked_pixels(pixels, network.preprocessing))
+
+
 def features(network: Network, pixels: Any) -> tuple[jax.Array, ...]:
     """Compute the outputs of all stages, each `[batch, height, width, channels]`.
 
@@ -182,7 +196,7 @@ def features(network: Network, pixels: Any) -> tuple[jax.Array, ...]:
     `pixels` are RGB values from 0 to 255, `[batch, height, width, channels]`. If the images differ in size from
     the network's mean image, the mean image is resized.
     """
-    outputs: Any = network.model.apply(network.variables, network.preprocessing.normalize(pixels), features=True)
+    outputs: Any = network.model.apply(network.variables, normalized(network, pixels), features=True)
     return tuple(outputs)
 
 
@@ -193,7 +207,7 @@ def embed(network: Network, pixels: Any) -> jax.Array:
 
     `pixels` are RGB values from 0 to 255, `[batch, height, width, channels]`.
     """
-    seen: Any = network.model.clone(classes=0).apply(network.variables, network.preprocessing.normalize(pixels))
+    seen: Any = network.model.clone(classes=0).apply(network.variables, normalized(network, pixels))
     return jnp.asarray(seen)
 
 

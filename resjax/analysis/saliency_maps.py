@@ -9,7 +9,7 @@ import numpy as np
 from flax import linen as nn
 
 from resjax.data import Preprocessing
-from resjax.network import Classifier, Network, as_classifier
+from resjax.network import Classifier, Network, as_classifier, checked_pixels
 from resjax.system.errors import check
 
 
@@ -21,11 +21,7 @@ def saliency(network: Network | Classifier, pixels: Any, labels: Any = None) -> 
     the most likely classes. Raises BadInput for classes that do not exist.
     """
     model, variables, preprocessing = as_classifier(network)
-    pixels = jnp.asarray(pixels, jnp.float32)
-    channels = preprocessing.image_shape[-1]
-    check(pixels.ndim == 4 and pixels.shape[-1] == channels,
-          f"pixels are {list(pixels.shape)}; they must be [batch, height, width, {channels}]; for one image, use "
-          "pixels[None]")
+    pixels = jnp.asarray(checked_pixels(pixels, preprocessing), jnp.float32)
     image = jax.ShapeDtypeStruct(pixels.shape, jnp.float32)
     outputs = jax.eval_shape(lambda x: model.apply(variables, preprocessing.normalize(x)), image).shape[-1]
     if labels is not None:

@@ -108,7 +108,7 @@ def detect(
     check_drawings(pictures, out)
     check_results((files.json, files.csv, files.coco), pictures)
     kind, loaded = load_as(network, NOTHING_SAID)
-    check(files.coco is None or "x1" in kind.COLUMNS, f"{network} is a {kind.NOUN}; --coco needs a detector")
+    check("x1" in kind.COLUMNS, f"{network} is a {kind.NOUN}; use resjax predict")
     numbers = None if files.coco is None else numbers_of(files.annotations, pictures, loaded.classes)
     answers = look_at_all(kind, loaded, pictures, Asked(score=score, out=out), (files.json, files.csv))
     if files.coco is not None and numbers is not None:

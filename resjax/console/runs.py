@@ -1,6 +1,5 @@
 """Commands that train, list and show experiments, and compute their mean images."""
 
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from resjax.system.errors import BadInput, check
 from resjax.system.files import file_name
 from resjax.system.progress import one_by_one, working
 from resjax.system.serialization import flatten
-from resjax.system.terminal import aligned, duration, room, say, say_end
+from resjax.system.terminal import aligned, duration, quoted, room, say, say_end
 from resjax.training.kinds import Run, kind_of
 
 Value = TypeVar("Value")
@@ -71,8 +70,9 @@ def train(experiment: Run, arguments: Sequence[str], program: str) -> None:
             f"{result['images_per_second']:.0f} images/s")
     if is_first():
         say_end(f"Wrote to {place}: {', '.join(['result.json', *pictures])}",
-                f"resjax evaluate {place}{code_flag(experiment, program)}", f"resjax report {asked.workdir.parent}",
-                *[f"resjax compare {asked.workdir}"] * (len(runs) > 1))
+                f"resjax evaluate {quoted(place)}{code_flag(experiment, program)}",
+                f"resjax report {quoted(asked.workdir.parent)}",
+                *[f"resjax compare {quoted(asked.workdir)}"] * (len(runs) > 1))
 
 
 def by_seed(asked: TrainArguments[Any]) -> dict[Path, Any]:
@@ -89,7 +89,7 @@ def code_flag(experiment: Any, program: str) -> str:
     """Return the flag that passes the file of a custom network (FILE in "resjax train FILE:NAME") to other commands."""
     file = program.removeprefix("resjax train ").rpartition(":")[0] or sys.argv[0]
     own = getattr(experiment, "own", None)
-    return f" --code {shlex.quote(file)}" if own and own.model is not None else ""
+    return f" --code {quoted(file)}" if own and own.model is not None else ""
 
 
 def mean_image(experiment: Any, arguments: Sequence[str], program: str) -> None:

@@ -1,6 +1,5 @@
 """Commands that reproduce the paper's tables, compare runs, and write reports on them."""
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +8,7 @@ import tyro
 from resjax import experiment_files
 from resjax.system.errors import check
 from resjax.system.progress import working
-from resjax.system.terminal import say, say_end, say_table, tell
+from resjax.system.terminal import quoted, say, say_end, say_table, tell
 
 
 def quickstart(workdir: Path = Path("runs/quickstart")) -> None:
@@ -70,7 +69,6 @@ def reproduce(
         from resjax.paper.reproduce import check_seeds
         from resjax.system.distributed import is_first, join
 
-    experiments = experiments or experiment_files.folder()
     flags = {"seeds": seeds, "only": only, "scale": scale if scale != 1 else None, "shard": shard, "data": data,
              "directory": directory, "distributed": distributed}
     if table == "table1":
@@ -85,16 +83,18 @@ def reproduce(
         join()
     rows = [name for name in only.split(",") if name]
     with working("reading the experiments"):
-        planned = paper.read_from(paper.plan_runs(wanted, experiments, runs, seeds, rows, scale), data, directory)
+        planned = paper.read_from(paper.plan_runs(wanted, experiments or experiment_files.folder(), runs, seeds, rows,
+                                                  scale), data, directory)
     paper.train_missing(paper.shard_of(planned, shard or "1/1"),
                         lambda text: tell(f"{table}  {text}") if is_first() else None)
-    chosen = [f"--seeds {seeds}", *[f"--only {only}"] * bool(only), *[f"--scale {scale:g}"] * (scale != 1),
-              *[f"--data {shlex.quote(data or '')}"] * bool(data)]
+    flags |= {"seeds": seeds, "experiments": experiments}
+    chosen = [f"--{name} {quoted(value)}" for name, value in flags.items()
+              if value and name not in ("shard", "distributed")]
     with working("measuring and drawing"):
         file = paper.write_table(wanted, planned, scale, runs, f"resjax reproduce {table} {' '.join(chosen)}")
     if is_first():
         say_table(f"\n{file.read_text()}")
-        say_end(f"Wrote {file}", f"resjax report {runs}")
+        say_end(f"Wrote {file}", f"resjax report {quoted(runs)}")
 
 
 Runs = Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUNS ...", help_behavior_hint="")]
@@ -119,7 +119,7 @@ def compare(runs: Runs = (Path("runs"),), out: Path | None = None) -> None:
 
         files = paper.compare(*runs).save(out or runs[0])
     say_table(f"\n{files[0].read_text()}")
-    say_end(f"Wrote to {files[0].parent}: {', '.join(file.name for file in files)}", f"resjax report {runs[0]}")
+    say_end(f"Wrote to {files[0].parent}: {', '.join(file.name for file in files)}", f"resjax report {quoted(runs[0])}")
 
 
 def report(
@@ -145,4 +145,4 @@ def report(
     if tensorboard:
         with working("writing the logs"):
             paper.write_tensorboard(folder, tensorboard)
-        say(f"Next: tensorboard --logdir {tensorboard}")
+        say(f"Next: tensorboard --logdir {quoted(tensorboard)}")

@@ -132,15 +132,16 @@ def knows(opened: TrainedDetector) -> str:
 
 
 def look(opened: TrainedDetector, file: Path, asked: Asked) -> Seen:
-    """Detect objects in an image file, and draw their boxes in a copy in the folder `asked.out`."""
+    """Detect objects in an image file. If there is a folder `asked.out`, draw their boxes in a copy there."""
     pixels, everything = find_in(file, opened)
-    detections = confident(everything, asked.score)
-    asked.out.mkdir(parents=True, exist_ok=True)
-    picture = asked.out / f"{file.stem}.png"
-    write_aside(picture, draw_boxes(pixels, detections, opened.classes).save)
+    detections, drawn = confident(everything, asked.score), ""
+    if asked.out is not None:
+        asked.out.mkdir(parents=True, exist_ok=True)
+        drawn = f", {asked.out / file.stem}.png"
+        write_aside(asked.out / f"{file.stem}.png", draw_boxes(pixels, detections, opened.classes).save)
     objects = [(opened.classes[label - 1], float(value), *map(float, box))
                for box, value, label in zip(*detections, strict=True)]
-    return Seen([f"{file}: {len(objects)} objects, {picture}",
+    return Seen([f"{file}: {len(objects)} objects{drawn}",
                  *(f"  {name:16} {100 * value:5.1f} %  x {x1:.0f} to {x2:.0f}, y {y1:.0f} to {y2:.0f}"
                    for name, value, x1, y1, x2, y2 in objects)], objects)
 
@@ -187,7 +188,7 @@ def classes_of(run: Detection) -> int:
 def first_state(run: Detection) -> Any:
     """Return the shapes of the initial state of a run."""
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.eval_shape(lambda: draw_onto(here, run, classes_of(run), np.zeros((1, 1, 3), np.float32), 0))
+    return jax.eval_shape(lambda: draw_onto(here, run, classes_of(run), np.zeros((1, 1, 3), np.float32)))
 
 
 def parameters_by_part(run: Detection) -> dict[str, int]:

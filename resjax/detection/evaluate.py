@@ -165,7 +165,7 @@ def restore_detector(folder: str | Path, device: jax.Device | None = None) -> Tr
     model = FasterRCNN(detection.detector, len(classes))
     place = jax.sharding.SingleDeviceSharding(device or jax.local_devices()[0])
     draw = partial(draw_onto, place, detection, len(classes), np.zeros((1, 1, 3), np.float32))
-    state = restore_state(folder, detection, jax.eval_shape(draw, detection.seed), place)
+    state = restore_state(folder, detection, jax.eval_shape(draw), place)
     return TrainedDetector(detection, classes, model, state.variables, np.asarray(state.mean))
 
 

@@ -185,10 +185,10 @@ def stage_of(module: str) -> int:
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def draw_onto(sharding: jax.sharding.Sharding, run: Detection, classes: int, mean: Any, seed: int) -> TrainState:
+def draw_onto(sharding: jax.sharding.Sharding, run: Detection, classes: int, mean: Any) -> TrainState:
     """Initialise a state on devices; `mean` is the mean colour `[1, 1, 3]`."""
     model, phases = FasterRCNN(run.detector, classes), phases_of(run)
-    model_key, data_key = jax.random.split(jax.random.key(seed))
+    model_key, data_key = jax.random.split(jax.random.key(run.seed))
     side, ghost = 4 * model.detector.stride, model.detector.ghost_batch_size
     variables = model.init(model_key, jnp.zeros((ghost, side, side, 3)), jnp.full((ghost, 2), side, jnp.float32),
                            lambda *_: Proposed(jnp.ones((ghost, 1, 4)), jnp.ones((ghost, 1), bool)))

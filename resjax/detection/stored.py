@@ -67,8 +67,7 @@ def read_detector(folder: Path) -> TrainedDetector:
     except (OSError, SafetensorError, ValueError) as error:
         raise BadInput(f"{folder / WEIGHTS}: not a readable weights file ({error})") from None
     place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    state = jax.eval_shape(partial(draw_onto, place, detection, len(classes), np.zeros((1, 1, 3), np.float32)),
-                           detection.seed)
+    state = jax.eval_shape(partial(draw_onto, place, detection, len(classes), np.zeros((1, 1, 3), np.float32)))
     wanted = {"/".join(path): leaf for path, leaf in flatten_dict(state.variables).items()} | {"mean": state.mean}
     wrong = sorted(name for name in wanted.keys() | tensors.keys() if name not in wanted or name not in tensors
                    or (wanted[name].shape, wanted[name].dtype) != (tensors[name].shape, tensors[name].dtype))

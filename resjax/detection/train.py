@@ -69,8 +69,8 @@ class DetectionTask:
 
     def first(self) -> TrainState:
         """Initialise the state on the devices."""
-        mean, seed = self.weights.mean, self.detection.seed
-        first: TrainState = draw_onto(replicated(self.sharding), self.detection, self.model.classes, mean, seed)
+        place, classes = replicated(self.sharding), self.model.classes
+        first: TrainState = draw_onto(place, self.detection, classes, self.weights.mean)
         return first
 
     def start(self, first: TrainState) -> TrainState:

@@ -21,9 +21,9 @@ def draw_confusion(counts: np.ndarray, names: Sequence[str], title: str, file: P
     axis = figure.add_subplot()
     colours = axis.imshow(mistakes, cmap="Oranges", vmin=0, vmax=max(1, mistakes.max()))
     figure.colorbar(colours, ax=axis, shrink=0.7, label="images by true and predicted class")
-    axis.set(xlabel="predicted class", ylabel="true class", title=title)
+    axis.set(xlabel="predicted class", ylabel="true class", title=literal(title))
     if classes <= NAMED:
-        short = [cut_name(name) for name in names]
+        short = [literal(cut_name(name)) for name in names]
         axis.set_xticks(range(classes), short, rotation=60, ha="right", rotation_mode="anchor")
         axis.set_yticks(range(classes), short)
     for row, column in np.ndindex(counts.shape) if classes <= COUNTED else ():
@@ -44,7 +44,7 @@ def draw_sheet(pictures: Sequence[tuple[np.ndarray, str]], file: Path) -> None:
         axis.set_axis_off()
     for axis, (pixels, title) in zip(axes, pictures, strict=False):
         draw_image(axis, pixels)
-        axis.set_title(title, fontsize=8)
+        axis.set_title(literal(title), fontsize=8)
     save_png(figure, file)
 
 
@@ -61,7 +61,7 @@ def draw_saliency(pixels: np.ndarray, saliency: np.ndarray, title: str, file: Pa
     for axis, name in ((image, "image"), (alone, "gradient"), (together, "saliency")):
         axis.set_title(name, fontsize=9)
         axis.set_axis_off()
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(literal(title), fontsize=10)
     save_png(figure, file)
 
 
@@ -75,6 +75,11 @@ def draw_image(axis: Axes, pixels: np.ndarray) -> None:
 def cut_name(name: str, most: int = 22) -> str:
     """Truncate a long name."""
     return name if len(name) <= most else f"{name[:most - 1]}…"
+
+
+def literal(name: str) -> str:
+    """Escape dollar signs, between which Matplotlib expects a formula."""
+    return name.replace("$", r"\$")
 
 
 def save_png(figure: Figure, file: Path) -> None:

@@ -15,7 +15,15 @@ from resjax.evaluation.probabilities import log_probabilities, log_probabilities
 from resjax.evaluation.views import views_of
 from resjax.experiment import Data, Photographs
 from resjax.experiment.fields import TestProtocol
-from resjax.network import Classifier, Network, as_classifier, check_last_layer, imagenet_classes, readable_class
+from resjax.network import (
+    Classifier,
+    Network,
+    as_classifier,
+    check_last_layer,
+    checked_pixels,
+    imagenet_classes,
+    readable_class,
+)
 from resjax.system.distributed import batch_sharding, replicated
 from resjax.system.errors import BadInput, check
 from resjax.system.terminal import tell
@@ -28,7 +36,15 @@ def evaluate(network: Network | Classifier, images: Images, batch_size: int = 12
     holds `top1_error` and `top5_error` in percent, `class_errors` and the `confusion` matrix. Its method `mistakes`
     returns the misclassified images, and its method `save(folder)` writes tables and figures.
     """
-    seen = log_probabilities(as_classifier(network), images, batch_size)
+    classifier, labels = as_classifier(network), np.asarray(images.labels)
+    check(len(labels) > 0, "images contains no image")
+    checked_pixels(images.pixels, classifier.preprocessing)
+    if isinstance(network, Network):
+        check_last_layer(network)
+        check(labels.min() >= 0 and labels.max() < network.outputs,
+              f"labels are in {labels.min()} ... {labels.max()}; they must be in 0 ... {network.outputs - 1}, because "
+              f"{network.name} has {network.outputs} classes")
+    seen = log_probabilities(classifier, images, batch_size)
     named = network.classes if isinstance(network, Network) else ()
     classes = [readable_class(name) for name in named] or [f"class {label}" for label in range(seen.shape[1])]
     return evaluation(seen, images.labels, classes, lambda index: np.asarray(images.pixels[index]))

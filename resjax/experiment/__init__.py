@@ -218,20 +218,20 @@ class Experiment(Named):
     def title(self) -> str:
         """Return the network's name: as in the paper or, for a custom network, its class and fields."""
         model = self.own.model
-        return self.architecture.title() if model is None else repr(model) if is_dataclass(model) else "its own network"
+        own = shortly(model) if is_dataclass(model) and not isinstance(model, type) else "its own network"
+        return self.architecture.title() if model is None else own
 
     def differences(self, other: "Experiment") -> list[str]:
         """List the fields that differ and affect the results; see `list_differences`.
 
-        With a cosine schedule, different `steps` also count as a difference, because such a run cannot be extended.
+        With a cosine schedule, or an optimizer that a function builds from the run, different `steps` also count as a
+        difference, because such a run cannot be extended.
         """
-        return list_differences(self, other, longer=self.optimizer.schedule == "steps")
+        fixed = self.optimizer.schedule == "cosine" or callable(other.own.optimizer)
+        return list_differences(self, other, longer=not fixed)
 
     def sizes(self) -> Sizes | None:
-        """Count parameters and multiply-adds, for 10 classes with CIFAR's networks and 1,000 classes with ImageNet's.
-
-        Returns None for a custom network.
-        """
+        """Count parameters and multiply-adds, for CIFAR's 10 or ImageNet's 1,000 classes; None for a custom network."""
         return None if self.own.model else self.of_the_paper()
 
     def of_the_paper(self) -> Sizes:

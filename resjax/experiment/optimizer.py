@@ -49,8 +49,9 @@ class Optimizer(Named):
     clip_norm: NonNegative = 0.0
     """The global norm to which gradients are clipped. With 0, gradients are not clipped."""
     ema_decay: Kept = 0.0
-    """The decay of an exponential moving average of the parameters, such as 0.999. resjax then evaluates, saves and
-    exports the averaged parameters, with batch statistics computed for them. With 0, parameters are not averaged."""
+    """The decay of an exponential moving average of the parameters, such as 0.999. resjax then evaluates the averaged
+    parameters, with batch statistics computed for them, and a finished run consists of them. With 0, parameters are not
+    averaged."""
 
     __repr__ = shortly
 

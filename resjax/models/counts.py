@@ -32,7 +32,7 @@ def count_macs(model: nn.Module, image: tuple[int, int, int]) -> int:
 
 def list_layers(model: nn.Module, image: tuple[int, int, int]) -> list[Layer]:
     """List the layers with multiply-adds, in execution order, for one image `(height, width, channels)`."""
-    traced = jax.make_jaxpr(model.apply)(variable_shapes(model, image), jnp.zeros((1, *image)))
+    traced = jax.make_jaxpr(model.apply)(variable_shapes(model, image), one_image(image))
     layers: dict[str, Layer] = {}
     for layer in _multiplications(traced.jaxpr, "", 1):
         if layer.name in layers:  # another block of an unrolled stage
@@ -44,7 +44,12 @@ def list_layers(model: nn.Module, image: tuple[int, int, int]) -> list[Layer]:
 
 def variable_shapes(model: nn.Module, image: tuple[int, int, int]) -> Any:
     """Return the shapes of a network's parameters and batch statistics, for images `(height, width, channels)`."""
-    return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *image)))
+    return jax.eval_shape(model.init, jax.random.key(0), one_image(image))
+
+
+def one_image(image: tuple[int, int, int]) -> jax.ShapeDtypeStruct:
+    """Return the shape of a batch of one image."""
+    return jax.ShapeDtypeStruct((1, *image), jnp.float32)
 
 
 def _multiplications(jaxpr: Any, path: str, repeats: int) -> Iterator[Layer]:

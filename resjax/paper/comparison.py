@@ -15,6 +15,7 @@ from resjax.system.errors import check
 from resjax.system.files import expanded, write_csv, write_json, write_text
 from resjax.system.serialization import MAY_CHANGE
 from resjax.training.kinds import Measure, Run, kind_of
+from resjax.training.python_objects import UNKEPT
 from resjax.training.records import find_runs, values_of
 from resjax.training.run_directory import finished_result, read_descriptions, read_experiment
 
@@ -133,6 +134,8 @@ def group_runs(runs: Sequence[tuple[Path, Run, dict[str, Any] | None]]) -> list[
         values = {name: value for name, value in values_of(run_directory, run).items() if name not in APART}
         if "model" not in (read_descriptions(run_directory) or {}):
             del values["network"]  # the fields of architecture describe it
+        if UNKEPT in str(values.get("optimizer")):  # its values are unknown, so only one folder's runs surely share it
+            values["folder"] = str(run_directory.parent)
         key = repr((run.kind, sorted((name, repr(value)) for name, value in values.items())))
         gathered.setdefault(key, []).append((run_directory, run, result))
         recipes[key] = values

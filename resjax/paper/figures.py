@@ -13,10 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from resjax.analysis import response_deviations
-from resjax.data import Images, load_data
+from resjax.data import load_data
 from resjax.experiment import Data
 from resjax.paper.reproduce import Planned, planned_result, scaled_name
 from resjax.paper.table import LEAST_STEPS, Table
+from resjax.system.distributed import is_first
 from resjax.system.files import read_json, write_aside, write_json
 from resjax.training import read_metrics, read_result, restore
 
@@ -46,7 +47,8 @@ def draw_figures(table: Table, runs: Sequence[Planned], scale: float, folder: Pa
         make = {"figure4": figure4, "figure6": figure6, "figure7": figure7}[name]
         drawing = make(sorted(finished, key=lambda run: (not is_plain(run), run.row.layers)))
         file = folder / f"{scaled_name(name, scale)}.svg"
-        save_figure(drawing.figure, file)
+        if is_first():
+            save_figure(drawing.figure, file)
         plt.close(drawing.figure)
         saved.append({"title": drawing.title, "file": file.name, "claims": drawing.claims})
     return saved
@@ -155,10 +157,12 @@ def responses(run: Planned) -> np.ndarray:
     trained, data = restore(run.run_directory), run.experiment.data
     assert isinstance(data, Data)  # CIFAR-10
     test = load_data(data).test
-    whole = len(test.labels) // 100 * 100
-    images = jax.device_put(Images(test.pixels[:whole], test.labels[:whole]))
-    deviations = response_deviations(trained.network, images)
-    write_json(file, {"state_digest": result.get("state_digest"), "images": whole, "deviations": deviations.tolist()})
+    count = len(test.labels)
+    batch_size = max(size for size in range(1, min(count, 100) + 1) if count % size == 0)
+    deviations = response_deviations(trained.network, jax.device_put(test), batch_size)
+    if is_first():
+        write_json(file, {"state_digest": result.get("state_digest"), "images": count,
+                          "deviations": deviations.tolist()})
     return deviations
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from resjax.evaluation.drawings import literal
 from resjax.paper.figures import STYLES
 from resjax.training.kinds import Run, kind_of
 from resjax.training.log import read_metrics
@@ -45,7 +46,7 @@ def draw_curves(recipes: Sequence[Sequence[Curve]]) -> Figure:
     """Draw one axis per kind of curve. A recipe has the same colour on all axes, and a legend below names it."""
     titles = sorted({curve.title for curves in recipes for curve in curves}, key=lambda title: (
         not title.startswith("train"), not title.startswith("test"), title))
-    names = [f"{curves[0].recipe} (n={len(curves[0].values)})" for curves in recipes if curves]
+    names = [f"{literal(curves[0].recipe)} (n={len(curves[0].values)})" for curves in recipes if curves]
     columns = min(2, max(1, len(titles)))
     rows = -(-max(1, len(titles)) // columns)
     figure = Figure(figsize=(9, 3.4 * rows + 0.22 * len(names)), layout="constrained")

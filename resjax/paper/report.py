@@ -25,7 +25,7 @@ from resjax.training.records import find_runs, values_of
 from resjax.training.run_directory import finished_result, read_descriptions, read_experiment
 
 ASSETS = Path(__file__).parent
-DAMAGE = (BadInput, KeyError, TypeError, ValueError, AttributeError, OSError)
+DAMAGE = (BadInput, KeyError, TypeError, ValueError, OverflowError, AttributeError, OSError)
 
 
 class Summary(NamedTuple):

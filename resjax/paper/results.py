@@ -195,10 +195,10 @@ def write_table(table: Table, planned: Sequence[Planned], scale: float, folder: 
     """
     folder.mkdir(parents=True, exist_ok=True)
     lines = collect_results(table, planned)  # on all processes, because they may have to measure together
+    figures = draw_figures(table, planned, scale, folder)  # likewise
     file = folder / f"{scaled_name(table.name, scale)}.md"
     if not is_first():
         return file
-    figures = draw_figures(table, planned, scale, folder)
     parts = [f"`{command}`", as_markdown(table, lines, scale)]
     for figure in figures:
         claims = "\n".join(f"- {VERDICTS[holds]}: {claim}" for claim, holds in figure["claims"])

@@ -21,8 +21,7 @@ class Row(NamedTuple):
     `experiment` is empty if resjax cannot train or measure the network. `how` is a testing protocol (see
     `training.kinds`), or None for the run's own protocol. `members` are the experiments and seeds of an ensemble, whose
     outputs are averaged. `deviation` is given if the paper has several runs. `sign` "~" marks an error that was read
-    off Figure 6, and ">" marks an error for which the paper gives only a lower bound. `reruns` is the range of errors
-    in reruns by others, after the last iteration.
+    off Figure 6, and ">" marks an error for which the paper gives only a lower bound.
     """
 
     experiment: str
@@ -31,7 +30,6 @@ class Row(NamedTuple):
     layers: int = 0
     deviation: float | None = None
     sign: Literal["", "~", ">"] = ""
-    reruns: tuple[float, float] | None = None
     claims: tuple[Claim, ...] = ()
     members: tuple[tuple[str, int], ...] = ()
     how: Any = None

@@ -10,19 +10,17 @@ TEN, FIVE = "ten-crop", "multi-scale"  # testing protocols, section 3.4
 TOP1, TOP5 = Measure("top-1 error", "top1_error"), Measure("top-5 error", "top5_error")
 
 
-def plain_row(layers: int, error: float, reruns: float | None = None, sign: Literal["~", ">"] = "~") -> Row:
+def plain_row(layers: int, error: float, sign: Literal["~", ">"] = "~") -> Row:
     """Describe a plain network, claimed to be worse than every shallower one (degradation, Figure 6 left)."""
     shallower = (depth for depth in (20, 32, 44, 56, 110) if depth < layers)
     return Row(f"plain{layers}", f"plain-{layers}", (error,), layers, sign=sign,
-               reruns=(reruns, reruns) if reruns else None,
                claims=tuple(Claim(">", f"plain{depth}") for depth in shallower))
 
 
-def resnet(layers: int, error: float, reruns: tuple[float, float] | None = None,
-           deviation: float | None = None) -> Row:
+def resnet(layers: int, error: float, deviation: float | None = None) -> Row:
     """Describe a residual network, claimed to beat the plain one of its depth and every shallower residual one."""
     shallower = (depth for depth in (20, 32, 44, 56, 110) if depth < layers)
-    return Row(f"resnet{layers}", f"ResNet-{layers}", (error,), layers, deviation, reruns=reruns,
+    return Row(f"resnet{layers}", f"ResNet-{layers}", (error,), layers, deviation,
                claims=(Claim("<", f"plain{layers}"), *(Claim("<", f"resnet{depth}") for depth in shallower)))
 
 
@@ -30,10 +28,8 @@ TABLE6 = Table(
     "table6", "Table 6: test error on CIFAR-10", "cifar10.py",
     "test error in percent after the last iteration, on a single view of each of the 10,000 test images",
     (TOP1,), (
-        plain_row(20, 9.5, 9.5), plain_row(32, 10.0, 9.9), plain_row(44, 12.0, 11.4), plain_row(56, 13.5, 12.8),
-        plain_row(110, 60.0, sign=">"),
-        resnet(20, 8.75, (8.2, 8.8)), resnet(32, 7.51, (7.4, 7.8)), resnet(44, 7.17, (7.1, 7.4)),
-        resnet(56, 6.97, (6.9, 7.4)), resnet(110, 6.61, (6.6, 7.0), deviation=0.16),
+        plain_row(20, 9.5), plain_row(32, 10.0), plain_row(44, 12.0), plain_row(56, 13.5), plain_row(110, 60.0, ">"),
+        resnet(20, 8.75), resnet(32, 7.51), resnet(44, 7.17), resnet(56, 6.97), resnet(110, 6.61, deviation=0.16),
         Row("resnet1202", "ResNet-1202", (7.93,), 1202, claims=(Claim(">", "resnet110"),)),  # it overfits, section 4.2
     ), seeds=5, figures=("figure6", "figure7"))
 

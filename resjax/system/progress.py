@@ -98,6 +98,9 @@ def working(text: str, total: int = 0) -> Iterator[None]:
     try:
         with nullcontext() if Screen.silent else rows_shown() if on_terminal(sys.stderr) else named_later(text):
             yield
+    except (Exception, KeyboardInterrupt):  # it also ends a loop over nets, whose generator a traceback keeps alive
+        Screen.nets = None
+        raise
     finally:
         if work in Screen.works:
             Screen.works.remove(work)

@@ -188,7 +188,7 @@ def shortly(value: Any) -> str:
 def check_ghosts(batch_size: int, ghosts: int, name: str) -> None:
     """Raise BadInput, with valid values, unless `ghost_batch_size` divides the batch."""
     if batch_size % ghosts:
-        fitting = [size for size in range(1, batch_size + 1) if batch_size % size == 0]
+        fitting = [size for size in range(1, min(batch_size, 2 * ghosts) + 1) if batch_size % size == 0]
         near = " or ".join(map(str, sorted(sorted(fitting, key=lambda size: abs(size - ghosts))[:2])))
         batches = " or ".join(str(size * ghosts) for size in (batch_size // ghosts, batch_size // ghosts + 1) if size)
         raise BadInput(f"batch-size {batch_size} is not a multiple of {name} {ghosts}; use --{name} {near} or "

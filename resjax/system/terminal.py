@@ -1,5 +1,6 @@
 """Prints lines of output, which are wrapped on terminals, but not in files, pipes and notebooks."""
 
+import shlex
 import sys
 import textwrap
 import time
@@ -76,6 +77,11 @@ def say(text: str) -> None:
 def say_end(where: str, *commands: str) -> None:
     """Print where a command wrote its results and what to try next. Each is one unfolded line, for copying."""
     say("\n".join([where, *(f"{'' if number else 'Next:':6}{each}" for number, each in enumerate(commands))]))
+
+
+def quoted(value: object) -> str:
+    """Quote a value for a command line that can be copied."""
+    return shlex.quote(str(value))
 
 
 def hung(mark: str, text: str) -> str:

@@ -156,8 +156,11 @@ def read_latest(run_directory: Path, template: TrainState, step: int | None) -> 
         for _ in range(3):
             manager.reload()
             steps = sorted(manager.all_steps(), reverse=True) if step is None else [step]
-            wrong = {number: damage(Path(manager.directory) / str(number)) for number in steps}
-            for number in (number for number in steps if wrong[number] is None):
+            wrong: dict[int, str | None] = {}
+            for number in steps:
+                wrong[number] = damage(Path(manager.directory) / str(number))
+                if wrong[number] is not None:
+                    continue
                 try:
                     state = restore_step(manager, template, number)[0]
                     warn_of_damage(run_directory, number, wrong)

@@ -53,7 +53,7 @@ class Result(dict[str, Any]):
     """The contents of `result.json`, as a dictionary."""
 
     def __repr__(self) -> str:
-        error = f"test error {self['test_top1_error']:.2f} %, " * ("test_top1_error" in self)
+        error = f"test error {self['test_top1_error']:.2f} %, " if "test_top1_error" in self else ""
         return (f"Result({self['name']!r}, seed {self['seed']}: {error}{self['steps']:,} steps, "
                 f"{self['parameters']:,} parameters, {self['train_seconds']:.0f} s)")
 
@@ -208,15 +208,15 @@ class Classification:
 
     def measure(self, state: TrainState, last: bool) -> list[Line]:
         """Measure the errors on all non-empty splits, but on test images between steps only with `evaluate_test`."""
-        if not last and self.experiment.own.optimizer is None and self.experiment.optimizer.ema_decay:
+        run, lines = self.experiment, []
+        splits = [split for split in self.images.splits if split == "validation" or last or run.evaluate_test]
+        if splits and not last and run.own.optimizer is None and run.optimizer.ema_decay:
             state = self.average(state, lambda: None)
-        classifier = Classifier(self.model, state.variables, of_run(self.experiment.data, state.mean))
-        splits = ("validation", "test") if last or self.experiment.evaluate_test else ("validation",)
-        by_split = {}
+        classifier = Classifier(self.model, state.variables, of_run(run.data, state.mean))
         for split in splits:
             with self.log.doing(f"evaluating the {split} split"):
-                by_split[split] = self.images.errors(classifier, split)
-        return [{"kind": split, **errors._asdict()} for split, errors in by_split.items() if errors is not None]
+                lines.append({"kind": split, **self.images.errors(classifier, split)._asdict()})
+        return lines
 
     @property
     def watch(self) -> Callable[[Line, TrainState], Line | None] | None:

@@ -19,7 +19,7 @@ from resjax.system.files import read_json
 from resjax.system.serialization import flatten
 from resjax.system.terminal import aligned, room
 from resjax.training.classification import train as train_classifier
-from resjax.training.kinds import Asked, Exam, Measure, Seen
+from resjax.training.kinds import Asked, Exam, Measure, Seen, folder_of
 from resjax.training.log import errors_in_words, read_metrics
 from resjax.training.own import model_for
 from resjax.training.python_objects import describe_objects
@@ -29,7 +29,6 @@ from resjax.training.run_directory import read_experiment, read_result
 from resjax.weights import Card, Format, Measured
 from resjax.weights import export as export_network
 from resjax.weights.card import read_card
-from resjax.weights.trained import find_trained
 
 VALUE = Experiment
 NOUN = "classifier"
@@ -152,12 +151,13 @@ def export(opened: Network, form: Format, out: Path, target: Path) -> Path:
 
 def recorded(target: Path) -> Card:
     """Read the facts for the model card of a run or an exported folder. For other weights, the card is empty."""
+    target = folder_of(target)
     if not (target / "experiment.json").is_file():
-        return read_card(target if target.exists() else find_trained(str(target)) or target)
+        return read_card(target)
     experiment, result = read_experiment(target), read_result(target)
     known = Card(recipe="\n".join(f"    {name} = {value!r}" for name, value in flatten(experiment).items()),
                  source=experiment.data.source)
-    if result is None:
+    if result is None or "test_top1_error" not in result:
         return known
     images_of, lines = f"{experiment.data.source}, test", read_metrics(target, "test")
     errors = [Measured(images_of, "single", result["test_top1_error"], result["test_top5_error"],

@@ -38,8 +38,13 @@ class TrainingImages(Protocol):
         """Open the calls that make up `steps`, each with its number of steps and its argument for `batch`."""
         ...
 
-    def errors(self, classifier: Classifier, split: str) -> ErrorRates | None:
-        """Measure the errors on a split; None if it has no images."""
+    @property
+    def splits(self) -> Sequence[str]:
+        """The splits with images that are not trained on."""
+        ...
+
+    def errors(self, classifier: Classifier, split: str) -> ErrorRates:
+        """Measure the errors on one of the `splits`."""
         ...
 
 

@@ -95,11 +95,14 @@ class InMemory:
             yield count, InMemoryInputs(self.data.train, permutation)
             step += count
 
-    def errors(self, classifier: Classifier, split: str) -> ErrorRates | None:
-        """Measure the errors with one view of each image; None if the split has no images."""
+    @property
+    def splits(self) -> Sequence[str]:
+        """The splits with images that are not trained on."""
+        return [split for split in ("validation", "test") if len(getattr(self.data, split).labels)]
+
+    def errors(self, classifier: Classifier, split: str) -> ErrorRates:
+        """Measure the errors with one view of each image."""
         images: Images = getattr(self.data, split)
-        if not len(images.labels):
-            return None
         seen = log_probabilities(classifier, images, self.batch.batching.size, self.sharding)
         return error_rates(seen, np.asarray(images.labels))
 

@@ -71,11 +71,14 @@ class Measure(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """Options for predictions: the number of classes or, for detectors, minimum score and folder for drawn boxes."""
+    """Options for predictions: the number of classes or, for detectors, the minimum score and the folder for drawings.
+
+    If `out` is None, nothing is drawn.
+    """
 
     top: int = 5
     score: float = 0.5
-    out: Path = Path("detections")
+    out: Path | None = None
 
 
 class Exam(NamedTuple):

@@ -231,8 +231,9 @@ def save_state(run: Training, state: TrainState, metrics: RunningMetrics, averag
 def measure_and_log(run: Training, state: TrainState, last: bool = False) -> list[Line]:
     """Evaluate, and then log and return the results. The log gets either all of their lines or none."""
     lines = [{"step": int(state.step), **line} for line in run.task.measure(state, last)]
-    for line in lines:
-        run.log.record(line)
+    with requests(held=True):
+        for line in lines:
+            run.log.record(line)
     return lines
 
 

@@ -92,7 +92,7 @@ def check_outputs(experiment: Experiment, image: tuple[int, ...], classes: int) 
     apply = partial(model.apply, train=True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(0)})
     logits, _ = asked("model", jax.eval_shape, apply, state.variables, images)
     shape = getattr(logits, "shape", type(logits).__name__)
-    check(isinstance(shape, tuple) and len(shape) == 2 and shape[0] == images.shape[0] and shape[1] >= classes,
+    check(isinstance(shape, tuple) and len(shape) == 2 and shape == (images.shape[0], classes),
           f"model returned {shape} for images {images.shape}; it must return logits [{images.shape[0]}, {classes}], "
           f"because there are {classes} classes")
     paths = [keystr(path, simple=True, separator=".") for path, _ in tree_flatten_with_path(state.variables)[0]]
@@ -105,21 +105,20 @@ def check_functions(experiment: Experiment, image: tuple[int, ...], classes: int
     size, own = experiment.batch_size, experiment.own
     images = jax.ShapeDtypeStruct((size, *image), jnp.float32)
     labels: Any = jax.ShapeDtypeStruct((size,), jnp.int32)
-    outputs = getattr(made(experiment, own.model, classes), "classes", classes)
     if own.augment is not None:
         results = traced("augment", own.augment, jax.random.key(0), images, labels)
         shapes = [getattr(part, "shape", None) for part in results] if isinstance(results, tuple) else brief(results)
-        check(shapes in ([images.shape, (size,)], [images.shape, (size, outputs)]),
+        check(shapes in ([images.shape, (size,)], [images.shape, (size, classes)]),
               f"augment returned {shapes}; it must return images {images.shape} and labels ({size},) or ({size}, "
-              f"{outputs})")
+              f"{classes})")
         labels = results[1]
         check(jnp.issubdtype(results[0].dtype, jnp.floating),
               f"augment returned images of {results[0].dtype}; they must be floating-point numbers")
         check(jnp.issubdtype(labels.dtype, jnp.integer if labels.ndim == 1 else jnp.number),
               f"augment returned labels {labels.shape} of {labels.dtype}; they must be integers ({size},) or "
-              f"probabilities ({size}, {outputs})")
+              f"probabilities ({size}, {classes})")
     if own.loss is not None:
-        losses = traced("loss", own.loss, jax.ShapeDtypeStruct((size, outputs), jnp.float32), labels)
+        losses = traced("loss", own.loss, jax.ShapeDtypeStruct((size, classes), jnp.float32), labels)
         check(getattr(losses, "shape", None) == (size,), f"loss returned {brief(losses)}; it must return one loss "
                                                          f"per image, ({size},), not their mean")
         check(jnp.issubdtype(losses.dtype, jnp.floating),
@@ -157,6 +156,8 @@ def check_kinds(own: Own) -> None:
     """Raise BadInput if an object is not a network, an optimizer or a function where one is expected."""
     if own.model is not None and not isinstance(own.model, FunctionType | partial):
         check_model(own.model)
+    for part in ("optimizer", "loss", "augment"):
+        check_hashable(part, getattr(own, part))
     optimizer = own.optimizer
     makes = callable(optimizer) and not str(getattr(optimizer, "__module__", "")).startswith("optax")
     check(optimizer is None or is_optimizer(optimizer) or makes,
@@ -171,12 +172,22 @@ def check_kinds(own: Own) -> None:
         asked("callback", inspect.signature(own.callback).bind, {}, None)
 
 
+def check_hashable(part: str, value: Any) -> None:
+    """Raise BadInput if Python cannot hash an object, because JAX then cannot keep the programs compiled with it."""
+    try:
+        hash(value)
+    except TypeError:
+        raise BadInput(f"{part} is a {type(value).__name__} that cannot be hashed; a dataclass needs frozen=True, and "
+                       "its fields must be numbers, strings, tuples or functions") from None
+
+
 def check_model(model: Any) -> None:
     """Raise BadInput if a value is not a network, cannot be called like one, or has fields of wrong types."""
     check(isinstance(model, nn.Module),
           f"model is {brief(model)}; it must be a Flax Linen module (flax.linen.Module), such as "
           "resjax.cifar_resnet(20), or a function of a run and its classes that returns one"
           + "; pass an instance, not the class" * isinstance(model, type))
+    check_hashable("model", model)
     arguments = inspect.signature(type(model).__call__).parameters.values()
     check(any(a.name == "train" or a.kind is a.VAR_KEYWORD for a in arguments),
           f"model: {type(model).__name__}.__call__ must accept train; training calls model(images, train=True), and "

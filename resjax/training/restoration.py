@@ -13,6 +13,7 @@ from resjax.models.families import StrideIn
 from resjax.network import Network
 from resjax.system.errors import BadInput, check
 from resjax.system.files import expanded
+from resjax.system.terminal import tell
 from resjax.training.checkpoint import read_latest
 from resjax.training.kinds import Run
 from resjax.training.log import Log
@@ -55,6 +56,8 @@ def restore(run_directory: str | Path, device: jax.Device | None = None, *, mode
     if "optimizer" in (read_descriptions(run_directory) or {}):
         shapes = shapes.replace(opt_state=None)
     place = jax.sharding.SingleDeviceSharding(device or jax.local_devices()[0])
+    tell(f"{run_directory}: not finished, so these are its current weights, not their moving average"
+         if experiment.optimizer.ema_decay and read_result(run_directory) is None else "")
     return Trained(experiment, classes, model, restore_state(run_directory, experiment, shapes, place))
 
 

@@ -93,10 +93,10 @@ def state_of(variables: Any, optimizer: optax.GradientTransformation, mean: Any,
 
 
 def draw_state(sharding: jax.sharding.Sharding, model: nn.Module, optimizer: optax.GradientTransformation, mean: Any,
-               seed: int | jax.Array) -> TrainState:
+               seed: int) -> TrainState:
     """Initialise a state on devices, including those of other processes."""
     device: Any = next(iter(sharding.device_set))
-    state: TrainState = state_drawer(device.platform)(sharding, model, optimizer, mean, seed)
+    state: TrainState = state_drawer(device.platform)(sharding, model, optimizer, mean, np.uint32(seed))
     return state
 
 
@@ -109,7 +109,7 @@ def state_drawer(platform: str) -> Any:
     """
 
     def drawn(sharding: jax.sharding.Sharding, model: nn.Module, optimizer: optax.GradientTransformation, mean: Any,
-              seed: int | jax.Array) -> Any:
+              seed: jax.Array) -> Any:
         return lax.with_sharding_constraint(initial_state(with_loops(model), optimizer, mean, seed), sharding)
 
     return jax.jit(drawn, static_argnums=(0, 1, 2),

@@ -105,10 +105,10 @@ class Streaming:
                               f"data.broken-images allows {self.data.broken_images})", any_process=True)
         check_broken(list(broken.values()), self.data.broken_images)
 
-    def errors(self, classifier: Classifier, split: str) -> ErrorRates | None:
-        """Measure the errors on the centre crops of the test images. There is no validation split."""
-        if split != "test":
-            return None
+    splits = ("test",)
+
+    def errors(self, classifier: Classifier, split: str) -> ErrorRates:
+        """Measure the errors on the centre crops of the test images."""
         views = views_of("single", classifier.preprocessing)
         seen = log_probabilities_of_views(classifier, self.images.test, views, self.batch_size, self.sharding,
                                           self.data.workers)

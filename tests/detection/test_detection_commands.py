@@ -1,6 +1,7 @@
 """What every command promises of a run holds for a detector's: resumed, measured again, listed, reported, used."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 
@@ -98,10 +99,14 @@ def test_pictures_are_looked_at_and_export_says_what_it_writes(moved, squares, t
     folder, _ = moved
     monkeypatch.chdir(tmp_path)
     picture = squares / "JPEGImages" / "0.jpg"
-    execute(["predict", str(folder), str(picture)])
-    assert f"{picture}: " in capsys.readouterr().out
-    with Image.open(tmp_path / "detections" / "0.png") as drawn:
-        assert drawn.size == (64, 48)
+    execute(["detect", str(folder), str(picture)])
+    drawn = tmp_path / "detections" / "0.png"
+    with Image.open(drawn) as opened:
+        assert opened.size == (64, 48)
+    before = drawn.read_bytes()
+    execute(["predict", str(folder), str(drawn)])  # draws nothing, so that it does not replace the image
+    assert re.search(rf"{drawn}: \d+ objects\n", capsys.readouterr().out)
+    assert drawn.read_bytes() == before
     with pytest.raises(BadInput, match="is a detector, which no other library can load"):
         execute(["export", str(folder), "--to", "torchvision", "--out", str(tmp_path / "out")])
     with pytest.raises(BadInput, match="contains a run of a detector, not of a classifier"):

@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
@@ -15,6 +16,7 @@ from resjax.console.pictures import detect
 from resjax.detection import Detection, Detector, Sampling, Scenery, detectors, restore_detector, train_detector
 from resjax.detection.images import Batches, open_annotated
 from resjax.detection.pictures import draw_run
+from resjax.detection.step import draw_onto
 from resjax.detection.voc import read_voc
 from resjax.experiment import Optimizer
 from resjax.system.errors import BadInput, Interrupted
@@ -198,6 +200,12 @@ def test_pictures_are_read_one_after_the_other(whole, squares, tmp_path, monkeyp
     assert drawn == [[], ["0.png"], ["0.png", "1.png"]]
 
 
+def test_the_largest_seed_is_drawn(run):
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    draw = partial(draw_onto, place, replace(run, seed=2**32 - 1), 2, np.zeros((1, 1, 3), np.float32))
+    assert jax.eval_shape(draw).params["rpn"]
+
+
 def test_detections_are_written_as_cocos_results(whole, squares, tmp_path, capsys):
     folder, _ = whole
     pictures = [str(squares / "JPEGImages" / f"{number}.jpg") for number in (0, 3)]
@@ -217,5 +225,5 @@ def test_detections_are_written_as_cocos_results(whole, squares, tmp_path, capsy
                            (["--coco", str(tmp_path / "x"), "--annotations", str(squares)], "cannot be|not a file")):
         with pytest.raises(BadInput, match=message):
             execute([*asked, *flags])
-    with pytest.raises(BadInput, match="resnet20 is a classifier; --coco needs a detector"):
-        execute(["detect", "resnet20", *pictures, "--coco", str(tmp_path / "x")])
+    with pytest.raises(BadInput, match="resnet20 is a classifier; use resjax predict"):
+        execute(["detect", "resnet20", *pictures])

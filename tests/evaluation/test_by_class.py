@@ -15,7 +15,10 @@ import resjax
 from resjax import BadInput, Data, Network, evaluate
 from resjax.console.command_line import execute
 from resjax.data import Images, Preprocessing
+from resjax.evaluation.drawings import draw_saliency
 from resjax.network import Classifier, label_of
+from resjax.paper.figures import save_figure
+from resjax.paper.mean_curves import Curve, draw_curves
 
 COUNT, CLASSES = 211, 5
 
@@ -194,3 +197,14 @@ def test_the_commands(folder, capsys, monkeypatch):
     with pytest.raises(SystemExit):
         execute(["saliency", "resnet20", "test/cat", "--of", "cow"])
     assert "'cow' is not a class of resnet20" in capsys.readouterr().err
+
+
+def test_dollar_signs_in_names_are_no_formulas(tmp_path):
+    names = ("$_$", "a$^$b", r"$\x$")
+    found = resjax.evaluation.outcomes.evaluation(np.log(np.eye(3) + 1e-9), np.array([1, 2, 0]), names,
+                                                  lambda _: np.zeros((4, 4, 1)))
+    assert len(found.save(tmp_path)) == 5
+    draw_saliency(np.zeros((4, 4, 3), np.uint8), np.ones((4, 4)), "$_$.png: cat", tmp_path / "saliency.png")
+    curve = Curve("$_$", "test error, %", np.array([1, 2]), np.array([[2.0, 1.0]]))
+    save_figure(draw_curves([[curve]]), tmp_path / "curves.svg")
+    assert (tmp_path / "curves.svg").read_text().count("<!-- $_$ (n=1) -->") == 1

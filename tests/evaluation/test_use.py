@@ -15,7 +15,7 @@ from PIL import Image
 import resjax
 from resjax import BadInput, Data, Network
 from resjax.console.command_line import execute
-from resjax.data import Preprocessing
+from resjax.data import Images, Preprocessing
 from resjax.network import TOGETHER, named_classes
 from resjax.system import terminal
 
@@ -50,6 +50,10 @@ def test_wrong_pixels_are_named():
         table()(np.zeros((1, 3, 1)))
     with pytest.raises(BadInput, match=r"pixels are \[2, 1, 3, 3\]"):
         table()(np.zeros((2, 1, 3, 3)))
+    for function in (resjax.features, resjax.embed):
+        with pytest.raises(BadInput, match=r"pixels are \[1, 3, 1\]"):
+            function(table(), np.zeros((1, 3, 1)))
+    assert table().predict([]) == []
     assert np.isnan(table(np.nan)(np.zeros((1, 1, 3, 1)))).all()
     with pytest.raises(BadInput, match="table computes logits that are NaN"):
         table(np.nan).predict(np.zeros((1, 1, 3, 1)))
@@ -144,3 +148,14 @@ def test_a_link_to_itself_cannot_be_read(command, network, tmp_path, monkeypatch
     with pytest.raises(SystemExit):
         execute([command, network, "loop.png"])
     assert "resjax: loop.png: cannot " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("network", "shape", "labels", "message"), [
+    (table(), (0, 1, 3, 1), [], "images contains no image"),
+    (table(), (2, 1, 3, 3), [0, 1], r"pixels are \[2, 1, 3, 3\]"),
+    (table(), (2, 1, 3, 1), [0, 3], r"labels are in 0 ... 3; they must be in 0 ... 2, because table has 3 classes"),
+    (table(), (2, 1, 3, 1), [-1, 1], r"labels are in -1 ... 1"),
+    (table()._replace(model=Table(0), classes=()), (2, 1, 3, 1), [0, 1], "table has no last layer")])
+def test_images_that_a_network_cannot_be_measured_on_are_refused(network, shape, labels, message):
+    with pytest.raises(BadInput, match=message):
+        resjax.evaluate(network, Images(np.zeros(shape, np.uint8), np.array(labels, int)))

@@ -78,6 +78,19 @@ def test_a_file_without_experiments_is_named(tmp_path):
     (tmp_path / "mine.py").write_text("EXPERIMENT = 3\n")
     with pytest.raises(BadInput, match=r"mine\.py: it must define EXPERIMENTS"):
         load_runs(tmp_path / "mine.py")
+    (tmp_path / "mine.py").write_text("from resjax import Experiment\nEXPERIMENTS = {1: Experiment(name='x')}\n")
+    with pytest.raises(BadInput, match=r"mine\.py: it must define EXPERIMENTS, a dict\[str"):
+        load_runs(tmp_path / "mine.py")
+
+
+@pytest.mark.parametrize("here", ["", "mine"])
+def test_the_line_of_an_error_is_named(here, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = (Path(here) if here else tmp_path) / "wrong.py"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("a = 1\n\n\nb = a / 0\n")
+    with pytest.raises(BadInput, match=r"wrong\.py, line 4: ZeroDivisionError"):
+        load_runs(file)
 
 
 @pytest.mark.parametrize(("make", "message"), [
@@ -91,6 +104,7 @@ def test_a_file_without_experiments_is_named(tmp_path):
     (lambda: Optimizer(warmup_error=0.0), "warmup-error is 0.0"),
     (lambda: Experiment(name="x", seed=-1), "seed is -1"),
     (lambda: Experiment(name="x", batch_size=96), "not a multiple of architecture.ghost-batch-size 64"),
+    (lambda: Experiment(name="x", batch_size=2**31 - 1), "use --architecture.ghost-batch-size 1 or --batch-size 21474"),
     (lambda: Experiment(name="x", log_steps=0), "log-steps is 0"),
     (lambda: Experiment(name="x", data=Data(std=(1, 2, 3))), "std has 3 values, but the images have 1 chan"),
     (lambda: Data(std=(0.0,)), "data.std is 0.0; it must be above 0"),

@@ -8,6 +8,7 @@ from conftest import same_trees
 from jax import lax
 
 from resjax.models import ResNet, Shortcut, cifar_resnet
+from resjax.models.counts import count_macs
 
 KEY = jax.random.key(0)
 
@@ -142,3 +143,9 @@ def test_a_width_is_an_argument():
     variables = jax.eval_shape(cifar_resnet(8, filters=32).init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     assert variables["params"]["conv1"]["kernel"].shape == (3, 3, 3, 32)
     assert variables["params"]["fc"]["kernel"].shape == (128, 10)
+
+
+def test_images_of_any_size_are_counted_without_their_memory():
+    small, large = (count_macs(cifar_resnet(8), (side, side, 3)) for side in (32, 100_000))
+    last = 64 * 10
+    assert large == (small - last) * 3125**2 + last

@@ -3,6 +3,7 @@
 import ast
 import csv
 import inspect
+import itertools
 import json
 import shutil
 import time
@@ -25,6 +26,7 @@ from resjax.paper.comparison import group_rows, group_runs
 from resjax.paper.mean_curves import Curve, curves_of, draw_curves
 from resjax.paper.table1 import FLOPS, IMAGE, stage_kernels, table1
 from resjax.training.kinds import HOMES, Kind, kind_named
+from resjax.training.python_objects import UNKEPT
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = ROOT / "experiments"
@@ -113,6 +115,19 @@ def test_a_copy_of_a_run_is_no_further_seed(two_seeds, tmp_path, capsys):
     assert comparison.records() == [found]
     assert f"recipe and seed: {tmp_path / 'unfinished'}, {tmp_path / 'b'}." in capsys.readouterr().out
     assert "Left out" not in resjax.compare(folder).note()
+
+
+def test_optimizers_whose_values_are_unknown_are_not_one_recipe(two_seeds, tmp_path):
+    folder, _ = two_seeds
+    for name, seed in itertools.product(("fast", "slow"), (0, 1)):
+        run = tmp_path / name / f"seed{seed}"
+        shutil.copytree(folder / f"seed{seed}", run)
+        record = json.loads((run / "experiment.json").read_text())
+        record["given"] = {"optimizer": f"Trace: {UNKEPT}"}
+        (run / "experiment.json").write_text(json.dumps(record))
+    records = resjax.compare(tmp_path).records()
+    assert [record["run"] for record in records] == [f"net, folder {tmp_path / name}" for name in ("fast", "slow")]
+    assert [(record["seeds"], record["finished"]) for record in records] == [("0 1", 2)] * 2
 
 
 def test_mean_curves_are_those_of_the_logs(two_seeds):

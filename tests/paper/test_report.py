@@ -214,10 +214,14 @@ def test_a_damaged_run_is_named_and_the_others_are_shown(folder, tmp_path):
     shutil.copytree(folder / "run1", tmp_path / "runs" / "whole")
     shutil.copytree(folder / "run1", tmp_path / "runs" / "broken")
     (tmp_path / "runs" / "broken" / "experiment.json").write_text("{")
+    shutil.copytree(folder / "run1", tmp_path / "runs" / "huge")
+    with (tmp_path / "runs" / "huge" / "metrics.jsonl").open("a") as log:
+        log.write(f'{{"step": 1, "kind": "own", "size": 1{"0" * 400}}}\n')
     write_report(tmp_path / "runs", tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
     assert page.count("<tr data-run=") == 1
     assert "broken/experiment.json: not a readable JSON file" in page
+    assert "int too large to convert to float" in page
 
 
 def test_a_folder_without_runs_is_refused(tmp_path):

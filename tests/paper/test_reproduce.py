@@ -18,7 +18,7 @@ import pytest
 from resjax import BadInput, read_metrics
 from resjax.console.command_line import execute
 from resjax.experiment_files import load_runs
-from resjax.paper import TABLES, Planned, plan_runs
+from resjax.paper import TABLES, Planned, figures, plan_runs, results
 from resjax.paper.figures import figure6
 from resjax.paper.reproduce import shard_of, shorten_schedule, train_missing
 from resjax.paper.results import RowResult, as_markdown, judge
@@ -99,7 +99,9 @@ def test_a_table_is_trained_and_printed(done):
         assert measured["mean"] == pytest.approx(sum(errors) / 2)
         assert measured["deviation"] == pytest.approx(abs(errors[0] - errors[1]) / 2**0.5)
     assert [row["measures"][0]["paper"] for row in table["rows"]] == ["~9.50", "8.75"]
-    assert table["command"] == "resjax reproduce table6 --seeds 2 --only plain20,resnet20"
+    assert table["command"] == "resjax reproduce table6 --seeds 2 --only plain20,resnet20 --experiments tiny"
+    responses = json.loads((folder / "runs" / "plain20" / "seed0" / "responses.json").read_text())
+    assert responses["images"] == 360  # all test images, though 100 does not divide them
     assert (folder / "runs" / "table6.md").read_text() in out
     assert "1 of 4: runs/plain20/seed0\n" in err
     assert " in total)\n" in err
@@ -111,6 +113,23 @@ def test_a_finished_table_is_not_trained_again(done):
     again, err = reproduce(folder)
     assert again == out
     assert "4 runs: 4 finished, 0 to train" in err
+
+
+def test_all_processes_restore_for_figure_7_and_the_first_writes(done, tmp_path, monkeypatch):
+    """Processes that work as one restore a checkpoint together: one of them alone would wait for ever."""
+    restored, restore = [], figures.restore
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(figures, "restore", lambda run: restored.append(run) or restore(run))
+    for module in (figures, results):
+        monkeypatch.setattr(module, "is_first", lambda: False)
+    write_tiny(tmp_path)
+    shutil.copytree(done[0] / "runs", tmp_path / "runs")
+    for file in (*tmp_path.glob("runs/*.*"), *tmp_path.glob("runs/*/*/responses.json")):
+        file.unlink()
+    planned = plan_runs(TABLE6, tmp_path / "tiny", tmp_path / "runs", 2, ("plain20", "resnet20"))
+    results.write_table(TABLE6, planned, 1.0, tmp_path / "runs", "command")
+    assert [run.parent.name for run in restored] == ["plain20", "resnet20"]
+    assert not [*tmp_path.glob("runs/*.*"), *tmp_path.glob("runs/*/*/responses.json")]
 
 
 def test_killed_and_started_again_it_ends_with_the_same_table(done, tmp_path):

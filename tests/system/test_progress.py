@@ -185,6 +185,15 @@ def test_nets_after_others_that_failed():
     assert list(one_by_one([0, 1], [1.0, 1.0])) == [0, 1]
 
 
+def test_an_error_ends_the_time_for_all():
+    failed = one_by_one([0, 1], [1.0, 1.0])
+    next(failed)
+    with pytest.raises(ValueError, match="no"), working("training", 8):
+        raise ValueError("no")
+    with working("training", 8):
+        assert advance_net(2, pace=0.5) == ""
+
+
 def test_one_net_alone_is_not_all():
     for _ in one_by_one(["net"], [1.0]):
         with working("training", 8):

@@ -1,5 +1,7 @@
 """What is meant is compared before anything compiles: networks, labels, arrays and names of one's own."""
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,6 +65,16 @@ class Dotted(nn.Module):
         return nn.Dense(10, name="a")(x) + self.param("a.kernel", nn.initializers.zeros, (4, 10)).sum(0)
 
 
+@dataclass
+class Thawed:
+    """An augmentation that Python cannot hash."""
+
+    size: float = 1.0
+
+    def __call__(self, key, images, labels):
+        return images, labels
+
+
 @pytest.mark.parametrize(("given", "message"), [
     ({"model": "resnet18"}, "model is 'resnet18'; it must be a Flax Linen module"),
     ({"model": torch.nn.Linear(2, 2)}, "model is Linear.*; it must be a Flax Linen module"),
@@ -72,6 +84,9 @@ class Dotted(nn.Module):
      "model.block is <class .*Net'>; .* with the fields .*filters, stride, shortcut, conv missing"),
     ({"model": ResNet((1, 1, 1), 4, 10, block="se")}, "model.block is 'se'; it must be one of 'basic', 'bottleneck'"),
     ({"model": Net(classes=5)}, r"model returned \(32, 5\) for images \(32, 8, 8, 1\); .* there are 10 classes"),
+    ({"model": Net(classes=12)}, r"model returned \(32, 12\) for images \(32, 8, 8, 1\); .* there are 10 classes"),
+    ({"model": Net(norm=np.zeros(2))}, "model is a Net that cannot be hashed; .* its fields must be numbers, strings"),
+    ({"augment": Thawed()}, "augment is a Thawed that cannot be hashed; a dataclass needs frozen=True"),
     ({"model": Dotted()}, "two of its arrays would be saved as 'params.a.kernel'"),
     ({"optimizer": 1e-3}, r"optimizer is 0.001; it must be an optax optimizer, such as optax.sgd\(0.1\)"),
     ({"data": (PIXELS, LABELS)}, r"data is <class 'tuple'>; it must be resjax.dataset"),

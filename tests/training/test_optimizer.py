@@ -12,6 +12,7 @@ from conftest import same_trees
 import resjax
 from resjax import BadInput, Experiment, Interrupted, Optimizer, read_metrics, train
 from resjax.detection import Detection
+from resjax.training.classification import Classification
 from resjax.training.learning_rate import learning_rate
 from resjax.training.optimizer import build_optimizer, exchange_average
 
@@ -187,9 +188,12 @@ def test_a_cosine_ends_with_its_run(small):
     run = small(optimizer=Optimizer(schedule="cosine"))
     assert run.differences(replace(run, steps=12)) == ["steps: 6 -> 12"]
     assert small().differences(small(steps=12)) == []
+    built = small(steps=12, own=resjax.Own(optimizer=lambda run: optax.sgd(1 / run.steps)))  # likewise
+    assert small().differences(built) == ["steps: 6 -> 12"]
+    assert small().differences(replace(built, own=resjax.Own(optimizer=optax.sgd(0.1)))) == []
 
 
-def test_the_average_is_measured_kept_and_resumed_to_the_same_bits(small, tmp_path):
+def test_the_average_is_measured_kept_and_resumed_to_the_same_bits(small, tmp_path, capsys):
     """Against the average of the parameters after each step, which a callback sees; and a run that is made longer."""
     def seen(line, network):
         kept.append(jax.device_get(network.variables["params"]))
@@ -209,6 +213,8 @@ def test_the_average_is_measured_kept_and_resumed_to_the_same_bits(small, tmp_pa
     stop = 3
     with pytest.raises(Interrupted):
         train(small(**recipe, steps=4), tmp_path / "cut", ONE, callback=seen)
+    resjax.load(tmp_path / "cut")
+    assert "not finished, so these are its current weights, not their moving average" in capsys.readouterr().err
     assert train(small(**recipe, steps=4), tmp_path / "cut", ONE)["state_digest"] == whole["state_digest"]
     train(small(**recipe, steps=2), tmp_path / "longer", ONE)
     assert train(small(**recipe, steps=4), tmp_path / "longer", ONE)["state_digest"] == whole["state_digest"]
@@ -216,3 +222,10 @@ def test_the_average_is_measured_kept_and_resumed_to_the_same_bits(small, tmp_pa
              for place in ("whole", "cut", "longer")]
     assert lines[0] == lines[1] == lines[2]
     assert [step for step, _ in lines[0]] == [2, 4]
+
+
+def test_nothing_is_averaged_where_nothing_is_measured(small, tmp_path, monkeypatch):
+    averaged, average = [], Classification.average
+    monkeypatch.setattr(Classification, "average", lambda *given: averaged.append(1) or average(*given))
+    train(small(optimizer=Optimizer(ema_decay=0.5), evaluate_steps=2), tmp_path, ONE)
+    assert len(averaged) == 1  # at the end

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ import resjax
 from resjax import BadInput, BasicBlock, Bottleneck, Data, Interrupted, cifar_resnet, load_data, read_metrics, train
 from resjax.experiment_files import find
 from resjax.training import restore
+from resjax.training.classifiers import recorded
 
 ONE = jax.devices()[:1]
 
@@ -171,3 +173,15 @@ def test_what_is_printed_fits_a_screen(small, folder, digits):
     assert not [text for text in shown if "array(" in text or "\n" in text]
     assert shown[0].startswith("Experiment(name='small', architecture=Architecture(depth=8, ghost_batch_size=16), ")
     assert shown[-1] == "ResNet(blocks=(3, 3, 3), filters=32, classes=10)"
+
+
+def test_a_run_without_test_images_is_told_and_exported(small, tmp_path, digits, monkeypatch):
+    result = train(small(steps=1), tmp_path / "run", ONE, data=resjax.dataset(digits.train))
+    assert repr(result).startswith("Result('small', seed 0: 1 steps, ")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    card = recorded(Path("~/run"))
+    assert (card.source, card.errors) == ("arrays", ())
+
+
+def test_a_network_of_ones_own_is_named_by_its_fields(small):
+    assert small(own=resjax.Own(model=Wide(width=4))).title == "Wide(width=4)"

@@ -2,6 +2,8 @@
 
 import errno
 import json
+import os
+import signal
 from dataclasses import replace
 
 import jax
@@ -13,10 +15,11 @@ from conftest import same_trees
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import resjax
-from resjax import Architecture, BadInput, Diverged, Optimizer, read_metrics, train
+from resjax import Architecture, BadInput, Diverged, Interrupted, Optimizer, read_metrics, train
 from resjax.data import Batch, Batching, Images, load_data, mean_image, permute
 from resjax.training import build_optimizer, initial_state, restore, state_digest, train_step
 from resjax.training.in_memory import InMemoryBatch, InMemoryInputs
+from resjax.training.log import Log
 from resjax.training.packing import PLAIN
 from resjax.training.step import add_batch_statistics, train_steps
 
@@ -224,3 +227,24 @@ def test_metrics_are_told_for_every_step_though_they_are_fetched_late(small, tmp
 def test_the_seeds_of_a_run_are_not_those_of_another(small, tmp_path):
     digests = {train(small(seed=seed), tmp_path / str(seed), ONE)["state_digest"] for seed in (0, 1, 2)}
     assert len(digests) == 3
+
+
+def test_the_largest_seed_trains(small, tmp_path):
+    largest = 2**32 - 1
+    assert train(small(seed=largest, steps=1), tmp_path, ONE)["seed"] == largest
+    assert restore(tmp_path).experiment.seed == largest
+
+
+def test_a_stop_between_the_lines_of_an_evaluation_keeps_both(small, tmp_path, monkeypatch):
+    def record(log, line):
+        recorded(log, line)
+        if line["kind"] == "validation":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    recorded = Log.record
+    monkeypatch.setattr(Log, "record", record)
+    with pytest.raises(Interrupted):
+        train(small(data=replace(small().data, validation_images=100), evaluate_steps=2, evaluate_test=True), tmp_path,
+              ONE)
+    assert [(line["kind"], line["step"]) for line in read_metrics(tmp_path) if line["kind"] in ("validation", "test")
+            ] == [("validation", 2), ("test", 2)]
