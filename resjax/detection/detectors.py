@@ -14,7 +14,7 @@ from resjax.detection.config import Detection, Inference
 from resjax.detection.draw import confident, draw_boxes
 from resjax.detection.evaluate import TrainedDetector, find_in, measure_detector
 from resjax.detection.images import open_annotated
-from resjax.detection.phases import PROPOSER
+from resjax.detection.phases import variables_of
 from resjax.detection.pictures import draw_run
 from resjax.detection.step import draw_onto
 from resjax.detection.stored import FILE, load_detector, write_detector
@@ -194,4 +194,4 @@ def first_state(run: Detection) -> Any:
 def parameters_by_part(run: Detection) -> dict[str, int]:
     """Count the parameters of each part of the network, without those used only in training."""
     return {name: sum(leaf.size for leaf in jax.tree.leaves(part))
-            for name, part in first_state(run).params.items() if name != PROPOSER}
+            for name, part in variables_of(first_state(run))["params"].items()}

@@ -15,11 +15,18 @@ from resjax.data import decode, normalize
 from resjax.data.pictures import read_picture
 from resjax.data.preprocessing import one_thread_each
 from resjax.detection.annotations import Annotated, AnnotatedImages, Drawn
-from resjax.detection.average_precision import Detected, average_precisions, coco_precision, mean_average_precision
+from resjax.detection.average_precision import (
+    Detected,
+    average_precisions,
+    check_pycocotools,
+    coco_precision,
+    mean_average_precision,
+)
 from resjax.detection.config import Detection, Scenery
 from resjax.detection.images import Level, Size, pad, padded_size, prepare_image, resized_size, scaled_size
 from resjax.detection.improvements import pool_two_scales, regressed_boxes, unite, vote_all
 from resjax.detection.networks import FasterRCNN, Pool, pool_regions
+from resjax.detection.phases import variables_of
 from resjax.detection.proposals import Detections, Predictions, choose_detections, decode_predictions, propose
 from resjax.detection.step import Proposed, anchors_of, draw_onto
 from resjax.system.progress import track
@@ -119,14 +126,20 @@ def own_pixels(detected: Detections, images: AnnotatedImages, index: int, data: 
 
 
 def measure_detector(trained: TrainedDetector, images: AnnotatedImages, batch_size: int = 1) -> dict[str, Any]:
-    """Measure the average precision in percent, by area, by 11 points and, for COCO's data, as COCO does."""
+    """Measure the average precision in percent, by area, by 11 points and, for COCO's data, as COCO does.
+
+    Raises BadInput, before anything is detected, if COCO's data need pycocotools and it is missing.
+    """
+    as_coco = trained.detection.data.source.startswith("coco:")
+    if as_coco:
+        check_pycocotools()
     classes, detected = trained.classes, find_all(trained, images, batch_size)
     by_area, by_points = (average_precisions(images.records, detected, len(classes), rule)
                           for rule in ("area", "11-point"))
     measured = {"mean_average_precision": mean_average_precision(by_area),
                 "eleven_point": mean_average_precision(by_points),
                 "average_precision": by_class(classes, by_area), "eleven_points": by_class(classes, by_points)}
-    if trained.detection.data.source.startswith("coco:"):
+    if as_coco:
         of_coco = coco_precision(images.records, detected, classes)._asdict()
         measured |= {f"coco_{key}": value for key, value in of_coco.items()}
     return {key: nan_to_none(value) for key, value in measured.items()}
@@ -166,7 +179,7 @@ def restore_detector(folder: str | Path, device: jax.Device | None = None) -> Tr
     place = jax.sharding.SingleDeviceSharding(device or jax.local_devices()[0])
     draw = partial(draw_onto, place, detection, len(classes), np.zeros((1, 1, 3), np.float32))
     state = restore_state(folder, detection, jax.eval_shape(draw), place)
-    return TrainedDetector(detection, classes, model, state.variables, np.asarray(state.mean))
+    return TrainedDetector(detection, classes, model, variables_of(state), np.asarray(state.mean))
 
 
 def find_in(file: Path, trained: TrainedDetector) -> tuple[np.ndarray, Detected]:

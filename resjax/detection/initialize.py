@@ -33,7 +33,7 @@ class Weights(NamedTuple):
 def initial_weights(detection: Detection, images: AnnotatedImages) -> Weights:
     """Load the weights that `initialize_from` names. Without a name, only measure the mean colour.
 
-    Raises BadInput if the weights are of another network.
+    Raises BadInput if the weights are of another network, or of one for images without colours.
     """
     source, detector = detection.initialize_from, detection.detector
     if not source:
@@ -41,6 +41,9 @@ def initial_weights(detection: Detection, images: AnnotatedImages) -> Weights:
     if kind_at(source).VALUE is Detection:
         return detector_weights(load_detector(source), detection, images.classes)
     network = load(source, stride_in=detector.stride_in, shortcut="A")
+    channels = network.preprocessing.image_shape[-1]
+    check(channels == 3,
+          f"initialize-from: {network.name} needs images with {channels} channels, but a detector's have 3")
     return vgg_weights(network, detection) if detector.backbone == "vgg16" else resnet_weights(network, detection)
 
 
@@ -97,8 +100,7 @@ def detector_weights(trained: TrainedDetector, detection: Detection, classes: tu
         differences.append(f"data.std: {before.data.std} -> {detection.data.std}")
     check(not differences, f"initialize-from: {detection.initialize_from} contains another detector "
                            f"({'; '.join(differences)})")
-    params = dict(trained.variables["params"])
-    params.pop(PROPOSER, None)
+    params = trained.variables["params"]
     if trained.classes != classes:
         params = {name: leaves for name, leaves in params.items() if name not in ("scores", "boxes")}
     return Weights(trained.mean.reshape(1, 1, -1), params, trained.variables["batch_stats"])
@@ -112,7 +114,10 @@ def differing(before: Any, now: Any) -> list[str]:
 
 
 def start_from(weights: Weights, first: TrainState) -> TrainState:
-    """Copy weights to an initial state, on its devices. Parameters without weights keep their initial values."""
+    """Copy the mean colour and weights to an initial state, on its devices.
+
+    Parameters without weights keep their initial values.
+    """
 
     def merge(new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
         return dict(old) | {name: jax.tree.map(place, new[name], old[name]) for name in new}
@@ -125,6 +130,6 @@ def start_from(weights: Weights, first: TrainState) -> TrainState:
     if PROPOSER in params:  # the proposal network starts with the same weights
         own = {name: leaves for name, leaves in weights.params.items() if name == "shared"}
         params[PROPOSER] = merge(own, first.params[PROPOSER])
-    started: TrainState = first.replace(params=params,
+    started: TrainState = first.replace(mean=place(weights.mean, first.mean), params=params,
                                         batch_stats=merge(weights.batch_stats, first.batch_stats))
     return started

@@ -10,6 +10,7 @@ import jax
 from resjax.detection.config import Detection
 from resjax.detection.images import AnnotatedBatch
 from resjax.detection.targets import LOSSES, PROPOSAL_LOSSES, REGION_LOSSES
+from resjax.training.step import TrainState
 
 PROPOSER = "proposer"  # the separate proposal network, with shared convolutions and an rpn
 
@@ -45,6 +46,12 @@ def networks_of(params: Mapping[str, Any], phase: Phase) -> tuple[Mapping[str, A
     """Return the parameters of the trained network and of the proposing one, which are usually the same."""
     proposes = {**params, **params[PROPOSER]} if phase.of_proposer else params
     return proposes if phase.moves == (PROPOSER,) else params, proposes
+
+
+def variables_of(state: TrainState) -> dict[str, Any]:
+    """Return the variables of a state's detector, without the proposal network that only training uses."""
+    return {"params": {name: leaves for name, leaves in state.params.items() if name != PROPOSER},
+            "batch_stats": state.batch_stats}
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["batch"], meta_fields=["phase"])

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save
 from resjax.detection.config import Detection
 from resjax.detection.evaluate import TrainedDetector, restore_detector
 from resjax.detection.networks import FasterRCNN
+from resjax.detection.phases import PROPOSER, variables_of
 from resjax.detection.step import draw_onto
 from resjax.system.errors import BadInput, check
 from resjax.system.files import folder_aside, read_json, remove_leftovers, write_json
@@ -63,18 +64,20 @@ def read_detector(folder: Path) -> TrainedDetector:
     except BadInput as error:
         raise BadInput(f"{folder / FILE}: not a detector of this version of resjax ({error})") from None
     try:
-        tensors = load_file(folder / WEIGHTS)
+        stored = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError, ValueError) as error:
         raise BadInput(f"{folder / WEIGHTS}: not a readable weights file ({error})") from None
     place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     state = jax.eval_shape(partial(draw_onto, place, detection, len(classes), np.zeros((1, 1, 3), np.float32)))
-    wanted = {"/".join(path): leaf for path, leaf in flatten_dict(state.variables).items()} | {"mean": state.mean}
+    tensors = {name: tensor for name, tensor in stored.items() if PROPOSER not in name.split("/")}  # in earlier exports
+    wanted = {"/".join(path): leaf for path, leaf in flatten_dict(variables_of(state)).items()} | {"mean": state.mean}
     wrong = sorted(name for name in wanted.keys() | tensors.keys() if name not in wanted or name not in tensors
                    or (wanted[name].shape, wanted[name].dtype) != (tensors[name].shape, tensors[name].dtype))
     check(not wrong, f"{folder / WEIGHTS}: not the weights that {FILE} describes: {', '.join(wrong[:3])} "
                      "missing, unknown or of another shape")
     mean = tensors.pop("mean")
-    variables: Any = unflatten_dict({tuple(name.split("/")): tensor for name, tensor in tensors.items()})
+    variables: Any = {"batch_stats": {}} | unflatten_dict(  # VGG has none
+        {tuple(name.split("/")): tensor for name, tensor in tensors.items()})
     return TrainedDetector(detection, classes, FasterRCNN(detection.detector, len(classes)), variables, mean)
 
 

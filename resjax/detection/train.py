@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import NamedSharding
 
 from resjax.detection.annotations import AnnotatedImages, identity_of
@@ -17,7 +18,7 @@ from resjax.detection.evaluate import TrainedDetector, measure_detector
 from resjax.detection.images import Batches, open_annotated
 from resjax.detection.initialize import Weights, initial_weights, start_from
 from resjax.detection.networks import FasterRCNN
-from resjax.detection.phases import PROPOSER, Lesson, phase_at
+from resjax.detection.phases import Lesson, phase_at, variables_of
 from resjax.detection.stated import remark_on_leakage
 from resjax.detection.step import draw_onto, optimizer_of, train_step
 from resjax.detection.targets import LOSSES
@@ -53,14 +54,17 @@ class RunningLosses(RunningMetrics):
 
 @dataclass(frozen=True)
 class DetectionTask:
-    """The task of training a detector on annotated images and evaluating it on others."""
+    """The task of training a detector on annotated images and evaluating it on others.
+
+    `weights` are those to start from, which a run that resumes does not need.
+    """
 
     detection: Detection
-    batches: Batches
+    images: AnnotatedImages
     test: AnnotatedImages
     identity: dict[str, Any]
     model: FasterRCNN
-    weights: Weights
+    weights: Weights | None
     sharding: NamedSharding
     log: Log
 
@@ -68,14 +72,14 @@ class DetectionTask:
     watch = None
 
     def first(self) -> TrainState:
-        """Initialise the state on the devices."""
-        place, classes = replicated(self.sharding), self.model.classes
-        first: TrainState = draw_onto(place, self.detection, classes, self.weights.mean)
+        """Initialise the state on the devices, with a mean colour of 0."""
+        place, mean = replicated(self.sharding), np.zeros((1, 1, 3), np.float32)
+        first: TrainState = draw_onto(place, self.detection, self.model.classes, mean)
         return first
 
     def start(self, first: TrainState) -> TrainState:
-        """Copy the pretrained weights to the initial state."""
-        return start_from(self.weights, first)
+        """Put the mean colour and the pretrained weights, if any, into the initial state."""
+        return start_from(self.weights or initial_weights(self.detection, self.images), first)
 
     def describe(self) -> None:
         """Write `experiment.json`."""
@@ -85,9 +89,10 @@ class DetectionTask:
     @contextmanager
     def inputs(self, state: TrainState, steps: range) -> Iterator[Iterator[tuple[int, Lesson]]]:
         """Open the batches of some steps, each copied to the devices while they compute the previous step."""
-        run = self.detection
+        run, ground = self.detection, np.asarray(state.mean).reshape(3)
+        made = Batches(self.images, run.data, run.batch_size, run.seed, ground)
         place = partial(jax.make_array_from_process_local_data, self.sharding)
-        with closing(self.batches.steps(steps, jax.process_index(), jax.process_count())) as batches:
+        with closing(made.steps(steps, jax.process_index(), jax.process_count())) as batches:
             yield ((1, Lesson(jax.tree.map(place, batch), phase_at(run, step)))
                    for step, batch in zip(steps, batches, strict=True))
 
@@ -113,20 +118,22 @@ class DetectionTask:
 
     def measure(self, state: TrainState, last: bool) -> list[Line]:
         """Measure the average precision on the test images."""
-        variables, mean = jax.device_get((state.variables, state.mean))
+        variables, mean = jax.device_get((variables_of(state), state.mean))
         trained = TrainedDetector(self.detection, self.test.classes, self.model, variables, mean)
         return [{"kind": "detection", **measure_detector(trained, self.test, self.detection.batch_size)}]
 
     def result(self, lines: list[Line]) -> Line:
         """Return the average precisions, and the number of parameters without those used only in training."""
-        params = jax.eval_shape(self.first).params
-        parts = [part for name, part in params.items() if name != PROPOSER]
-        return {"parameters": sum(leaf.size for leaf in jax.tree.leaves(parts)),
+        params = variables_of(jax.eval_shape(self.first))["params"]
+        return {"parameters": sum(leaf.size for leaf in jax.tree.leaves(params)),
                 **{key: value for line in lines for key, value in line.items() if key not in ("step", "kind")}}
 
 
 def open_faster_rcnn(detection: Detection, devices: Sequence[jax.Device], log: Log) -> DetectionTask:
-    """Open a run's images and load its pretrained weights. Raises BadInput for invalid images or weights."""
+    """Open a run's images and, unless it resumes, load its pretrained weights.
+
+    Raises BadInput for invalid images or weights.
+    """
     if detection.data.source.startswith("coco:"):
         check_pycocotools()  # check now rather than at the end of the run
     images = open_annotated(detection.data, train=True)
@@ -135,7 +142,7 @@ def open_faster_rcnn(detection: Detection, devices: Sequence[jax.Device], log: L
         log.tell(text)
     identity = identity_of(images, test)
     check_images(log.run_directory, identity)
-    weights = initial_weights(detection, images)
-    batches = Batches(images, detection.data, detection.batch_size, detection.seed, weights.mean.reshape(3))
-    return DetectionTask(detection, batches, test, identity, FasterRCNN(detection.detector, len(images.classes)),
+    resumes = any((log.run_directory / "checkpoints").glob("[0-9]*"))
+    weights = None if resumes else initial_weights(detection, images)
+    return DetectionTask(detection, images, test, identity, FasterRCNN(detection.detector, len(images.classes)),
                          weights, batch_sharding(devices), log)

@@ -38,7 +38,7 @@ def start(detection):
     weights = initial_weights(detection, None)
     shapes = jax.eval_shape(lambda: draw_onto(place, detection, CLASSES, weights.mean, 0))  # compiling it takes long
     blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes.replace(key=None))
-    state = start_from(weights, blank.replace(mean=weights.mean))
+    state = start_from(weights, blank)
     random = np.random.default_rng(0)
     heads = {name: jax.tree.map(lambda leaf: jnp.float32(random.normal(0, 0.3 / np.sqrt(np.prod(leaf.shape[:-1])),
                                                                        leaf.shape)), state.params[name])
@@ -167,6 +167,11 @@ def test_wrong_weights_are_named(tmp_path):
         run = Detection(name="x", detector=Detector(backbone=backbone), initialize_from=str(tmp_path / "r18.pth"))
         with pytest.raises(BadInput, match=message):
             initial_weights(run, None)
+    grey = torch.load(tmp_path / "r18.pth")
+    torch.save(grey | {"conv1.weight": grey["conv1.weight"][:, :1]}, tmp_path / "r18.pth")
+    (tmp_path / "r18.json").write_text('{"preprocessing": {"mean": [0.5], "value_range": 1.0, "shorter_side": 256}}')
+    with pytest.raises(BadInput, match=r"initialize-from: .* needs images with 1 channels, but a detector's have 3"):
+        initial_weights(run, None)
 
 
 @pytest.mark.parametrize(("field", "value", "message"), [

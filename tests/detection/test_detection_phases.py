@@ -8,16 +8,31 @@ import jax
 import numpy as np
 import optax
 import pytest
+from conftest import same_trees
+from flax.traverse_util import flatten_dict
+from safetensors.numpy import save_file
 
-from resjax.detection import Detection, Detector, Sampling, Scenery, restore_detector, scenes, train_detector
+from resjax.detection import (
+    Detection,
+    Detector,
+    Sampling,
+    Scenery,
+    load_detector,
+    restore_detector,
+    scenes,
+    train_detector,
+)
+from resjax.detection.evaluate import TrainedDetector
 from resjax.detection.images import Batches, open_annotated
 from resjax.detection.initialize import Weights, mean_colour, start_from
 from resjax.detection.networks import FasterRCNN
-from resjax.detection.phases import ALTERNATING, PROPOSER, Lesson, phase_at
+from resjax.detection.phases import ALTERNATING, PROPOSER, Lesson, phase_at, variables_of
 from resjax.detection.step import draw_onto, optimizer_of, train_step
+from resjax.detection.stored import write_detector
 from resjax.experiment import Optimizer
 from resjax.system.errors import BadInput, Interrupted
 from resjax.training import loop
+from resjax.weights.card import Card
 
 RUN = Detection(
     name="turns", training="alternating", initialize_from="weights",
@@ -117,11 +132,24 @@ def test_a_run_that_stops_in_a_phase_comes_to_the_same_bits(tmp_path, monkeypatc
     for step in (3, 6):
         with pytest.raises(Interrupted, match=f"saved step {step} of 8"):
             train_detector(RUN, tmp_path / "stopped", devices)
+        monkeypatch.setattr("resjax.detection.train.initial_weights", None)  # resuming needs no weights
     again = train_detector(RUN, tmp_path / "stopped", devices)
     assert again["state_digest"] == whole["state_digest"]
     trained = restore_detector(tmp_path / "whole")
-    own = {name: part for name, part in trained.variables["params"].items() if name != PROPOSER}
-    assert whole["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(own))
+    assert whole["parameters"] == sum(leaf.size for leaf in jax.tree.leaves(trained.variables["params"]))
+
+
+def test_an_export_leaves_out_the_network_that_only_training_uses(first, tmp_path):
+    classes, used = tuple("abcdefghij"), variables_of(first)
+    assert first.params.keys() - used["params"].keys() == {PROPOSER}
+    trained = TrainedDetector(RUN, classes, FasterRCNN(RUN.detector, 10), used, MEAN)
+    copy = write_detector(trained, tmp_path / "copy", Card())
+    count = sum(leaf.size for leaf in jax.tree.leaves(used["params"]))
+    assert f"{count:,} parameters" in (copy / "README.md").read_text()
+    assert same_trees(load_detector(copy).variables, used, 0)
+    before = {"/".join(path): leaf for path, leaf in flatten_dict(first.variables).items()}  # as it used to be
+    save_file(before | {"mean": MEAN}, copy / "detector.safetensors")
+    assert same_trees(load_detector(copy).variables, used, 0)
 
 
 def test_what_alternating_training_needs():

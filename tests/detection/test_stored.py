@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import sys
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -13,7 +15,11 @@ from safetensors.numpy import load_file, save_file
 import resjax
 from resjax import BadInput
 from resjax.console.command_line import execute
-from resjax.detection import load_detector
+from resjax.detection import Detection, Detector, Scenery, load_detector
+from resjax.detection.detectors import first_state
+from resjax.detection.evaluate import TrainedDetector, measure_detector
+from resjax.detection.initialize import detector_weights
+from resjax.detection.networks import FasterRCNN
 from resjax.detection.stored import write_detector
 from resjax.weights.card import Card
 
@@ -32,6 +38,25 @@ def test_a_folder_is_read_back(copy):
     assert np.array_equal(ours.mean, theirs.mean)
     assert sum(leaf.size for leaf in jax.tree.leaves(ours.variables["params"])) == 777_023
     assert "None was measured" in (copy / "README.md").read_text()
+
+
+def test_an_exported_vgg_detector_initialises_another(tmp_path):
+    run = Detection(name="vgg", detector=Detector(backbone="vgg16", hidden=4, rpn_channels=4), data=Scenery(
+        source="scenes", shorter_side=64, longer_side=64))
+    classes = tuple("abcdefghij")
+    state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), first_state(run).replace(key=None))
+    trained = TrainedDetector(run, classes, FasterRCNN(run.detector, 10), state.variables, state.mean)
+    copy = load_detector(write_detector(trained, tmp_path / "vgg", Card()))
+    weights = detector_weights(copy, replace(run, initialize_from="vgg"), classes)
+    assert (weights.params.keys(), weights.batch_stats) == (state.params.keys(), {})
+
+
+def test_cocos_package_is_missed_before_anything_is_detected(monkeypatch):
+    trained = load_detector("bccd")
+    data = replace(trained.detection.data, source="coco:images")
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    with pytest.raises(BadInput, match="needs the package pycocotools"):
+        measure_detector(trained._replace(detection=replace(trained.detection, data=data)), None)
 
 
 def test_what_is_damaged_is_named(copy, tmp_path):
