@@ -4,8 +4,8 @@
                                                                              [--mode inference]
 
 There are three networks. ResNet-20 runs on images of 32x32 pixels, as in CIFAR-10, at batch 128. ResNet-50 (stride in
-the 3x3, as in torchvision) runs on 224x224 pixels, at batch 16 on CPU and, by default in bfloat16, at batch 256 on a
-GPU. ResNet-18 with shortcut option A runs on 64x64 pixels at batch 16, so that its last maps are 2x2. PyTorch runs with
+the 3x3, as in torchvision) runs on images of 224x224 pixels, at batch 16 on CPU and at batch 256 on GPU, where the
+default precision is bfloat16. ResNet-18 with shortcut option A runs on 64x64 pixels at batch 16, so that its last maps are 2x2. PyTorch runs with
 both memory layouts, channels first and channels last. The benchmark prints one JSON line. For each variant, it contains
 the median wall-clock time and processor time per step, the ratio of the wall-clock time to that of PyTorch's faster
 layout, the images per second, and the peak memory. For resjax, it also contains the compile time. On CPU, it also
