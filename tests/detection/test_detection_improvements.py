@@ -109,7 +109,7 @@ def detector_of(inference, context):
     model, random = FasterRCNN(run.detector, CLASSES), np.random.default_rng(0)
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     mean = np.full((1, 1, 3), 128, np.float32)
-    shapes = jax.eval_shape(lambda: draw_onto(place, run, CLASSES, mean, 0))  # compiling it takes long
+    shapes = jax.eval_shape(lambda: draw_onto(place, run, CLASSES, mean))  # compiling it takes long
 
     def draw(path, leaf):
         names, inside = jax.tree_util.keystr(path), np.prod(leaf.shape[:-1])

@@ -36,7 +36,7 @@ def start(detection):
     model = FasterRCNN(detection.detector, CLASSES)
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     weights = initial_weights(detection, None)
-    shapes = jax.eval_shape(lambda: draw_onto(place, detection, CLASSES, weights.mean, 0))  # compiling it takes long
+    shapes = jax.eval_shape(lambda: draw_onto(place, detection, CLASSES, weights.mean))  # compiling it takes long
     blank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes.replace(key=None))
     state = start_from(weights, blank)
     random = np.random.default_rng(0)
@@ -110,7 +110,7 @@ def test_padding_and_the_images_beside_it_change_no_detection():
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     run = Detection(name="x", detector=detector, sampling=rules, initialize_from="weights")
     model = FasterRCNN(detector, 3)
-    state = draw_onto(place, run, 3, np.full((1, 1, 3), 128, np.float32), 0)
+    state = draw_onto(place, run, 3, np.full((1, 1, 3), 128, np.float32))
     random = np.random.default_rng(0)
     images = random.integers(0, 255, (2, 64, 96, 3)).astype(np.uint8)
     images[0, 48:] = images[0, :, 64:] = 128
@@ -149,7 +149,7 @@ def test_what_stays_as_it_is():
     detector = Detector(backbone="resnet18", frozen_stages=2)
     shapes = jax.eval_shape(lambda: draw_onto(
         jax.sharding.SingleDeviceSharding(jax.devices()[0]),
-        Detection(name="x", detector=detector, initialize_from="weights"), 3, np.zeros((1, 1, 3), np.float32), 0))
+        Detection(name="x", detector=detector, initialize_from="weights"), 3, np.zeros((1, 1, 3), np.float32)))
     stays = frozen(detector, JOINT[0], shapes.params)
     assert all(jax.tree.leaves([stays["shared"][name] for name in ("conv1", "bn1", "stage1")]))
     block = stays["shared"]["stage2"]["first"]

@@ -54,7 +54,7 @@ def few(monkeypatch):
 
 @pytest.fixture(scope="module")
 def first():
-    return jax.device_get(draw_onto(PLACE, RUN, 10, MEAN, 0).replace(key=None))
+    return jax.device_get(draw_onto(PLACE, RUN, 10, MEAN).replace(key=None))
 
 
 def batch():
