@@ -14,7 +14,8 @@ rate is measured with PyTorch's matrix product in the same run. For ResNet-20, t
 resjax that makes several steps per call, as in training. On a GPU that `resjax plan` supports, the line also contains
 the plan's lower bound on resjax's step time. In both libraries, batch norm uses the statistics of the whole batch. On
 GPU, `--precision` decides whether resjax uses TF32, and PyTorch uses its own defaults. PyTorch uses autocast for
-bfloat16 and, on GPU, `torch.compile` with CUDA graphs."""
+bfloat16 and, on GPU, `torch.compile` with CUDA graphs.
+"""
 
 import json
 import multiprocessing
