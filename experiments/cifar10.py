@@ -3,7 +3,7 @@
     python experiments/cifar10.py resnet20 --workdir runs/resnet20
 
 Data: run `resjax prepare cifar10` once (a download of 170 MB), or pass `--data.directory` with a prepared copy.
-Cost: on 2 CPU cores, a step of resnet20 takes 195 ms (docs/results/onednn.md). Its 64k steps take about 3.5 hours.
+Cost: on 2 CPU cores, a step of resnet20 takes 195 ms (docs/results/onednn.md). A run's 64k steps take about 3.5 hours.
 Result: with the full recipe, the test error is 8.38 % for resnet20 and 9.36 % for plain20 (docs/results/cifar10.md).
 """
 

@@ -4,10 +4,10 @@
     python experiments/detection.py bccd --data.source voc:PATH
     python experiments/detection.py resnet101_0712 --data.source voc:PATH --initialize-from runs/resnet101/seed0
 
-`scenes` needs no data, because its images are composed of several digits of varied size. `bccd` trains from scratch on
+`scenes` needs no download, because its images are composed of scikit-learn's digits. `bccd` trains from scratch on
 BCCD, a public data set of 364 photographs with red cells, white cells and platelets (github.com/Shenggan/BCCD_Dataset,
-MIT). The other names are the paper's detectors, which start from pretrained weights. `--initialize-from` names the run
-directory or the file that holds these weights. A file of VGG-16 weights must use torchvision's tensor names.
+MIT). The other experiments train the paper's detectors, which start from pretrained weights. `--initialize-from` names
+the run directory or the file that holds these weights. A file of VGG-16 weights must use torchvision's tensor names.
 """
 
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Compares five later ideas with a ResNet-14 of the paper's design, on scikit-learn's digits.
+"""Tries five ideas from later papers, one at a time, on a ResNet-14 of the paper's design and scikit-learn's digits.
 
 See docs/results/ideas.md.
 """

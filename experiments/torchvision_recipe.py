@@ -2,11 +2,11 @@
 
     python experiments/torchvision_recipe.py resnet50_torchvision --data.source folder:PATH
 
-Source: the folder references/classification of github.com/pytorch/vision. The bottleneck has its stride in the 3x3
-convolution ("v1.5"), crops cover 8 to 100 % of the image's area (Szegedy et al. 2015), and the learning rate drops
-every 30 epochs. With this recipe, torchvision reports 1-crop top-1 errors of 30.24 % for ResNet-18, 26.69 % for
-ResNet-34 and 23.87 % for ResNet-50. Unlike torchvision, we subtract the mean image, do not divide by a standard
-deviation, and compute convolutions in bfloat16.
+Source: the folder references/classification of github.com/pytorch/vision. Bottlenecks have their stride in the 3x3
+convolution ("v1.5"). Crops cover 8 to 100 % of the image's area (Szegedy et al. 2015). The learning rate drops every 30
+epochs. With this recipe, torchvision reports 1-crop top-1 errors of 30.24 % for ResNet-18, 26.69 % for ResNet-34 and
+23.87 % for ResNet-50. Unlike torchvision, we subtract the mean image, do not divide by a standard deviation, and
+compute convolutions in bfloat16.
 Cost: 450k steps of 256 images are 115 million images, which take 12.8 hours at 2,500 images/s.
 Result: not run yet, because we do not have the data set.
 """

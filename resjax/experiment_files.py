@@ -1,4 +1,4 @@
-"""Finds experiment files, that is, Python files with a dictionary `EXPERIMENTS`, by path or by name."""
+"""Finds experiment files by path or by name. They are Python files that define a dictionary `EXPERIMENTS`."""
 
 import importlib.util
 import sys

@@ -39,9 +39,9 @@ class Network(NamedTuple):
     """A network with its weights and its image preprocessing.
 
     `network(pixels)` returns probabilities, `network.predict(images)` returns class names, and `network.knows`
-    describes the classes. `architecture` is None for a custom network. `data` gives the default location of the test
-    images. `classes` is empty if the class names are unknown. `outputs` is the number of classes. It is 0 if the
-    network has no last layer. Such a network has no logits, but `features` and `embed` work.
+    describes the classes. `architecture` is None for a custom network. `data` describes the data set that the command
+    `resjax evaluate` uses by default. `classes` is empty if the class names are unknown. `outputs` is the number of
+    classes. It is 0 if the network has no last layer. Such a network has no logits, but `features` and `embed` work.
     """
 
     name: str

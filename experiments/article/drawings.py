@@ -1,4 +1,4 @@
-"""Draws blocks, and the three shortcut options (A, B and C) where the dimensions change."""
+"""Draws the article's blocks, and shortcut options A, B and C in a block that changes the dimensions."""
 
 from collections.abc import Callable, Sequence
 

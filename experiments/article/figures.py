@@ -1,4 +1,4 @@
-"""Draws the article's figures from the measurements, with labels in one language."""
+"""Draws the article's figures from the measurements, with labels in English or Chinese."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -1,13 +1,13 @@
-"""Compares our training step with one in stock Flax. XLA compiles both for an H100 and a TPU v5e, without these
-devices.
+"""Compares our training step with one in stock Flax. XLA compiles both steps for an H100 and a TPU v5e, neither of
+which is needed.
 
     pip install -e '.[cuda12,tpu]' && python experiments/benchmarks/accelerators.py [--only h100]
 
 The script compiles the training step of ResNet-50 (v1.5, bfloat16) in resjax and in stock Flax, at batch 256 for the
 H100 and at batch 128 for the TPU. For the H100, the script also compiles the training steps of ResNet-20, 110 and 1202
 (TensorFloat-32, batch 128), and ten-crop evaluation with ResNet-50. After each compilation, it writes the program's
-kernels, bytes, multiply-adds, memory, collectives and minimum time to experiments/results/accelerators.json. A second
-run compiles only what is missing there.
+numbers of kernels, bytes and multiply-adds, its memory, its collectives and its minimum time to
+experiments/results/accelerators.json. A second run compiles only what is missing there.
 """
 
 import dataclasses

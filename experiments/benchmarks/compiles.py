@@ -1,12 +1,12 @@
-"""Checks that the training step compiles in all precisions, with deterministic operations, and for many devices.
+"""Checks that the training step compiles in all precisions, with deterministic operations, and for up to 256 devices.
 
     pip install -e '.[cuda12,tpu]' && python experiments/benchmarks/compiles.py [--case "resnet20 h100 float32"]
 
-A call of the compiled step makes one update. No batch-norm group spans two devices. Devices therefore exchange only the
-gradients, and the sums for the running statistics, the loss and the error. In the results, `parameter_bytes` is the
-size of all parameters in float32, which is also the size of their gradients. Each case runs in a separate process,
-because XLA reads its flags only once. Results are written to experiments/results/compiles.json after each case. A
-second run compiles only the missing cases.
+Each compiled program makes one update per call. No batch-norm group spans two devices. Devices therefore exchange only
+gradients and the sums from which the running statistics, the loss and the error are computed. In the results,
+`parameter_bytes` is the size of all parameters in float32, which is also the size of their gradients. Each case runs in
+a separate process, because XLA reads its flags only once. Results are written to experiments/results/compiles.json
+after each case. A second run compiles only the missing cases.
 """
 
 import json

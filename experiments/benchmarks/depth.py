@@ -3,7 +3,7 @@
     python experiments/benchmarks/depth.py [--out DIR]
 
 Each depth runs in a separate process, so that its peak memory can be measured. The script prints one JSON line per
-depth, and saves all lines and a plot in DIR. Cost: about 5 minutes on 2 CPU cores, and 14 GiB of memory for 1202
+depth, and saves all lines and a plot in DIR. Cost: about 5 minutes on 2 CPU cores, and 14.5 GiB of memory for 1202
 layers.
 """
 

@@ -4,11 +4,11 @@
 
 The photographs are the JPEGs in the given folder. Without `--folder`, they are sections of 500x375 pixels from
 scikit-learn's two sample photographs, saved as JPEGs of quality 90. Every fourth section is stored on its side, with an
-EXIF orientation. As in torchvision's transforms, Pillow decodes, rotates by EXIF, resizes (antialiased, bilinear),
-crops and mirrors the photographs. Both libraries are timed alternately in one process and thread, for the paper's crops
-(shorter side 256 to 480) and for crops of 8 to 100 % of the area. The script prints one JSON line with the median
-images per second, the ratios of resjax's rates to Pillow's, and the number of cores with which resjax reaches 2,500
-images per second.
+EXIF orientation. Pillow decodes the photographs and rotates them by EXIF. It resizes (antialiased, bilinear), crops and
+mirrors them as torchvision's transforms do. Both libraries are timed alternately in one process and thread, for the
+paper's crops (shorter side 256 to 480) and for crops of 8 to 100 % of the area. The script prints one JSON line with
+the median images per second, the ratios of resjax's rates to Pillow's, and the number of cores that resjax would need
+for 2,500 images per second.
 """
 
 import json

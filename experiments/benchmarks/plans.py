@@ -1,4 +1,4 @@
-"""Plans all experiments of the repository with `resjax plan`, and measures the time with an empty and a filled cache.
+"""Plans all experiments of the repository with `resjax plan`, and times each plan with an empty and a filled cache.
 
     pip install -e '.[cuda12,tpu]' && python experiments/benchmarks/plans.py [--on h100] [--names resnet20 resnet50]
 

@@ -4,17 +4,18 @@
                                                                              [--mode inference]
 
 There are three networks. ResNet-20 runs on images of 32x32 pixels, as in CIFAR-10, at batch 128. ResNet-50 (stride in
-the 3x3, as in torchvision) runs on images of 224x224 pixels, at batch 16 on CPU and at batch 256 on GPU, where the
-default precision is bfloat16. ResNet-18 with shortcut option A runs on 64x64 pixels at batch 16, so that its last maps
-are 2x2. PyTorch runs with both memory layouts, channels first and channels last. The benchmark prints one JSON line.
-For each variant, it contains the median wall-clock time and processor time per step, the ratio of the wall-clock time
-to that of PyTorch's faster layout, the images per second, and the peak memory. For resjax, it also contains the compile
-time. On CPU, it also contains the share of the machine's peak multiply-add rate that each variant reaches. This peak
-rate is measured with PyTorch's matrix product in the same run. For ResNet-20, the benchmark also times a program of
-resjax that makes several steps per call, as in training. On a GPU that `resjax plan` supports, the line also contains
-the plan's lower bound on resjax's step time. In both libraries, batch norm uses the statistics of the whole batch. On
-GPU, `--precision` decides whether resjax uses TF32, and PyTorch uses its own defaults. PyTorch uses autocast for
-bfloat16 and, on GPU, `torch.compile` with CUDA graphs.
+the 3x3 convolution, as in torchvision) runs on images of 224x224 pixels, at batch 16 on CPU and at batch 256 on GPU.
+Its default precision on GPU is bfloat16. ResNet-18 with shortcut option A runs on images of 64x64 pixels at batch 16,
+so that its last maps are 2x2. PyTorch runs with both memory layouts, channels first and channels last. The benchmark
+prints one JSON line. For each variant, it contains the median wall-clock time and processor time per step, the ratio of
+the wall-clock time to that of PyTorch's faster layout, the images per second, and the peak memory. On GPU, the peak
+memory counts only what JAX allocates, so it is meaningful only for resjax. For resjax, the line also contains the
+compile time. On CPU, the line also contains the share of the machine's peak multiply-add rate that each variant
+reaches. This peak rate is measured with PyTorch's matrix product in the same run. For ResNet-20, the benchmark also
+times a program of resjax that makes several steps per call, as in training. On a GPU that `resjax plan` supports, the
+line also contains the plan's lower bound on resjax's step time. In both libraries, batch norm uses the statistics of
+the whole batch. On GPU, `--precision` decides whether resjax uses TF32, but has no influence on whether PyTorch does.
+PyTorch uses autocast for bfloat16 and, on GPU, `torch.compile` with CUDA graphs.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Measures responses, gradients and the effect of removing a block in trained CIFAR-10 networks.
+"""Measures layer responses, gradients and the effect of removing a block, in trained CIFAR-10 networks.
 
     python experiments/benchmarks/trained.py [resnet20 ...] [--out DIR] [--directory DIR]
 

@@ -1,6 +1,6 @@
 """Functions that measure, remove, swap and append residual blocks.
 
-Removing and swapping blocks follows Veit, Wilber and Belongie (2016, arXiv 1605.06431).
+Blocks are removed and swapped as in Veit, Wilber and Belongie (2016, arXiv 1605.06431).
 """
 
 from collections.abc import Callable, Iterator

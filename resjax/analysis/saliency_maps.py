@@ -14,11 +14,11 @@ from resjax.system.errors import check
 
 
 def saliency(network: Network | Classifier, pixels: Any, labels: Any = None) -> jax.Array:
-    """Compute how strongly each pixel affects the logit of a class, `[batch, height, width]` (Simonyan et al. 2014).
+    """Compute maps `[batch, height, width]` of how strongly each pixel affects a class's logit (Simonyan et al. 2014).
 
     Each value is the largest absolute derivative of the logit with respect to the channels of a pixel. `pixels` are RGB
-    values from 0 to 255, `[batch, height, width, channels]`. `labels` are class numbers `[batch]`, by default those of
-    the most likely classes. Raises BadInput for classes that do not exist.
+    values from 0 to 255, `[batch, height, width, channels]`. `labels` are class numbers `[batch]`; by default, each
+    image's most likely class is used. Raises BadInput for classes that do not exist.
     """
     model, variables, preprocessing = as_classifier(network)
     pixels = jnp.asarray(checked_pixels(pixels, preprocessing), jnp.float32)

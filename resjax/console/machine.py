@@ -31,7 +31,8 @@ def prepare(
 
     Args:
         name: The data set.
-        directory: The folder to write to. Defaults to RESJAX_DATA if it is set, otherwise to ~/tensorflow_datasets.
+        directory: The folder to write to. Defaults to the environment variable RESJAX_DATA or, if unset, to
+            ~/tensorflow_datasets.
         archive: A local copy of the official cifar-10-binary.tar.gz. By default, the archive is downloaded.
     """
     with working("loading"):  # imported here and below, so that the help is quick
@@ -54,8 +55,8 @@ def doctor(directory: Path | None = None) -> None:
     For anything optional that is missing, a note says what it is needed for.
 
     Args:
-        directory: The folder of prepared TensorFlow Datasets. Defaults to RESJAX_DATA if it is set, otherwise to
-            ~/tensorflow_datasets.
+        directory: The folder of prepared TensorFlow Datasets. Defaults to the environment variable RESJAX_DATA or, if
+            unset, to ~/tensorflow_datasets.
     """
     with working("loading JAX"):
         from resjax.data.prepared import data_directory

@@ -29,8 +29,8 @@ class Unsaid:
     """The shortcuts of a network whose weights file has no projections: plain (no shortcuts), or A (option A: identity,
     with zeros for new channels)."""
     resize: Resize | None = None
-    """The resize filter to use instead of the one that is stated with the weights: area (resjax's own filter), or a
-    filter of Pillow or PyTorch."""
+    """The resize filter to use instead of the one that the weights specify: area (resjax's own filter), or a filter of
+    Pillow or PyTorch."""
     key: str | None = None
     """The name of the set of weights to use, such as state_dict_ema, if a file contains several sets."""
     code: Path | None = None
@@ -88,8 +88,8 @@ def evaluate_networks(
 
     Args:
         networks: Run directories, weights files or their folders, OWNER/NAME on the Hugging Face Hub, or networks that
-            come with resjax, such as resnet20. Several networks are evaluated as an ensemble, that is, by the mean of
-            their softmax outputs.
+            come with resjax, such as resnet20. Several classifiers are evaluated as an ensemble, that is, by the mean
+            of their softmax outputs.
         split: The images to evaluate on.
         views: The crops and scales of each test image. The softmax outputs are averaged over all crops and scales
             (section 3.4).
@@ -131,7 +131,7 @@ def export_network(
     """Export a network to another library's format.
 
     The command writes the network to a new folder, together with a model card. The card states the network's errors, if
-    they were measured before.
+    they have already been measured.
 
     Args:
         network: A run directory, a weights file or its folder, OWNER/NAME on the Hugging Face Hub, or a network that

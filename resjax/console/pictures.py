@@ -126,8 +126,8 @@ def saliency(
 ) -> None:
     """Show which pixels a prediction depends on.
 
-    For each image, the command draws the image and, beside it, the magnitude of the gradient of a class's logit with
-    respect to each pixel.
+    The command draws each image beside its saliency map, which shows for each pixel how large the gradient of a class's
+    logit is.
 
     The method is from Simonyan et al. 2014 (arXiv 1312.6034).
 

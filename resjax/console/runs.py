@@ -33,12 +33,12 @@ class TrainArguments(Generic[Value]):
 
     experiment: Annotated[Value, tyro.conf.arg(name="")]
     workdir: Path
-    """The run directory. If the directory contains a stopped run, the same command resumes that run."""
+    """The run directory. To resume a stopped run, repeat the command that started it."""
     seeds: int = 1
-    """The number of runs to train, with consecutive seeds from `seed` on. Their folders in the workdir are named
-    after the seeds, such as seed0."""
+    """The number of runs to train, with consecutive seeds from `seed` on. If there are several, each run has a folder
+    in `workdir`, named after its seed, such as seed0."""
     tensorboard: Path | None = None
-    """Also write TensorBoard logs during training, to a subfolder of PATH that has the name of the workdir."""
+    """Also write TensorBoard logs during training, to a subfolder of PATH with the name of the run directory."""
     distributed: bool = False
     """Train with all processes that SLURM, Open MPI, Kubernetes or a TPU pod has started with this command."""
 

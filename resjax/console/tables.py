@@ -47,20 +47,20 @@ def reproduce(
 
     Args:
         table: The name of the table: table1 (layers and operations, without training), table2 to table6
-            (classification), or table7 to table11 (detection).
+            (classification), or table7 to table10 (detection).
         runs: The folder for the runs and the table.
         seeds: The number of runs for each row, with seeds 0, 1, ... Defaults to 5 for table6 (the paper trained
             ResNet-110 five times) and to 1 for the other tables.
-        only: Train only these rows, such as resnet20,plain20.
+        only: Train only the networks of these rows, such as resnet20,plain20.
         scale: Shorten the schedule to this fraction of its length, such as 0.1. A table of shortened runs says that it
             is not a reproduction.
-        shard: Train only one part of the runs, such as the second of eight parts (2/8), so that other processes or
-            machines can train the other parts.
+        shard: Train only one part of the runs, such as 2/8 (the second of eight parts). Other processes or machines can
+            train the other parts.
         experiments: A folder with your own experiment files. By default, the files that come with resjax are used.
         data: The images to use instead of those that the experiments name: folder:PATH, tars:PATH or tfds:NAME for
             classification, voc:PATH or coco:PATH for detection.
-        directory: The folder of prepared TensorFlow Datasets. Defaults to RESJAX_DATA if it is set, otherwise to
-            ~/tensorflow_datasets.
+        directory: The folder of prepared TensorFlow Datasets. Defaults to the environment variable RESJAX_DATA or, if
+            unset, to ~/tensorflow_datasets.
         distributed: Train with all processes that SLURM, Open MPI, Kubernetes or a TPU pod has started with this
             command.
     """

@@ -1,4 +1,4 @@
-"""Reads prepared TFDS data sets without TensorFlow. For large data sets, an index of labels and names is cached."""
+"""Reads prepared TFDS data sets without TensorFlow. For large data sets, an index of the images is cached."""
 
 import hashlib
 import json

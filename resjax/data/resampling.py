@@ -1,8 +1,8 @@
 """Resizes images with antialiasing, as PyTorch resizes uint8 tensors.
 
-The image processors of transformers resize images in this way. PyTorch uses Pillow's filters and integer arithmetic,
-but its weights have 15 bits instead of 22. Therefore, about one value in a hundred differs from Pillow's by one. See
-`UpSampleKernelAVXAntialias.h` in https://github.com/pytorch/pytorch.
+The image processors of the library transformers resize images in this way. PyTorch uses the same filters as Pillow,
+also in integer arithmetic. However, its filter weights have 15 bits, and Pillow's have 22. Therefore, about one value
+in a hundred differs from Pillow's by one. See `UpSampleKernelAVXAntialias.h` in https://github.com/pytorch/pytorch.
 """
 
 from typing import Any, NamedTuple

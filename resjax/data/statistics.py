@@ -1,4 +1,4 @@
-"""Computes the mean image and the principal components of the training set's colours once, and caches them."""
+"""Computes the training set's mean image and the principal components of its colours once, and caches them."""
 
 import hashlib
 from functools import partial

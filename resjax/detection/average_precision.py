@@ -1,7 +1,8 @@
 """Computes average precision.
 
-VOC's average precision is computed per class, by the 11-point rule of 2007 or by area. COCO's is computed by
-pycocotools. The code runs on the host, because the number of detections varies. Difficult objects are ignored.
+VOC's average precision is computed per class, by the 11-point rule of VOC 2007 or as the area under the
+precision-recall curve. COCO's is computed by pycocotools. The code runs on the host, because the number of detections
+varies. Difficult objects are ignored.
 """
 
 import contextlib

@@ -91,7 +91,7 @@ class Sampling(Named):
     test_proposals: Count = 300
     """The maximum number of proposals per image after non-maximum suppression in testing."""
     rois: Count = 128
-    """The number of regions sampled per image and step. At most a quarter of these regions contain an object."""
+    """The number of regions sampled per image and step. At most a quarter of these regions are foreground."""
     foreground: Overlap = 0.5
     """The minimum overlap with an object for a region to be foreground."""
     background: tuple[float, float] = (0.0, 0.5)
@@ -186,7 +186,8 @@ class Detection(Named):
     """The pretrained weights: a run directory, a file, OWNER/NAME on the Hugging Face Hub, or a network that comes with
     resjax, such as bccd. If unset, the weights are random."""
     seed: Annotated[int, Must("be in 0 ... 4294967295", lambda seed: 0 <= seed < 2**32)] = 0
-    """The random seed for the initial parameters, and for the order, flips and samples of the training images."""
+    """The random seed for the initial parameters, the order and flips of the training images, and the sampling of
+    anchors and regions."""
     steps: Count = 110_000
     """The number of parameter updates."""
     batch_size: Count = 1

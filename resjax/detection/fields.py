@@ -1,4 +1,4 @@
-"""Reads the fields of annotation entries by type. Errors name the file, the entry and the field."""
+"""Reads numbers, flags, names and other values from annotation entries. Errors name the file, entry and field."""
 
 import math
 import re

@@ -1,8 +1,8 @@
-"""Makes batches of images of any size, which are padded to at most four sizes.
+"""Makes batches from images of any size, by padding each image to one of at most four sizes.
 
-Each batch is a function of the seed and the step. An image is resized, and then padded with the mean colour to the
-first of these sizes into which it fits. All images of a batch have the same padded size, so XLA compiles each function
-for at most four sizes.
+Each batch depends only on the images, the seed and the step. An image is resized, and then padded with the mean colour
+to the smallest of these sizes into which it fits. All images of a batch have the same padded size, so XLA compiles each
+function for at most four sizes.
 """
 
 from collections import deque

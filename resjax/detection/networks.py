@@ -1,7 +1,7 @@
 """Faster R-CNN as pure Flax modules: shared convolutions, region proposal network, and layers that process regions.
 
 With a residual network, the last stage processes pooled regions, and the other stages are shared ("Networks on Conv
-feature maps", appendix A of the paper). With VGG-16, the two fully connected layers process regions.
+feature maps", appendix A of the paper). With VGG-16, the two hidden fully connected layers process pooled regions.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""The phases in which proposals and detections are trained: one joint phase, or four phases (Ren et al. 2015)."""
+"""The phases of a detector's training: one joint phase, or four alternating phases (Ren et al. 2015)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

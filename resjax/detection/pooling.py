@@ -2,7 +2,8 @@
 
 Max pooling (Girshick 2015) rounds a box to whole cells of the map, and divides it into bins of different sizes. XLA,
 however, needs static shapes. Here, each bin is therefore the union of up to four windows whose sides are powers of two.
-The maxima of all such windows are computed beforehand. The result is exact, and a bin of any size costs four look-ups.
+The maxima of all such windows are computed beforehand. The windows may overlap without changing the maximum of a bin,
+so the result is exact. A bin of any size costs four look-ups.
 """
 
 import math

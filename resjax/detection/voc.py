@@ -1,7 +1,7 @@
 """Annotated images in PASCAL VOC's layout, with `JPEGImages`, `Annotations` and `ImageSets/Main`.
 
-The path may contain folders such as VOC2007. The name of a set is then FOLDER/SET, and several sets can be combined, as
-in the paper's 07+12.
+These three may also be in subfolders of the given path, such as VOC2007 and VOC2012. The name of a set is then
+FOLDER/SET. Several sets can be combined, as in the paper's 07+12.
 """
 
 import json

@@ -1,7 +1,7 @@
 """The views (crops) of a test image (section 3.4), which pure functions cut from a uint8 image.
 
-The image is first resized so that its shorter side has `View.side` pixels. The network processes the views `[views,
-height, width, 3]`, and the softmax outputs are averaged over the views.
+The image is first resized, usually so that its shorter side has `View.side` pixels. The network processes the views
+`[views, height, width, 3]`, and the softmax outputs are averaged over the views.
 """
 
 from collections.abc import Callable

@@ -86,7 +86,7 @@ class Architecture(Named):
 
 @dataclass(frozen=True, kw_only=True)
 class Data(Named):
-    """The source and augmentation of small images (section 4.2). They have one size and are held in memory."""
+    """The source and augmentation of small images of equal size, which are kept in memory (section 4.2)."""
 
     source: str = "digits"
     """The source of the images: `digits` (scikit-learn's handwritten digits), `tfds:NAME` (a prepared TensorFlow
@@ -118,7 +118,7 @@ class Data(Named):
 
 @dataclass(frozen=True, kw_only=True)
 class Photographs(Named):
-    """The source and augmentation of photographs of any size (section 3.4). They are decoded when needed."""
+    """The source and augmentation of photographs of any size, which are decoded when needed (section 3.4)."""
 
     source: str = "tfds:imagenet2012"
     """The source of the images: `folder:PATH` (one folder per class), `tars:PATH` (a folder with ImageNet's official

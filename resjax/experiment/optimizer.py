@@ -12,7 +12,7 @@ from resjax.system.serialization import Must, Named, check_fields, shortly
 class Optimizer(Named):
     """The paper's SGD (sections 3.4 and 4.2) or a later optimizer.
 
-    With gradients g, SGD updates the parameters w in two steps: v := momentum * v + rate * g, then w := w - v.
+    With gradients g, SGD updates the velocity v, then the parameters w: v := momentum * v + rate * g, w := w - v.
     """
 
     method: Literal["sgd", "nesterov", "adamw"] = "sgd"

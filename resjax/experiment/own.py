@@ -10,7 +10,7 @@ from resjax.system.serialization import shortly
 class Own:
     """Python objects that replace parts of a run. See `resjax.train`.
 
-    An object that is None replaces nothing.
+    A field that is None replaces nothing.
 
     JSON cannot store these objects, so `experiment.json` only describes them. The description of a function consists of
     its name and the name of its file. Pass the same objects when you resume the run.

@@ -7,11 +7,12 @@ they read x only once:
 
     var = mean((x - c)^2) - mean(x - c)^2    for any c
 
-This formula loses precision if c is many standard deviations away from the mean. Therefore, c is the value of one pixel
-of x. On TPU, XLA can fuse the sums into the convolution that computes x, so that x is not read again. This is possible
-only if c is known before the convolution. If x is bfloat16, which has only 8 bits of precision anyway, a TPU therefore
-uses the running mean as c. The running mean is usually close to the batch mean. It starts at 0, but in the first steps
-of training from scratch, batch means are only a few standard deviations from 0.
+This formula loses precision if c is many standard deviations away from the mean. Therefore, c is normally one pixel of
+x, with its own value for each channel. On TPU, XLA can fuse the sums into the convolution that computes x, so that x is
+not read again. This is possible only if c is known before the convolution. For a bfloat16 x, a TPU therefore uses the
+running mean as c. The running mean is usually close to the batch mean. It starts at 0, but in the first steps of
+training from scratch, batch means are only a few standard deviations from 0. The loss of precision is then negligible,
+because bfloat16 itself has only 8 bits of precision.
 """
 
 from functools import partial
@@ -32,7 +33,7 @@ class BatchNorm(nn.Module):
 
     x is `[batch, height, width, channels]`. In training, the mean and the (biased) variance are computed over groups of
     `ghost_batch_size` consecutive images. The running statistics are then updated with the averages over the groups:
-    new = momentum * old + (1 - momentum) * batch. Without a `ghost_batch_size`, the whole batch is one group. With
+    new = momentum * old + (1 - momentum) * average. Without a `ghost_batch_size`, the whole batch is one group. With
     `rectify`, the result is max(y, 0). Statistics are float32 for any dtype of x. Raises ValueError if
     `ghost_batch_size` does not divide the batch.
     """

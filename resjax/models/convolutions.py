@@ -1,15 +1,15 @@
-"""Convolution as a JAX primitive, with its two gradients. The implementation is chosen when a program is lowered.
+"""Convolution and its two gradients as JAX primitives. The implementation is chosen when a program is lowered.
 
-The convolution y = x * k and its two gradients are three operations. Each is linear in both arguments, and its
-gradients are again among the three:
+The convolution y = x * k and its two gradients are three operations. Each is bilinear, and its gradients are again
+among the three:
 
     convolution(x, k) = y        input_gradient(dy, k) = dx        kernel_gradient(x, dy) = dk
 
-On GPU and TPU, all three are XLA's own operations. On CPU, oneDNN (`resjax.models.onednn`) computes all three if it is
-installed and the convolution is large enough to benefit. Otherwise, this module expresses all three in the form that
-XLA's CPU compiler runs fastest. The compiler rearranges the two gradients for its fast kernels only outside of loops
-(jax-ml/jax#12868). Inside `scan`, they would be thirty times slower. Therefore, this module transposes the operands
-itself. 1x1 convolutions become matrix products. If a map is smaller than the kernel, the padding is a separate
+On GPU and TPU, all three are XLA's own operations. On CPU, oneDNN (`resjax.models.onednn`) computes an operation if it
+is installed and faster than XLA. Otherwise, this module expresses the operation in the form for which XLA's CPU
+compiler generates the fastest code. The compiler rearranges the two gradients for its fast kernels only outside of
+loops (jax-ml/jax#12868). Inside `scan`, they would be thirty times slower. Therefore, this module transposes the
+operands itself. 1x1 convolutions become matrix products. If a map is smaller than the kernel, the padding is a separate
 operation, because XLA would otherwise be ten times slower. Exported programs use XLA's convolution, which is portable.
 """
 

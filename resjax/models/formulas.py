@@ -1,4 +1,4 @@
-"""Counts parameters and multiply-adds of the paper's networks by formula, without JAX, so that listing them is fast.
+"""Counts parameters and multiply-adds of the paper's networks by formula. No JAX is needed, so listing them is fast.
 
 `models.counts` derives the same numbers from the traced computation, and the tests compare both.
 """

@@ -1,10 +1,10 @@
 """oneDNN's convolutions as an XLA custom call on CPU. ctypes calls oneDNN's C API directly on the arrays' memory.
 
-The names of functions and constants are those of oneapi/dnnl/dnnl.h and dnnl_types.h of oneDNN 3, without prefixes such
+oneDNN's functions and constants are named as in oneapi/dnnl/dnnl.h and dnnl_types.h of oneDNN 3, without prefixes such
 as `dnnl_`. Images have the layout NHWC, and kernels HWIO. oneDNN converts kernels to a layout of its choice.
 
-A batch is split into pieces that depend only on the shapes, so that results do not depend on the number of cores. Each
-of XLA's threads takes one piece after another and computes it alone, without Python's GIL.
+How a batch is split into pieces depends only on the shapes, so results do not depend on the number of cores. Each of
+XLA's threads takes one piece after another and computes it alone, without Python's GIL.
 """
 
 import ctypes

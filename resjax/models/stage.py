@@ -14,15 +14,15 @@ from resjax.models.stacking import FIRST, REST
 class Stage(nn.Module):
     """A sequence of blocks on maps of one size (Table 1). The first block may change the dimensions.
 
-    The blocks after the first one are identical. If there are at most `unroll` of them, they are unrolled, which runs
-    faster. Otherwise, they run as a loop, whose compile time does not grow with the number of blocks. In both cases,
-    the parameters of these blocks are stacked along a leading axis `[blocks - 1, ...]`, so that checkpoints do not
-    depend on `unroll`. Every block gets its own random keys, for example for dropout.
+    The blocks after the first one all have the same structure. If there are at most `unroll` of them, they are
+    unrolled, which runs faster. Otherwise, they run as a loop, whose compile time does not grow with the number of
+    blocks. In both cases, the parameters of these blocks are stacked along a leading axis `[blocks - 1, ...]`, so that
+    checkpoints do not depend on `unroll`. Every block gets its own random keys, for example for dropout.
 
-    `block` builds a module from `filters`, `stride` and `name`. The module is called with `(x, train=train)`. If its
-    `__call__` also has the arguments `number` and `total`, it receives the block's index in the network as `number`,
-    and the number of blocks in the network as `total`. The index counts from 1 and may be traced by JAX. `first` is the
-    index of this stage's first block.
+    `block` builds a module from `filters`, `name` and `stride`, whose default must be 1. The module is called with `(x,
+    train=train)`. If its `__call__` also has the arguments `number` and `total`, it receives the block's index in the
+    network as `number`, and the number of blocks in the network as `total`. The index counts from 1 and may be traced
+    by JAX. `first` is the index of this stage's first block.
 
         y = Stage(partial(BasicBlock, norm=norm), blocks=3, filters=16, stride=1, name="stage1")(x, train=train)
     """

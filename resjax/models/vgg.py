@@ -71,13 +71,13 @@ class VGG(nn.Module):
     """A VGG network from images `[batch, height, width, channels]` to logits `[batch, classes]`.
 
     `depth` is 16 or 19. Training uses dropout. Each side of an image must have at least 224 pixels. Smaller images
-    raise BadInput, a ValueError. Larger images are evaluated fully convolutionally, as in section 3.2 of the VGG paper.
-    The fully connected layers are applied to every 7x7 window of the last maps, and the class scores are averaged. If
+    raise BadInput, a ValueError. Larger images are evaluated fully convolutionally, as in section 3.2 of the VGG paper:
+    the fully connected layers are applied to every 7x7 window of the last maps, and the class scores are averaged. If
     `classes` is 0, the output of the last hidden layer is returned. With `features=True`, the outputs of the five
-    stages are returned, each before its pooling.
+    stages before their pooling are returned.
 
     `units` is the number of units in each of the two hidden layers. If it is 0, there are no hidden layers. The last
-    layer then takes the average of the last maps, and images may have any size.
+    layer then takes the average of the last maps, and 32 pixels are enough for each side of an image.
     """
 
     depth: int = 16

@@ -1,4 +1,4 @@
-"""Compares a user's runs by recipe, with mean and standard deviation over the seeds, for any kind of network."""
+"""Compares recipes by mean and standard deviation over their seeds. A recipe's runs differ only in their seeds."""
 
 import io
 import statistics
@@ -58,7 +58,7 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """A comparison of recipes (see `resjax.compare`), with statistics over their seeds. It prints as a table."""
+    """A comparison of recipes, with statistics over the seeds of each (see `resjax.compare`). It prints as a table."""
 
     groups: tuple[Group, ...]
 
@@ -107,7 +107,7 @@ class Comparison:
 
 
 def compare(*folders: str | Path) -> Comparison:
-    """Compare runs, with the mean and standard deviation over the seeds of each recipe.
+    """Compare runs by the mean and standard deviation of each recipe's results over its seeds.
 
     Runs that differ only in their seeds belong to one recipe. Each of `folders` (by default, only `runs`) is a run
     directory, or contains runs at any depth. The result prints as a table. Its method `save(folder)` writes it as

@@ -1,4 +1,4 @@
-"""Makes several processes work as one. JAX connects them, they agree on decisions, and only the first writes files."""
+"""Connects several processes through JAX. They agree on decisions, and only the first process writes files."""
 
 from collections.abc import Callable, Sequence
 

@@ -1,4 +1,4 @@
-"""Prints lines of output, which are wrapped on terminals, but not in files, pipes and notebooks."""
+"""Prints text, and wraps long lines on terminals, but not in files, pipes or notebooks."""
 
 import shlex
 import sys

@@ -69,7 +69,7 @@ def train(experiment: Experiment, run_directory: str | Path, devices: Sequence[j
     replace those of the experiment. To resume the run, pass the same objects again, or define them in an experiment
     file (see `Own`). `loss(logits, labels)`, which returns the losses `[batch]`, replaces the cross-entropy.
     `augment(key, images, labels)` changes each training batch after crops and flips. The loss can be `LabelSmoothing`,
-    and the augmentation can be `Mixup`, `CutMix` or `Cutout`. Your own functions must be pure, because they are
+    and the augmentation can be `Mixup`, `CutMix` or `Cutout`. The loss and augmentation must be pure, because they are
     compiled. `callback(line, network)` is called with each training line of the log and the current network. It returns
     a dict of names and numbers to log, or None. `tensorboard` is a folder for TensorBoard event files. Raises BadInput
     for wrong data or another experiment's run directory, Diverged if the loss is no longer finite, and OSError if the

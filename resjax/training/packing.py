@@ -1,10 +1,10 @@
 """Packs the training state on accelerators, so that fewer kernels update the same numbers.
 
-Many small arrays, such as batch norm's, are joined into a long array, which a single kernel updates. The weights of
-unrolled blocks are separate arrays. XLA can then compute the gradient of a convolution's weights and update them while
-the convolution's inputs are still on the chip. If the blocks were one stack, XLA would compute the gradients of all
-weights at the end, and would have to read the activations and their gradients again. A CPU gains nothing from this
-layout and would round sums differently, so the state stays unchanged on CPU.
+Small arrays, such as batch norm's, are joined into a few long ones, so that one kernel updates many of them. The
+weights of unrolled blocks are separate arrays. XLA can then compute the gradient of a convolution's weights and update
+them while the convolution's inputs are still on the chip. If the blocks were one stack, XLA would compute the gradients
+of all weights at the end, and would have to read the activations and their gradients again. A CPU gains nothing from
+this layout and would round sums differently, so the state stays unchanged on CPU.
 """
 
 import math

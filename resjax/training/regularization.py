@@ -1,4 +1,4 @@
-"""Ready-made losses and augmentations for `resjax.train(loss=..., augment=...)`, with their sources.
+"""Losses and augmentations from the literature, for `resjax.train(loss=..., augment=...)`.
 
 An augmentation takes a key, images `[batch, height, width, channels]` and class indices `[batch]`. It returns images
 and labels, which are class indices `[batch]` or probabilities `[batch, classes]`.
@@ -66,8 +66,8 @@ class Mixup:
 class CutMix:
     """Replace a rectangle of each image by the same rectangle of another image, and mix the labels by area.
 
-    The other image is from the same batch. Once per batch, a weight is drawn from Beta(alpha, alpha). The rectangle
-    covers a fraction 1 - weight of the image. It is placed at random and clipped at the border (Yun et al. 2019, arXiv
+    The other image is from the same batch. Once per batch, a weight is drawn from Beta(alpha, alpha). A rectangle that
+    covers a fraction 1 - weight of the image is placed at random and clipped at the border (Yun et al. 2019, arXiv
     1905.04899). Images are `[batch, height, width, channels]`. Labels `[batch]` become probabilities `[batch,
     classes]`.
 

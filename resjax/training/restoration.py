@@ -44,9 +44,10 @@ class Trained(NamedTuple):
 def restore(run_directory: str | Path, device: jax.Device | None = None, *, model: Any = None) -> Trained:
     """Restore a run's newest checkpoint, or the final checkpoint of a finished run, to one device.
 
-    Pass a custom `model` again, unless it is a `ResNet`, `VGG` or `ResidualMLP` without custom blocks. The state of a
-    custom optimizer is not restored, so `state.opt_state` is None for such a run. Raises BadInput if there is no intact
-    checkpoint, or if the checkpoint does not belong to the run's result. Nothing in the run directory changes.
+    Pass a custom `model` again, unless it is a `ResNet`, `VGG` or `ResidualMLP` without custom blocks. If the run has a
+    custom optimizer, its state is not restored, and `state.opt_state` is None. Raises BadInput if there is no intact
+    checkpoint, or if a finished run's `result.json` belongs to another checkpoint. Nothing in the run directory
+    changes.
     """
     run_directory = Path(run_directory)
     experiment, classes, image = read_run(run_directory)

@@ -1,6 +1,7 @@
 """Defines the training state (arrays only), pure functions for one or many updates, and precise batch norm.
 
-Together with the experiment, the state determines all later results bit for bit, so a checkpoint stores the state.
+Together with the experiment, the state determines all later results bit for bit. A checkpoint of the state is therefore
+enough to resume a run exactly.
 """
 
 import hashlib

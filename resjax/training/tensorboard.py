@@ -1,4 +1,4 @@
-"""Writes a run's log as TensorBoard event files without TensorFlow, during training or afterwards."""
+"""Writes a run's log as TensorBoard event files, during training or afterwards. TensorFlow is not needed."""
 
 import time
 from contextlib import AbstractContextManager

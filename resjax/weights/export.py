@@ -39,11 +39,12 @@ def export(network: Network, to: Format, out: str | Path, card: Card | None = No
 
     Files in the formats torchvision (also for timm and pytorch-cifar-models), huggingface, keras and akamaster
     (pytorch_resnet_cifar10) contain exactly the tensors that these libraries expect. The format resjax has
-    torchvision's tensor names and supports any network of the paper, but only `resjax.load` reads it. The formats
-    stablehlo (for this version of JAX or newer) and onnx (for ONNX Runtime) contain the whole function from pixels to
-    logits. `card` provides errors, data set, licence and recipe for the model card. The card also says if the other
-    library prepares images differently. Raises BadInput if the library has no such network or the folder already
-    exists, and OSError if the folder cannot be written. No incomplete files are left behind.
+    torchvision's tensor names and supports any network of the paper, but only `resjax.load` reads it. Files in the
+    formats stablehlo (for the installed version of JAX or a newer one) and onnx (for ONNX Runtime) contain the whole
+    function from pixels to logits. `card` provides errors, data set, licence and recipe for the model card. If the
+    other library prepares images differently, the card says so. Raises BadInput if the format does not support the
+    network or if the folder already exists, and OSError if the folder cannot be written. No incomplete files are left
+    behind.
     """
     out = Path(out)
     check(to in WRITERS, f"to is {to!r}; it must be one of {', '.join(WRITERS)}")

@@ -1,11 +1,11 @@
 """Locates a network among the tensors of a file, by the names of its first kernels.
 
-These names show the network's naming family (the library whose names it uses) and a prefix. The network consists of all
-tensors whose names have this prefix, followed by a layer name of the family. Segments that wrappers such as
-torch.compile add to names are ignored. If the other tensors contain only one layer, and it is fully connected, it is
-the last layer, whatever its name. If they contain several layers, these are a custom head. The head is left out with a
-message, and the network then returns only features. Single vectors, and tensors whose names contain "loss" or
-"criterion", are left out too. If the other tensors contain a convolution, the network is part of a larger one, which is
+These names show the network's naming family (see `tensor_names`) and a prefix. The network consists of all tensors
+whose names have this prefix, followed by a layer name of the family. Segments that wrappers such as torch.compile add
+to names are ignored. If the other tensors contain exactly one layer, and this layer is fully connected, it is taken as
+the last layer, whatever its name. Several layers are taken as a custom head. The head is left out with a message, and
+the network then returns only features. Single vectors are left out too, as are the tensors of modules whose names begin
+with "loss" or "criterion". If the other tensors contain a convolution, the network is part of a larger one, which is
 refused.
 """
 

@@ -2,9 +2,10 @@
 
 `pickle.Unpickler` calls every function that a file names, so it would need a list of allowed names. Even with such a
 list, a file of a few bytes can make the unpickler use any amount of memory or time. Here, Python's `pickletools` reads
-the opcodes, and this module executes them on lists, dictionaries and numbers. A name becomes a `Name`. Calling a `Name`
-gives an `Inert`, which does not keep the arguments. Every name is therefore harmless, and no list is needed. Names that
-only an attack would use are still refused, to protect users who open the file with other tools.
+the opcodes, and this module executes them on lists, dictionaries and numbers. A name becomes a `Name`. Calls that
+create dictionaries and tensors are imitated. Calling any other `Name` gives an `Inert`, which does not keep the
+arguments. Every name is therefore harmless, and no list is needed. Names that only an attack would use are still
+refused, to protect users who open the file with other tools.
 """
 
 import pickletools

@@ -1,7 +1,8 @@
 """Other libraries' names for the tensors of a ResNet, for loading and for export.
 
-A naming family is a set of names that one or more libraries use, and has one table. In the tables, `{block}`,
-`{stage0}` and `{layer0}` count from 0, and `{stage}`, `{layer}` and `{block1}` count from 1. `{letter}` starts at a.
+A naming family is a set of names that one or more libraries use. `FAMILIES` has a table for each family. In the tables,
+`{block}`, `{stage0}` and `{layer0}` count from 0, and `{stage}`, `{layer}` and `{block1}` count from 1. `{letter}`
+starts at a.
 """
 
 from typing import Any, NamedTuple

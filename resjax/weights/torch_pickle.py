@@ -3,7 +3,7 @@
 The arrays never take more memory than the file's size, because of the following limits. A tensor has no more elements
 than its storage, and a storage has no more bytes than the file. Archive members are uncompressed and together no larger
 than the file. The tensors of the requested set are together no larger than the file either. Every storage is read once.
-`plain_pickle` limits everything besides the tensors.
+`plain_pickle` limits the memory and time for everything besides the tensors.
 """
 
 import io

@@ -3,9 +3,9 @@
     python experiments/benchmarks/exchange/exchange.py [--only TEXT] [--out experiments/results/exchange]
 
 resjax writes some of the files, and the other libraries write the rest. In addition to resjax, the benchmark needs the
-packages torch, torchvision, timm, transformers, keras, onnx and onnxruntime. For each file, the benchmark prints the
-largest difference between the logits of both libraries, relative to the largest logit. If resjax refuses the file, the
-benchmark prints the error message instead.
+packages torch, torchvision, timm, transformers, keras, onnx and onnxruntime. For each weights file, the benchmark
+prints the largest difference between resjax's logits and the other library's, relative to the largest logit. If resjax
+refuses the file, the benchmark prints the error message instead.
 """
 
 import argparse

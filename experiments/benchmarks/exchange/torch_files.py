@@ -1,4 +1,4 @@
-"""Files of torchvision, Lightning and training scripts, and torchvision's logits after its own transforms."""
+"""Files written by torchvision, Lightning and training scripts, and torchvision's logits after its own transforms."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
