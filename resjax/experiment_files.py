@@ -9,6 +9,8 @@ from traceback import extract_tb
 from types import ModuleType
 from typing import Any
 
+import cloudpickle
+
 from resjax.system.errors import BadInput, check, nearest
 from resjax.training.kinds import HOMES
 
@@ -32,6 +34,7 @@ def load_file(file: Path) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where dataclasses look up their types, and pickle its classes
+    cloudpickle.register_pickle_by_value(module)  # other processes cannot import it by this name
     if (place := str(file.resolve().parent)) not in sys.path:
         sys.path.insert(0, place)  # as for a script, so that files in the same folder can be imported
     try:

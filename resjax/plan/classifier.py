@@ -16,6 +16,7 @@ from resjax.system.distributed import batch_sharding, replicated
 from resjax.training.in_memory import InMemoryBatch, InMemoryInputs, steps_per_call
 from resjax.training.own import batch_for, model_for, most_blocks_apart, optimizer_for
 from resjax.training.packing import layout_for
+from resjax.training.python_objects import describe_objects, sources
 from resjax.training.step import TrainState, add_batch_statistics, initial_state
 from resjax.training.streaming import StreamedBatch, StreamedInputs
 
@@ -29,14 +30,20 @@ def image_counts(data: Any) -> tuple[int, int, int]:
 
 
 def workload_of(run: Experiment) -> Workload:
-    """Describe a classifier's run for a plan: its steps, its precise batch norm, and all its evaluations."""
+    """Describe a classifier's run for a plan: its steps, its precise batch norm, and all evaluations, on test
+    and validation images.
+    """
     (train, test, classes), source, architecture = image_counts(run.data), run.data.source, run.architecture
     assumed = f"Assumption: {source} contains {train:,} training and {test:,} test images of {classes} classes."
-    evaluations = 1 + ((run.steps - 1) // run.evaluate_steps if run.evaluate_test else 0)
-    batches = {"train": run.steps, "statistics": run.precise_batch_norm_steps,
-               "evaluate": evaluations * -(-test // run.batch_size)}
+    early = (run.steps - 1) // run.evaluate_steps  # evaluations before the last one
+    validation = run.data.validation_images if isinstance(run.data, Data) else 0
+    averaged = run.optimizer.ema_decay and run.own.optimizer is None and (run.evaluate_test or validation)
+    batches = {"train": run.steps, "statistics": (1 + early if averaged else 1) * run.precise_batch_norm_steps,
+               "evaluate": (1 + early if run.evaluate_test else 1) * -(-test // run.batch_size)
+               + (1 + early) * -(-validation // run.batch_size)}
+    objects = f"{describe_objects(run, classes)} {sources(run, classes)}"
     return Workload(architecture.precision, ("architecture.ghost-batch-size", architecture.ghost_batch_size),
-                    partial(programs_of_classifier, run), batches, () if source in SETS else (assumed,))
+                    partial(programs_of_classifier, run), batches, () if source in SETS else (assumed,), objects)
 
 
 def programs_of_classifier(run: Experiment, devices: Sequence[jax.Device]) -> Programs:
@@ -55,12 +62,10 @@ def programs_of_classifier(run: Experiment, devices: Sequence[jax.Device]) -> Pr
         yield "statistics", Program(
             lambda: add_batch_statistics.lower(model, make_batch, steps, state, state.batch_stats, inputs), steps)
     if isinstance(run.data, Data):
-        lower = partial(at_places.lower, model, spread, state.variables, of_run(run.data, state.mean),
-                        array(whole, jnp.uint8, test, *shape), array(whole, jnp.int32, run.batch_size))
+        lower, rest = at_places.lower, [array(whole, jnp.uint8, test, *shape), array(whole, jnp.int32, run.batch_size)]
     else:
-        lower = partial(average_views.lower, model, spread, state.variables, of_run(run.data, state.mean),
-                        array(spread, jnp.uint8, run.batch_size, 1, *shape))
-    yield "evaluate", Program(lower)
+        lower, rest = average_views.lower, [array(spread, jnp.uint8, run.batch_size, 1, *shape)]
+    yield "evaluate", Program(partial(lower, model, spread, state.variables, of_run(run.data, state.mean), *rest))
 
 
 def training_inputs(run: Experiment, spread: NamedSharding, images: int) -> tuple[Any, Any, int]:

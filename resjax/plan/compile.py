@@ -8,7 +8,6 @@ complete, and this module reads them there.
 """
 
 import os
-import pickle
 import re
 import shutil
 import subprocess
@@ -23,6 +22,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+import cloudpickle
 import jax
 from jax.experimental import topologies
 from jax.sharding import Sharding
@@ -82,6 +82,8 @@ class Workload:
     batches: dict[str, int]
     """The number of steps or batches that the run computes with each program, by program."""
     assumptions: tuple[str, ...]
+    objects: str = ""
+    """The descriptions of the run's own Python objects, and the digests of their files."""
 
 
 def workload_of(run: Any) -> Workload:
@@ -154,8 +156,7 @@ def compile_apart(job: Job, name: str, stop: threading.Event) -> Compiled:
     Raises DoesNotFit if the compiler reports too little memory, and Lost if the process died or was stopped.
     """
     start, on_tpu = time.perf_counter(), job.machine.device.platform == "tpu"
-    with TemporaryDirectory(prefix="resjax-") as temporary, start_compiler(job, name, Path(temporary)) as process:
-        folder = Path(temporary)
+    with TemporaryDirectory(prefix="resjax-") as place, start_compiler(job, name, folder := Path(place)) as process:
         try:
             while process.poll() is None:
                 if stop.wait(PAUSE):
@@ -168,9 +169,13 @@ def compile_apart(job: Job, name: str, stop: threading.Event) -> Compiled:
 
 
 def start_compiler(job: Job, name: str, folder: Path) -> "subprocess.Popen[bytes]":
-    """Start the compilation in a process that ignores Ctrl-C and ends when this process ends."""
-    (folder / "job").write_bytes(pickle.dumps((job, name)))
-    command = [sys.executable, "-c", f"from {__name__} import compile_job; compile_job()", str(folder)]
+    """Start the compilation in a process that ignores Ctrl-C and ends when this process ends.
+
+    The job can contain functions of an experiment file, which are sent whole, and of modules that this process finds.
+    """
+    (folder / "job").write_bytes(cloudpickle.dumps((job, name)))
+    code = f"import sys; from {__name__} import compile_job; sys.path[:] = {sys.path}; compile_job()"
+    command = [sys.executable, "-c", code, str(folder)]
     with (folder / "errors").open("wb") as errors:
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=errors, stderr=errors, start_new_session=True)
 
@@ -180,14 +185,14 @@ def compile_job() -> None:
     folder = Path(sys.argv[1])
     threading.Thread(target=end_with_the_other, args=(folder,), daemon=True).start()
     hide_devices()
-    job, name = pickle.loads((folder / "job").read_bytes())
+    job, name = cloudpickle.loads((folder / "job").read_bytes())
     if job.machine.device.platform == "tpu":
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_dump_to={folder} --xla_dump_hlo_as_text"
     try:
         result: Compiled | DoesNotFit = compile_program(job.programs()[name])
     except DoesNotFit as error:
         result = error
-    (folder / "result").write_bytes(pickle.dumps(result))
+    (folder / "result").write_bytes(cloudpickle.dumps(result))
 
 
 def end_with_the_other(folder: Path) -> None:
@@ -202,7 +207,7 @@ def compiled_result(folder: Path, name: str, code: int) -> Compiled:
     if not (folder / "result").exists():
         words = (folder / "errors").read_text(errors="replace")[-2000:].strip()
         raise Lost(f"{name}: its compiler process died with exit code {code} {words}".rstrip())
-    result: Compiled | DoesNotFit = pickle.loads((folder / "result").read_bytes())
+    result: Compiled | DoesNotFit = cloudpickle.loads((folder / "result").read_bytes())
     if isinstance(result, DoesNotFit):
         raise result
     return result

@@ -38,8 +38,7 @@ class Device:
 
 def peaks(float32: float, tensorfloat32: float, bfloat16: float) -> dict[str, float]:
     """Convert tera-operations per second to multiply-adds per second, by precision."""
-    rates = {"float32": float32, "tensorfloat32": tensorfloat32, "bfloat16": bfloat16}
-    return {precision: rate * TERA / 2 for precision, rate in rates.items()}
+    return {"float32": float32 * TERA / 2, "tensorfloat32": tensorfloat32 * TERA / 2, "bfloat16": bfloat16 * TERA / 2}
 
 
 def tpu(name: str, memory: int, bandwidth: float, bfloat16: float, link: float, slices: Mapping[int, str]) -> Device:
@@ -116,10 +115,8 @@ def find_device(name: str) -> Device:
 def target_config(device: Device) -> str:
     """Describe a GPU for XLA by a `GpuTargetConfigProto`, in Protocol Buffers' text format."""
     return f"""
-        gpu_device_info {{
-          {device.limits} memory_bandwidth: {device.bandwidth:.0f} device_memory_size: {device.memory}
+        gpu_device_info {{ {device.limits} memory_bandwidth: {device.bandwidth:.0f} device_memory_size: {device.memory}
           runtime_version: "12.8.0" compile_time_toolkit_version: "12.8.0" driver_version: "12.8.0"
-          dnn_version: "9.10.0"
-        }}
+          dnn_version: "9.10.0" }}
         device_description_str: "{device.title}" platform_name: "CUDA"
         dnn_version_info {{ major: 9 minor: 10 patch: 0 }}"""

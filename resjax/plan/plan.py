@@ -142,12 +142,11 @@ def sha256_of(content: Any) -> str:
 
 
 def plan_key(job: Job) -> str:
-    """Return the cache key of a plan, which is a digest of the job, the compilers and our own code."""
+    """Return the cache key of a plan, which is a digest of the job, its own objects, the compilers and our code."""
     code = b"".join(file.read_bytes() for file in sorted(Path(resjax.__file__).parent.rglob("*.py")))
-    return sha256_of([repr(job), installed(), hashlib.sha256(code).hexdigest()])[:24]
+    return sha256_of([repr(job), workload_of(job.run).objects, installed(), hashlib.sha256(code).hexdigest()])[:24]
 
 
 def installed() -> dict[str, str]:
     """Return the versions of the compilers."""
-    packages = {name: next(iter(distributions(name=name)), None) for name in COMPILERS}
-    return {name: package.version for name, package in packages.items() if package}
+    return {name: package.version for name in COMPILERS for package in list(distributions(name=name))[:1]}

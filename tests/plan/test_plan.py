@@ -6,14 +6,16 @@ import math
 import pytest
 from test_accelerators import LOOP
 
+from resjax import Data, Optimizer
 from resjax.console.plan import lines, plan
-from resjax.experiment_files import find
+from resjax.experiment_files import find, load_runs
 from resjax.paper.tables import TABLES
 from resjax.plan import classifier
 from resjax.plan import compile as compilers
 from resjax.plan import plan as planning
-from resjax.plan.compile import Compiled, Program
-from resjax.plan.plan import largest_batch, plan_run
+from resjax.plan.compile import Compiled, Job, Program, workload_of
+from resjax.plan.devices import DEVICES, Machine
+from resjax.plan.plan import largest_batch, plan_key, plan_run
 from resjax.system.errors import BadInput
 
 
@@ -109,6 +111,27 @@ def test_a_damaged_plan_is_made_again(damage, small, compiled, tmp_path):
     if kept.is_file():
         assert plan_run(small(), "h100", 2) == first
         assert compiled == [32, 32]
+
+
+def test_an_edited_network_is_another_plan(small, tmp_path):
+    file, keys = tmp_path / "own.py", []
+    for filters in (16, 64):
+        file.write_text("from resjax import Experiment, Mixup, Own, cifar_resnet\ndef build(run, classes):\n    return "
+                        f"cifar_resnet(8, filters={filters}).clone(classes=classes)\nEXPERIMENTS = "
+                        "{'own': Experiment(name='own', own=Own(model=build, augment=Mixup(0.2)))}\n")
+        keys += [plan_key(Job(load_runs(file)["own"], Machine(DEVICES["h100"]))) for _ in range(2)]
+    assert keys[0] == keys[1] != keys[2] == keys[3]
+
+
+@pytest.mark.parametrize(("changes", "statistics", "evaluate"), [
+    ({}, 1, 12), ({"evaluate_test": True}, 1, 3 * 12),
+    ({"data": Data(source="digits", validation_images=300)}, 1, 12 + 3 * 10),
+    ({"evaluate_test": True, "optimizer": Optimizer(ema_decay=0.9)}, 3, 3 * 12),
+    ({"optimizer": Optimizer(ema_decay=0.9)}, 1, 12)])  # between the steps, nothing is measured
+def test_all_evaluations_count(small, changes, statistics, evaluate):
+    """Of 360 test images, twelve batches, after two, four and all six steps; precise batch norm takes two batches."""
+    batches = workload_of(small(evaluate_steps=2, **changes)).batches
+    assert batches == {"train": 6, "statistics": 2 * statistics, "evaluate": evaluate}
 
 
 def test_hours_of_a_whole_table(compiled, monkeypatch, capsys, tmp_path):

@@ -1,16 +1,16 @@
 """Programs compiled in processes of their own: what these leave behind, and how they end."""
 
-import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
 
+from resjax.experiment_files import load_file
 from resjax.plan.classifier import programs_of_classifier
 from resjax.plan.compile import (
     DoesNotFit,
@@ -29,12 +29,17 @@ from resjax.system.errors import BadInput, Lost
 H100 = Machine(DEVICES["h100"])
 
 
+def square(x):
+    return x @ x
+
+
 @dataclass(frozen=True)
 class JobHere:
     """Stands in for a job: a program for this machine, after something else has happened in the process."""
 
     happens: str = ""
     machine: Machine = H100
+    function: Callable = square
 
     def programs(self):
         if self.happens == "death":
@@ -43,21 +48,19 @@ class JobHere:
             time.sleep(600)
         if self.happens == "refusal":
             raise DoesNotFit(f"it needs 3 GiB, and JAX starts {jax.config.jax_platforms} alone")
-        return {"train": Program(lambda: jax.jit(lambda x: x @ x).lower(jnp.ones((8, 8))), 3, 7)}
-
-
-@pytest.fixture(autouse=True)
-def importable(monkeypatch):
-    """Let other processes import this module."""
-    monkeypatch.setenv("PYTHONPATH", f"{Path(__file__).parent}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-
+        return {"train": Program(lambda: jax.jit(self.function).lower(jnp.ones((8, 8))), 3, 7)}
 
 
 PROGRAM = JobHere().programs()["train"]
 
 
-def test_another_process_returns_what_this_one_would():
-    there, here = compile_apart(JobHere(), "train", threading.Event()), compile_program(PROGRAM)
+def test_another_process_returns_what_this_one_would(tmp_path, monkeypatch):
+    """Also for an experiment file's lambda, which calls what it imports from a file beside it."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "beside.py").write_text("def product(x, y):\n    return x @ y\n")
+    (tmp_path / "json.py").write_text("from beside import product\nSQUARE = lambda x: product(x, x)\n")
+    job = JobHere(function=load_file(tmp_path / "json.py").SQUARE)  # a name that a module has already
+    there, here = compile_apart(job, "train", threading.Event()), compile_program(PROGRAM)
     assert (there.argument_bytes, there.peak_bytes) == (here.argument_bytes, here.peak_bytes)
     assert "dot" in there.text
 
