@@ -1,7 +1,4 @@
-"""Tries five ideas from later papers, one at a time, on a ResNet-14 of the paper's design and scikit-learn's digits.
-
-See docs/results/ideas.md.
-"""
+"""Tries five ideas from later papers, one at a time, on a ResNet-14 and scikit-learn's digits (docs/results/ideas.md)."""
 
 from dataclasses import replace
 from typing import Any

@@ -42,7 +42,7 @@ def load_file(file: Path) -> ModuleType:
     except BadInput as error:
         raise BadInput(f"{file}: {error}") from None
     except SyntaxError as error:
-        raise BadInput(f"{file}, line {error.lineno}: {error.msg}") from None
+        raise BadInput(f"{error.filename or file}, line {error.lineno}: {error.msg}") from None
     except Exception as error:
         lines = [frame.lineno for frame in extract_tb(error.__traceback__) if Path(frame.filename) == file.absolute()]
         raise BadInput(f"{file}, line {lines[-1] if lines else 1}: {type(error).__name__}: {error}") from None

@@ -118,7 +118,7 @@ def diagnose(directory: Path) -> Iterator[Finding]:
 
 
 OPTIONAL = {"tensorboardX": "resjax report --tensorboard: pip install 'resjax[tensorboard]'",
-            "pycocotools": "Table 8, on COCO: pip install 'resjax[coco]'"}
+            "pycocotools": "Tables 8 and 9, and other runs on COCO: pip install 'resjax[coco]'"}
 
 
 def cache_folder(folder: Path) -> Finding:

@@ -109,17 +109,17 @@ def evaluate_networks(
     kinds, loaded = zip(*(load_as(network, weights) for network in networks), strict=True)
     check(len(set(kinds)) == 1, f"{networks[0]} is a {kinds[0].NOUN}, and another network is not; evaluate "
                                  "them separately")
-    exam, rows = Exam(split, None if views == "single" else views, batch_size, data, directory), []
+    exam, rows, files = Exam(split, None if views == "single" else views, batch_size, data, directory), [], []
     with working(f"evaluating the {split} split"):
         if by_class:
-            measured, rows = kinds[0].examine(loaded, exam, out)
+            measured, rows, files = kinds[0].examine(loaded, exam, out)
         else:
             measured = kinds[0].measure(loaded, *exam)
     names = " + ".join(kinds[0].title_of(network) for network in loaded)
     say(f"{names}, {split}{'' if views == 'single' else f', {views}'}: {kinds[0].say_measured(measured)}")
     if by_class:
         say("\n" + "\n".join(aligned(rows, room(sys.stdout))))
-        say(f"\nWrote to {out}: {', '.join(sorted(file.name for file in out.iterdir()))}")
+        say(f"\nWrote to {out}: {', '.join(sorted(file.name for file in files))}")
 
 
 def export_network(

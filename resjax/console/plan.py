@@ -79,8 +79,10 @@ def tables_with(name: str) -> dict[str, dict[str, Any]]:
     from resjax.paper.tables import TABLES
 
     files = experiment_files.names()
-    runs_by_table = {table.title: {each: files[Path(table.file).stem][each] for row in table.rows if row.experiment
-                           for each in (dict(row.members) or {row.experiment: 0})} for table in TABLES.values()}
+    runs_by_table = {table.title: {f"{each}, seed {seed}" if seed else each: files[Path(table.file).stem][each]
+                                   for row in table.rows if row.experiment
+                                   for each, seed in (row.members or [(row.experiment, 0)])}
+                     for table in TABLES.values()}
     return {title: runs for title, runs in runs_by_table.items() if name in runs}
 
 
@@ -129,7 +131,7 @@ def lines_of_tables(plan: dict[str, Any]) -> Iterator[str]:
         totals = {key: sum(run[key] for run in planned.values()) for key in ("run_hours", "device_hours")}
         yield f"\n{title}" + layout_table([["lower bounds", "hours", "device-hours"], *(
             [name, f"{run['run_hours']:.2f}", f"{run['device_hours']:.1f}"] for name, run in
-            (planned | {f"{len(planned)} of {len(runs)} runs, one seed each": totals}).items())])
+            (planned | {f"{len(planned)} of {len(runs)} runs, one seed per row": totals}).items())])
         yield from (f"{name}: {run['refused']}" for name, run in runs.items() if name not in planned)
 
 

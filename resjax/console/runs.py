@@ -16,7 +16,7 @@ from resjax.system.errors import BadInput, check
 from resjax.system.files import file_name
 from resjax.system.progress import one_by_one, working
 from resjax.system.serialization import flatten
-from resjax.system.terminal import aligned, duration, quoted, room, say, say_end
+from resjax.system.terminal import aligned, duration, quoted, room, say, say_end, speed, tell
 from resjax.training.kinds import Run, kind_of
 
 Value = TypeVar("Value")
@@ -62,12 +62,16 @@ def train(experiment: Run, arguments: Sequence[str], program: str) -> None:
         if not is_first():
             continue
         if not asked.distributed:  # many processes restore a checkpoint together or not at all
-            with working("drawing"):
-                pictures = [picture.name for picture in kind.draw(place)]
+            try:
+                with working("drawing"):
+                    pictures = [picture.name for picture in kind.draw(place)]
+            except BadInput as error:  # the images or the checkpoint of a finished run are gone
+                tell(f"{place}: nothing drawn ({error})")
+                pictures = []
         measure = kind.MEASURES[0]
         value = measure.written(measure.of(result)) or "-"
         say(f"{result['name']}: {measure.title.removesuffix(' %')} {value} % after {result['steps']:,} steps, "
-            f"{result['images_per_second']:.0f} images/s")
+            f"{speed(result['images_per_second'])}")
     if is_first():
         say_end(f"Wrote to {place}: {', '.join(['result.json', *pictures])}",
                 f"resjax evaluate {quoted(place)}{code_flag(experiment, program)}",
@@ -146,7 +150,7 @@ def cost_row(run: Any) -> list[str]:
 def short(number: float) -> str:
     """Format a number with three digits, such as 270 k, 25.6 M or 3.86 G."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
+        if number >= 0.9995 * size:  # would be rounded up to it
             return f"{number / size:.3g} {unit}"
     return f"{number:g}"
 
@@ -154,7 +158,7 @@ def short(number: float) -> str:
 def rough_duration(seconds: float) -> str:
     """Format a time roughly, such as 40 s, 5 h, 3 d or 2 y."""
     for unit, size in (("y", 365 * 86_400), ("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= size:
+        if seconds >= 0.99 * size:  # 1 h rather than 60 min
             return f"{seconds / size:.0f} {unit}"
     return duration(seconds)
 

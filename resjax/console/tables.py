@@ -51,7 +51,7 @@ def reproduce(
         runs: The folder for the runs and the table.
         seeds: The number of runs for each row, with seeds 0, 1, ... Defaults to 5 for table6 (the paper trained
             ResNet-110 five times) and to 1 for the other tables.
-        only: Train only the networks of these rows, such as resnet20,plain20.
+        only: Use only these rows, such as resnet20,plain20. The table then lists no other rows.
         scale: Shorten the schedule to this fraction of its length, such as 0.1. A table of shortened runs says that it
             is not a reproduction.
         shard: Train only one part of the runs, such as 2/8 (the second of eight parts). Other processes or machines can

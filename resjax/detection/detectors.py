@@ -79,15 +79,16 @@ def measure(opened: Sequence[TrainedDetector], split: str, how: Inference | None
     return measure_detector(detector._replace(detection=run), images, run.batch_size)
 
 
-def examine(opened: Sequence[TrainedDetector], exam: Exam, out: Path) -> tuple[dict[str, Any], list[list[str]]]:
-    """Measure, write and list the average precision of each class."""
+def examine(opened: Sequence[TrainedDetector], exam: Exam,
+            out: Path) -> tuple[dict[str, Any], list[list[str]], list[Path]]:
+    """Measure, write and list the average precision of each class, and list the file."""
     measured = measure(opened, *exam)
     rows = [["class", "average precision %", "by 11 points"], *(
         [name, *("-" if value is None else f"{value:.2f}" for value in (area, measured["eleven_points"][name]))]
         for name, area in measured["average_precision"].items())]
     out.mkdir(parents=True, exist_ok=True)
     write_csv(out / "classes.csv", rows[0], rows[1:])
-    return measured, rows
+    return measured, rows, [out / "classes.csv"]
 
 
 def protocol_of(run: Detection) -> Inference:

@@ -201,8 +201,8 @@ class Experiment(Named):
         check_fields(self)
         check(self.steps + self.precise_batch_norm_steps < 2**31,
               "the sum of steps and precise-batch-norm-steps must fit in 32 bits")
-        channels = image_shape(self.data)[-1]
-        check(len(self.data.std) in (0, channels) or self.data.source == "arrays",
+        channels, source = image_shape(self.data)[-1], self.data.source.partition(":")[0]
+        check(len(self.data.std) in (0, channels) or (source in ("arrays", "tfds") and isinstance(self.data, Data)),
               f"data.std has {len(self.data.std)} values, but the images have {channels} channels")
         check(bool(self.initialize_from) or not self.architecture.frozen_batch_norm,
               "architecture.frozen-batch-norm needs pretrained statistics; give the weights with --initialize-from")

@@ -12,8 +12,8 @@ from resjax.paper.mean_curves import Curve, curves_of, draw_curves
 from resjax.paper.results import spread
 from resjax.paper.table import markdown
 from resjax.system.errors import check
-from resjax.system.files import expanded, write_csv, write_json, write_text
-from resjax.system.serialization import MAY_CHANGE
+from resjax.system.files import expanded, read_json, write_csv, write_json, write_text
+from resjax.system.serialization import BY_CONTENT, MAY_CHANGE
 from resjax.training.kinds import Measure, Run, kind_of
 from resjax.training.python_objects import UNKEPT
 from resjax.training.records import find_runs, values_of
@@ -129,28 +129,36 @@ def group_runs(runs: Sequence[tuple[Path, Run, dict[str, Any] | None]]) -> list[
     Recipes with the same name are labelled by the fields in which they differ.
     """
     gathered: dict[str, list[tuple[Path, Run, dict[str, Any] | None]]] = {}
-    recipes: dict[str, dict[str, Any]] = {}
+    recipes, shown = dict[str, dict[str, Any]](), dict[str, dict[str, Any]]()
     for run_directory, run, result in runs:
         values = {name: value for name, value in values_of(run_directory, run).items() if name not in APART}
         if "model" not in (read_descriptions(run_directory) or {}):
             del values["network"]  # the fields of architecture describe it
         if UNKEPT in str(values.get("optimizer")):  # its values are unknown, so only one folder's runs surely share it
             values["folder"] = str(run_directory.parent)
-        key = repr((run.kind, sorted((name, repr(value)) for name, value in values.items())))
+        recipe = values | {"data.source": images_of(run_directory, run)}
+        key = repr((run.kind, sorted((name, repr(value)) for name, value in recipe.items())))
         gathered.setdefault(key, []).append((run_directory, run, result))
-        recipes[key] = values
+        recipes[key], shown[key] = recipe, values
     groups = []
     for key, some in gathered.items():
         name = some[0][1].name
-        alike = [values for other, values in recipes.items() if values["name"] == name and other != key]
-        own = [f"{field} {value}" for field, value in recipes[key].items()
-               if any(values.get(field) != value for values in alike)]
+        alike = [recipe for other, recipe in recipes.items() if recipe["name"] == name and other != key]
+        own = [f"{field} {shown[key][field]}" for field, value in recipes[key].items()
+               if any(recipe.get(field) != value for recipe in alike)]
         seeds: dict[int, tuple[Path, Run, dict[str, Any] | None]] = {}
         for each in sorted(some, key=lambda run: run[2] is None):  # finished runs first
             seeds.setdefault(each[1].seed, each)
         repeated = tuple(each[0] for each in some if each is not seeds[each[1].seed])
         groups.append(Group(", ".join([name, *own]), tuple(seeds[seed] for seed in sorted(seeds)), repeated))
     return groups
+
+
+def images_of(run_directory: Path, run: Run) -> Any:
+    """Describe a run's images, independently of their location if they are files that may have been moved."""
+    source: str = run.data.source
+    moved = any(source.partition(":")[0] in kinds for kinds in BY_CONTENT)
+    return read_json(run_directory / "experiment.json").get("images", source) if moved else source
 
 
 def measures_of(groups: Sequence[Group]) -> list[Measure]:

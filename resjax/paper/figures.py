@@ -18,7 +18,9 @@ from resjax.experiment import Data
 from resjax.paper.reproduce import Planned, planned_result, scaled_name
 from resjax.paper.table import LEAST_STEPS, Table
 from resjax.system.distributed import is_first
+from resjax.system.errors import BadInput
 from resjax.system.files import read_json, write_aside, write_json
+from resjax.system.terminal import tell
 from resjax.training import read_metrics, read_result, restore
 
 STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))  # distinguishable in grey
@@ -45,7 +47,11 @@ def draw_figures(table: Table, runs: Sequence[Planned], scale: float, folder: Pa
     saved = []
     for name in table.figures if finished else ():
         make = {"figure4": figure4, "figure6": figure6, "figure7": figure7}[name]
-        drawing = make(sorted(finished, key=lambda run: (not is_plain(run), run.row.layers)))
+        try:
+            drawing = make(sorted(finished, key=lambda run: (not is_plain(run), run.row.layers)))
+        except BadInput as error:  # such as a missing checkpoint
+            tell(f"{name} is left out: {error}")
+            continue
         file = folder / f"{scaled_name(name, scale)}.svg"
         if is_first():
             save_figure(drawing.figure, file)
@@ -77,13 +83,20 @@ def curve(run: Planned, kind: str) -> tuple[list[int], list[float]]:
 
 def figure4(runs: Sequence[Planned]) -> Drawing:
     """Draw training errors, and validation errors on centre crops, over the iterations on ImageNet, as in Figure 4."""
-    return figure6(runs)._replace(title="Figure 4: errors over the iterations")
+    deep = [run for run in runs if run.row.layers > 18]  # the paper's networks with 18 layers are equally accurate
+    return draw_errors("Figure 4", "validation error on centre crops", runs, deep)
 
 
 def figure6(runs: Sequence[Planned]) -> Drawing:
-    """Draw training errors (thin) and test errors (bold) over the iterations, for plain (left) and residual networks.
+    """Draw training errors and test errors over the iterations on CIFAR-10, as in Figure 6."""
+    return draw_errors("Figure 6", "test error", runs, runs)
 
-    `runs` has one run per row, plain networks first, sorted by depth. The claims compare the final training errors.
+
+def draw_errors(name: str, test: str, runs: Sequence[Planned], paired: Sequence[Planned]) -> Drawing:
+    """Draw training errors (thin) and `test` errors (bold) over the iterations, for plain (left) and residual networks.
+
+    `runs` has one run per row, plain networks first, sorted by depth. The claims compare the final training errors, at
+    equal depth only for the networks in `paired`.
     """
     plain, residual = ([run for run in runs if is_plain(run) == kind] for kind in (True, False))
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True, layout="constrained")
@@ -94,17 +107,18 @@ def figure6(runs: Sequence[Planned]) -> Drawing:
         axis.set(title=title, xlabel="iteration")
         add_grid_and_legend(axis)
     axes[0].set(ylabel="error (%)", ylim=(0, None))  # set last, because one side may be empty and both share the axis
-    figure.suptitle("test error (bold) and training error (thin)", fontsize="medium")
+    figure.suptitle(f"{test} (bold) and training error (thin)", fontsize="medium")
     last = {run.row.title: curve(run, "train")[1][-1] for run in runs}
-    claimed = [*pairwise(plain), *pairwise(deepest_first(residual)), *same_depth(residual, plain)]
-    return Drawing("Figure 6: errors over the iterations", figure, compared(
+    claimed = [*pairwise(plain), *pairwise(deepest_first(residual)), *same_depth(
+        [run for run in residual if run in paired], plain)]
+    return Drawing(f"{name}: errors over the iterations", figure, compared(
         claimed, last, "{} has a lower training error than {}: {:.2f} % versus {:.2f} %"))
 
 
 def figure7(runs: Sequence[Planned]) -> Drawing:
     """Draw the standard deviation of every 3x3 layer's response, in layer order and sorted.
 
-    `runs` has the form described in `figure6`. Responses are measured on the test images with the last checkpoint,
+    `runs` has the form described in `draw_errors`. Responses are measured on the test images with the last checkpoint,
     after batch norm and before the ReLU or the addition. The claims of section 4.2 compare the means over the layers.
     """
     figure, axes = plt.subplots(2, 1, figsize=(9, 6), layout="constrained")

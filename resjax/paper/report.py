@@ -116,9 +116,11 @@ def table_section(file: Path, folder: Path) -> str:
     warning = (f'<p class="warning">Shortened to {values["scale"]:g} of the schedule: not a reproduction.</p>'
                if shortened else "")
     figures = "\n".join(figure(drawn, folder) for drawn in values["figures"])
+    titles = [measure["title"] for row in values["rows"][:1] for measure in row["measures"]]
+    several = f", of {' / '.join(titles)}" if len(titles) > 1 else ""
     command = f"{values['command']} --runs {shlex.quote(str(folder.resolve()))}"
     return (f"<h2>{escape(values['title'])}</h2>{warning}"
-            f"<p>{escape(values['protocol'])}; mean ± standard deviation over n seeds.</p>"
+            f"<p>{escape(values['protocol'])}; mean ± standard deviation over n seeds{escape(several)}.</p>"
             f'<div class="scroll"><table class="paper"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
             f"</div>{copied(command)}{figures}")
 
@@ -181,10 +183,11 @@ def summarize_run(run_directory: Path, folder: Path) -> Summary:
 def html_row(run: Summary, number: int, measures: Sequence[Measure]) -> str:
     """Write a run's row, with a checkbox for its curves, and cells with their sort keys."""
     result, name = run.result or {}, str(run.values["network"])
+    pace = result.get("images_per_second")
     cells: list[tuple[str, Any]] = [
         (name, name), (f"{run.experiment.steps:,}", run.experiment.steps), number_cell(run.training_error, ".2f"),
         *(number_cell(measure.of(result), f".{measure.digits}f") for measure in measures),
-        number_cell(result.get("parameters"), ",d"), number_cell(result.get("images_per_second"), ",.0f"),
+        number_cell(result.get("parameters"), ",d"), number_cell(pace, ",.0f" if (pace or 10) >= 10 else ".2f"),
         number_cell(result["train_seconds"] / 60 if result else None, ",.1f"),
         ("finished", "") if result else (f"not finished: step {run.step:,}", run.step)]
     words = escape(" ".join([run.place, *(f"{key}={value}" for key, value in run.values.items())]).lower())

@@ -16,7 +16,7 @@ from resjax.system.progress import one_by_one
 from resjax.system.terminal import tell
 from resjax.training.kinds import Run, kind_of
 from resjax.training.log import read_metrics
-from resjax.training.run_directory import check_images, read_descriptions, read_experiment, read_result
+from resjax.training.run_directory import changes, check_images, read_descriptions, read_experiment, read_result
 
 NEEDED = {"parameters", "train_seconds", "state_digest"}  # keys that a finished result must have
 MOST_SEEDS = 1_000  # largest number of runs per row
@@ -77,8 +77,8 @@ def read_from(planned: Sequence[Planned], source: str | None, directory: Path | 
     moved = []
     for run in planned:
         data = run.experiment.data
-        check(directory is None or hasattr(data, "directory"),
-              f"--directory is for TFDS data sets, but {run.experiment.name} reads {data.source}; use "
+        check(directory is None or (source or data.source).startswith("tfds:"),
+              f"--directory is for TFDS data sets, but {run.experiment.name} reads {source or data.source}; use "
               "--data instead")
         changes = {name: value for name, value in (("source", source), ("directory", directory)) if value is not None}
         data = replace(data, **changes)
@@ -89,11 +89,12 @@ def read_from(planned: Sequence[Planned], source: str | None, directory: Path | 
 
 
 def shard_of(runs: Sequence[Planned], shard: str) -> Sequence[Planned]:
-    """Return every k-th run for "i/k", starting with the i-th run. Raises BadInput for text of another form."""
+    """Return every k-th directory's run for "i/k", starting with the i-th. Raises BadInput for text of another form."""
     number, slash, parts = shard.partition("/")
     if not (slash and number.isdecimal() and parts.isdecimal() and 1 <= int(number) <= int(parts)):
         raise BadInput(f"shard is {shard!r}; it must be PART/PARTS, such as 2/8")
-    return runs[int(number) - 1::int(parts)]
+    several = list({run.run_directory: run for run in runs}.values())  # rows may share a run
+    return several[int(number) - 1::int(parts)]
 
 
 def planned_result(run: Planned) -> dict[str, Any] | None:
@@ -117,8 +118,7 @@ def check_recipe(run: Planned) -> None:
     """Raise BadInput, saying what differs, if a folder holds a run that does not belong to the table."""
     if not (run.run_directory / "experiment.json").exists():
         return
-    before = read_experiment(run.run_directory)
-    differences = before.differences(run.experiment) if before.kind == run.experiment.kind else [before.title]
+    differences = changes(read_experiment(run.run_directory), run.experiment)
     in_python = [f"{part}: {value}" for part, value in (read_descriptions(run.run_directory) or {}).items()]
     check(not differences and not in_python,
           f"{run.run_directory} differs from the run of the table ({'; '.join([*differences, *in_python])}). Move it "
@@ -152,7 +152,7 @@ def shorten_schedule(run: Any, scale: float) -> Any:
                  for field in fields(run) if field.name in LEAST and getattr(run, field.name)}
     durations["log_steps"] = min(run.log_steps, durations["steps"])
     optimizer = run.optimizer
-    drops = tuple(max(1, round(step * scale)) for step in optimizer.decay_steps)
+    drops = tuple(dict.fromkeys(max(1, round(step * scale)) for step in optimizer.decay_steps))
     return replace(run, **durations, optimizer=replace(
         optimizer, decay_steps=drops, warmup_steps=round(optimizer.warmup_steps * scale),
         plateau_steps=round(optimizer.plateau_steps * scale)))

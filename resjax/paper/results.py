@@ -7,6 +7,7 @@ from operator import gt, lt
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from resjax.data.prepared import data_directory
 from resjax.paper.figures import draw_figures
 from resjax.paper.reproduce import Planned, planned_result, scaled_name
 from resjax.paper.table import LEAST_STEPS, Row, Table, markdown
@@ -85,7 +86,8 @@ def measure_group(group: Sequence[Planned], measures: Sequence[Measure], images:
         if (stored.get("state_digests"), stored.get("images_digest")) == (digests, images[data]):
             return stored
     opened = [kind.open(str(run.run_directory)) for run in group]
-    measured = {**kind.measure(opened, "test", how, BATCH, data.source, getattr(data, "directory", None)),
+    directory = data_directory(data.directory) if hasattr(data, "directory") else None
+    measured = {**kind.measure(opened, "test", how, BATCH, data.source, directory),
              "runs": [str(run.run_directory) for run in group], "state_digests": digests,
              "images_digest": images[data]}
     if is_first():

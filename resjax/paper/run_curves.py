@@ -23,9 +23,10 @@ def curves_in(lines: Sequence[Mapping[str, Any]]) -> Curves:
     curves: Curves = {}
     for line in lines:
         series = SERIES.get(line["kind"], line["kind"])
-        by_class = {f"AP of {name}, %": value for name, value in line.get("average_precision", {}).items()}
-        quantities = {QUANTITIES.get(key, key if series == OWN else ""): value for key, value in line.items()
-                if key not in ("step", "kind")}
+        by_class = {} if series == OWN else {f"AP of {name}, %": value
+                                             for name, value in line.get("average_precision", {}).items()}
+        quantities = {key if series == OWN else QUANTITIES.get(key, ""): value for key, value in line.items()
+                      if key not in ("step", "kind")}
         for name, value in (quantities | by_class).items():
             if name and type(value) in (int, float) and math.isfinite(value):
                 curves.setdefault(name, {}).setdefault(series, []).append((line["step"], value))

@@ -31,7 +31,9 @@ TABLE6 = Table(
         plain_row(20, 9.5), plain_row(32, 10.0), plain_row(44, 12.0), plain_row(56, 13.5), plain_row(110, 60.0, ">"),
         resnet(20, 8.75), resnet(32, 7.51), resnet(44, 7.17), resnet(56, 6.97), resnet(110, 6.61, deviation=0.16),
         Row("resnet1202", "ResNet-1202", (7.93,), 1202, claims=(Claim(">", "resnet110"),)),  # it overfits, section 4.2
-    ), seeds=5, figures=("figure6", "figure7"))
+    ), seeds=5, figures=("figure6", "figure7"), others=(
+        ("Maxout", (9.38,)), ("NIN", (8.81,)), ("DSN", (8.22,)), ("FitNet, 19 layers", (8.39,)),
+        ("Highway, 19 layers", (7.54,)), ("Highway, 32 layers", (8.80,))))
 
 
 def imagenet(how: str, name: str, title: str, layers: int, published: tuple[float, ...], *claims: Claim) -> Row:

@@ -79,6 +79,11 @@ def say_end(where: str, *commands: str) -> None:
     say("\n".join([where, *(f"{'' if number else 'Next:':6}{each}" for number, each in enumerate(commands))]))
 
 
+def speed(images_per_second: float) -> str:
+    """Format a speed, such as "684 images/s" or "0.14 images/s"."""
+    return f"{images_per_second:.{0 if images_per_second >= 10 else 2}f} images/s"
+
+
 def quoted(value: object) -> str:
     """Quote a value for a command line that can be copied."""
     return shlex.quote(str(value))

@@ -112,14 +112,14 @@ class Classification:
     def first(self) -> TrainState:
         """Initialise the state on the devices."""
         mean, seed = self.images.mean, self.experiment.seed
-        first: TrainState = draw_state(replicated(self.sharding), self.model, self.optimizer, mean, seed)
-        return first
+        return draw_state(replicated(self.sharding), self.model, self.optimizer, mean, seed)
 
     def start(self, first: TrainState) -> TrainState:
-        """Put the pretrained weights, if any, into the initial state."""
+        """Put the pretrained weights, if any, into the initial state, and let the optimizer start from them."""
         if not self.experiment.initialize_from:
             return first
-        return initialize_from(self.weights or load_weights_for(self.experiment), first, self.images.classes, self.log)
+        state = initialize_from(self.weights or load_weights_for(self.experiment), first, self.images.classes, self.log)
+        return state.replace(opt_state=jax.jit(self.optimizer.init, out_shardings=state.step.sharding)(state.params))
 
     def describe(self) -> None:
         """Write `experiment.json`."""

@@ -74,15 +74,15 @@ def measure(opened: Sequence[Network], split: str, how: Any, batch_size: int, so
     return measure_networks(opened, split, how or "single", batch_size, source, directory).rates._asdict()
 
 
-def examine(opened: Sequence[Network], exam: Exam, out: Path) -> tuple[dict[str, Any], list[list[str]]]:
-    """Measure errors, write tables and figures by class, and list the worst classes."""
+def examine(opened: Sequence[Network], exam: Exam, out: Path) -> tuple[dict[str, Any], list[list[str]], list[Path]]:
+    """Measure errors, write tables and figures by class, and list the worst classes and the files."""
     outcome = measure_networks(opened, exam.split, exam.how or "single", *exam[2:])
-    outcome.save(out)
+    files = outcome.save(out)
     worst = sorted(outcome.class_errors, key=lambda one: -1 if one.error is None else one.error, reverse=True)
     rows = [["class", "images", "wrong", "error %", "most often mistaken for"],
             *([one.name, f"{one.images}", f"{one.wrong}", "-" if one.error is None else f"{one.error:.2f}",
                f"{one.taken_for} ({one.times})" if one.times else "-"] for one in worst[:MOST_ROWS])]
-    return outcome.rates._asdict(), rows
+    return outcome.rates._asdict(), rows, files
 
 
 def protocol_of(run: Experiment) -> str:

@@ -11,6 +11,7 @@ from resjax.data import Dataset, load_data
 from resjax.evaluation import ErrorRates
 from resjax.experiment import Experiment, Photographs
 from resjax.network import Classifier
+from resjax.system.errors import check
 from resjax.training.in_memory import in_memory
 from resjax.training.log import Log
 from resjax.training.streaming import open_streaming
@@ -54,5 +55,7 @@ def open_images(experiment: Experiment, devices: Sequence[jax.Device], log: Log,
     if isinstance(experiment.data, Photographs):
         return open_streaming(experiment, experiment.data, devices, log)
     dataset = arrays or load_data(experiment.data)
+    std, channels = experiment.data.std, dataset.train.pixels.shape[-1]
+    check(len(std) in (0, channels), f"data.std has {len(std)} values, but the images have {channels} channels")
     log.tell(dataset.remark)
     return in_memory(experiment, dataset, devices)

@@ -129,8 +129,9 @@ class Kind(Protocol):
         """Measure networks together, on the images of their run or on others. The result has the keys of `MEASURES`."""
         ...
 
-    def examine(self, opened: Sequence[Any], exam: Exam, out: Path) -> tuple[dict[str, Any], list[list[str]]]:
-        """Measure results by class and write them to the folder `out`. Return the numbers and a table."""
+    def examine(self, opened: Sequence[Any], exam: Exam,
+                out: Path) -> tuple[dict[str, Any], list[list[str]], list[Path]]:
+        """Measure results by class and write them to the folder `out`. Return the numbers, a table and the files."""
         ...
 
     def protocol_of(self, run: Any) -> Any:

@@ -17,7 +17,7 @@ import numpy as np
 from resjax.system.distributed import is_first
 from resjax.system.files import regular, write_text, writing
 from resjax.system.progress import advance_net, working
-from resjax.system.terminal import duration, fitted, room, tell
+from resjax.system.terminal import duration, fitted, room, speed, tell
 from resjax.training.tensorboard import Events
 
 Line = dict[str, Any]
@@ -140,7 +140,7 @@ class Log:
                 waits = [f"waited for data {line['data_wait']:.0f} % of the time"] if line["data_wait"] >= 1 else []
                 rate = [f"rate {line['learning_rate']:g}"] if "learning_rate" in line else []
                 return (step, f"loss {line['loss']:.4f}", f"error {line['error']:.2f} %", *waits, *rate,
-                        f"{line['images_per_second']:.0f} images/s")
+                        speed(line["images_per_second"]))
             case "compile":
                 return step, f"compiled in {line['seconds']:.1f} s"
             case "detection" if line["mean_average_precision"] is None:

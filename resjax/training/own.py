@@ -117,6 +117,12 @@ def check_functions(experiment: Experiment, image: tuple[int, ...], classes: int
         check(jnp.issubdtype(labels.dtype, jnp.integer if labels.ndim == 1 else jnp.number),
               f"augment returned labels {labels.shape} of {labels.dtype}; they must be integers ({size},) or "
               f"probabilities ({size}, {classes})")
+    if own.optimizer is not None:
+        optimizer = optimizer_for(experiment)
+        state = jax.eval_shape(partial(initial_state, model_for(experiment, classes), optimizer),
+                               jax.ShapeDtypeStruct(image, jnp.float32), 0)
+        asked("optimizer", jax.eval_shape, partial(optimizer.update, error=jnp.float32(0)), state.params,
+              state.opt_state, state.params)
     if own.loss is not None:
         losses = traced("loss", own.loss, jax.ShapeDtypeStruct((size, classes), jnp.float32), labels)
         check(getattr(losses, "shape", None) == (size,), f"loss returned {brief(losses)}; it must return one loss "

@@ -41,12 +41,17 @@ def claimed(run_directory: Path, experiment: Run) -> Iterator[None]:
         def claim() -> None:
             held.enter_context(locked(run_directory))
             if (run_directory / "experiment.json").exists():
-                differences = read_experiment(run_directory).differences(experiment)
+                differences = changes(read_experiment(run_directory), experiment)
                 check(not differences, f"{run_directory} contains a different experiment ({'; '.join(differences)}). "
                                        "Choose another --workdir, or delete this directory")
 
         told_by_first(claim)
         yield
+
+
+def changes(before: Run, now: Run) -> list[str]:
+    """List what affects the results and differs between two runs of any kind."""
+    return before.differences(now) if before.kind == now.kind else [f"{before.title} -> {now.title}"]
 
 
 @contextmanager
@@ -147,7 +152,8 @@ def earlier_environments(run_directory: Path, now: dict[str, Any]) -> list[dict[
 def computing(environment: dict[str, Any]) -> str:
     """Describe what affects the bits of results, as in "jax 0.10.2 on cpu, convolutions by oneDNN 3.2.0"."""
     versions, devices = environment.get("versions", {}), environment.get("devices", {})
-    return (f"jax {versions.get('jax')} on {devices.get('kind')}, "
+    count = devices.get("count", 1)
+    return (f"jax {versions.get('jax')} on {f'{count} x ' if count > 1 else ''}{devices.get('kind')}, "
             f"convolutions by {environment.get('convolutions', 'XLA')}")
 
 

@@ -28,8 +28,9 @@ from resjax.console.command_line import FIRST, execute, guarded, overview, train
 from resjax.console.commands import COMMANDS
 from resjax.console.networks import Unsaid
 from resjax.console.plan import PlanArguments
-from resjax.console.runs import TrainArguments
+from resjax.console.runs import TrainArguments, rough_duration, short
 from resjax.detection import Detection, Detector, Inference, Sampling, Scenery
+from resjax.system.terminal import speed
 
 ROOT = Path(__file__).parents[2]
 CIFAR10 = str(ROOT / "experiments" / "cifar10.py")
@@ -188,6 +189,13 @@ def test_list_and_show(capsys):
     out = capsys.readouterr().out
     assert "853,018 parameters, 125,485,696 multiply-adds" in out
     assert "optimizer.decay_steps                (32000, 48000)" in out
+
+
+def test_numbers_are_rounded_to_the_next_unit():
+    assert [short(number) for number in (999_400, 999_700, 999_700_000, 12)] == ["999 k", "1 M", "1 G", "12"]
+    assert [rough_duration(seconds) for seconds in (3540, 3599, 86_399, 45)] == ["59 min", "1 h", "1 d", "45 s"]
+    assert [speed(pace) for pace in (0.1416, 9.6, 684.2)] == [
+        "0.14 images/s", "9.60 images/s", "684 images/s"]
 
 
 def test_train_evaluate_predict(small, tmp_path, capsys, one_device):

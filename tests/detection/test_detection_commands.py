@@ -43,6 +43,15 @@ def test_moved_images_more_steps_and_another_interval_are_the_same_run(run, whol
     assert read_result(folder)["steps"] == run.steps + 1
 
 
+def test_a_finished_run_without_its_checkpoints_is_still_told(whole, moved, capsys):  # noqa: F811
+    folder, _ = moved
+    shutil.rmtree(folder / "checkpoints")
+    execute(["train", str(folder / "experiment.json"), "--workdir", str(folder)])
+    told = capsys.readouterr()
+    assert f"{folder}: nothing drawn ({folder}: no checkpoint yet" in told.err
+    assert f"mAP {whole[1]['mean_average_precision']:.1f} % after" in told.out
+
+
 def test_a_detector_is_measured_again(whole, moved, capsys):  # noqa: F811
     folder, source = moved
     execute(["evaluate", str(folder), "--data", source])

@@ -181,6 +181,8 @@ def folder(tmp_path):
 
 def test_the_commands(folder, capsys, monkeypatch):
     monkeypatch.chdir(folder)
+    (folder / "evaluation").mkdir()
+    (folder / "evaluation" / "of another.txt").touch()
     execute(["evaluate", "resnet20", "--data", f"folder:{folder}", "--by-class"])
     said = capsys.readouterr().out
     wrong = {row["class"]: int(row["wrong"]) for row in csv.DictReader(

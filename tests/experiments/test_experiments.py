@@ -91,6 +91,10 @@ def test_the_line_of_an_error_is_named(here, tmp_path, monkeypatch):
     file.write_text("a = 1\n\n\nb = a / 0\n")
     with pytest.raises(BadInput, match=r"wrong\.py, line 4: ZeroDivisionError"):
         load_runs(file)
+    file.with_name("helps_wrongly.py").write_text("a = 1\nb = = a\n")
+    file.write_text("import helps_wrongly\n")
+    with pytest.raises(BadInput, match=r"helps_wrongly\.py, line 2: invalid syntax"):
+        load_runs(file)
 
 
 @pytest.mark.parametrize(("make", "message"), [

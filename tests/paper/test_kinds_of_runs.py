@@ -9,24 +9,26 @@ import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
 import resjax
-from resjax import Architecture, BadInput, Data, Experiment, train
+from resjax import Architecture, BadInput, Data, Experiment, Photographs, train
 from resjax.console.command_line import execute
 from resjax.detection import Detection, Detector, Scenery
 from resjax.experiment_files import load_runs
 from resjax.models import imagenet_resnet
 from resjax.models.counts import list_layers
-from resjax.paper import TABLES, plan_runs, train_missing
+from resjax.paper import TABLES, Planned, plan_runs, results, train_missing
 from resjax.paper.comparison import group_rows, group_runs
 from resjax.paper.mean_curves import Curve, curves_of, draw_curves
 from resjax.paper.table1 import FLOPS, IMAGE, stage_kernels, table1
 from resjax.training.kinds import HOMES, Kind, kind_named
 from resjax.training.python_objects import UNKEPT
+from resjax.training.run_directory import changes, claimed
 
 ROOT = Path(__file__).parents[2]
 EXPERIMENTS = ROOT / "experiments"
@@ -253,3 +255,40 @@ def test_wrong_batch_norm_and_weights_of_detectors():
     with pytest.raises(BadInput, match=r"detector\.frozen-batch-norm needs pretrained statistics; give"):
         Detection(name="x")
     assert Detection(name="x", detector=Detector(backbone="vgg16")).initialize_from == ""  # it has no batch norm
+
+
+def test_a_folder_of_the_other_kind_is_refused(two_seeds, tmp_path):
+    folder, run = two_seeds
+    detector = Detection(name="x", initialize_from="resnet20")
+    assert changes(run, detector) == ["ResNet A-8 in CIFAR form -> Faster R-CNN, resnet101"]
+    assert changes(detector, run) == ["Faster R-CNN, resnet101 -> ResNet A-8 in CIFAR form"]
+    with pytest.raises(BadInput, match="seed0 contains a different experiment"), claimed(folder / "seed0", detector):
+        pass
+
+
+def test_seeds_whose_images_lie_in_different_places_are_one_recipe(two_seeds, tmp_path):
+    folder, _ = two_seeds
+    for seed in (0, 1):
+        shutil.copytree(folder / f"seed{seed}", tmp_path / f"seed{seed}")
+    two = [("net, data.source folder:/a", "0"), ("net, data.source folder:/b", "1")]
+    for place, images, wanted in (("/a", "1", [("net", "0 1")]), ("/b", "1", [("net", "0 1")]), ("/b", "2", two)):
+        for seed, source, digest in ((0, "/a", "1"), (1, place, images)):
+            file = tmp_path / f"seed{seed}" / "experiment.json"
+            record = json.loads(file.read_text())
+            record["experiment"]["data"]["source"] = f"folder:{source}"
+            file.write_text(json.dumps(record | {"images": {"digest": digest}}))
+        assert [(record["run"], record["seeds"]) for record in resjax.compare(tmp_path).records()] == wanted
+
+
+def test_images_are_measured_in_the_folder_that_is_fingerprinted(tmp_path, monkeypatch):
+    """Not in the folder of the run, if another one is asked for by the environment."""
+    monkeypatch.setenv("RESJAX_DATA", str(tmp_path / "now"))
+    seen = []
+    kind = SimpleNamespace(protocol_of=lambda run: "single", fingerprint=lambda run: "1", name_of=str, open=str,
+                           measure=lambda opened, *exam: seen.append(exam) or {"top1_error": 1.0})
+    monkeypatch.setattr(results, "kind_of", lambda run: kind)
+    monkeypatch.setattr(results, "read_result", lambda place: {"state_digest": "2"})
+    row = TABLES["table2"].rows[0]
+    planned = Planned(row, SimpleNamespace(data=Photographs()), tmp_path)
+    assert results.measure_group([planned], TABLES["table2"].measures, {})["top1_error"] == 1.0
+    assert seen == [("test", "ten-crop", results.BATCH, "tfds:imagenet2012", tmp_path / "now")]

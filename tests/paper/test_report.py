@@ -19,7 +19,9 @@ import resjax
 from resjax import Architecture, BadInput, Data, Experiment, Optimizer, cifar_resnet, read_metrics, train
 from resjax.console.command_line import execute
 from resjax.paper import write_report, write_tensorboard
+from resjax.paper.report import table_section
 from resjax.paper.run_curves import POINTS, curves_in, last_before, quantities, thinned
+from resjax.system.files import write_json
 from resjax.training import read_experiment
 
 
@@ -149,7 +151,7 @@ def test_what_was_given_in_python_stands_in_place_of_the_defaults(truth):
 def test_curves_are_sorted_by_what_is_measured():
     log = [{"step": 1, "kind": "train", "loss": 2.0, "error": 90.0, "learning_rate": 0.1, "images_per_second": 7.0},
            {"step": 2, "kind": "train", "loss": 1.0, "error": 80.0, "images_per_second": 7.0},
-           {"step": 2, "kind": "own", "sharpness": 5.0, "broken": float("nan")},
+           {"step": 2, "kind": "own", "sharpness": 5.0, "broken": float("nan"), "error": 0.5, "average_precision": 0.5},
            {"step": 2, "kind": "validation", "top1_error": 70.0, "top5_error": 9.0, "loss": 3.0},
            {"step": 2, "kind": "compile", "seconds": 5.0},
            {"step": 2, "kind": "detection", "mean_average_precision": None, "eleven_point": 40.0,
@@ -158,10 +160,11 @@ def test_curves_are_sorted_by_what_is_measured():
     assert found == {
         "loss": {"train": [(1, 2.0), (2, 1.0)], "validation": [(2, 3.0)]}, "learning rate": {"train": [(1, 0.1)]},
         "error, %": {"train": [(1, 90.0), (2, 80.0)], "validation": [(2, 70.0)]},
-        "sharpness": {"own": [(2, 5.0)]}, "top-5 error, %": {"validation": [(2, 9.0)]},
+        "sharpness": {"own": [(2, 5.0)]}, "error": {"own": [(2, 0.5)]}, "average_precision": {"own": [(2, 0.5)]},
+        "top-5 error, %": {"validation": [(2, 9.0)]},
         "mAP by 11 points, %": {"test": [(2, 40.0)]}, "AP of cat, %": {"test": [(2, 41.0)]}}
     assert quantities([found]) == ["error, %", "loss", "learning rate", "top-5 error, %", "mAP by 11 points, %",
-                                   "sharpness", "AP of cat, %"]
+                                   "sharpness", "error", "average_precision", "AP of cat, %"]
     assert last_before(log, 1)["error"] == 90
     assert last_before([], None) == {}
 
@@ -258,3 +261,12 @@ def test_tensorboard_logs_hold_every_number(folder, tmp_path):
             assert found[f"{line['kind']}/{key}", line["step"]] == pytest.approx(line[key], rel=1e-6)
     with pytest.raises(BadInput, match="already contains logs"):
         write_tensorboard(one, tmp_path / "logs")
+
+
+def test_several_measures_of_a_table_are_named(tmp_path):
+    measures = [{"title": f"top-{k} error", "paper": "1", "ours": "2", "values": [2.0]} for k in (1, 5)]
+    row = {"experiment": "a", "title": "A", "layers": 18, "steps": 9, "parameters": 1, "training_errors": [3.0],
+           "holds": None, "verdict": "", "measures": measures}
+    write_json(tmp_path / "table3.json", {"title": "Table 3", "protocol": "ten crops", "scale": 1, "rows": [row],
+                                          "figures": [], "command": "resjax reproduce table3"})
+    assert "over n seeds, of top-1 error / top-5 error.</p>" in table_section(tmp_path / "table3.json", tmp_path)

@@ -19,7 +19,7 @@ from resjax import BadInput, read_metrics
 from resjax.console.command_line import execute
 from resjax.experiment_files import load_runs
 from resjax.paper import TABLES, Planned, figures, plan_runs, results
-from resjax.paper.figures import figure6
+from resjax.paper.figures import figure4, figure6
 from resjax.paper.reproduce import shard_of, shorten_schedule, train_missing
 from resjax.paper.results import RowResult, as_markdown, judge
 from resjax.system.progress import Screen
@@ -160,6 +160,25 @@ def test_the_parts_of_two_machines_make_the_whole(tmp_path):
         (name, seed) for name in ("plain20", "resnet20") for seed in (0, 1)]
 
 
+def test_rows_that_share_a_run_are_of_one_shard():
+    planned = plan_runs(TABLES["table9"], EXPERIMENTS, Path("runs"), 1)
+    shards = [{run.run_directory for run in shard_of(planned, f"{part}/2")} for part in (1, 2)]
+    assert not shards[0] & shards[1]
+    assert shards[0] | shards[1] == {run.run_directory for run in planned}
+
+
+def test_a_figure_that_cannot_be_drawn_is_left_out(done, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_tiny(tmp_path)
+    shutil.copytree(done[0] / "runs", tmp_path / "runs")
+    shutil.rmtree(tmp_path / "runs" / "plain20" / "seed0" / "checkpoints")
+    (tmp_path / "runs" / "plain20" / "seed0" / "responses.json").unlink()
+    reproduce(tmp_path)
+    table = json.loads((tmp_path / "runs" / "table6.json").read_text())
+    assert [figure["file"] for figure in table["figures"]] == ["figure6.svg"]
+    assert len(table["rows"]) == 2
+
+
 def test_seeds_train_one_after_the_other(tmp_path, monkeypatch):
     trained = []
     monkeypatch.setattr("resjax.training.classifiers.train", lambda run, workdir, devices: trained.append(
@@ -213,8 +232,8 @@ def test_claims_are_judged_from_the_means():
 
 def test_figure_6_claims_what_the_paper_claims_and_of_nets_that_were_trained(tmp_path):
     """ResNet-1202's training error is only "similar" to ResNet-110's, and after some hundred steps noise decides."""
-    def run(name, error, steps=64_000):
-        row = next(row for row in TABLE6.rows if row.experiment == name)
+    def run(name, error, steps=64_000, rows=TABLE6.rows):
+        row = next(row for row in rows if row.experiment == name)
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
         line = {"step": steps, "kind": "train", "loss": 1.0, "error": error, "learning_rate": 0.1,
@@ -230,6 +249,10 @@ def test_figure_6_claims_what_the_paper_claims_and_of_nets_that_were_trained(tmp
     assert claims(*deep) == [("ResNet-110 has a lower training error than ResNet-56", True)]
     assert claims(run("plain20", 60.0, 500), run("resnet20", 50.0, 500)) == [
         ("ResNet-20 has a lower training error than plain-20", None)]
+    drawn = figure4([run(name, error, rows=TABLES["table2"].rows) for name, error in (
+        ("plain18", 40.0), ("plain34", 45.0), ("resnet18A", 41.0), ("resnet34A", 35.0))])  # those of 18 are comparable
+    assert [claim.partition(":")[0].split(" has a lower training error than ") for claim, _ in drawn.claims] == [
+        ["plain-18", "plain-34"], ["ResNet-34 A", "ResNet-18 A"], ["ResNet-34 A", "plain-34"]]
 
 
 @pytest.mark.parametrize(("change", "message"), [

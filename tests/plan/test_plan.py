@@ -7,7 +7,7 @@ import pytest
 from test_accelerators import LOOP
 
 from resjax import Data, Optimizer
-from resjax.console.plan import lines, plan
+from resjax.console.plan import lines, plan, tables_with
 from resjax.experiment_files import find, load_runs
 from resjax.paper.tables import TABLES
 from resjax.plan import classifier
@@ -144,7 +144,9 @@ def test_hours_of_a_whole_table(compiled, monkeypatch, capsys, tmp_path):
     assert list(runs) == [row.experiment for row in TABLES["table6"].rows]
     hours = [found["run_hours"] for found in runs.values()]
     said = capsys.readouterr().out.splitlines()
-    assert " ".join(said[-1].split()) == f"11 of 11 runs, one seed each {sum(hours):.2f} {2 * sum(hours):.1f}"
+    assert " ".join(said[-1].split()) == f"11 of 11 runs, one seed per row {sum(hours):.2f} {2 * sum(hours):.1f}"
     assert hours[0] > 0
+    ensemble = tables_with("resnet152")[TABLES["table5"].title]
+    assert [*ensemble] == ["resnet34B", "resnet34C", "resnet50", "resnet101", "resnet152", "resnet152, seed 1"]
     with pytest.raises(BadInput, match="no table of the paper contains resnet20_tuned"):
         plan(find("resnet20_tuned"), flags, "resjax plan resnet20_tuned")

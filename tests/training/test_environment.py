@@ -21,3 +21,9 @@ def test_a_run_resumed_with_other_convolutions_says_so_and_keeps_both(small, tmp
     third = train(small(steps=6), tmp_path)
     assert third["earlier"] == second["earlier"]  # nothing has changed since
     assert "previously trained" not in capsys.readouterr().err
+
+
+def test_the_number_of_devices_affects_the_bits():
+    one, eight = ({"versions": {"jax": "0.10.2"}, "devices": {"kind": "H100", "count": count}} for count in (1, 8))
+    assert run_directory.computing(one) == "jax 0.10.2 on H100, convolutions by XLA"
+    assert run_directory.computing(eight) == "jax 0.10.2 on 8 x H100, convolutions by XLA"

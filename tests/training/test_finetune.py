@@ -6,7 +6,9 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from conftest import same_trees
 from networks import random_network
 
 from resjax import (
@@ -53,6 +55,13 @@ def test_fine_tuning_beats_training_from_scratch_in_the_same_few_steps(halves, l
     scratch = train(digits(halves, "high"), tmp_path / "scratch")
     assert tuned["test_top1_error"] < 0.8 * scratch["test_top1_error"]
     assert np.array_equal(restore(tmp_path / "tuned").state.mean, restore(low).state.mean)
+
+
+def test_an_optimizer_that_stores_parameters_starts_from_the_pretrained_ones(halves, low, tmp_path):
+    """Schedule-free SGD mixes the network with its own copy: at a vanishing rate, nothing moves if both are equal."""
+    run = digits(halves, "low", initialize_from=str(low), steps=1, precise_batch_norm_steps=0)
+    train(run, tmp_path, optimizer=optax.contrib.schedule_free_sgd(1e-9))
+    assert same_trees(restore(tmp_path).state.params, restore(low).state.params, 1e-6)
 
 
 def test_the_last_layer_alone(halves, low, tmp_path):

@@ -1,6 +1,6 @@
 """What is meant is compared before anything compiles: networks, labels, arrays and names of one's own."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +11,10 @@ import torch
 from flax import linen as nn
 
 import resjax
-from resjax import BadInput, Data, Optimizer, ResNet, read_metrics, train
+from resjax import BadInput, Data, Experiment, Optimizer, ResNet, read_metrics, train
 from resjax.models.batch_norm import BatchNorm
 from resjax.training import restore
+from resjax.training.images import open_images
 
 ONE = jax.devices()[:1]
 PIXELS = np.random.default_rng(0).integers(0, 255, (64, 8, 8, 1), np.uint8)
@@ -89,6 +90,8 @@ class Thawed:
     ({"augment": Thawed()}, "augment is a Thawed that cannot be hashed; a dataclass needs frozen=True"),
     ({"model": Dotted()}, "two of its arrays would be saved as 'params.a.kernel'"),
     ({"optimizer": 1e-3}, r"optimizer is 0.001; it must be an optax optimizer, such as optax.sgd\(0.1\)"),
+    ({"optimizer": optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau())},
+     "optimizer failed.*missing 1 required keyword-only argument: 'value'"),
     ({"data": (PIXELS, LABELS)}, r"data is <class 'tuple'>; it must be resjax.dataset"),
     ({"callback": "print"}, "callback is 'print'; it must be a function"),
 ])
@@ -153,3 +156,9 @@ def test_a_normalisation_that_nobody_knows_keeps_its_averages_and_is_told(small,
 def test_an_optimizer_of_ones_own_is_no_mistake(small, tmp_path):
     result = train(small(steps=2), tmp_path, ONE, data=DIGITS, model=Net(), optimizer=optax.adam(1e-3))
     assert result["steps"] == read_metrics(tmp_path, "train")[-1]["step"] == 2
+
+
+def test_the_channels_of_a_prepared_set_are_known_when_it_is_opened():
+    grey = Experiment(name="x", data=Data(source="tfds:mnist", size=32, std=(78.6,)))
+    with pytest.raises(BadInput, match="has 3 values, but the images have 1 channels"):
+        open_images(replace(grey, data=replace(grey.data, std=(1.0, 2.0, 3.0))), ONE, None, DIGITS)
