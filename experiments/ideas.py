@@ -1,4 +1,4 @@
-"""Tries five ideas from later papers, one at a time, on a ResNet-14 and scikit-learn's digits (docs/results/ideas.md)."""
+"""Tries five ideas from later papers, one by one, on a ResNet-14 and scikit-learn's digits (docs/results/ideas.md)."""
 
 from dataclasses import replace
 from typing import Any
