@@ -59,11 +59,11 @@ def random_box(height: int, width: int, data: Photographs, random: np.random.Gen
     return Box((height - tall) / 2, (width - wide) / 2, tall, wide)
 
 
-def cut(image: np.ndarray, box: Box, size: int) -> np.ndarray:
+def cut(image: np.ndarray, box: Box, size: int, rule: Resize = "area") -> np.ndarray:
     """Resize a rectangle of an image to `[size, size, 3]`."""
     top, left = (min(round(start), side - 1) for start, side in zip(box[:2], image.shape, strict=False))
     part = image[top:top + max(1, round(box.height)), left:left + max(1, round(box.width))]
-    return resize(part, size, size)
+    return resize(part, size, size, rule)
 
 
 def resize_shorter_side(image: np.ndarray, side: int, rule: Resize = "area") -> np.ndarray:

@@ -199,14 +199,15 @@ def training_example(files: ImageFiles, data: Photographs, index: int, random: n
             encoded, name = files.read(index), files.name(index)
             height, width = dimensions(encoded, name)
             box = random_box(height, width, data, random)
-            least = int(np.ceil(min(height, width) * data.size / min(box.height, box.width)))
-            image = decode(encoded, name, least=least)
+            least = np.ceil(min(height, width) * data.size / min(box.height, box.width)) if data.resize == "area" else 0
+            image = decode(encoded, name, least=int(least))  # other rules need all pixels
             break
     else:
         raise BadInput(f"{files.name(first)} and the images after it are unreadable, {tries} in a row, but "
                        f"data.broken-images allows {data.broken_images}")
     scale = len(image) / height
-    pixels = cut(image, box._replace(**{side: value * scale for side, value in box._asdict().items()}), data.size)
+    box = box._replace(**{side: value * scale for side, value in box._asdict().items()})
+    pixels = cut(image, box, data.size, data.resize)
     if data.flip and random.random() < 0.5:
         pixels = cv2.flip(pixels, 1)
     return HostBatch(pixels, files.labels[index], np.array(-1 if index == first else first))

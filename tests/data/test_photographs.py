@@ -28,7 +28,7 @@ from resjax.data import (
 )
 from resjax.data.archives import DEVKIT, TRAIN, VALIDATION
 from resjax.data.preprocessing import resize
-from resjax.data.stream import copy_out
+from resjax.data.stream import copy_out, training_example
 
 SEEDS = (3, 4)
 
@@ -119,6 +119,21 @@ def test_crops_differ_between_epochs(photographs):
     boxes = [random_box(150, 200, data, np.random.default_rng(seed)) for seed in range(2)]
     assert boxes[0] != boxes[1]
     assert photos.name(0).endswith("n02000001_0.JPEG")
+
+
+@pytest.mark.parametrize(("rule", "filter"), [("pillow-nearest", Image.Resampling.NEAREST),
+                                              ("pillow-bicubic", Image.Resampling.BICUBIC)])
+def test_training_crops_are_resized_by_the_rule_of_the_run(photographs, rule, filter):
+    """From all pixels of a JPEG, which is only decoded at a reduced size to average over areas."""
+    data = small(photographs, size=32, shorter_side=(32, 40), flip=False, resize=rule)
+    files = find_images(data).train
+    for index in range(3):
+        whole = Image.open(BytesIO(files.read(index))).convert("RGB")
+        box = random_box(whole.height, whole.width, data, np.random.default_rng(index))
+        top, left, tall, wide = map(round, box)
+        right = np.asarray(whole.crop((left, top, left + wide, top + tall)).resize((32, 32), filter)).astype(int)
+        seen = training_example(files, data, index, np.random.default_rng(index)).pixels
+        assert np.abs(seen - right).max() <= 1
 
 
 def test_statistics_are_those_of_the_centre_crops_and_are_kept(photographs, monkeypatch):
