@@ -16,7 +16,7 @@ from resjax.detection.config import Sampling
 PROPOSAL_LOSSES, REGION_LOSSES = ("anchor_class", "anchor_box"), ("region_class", "region_box")
 LOSSES = PROPOSAL_LOSSES + REGION_LOSSES
 IN_CROWD = 0.7  # a box is in a crowd if this share of its area is inside, as in Detectron
-TIE = 1e-6  # anchors that contain a whole object overlap it equally, up to rounding
+TIE = 1e-6  # anchors that contain a whole object overlap it equally, up to rounding; smaller overlaps do not count
 
 
 class Objects(NamedTuple):
@@ -83,7 +83,7 @@ def anchor_targets(key: jax.Array, anchors: jax.Array, objects: Objects, size: j
     overlaps = jnp.where(usable[:, None], valid_overlaps(anchors, objects), -1)
     best = overlaps.max(1)
     most = overlaps.max(0)
-    closest = jnp.any((overlaps >= most - TIE) & (most > 0), 1)
+    closest = jnp.any((overlaps >= most - TIE) & (most > TIE), 1)
     positive = usable & (closest | (best >= rules.anchor_positive))
     negative = usable & ~positive & (best < rules.anchor_negative) & ~in_crowd(anchors, objects)
     positive_key, negative_key = jax.random.split(key)

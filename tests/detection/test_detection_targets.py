@@ -78,6 +78,15 @@ def test_an_object_without_area_teaches_nothing():
     assert np.isfinite(others.deltas).all()
 
 
+def test_a_tiny_object_leaves_background():
+    """If its largest overlap is below the tolerance of ties, anchors that overlap nothing are not nearest to it."""
+    _, anchors, objects = scene(0)
+    tiny = objects._replace(boxes=jnp.full((6, 4), 40.0).at[:, 2:].add(0.01), valid=jnp.arange(6) == 0)
+    found = anchor_targets(jax.random.key(0), anchors, tiny, SIZE, RULES)
+    assert (found.sampled & ~found.positive).sum() == RULES.anchors
+    assert np.abs(found.deltas).max() < 5
+
+
 def test_what_lies_within_a_crowd_is_no_background():
     _, anchors, objects = scene(0)
     crowd = np.array([0, 0, 60, 90], np.float32)
