@@ -75,7 +75,9 @@ def test_the_papers_recipes():
         assert (run.sampling.test_proposals, run.sampling.rois, run.sampling.anchors) == (300, 128, 256)
         assert (run.optimizer.learning_rate, run.optimizer.momentum, run.optimizer.weight_decay) == (0.001, 0.9, 5e-4)
         assert run.detector.frozen_batch_norm
-        assert len(run.detector.anchor_sizes) * len(run.detector.anchor_ratios) == 9
+        sizes = (128, 256, 512) if row.experiment in ("vgg16_0712", "resnet101_0712") else (64, 128, 256, 512)
+        assert run.detector.anchor_sizes == sizes  # of arXiv 1506.01497v3, sections 3.3 and 4.2
+        assert run.detector.anchor_ratios == (0.5, 1, 2)
         assert run.initialize_from
     coco = known["resnet101_coco"]
     assert (coco.optimizer.decay_steps, coco.steps, coco.batch_size) == ((240_000,), 320_000, 8)
