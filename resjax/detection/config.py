@@ -1,33 +1,18 @@
 """Frozen dataclasses that describe detection runs: network, sampling, data and training. Their values are validated."""
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
+from resjax.detection.backbones import RESNETS
 from resjax.experiment import Optimizer
 from resjax.experiment.fields import Count, In32Bits, Natural, NonNegative, Positive
-from resjax.models.families import Block, StrideIn
+from resjax.models.families import StrideIn
 from resjax.system.errors import check
 from resjax.system.serialization import Must, Named, check_fields, check_ghosts, check_source, list_differences
 
 Overlap = Annotated[float, Must("be an overlap in (0, 1]", lambda x: 0 < x <= 1)]
 SomeNumbers = Annotated[tuple[Positive, ...], Must("be one or more numbers", len)]
 SomeNames = Annotated[tuple[str, ...], Must("name one or more sets of images", len)]
-
-
-class Backbone(NamedTuple):
-    """A residual network as a backbone. Its last stage processes regions, and the other stages process whole images."""
-
-    block: Block
-    blocks: tuple[int, ...]
-    filters: int
-
-
-RESNETS = {
-    "resnet50": Backbone("bottleneck", (3, 4, 6, 3), 64),
-    "resnet101": Backbone("bottleneck", (3, 4, 23, 3), 64),
-    "resnet18": Backbone("basic", (2, 2, 2, 2), 64),
-    "small": Backbone("basic", (2, 2, 2), 32),  # stride 8, for training from scratch on a few hundred images
-    "tiny": Backbone("basic", (1, 1, 1), 16)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +34,8 @@ class Detector(Named):
     ghost_batch_size: Count = 1
     """The number of images that share batch-norm statistics, unless the statistics are frozen."""
     frozen_stages: Natural = 0
-    """The number of frozen stages, counted from the input. In ResNets, the first stage is conv1."""
+    """The number of frozen stages, counted from the input. In ResNets, the first stage is conv1, and the last stage,
+    which processes regions, cannot be frozen."""
     rpn_channels: Count = 512
     """The number of channels of the 3x3 convolution before the proposals."""
     hidden: Count = 4096
@@ -61,6 +47,9 @@ class Detector(Named):
 
     def __post_init__(self) -> None:
         check_fields(self, "detector.")
+        most = 5 if self.backbone == "vgg16" else len(RESNETS[self.backbone].blocks)
+        check(self.frozen_stages <= most, f"detector.frozen-stages is {self.frozen_stages}; {self.backbone} has {most} "
+                                          "stages that process whole images")
 
     @property
     def stride(self) -> int:
@@ -72,7 +61,7 @@ class Detector(Named):
 class Sampling(Named):
     """Thresholds and counts of Faster R-CNN (Ren et al. 2015) for proposals, training samples and detections."""
 
-    anchors: Count = 256
+    anchors: Annotated[int, Must("be at least 2", lambda n: n >= 2), In32Bits] = 256
     """The number of anchors sampled per image and step. At most half of these anchors are positive."""
     anchor_positive: Overlap = 0.7
     """The minimum overlap (IoU) with an object for an anchor to be positive."""
@@ -81,7 +70,7 @@ class Sampling(Named):
     suppression: Overlap = 0.7
     """Of two proposals that overlap by more than this value, only the one with the higher score is kept."""
     smallest: NonNegative = 16.0
-    """The minimum side of a proposal, in pixels."""
+    """The minimum side of a proposal, in pixels of the resized image."""
     train_candidates: Count = 12_000
     """The number of highest-scoring anchors per image that enter non-maximum suppression in training."""
     train_proposals: Count = 2_000
@@ -90,7 +79,7 @@ class Sampling(Named):
     """The number of highest-scoring anchors per image that enter non-maximum suppression in testing."""
     test_proposals: Count = 300
     """The maximum number of proposals per image after non-maximum suppression in testing."""
-    rois: Count = 128
+    rois: Annotated[int, Must("be at least 4", lambda n: n >= 4), In32Bits] = 128
     """The number of regions sampled per image and step. At most a quarter of these regions are foreground."""
     foreground: Overlap = 0.5
     """The minimum overlap with an object for a region to be foreground."""
@@ -100,8 +89,8 @@ class Sampling(Named):
     """The values that divide the box regression targets, so that their variance is about 1."""
     class_suppression: Overlap = 0.3
     """Of two detections of a class that overlap by more than this value, only the one with the higher score is kept."""
-    lowest_score: NonNegative = 0.01
-    """The minimum score of a detection, from 0 to 1."""
+    lowest_score: Annotated[float, Must("be in [0, 1)", lambda score: 0 <= score < 1)] = 0.01
+    """The score above which a region is a detection, from 0 to 1."""
     detections: Count = 100
     """The maximum number of detections per image."""
 
@@ -111,6 +100,8 @@ class Sampling(Named):
               "sampling.anchor-negative must be at most sampling.anchor-positive")
         check(0 <= self.background[0] < self.background[1] <= 1,
               f"sampling.background is {self.background}; it must be two overlaps in ascending order, in [0, 1]")
+        check(self.background[0] < self.foreground,
+              f"sampling.background starts at {self.background[0]}; it must start below sampling.foreground")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +172,8 @@ class Detection(Named):
         learning_rate=0.001, decay_steps=(80_000,), weight_decay=5e-4))
     training: Literal["joint", "alternating"] = "joint"
     """joint: train proposals and detections together. alternating: train in the four phases of Ren et al. 2015. Each
-    phase takes a quarter of `steps` and has its own learning-rate schedule."""
+    phase takes a quarter of `steps` and has its own learning-rate schedule, so `optimizer.decay_steps` and
+    `optimizer.warmup_steps` count from the start of each phase."""
     initialize_from: str = ""
     """The pretrained weights: a run directory, a file, OWNER/NAME on the Hugging Face Hub, or a network that comes with
     resjax, such as bccd. If unset, the weights are random."""
@@ -208,7 +200,17 @@ class Detection(Named):
             check(self.steps % 4 == 0, f"steps is {self.steps}; for alternating training, it must be a multiple of 4")
             check(self.detector.frozen_batch_norm, "alternating training freezes layers, so it needs "
                                                    "detector.frozen-batch-norm")
-        sides, side = self.inference.scales, self.data.shorter_side
+            check(self.optimizer.plateau_steps == 0 and self.optimizer.warmup_error == 100,
+                  "optimizer.plateau-steps and optimizer.warmup-error depend on the error of regions; they do not work "
+                  "with alternating training, which has phases that only train proposals")
+        sides, side, longer = self.inference.scales, self.data.shorter_side, self.data.longer_side
+        check(self.sampling.smallest <= side, f"sampling.smallest is {self.sampling.smallest}; it must be at most "
+                                              f"data.shorter-side {side}, or no proposal is large enough")
+        roots = (max(ratio, 1 / ratio) ** 0.5 for ratio in self.detector.anchor_ratios)
+        sizes, least = self.detector.anchor_sizes, min(self.detector.anchor_sizes)
+        check(any(least / root <= side and least * root <= longer for root in roots),
+              f"detector.anchor-sizes are {sizes}; at least one anchor must fit in an image whose sides are "
+              f"data.shorter-side {side} and data.longer-side {longer}")
         check(not sides or side in sides, f"inference.scales are {sides}; they must include data.shorter-side {side}, "
                                           "which is used to propose regions")
         check(bool(self.initialize_from) or not self.detector.frozen_batch_norm or self.detector.backbone == "vgg16",

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 
 from resjax.detection.annotations import AnnotatedImages
-from resjax.detection.config import RESNETS, Detection
+from resjax.detection.backbones import RESNETS
+from resjax.detection.config import Detection
 from resjax.detection.evaluate import TrainedDetector
 from resjax.detection.phases import PROPOSER
 from resjax.detection.stored import load_detector

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, Protocol
 import jax
 from flax import linen as nn
 
-from resjax.detection.config import RESNETS, Detector
+from resjax.detection.backbones import RESNETS
+from resjax.detection.config import Detector
 from resjax.detection.improvements import join_context, maxout, with_whole_image
 from resjax.detection.pooling import roi_align, roi_max_pool
 from resjax.models import BasicBlock, BatchNorm, Bottleneck, ResNet, Stage

@@ -129,6 +129,14 @@ class DetectionTask:
                 **{key: value for line in lines for key, value in line.items() if key not in ("step", "kind")}}
 
 
+def remark_on_decay(run: Detection) -> str:
+    """Say that the learning rate never drops if `decay_steps`, which count in each phase, are beyond its end."""
+    first = min(run.optimizer.decay_steps, default=0)
+    never = run.training == "alternating" and run.optimizer.schedule == "steps" and first >= run.phase_steps
+    return (f"the learning rate never drops: optimizer.decay-steps start at {first:,}, but each of the four phases has "
+            f"{run.phase_steps:,} steps") if never else ""
+
+
 def open_faster_rcnn(detection: Detection, devices: Sequence[jax.Device], log: Log) -> DetectionTask:
     """Open a run's images and, unless it resumes, load its pretrained weights.
 
@@ -138,7 +146,7 @@ def open_faster_rcnn(detection: Detection, devices: Sequence[jax.Device], log: L
         check_pycocotools()  # check now rather than at the end of the run
     images = open_annotated(detection.data, train=True)
     test = open_annotated(detection.data, train=False, classes=images.classes)
-    for text in (*images.remarks, *test.remarks, remark_on_leakage(images, test)):
+    for text in (*images.remarks, *test.remarks, remark_on_leakage(images, test), remark_on_decay(detection)):
         log.tell(text)
     identity = identity_of(images, test)
     check_images(log.run_directory, identity)

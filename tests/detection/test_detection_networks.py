@@ -177,7 +177,8 @@ def test_wrong_weights_are_named(tmp_path):
 @pytest.mark.parametrize(("field", "value", "message"), [
     ("backbone", "resnet20", "detector.backbone is 'resnet20'; it must be one of 'vgg16', 'resnet50'"),
     ("anchor_sizes", (), "one or more numbers"), ("anchor_ratios", (0.0,), "must be above 0"),
-    ("frozen_stages", -1, "must be at least 0")])
+    ("frozen_stages", -1, "must be at least 0"),
+    ("frozen_stages", 5, "detector.frozen-stages is 5; resnet101 has 4 stages that process whole images")])
 def test_wrong_detectors(field, value, message):
     with pytest.raises(BadInput, match=message):
         Detector(**{field: value})
@@ -188,9 +189,38 @@ def test_wrong_rules_and_data():
         Sampling(foreground=50.0)
     with pytest.raises(BadInput, match="two overlaps in ascending order"):
         Sampling(background=(0.5, 0.5))
+    with pytest.raises(BadInput, match=r"sampling.background starts at 0.5; it must start below sampling.foreground"):
+        Sampling(background=(0.5, 0.9))
     with pytest.raises(BadInput, match="shorter-side is 700"):
         Scenery(shorter_side=700, longer_side=600)
     with pytest.raises(BadInput, match="have three numbers"):
         Scenery(std=(1.0,))
     with pytest.raises(BadInput, match="batch-size 3 is not a multiple"):
         Detection(name="x", detector=Detector(frozen_batch_norm=False, ghost_batch_size=2), batch_size=3)
+
+
+@pytest.mark.parametrize(("field", "least", "message"), [
+    ("anchors", 2, "sampling.anchors is 1; it must be at least 2"), ("rois", 4, "sampling.rois is 3; it must be at l")])
+def test_a_sample_has_room_for_an_object(field, least, message):
+    """Half of the anchors and a quarter of the regions show objects, rounded down: of fewer, none would."""
+    assert getattr(Sampling(**{field: least}), field) == least
+    with pytest.raises(BadInput, match=message):
+        Sampling(**{field: least - 1})
+
+
+@pytest.mark.parametrize("score", [1, 5, -0.1])
+def test_the_lowest_score_is_below_those_of_detections(score):
+    with pytest.raises(BadInput, match=r"sampling.lowest-score is .*; it must be in \[0, 1\)"):
+        Sampling(lowest_score=score)
+
+
+def test_what_no_image_has_room_for_is_refused():
+    images = Scenery(source="scenes", shorter_side=64, longer_side=96)
+    few = Detector(backbone="tiny", frozen_batch_norm=False, anchor_sizes=(64.0, 500.0), anchor_ratios=(0.5, 1.0))
+    fitting = Detection(name="x", detector=few, data=images)
+    with pytest.raises(BadInput, match=r"sampling\.smallest is 65\.0; it must be at most data.shorter-side 64"):
+        replace(fitting, sampling=Sampling(smallest=65.0))
+    with pytest.raises(BadInput, match=r"detector.anchor-sizes are \(65.0, 500.0\); at least one anchor must fit"):
+        replace(fitting, detector=replace(few, anchor_sizes=(65.0, 500.0), anchor_ratios=(1.0,)))
+    with pytest.raises(BadInput, match="at least one anchor must fit"):  # 32 x 128 pixels
+        replace(fitting, detector=replace(few, anchor_sizes=(64.0,), anchor_ratios=(4.0,)))

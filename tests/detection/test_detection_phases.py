@@ -29,6 +29,7 @@ from resjax.detection.networks import FasterRCNN
 from resjax.detection.phases import ALTERNATING, PROPOSER, Lesson, phase_at, variables_of
 from resjax.detection.step import draw_onto, optimizer_of, train_step
 from resjax.detection.stored import write_detector
+from resjax.detection.train import remark_on_decay
 from resjax.experiment import Optimizer
 from resjax.system.errors import BadInput, Interrupted
 from resjax.training import loop
@@ -157,3 +158,22 @@ def test_what_alternating_training_needs():
         replace(RUN, steps=6)
     with pytest.raises(BadInput, match=r"it needs detector\.frozen-batch-norm"):
         replace(RUN, detector=replace(RUN.detector, frozen_batch_norm=False))
+
+
+@pytest.mark.parametrize("rule", [{"plateau_steps": 100}, {"warmup_steps": 1, "warmup_error": 50.0}])
+def test_rules_that_follow_the_error_need_one_in_every_phase(rule):
+    """Phases that train only proposals have none: of a constant 0, each is a plateau, and a warm-up ends at once."""
+    optimizer = replace(RUN.optimizer, **rule)
+    assert replace(RUN, training="joint", optimizer=optimizer).optimizer == optimizer
+    with pytest.raises(BadInput, match=r"depend on the error of regions; they do not work with alternating training"):
+        replace(RUN, optimizer=optimizer)
+
+
+def test_a_learning_rate_that_drops_in_no_phase_is_remarked():
+    def said(**changes):
+        return remark_on_decay(replace(RUN, optimizer=replace(RUN.optimizer, **changes)))
+
+    assert said(decay_steps=(2, 6)) == ("the learning rate never drops: optimizer.decay-steps start at 2, but each of "
+                                        "the four phases has 2 steps")
+    assert said(decay_steps=(1, 6)) == said(decay_steps=()) == said(schedule="cosine", decay_steps=(2,)) == ""
+    assert remark_on_decay(replace(RUN, training="joint")) == ""
