@@ -159,6 +159,29 @@ def at_least(program: Program, task: Task) -> float | None:
     return round(1000 * read.seconds, 3)
 
 
+def start(name: str, target: Callable[..., object], *arguments: Any) -> Connection:
+    """Start a process that gets the arguments and one end of a pipe; return the other end.
+
+    This process closes the child's end, so that reading from the pipe of a dead child fails instead of waiting forever.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    here, there = spawn.Pipe()
+    spawn.Process(target=target, args=(*arguments, there), name=name, daemon=True).start()
+    there.close()
+    return here
+
+
+def ask(name: str, pipe: Connection, *request: bool) -> Any:
+    """Send a request, if any, and wait for the answer. Ends the program if the process died."""
+    try:
+        for each in request:
+            pipe.send(each)
+        return pipe.recv()
+    except (EOFError, OSError):
+        raise SystemExit(f"{name}: the process ended without an answer; if it printed no error above, it may have run "
+                         "out of memory") from None
+
+
 def peak_megabytes(gpu: bool) -> int:
     """Return the peak memory of this process in megabytes or, on GPU, the peak memory that JAX used on the device."""
     if gpu:
@@ -183,20 +206,18 @@ def main(net: Net = "resnet20", precision: Precision | None = None, mode: Litera
     work, many = describe(net, precision, mode == "inference", gpu), 100 if gpu else 4
     names = ["resjax", "torch_channels_last", "torch_channels_first"]
     names[1:1] = ["resjax_loop_over_steps"] * (net == "resnet20" and mode == "train")
-    spawn, processes, told = multiprocessing.get_context("spawn"), {}, {}
+    processes, told = {}, {}
     for name in names:
-        here, there = spawn.Pipe()
         wish = {} if name.startswith("torch") else huge_pages()  # as resjax's command line does
         os.environ |= wish
-        spawn.Process(target=serve, args=(name, work, gpu, many, there), daemon=True).start()
+        processes[name] = start(name, serve, name, work, gpu, many)
         for variable in wish:
             del os.environ[variable]
-        told[name], processes[name] = here.recv(), here
+        told[name] = ask(name, processes[name])
     found: dict[str, list[tuple[float, float, int]]] = {name: [] for name in names}
     for number in range(rounds + 2):
         for name in random.Random(number).sample(names, len(names)):
-            processes[name].send(True)
-            answer = processes[name].recv()
+            answer = ask(name, processes[name], True)
             if number >= 2:  # the first rounds are warm-up
                 found[name].append(answer)
     for name in names:
