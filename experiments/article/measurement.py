@@ -16,7 +16,7 @@ import resjax
 from resjax.system.files import read_json, write_json
 from resjax.training.run_directory import environment
 
-COMPUTING = ("models", "data", "training", "evaluation", "analysis")  # packages of resjax
+COMPUTING = ("experiment", "models", "data", "training", "evaluation", "analysis")  # packages of resjax, with defaults
 
 
 class Found(NamedTuple):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.article import measurement
 from experiments.article.measurement import Found, code_of, measured, read_measured
 from resjax import BadInput, cifar_resnet, read_metrics, train
 from resjax.analysis.landscape import bends_down
@@ -113,6 +114,17 @@ def test_what_was_measured_with_another_library_is_measured_again(tmp_path, monk
         assert len(module.CALLS) == calls
 
 
+def test_what_was_measured_with_other_defaults_is_measured_again(tmp_path, monkeypatch):
+    """No experiment states the momentum, for example."""
+    monkeypatch.setattr(measurement.resjax, "__file__", str(tmp_path / "__init__.py"))
+    (tmp_path / "experiment").mkdir()
+    digests = []
+    for momentum in (0.9, 0.8, 0.9):
+        (tmp_path / "experiment" / "optimizer.py").write_text(f"momentum = {momentum}")
+        digests.append(measurement.library.__wrapped__())
+    assert digests[0] == digests[2] != digests[1]
+
+
 def test_the_results_that_are_kept_are_of_todays_code(article):
     kept = ARTICLE.parents[1] / "results" / "article" / "measured"
     fresh = load_file(ARTICLE)  # with all its seeds
@@ -139,6 +151,7 @@ def test_one_experiment_leaves_the_whole_page_as_it_is(article, monkeypatch, tmp
     assert 'id="en-landscape"' in page
     assert 'id="en-degradation"' not in page
     assert 'id="en-findings"' not in page
+    assert "All experiments together" not in page
 
 
 def test_an_experiment_that_does_not_exist_is_refused(article, tmp_path):

@@ -77,6 +77,12 @@ def test_both_languages_have_the_same_parts():
             assert Counter(PLACEHOLDER.findall(both["en"])) == Counter(PLACEHOLDER.findall(both["zh"])), name
 
 
+def test_totals_stand_only_where_all_experiments_are_shown():
+    """A page of one experiment would state its seconds as the time of all."""
+    for language in ("en", "zh"):
+        assert [name for name, (_, text) in sections(language).items() if "{all[" in text] == ["findings"]
+
+
 def test_a_claim_holds_no_measurement_and_both_have_the_same_names():
     """So that a claim that fails reads as one that was made, not as a false sentence."""
     assert words()["claims"].keys() == words()["measured"].keys()
