@@ -41,8 +41,8 @@ def test_a_folder_is_read_back(copy):
 
 
 def test_an_exported_vgg_detector_initialises_another(tmp_path):
-    run = Detection(name="vgg", detector=Detector(backbone="vgg16", hidden=4, rpn_channels=4), data=Scenery(
-        source="scenes", shorter_side=64, longer_side=64))
+    run = Detection(name="vgg", detector=Detector(backbone="vgg16", anchor_sizes=(32.0,), hidden=4, rpn_channels=4),
+                    data=Scenery(source="scenes", shorter_side=64, longer_side=64))
     classes = tuple("abcdefghij")
     state = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), first_state(run).replace(key=None))
     trained = TrainedDetector(run, classes, FasterRCNN(run.detector, 10), state.variables, state.mean)
