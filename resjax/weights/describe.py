@@ -3,11 +3,13 @@
 import math
 from typing import Any
 
+import numpy as np
+
 from resjax.data import Preprocessing
 from resjax.experiment.fields import Format
 from resjax.network import Network
 from resjax.weights.configs import FILTERS
-from resjax.weights.metadata import PreprocessingEntry, preprocessing_entry
+from resjax.weights.metadata import ColourOrder, PreprocessingEntry, preprocessing_entry
 
 
 def filter_of(images: PreprocessingEntry) -> str:
@@ -20,13 +22,27 @@ def shorter(images: PreprocessingEntry) -> int:
     return images.shorter_side or min(images.size, images.width or images.size)
 
 
-def preprocessing_differences(preprocessing: Preprocessing, to: Format) -> list[str]:
+def mean_colour_entry(images: Preprocessing, order: ColourOrder = "RGB") -> PreprocessingEntry:
+    """Describe a preprocessing with its mean colour, because other libraries cannot subtract a mean image."""
+    colour = np.asarray(images.mean, np.float64).mean((0, 1)).astype(np.float32)
+    return preprocessing_entry(images.replace(mean=np.broadcast_to(colour, images.image_shape)), order)
+
+
+def preprocessing_differences(network: Network, to: Format) -> list[str]:
     """List what the other library cannot do and replaces by its closest alternative."""
-    images = preprocessing_entry(preprocessing)
-    if to in ("resjax", "stablehlo", "onnx", "akamaster") or max(preprocessing.image_shape[:2]) <= 32:
+    images, architecture = preprocessing_entry(network.preprocessing), network.architecture
+    if to in ("resjax", "stablehlo", "onnx", "akamaster") or architecture is None or architecture.family == "cifar":
         return []
     whose, rules = {"torchvision": ("torchvision and timm", "pillow"), "keras": ("Keras's load_img", "pillow"),
                     "huggingface": ("transformers", "torch pillow")}[to]
+    differences = ["subtracts the mean colour instead of the mean image"] if images.mean_image else []
+    if max(network.preprocessing.image_shape[:2]) > 32:
+        differences += resizing_differences(images, to, rules)
+    return [f"{whose}: {text}" for text in differences]
+
+
+def resizing_differences(images: PreprocessingEntry, to: Format, rules: str) -> list[str]:
+    """List the differences in size, given the names of the resizing rules that the other library has."""
     differences = []
     if images.resize.partition("-")[0] not in rules.split():
         differences.append(f"resizes images with {filter_of(images)} instead of {images.resize}")
@@ -35,15 +51,13 @@ def preprocessing_differences(preprocessing: Preprocessing, to: Format) -> list[
             differences.append("squashes images instead of cropping them")
     elif images.crop != ("floor" if to == "huggingface" else "half-even") and not images.squash:
         differences.append("rounds half a pixel the other way when it crops an odd border")
-    if images.mean_image and to == "huggingface":
-        differences.append("has no image processor that subtracts a mean image, so none was written")
-    return [f"{whose}: {text}" for text in differences]
+    return differences
 
 
 def timm_config(network: Network) -> dict[str, Any] | None:
-    """Describe a network for `timm.create_model("local-dir:...")`; None if timm cannot describe it or its images."""
-    architecture, images = network.architecture, preprocessing_entry(network.preprocessing)
-    if architecture is None or architecture.family == "cifar" or not images.mean:
+    """Describe a network for `timm.create_model("local-dir:...")`; None if timm has no such network."""
+    architecture, images = network.architecture, mean_colour_entry(network.preprocessing)
+    if architecture is None or architecture.family == "cifar":
         return None
     size, width = images.size, images.width or images.size
     sides = images.squash or (shorter(images),) * 2

@@ -22,7 +22,7 @@ from resjax.system.files import folder_aside, remove_leftovers, write_json
 from resjax.system.terminal import tell
 from resjax.weights.card import Card, write_card
 from resjax.weights.convert import flip_colours, to_tensors
-from resjax.weights.describe import preprocessing_differences, processor_config, timm_config
+from resjax.weights.describe import mean_colour_entry, preprocessing_differences, processor_config, timm_config
 from resjax.weights.locate import Tensors
 from resjax.weights.metadata import preprocessing_entry, write_metadata
 from resjax.weights.model_card import model_card
@@ -57,11 +57,11 @@ def export(network: Network, to: Format, out: str | Path, card: Card | None = No
         folder.mkdir()
         WRITERS[to](network, folder)
         images = preprocessing_entry(network.preprocessing, "BGR" if to == "keras" else "RGB")
-        (folder / "README.md").write_text(model_card(network, to, images, card or Card()))
+        (folder / "README.md").write_text(model_card(network, to, images, card or Card()), "utf-8")
         write_card(card or Card(), folder)
         os.replace(folder, out)
-    for difference in preprocessing_differences(network.preprocessing, to):
-        tell(f"{out}: {difference}, so logits of the same image differ in about the third digit")
+    for difference in preprocessing_differences(network, to):
+        tell(f"{out}: {difference}, so logits of the same image differ")
     return out
 
 
@@ -76,22 +76,28 @@ def check_form(network: Network, to: Format) -> None:
     family, depth, shortcut = architecture.family, architecture.depth, architecture.shortcut
     wide = depth >= 50
     v15 = not wide or architecture.stride_in == "3x3"
-    colour, vgg = network.preprocessing.image_shape[-1] == 3, family == "vgg" and network.model.units > 0
+    height, width, channels = network.preprocessing.image_shape
+    colour, one_window = channels == 3, height == width == 224  # at other sizes, the libraries pool differently
+    vgg = family == "vgg" and network.model.units > 0 and one_window
     has = {"torchvision": (colour and (vgg or (shortcut == "B" and (family == "cifar" or v15))),
-                           "VGG, and ResNets with option B and the stride in the 3x3, for colour images"),
-           "huggingface": (family == "imagenet" and shortcut == "B", "ResNets of Table 1 with option B"),
+                           "VGG for images of 224x224, and ResNets with option B and the stride in the 3x3, for colour "
+                           "images"),
+           "huggingface": (channels in (1, 3) and family == "imagenet" and shortcut == "B",
+                           "ResNets of Table 1 with option B, for colour or grey images"),
            "keras": (colour and (vgg or (family == "imagenet" and shortcut == "B" and wide
-                                         and architecture.stride_in == "1x1")),
-                     "VGG, and ResNet-50, 101 and 152 with option B and the stride in the first 1x1, for colour "
-                     "images"),
-           "akamaster": (colour and family == "cifar" and shortcut == "A",
-                         "ResNets for CIFAR-10 with option A, for colour images"),
-              "resjax": (True, ""), "stablehlo": (True, ""), "onnx": (True, "")}
+                                         and architecture.stride_in == "1x1" and min(height, width) >= 32)),
+                     "VGG for images of 224x224, and ResNet-50, 101 and 152 with option B and the stride in the first "
+                     "1x1, for colour images of at least 32x32"),
+           "akamaster": (colour and family == "cifar" and shortcut == "A" and height == width,
+                         "ResNets for CIFAR-10 with option A, for square colour images"),
+           "resjax": (True, ""), "stablehlo": (True, ""),
+           "onnx": (family != "vgg" or not network.model.units or one_window,
+                    "ResNets, and VGG for images of 224x224")}
     fits, there = has[to]
     if not fits:
         others = [form for form, (right, _) in has.items() if right]
-        raise BadInput(f"{network.name} is {architecture.title()}, but --to {to} supports only {there}; use "
-                       f"--to {' or '.join(others)}")
+        raise BadInput(f"{network.name} is {architecture.title()}, for images of {height}x{width}x{channels}, but "
+                       f"--to {to} supports only {there}; use --to {' or '.join(others)}")
 
 
 def named_tensors(network: Network, family: str, variables: Any) -> Tensors:
@@ -115,7 +121,7 @@ def write_torchvision(network: Network, folder: Path) -> None:
 
 
 def write_huggingface(network: Network, folder: Path) -> None:
-    """Write the files for `from_pretrained`. An image processor is included only if the mean is a single colour."""
+    """Write the files for `from_pretrained`, including the image processor."""
     write_safetensors("huggingface", network, folder)
     architecture = network.architecture
     assert architecture is not None
@@ -130,9 +136,7 @@ def write_huggingface(network: Network, folder: Path) -> None:
         "hidden_sizes": [64 * 2**i * (4 if kind == "bottleneck" else 1) for i in range(4)],
         "downsample_in_first_stage": False, "downsample_in_bottleneck": architecture.stride_in == "1x1",
         "id2label": labels, "label2id": {name: int(i) for i, name in labels.items()}})
-    images = preprocessing_entry(network.preprocessing)
-    if images.mean:
-        write_json(folder / "preprocessor_config.json", processor_config(images))
+    write_json(folder / "preprocessor_config.json", processor_config(mean_colour_entry(network.preprocessing)))
 
 
 def write_keras(network: Network, folder: Path) -> None:

@@ -8,7 +8,7 @@ from resjax.experiment.fields import Format
 from resjax.models.counts import count_macs, count_parameters
 from resjax.network import Network
 from resjax.weights.card import Card, Measured, about_data, markdown_table
-from resjax.weights.describe import filter_of, preprocessing_differences, shorter
+from resjax.weights.describe import filter_of, mean_colour_entry, preprocessing_differences, shorter
 from resjax.weights.metadata import PreprocessingEntry
 
 USE = {  # code by format, or by format and family of networks
@@ -33,10 +33,11 @@ from PIL import Image
 from transformers import AutoImageProcessor, ResNetForImageClassification
 processor = AutoImageProcessor.from_pretrained("."{backend})
 model = ResNetForImageClassification.from_pretrained(".")
-logits = model(**processor(Image.open("photo.jpg").convert("RGB"), return_tensors="pt")).logits""",
+logits = model(**processor(Image.open("photo.jpg").convert("{mode}"), return_tensors="pt")).logits""",
     "keras": """\
 import keras  # build the network, then load its weights; load_model cannot read this file
-model = keras.applications.{Network}(weights=None, classes={classes}, classifier_activation=None)
+model = keras.applications.{Network}(weights=None, input_shape=({height}, {width}, 3), classes={classes},
+                                     classifier_activation=None)
 model.load_weights("model.h5")
 image = keras.utils.load_img("photo.jpg", target_size=({height}, {width}), interpolation="{filter}")
 logits = model((keras.utils.img_to_array(image)[None, ..., ::-1] - {blue_first}) / {std_blue_first})""",
@@ -72,10 +73,11 @@ def model_card(network: Network, to: Format, images: PreprocessingEntry, card: C
     shape = height, width, channels = network.preprocessing.image_shape
     paper = network.architecture or Architecture()  # custom networks only export to stablehlo, which ignores it
     title = f"{'VGG' if paper.family == 'vgg' else 'ResNet'}{paper.depth}"
-    colours, divided = images.mean or (0.0,) * channels, images.std or (1.0,) * channels
-    blue_first = images.channel_order == "BGR"
+    colours = mean_colour_entry(network.preprocessing, images.channel_order).mean
+    blue_first, divided = images.channel_order == "BGR", images.std or (1.0,) * channels
     values = {"Network": title, "network": title.lower(), "classes": network.outputs, "height": height, "width": width,
-              "channels": channels, "blocks": getattr(network.model, "blocks", ("",))[0], "jax": version("jax"),
+              "channels": channels, "mode": "L" if channels == 1 else "RGB",
+              "blocks": getattr(network.model, "blocks", ("",))[0], "jax": version("jax"),
               "resized": images.squash or shorter(images), "filter": filter_of(images),
               "FILTER": filter_of(images).upper(), "mean": list(colours), "std": list(divided),
               "blue_first": list(colours if blue_first else colours[::-1]),
@@ -90,7 +92,7 @@ def model_card(network: Network, to: Format, images: PreprocessingEntry, card: C
         "## Errors", error_table(card.errors), "## Use", f"```python\n{use}\n```",
         PIXELS.format(**values) if to in ("stablehlo", "onnx") else
         f"{preprocessing_text(images)} `model.json` contains these values, and `resjax.load` reads this folder."]
-    parts += [f"Difference: {difference}." for difference in preprocessing_differences(network.preprocessing, to)]
+    parts += [f"Difference: {difference}." for difference in preprocessing_differences(network, to)]
     parts += about_data(card)
     if card.recipe:
         parts += ["## Training", card.recipe]

@@ -7,7 +7,6 @@ import numpy as np
 
 from resjax.models import VGG, BatchNorm, ResNet
 from resjax.models.families import VGG_STAGES
-from resjax.models.vgg import SIDE
 from resjax.network import Network
 from resjax.system.errors import BadInput
 from resjax.weights.convert import unstack_stages
@@ -116,7 +115,7 @@ def to_onnx(network: Network) -> bytes:
     """Convert a network to ONNX, from uint8 RGB `[batch, height, width, channels]` to logits `[batch, classes]`.
 
     The graph takes any batch size, includes the preprocessing of the pixel values, and is checked by ONNX itself.
-    Raises BadInput if the package onnx is missing, or for a VGG network on images other than 224x224.
+    A VGG network must have images of 224x224, which `export` checks. Raises BadInput if the package onnx is missing.
     """
     try:
         import onnx
@@ -125,8 +124,6 @@ def to_onnx(network: Network) -> bytes:
         raise BadInput("--to onnx needs the package onnx: pip install 'resjax[onnx]'") from None
     graph, shape = Graph(), network.preprocessing.image_shape
     model, variables = network.model, jax.tree.map(np.asarray, jax.device_get(network.variables))
-    if isinstance(model, VGG) and model.units and shape[:2] != (32 * SIDE, 32 * SIDE):
-        raise BadInput(f"{network.name} has images of {shape[0]}x{shape[1]}; for VGG, --to onnx supports only 224x224")
     x = graph.add("Sub", graph.add("Cast", "pixels", to=TensorProto.FLOAT), graph.constant(network.mean))
     if network.preprocessing.std:
         x = graph.add("Div", x, graph.constant(np.array(network.preprocessing.std, np.float32)))

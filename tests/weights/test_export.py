@@ -1,6 +1,7 @@
 """Networks in the form that others load: whole folders, only where the other side computes the same."""
 
 import json
+import locale
 import re
 import shutil
 import subprocess
@@ -85,8 +86,60 @@ def test_preprocessing_travels_with_the_weights(tmp_path):
     assert (out / "mean.npy").is_file()
     assert same_network(load(out), network)
     assert "subtract the image in `mean.npy` and divide by (50.000, 51.000, 52.000)" in (out / "README.md").read_text()
-    wide = export(random_network("imagenet", 18, "B", mean_image=True), "huggingface", tmp_path / "wide")
-    assert not (wide / "preprocessor_config.json").exists()  # theirs knows no mean image
+
+
+@pytest.mark.parametrize(("to", "depth", "whose", "in_code"), [
+    ("torchvision", 18, "torchvision and timm", r"v2\.Normalize\((\[.+?\]), \[1\.0, 1\.0, 1\.0\]\)"),
+    ("huggingface", 18, "transformers", ""),
+    ("keras", 50, "Keras's load_img", r"::-1\] - (\[.+?\])\) / \[1\.0, 1\.0, 1\.0\]")])
+def test_who_knows_no_mean_image_subtracts_its_mean_colour(to, depth, whose, in_code, tmp_path, capsys):
+    network = random_network("imagenet", depth, "B", mean_image=True, size=64)
+    out = export(network, to, tmp_path / "out")
+    card, colour = (out / "README.md").read_text("utf-8"), network.mean.astype(float).mean((0, 1))
+    assert "subtract the image in `mean.npy`" in card
+    assert f"Difference: {whose}: subtracts the mean colour instead of the mean image." in card
+    assert f"{whose}: subtracts the mean colour instead of the mean image, so logits" in capsys.readouterr().err
+    if in_code:
+        order = -1 if to == "keras" else 1
+        assert json.loads(re.search(in_code, card)[1]) == pytest.approx(colour[::order], rel=1e-6)
+    if to == "torchvision":
+        colours = json.loads((out / "config.json").read_text("utf-8"))["pretrained_cfg"]["mean"]
+        assert colours == pytest.approx(colour / 255, rel=1e-6)
+    if to == "huggingface":
+        colours = json.loads((out / "preprocessor_config.json").read_text("utf-8"))["image_mean"]
+        assert colours == pytest.approx(colour / 255, rel=1e-6)
+    assert np.array_equal(load(out).mean, network.mean)
+
+
+@pytest.mark.parametrize(("values", "shape", "to", "message"), [
+    (("cifar", 8, "A"), (40, 32, 3), "akamaster", "for images of 40x32x3, .* square colour images; use --to resjax or"),
+    (("imagenet", 50, "B"), (24, 48, 3), "keras", "of at least 32x32; use --to huggingface or"),
+    (("imagenet", 18, "B"), (64, 64, 4), "huggingface", "for colour or grey images; use --to resjax or")])
+def test_images_that_the_other_side_cannot_take_are_refused(values, shape, to, message, tmp_path):
+    network = random_network(*values)
+    images = network.preprocessing.replace(mean=np.zeros(shape, np.float32), shorter_side=None)
+    with pytest.raises(BadInput, match=message):
+        export(network._replace(preprocessing=images), to, tmp_path / "out")
+
+
+def test_the_code_for_transformers_opens_grey_images_for_a_grey_network(tmp_path):
+    colour = random_network("imagenet", 18, "B", size=64)
+    variables = jax.tree.map(lambda leaf: leaf, colour.variables)
+    variables["params"]["conv1"]["kernel"] = variables["params"]["conv1"]["kernel"][:, :, :1]
+    images = colour.preprocessing.replace(mean=colour.preprocessing.mean[..., :1])
+    for network, mode in (colour, "RGB"), (colour._replace(variables=variables, preprocessing=images), "L"):
+        out = export(network, "huggingface", tmp_path / mode)
+        assert f'Image.open("photo.jpg").convert("{mode}")' in (out / "README.md").read_text("utf-8")
+
+
+def test_a_card_is_utf_8_in_any_locale(tmp_path):
+    before = locale.setlocale(locale.LC_CTYPE)
+    locale.setlocale(locale.LC_CTYPE, "C")  # ASCII
+    try:
+        out = export(random_network(depth=8)._replace(name="Größe"), "akamaster", tmp_path / "out")
+    finally:
+        locale.setlocale(locale.LC_CTYPE, before)
+    assert (out / "README.md").read_bytes().startswith("# Größe\n".encode())
 
 
 def test_the_card_states_what_was_measured(tmp_path):
@@ -129,7 +182,7 @@ def test_a_run_is_exported_measured_and_used_from_the_command_line(small, halves
     grey = load(train_grey(small, tmp_path))
     assert "| digits, test | single |" in (export(grey, "stablehlo", tmp_path / "grey", recorded(tmp_path / "g"))
                                             / "README.md").read_text()
-    with pytest.raises(BadInput, match=r"akamaster supports only .* for colour images; use --to resjax"):
+    with pytest.raises(BadInput, match=r"akamaster supports only .* for square colour images; use --to resjax"):
         export(grey, "akamaster", tmp_path / "b")
     for network, message in (
             (random_network(classes="0123456789"), "images with 1 channels, but random needs 3"),
@@ -175,12 +228,14 @@ def test_a_picture_is_named_in_words(photographs, tmp_path, capsys):
 
 
 def test_a_folder_for_keras_is_read_back_and_its_card_tells_of_its_colours(tmp_path):
-    network = random_network("imagenet", 50, "B", "ab")
+    network = random_network("imagenet", 50, "B", "ab", size=160)
     out = export(network, "keras", tmp_path / "out")
     assert same_network(load(out), load(out / "model.h5"))
     assert np.array_equal(load(out).mean, network.mean)
     blue, green, red = network.mean[0, 0, ::-1]
-    assert f"255 in BGR, subtract the colour ({blue:.3f}, {green:.3f}, {red:.3f})" in (out / "README.md").read_text()
+    card = (out / "README.md").read_text("utf-8")
+    assert f"255 in BGR, subtract the colour ({blue:.3f}, {green:.3f}, {red:.3f})" in card
+    assert "ResNet50(weights=None, input_shape=(160, 160, 3), classes=2" in card
 
 
 def test_an_ensemble_looks_at_images_as_each_of_its_networks_does(few):

@@ -3,12 +3,13 @@
 import json
 import math
 from io import BytesIO
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from resjax import BadInput
+from resjax import Architecture, BadInput
 from resjax.data import Preprocessing, centre_crop
 from resjax.data.preprocessing import resize
 from resjax.evaluation import views_of
@@ -196,10 +197,6 @@ def described(**changes):
 
 @pytest.mark.parametrize("side", [*range(224, 300), 320, 512])
 def test_what_is_written_for_timm_gives_the_same_shorter_side(side, tmp_path):
-    from types import SimpleNamespace
-
-    from resjax import Architecture
-
     network = SimpleNamespace(architecture=Architecture(family="imagenet", depth=18, shortcut="B"), outputs=3,
                               classes=("a", "b", "c"), preprocessing=described(
                                   shorter_side=side, resize="pillow-bilinear", crop="half-even"))
@@ -219,16 +216,24 @@ def test_what_is_written_for_transformers_is_read_back(images, tmp_path):
     back = processed(tmp_path, **processor_config(preprocessing_entry(preprocessing))).read(tmp_path, 3)
     np.testing.assert_allclose(back.std, preprocessing.std)
     assert back.replace(mean=0, std=()) == preprocessing.replace(mean=0, std=())
-    assert preprocessing_differences(preprocessing, "huggingface") == []
+    assert differences(preprocessing, "huggingface") == []
+
+
+def differences(preprocessing, to, family="imagenet"):
+    architecture = Architecture(family=family, depth=50 if family == "imagenet" else 20, shortcut="B")
+    return preprocessing_differences(SimpleNamespace(architecture=architecture, preprocessing=preprocessing), to)
 
 
 def test_what_the_other_side_prepares_otherwise_is_said():
     ours = described(shorter_side=256)
-    assert preprocessing_differences(ours, "torchvision") == [
+    assert differences(ours, "torchvision") == [
         "torchvision and timm: resizes images with bilinear instead of area",
         "torchvision and timm: rounds half a pixel the other way when it crops an odd border"]
-    assert preprocessing_differences(ours, "onnx") == []
-    assert preprocessing_differences(described(squash=(224, 224), resize="pillow-nearest"), "keras") == []
+    assert differences(ours, "onnx") == []
+    assert differences(described(squash=(224, 224), resize="pillow-nearest"), "keras") == []
+    small = Preprocessing(np.random.default_rng(0).uniform(90, 130, (32, 32, 3)).astype(np.float32))
+    assert differences(small, "huggingface") == ["transformers: subtracts the mean colour instead of the mean image"]
+    assert differences(small, "torchvision", "cifar") == []  # whose code leaves preprocessing to the reader
 
 
 def test_a_colour_that_went_through_a_resize_is_one_colour():

@@ -17,6 +17,7 @@ from resjax.evaluation.probabilities import average_views
 from resjax.models import formulas
 from resjax.models.counts import count_macs, count_parameters, list_layers
 from resjax.models.families import VGG_STAGES
+from resjax.weights.export import check_form
 from resjax.weights.files import read_tensors
 from resjax.weights.vgg import layers
 
@@ -97,6 +98,16 @@ def test_larger_images_are_seen_fully_convolutionally(torch, tmp_path):
     assert [maps.shape[1:] for maps in resjax.features(network, PIXELS[:1])] == [
         (224 // 2**stage, 224 // 2**stage, width) for stage, width in enumerate(FILTERS)]
     assert resjax.embed(network, PIXELS[:1]).shape == (1, HIDDEN)
+
+
+def test_only_images_of_224_go_to_others_who_pool_larger_ones_in_another_way(tmp_path):
+    save_file(narrow(), tmp_path / "vgg.safetensors")
+    network = resjax.load(tmp_path / "vgg.safetensors")
+    large = network._replace(preprocessing=network.preprocessing.replace(mean=np.zeros((256, 256, 3), np.float32)))
+    for to in ("torchvision", "keras", "onnx"):
+        check_form(network, to)
+        with pytest.raises(BadInput, match=r"of 256x256x3, .* VGG for images of 224x224.*; use --to resjax or stable"):
+            check_form(large, to)
 
 
 @pytest.mark.parametrize("depth", [16, 19])

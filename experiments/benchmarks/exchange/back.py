@@ -28,7 +28,7 @@ def of_resjax(network: resjax.Network, files: Sequence[Path]) -> np.ndarray:
 
 def by_card(folder: Path, part: int) -> Logits:
     """Compute logits of photographs with one of the code examples of a model card, which blank lines separate."""
-    code = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    code = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text("utf-8"), re.DOTALL)
     assert code is not None
     ways = code[1].split("\n\n")
     way = ("from PIL import Image\n" if part else "") + ways[part]
