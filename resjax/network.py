@@ -214,7 +214,7 @@ def embed(network: Network, pixels: Any) -> jax.Array:
 @cache
 def imagenet_classes() -> dict[str, str]:
     """Map the WordNet ids of ImageNet's 1,000 classes, in their usual order, to their names."""
-    lines = Path(__file__).with_name("imagenet_classes.txt").read_text().splitlines()
+    lines = Path(__file__).with_name("imagenet_classes.txt").read_text("utf-8").splitlines()
     return dict(line.split(" ", 1) for line in lines if not line.startswith("#"))
 
 

@@ -91,7 +91,7 @@ def library() -> str:
 
 def code_of(experiment: Callable[[], Found]) -> str:
     """Return the code of an experiment and of everything that it uses in its file, without comments and docstrings."""
-    tree = ast.parse(Path(inspect.getfile(experiment)).read_text())
+    tree = ast.parse(Path(inspect.getfile(experiment)).read_text("utf-8"))
     parts = {name: node for node in tree.body for name in defined_names(node)}
     wanted, used = [experiment.__name__], set()
     while wanted:

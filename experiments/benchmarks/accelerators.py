@@ -120,7 +120,7 @@ def main(only: Literal["h100", "v5e"] | None = None, task: str | None = None) ->
         task: One of the programs. By default, all programs on an H100, and the two of ResNet-50 on a TPU.
     """
     hide_devices()
-    found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    found: dict[str, Any] = json.loads(RESULTS.read_text("utf-8")) if RESULTS.is_file() else {}
     for name in (only,) if only else ("h100", "v5e"):
         machine = Machine(find_device(name))
         listed = tasks(256 if name == "h100" else 128)

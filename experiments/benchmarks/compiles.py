@@ -89,7 +89,7 @@ def main(case: str | None = None) -> None:
     """
     from resjax.system.files import write_json  # importing resjax sets XLA's flags from the environment
 
-    found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    found: dict[str, Any] = json.loads(RESULTS.read_text("utf-8")) if RESULTS.is_file() else {}
     if case is not None:
         found[case] = measure(CASES[case])
         write_json(RESULTS, found)

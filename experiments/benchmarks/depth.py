@@ -90,7 +90,7 @@ def main(out: Path = Path("runs/depth")) -> None:
             found.append(process.submit(measure, depth).result())
         print(json.dumps(found[-1]), flush=True)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "depth.json").write_text("".join(json.dumps(line) + "\n" for line in found))
+    (out / "depth.json").write_text("".join(json.dumps(line) + "\n" for line in found), "utf-8")
     draw(found, out / "depth.png")
 
 

@@ -44,7 +44,7 @@ def measure(target: str, device: str) -> dict[str, Any]:
         again, *_ = command(target, device, file)
         timed = {"seconds": round(first, 1), "seconds_from_cache": round(again, 1)}
         if code == 0:
-            plan = json.loads(file.read_text())
+            plan = json.loads(file.read_text("utf-8"))
             return {"answer": "planned", **timed, **{key: plan[key] for key in KEPT}, "compile_seconds": {
                 name: program["compile_seconds"] for name, program in plan["programs"].items()}}
     refused = re.search(r"does not fit into.*", said)
@@ -62,7 +62,7 @@ def main(on: tuple[Literal["h100", "v5e"], ...] = ("h100", "v5e"), names: tuple[
         on: The devices to plan for.
         names: Names of runs, FILE:NAME as in `resjax list`. By default, all runs.
     """
-    found: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    found: dict[str, Any] = json.loads(RESULTS.read_text("utf-8")) if RESULTS.is_file() else {}
     for device in on:
         for target in names or every_run():
             if target not in found.get(device, {}):

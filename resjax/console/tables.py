@@ -93,7 +93,7 @@ def reproduce(
     with working("measuring and drawing"):
         file = paper.write_table(wanted, planned, scale, runs, f"resjax reproduce {table} {' '.join(chosen)}")
     if is_first():
-        say_table(f"\n{file.read_text()}")
+        say_table(f"\n{file.read_text('utf-8')}")
         say_end(f"Wrote {file}", f"resjax report {quoted(runs)}")
 
 
@@ -118,7 +118,7 @@ def compare(runs: Runs = (Path("runs"),), out: Path | None = None) -> None:
         from resjax import paper
 
         files = paper.compare(*runs).save(out or runs[0])
-    say_table(f"\n{files[0].read_text()}")
+    say_table(f"\n{files[0].read_text('utf-8')}")
     say_end(f"Wrote to {files[0].parent}: {', '.join(file.name for file in files)}", f"resjax report {quoted(runs[0])}")
 
 

@@ -40,7 +40,7 @@ def write_detector(trained: TrainedDetector, out: Path, card: Card) -> Path:
         write_json(folder / FILE, {"kind": trained.detection.kind, "experiment": to_json(trained.detection),
                                    "classes": trained.classes})
         write_card(card, folder)
-        (folder / "README.md").write_text(detector_card(trained, card))
+        (folder / "README.md").write_text(detector_card(trained, card), "utf-8")
         os.replace(folder, out)
     return out
 

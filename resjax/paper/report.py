@@ -154,7 +154,7 @@ def comparison_section(runs: Sequence[Summary]) -> str:
 
 def figure(drawn: dict[str, Any], folder: Path) -> str:
     """Write a figure, with its drawing inline, and its claims."""
-    svg = (folder / Path(drawn["file"]).name).read_text()
+    svg = (folder / Path(drawn["file"]).name).read_text("utf-8")
     claims = "".join(f"<li>{mark(holds, claim)}</li>" for claim, holds in drawn["claims"])
     return (f'<figure><div class="scroll">{svg[svg.index("<svg"):]}</div>'
             f'<figcaption>{escape(drawn["title"])}</figcaption></figure><ul class="claims">{claims}</ul>')

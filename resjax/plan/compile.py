@@ -205,7 +205,7 @@ def end_with_the_other(folder: Path) -> None:
 def compiled_result(folder: Path, name: str, code: int) -> Compiled:
     """Return the result of a finished process. Raises Lost, with its last output, if there is none."""
     if not (folder / "result").exists():
-        words = (folder / "errors").read_text(errors="replace")[-2000:].strip()
+        words = (folder / "errors").read_text("utf-8", errors="replace")[-2000:].strip()
         raise Lost(f"{name}: its compiler process died with exit code {code} {words}".rstrip())
     result: Compiled | DoesNotFit = cloudpickle.loads((folder / "result").read_bytes())
     if isinstance(result, DoesNotFit):
@@ -219,12 +219,12 @@ def settled(folder: Path, seconds: float) -> Compiled | None:
     if last is None:
         return None
     stem = last.name.partition(SETTLED)[0] + SETTLED
-    arrays = ALLOCATION.findall((folder / f"{stem}-buffer-assignment.txt").read_text())
+    arrays = ALLOCATION.findall((folder / f"{stem}-buffer-assignment.txt").read_text("utf-8"))
     if not arrays:  # another compiler's format, so use the final result instead
         return None
     arguments, temporaries, peak = (sum(int(size) for size, kind in arrays if kind.startswith(wanted))
                                     for wanted in ("parameter", "preallocated-temp", ""))
-    return Compiled((folder / f"{stem}.txt").read_text(), arguments, temporaries, peak, seconds)
+    return Compiled((folder / f"{stem}.txt").read_text("utf-8"), arguments, temporaries, peak, seconds)
 
 
 def shaped(tree: Any, sharding: Sharding) -> Any:

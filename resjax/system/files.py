@@ -201,7 +201,7 @@ def cached(name: str, fingerprint: str, build: Callable[[], dict[str, np.ndarray
 def is_whole(file: Path, seal: Path) -> bool:
     """Return whether the file exists with the recorded size and digest."""
     try:
-        sealed = json.loads(seal.read_text())
+        sealed = json.loads(seal.read_text("utf-8"))
         return bool(sealed == {"bytes": file.stat().st_size, "sha256": digest(file)})
     except (OSError, ValueError):
         return False

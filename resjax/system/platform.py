@@ -91,7 +91,7 @@ def restart_with_huge_pages() -> None:
 def huge_pages() -> dict[str, str]:
     """Return the environment variable with which glibc (2.35 or newer) requests huge pages, if that helps."""
     asked = "GLIBC_TUNABLES" in os.environ
-    policy = ON_REQUEST.read_text() if not asked and ON_REQUEST.exists() else ""
+    policy = ON_REQUEST.read_text("utf-8") if not asked and ON_REQUEST.exists() else ""
     return {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"} if "[madvise]" in policy else {}
 
 

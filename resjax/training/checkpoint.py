@@ -44,7 +44,7 @@ def checkpoints(run_directory: Path, *, clear: bool) -> Iterator[ocp.CheckpointM
 
     def seal() -> None:  # a pending save writes to such a folder and renames it at the end
         for unfinished in folder.glob("*.orbax-checkpoint-tmp"):
-            (unfinished / SEAL).write_text(json.dumps(digests(unfinished)))
+            (unfinished / SEAL).write_text(json.dumps(digests(unfinished)), "utf-8")
 
     with without_chatter():
         with requests(held=True):  # here and below: if interrupted, Orbax's threads print errors
@@ -203,7 +203,7 @@ def digests(folder: Path) -> dict[str, str]:
 def damage(folder: Path) -> str | None:
     """Describe what is wrong with the files of a checkpoint; None if all match their digests."""
     try:
-        sealed = json.loads((folder / SEAL).read_text())
+        sealed = json.loads((folder / SEAL).read_text("utf-8"))
     except (OSError, ValueError) as error:
         return f"{SEAL} cannot be read: {error}"
     actual = digests(folder)

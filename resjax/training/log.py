@@ -101,7 +101,7 @@ class Log:
         """Append a line to `metrics.jsonl`, sync it to disk, and show it. Raises OSError if the disk is full."""
         if is_first():
             metrics = self.run_directory / "metrics.jsonl"
-            with writing(metrics), metrics.open("a") as file:
+            with writing(metrics), metrics.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
                 file.flush()
                 os.fsync(file.fileno())

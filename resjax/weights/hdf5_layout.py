@@ -44,7 +44,7 @@ def limit_process() -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
-        pages = int(Path("/proc/self/statm").read_text().split()[0])  # on Linux
+        pages = int(Path("/proc/self/statm").read_text("utf-8").split()[0])  # on Linux
         resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY,) * 2)
 
 

@@ -15,6 +15,7 @@ FLOORS = (("system",), ("models", "__init__"), ("experiment",), ("data",), ("net
           ("console",), ("__main__",))
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted(ROOT.rglob("*.py"))
+BESIDE = sorted(file for room in ("experiments", "docs") for file in (ROOT.parent / room).rglob("*.py"))
 INTERFACE = {"evaluate_networks", "landscape", "reproduce", "train"}  # public: flags, or what is one's own
 
 
@@ -86,6 +87,28 @@ def test_only_the_command_line_and_what_tells_of_progress_print():
         isinstance(node, ast.Name) and node.id == "print" for node in ast.walk(ast.parse(file.read_text())))}
     others = {module for module in printing if room(module) != "console"}
     assert others <= {"system.terminal", "weights.hdf5_layout"}  # which is a program of its own
+
+
+def in_the_locale(call: ast.AST) -> bool:
+    """Whether a call reads or writes text in the encoding of the locale, which may lack a letter."""
+    if not isinstance(call, ast.Call) or "encoding" in {keyword.arg for keyword in call.keywords}:
+        return False
+    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    if name != "open":
+        method = isinstance(call.func, ast.Attribute)
+        return method and len(call.args) < {"read_text": 1, "write_text": 2}.get(name, 0)
+    values = [*call.args, *(keyword.value for keyword in call.keywords if keyword.arg == "mode")]
+    modes = [str(value.value) for value in values if isinstance(value, ast.Constant)]
+    return not (call.args or call.keywords) or any(set(mode) <= set("rwaxt+") for mode in modes)
+
+
+def test_text_files_state_their_encoding():
+    for text, wanted in {"a.read_text()": True, "a.write_text(b)": True, "a.open('a')": True, "a.open()": True,
+                         "a.read_text('utf-8')": False, "write_text(a, b)": False, "a.open('rb')": False,
+                         "open(a, 'w', encoding='utf-8')": False}.items():
+        assert in_the_locale(ast.parse(text, mode="eval").body) == wanted, text
+    assert [f"{file}:{node.lineno}" for file in FILES + BESIDE for node in ast.walk(ast.parse(file.read_text("utf-8")))
+            if in_the_locale(node)] == []
 
 
 @pytest.mark.parametrize("package", ["resjax", "resjax.detection"])

@@ -76,7 +76,7 @@ def main() -> int:
     used = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "timm", "transformers", "keras"))
     print(f"\n{len(lines) - 2} files, {wrong} wrong; {used}")
     if asked.out:
-        asked.out.with_suffix(".md").write_text("\n".join(lines) + "\n")
+        asked.out.with_suffix(".md").write_text("\n".join(lines) + "\n", "utf-8")
     return min(wrong, 1)
 
 
