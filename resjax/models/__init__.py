@@ -1,4 +1,8 @@
-"""Residual, plain and VGG networks as Flax (Linen) modules. Their depths and sizes are available without JAX."""
+"""Residual, plain and VGG networks as Flax (Linen) modules.
+
+The modules `families` and `formulas` give the networks' depths, parameter counts and multiply-adds without importing
+JAX.
+"""
 
 from typing import TYPE_CHECKING
 

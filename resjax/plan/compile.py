@@ -1,8 +1,8 @@
 """Compiles JAX functions to XLA programs, for hardware that this machine may not have.
 
-Each program is compiled in a separate process, which is stopped as soon as its result is known. A plan needs only the
-optimised program and its memory allocation, not the machine code of its kernels. For a TPU, XLA completes the program
-and the allocation within seconds, but takes minutes to generate the machine code (eight minutes for a float32
+Each program is compiled in a separate process, so that the compilation can be stopped as soon as the optimised program
+and its memory allocation are known. A plan does not need the machine code of the kernels. For a TPU, XLA completes the
+program and the allocation within seconds, but takes minutes to generate the machine code (eight minutes for a float32
 ResNet-50). With the flag `--xla_dump_to`, XLA writes the program and its allocation to a folder as soon as they are
 complete, and this module reads them there.
 """
