@@ -92,7 +92,7 @@ def test_torchvision(depth, stride_in, ending, torch, tmp_path):
     assert network.classes[1] == "n01443537"
     assert relative(logits(network, PIXELS), torch_logits(torch, theirs, PIXELS)) < 1e-4
     if stride_in == "1x1":
-        with pytest.raises(resjax.BadInput, match="ResNet B-50 v1 in ImageNet form, .* but --to torchvision"):
+        with pytest.raises(resjax.BadInput, match=r"ResNet B-50 v1 in ImageNet form, .* but --to torchvision"):
             resjax.export(network, "torchvision", tmp_path / "ours")
         return
     out = resjax.export(network, "torchvision", tmp_path / "ours")
