@@ -2,10 +2,11 @@
 
     python -m experiments.article [--only 3] [--workdir runs/article]      # in a checkout
 
-The experiments are about (1) degradation, (2) vanishing and exploding gradients, (3) identity blocks, (4) layers added
-to a trained network, (5) shortcuts where dimensions change, and (6) the loss landscape. They train fully connected and
-convolutional networks on scikit-learn's digits, with three seeds each. Means over the seeds decide whether a claim
-holds. The command writes one page, in English and Chinese, that explains the paper and shows the measurements.
+The experiments are about (1) degradation, (2) vanishing and exploding gradients, (3) blocks that compute the identity,
+(4) layers added to a trained network, (5) shortcuts where dimensions change, and (6) the loss landscape. They train
+fully connected and convolutional networks on scikit-learn's digits, with three seeds each. Means over the seeds decide
+whether a claim holds. The command writes one page, in English and Chinese, that explains the paper and shows the
+measurements.
 
 Cost: about 10 minutes of processor time in total.
 Result: 25 of 27 claims hold (docs/results/article.md).

@@ -1,7 +1,8 @@
 """Shows progress on standard error, as a live display on terminals and as plain lines elsewhere.
 
 Tasks, such as loading, compiling or training, can be nested. A terminal shows the innermost task. If several networks
-are trained, a row above the task shows the current network. Messages appear above these live rows and stay.
+are trained, a row above the task shows the current network. Messages are printed above these rows and remain when the
+rows are removed.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Trains on photographs. Worker processes decode batches ahead of time, and each compiled call makes one step."""
+"""Trains on photographs. Worker processes decode batches ahead of time. Each call of the program runs one step."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
