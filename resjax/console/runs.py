@@ -17,7 +17,7 @@ from resjax.system.files import file_name
 from resjax.system.progress import one_by_one, working
 from resjax.system.serialization import flatten
 from resjax.system.terminal import aligned, duration, quoted, room, say, say_end, speed, tell
-from resjax.training.kinds import Run, kind_of
+from resjax.training.kinds import Kind, Run, kind_of
 
 Value = TypeVar("Value")
 MOST_SEEDS = 1_000
@@ -62,12 +62,8 @@ def train(experiment: Run, arguments: Sequence[str], program: str) -> None:
         if not is_first():
             continue
         if not asked.distributed:  # many processes restore a checkpoint together or not at all
-            try:
-                with working("drawing"):
-                    pictures = [picture.name for picture in kind.draw(place)]
-            except BadInput as error:  # the images or the checkpoint of a finished run are gone
-                tell(f"{place}: nothing drawn ({error})")
-                pictures = []
+            with working("drawing"):
+                pictures = draw(kind, place)
         measure = kind.MEASURES[0]
         value = measure.written(measure.of(result)) or "-"
         say(f"{result['name']}: {measure.title.removesuffix(' %')} {value} % after {result['steps']:,} steps, "
@@ -77,6 +73,15 @@ def train(experiment: Run, arguments: Sequence[str], program: str) -> None:
                 f"resjax evaluate {quoted(place)}{code_flag(experiment, program)}",
                 f"resjax report {quoted(asked.workdir.parent)}",
                 *[f"resjax compare {quoted(asked.workdir)}"] * (len(runs) > 1))
+
+
+def draw(kind: Kind, place: Path) -> list[str]:
+    """Draw a finished run; return the names of the files. If its images or checkpoints are gone, only tell so."""
+    try:
+        return [picture.name for picture in kind.draw(place)]
+    except BadInput as error:
+        tell(f"{place}: nothing drawn ({error})")
+        return []
 
 
 def by_seed(asked: TrainArguments[Any]) -> dict[Path, Any]:

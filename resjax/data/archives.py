@@ -15,7 +15,7 @@ from resjax.data.folders import is_hidden
 from resjax.data.image_files import ImageFiles
 from resjax.data.prepared import files_digest
 from resjax.system.errors import BadInput, check
-from resjax.system.files import cached
+from resjax.system.files import cached, stamp_of
 from resjax.system.progress import track
 
 TRAIN = "ILSVRC2012_img_train.tar"           # contains an archive of JPEGs per class, such as n01440764.tar
@@ -43,8 +43,8 @@ class TarReader:
     def sizes(self) -> np.ndarray:
         return self.lengths
 
-    def files(self) -> list[Path]:
-        return [self.file]
+    def stamps(self) -> np.ndarray:
+        return np.array([stamp_of(self.file)])
 
 
 @cache

@@ -12,6 +12,7 @@ from resjax.data.classes import composed
 from resjax.data.decode import EXTENSIONS
 from resjax.data.image_files import ImageFiles
 from resjax.system.errors import BadInput, check
+from resjax.system.files import stamp_of
 
 SYSTEMS = {"__MACOSX", "lost+found", "System Volume Information", "$RECYCLE.BIN"}
 SPLITS = ("train", "test", "val", "valid", "validation")  # common names of split folders
@@ -33,23 +34,17 @@ class FileReader:
 
     def sizes(self) -> np.ndarray:
         """Return the sizes of the files; -1 if one cannot be read."""
-        return self.asked_for
+        sizes: np.ndarray = self.asked_for[:, 0]
+        return sizes
 
-    def files(self) -> list[Path]:
-        return [self.root / os.fsdecode(name) for name in self.names]
+    def stamps(self) -> np.ndarray:
+        return self.asked_for
 
     @cached_property
     def asked_for(self) -> np.ndarray:
-        """Read the size of every file once, because both the mean image and the run's identity need the sizes."""
-        return np.array([file_size(os.path.join(os.fsencode(self.root), name)) for name in self.names], np.int64)
-
-
-def file_size(path: bytes) -> int:
-    """Return the size of a file, or -1."""
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return -1
+        """Ask for the size and time of every file once, because the mean image and the run's identity need them."""
+        paths = (os.path.join(os.fsencode(self.root), name) for name in self.names)
+        return np.array([stamp_of(path) for path in paths], np.int64).reshape(-1, 2)
 
 
 def existing(root: Path) -> Path:

@@ -2,22 +2,22 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from resjax.data.decode import HEAD, read_header
 from resjax.system.errors import BadInput
-from resjax.system.files import stamp
 from resjax.system.progress import track
 
 
 class ImageReader(Protocol):
-    """Reads the i-th encoded image or its first bytes (None if unsupported), and lists the files and their sizes."""
+    """Reads the i-th encoded image or its first bytes (None if unsupported), and lists the images' sizes.
+
+    `stamps` are the sizes and modification times of the files, `[files, 2]`; -1 for a file that cannot be read.
+    """
 
     def __call__(self, index: int, /) -> bytes: ...
 
@@ -25,7 +25,7 @@ class ImageReader(Protocol):
 
     def sizes(self) -> Any: ...
 
-    def files(self) -> Sequence[Path]: ...
+    def stamps(self) -> Any: ...
 
 
 class ImageFiles(NamedTuple):
@@ -76,7 +76,7 @@ class ImageFiles(NamedTuple):
 
     def state(self) -> str:
         """Hash everything that distinguishes these images from others and from earlier contents of the same files."""
-        return hashlib.sha256(self.fingerprint() + stamp(filter(Path.exists, self.reader.files()))).hexdigest()
+        return hashlib.sha256(self.fingerprint() + np.asarray(self.reader.stamps(), np.int64).tobytes()).hexdigest()
 
     def part(self, chosen: np.ndarray) -> "ImageFiles":
         """Return a subset of the images."""
@@ -99,6 +99,5 @@ class Chosen:
     def sizes(self) -> Any:
         return np.asarray(self.reader.sizes())[self.numbers]
 
-    def files(self) -> list[Path]:
-        files = self.reader.files()
-        return [files[number] for number in self.numbers]
+    def stamps(self) -> Any:
+        return np.asarray(self.reader.stamps())[self.numbers]

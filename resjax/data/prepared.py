@@ -17,7 +17,7 @@ import numpy as np
 from resjax.data.image_files import ImageFiles
 from resjax.experiment import Data
 from resjax.system.errors import BadInput, check
-from resjax.system.files import cached, expanded
+from resjax.system.files import cached, expanded, stamp_of
 from resjax.system.progress import chunks, track
 
 CHUNK = 1024  # records per read
@@ -74,6 +74,9 @@ class PreparedReader:
     def sizes(self) -> list[int]:
         """Return the sizes of the records' files."""
         return [file.stat().st_size for file in self.files()]
+
+    def stamps(self) -> np.ndarray:
+        return np.array([stamp_of(file) for file in self.files()])
 
     def files(self) -> list[Path]:
         return sorted(self.folder.glob(f"*-{self.split}.*"))

@@ -48,7 +48,8 @@ def match_images(annotations: Path, entries: Sequence[AnnotationEntry], images: 
         own = reversed_parts(str(image.absolute()))
         lengths = {number: common_length(parts, own) for parts, number in listed[own[0]]}
         check(bool(lengths), f"{annotations}: contains no image {image.name!r}, so its results have no id")
-        longest = [number for number, length in lengths.items() if length == max(lengths.values())]
+        most = max(lengths.values())
+        longest = [number for number, length in lengths.items() if length == most]
         check(len(longest) == 1, f"{annotations}: {image} could be any of its images {longest}; put the image into the "
                                  "folder that its file_name states")
         number = ids[image] = longest[0]
@@ -59,7 +60,7 @@ def match_images(annotations: Path, entries: Sequence[AnnotationEntry], images: 
 
 def common_length(one: Sequence[str], other: Sequence[str]) -> int:
     """Count the equal parts at the start of two sequences."""
-    return len(list(takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))))
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def reversed_parts(path: str) -> list[str]:

@@ -217,9 +217,9 @@ class Experiment(Named):
     @property
     def title(self) -> str:
         """Return the network's name: as in the paper or, for a custom network, its class and fields."""
-        model = self.own.model
-        own = shortly(model) if is_dataclass(model) and not isinstance(model, type) else "its own network"
-        return self.architecture.title() if model is None else own
+        if (model := self.own.model) is None:
+            return self.architecture.title()
+        return shortly(model) if is_dataclass(model) and not isinstance(model, type) else "its own network"
 
     def differences(self, other: "Experiment") -> list[str]:
         """List the fields that differ and affect the results; see `list_differences`.

@@ -50,7 +50,7 @@ def draw_figures(table: Table, runs: Sequence[Planned], scale: float, folder: Pa
         try:
             drawing = make(sorted(finished, key=lambda run: (not is_plain(run), run.row.layers)))
         except BadInput as error:  # such as a missing checkpoint
-            tell(f"{name} is left out: {error}")
+            tell(f"{name} is left out: {error}" if is_first() else "")
             continue
         file = folder / f"{scaled_name(name, scale)}.svg"
         if is_first():
@@ -121,11 +121,10 @@ def figure7(runs: Sequence[Planned]) -> Drawing:
     `runs` has the form described in `draw_errors`. Responses are measured on the test images with the last checkpoint,
     after batch norm and before the ReLU or the addition. The claims of section 4.2 compare the means over the layers.
     """
+    measured = [responses(run) for run in runs]
+    means = {run.row.title: deviations.mean() for run, deviations in zip(runs, measured, strict=True)}
     figure, axes = plt.subplots(2, 1, figsize=(9, 6), layout="constrained")
-    means = {}
-    for index, run in enumerate(runs):
-        deviations = responses(run)
-        means[run.row.title] = deviations.mean()
+    for index, (run, deviations) in enumerate(zip(runs, measured, strict=True)):
         layers = np.arange(1, len(deviations) + 1)
         for axis, values in zip(axes, (deviations, np.sort(deviations)[::-1]), strict=True):
             axis.plot(layers, values, "--" if is_plain(run) else "-", color=f"C{index}", label=run.row.title,

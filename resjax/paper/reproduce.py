@@ -80,8 +80,8 @@ def read_from(planned: Sequence[Planned], source: str | None, directory: Path | 
         check(directory is None or (source or data.source).startswith("tfds:"),
               f"--directory is for TFDS data sets, but {run.experiment.name} reads {source or data.source}; use "
               "--data instead")
-        changes = {name: value for name, value in (("source", source), ("directory", directory)) if value is not None}
-        data = replace(data, **changes)
+        given = {name: value for name, value in (("source", source), ("directory", directory)) if value is not None}
+        data = replace(data, **given)
         check(not data.source.endswith(":PATH"),
               f"{run.experiment.name} needs images; pass their location as --data {data.source}")
         moved.append(run._replace(experiment=replace(run.experiment, data=data)))

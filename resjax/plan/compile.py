@@ -174,7 +174,7 @@ def start_compiler(job: Job, name: str, folder: Path) -> "subprocess.Popen[bytes
     The job can contain functions of an experiment file, which are sent whole, and of modules that this process finds.
     """
     (folder / "job").write_bytes(cloudpickle.dumps((job, name)))
-    code = f"import sys; from {__name__} import compile_job; sys.path[:] = {sys.path}; compile_job()"
+    code = f"import sys; from {__name__} import compile_job; sys.path[:] = {[*map(str, sys.path)]}; compile_job()"
     command = [sys.executable, "-c", code, str(folder)]
     with (folder / "errors").open("wb") as errors:
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=errors, stderr=errors, start_new_session=True)

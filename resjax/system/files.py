@@ -175,8 +175,16 @@ def digest(file: Path) -> str:
 
 def stamp(files: Iterable[Path]) -> bytes:
     """Hash the sizes and modification times of files. They change if a file is modified, but not if it is moved."""
-    states = (file.stat() for file in files)
-    return hashlib.sha256(json.dumps([(state.st_size, state.st_mtime_ns) for state in states]).encode()).digest()
+    return hashlib.sha256(json.dumps([stamp_of(file) for file in files]).encode()).digest()
+
+
+def stamp_of(file: Path | bytes) -> tuple[int, int]:
+    """Return the size and the modification time, in nanoseconds, of a file; -1 for both if it cannot be read."""
+    try:
+        state = os.stat(file)
+    except OSError:
+        return -1, -1
+    return state.st_size, state.st_mtime_ns
 
 
 def cached(name: str, fingerprint: str, build: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

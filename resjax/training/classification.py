@@ -118,8 +118,8 @@ class Classification:
         """Put the pretrained weights, if any, into the initial state, and let the optimizer start from them."""
         if not self.experiment.initialize_from:
             return first
-        state = initialize_from(self.weights or load_weights_for(self.experiment), first, self.images.classes, self.log)
-        return state.replace(opt_state=jax.jit(self.optimizer.init, out_shardings=state.step.sharding)(state.params))
+        weights, own = self.weights or load_weights_for(self.experiment), self.experiment.own.optimizer
+        return initialize_from(weights, first, self.images.classes, self.log, None if own is None else self.optimizer)
 
     def describe(self) -> None:
         """Write `experiment.json`."""

@@ -27,7 +27,7 @@ from resjax.system.serialization import brief, check_ghosts, check_value
 from resjax.training.log import Line
 from resjax.training.optimizer import build_optimizer
 from resjax.training.packing import most_unstacked
-from resjax.training.step import MakeBatch, OwnBatch, initial_state
+from resjax.training.step import MakeBatch, OwnBatch, TrainState, initial_state
 
 Callback = Callable[[Line, Network], Mapping[str, float] | None]
 REBUILT = {kind.__name__: kind for kind in (ResNet, ResidualMLP, VGG)}  # networks that their fields describe fully
@@ -70,6 +70,13 @@ def is_optimizer(value: Any) -> bool:
     return all(callable(getattr(value, part, None)) for part in ("init", "update"))
 
 
+def first_state(experiment: Experiment, image: tuple[int, ...], classes: int) -> TrainState:
+    """Return the shapes of a run's state before the first step."""
+    first = partial(initial_state, model_for(experiment, classes), optimizer_for(experiment))
+    shapes: TrainState = jax.eval_shape(first, jax.ShapeDtypeStruct(image, jnp.float32), 0)
+    return shapes
+
+
 def batch_for(experiment: Experiment, batch: MakeBatch) -> MakeBatch:
     """Return the function that makes batches, including a custom augmentation, and that carries a custom loss."""
     own = experiment.own
@@ -83,16 +90,15 @@ def most_blocks_apart(experiment: Experiment, model: nn.Module) -> int:
 
 
 def check_outputs(experiment: Experiment, image: tuple[int, ...], classes: int) -> None:
-    """Raise BadInput if a custom network has fewer outputs than there are classes, or if it cannot be saved."""
+    """Raise BadInput if a custom network does not have one output per class, or if it cannot be saved."""
     if experiment.own.model is None:
         return
     model, images = model_for(experiment, classes), jax.ShapeDtypeStruct((experiment.batch_size, *image), jnp.float32)
-    first = partial(initial_state, model, optimizer_for(experiment))
-    state = asked("model", jax.eval_shape, first, jnp.zeros(image), 0)
+    state = asked("model", first_state, experiment, image, classes)
     apply = partial(model.apply, train=True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(0)})
     logits, _ = asked("model", jax.eval_shape, apply, state.variables, images)
     shape = getattr(logits, "shape", type(logits).__name__)
-    check(isinstance(shape, tuple) and len(shape) == 2 and shape == (images.shape[0], classes),
+    check(shape == (images.shape[0], classes),
           f"model returned {shape} for images {images.shape}; it must return logits [{images.shape[0]}, {classes}], "
           f"because there are {classes} classes")
     paths = [keystr(path, simple=True, separator=".") for path, _ in tree_flatten_with_path(state.variables)[0]]
@@ -118,11 +124,9 @@ def check_functions(experiment: Experiment, image: tuple[int, ...], classes: int
               f"augment returned labels {labels.shape} of {labels.dtype}; they must be integers ({size},) or "
               f"probabilities ({size}, {classes})")
     if own.optimizer is not None:
-        optimizer = optimizer_for(experiment)
-        state = jax.eval_shape(partial(initial_state, model_for(experiment, classes), optimizer),
-                               jax.ShapeDtypeStruct(image, jnp.float32), 0)
-        asked("optimizer", jax.eval_shape, partial(optimizer.update, error=jnp.float32(0)), state.params,
-              state.opt_state, state.params)
+        state, update = first_state(experiment, image, classes), optimizer_for(experiment).update
+        asked("optimizer", jax.eval_shape, partial(update, error=jnp.float32(0)), state.params, state.opt_state,
+              state.params)
     if own.loss is not None:
         losses = traced("loss", own.loss, jax.ShapeDtypeStruct((size, classes), jnp.float32), labels)
         check(getattr(losses, "shape", None) == (size,), f"loss returned {brief(losses)}; it must return one loss "

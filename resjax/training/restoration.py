@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from resjax.data.classes import composed
 from resjax.experiment import Experiment
@@ -54,12 +55,12 @@ def restore(run_directory: str | Path, device: jax.Device | None = None, *, mode
     model = model_of(run_directory, experiment, len(classes), model)
     optimizer = build_optimizer(experiment.optimizer, experiment.steps)
     shapes = jax.eval_shape(lambda: initial_state(model, optimizer, jnp.zeros(image), experiment.seed))
-    if "optimizer" in (read_descriptions(run_directory) or {}):
-        shapes = shapes.replace(opt_state=None)
+    custom = "optimizer" in (read_descriptions(run_directory) or {})
     place = jax.sharding.SingleDeviceSharding(device or jax.local_devices()[0])
-    tell(f"{run_directory}: not finished, so these are its current weights, not their moving average"
-         if experiment.optimizer.ema_decay and read_result(run_directory) is None else "")
-    return Trained(experiment, classes, model, restore_state(run_directory, experiment, shapes, place))
+    state = restore_state(run_directory, experiment, shapes.replace(opt_state=None) if custom else shapes, place)
+    if experiment.optimizer.ema_decay and not custom and int(state.step) < experiment.steps:
+        tell(f"{run_directory}: not finished, so these are its current weights, not their moving average")
+    return Trained(experiment, classes, model, state)
 
 
 def restore_state(run_directory: Path, experiment: Run, shapes: Any, place: jax.sharding.Sharding) -> TrainState:
@@ -105,11 +106,12 @@ def load_weights_for(experiment: Experiment) -> Network:
     return network
 
 
-def initialize_from(network: Network, first: TrainState, classes: tuple[str, ...], log: Log) -> TrainState:
+def initialize_from(network: Network, first: TrainState, classes: tuple[str, ...], log: Log,
+                    optimizer: optax.GradientTransformation | None = None) -> TrainState:
     """Copy a network's weights and mean image to an initial state, on its devices.
 
-    The last layer is initialised at random if the classes differ. Raises BadInput if the numbers of colour channels
-    differ.
+    A custom `optimizer` starts from the weights, because its state may contain parameters. The last layer is
+    initialised at random if the classes differ. Raises BadInput if the numbers of colour channels differ.
     """
     colours, wanted = network.preprocessing.image_shape[-1], first.mean.shape[-1]
     check(colours == wanted, f"initialize-from: {network.name} needs images with {colours} channels, but these have "
@@ -124,5 +126,8 @@ def initialize_from(network: Network, first: TrainState, classes: tuple[str, ...
         placed: jax.Array = jax.device_put(np.array(jax.device_get(new)), old.sharding)
         return placed
 
-    return first.replace(params=jax.tree.map(place, params, first.params), mean=place(mean, first.mean),
-                         batch_stats=jax.tree.map(place, network.variables["batch_stats"], first.batch_stats))
+    state = first.replace(params=jax.tree.map(place, params, first.params), mean=place(mean, first.mean),
+                          batch_stats=jax.tree.map(place, network.variables["batch_stats"], first.batch_stats))
+    if optimizer is None:
+        return state
+    return state.replace(opt_state=jax.jit(optimizer.init, out_shardings=first.step.sharding)(state.params))

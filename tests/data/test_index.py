@@ -191,7 +191,7 @@ def test_strips_are_told_apart_by_prediction_as_in_training(tmp_path, small, cap
                 Image.fromarray(pixels).save(tmp_path / "strips" / split / name / f"{index:03d}.png")
     run = small(data=Data(source=f"folder:{tmp_path}/strips", pad=0, flip=False), steps=20)
     assert train(run, tmp_path / "run")["test_top1_error"] == 0
-    execute(["export", str(tmp_path / "run"), "--to", "akamaster", "--out", str(tmp_path / "out")])
+    execute(["export", str(tmp_path / "run"), "--to", "resjax", "--out", str(tmp_path / "out")])
     described = json.loads((tmp_path / "out" / "model.json").read_text())["preprocessing"]
     assert (described["size"], described["width"]) == (16, 48)
     capsys.readouterr()

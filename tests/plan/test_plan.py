@@ -3,10 +3,11 @@
 import json
 import math
 
+import optax
 import pytest
 from test_accelerators import LOOP
 
-from resjax import Data, Optimizer
+from resjax import Data, Optimizer, Own
 from resjax.console.plan import lines, plan, tables_with
 from resjax.experiment_files import find, load_runs
 from resjax.paper.tables import TABLES
@@ -121,6 +122,10 @@ def test_an_edited_network_is_another_plan(small, tmp_path):
                         "{'own': Experiment(name='own', own=Own(model=build, augment=Mixup(0.2)))}\n")
         keys += [plan_key(Job(load_runs(file)["own"], Machine(DEVICES["h100"]))) for _ in range(2)]
     assert keys[0] == keys[1] != keys[2] == keys[3]
+    optimizers = (optax.sgd(0.1), optax.sgd(0.1), optax.adam(0.1))
+    runs = (small(own=Own(optimizer=each)) for each in optimizers)
+    same, again, other = (plan_key(Job(run, Machine(DEVICES["h100"]))) for run in runs)
+    assert same == again != other
 
 
 @pytest.mark.parametrize(("changes", "statistics", "evaluate"), [

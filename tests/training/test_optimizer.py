@@ -1,5 +1,6 @@
 """The optimizers against their recurrences written out in float64."""
 
+import shutil
 from dataclasses import replace
 
 import jax
@@ -215,6 +216,10 @@ def test_the_average_is_measured_kept_and_resumed_to_the_same_bits(small, tmp_pa
         train(small(**recipe, steps=4), tmp_path / "cut", ONE, callback=seen)
     resjax.load(tmp_path / "cut")
     assert "not finished, so these are its current weights, not their moving average" in capsys.readouterr().err
+    shutil.copytree(tmp_path / "whole", tmp_path / "not measured")
+    (tmp_path / "not measured" / "result.json").unlink()
+    resjax.load(tmp_path / "not measured")
+    assert capsys.readouterr().err == ""
     assert train(small(**recipe, steps=4), tmp_path / "cut", ONE)["state_digest"] == whole["state_digest"]
     train(small(**recipe, steps=2), tmp_path / "longer", ONE)
     assert train(small(**recipe, steps=4), tmp_path / "longer", ONE)["state_digest"] == whole["state_digest"]
