@@ -9,12 +9,11 @@ from traceback import extract_tb
 from types import ModuleType
 from typing import Any
 
-import cloudpickle
-
 from resjax.system.errors import BadInput, check, nearest
 from resjax.training.kinds import HOMES
 
 SHIPPED = ("quickstart", "cifar10", "imagenet", "finetune", "torchvision_recipe", "detection")  # in this order
+LOADED: list[ModuleType] = []  # modules of experiment files, which other processes cannot import by their names
 
 
 def folder() -> Path:
@@ -34,7 +33,7 @@ def load_file(file: Path) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where dataclasses look up their types, and pickle its classes
-    cloudpickle.register_pickle_by_value(module)  # other processes cannot import it by this name
+    LOADED.append(module)
     if (place := str(file.resolve().parent)) not in sys.path:
         sys.path.insert(0, place)  # as for a script, so that files in the same folder can be imported
     try:
@@ -47,6 +46,15 @@ def load_file(file: Path) -> ModuleType:
         lines = [frame.lineno for frame in extract_tb(error.__traceback__) if Path(frame.filename) == file.absolute()]
         raise BadInput(f"{file}, line {lines[-1] if lines else 1}: {type(error).__name__}: {error}") from None
     return module
+
+
+def pickled(value: Any) -> bytes:
+    """Pickle a value for another process, including the functions and classes of experiment files that it contains."""
+    import cloudpickle  # imported here, because only plans need it
+
+    for module in LOADED:
+        cloudpickle.register_pickle_by_value(module)
+    return bytes(cloudpickle.dumps(value))
 
 
 def load_runs(file: Path) -> dict[str, Any]:

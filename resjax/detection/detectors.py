@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from resjax.detection.annotations import annotations_digest as digest_of
 from resjax.detection.annotations import identity_of
@@ -16,7 +15,7 @@ from resjax.detection.evaluate import TrainedDetector, find_in, measure_detector
 from resjax.detection.images import open_annotated
 from resjax.detection.phases import variables_of
 from resjax.detection.pictures import draw_run
-from resjax.detection.step import draw_onto
+from resjax.detection.step import state_shapes
 from resjax.detection.stored import FILE, load_detector, write_detector
 from resjax.detection.train import train_detector
 from resjax.network import named_classes
@@ -189,7 +188,7 @@ def classes_of(run: Detection) -> int:
 def first_state(run: Detection) -> Any:
     """Return the shapes of the initial state of a run."""
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.eval_shape(lambda: draw_onto(here, run, classes_of(run), np.zeros((1, 1, 3), np.float32)))
+    return state_shapes(here, run, classes_of(run))
 
 
 def parameters_by_part(run: Detection) -> dict[str, int]:

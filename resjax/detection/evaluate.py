@@ -28,7 +28,7 @@ from resjax.detection.improvements import pool_two_scales, regressed_boxes, unit
 from resjax.detection.networks import FasterRCNN, Pool, pool_regions
 from resjax.detection.phases import variables_of
 from resjax.detection.proposals import Detections, Predictions, choose_detections, decode_predictions, propose
-from resjax.detection.step import Proposed, anchors_of, draw_onto
+from resjax.detection.step import Proposed, anchors_of, state_shapes
 from resjax.system.progress import track
 from resjax.training.restoration import restore_state
 from resjax.training.run_directory import read_described
@@ -177,8 +177,7 @@ def restore_detector(folder: str | Path, device: jax.Device | None = None) -> Tr
     detection, (classes,) = read_described(folder, {"classes": tuple[str, ...]}, "detection")
     model = FasterRCNN(detection.detector, len(classes))
     place = jax.sharding.SingleDeviceSharding(device or jax.local_devices()[0])
-    draw = partial(draw_onto, place, detection, len(classes), np.zeros((1, 1, 3), np.float32))
-    state = restore_state(folder, detection, jax.eval_shape(draw), place)
+    state = restore_state(folder, detection, state_shapes(place, detection, len(classes)), place)
     return TrainedDetector(detection, classes, model, variables_of(state), np.asarray(state.mean))
 
 

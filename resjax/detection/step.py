@@ -184,6 +184,12 @@ def stage_of(module: str) -> int:
     return number + 1 if module.startswith("stage") else number
 
 
+def state_shapes(place: jax.sharding.Sharding, run: Detection, classes: int) -> TrainState:
+    """Return the shapes of a state before the first step."""
+    shapes: TrainState = jax.eval_shape(partial(draw_onto, place, run, classes, jnp.zeros((1, 1, 3))))
+    return shapes
+
+
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def draw_onto(sharding: jax.sharding.Sharding, run: Detection, classes: int, mean: Any) -> TrainState:
     """Initialise a state on devices; `mean` is the mean colour `[1, 1, 3]`."""

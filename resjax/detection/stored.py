@@ -1,7 +1,6 @@
 """Writes and reads exported detectors, which are folders with weights, a description and a model card."""
 
 import os
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from resjax.detection.config import Detection
 from resjax.detection.evaluate import TrainedDetector, restore_detector
 from resjax.detection.networks import FasterRCNN
 from resjax.detection.phases import PROPOSER, variables_of
-from resjax.detection.step import draw_onto
+from resjax.detection.step import state_shapes
 from resjax.system.errors import BadInput, check
 from resjax.system.files import folder_aside, read_json, remove_leftovers, write_json
 from resjax.system.serialization import check_value, convert, from_json, to_json
@@ -68,7 +67,7 @@ def read_detector(folder: Path) -> TrainedDetector:
     except (OSError, SafetensorError, ValueError) as error:
         raise BadInput(f"{folder / WEIGHTS}: not a readable weights file ({error})") from None
     place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    state = jax.eval_shape(partial(draw_onto, place, detection, len(classes), np.zeros((1, 1, 3), np.float32)))
+    state = state_shapes(place, detection, len(classes))
     tensors = {name: tensor for name, tensor in stored.items() if PROPOSER not in name.split("/")}  # in earlier exports
     wanted = {"/".join(path): leaf for path, leaf in flatten_dict(variables_of(state)).items()} | {"mean": state.mean}
     wrong = sorted(name for name in wanted.keys() | tensors.keys() if name not in wanted or name not in tensors

@@ -129,28 +129,28 @@ def group_runs(runs: Sequence[tuple[Path, Run, dict[str, Any] | None]]) -> list[
     Recipes with the same name are labelled by the fields in which they differ.
     """
     gathered: dict[str, list[tuple[Path, Run, dict[str, Any] | None]]] = {}
-    recipes, shown = dict[str, dict[str, Any]](), dict[str, dict[str, Any]]()
+    recipes: dict[str, dict[str, Any]] = {}
     for run_directory, run, result in runs:
         values = {name: value for name, value in values_of(run_directory, run).items() if name not in APART}
         if "model" not in (read_descriptions(run_directory) or {}):
             del values["network"]  # the fields of architecture describe it
         if UNKEPT in str(values.get("optimizer")):  # its values are unknown, so only one folder's runs surely share it
             values["folder"] = str(run_directory.parent)
-        recipe = values | {"data.source": images_of(run_directory, run)}
-        key = repr((run.kind, sorted((name, repr(value)) for name, value in recipe.items())))
+        values["data.source"] = images_of(run_directory, run)
+        key = repr((run.kind, sorted((name, repr(value)) for name, value in values.items())))
         gathered.setdefault(key, []).append((run_directory, run, result))
-        recipes[key], shown[key] = recipe, values
+        recipes[key] = values
     groups = []
     for key, some in gathered.items():
-        name = some[0][1].name
-        alike = [recipe for other, recipe in recipes.items() if recipe["name"] == name and other != key]
-        own = [f"{field} {shown[key][field]}" for field, value in recipes[key].items()
-               if any(recipe.get(field) != value for recipe in alike)]
+        first = some[0][1]
+        alike = [values for other, values in recipes.items() if values["name"] == first.name and other != key]
+        own = [f"{field} {first.data.source if field == 'data.source' else value}"
+               for field, value in recipes[key].items() if any(values.get(field) != value for values in alike)]
         seeds: dict[int, tuple[Path, Run, dict[str, Any] | None]] = {}
         for each in sorted(some, key=lambda run: run[2] is None):  # finished runs first
             seeds.setdefault(each[1].seed, each)
         repeated = tuple(each[0] for each in some if each is not seeds[each[1].seed])
-        groups.append(Group(", ".join([name, *own]), tuple(seeds[seed] for seed in sorted(seeds)), repeated))
+        groups.append(Group(", ".join([first.name, *own]), tuple(seeds[seed] for seed in sorted(seeds)), repeated))
     return groups
 
 

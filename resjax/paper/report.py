@@ -19,6 +19,7 @@ from resjax.paper.comparison import Comparison, group_rows, group_runs
 from resjax.paper.run_curves import Curves, curves_in, last_before, quantities
 from resjax.system.errors import BadInput
 from resjax.system.files import read_json, write_text
+from resjax.system.terminal import quoted
 from resjax.training.kinds import Measure, Run, kind_of
 from resjax.training.log import read_metrics
 from resjax.training.records import find_runs, values_of
@@ -118,7 +119,7 @@ def table_section(file: Path, folder: Path) -> str:
     figures = "\n".join(figure(drawn, folder) for drawn in values["figures"])
     titles = [measure["title"] for row in values["rows"][:1] for measure in row["measures"]]
     several = f", of {' / '.join(titles)}" if len(titles) > 1 else ""
-    command = f"{values['command']} --runs {shlex.quote(str(folder.resolve()))}"
+    command = f"{values['command']} --runs {quoted(folder.resolve())}"
     return (f"<h2>{escape(values['title'])}</h2>{warning}"
             f"<p>{escape(values['protocol'])}; mean ± standard deviation over n seeds{escape(several)}.</p>"
             f'<div class="scroll"><table class="paper"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'

@@ -17,7 +17,7 @@ from resjax.training.in_memory import InMemoryBatch, InMemoryInputs, steps_per_c
 from resjax.training.own import batch_for, first_state, model_for, most_blocks_apart, optimizer_for
 from resjax.training.packing import layout_for
 from resjax.training.python_objects import describe_objects, sources
-from resjax.training.step import TrainState, add_batch_statistics, initial_state
+from resjax.training.step import TrainState, add_batch_statistics
 from resjax.training.streaming import StreamedBatch, StreamedInputs
 
 SETS = {"digits": (1_437, 360, 10), "tfds:cifar10": (50_000, 10_000, 10),
@@ -48,11 +48,10 @@ def workload_of(run: Experiment) -> Workload:
 
 def programs_of_classifier(run: Experiment, devices: Sequence[jax.Device]) -> Programs:
     """Return the programs of a run: "train", "statistics" (if batch statistics are averaged), and "evaluate"."""
-    spread = batch_sharding(devices)
+    spread, (train, test, classes), shape = batch_sharding(devices), image_counts(run.data), image_shape(run.data)
     whole = replicated(spread)
-    (train, test, classes), shape = image_counts(run.data), image_shape(run.data)
     model, optimizer = model_for(run, classes), optimizer_for(run)
-    state: TrainState = shaped(jax.eval_shape(lambda: initial_state(model, optimizer, jnp.zeros(shape), 0)), whole)
+    state: TrainState = shaped(first_state(run, shape, classes), whole)
     make_batch, inputs, steps = training_inputs(run, spread, train)
     make_batch = batch_for(run, make_batch)
     form = layout_for(devices[0].platform)

@@ -8,6 +8,7 @@ complete, and this module reads them there.
 """
 
 import os
+import pickle
 import re
 import shutil
 import subprocess
@@ -22,11 +23,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-import cloudpickle
 import jax
 from jax.experimental import topologies
 from jax.sharding import Sharding
 
+from resjax.experiment_files import pickled
 from resjax.plan.devices import Machine, target_config
 from resjax.system.errors import BadInput, Lost, check
 
@@ -173,7 +174,7 @@ def start_compiler(job: Job, name: str, folder: Path) -> "subprocess.Popen[bytes
 
     The job can contain functions of an experiment file, which are sent whole, and of modules that this process finds.
     """
-    (folder / "job").write_bytes(cloudpickle.dumps((job, name)))
+    (folder / "job").write_bytes(pickled((job, name)))
     code = f"import sys; from {__name__} import compile_job; sys.path[:] = {[*map(str, sys.path)]}; compile_job()"
     command = [sys.executable, "-c", code, str(folder)]
     with (folder / "errors").open("wb") as errors:
@@ -185,14 +186,14 @@ def compile_job() -> None:
     folder = Path(sys.argv[1])
     threading.Thread(target=end_with_the_other, args=(folder,), daemon=True).start()
     hide_devices()
-    job, name = cloudpickle.loads((folder / "job").read_bytes())
+    job, name = pickle.loads((folder / "job").read_bytes())
     if job.machine.device.platform == "tpu":
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_dump_to={folder} --xla_dump_hlo_as_text"
     try:
         result: Compiled | DoesNotFit = compile_program(job.programs()[name])
     except DoesNotFit as error:
         result = error
-    (folder / "result").write_bytes(cloudpickle.dumps(result))
+    (folder / "result").write_bytes(pickle.dumps(result))
 
 
 def end_with_the_other(folder: Path) -> None:
@@ -207,7 +208,7 @@ def compiled_result(folder: Path, name: str, code: int) -> Compiled:
     if not (folder / "result").exists():
         words = (folder / "errors").read_text("utf-8", errors="replace")[-2000:].strip()
         raise Lost(f"{name}: its compiler process died with exit code {code} {words}".rstrip())
-    result: Compiled | DoesNotFit = cloudpickle.loads((folder / "result").read_bytes())
+    result: Compiled | DoesNotFit = pickle.loads((folder / "result").read_bytes())
     if isinstance(result, DoesNotFit):
         raise result
     return result

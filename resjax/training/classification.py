@@ -29,6 +29,7 @@ from resjax.training.own import (
     callback_numbers,
     check_functions,
     check_outputs,
+    first_state,
     model_for,
     most_blocks_apart,
     optimizer_for,
@@ -44,7 +45,6 @@ from resjax.training.step import (
     TrainState,
     add_batch_statistics,
     draw_state,
-    initial_state,
     named_leaves,
 )
 
@@ -125,8 +125,8 @@ class Classification:
         """Write `experiment.json`."""
         about = {"classes": self.identity["classes"], "image": self.images.mean.shape, "images": self.identity}
         run, classes = self.experiment, len(self.images.classes)
-        first = partial(initial_state, self.model, self.optimizer, self.images.mean, run.seed)
-        if descriptions := describe_objects(run, classes, None if run.own.optimizer is None else jax.eval_shape(first)):
+        state = None if run.own.optimizer is None else first_state(run, self.images.mean.shape, classes)
+        if descriptions := describe_objects(run, classes, state):
             about |= {"given": descriptions, "code": sources(run, classes)}
             self.log.tell(", ".join(f"{part}: {descriptions[part]}" for part in ("loss", "augment")
                                     if part in descriptions))
