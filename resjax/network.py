@@ -1,6 +1,7 @@
 """A trained network with weights from any source. It computes probabilities, predictions, features and embeddings."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,6 +80,7 @@ class Network(NamedTuple):
         logits are not finite.
         """
         images = [images] if isinstance(images, str | Path) else images
+        images = list(images) if isinstance(images, Iterator) else images
         if not len(images):
             return []
         if isinstance(images, Sequence) and isinstance(images[0], str | Path):
@@ -183,9 +185,13 @@ def checked_pixels(pixels: Any, preprocessing: Preprocessing) -> Any:
     return pixels
 
 
-def normalized(network: Network, pixels: Any) -> Any:
-    """Return the model's input for pixels."""
-    return network.preprocessing.normalize(checked_pixels(pixels, network.preprocessing))
+def input_of(network: Network, pixels: Any) -> Any:
+    """Return the model's input for pixels. Raises BadInput if the model is not like a ResNet or a VGG."""
+    pixels = checked_pixels(pixels, network.preprocessing)
+    call = inspect.signature(type(network.model).__call__)
+    check("features" in call.parameters and hasattr(network.model, "classes"),
+          f"{network.name} is a {type(network.model).__name__}; only a ResNet or a VGG has features and embeddings")
+    return network.preprocessing.normalize(pixels)
 
 
 def features(network: Network, pixels: Any) -> tuple[jax.Array, ...]:
@@ -196,7 +202,7 @@ def features(network: Network, pixels: Any) -> tuple[jax.Array, ...]:
     `pixels` are RGB values from 0 to 255, `[batch, height, width, channels]`. If the images differ in size from
     the network's mean image, the mean image is resized.
     """
-    outputs: Any = network.model.apply(network.variables, normalized(network, pixels), features=True)
+    outputs: Any = network.model.apply(network.variables, input_of(network, pixels), features=True)
     return tuple(outputs)
 
 
@@ -207,7 +213,8 @@ def embed(network: Network, pixels: Any) -> jax.Array:
 
     `pixels` are RGB values from 0 to 255, `[batch, height, width, channels]`.
     """
-    seen: Any = network.model.clone(classes=0).apply(network.variables, normalized(network, pixels))
+    images = input_of(network, pixels)
+    seen: Any = network.model.clone(classes=0).apply(network.variables, images)
     return jnp.asarray(seen)
 
 

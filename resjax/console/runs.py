@@ -13,7 +13,7 @@ from resjax.console.arguments import parse
 from resjax.experiment import Architecture, Photographs
 from resjax.models.formulas import count
 from resjax.system.errors import BadInput, check
-from resjax.system.files import file_name
+from resjax.system.files import expanded, file_name
 from resjax.system.progress import one_by_one, working
 from resjax.system.serialization import flatten
 from resjax.system.terminal import aligned, duration, quoted, room, say, say_end, speed, tell
@@ -48,6 +48,8 @@ def train(experiment: Run, arguments: Sequence[str], program: str) -> None:
     arguments_of: Any = TrainArguments
     default = TrainArguments(experiment, Path("runs") / file_name(experiment.name))
     asked = parse(arguments_of[type(experiment)], arguments, program, default=default)
+    logs = asked.tensorboard and expanded(asked.tensorboard)
+    asked = replace(asked, workdir=expanded(asked.workdir), tensorboard=logs)
     with working("loading JAX"):  # each command imports only what it needs, so that `list` is quick
         from resjax.system.distributed import is_first, join
 

@@ -63,6 +63,7 @@ def load_data(data: Data) -> Dataset:
     check(data.source != "arrays", "data.source is 'arrays', so this run needs its arrays in Python: "
                                    "resjax.train(..., data=resjax.dataset(...)); or pass --data folder:PATH")
     if data.source == "digits":
+        check(data.size in (None, 8), f"data.size is {data.size}; the digits have 8x8 pixels and are not resized")
         return make_dataset(data, tuple("0123456789"), *read_digits())
     kind, _, name = data.source.partition(":")
     if kind == "folder":
@@ -124,8 +125,15 @@ def make_dataset(data: Data, classes: tuple[str, ...], train: Images, test: Imag
 
 
 def with_validation(data: Data, dataset: Dataset) -> Dataset:
-    """Hold out `data.validation_images` of the training images. Raises BadInput if there are too few."""
-    images = len(dataset.train.labels)
+    """Hold out `data.validation_images` of the training images, unless they are held out already.
+
+    Raises BadInput if there are too few, or if another number is held out.
+    """
+    images, held = len(dataset.train.labels), len(dataset.validation.labels)
+    if held:
+        check(held == data.validation_images, f"data has {held} validation images, but data.validation-images is "
+                                              f"{data.validation_images}; they must be equal")
+        return dataset
     check(data.validation_images < images, f"data.validation-images is {data.validation_images}, but {data.source} has "
                                            f"only {images} training images")
     if not data.validation_images:
@@ -142,13 +150,13 @@ def dataset(train: tuple[Any, Any], test: tuple[Any, Any] | None = None, classes
     classes, if they have any. Without `test`, no test error is measured. Raises BadInput, naming the array, if its
     shape or type is wrong.
     """
-    learned = checked_images("train", *train)
+    classes, learned = tuple(map(str, classes)), checked_images("train", *train)
     seen = checked_images("test", *test) if test else none_of(learned)
     if len(learned.labels) and not classes:
         lowest, highest = int(np.min(learned.labels)), int(np.max(learned.labels))
         check(lowest <= 0, f"data, train: labels are {lowest} ... {highest}; they must start at 0, because otherwise "
                            f"the first of {highest + 1} classes has no images. Subtract {lowest}, or name all classes")
-    names = tuple(classes) or tuple(map(str, range(max((int(part.labels.max()) for part in (learned, seen)
+    names = classes or tuple(map(str, range(max((int(part.labels.max()) for part in (learned, seen)
                                                         if len(part.labels)), default=0) + 1)))
     for split, images in (("train", learned), *((("test", seen),) if test else ())):
         check_labels("data", split, np.asarray(images.labels), len(names))

@@ -15,6 +15,7 @@ from PIL import Image
 from resjax.data.decode import decode, dimensions
 from resjax.data.resampling import resize_as_torch
 from resjax.experiment import Data, Photographs, Resize
+from resjax.system.errors import check
 
 Crop = Literal["floor", "half-even"]  # how the offset of a centre crop is rounded
 
@@ -144,6 +145,8 @@ class Preprocessing(struct.PyTreeNode):
     def prepare(self, encoded: bytes, name: str) -> np.ndarray:
         """Decode, resize and crop: uint8 `[height, width, channels]`. Raises BadInput, naming an unreadable image."""
         height, width, channels = self.image_shape
+        check(channels in (1, 3), f"{name}: image files have 1 or 3 channels, but the network needs {channels}; pass "
+                                  "arrays")
         sides = self.squash or self.shorter_side
         if sides is None:
             return crop_and_resize(decode(encoded, name, channels), height, width, self.resize)

@@ -23,6 +23,7 @@ from resjax.detection.stated import remark_on_leakage
 from resjax.detection.step import draw_onto, optimizer_of, train_step
 from resjax.detection.targets import LOSSES
 from resjax.system.distributed import batch_sharding, replicated
+from resjax.system.files import expanded
 from resjax.training import loop
 from resjax.training.log import Line, Log, RunningMetrics
 from resjax.training.run_directory import check_images, write_run
@@ -32,8 +33,8 @@ from resjax.training.step import TrainState
 def train_detector(detection: Detection, run_directory: str | Path,
                    devices: Sequence[jax.Device] | None = None, tensorboard: Path | None = None) -> dict[str, Any]:
     """Train a detector or resume its training; return the contents of `result.json`. See `resjax.train`."""
-    return loop.train(detection, Path(run_directory), partial(open_faster_rcnn, detection),
-                      devices or jax.devices(), tensorboard)
+    return loop.train(detection, expanded(run_directory), partial(open_faster_rcnn, detection),
+                      devices or jax.devices(), None if tensorboard is None else expanded(tensorboard))
 
 
 @dataclass(frozen=True)

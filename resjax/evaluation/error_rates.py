@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from resjax.data import Images, find_images, find_split, load_data, load_split
@@ -26,6 +27,7 @@ from resjax.network import (
 )
 from resjax.system.distributed import batch_sharding, replicated
 from resjax.system.errors import BadInput, check
+from resjax.system.files import expanded
 from resjax.system.terminal import tell
 
 
@@ -38,12 +40,18 @@ def evaluate(network: Network | Classifier, images: Images, batch_size: int = 12
     """
     classifier, labels = as_classifier(network), np.asarray(images.labels)
     check(len(labels) > 0, "images contains no image")
+    check(batch_size > 0, f"batch_size is {batch_size}; it must be at least 1")
     checked_pixels(images.pixels, classifier.preprocessing)
     if isinstance(network, Network):
         check_last_layer(network)
-        check(labels.min() >= 0 and labels.max() < network.outputs,
-              f"labels are in {labels.min()} ... {labels.max()}; they must be in 0 ... {network.outputs - 1}, because "
-              f"{network.name} has {network.outputs} classes")
+        outputs, name = network.outputs, network.name
+    else:
+        shapes = jax.eval_shape(classifier.model.apply, classifier.variables,
+                                jax.ShapeDtypeStruct((1, *np.shape(images.pixels)[1:]), jnp.float32))
+        outputs, name = shapes.shape[-1], type(classifier.model).__name__
+    check(labels.min() >= 0 and labels.max() < outputs,
+          f"labels are in {labels.min()} ... {labels.max()}; they must be in 0 ... {outputs - 1}, because {name} has "
+          f"{outputs} classes")
     seen = log_probabilities(classifier, images, batch_size)
     named = network.classes if isinstance(network, Network) else ()
     classes = [readable_class(name) for name in named] or [f"class {label}" for label in range(seen.shape[1])]
@@ -68,6 +76,9 @@ def measure_networks(networks: Sequence[Network], split: str, protocol: TestProt
     for network in networks[1:]:
         check(type(network.data) is type(first.data), f"{network.name}, {network.title}, preprocesses images "
                                                       f"differently from {first.name}, {first.title}")
+        sizes = [each.preprocessing.image_shape for each in (network, first)]
+        check(isinstance(data, Photographs) or sizes[0] == sizes[1],
+              f"{network.name} takes images {sizes[0]}, but {first.name} takes {sizes[1]}; evaluate them separately")
     if isinstance(data, Photographs):
         return measure_photographs(networks, data, split, protocol, batch_size)
     if protocol != "single":
@@ -84,12 +95,19 @@ def measure_networks(networks: Sequence[Network], split: str, protocol: TestProt
                       lambda index: np.asarray(images.pixels[index]))
 
 
+def same_source(one: str, other: str) -> bool:
+    """Return whether two sources are the same, also if their paths are written differently."""
+    pairs = [source.partition(":") for source in (one, other)]
+    kinds, paths = {kind for kind, _, _ in pairs}, {expanded(path).resolve() for _, _, path in pairs}
+    return one == other or (len(kinds) == 1 and kinds <= {"folder", "tars"} and len(paths) == 1)
+
+
 def load_images(network: Network, data: Data, split: str) -> tuple[tuple[str, ...], Images]:
     """Load a split and its classes. Images from a source other than the network's are resized to its size.
 
     Raises BadInput if the split is empty.
     """
-    if data.source != network.data.source and data.source != "digits" and split != "validation":
+    if not same_source(data.source, network.data.source) and data.source != "digits" and split != "validation":
         classes, images, remark = load_split(data, split, network.preprocessing)
     else:
         dataset = load_data(data)
@@ -104,7 +122,7 @@ def measure_photographs(networks: Sequence[Network], data: Photographs, split: s
     """Measure on images of any size, on all devices. Each network uses its own preprocessing."""
     views = [views_of(protocol, network.preprocessing) for network in networks]
     check(split != "validation", "no images are held out for validation; split must be train or test")
-    if data.source != networks[0].data.source:
+    if not same_source(data.source, networks[0].data.source):
         classes, files, remark = find_split(data, split)
     else:
         opened = find_images(data)

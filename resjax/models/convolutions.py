@@ -6,11 +6,11 @@ among the three:
     convolution(x, k) = y        input_gradient(dy, k) = dx        kernel_gradient(x, dy) = dk
 
 On GPU and TPU, all three are XLA's own operations. On CPU, oneDNN (`resjax.models.onednn`) computes an operation if it
-is installed and faster than XLA. Otherwise, this module expresses the operation in the form for which XLA's CPU
-compiler generates the fastest code. The compiler rearranges the two gradients for its fast kernels only outside of
-loops (jax-ml/jax#12868). Inside `scan`, they would be thirty times slower. Therefore, this module transposes the
-operands itself. 1x1 convolutions become matrix products. If a map is smaller than the kernel, the padding is a separate
-operation, because XLA would otherwise be ten times slower. Exported programs use XLA's convolution, which is portable.
+is installed and faster than XLA. Otherwise, this module uses the form for which XLA's CPU compiler generates the
+fastest code. It transposes the operands of the two gradients itself, because the compiler does so only outside of loops
+(jax-ml/jax#12868); inside `scan`, they would be thirty times slower. 1x1 convolutions become matrix products. If a map
+is smaller than the kernel, the padding is a separate operation, because XLA would otherwise be ten times slower.
+Exported programs use XLA's convolution, which is portable.
 """
 
 from collections.abc import Callable
@@ -35,12 +35,15 @@ Pair = tuple[int, int]
 
 
 def convolve(x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, *, precision: Any = None,
-             **_: Any) -> jax.Array:
+             **how: Any) -> jax.Array:
     """Convolve `[batch, height, width, in]` with `[size, size, in, out]`; can be passed to `nn.Conv`.
 
-    `padding` has the numbers of pixels before and after, for height and for width. Without `precision`, the convolution
-    and its gradients have the precision of the `jax.default_matmul_precision` around this call.
+    `padding` has the pixels before and after, for height and for width. The default precision, also of the gradients,
+    is that of the `jax.default_matmul_precision` around this call. XLA computes dilated and grouped convolutions.
     """
+    if x.shape[3] != kernel.shape[2] or {*how.get("lhs_dilation", ()), *how.get("rhs_dilation", ())} - {1}:
+        how = {"dimension_numbers": LAYOUT, "precision": precision} | how
+        return lax.conv_general_dilated(x, kernel, strides, padding, **how)
     y: jax.Array = convolution_p.bind(x, kernel, strides=tuple(strides), padding=tuple(map(tuple, padding)),
                                       precision=precision or jax.default_matmul_precision.value)
     return y
@@ -111,9 +114,8 @@ def smaller_than_kernel(pixels: Any, size: Any) -> bool:
 
 def pointwise(x: jax.Array, kernel: jax.Array, *, strides: Any, precision: Any) -> jax.Array:
     """Multiply every pixel's channels by a kernel `[1, 1, in, out]`."""
-    x = x[:, ::strides[0], ::strides[1]]
-    y = lax.dot_general(x, kernel, (((3,), (2,)), ((), ())), precision=precision)
-    return y.reshape(*x.shape[:3], -1)
+    y = lax.dot_general(x[:, ::strides[0], ::strides[1]], kernel, (((3,), (2,)), ((), ())), precision=precision)
+    return y.reshape(*y.shape[:3], -1)
 
 
 def padded_convolution(x: jax.Array, kernel: jax.Array, *, strides: Any, padding: Any, precision: Any,
@@ -166,9 +168,8 @@ def primitive(operation: Operation) -> Primitive:
     mlir.register_lowering(made, mlir.lower_fun(operation.xla, multiple_results=False))
 
     def lower(context: Any, a: Any, b: Any, **how: Any) -> Any:
-        elsewhere = context.module_context.lowering_parameters.for_export
-        known = context.avals_in[0].dtype.name in onednn.DATA_TYPES and not elsewhere
-        way = operation.on_cpu
+        way, exported = operation.on_cpu, context.module_context.lowering_parameters.for_export
+        known = context.avals_in[0].dtype.name in onednn.DATA_TYPES and not exported
         if known and onednn.computes(geometry_of(operation, *context.avals_in, **how)):
             way = partial(shared, operation)
         return mlir.lower_fun(way, multiple_results=False)(context, a, b, **how)
@@ -232,9 +233,8 @@ def batched(made: Primitive, operation: Operation, arguments: Any, axes: Any, **
     """Map over an additional axis, sequentially on CPU and in parallel elsewhere."""
     [size, *_] = [x.shape[axis] for x, axis in zip(arguments, axes, strict=True) if axis is not None]
     a, b = (batching.bdim_at_front(x, axis, size) for x, axis in zip(arguments, axes, strict=True))
-    mapped = lax.platform_dependent(a, b, cpu=lambda a, b: lax.map(lambda pair: made.bind(*pair, **how), (a, b)),
-                                    default=jax.vmap(partial(operation.xla, **how)))
-    return mapped, 0
+    return lax.platform_dependent(a, b, cpu=lambda a, b: lax.map(lambda pair: made.bind(*pair, **how), (a, b)),
+                                  default=jax.vmap(partial(operation.xla, **how))), 0
 
 
 convolution_p, input_gradient_p, kernel_gradient_p = map(primitive, (CONVOLUTION, INPUT_GRADIENT, KERNEL_GRADIENT))

@@ -24,7 +24,7 @@ from resjax.system.errors import BadInput, Diverged, Interrupted
 from resjax.system.files import digest
 from resjax.system.interrupt import heed, requests
 from resjax.system.serialization import brief
-from resjax.training.step import TrainState, named_leaves
+from resjax.training.step import TrainState, named_leaves, with_key_data
 
 MAX_TO_KEEP = 3
 SEAL = "digests.json"
@@ -76,7 +76,7 @@ def save_checkpoint(manager: ocp.CheckpointManager, state: TrainState, meta: dic
     nothing. Raises OSError if the previous save failed.
     """
     step = int(state.step)
-    leaves = named_leaves(with_key_data(state))
+    leaves = named_leaves(state)
     broken = [name for name, leaf in leaves if name.startswith((".params", ".batch_stats"))
               and not np.all(np.isfinite(leaf))]  # except the plateau rule's error, which starts at infinity
     if broken:
@@ -223,10 +223,3 @@ def check_architecture(saved: dict[str, list[int]], template: TrainState, name: 
         if saved.get(leaf) != wanted.get(leaf):
             raise BadInput(f"{name} contains another architecture: {leaf} has shape {saved.get(leaf, 'none')} instead "
                            f"of {wanted.get(leaf, 'none')}")
-
-
-def with_key_data(state: TrainState) -> TrainState:
-    """Convert the random key to integers."""
-    if isinstance(state.key, jax.ShapeDtypeStruct):
-        return state.replace(key=jax.eval_shape(jax.random.key_data, state.key))
-    return state.replace(key=jax.random.key_data(state.key))

@@ -18,6 +18,7 @@ from resjax.data import Dataset, of_run
 from resjax.experiment import Experiment
 from resjax.network import Classifier, Network
 from resjax.system.distributed import batch_sharding, replicated
+from resjax.system.files import expanded
 from resjax.system.progress import advance
 from resjax.training import loop
 from resjax.training.images import TrainingImages, open_images
@@ -77,9 +78,9 @@ def train(experiment: Experiment, run_directory: str | Path, devices: Sequence[j
     """
     parts = {"model": model, "optimizer": optimizer, "loss": loss, "augment": augment, "callback": callback}
     passed = {part: value for part, value in parts.items() if value is not None}
-    experiment, data = with_objects(experiment, Path(run_directory), data, passed)
-    return Result(loop.train(experiment, Path(run_directory), partial(open_classification, experiment, data=data),
-                             devices or jax.devices(), None if tensorboard is None else Path(tensorboard)))
+    experiment, data = with_objects(experiment, folder := expanded(run_directory), data, passed)
+    return Result(loop.train(experiment, folder, partial(open_classification, experiment, data=data),
+                             devices or jax.devices(), None if tensorboard is None else expanded(tensorboard)))
 
 
 @dataclass(frozen=True)
@@ -111,8 +112,7 @@ class Classification:
 
     def first(self) -> TrainState:
         """Initialise the state on the devices."""
-        mean, seed = self.images.mean, self.experiment.seed
-        return draw_state(replicated(self.sharding), self.model, self.optimizer, mean, seed)
+        return draw_state(replicated(self.sharding), self.model, self.optimizer, self.images.mean, self.experiment.seed)
 
     def start(self, first: TrainState) -> TrainState:
         """Put the pretrained weights, if any, into the initial state, and let the optimizer start from them."""

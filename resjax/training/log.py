@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 import numpy as np
 
 from resjax.system.distributed import is_first
-from resjax.system.files import regular, write_text, writing
+from resjax.system.files import expanded, regular, write_text, writing
 from resjax.system.progress import advance_net, working
 from resjax.system.terminal import duration, fitted, room, speed, tell
 from resjax.training.tensorboard import Events
@@ -175,7 +175,7 @@ def read_metrics(run_directory: str | Path, kind: str | None = None) -> list[Lin
     Lines of the kind "own" contain the numbers that a callback returned. Incomplete lines, such as the last line that a
     killed process wrote, are left out.
     """
-    return [line for line in parsed_lines(Path(run_directory)) if line and kind in (None, line["kind"])]
+    return [line for line in parsed_lines(expanded(run_directory)) if line and kind in (None, line["kind"])]
 
 
 def parsed_lines(run_directory: Path) -> list[Line]:

@@ -50,7 +50,7 @@ def restore(run_directory: str | Path, device: jax.Device | None = None, *, mode
     checkpoint, or if a finished run's `result.json` belongs to another checkpoint. Nothing in the run directory
     changes.
     """
-    run_directory = Path(run_directory)
+    run_directory = expanded(run_directory)
     experiment, classes, image = read_run(run_directory)
     model = model_of(run_directory, experiment, len(classes), model)
     optimizer = build_optimizer(experiment.optimizer, experiment.steps)

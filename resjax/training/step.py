@@ -211,9 +211,20 @@ def repeated(step: Callable[[Any, None], tuple[Any, Any]], carry: Any, count: in
     return carry, jax.tree.map(lambda x: x[None], outputs)
 
 
+def with_key_data(tree: Any) -> Any:
+    """Convert the random keys of a tree of arrays or shapes to integers."""
+    def converted(leaf: Any) -> Any:
+        if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return leaf
+        shape = isinstance(leaf, jax.ShapeDtypeStruct)
+        return jax.eval_shape(jax.random.key_data, leaf) if shape else jax.random.key_data(leaf)
+
+    return jax.tree.map(converted, tree)
+
+
 def named_leaves(tree: Any) -> list[tuple[str, np.ndarray]]:
-    """List the arrays of a tree by path, on the host."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(jax.device_get(tree))
+    """List the arrays of a tree by path, on the host. Random keys become integers."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(jax.device_get(with_key_data(tree)))
     return [(jax.tree_util.keystr(path), np.asarray(leaf)) for path, leaf in leaves]
 
 

@@ -225,3 +225,8 @@ def test_too_many_validation_images_are_refused():
     with pytest.raises(BadInput, match=r"data\.validation-images is 1437, but digits has only 1437 training images"):
         load_data(Data(source="digits", validation_images=1437))
     assert len(load_data(Data(source="digits", validation_images=1436)).train.labels) == 1
+
+
+def test_the_size_of_the_digits_cannot_be_chosen():
+    with pytest.raises(BadInput, match=r"data\.size is 16; the digits have 8x8 pixels and are not resized"):
+        load_data(Data(source="digits", size=16))

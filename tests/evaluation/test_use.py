@@ -16,6 +16,7 @@ import resjax
 from resjax import BadInput, Data, Network
 from resjax.console.command_line import execute
 from resjax.data import Images, Preprocessing
+from resjax.evaluation import measure_networks
 from resjax.network import TOGETHER, named_classes
 from resjax.system import terminal
 
@@ -159,3 +160,50 @@ def test_a_link_to_itself_cannot_be_read(command, network, tmp_path, monkeypatch
 def test_images_that_a_network_cannot_be_measured_on_are_refused(network, shape, labels, message):
     with pytest.raises(BadInput, match=message):
         resjax.evaluate(network, Images(np.zeros(shape, np.uint8), np.array(labels, int)))
+
+
+def test_a_model_alone_and_its_batches_are_checked_too():
+    classifier, images = table().classifier, Images(np.zeros((2, 1, 3, 1), np.uint8), np.array([0, 3]))
+    with pytest.raises(BadInput, match=r"labels are in 0 ... 3; they must be in 0 ... 2, because Table has 3 classes"):
+        resjax.evaluate(classifier, images)
+    with pytest.raises(BadInput, match="batch_size is 0; it must be at least 1"):
+        resjax.evaluate(table(), images, batch_size=0)
+
+
+def test_networks_without_features_are_named():
+    for function in (resjax.features, resjax.embed):
+        with pytest.raises(BadInput, match="table is a Table; only a ResNet or a VGG has features"):
+            function(table(), np.zeros((1, 1, 3, 1)))
+
+
+def test_files_may_come_from_a_generator(tmp_path):
+    for name in ("a", "b"):
+        Image.new("L", (3, 1)).save(tmp_path / f"{name}.png")
+    assert table().predict(tmp_path.glob("*.png")) == ["low", "low"]
+
+
+def test_files_for_a_network_of_four_channels_are_refused(tmp_path):
+    Image.new("RGBA", (3, 3)).save(tmp_path / "a.png")
+    four = table()._replace(preprocessing=Preprocessing(jnp.zeros((3, 3, 4))))
+    with pytest.raises(BadInput, match="image files have 1 or 3 channels, but the network needs 4; pass arrays"):
+        four.predict(tmp_path / "a.png")
+
+
+def test_a_folder_is_the_runs_own_however_its_path_is_written(tmp_path, monkeypatch):
+    for label in ("a", "b"):
+        (tmp_path / "flat" / label).mkdir(parents=True)
+        for number in range(10):
+            Image.new("RGB", (3, 1), (number, 0, 0)).save(tmp_path / "flat" / label / f"{number}.png")
+    (tmp_path / "link").symlink_to(tmp_path / "flat")
+    monkeypatch.chdir(tmp_path)
+    network = table(classes=("a", "b", "other"))._replace(data=Data(source="folder:flat"),
+                                                          preprocessing=Preprocessing(jnp.zeros((1, 3, 3))))
+    for source in ("folder:flat", "folder:flat/", "folder:./flat", f"folder:{tmp_path}/flat", "folder:link"):
+        counted = [measure_networks([network], split, "single", 8, source).images for split in ("train", "test")]
+        assert counted == [16, 4], source
+
+
+def test_networks_of_different_sizes_are_no_ensemble():
+    other = table()._replace(preprocessing=Preprocessing(jnp.zeros((2, 3, 1))), name="other")
+    with pytest.raises(BadInput, match=r"other takes images \(2, 3, 1\), but table takes \(1, 3, 1\); evaluate them"):
+        measure_networks([table(), other], "test", "single", 8)

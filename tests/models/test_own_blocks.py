@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+import resjax
 from resjax import Bottleneck, ResNet, Shortcut, Stage, cifar_resnet
+from resjax.models.convolutions import convolve
 from resjax.models.counts import count_parameters, list_layers
 
 KEY = jax.random.key(0)
@@ -111,3 +113,18 @@ def test_multiply_adds_of_attention_and_of_grouped_convolutions():
     assert grouped.macs == 64 * 16 * 9
     assert [layer.macs for layer in (*maps, out)] == [64 * 16 * 16] * 4
     assert products.macs == 2 * (64 * 64 * 16)  # the queries with the keys, and the weights with the values
+
+
+@pytest.mark.parametrize("channels", [4, 64])
+@pytest.mark.parametrize("fields", [{"kernel_dilation": 2}, {"input_dilation": 2}, {"feature_group_count": 2}])
+def test_dilated_and_grouped_convolutions_are_those_of_flax(fields, channels):
+    x = jax.random.normal(KEY, (8, 32, 32, channels))
+    ours, flax = resjax.convolution(channels, 3, name="c", **fields), nn.Conv(channels, (3, 3), padding=1,
+                                                                             use_bias=False, **fields)
+    variables = ours.init(KEY, x)
+    np.testing.assert_allclose(ours.apply(variables, x), flax.apply(variables, x), atol=1e-4)
+
+
+def test_a_kernel_for_other_channels_is_refused():
+    with pytest.raises((TypeError, ValueError), match="feature"):
+        convolve(jnp.zeros((32, 32, 32, 32)), jnp.zeros((3, 3, 16, 32)), (1, 1), ((1, 1), (1, 1)))

@@ -16,6 +16,7 @@ from resjax import BadInput, BasicBlock, Bottleneck, Data, Interrupted, cifar_re
 from resjax.experiment_files import find
 from resjax.training import restore
 from resjax.training.classifiers import recorded
+from resjax.training.python_objects import with_objects
 
 ONE = jax.devices()[:1]
 
@@ -185,3 +186,41 @@ def test_a_run_without_test_images_is_told_and_exported(small, tmp_path, digits,
 
 def test_a_network_of_ones_own_is_named_by_its_fields(small):
     assert small(own=resjax.Own(model=Wide(width=4))).title == "Wide(width=4)"
+
+
+def test_an_optimizer_with_a_random_key_is_saved_and_restored(small, tmp_path, digits):
+    noisy = {"optimizer": optax.chain(optax.add_noise(1e-3, 0.5, jax.random.key(3)), optax.sgd(0.1)), "data": digits}
+    whole = train(small(), tmp_path / "whole", ONE, **noisy)
+
+    def stop(line, network):
+        raise KeyboardInterrupt
+
+    with pytest.raises((Interrupted, KeyboardInterrupt)):
+        train(small(), tmp_path / "cut", ONE, **noisy, callback=stop)
+    assert train(small(), tmp_path / "cut", ONE, **noisy)["state_digest"] == whole["state_digest"]
+
+
+def test_validation_images_that_are_held_out_already_are_not_held_out_again(small, tmp_path):
+    data = load_data(Data(validation_images=300))
+    run = small(steps=1, data=Data(validation_images=300))
+    _, held = with_objects(run, tmp_path, data, {})
+    assert [len(part.labels) for part in (held.train, held.validation, held.test)] == [1137, 300, 360]
+    with pytest.raises(BadInput, match=r"data has 300 validation images, but data\.validation-images is 0; they must"):
+        train(small(steps=1), tmp_path / "run", ONE, data=data)
+
+
+@pytest.mark.parametrize("classes", [np.array(["a", "b"]), [7, 8], list(np.array([7, 8]))])
+def test_names_of_classes_become_strings(classes):
+    data = resjax.dataset((np.zeros((2, 8, 8), np.uint8), np.array([0, 1])), classes=classes)
+    assert data.classes == tuple(map(str, classes))
+    assert all(type(name) is str for name in data.classes)
+
+
+def test_the_home_folder_can_be_written_as_a_tilde(small, tmp_path, digits, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    train(small(steps=1), "~/runs/a", ONE, model=Linear(), data=digits)
+    assert (tmp_path / "runs" / "a" / "result.json").is_file()
+    assert int(restore("~/runs/a", model=Linear()).state.step) == 1
+    assert [line["kind"] for line in read_metrics("~/runs/a")][-1] == "test"
+    assert not (tmp_path / "~").exists()
