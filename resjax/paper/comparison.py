@@ -63,7 +63,7 @@ class Comparison:
     groups: tuple[Group, ...]
 
     def __repr__(self) -> str:
-        return markdown(group_rows(self.groups))
+        return f"{markdown(group_rows(self.groups))}\n\n{self.left_out()}".rstrip()
 
     def records(self) -> list[dict[str, Any]]:
         """Return one record per recipe, all with the same keys: `pandas.DataFrame(resjax.compare("runs").records())`.
@@ -84,7 +84,7 @@ class Comparison:
         folder.mkdir(parents=True, exist_ok=True)
         files = [folder / f"compare.{suffix}" for suffix in ("md", "csv", "json", "svg")]
         records = self.records()
-        write_text(files[0], f"{self!r}\n\n{self.note()}\n\n![curves](compare.svg)\n")
+        write_text(files[0], f"{markdown(group_rows(self.groups))}\n\n{self.note()}\n\n![curves](compare.svg)\n")
         write_csv(files[1], list(records[0]), [list(record.values()) for record in records])
         write_json(files[2], {"rows": [group_as_json(group) for group in self.groups]})
         self.draw(files[3])
@@ -94,12 +94,12 @@ class Comparison:
         """Return a note that explains the numbers and the curves."""
         some = f" of the first {DRAWN} of {len(self.groups)} recipes" if len(self.groups) > DRAWN else ""
         return (f"Mean ± standard deviation over n seeds, after the last step. The curves{some} show means, "
-                "with bands of one standard deviation on each side." + self.left_out())
+                f"with bands of one standard deviation on each side. {self.left_out()}".rstrip())
 
     def left_out(self) -> str:
         """Name the runs left out because another run has the same recipe and seed: they are not independent samples."""
         twice = [str(run) for group in self.groups for run in group.repeated]
-        return f" Left out, because another run has the same recipe and seed: {', '.join(twice)}." if twice else ""
+        return f"Left out, because another run has the same recipe and seed: {', '.join(twice)}." if twice else ""
 
     def draw(self, file: Path | io.BytesIO) -> None:
         """Draw the mean curves with bands of one standard deviation, as SVG."""
@@ -134,9 +134,9 @@ def group_runs(runs: Sequence[tuple[Path, Run, dict[str, Any] | None]]) -> list[
         values = {name: value for name, value in values_of(run_directory, run).items() if name not in APART}
         if "model" not in (read_descriptions(run_directory) or {}):
             del values["network"]  # the fields of architecture describe it
-        if UNKEPT in str(values.get("optimizer")):  # its values are unknown, so only one folder's runs surely share it
+        values |= {"objects": objects_of(run_directory), "data.source": images_of(run_directory, run)}
+        if not values["objects"] and UNKEPT in str(values.get("optimizer")):  # only one folder's runs surely share it
             values["folder"] = str(run_directory.parent)
-        values["data.source"] = images_of(run_directory, run)
         key = repr((run.kind, sorted((name, repr(value)) for name, value in values.items())))
         gathered.setdefault(key, []).append((run_directory, run, result))
         recipes[key] = values
@@ -144,8 +144,8 @@ def group_runs(runs: Sequence[tuple[Path, Run, dict[str, Any] | None]]) -> list[
     for key, some in gathered.items():
         first = some[0][1]
         alike = [values for other, values in recipes.items() if values["name"] == first.name and other != key]
-        own = [f"{field} {first.data.source if field == 'data.source' else value}"
-               for field, value in recipes[key].items() if any(values.get(field) != value for values in alike)]
+        own = [difference(field, value, *some[0][:2]) for field, value in recipes[key].items()
+               if any(values.get(field) != value for values in alike)]
         seeds: dict[int, tuple[Path, Run, dict[str, Any] | None]] = {}
         for each in sorted(some, key=lambda run: run[2] is None):  # finished runs first
             seeds.setdefault(each[1].seed, each)
@@ -154,11 +154,29 @@ def group_runs(runs: Sequence[tuple[Path, Run, dict[str, Any] | None]]) -> list[
     return groups
 
 
+def difference(field: str, value: Any, run_directory: Path, run: Run) -> str:
+    """Describe a field in which a recipe differs from others of its name. Digests are replaced by a folder that has
+    these values.
+    """
+    if field == "objects":
+        return f"code of {run_directory}"
+    if field == "data.source":
+        return f"images of {run_directory}" if run.data.source == "arrays" else f"{field} {run.data.source}"
+    return f"{field} {value}"
+
+
 def images_of(run_directory: Path, run: Run) -> Any:
-    """Describe a run's images, independently of their location if they are files that may have been moved."""
+    """Describe a run's images, by their contents if they are arrays, or files that may have been moved."""
     source: str = run.data.source
-    moved = any(source.partition(":")[0] in kinds for kinds in BY_CONTENT)
-    return read_json(run_directory / "experiment.json").get("images", source) if moved else source
+    by_content = source == "arrays" or any(source.partition(":")[0] in kinds for kinds in BY_CONTENT)
+    return read_json(run_directory / "experiment.json").get("images", source) if by_content else source
+
+
+def objects_of(run_directory: Path) -> Any:
+    """Return the digests of what a run's Python objects compute; for an old run, those of the objects' files."""
+    file = run_directory / "experiment.json"
+    record = read_json(file) if file.exists() else {}
+    return record.get("programs") or record.get("code")
 
 
 def measures_of(groups: Sequence[Group]) -> list[Measure]:

@@ -16,7 +16,7 @@ from resjax.system.distributed import batch_sharding, replicated
 from resjax.training.in_memory import InMemoryBatch, InMemoryInputs, steps_per_call
 from resjax.training.own import batch_for, first_state, model_for, most_blocks_apart, optimizer_for
 from resjax.training.packing import layout_for
-from resjax.training.python_objects import describe_objects, sources
+from resjax.training.python_objects import provenance_of
 from resjax.training.step import TrainState, add_batch_statistics
 from resjax.training.streaming import StreamedBatch, StreamedInputs
 
@@ -40,8 +40,7 @@ def workload_of(run: Experiment) -> Workload:
     batches = {"train": run.steps, "statistics": (1 + early if averaged else 1) * run.precise_batch_norm_steps,
                "evaluate": (1 + early if run.evaluate_test else 1) * -(-test // run.batch_size)
                + (1 + early) * -(-validation // run.batch_size)}
-    stored = None if run.own.optimizer is None else first_state(run, image_shape(run.data), classes).opt_state
-    objects = f"{describe_objects(run, classes)} {sources(run, classes)} {stored}"
+    objects = repr(provenance_of(run, image_shape(run.data), classes))
     return Workload(architecture.precision, ("architecture.ghost-batch-size", architecture.ghost_batch_size),
                     partial(programs_of_classifier, run), batches, () if source in SETS else (assumed,), objects)
 

@@ -84,7 +84,7 @@ class Workload:
     """The number of steps or batches that the run computes with each program, by program."""
     assumptions: tuple[str, ...]
     objects: str = ""
-    """The descriptions of the run's own Python objects, and the digests of their files."""
+    """The descriptions of the run's own Python objects, and the digests of their files and of what they compute."""
 
 
 def workload_of(run: Any) -> Workload:

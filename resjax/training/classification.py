@@ -30,13 +30,12 @@ from resjax.training.own import (
     callback_numbers,
     check_functions,
     check_outputs,
-    first_state,
     model_for,
     most_blocks_apart,
     optimizer_for,
 )
 from resjax.training.packing import StateLayout, layout_for
-from resjax.training.python_objects import changed_code, describe_objects, network_of, sources, with_objects
+from resjax.training.python_objects import changes, network_of, provenance_of, with_objects
 from resjax.training.restoration import initialize_from, load_weights_for
 from resjax.training.run_directory import check_images, write_run
 from resjax.training.step import (
@@ -124,14 +123,12 @@ class Classification:
     def describe(self) -> None:
         """Write `experiment.json`."""
         about = {"classes": self.identity["classes"], "image": self.images.mean.shape, "images": self.identity}
-        run, classes = self.experiment, len(self.images.classes)
-        state = None if run.own.optimizer is None else first_state(run, self.images.mean.shape, classes)
-        if descriptions := describe_objects(run, classes, state):
-            about |= {"given": descriptions, "code": sources(run, classes)}
-            self.log.tell(", ".join(f"{part}: {descriptions[part]}" for part in ("loss", "augment")
-                                    if part in descriptions))
-            self.log.tell(changed_code(self.log.run_directory, about["code"]))
-        write_run(self.log.run_directory, self.experiment, about, list(self.sharding.mesh.devices.flat))
+        objects = provenance_of(self.experiment, self.images.mean.shape, len(self.images.classes))
+        if objects:
+            self.log.tell(", ".join(f"{part}: {text}" for part, text in objects["given"].items()
+                                    if part in ("loss", "augment")))
+            self.log.tell(changes(self.log.run_directory, objects))
+        write_run(self.log.run_directory, self.experiment, about | objects, list(self.sharding.mesh.devices.flat))
 
     def inputs(self, state: TrainState, steps: range) -> AbstractContextManager[Iterator[tuple[int, Any]]]:
         """Open the batches of `steps`. The data key is copied, because the state that contains it is donated."""

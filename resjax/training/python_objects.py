@@ -21,9 +21,10 @@ from resjax.network import Network
 from resjax.system.errors import BadInput, check
 from resjax.system.files import read_json
 from resjax.system.serialization import brief, check_value, shortly
-from resjax.training.own import REBUILT, check_kinds, hints_of, is_optimizer, made
+from resjax.training.own import REBUILT, check_kinds, first_state, hints_of, is_optimizer, made
 from resjax.training.run_directory import check_images, read_descriptions, read_run
 from resjax.training.step import TrainState
+from resjax.training.traced_programs import programs_of
 
 UNKEPT = "given in Python; its values are not stored"
 
@@ -50,12 +51,21 @@ def called(function: Any) -> str:
     equally.
     """
     if isinstance(function, partial):
-        arguments = [*map(repr, function.args), *(f"{key}={value!r}" for key, value in function.keywords.items())]
+        arguments = [*map(text_of, function.args),
+                     *(f"{key}={text_of(value)}" for key, value in function.keywords.items())]
         return f"partial({', '.join([called(function.func), *arguments])})"
     if is_dataclass(function) and not isinstance(function, type):
         return shortly(function)
-    code = getattr(function, "__code__", None)
-    return f"{Path(code.co_filename).name}:{function.__qualname__}" if code else type(function).__qualname__
+    if (code := getattr(function, "__code__", None)) is None:
+        return type(function).__qualname__
+    file = Path(code.co_filename)  # a cell of a notebook has another one each time it is run
+    return f"{file.name}:{function.__qualname__}" if file.suffix == ".py" and "ipykernel" not in str(file) else (
+        function.__qualname__)
+
+
+def text_of(value: Any) -> str:
+    """Describe an argument of a partial function, without its address."""
+    return called(value) if callable(value) else re.sub(" at 0x[0-9a-f]+", "", repr(value))
 
 
 def sources(experiment: Experiment, classes: int) -> dict[str, str]:
@@ -66,13 +76,28 @@ def sources(experiment: Experiment, classes: int) -> dict[str, str]:
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in sorted(files)}
 
 
-def changed_code(run_directory: Path, code: Mapping[str, str]) -> str:
-    """Describe which files have changed since a run began; empty if no file has."""
+def provenance_of(experiment: Experiment, image: tuple[int, ...], classes: int) -> dict[str, dict[str, str]]:
+    """Describe the Python objects of a run for `experiment.json`; empty without objects.
+
+    "given" has their descriptions, "code" has digests of the files that define them, and "programs" has digests of what
+    they compute for images `[height, width, channels]`.
+    """
+    state = None if experiment.own.optimizer is None else first_state(experiment, image, classes)
+    given = describe_objects(experiment, classes, state)
+    return {"given": given, "code": sources(experiment, classes),
+            "programs": programs_of(experiment, image, classes)} if given else {}
+
+
+def changes(run_directory: Path, provenance: Mapping[str, Mapping[str, str]]) -> str:
+    """Describe which files and programs have changed since a run began; empty if none has."""
     file = run_directory / "experiment.json"
-    before = read_json(file).get("code") if file.exists() else None
-    known = before if isinstance(before, dict) else {}
-    changed = [name for name, digest in code.items() if known.get(name, digest) != digest]
-    return f"{', '.join(changed)} has changed since this run began; the run uses the new version" if changed else ""
+    before = read_json(file) if file.exists() else {}
+    known = {name: digest for part in ("code", "programs") if isinstance(before.get(part), dict)
+             for name, digest in before[part].items()}
+    changed = [name for part in ("code", "programs") for name, digest in provenance[part].items()
+               if known.get(name, digest) != digest]
+    return (f"{' and '.join(changed)} {'have' if len(changed) > 1 else 'has'} changed since this run began; the run "
+            "uses the new version" if changed else "")
 
 
 def files_of(part: Any) -> Iterator[Path]:

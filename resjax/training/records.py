@@ -1,5 +1,6 @@
 """Reads all runs in a folder and returns a record of each, for tables."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,16 @@ OUTCOME = ("parameters", "train_seconds", "images_per_second")
 
 
 def find_runs(folder: Path) -> list[Path]:
-    """List the run directories in a folder. Raises BadInput if there are none."""
-    run_directories = sorted(file.parent for file in folder.rglob("experiment.json"))
+    """List the run directories in a folder, also behind symbolic links. Raises BadInput if there are none."""
+    seen, run_directories = set[Path](), []
+    for place, folders, files in os.walk(folder, followlinks=True):
+        folders.sort()
+        if Path(place).resolve() in seen:
+            folders.clear()  # a link to a folder that was visited before, possibly its own parent
+        elif "experiment.json" in files:
+            run_directories.append(Path(place))
+        seen.add(Path(place).resolve())
+    run_directories.sort()
     check(bool(run_directories), f"{folder}: no runs found (no folder in it contains an experiment.json)")
     return run_directories
 

@@ -115,6 +115,7 @@ def test_a_copy_of_a_run_is_no_further_seed(two_seeds, tmp_path, capsys):
     execute(["compare", str(tmp_path / "unfinished"), str(tmp_path)])
     comparison, (found,) = resjax.compare(tmp_path), resjax.compare(folder / "seed0", folder / "seed1").records()
     assert comparison.records() == [found]
+    assert "Left out, because another run has the same recipe" in repr(comparison)
     assert f"recipe and seed: {tmp_path / 'unfinished'}, {tmp_path / 'b'}." in capsys.readouterr().out
     assert "Left out" not in resjax.compare(folder).note()
 
@@ -130,6 +131,30 @@ def test_optimizers_whose_values_are_unknown_are_not_one_recipe(two_seeds, tmp_p
     records = resjax.compare(tmp_path).records()
     assert [record["run"] for record in records] == [f"net, folder {tmp_path / name}" for name in ("fast", "slow")]
     assert [(record["seeds"], record["finished"]) for record in records] == [("0 1", 2)] * 2
+
+
+@pytest.mark.parametrize(("field", "label"), [("programs", "code of"), ("code", "code of"), ("images", "images of")])
+def test_runs_with_other_code_or_other_arrays_are_no_further_seeds(field, label, two_seeds, tmp_path):
+    folder, _ = two_seeds
+    for name, seed in itertools.product(("a", "b"), (0, 1)):
+        run = tmp_path / name / f"seed{seed}"
+        shutil.copytree(folder / f"seed{seed}", run)
+        record = json.loads((run / "experiment.json").read_text())
+        if field == "images":
+            record["experiment"]["data"]["source"] = "arrays"
+        record[field] = {"loss (jax 0.10.2)": name}
+        (run / "experiment.json").write_text(json.dumps(record))
+    names = [record["run"] for record in resjax.compare(tmp_path).records()]
+    assert names == [f"net, {label} {tmp_path / name / 'seed0'}" for name in ("a", "b")]
+
+
+def test_runs_behind_symbolic_links_are_found(two_seeds, tmp_path):
+    folder, _ = two_seeds
+    (tmp_path / "disk").symlink_to(folder)
+    (tmp_path / "again").symlink_to(tmp_path)  # a loop
+    assert resjax.compare(tmp_path).records() == resjax.compare(folder).records()
+    assert [record["run"] for record in resjax.runs(tmp_path)] == [f"disk/{record['run']}"
+                                                                   for record in resjax.runs(folder)]
 
 
 def test_mean_curves_are_those_of_the_logs(two_seeds):

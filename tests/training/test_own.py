@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -13,10 +14,11 @@ from flax import linen as nn
 
 import resjax
 from resjax import BadInput, BasicBlock, Bottleneck, Data, Interrupted, cifar_resnet, load_data, read_metrics, train
+from resjax.experiment import Own
 from resjax.experiment_files import find
 from resjax.training import restore
 from resjax.training.classifiers import recorded
-from resjax.training.python_objects import with_objects
+from resjax.training.python_objects import called, changes, provenance_of, with_objects
 
 ONE = jax.devices()[:1]
 
@@ -103,6 +105,55 @@ def test_what_was_given_is_told_and_asked_for_again(small, folder, parts, digits
             train(small(), folder / "a", ONE, **parts | changed)
     with pytest.raises(BadInput, match=r"passed in Python \(Wide\(\)\); pass it again, as in resjax.restore"):
         resjax.load(folder / "a")
+
+
+def smoothed(amount):
+    return lambda logits, labels: optax.softmax_cross_entropy(
+        logits, optax.smooth_labels(jax.nn.one_hot(labels, 10), amount))
+
+
+def scaled(weights):
+    return jax.jit(lambda logits, labels: (logits * weights).sum(1))
+
+
+class Scaled(nn.Module):
+    """A layer whose initialiser its fields do not show."""
+
+    scale = 1.0
+
+    @nn.compact
+    def __call__(self, x, *, train=False):
+        return nn.Dense(10, kernel_init=nn.initializers.constant(self.scale))(x.reshape(len(x), -1))
+
+
+@pytest.mark.parametrize(("part", "object_of"), [
+    ("loss", smoothed), ("loss", lambda value: scaled(jnp.arange(10.0).at[3].set(value))),
+    ("augment", lambda value: lambda key, x, y: (x * value, y)),
+    ("optimizer", optax.sgd), ("optimizer", lambda value: lambda run: optax.chain(
+        optax.add_noise(value, 0.5, key=run.seed), optax.sgd(0.1))),
+    ("model", lambda value: type("Scaled", (Scaled,), {"scale": value})())])
+def test_objects_with_one_name_are_told_apart_by_what_they_compute(part, object_of, small, tmp_path):
+    def provenance(value, seed=0):
+        return provenance_of(small(seed=seed, own=Own(**{part: object_of(value)})), (8, 8, 1), 10)
+
+    first, other = provenance(0.1), provenance(0.2)
+    assert first == provenance(0.1, seed=1)
+    assert first["given"] == other["given"]
+    assert first["programs"] != other["programs"]
+    (tmp_path / "experiment.json").write_text(json.dumps(first))
+    assert changes(tmp_path, first) == ""
+    assert changes(tmp_path, other).startswith(f"{part} (jax {jax.__version__}) has changed since this run began;")
+    (tmp_path / "experiment.json").write_text(json.dumps(first | {"programs": {f"{part} (jax 0.1)": "0"}}))
+    assert changes(tmp_path, other) == ""  # by another JAX, which may trace another program
+
+
+def test_functions_are_described_without_addresses_and_numbers_of_cells():
+    assert called(partial(scaled, norm, 2, then=norm)) == (
+        "partial(test_own.py:scaled, test_own.py:norm, 2, then=test_own.py:norm)")
+    names = {}
+    for file in ("<ipython-input-3-5c2f>", "/tmp/ipykernel_71/29.py", "<stdin>"):
+        exec(compile("def loss(logits, labels): ...", file, "exec"), names)
+        assert called(names["loss"]) == "loss"
 
 
 def test_a_resnet_of_ones_own_width_is_read_back_without_being_given(folder, digits, tmp_path):
