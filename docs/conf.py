@@ -5,6 +5,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
+from sphinx.application import Sphinx
+
 from resjax import __version__
 
 project, author, release = "resjax", "resjax authors", __version__
@@ -29,3 +31,15 @@ html_context = {"default_mode": "auto"}  # light or dark, as the reader's system
 html_theme_options = {"navbar_persistent": [], "use_download_button": False, "use_fullscreen_button": False,
                       "show_toc_level": 2, "home_page_in_toc": True}
 html_show_sourcelink = False
+
+
+def silence_theme(app: Sphinx, error: Exception | None) -> None:
+    """Remove the theme's log messages, such as its mode on every page. The theme has no setting for this."""
+    script = Path(app.outdir, "_static/scripts/pydata-sphinx-theme.js")
+    if error is None and script.exists():
+        script.write_text(script.read_text("utf-8").replace("console.log(", "void ("), "utf-8")
+
+
+def setup(app: Sphinx) -> None:
+    """Connect the function above to the end of the build."""
+    app.connect("build-finished", silence_theme)

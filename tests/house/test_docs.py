@@ -111,7 +111,7 @@ def images(folder):
 
 
 def test_the_site_builds_and_its_index_is_the_library(tmp_path):
-    """Without a warning and without a request to the outside."""
+    """Without a warning, without a request to the outside, and without the theme's messages in the console."""
     build = pytest.importorskip("sphinx.cmd.build", reason="pip install -e '.[docs]'")
     inventory = pytest.importorskip("sphinx.util.inventory")
     with warnings.catch_warnings():
@@ -120,5 +120,6 @@ def test_the_site_builds_and_its_index_is_the_library(tmp_path):
     known = inventory.InventoryFile.loads((tmp_path / "objects.inv").read_bytes(), uri="")
     index = {name for kind in known.data if kind.startswith("py:") for name in known.data[kind]}
     assert {f"resjax.{name}" for name in resjax.__all__} <= index
+    assert "console.log(" not in (tmp_path / "_static/scripts/pydata-sphinx-theme.js").read_text()
     for page in tmp_path.rglob("*.html"):
         assert not re.search(r"<(?:script|link|img)[^>]+(?:src|href)=\"https?://", page.read_text()), page
