@@ -49,12 +49,19 @@ def load_file(file: Path) -> ModuleType:
 
 
 def pickled(value: Any) -> bytes:
-    """Pickle a value for another process, including the functions and classes of experiment files that it contains."""
+    """Pickle a value for another process, including the functions and classes of experiment files that it contains.
+
+    Raises BadInput if an object in it cannot be pickled.
+    """
     import cloudpickle  # imported here, because only plans need it
 
     for module in LOADED:
         cloudpickle.register_pickle_by_value(module)
-    return bytes(cloudpickle.dumps(value))
+    try:
+        return bytes(cloudpickle.dumps(value))
+    except Exception as error:  # any that an object's own methods raise
+        raise BadInput(f"a Python object of the run cannot be sent to another process ({error}); plans only "
+                       "support objects that can be pickled") from None
 
 
 def load_runs(file: Path) -> dict[str, Any]:

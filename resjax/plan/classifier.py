@@ -40,7 +40,7 @@ def workload_of(run: Experiment) -> Workload:
     batches = {"train": run.steps, "statistics": (1 + early if averaged else 1) * run.precise_batch_norm_steps,
                "evaluate": (1 + early if run.evaluate_test else 1) * -(-test // run.batch_size)
                + (1 + early) * -(-validation // run.batch_size)}
-    objects = repr(provenance_of(run, image_shape(run.data), classes))
+    objects = partial(provenance_of, run, image_shape(run.data), classes)
     return Workload(architecture.precision, ("architecture.ghost-batch-size", architecture.ghost_batch_size),
                     partial(programs_of_classifier, run), batches, () if source in SETS else (assumed,), objects)
 

@@ -83,8 +83,8 @@ class Workload:
     batches: dict[str, int]
     """The number of steps or batches that the run computes with each program, by program."""
     assumptions: tuple[str, ...]
-    objects: str = ""
-    """The descriptions of the run's own Python objects, and the digests of their files and of what they compute."""
+    objects: Callable[[], Any] = dict
+    """Returns the provenance of the run's own Python objects (see `training.python_objects`)."""
 
 
 def workload_of(run: Any) -> Workload:

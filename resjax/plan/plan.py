@@ -144,7 +144,7 @@ def sha256_of(content: Any) -> str:
 def plan_key(job: Job) -> str:
     """Return the cache key of a plan, which is a digest of the job, its own objects, the compilers and our code."""
     code = b"".join(file.read_bytes() for file in sorted(Path(resjax.__file__).parent.rglob("*.py")))
-    return sha256_of([repr(job), workload_of(job.run).objects, installed(), hashlib.sha256(code).hexdigest()])[:24]
+    return sha256_of([repr(job), workload_of(job.run).objects(), installed(), hashlib.sha256(code).hexdigest()])[:24]
 
 
 def installed() -> dict[str, str]:

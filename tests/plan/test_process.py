@@ -54,6 +54,12 @@ class JobHere:
 PROGRAM = JobHere().programs()["train"]
 
 
+def test_an_object_that_cannot_be_pickled_is_refused_in_one_line(tmp_path):
+    lock = threading.Lock()
+    with pytest.raises(BadInput, match=r"cannot be sent to another process \(cannot pickle '_thread.lock' object\)"):
+        start_compiler(JobHere(function=lambda x: lock and x), "train", tmp_path)
+
+
 def test_another_process_returns_what_this_one_would(tmp_path, monkeypatch):
     """Also for an experiment file's lambda, which calls what it imports from a file beside it."""
     monkeypatch.setattr(sys, "path", [*sys.path])
