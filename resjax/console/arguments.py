@@ -2,6 +2,7 @@
 
 import inspect
 import io
+import os
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -47,10 +48,16 @@ def parse(kind: Any, arguments: Sequence[str], program: str, **settings: Any) ->
         raise SystemExit(0)
     try:
         with redirect_stderr(output):
-            return read(args=list(arguments))
+            return read(args=[expand_home(argument) for argument in arguments])
     except SystemExit:
         flags = [flag for section in sections_of(read) for entry in section.entries for flag in entry.flags]
     raise BadInput(f"{complaint(output.getvalue(), arguments, flags)} (see {program} --help)")
+
+
+def expand_home(argument: str) -> str:
+    """Replace a `~` at the beginning of a value; shells do so only if no flag and `=` precede it."""
+    flag, equals, value = argument.partition("=") if argument.startswith("-") else ("", "", argument)
+    return f"{flag}{equals}{os.path.expanduser(value)}"
 
 
 def reader(kind: Any, program: str, **settings: Any) -> Callable[..., Any]:

@@ -12,11 +12,15 @@ from resjax.experiment_files import load_runs, select
 from resjax.paper.table import Row, Table
 from resjax.paper.tables import TABLES
 from resjax.system.errors import BadInput, check
+from resjax.system.files import expanded
 from resjax.system.progress import one_by_one
 from resjax.system.terminal import tell
 from resjax.training.kinds import Run, kind_of
 from resjax.training.log import read_metrics
 from resjax.training.run_directory import changes, check_images, read_descriptions, read_experiment, read_result
+from resjax.weights.files import SUFFIXES
+from resjax.weights.hub import is_repository
+from resjax.weights.trained import find_trained
 
 NEEDED = {"parameters", "train_seconds", "state_digest"}  # keys that a finished result must have
 MOST_SEEDS = 1_000  # largest number of runs per row
@@ -46,8 +50,9 @@ def plan_runs(table: Table, experiments: Path, runs: Path, seeds: int, only: Seq
     """List the runs of a table for every row and seed, with all runs of one seed before those of the next.
 
     The members of an ensemble are listed once, with their own seeds. `scale` shortens the schedule; shortened runs have
-    separate folders. Classifiers also log test errors during training, for Figure 6. Raises BadInput for an unknown
-    row, a missing file or an invalid number.
+    separate folders. Classifiers also log test errors during training, for Figure 6. Networks that start from a run in
+    `runs/` start from the one in the folder `runs`. Raises BadInput for an unknown row, a missing file or an invalid
+    number.
     """
     check_seeds(seeds)
     check(0 < scale <= 1, f"scale is {scale}; it must be in (0, 1], where 1 is the schedule of the paper")
@@ -63,6 +68,8 @@ def plan_runs(table: Table, experiments: Path, runs: Path, seeds: int, only: Seq
             continue  # members of an ensemble are listed once
         for name, number in row.members or [(row.experiment, seed)]:
             run = select(known, name)
+            if run.initialize_from.startswith("runs/"):
+                run = replace(run, initialize_from=str(runs / run.initialize_from.removeprefix("runs/")))
             along = {"evaluate_test": True} if hasattr(run, "evaluate_test") else {}
             experiment = shorten_schedule(replace(run, seed=number, **along), scale)
             planned.append(Planned(row, experiment, runs / scaled_name(name, scale) / f"seed{number}"))
@@ -125,6 +132,21 @@ def check_recipe(run: Planned) -> None:
           "away, or choose another --runs")
 
 
+def check_weights(run: Planned, earlier: Sequence[Planned]) -> None:
+    """Raise BadInput if a run starts from weights that neither exist nor belong to a run that is trained earlier.
+
+    Names on the Hub are not looked up.
+    """
+    source = run.experiment.initialize_from
+    path = expanded(source)
+    begun = any((run.run_directory / "checkpoints").glob("[0-9]*"))
+    hub = is_repository(source) and path.suffix not in SUFFIXES
+    check(not source or begun or path.exists() or hub or find_trained(source) is not None
+          or any(path == each.run_directory for each in earlier),
+          f"{run.experiment.name} starts from {source}, which does not exist. Train or download it, or change "
+          "initialize_from in a copy of the experiment files and pass their folder as --experiments")
+
+
 def check_moved(run: Planned) -> None:
     """Raise BadInput if the images of a finished run were moved and are different now."""
     before, now = read_experiment(run.run_directory).data, run.experiment.data
@@ -161,15 +183,17 @@ def shorten_schedule(run: Any, scale: float) -> Any:
 def train_missing(planned: Sequence[Planned], announce: Callable[[str], None]) -> None:
     """Train unfinished runs one after the other, resuming those that were interrupted.
 
-    Raises BadInput, before training, if a folder holds a run that does not belong to the table.
+    Raises BadInput, before training, if a folder holds a run that does not belong to the table, or if pretrained
+    weights are missing.
     """
     runs = list({run.run_directory: run for run in planned}.values())
     for run in runs:
         check_recipe(run)
     results = [read_result(run.run_directory) for run in runs]
-    missing = []
+    missing: list[Planned] = []
     for run, result in zip(runs, results, strict=True):
         if result is None or result["steps"] < run.experiment.steps:
+            check_weights(run, missing)
             missing.append(run)
         else:
             check_moved(run)

@@ -18,7 +18,7 @@ from resjax.models import VGG
 from resjax.models.families import IMAGENET
 from resjax.network import Network, check_last_layer, imagenet_classes
 from resjax.system.errors import BadInput, check
-from resjax.system.files import folder_aside, remove_leftovers, write_json
+from resjax.system.files import expanded, folder_aside, remove_leftovers, write_json
 from resjax.system.terminal import tell
 from resjax.weights.card import Card, write_card
 from resjax.weights.convert import flip_colours, to_tensors
@@ -46,7 +46,7 @@ def export(network: Network, to: Format, out: str | Path, card: Card | None = No
     network or if the folder already exists, and OSError if the folder cannot be written. No incomplete files are left
     behind.
     """
-    out = Path(out)
+    out = expanded(out)
     check(to in WRITERS, f"to is {to!r}; it must be one of {', '.join(WRITERS)}")
     check_form(network, to)
     remove_leftovers(out)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from resjax import experiment_files
+from resjax.console.arguments import call
 from resjax.console.command_line import execute
 from resjax.console.commands import COMMANDS
 from resjax.paper.tables import TABLES
@@ -114,3 +115,13 @@ def test_no_sentence_is_a_candidate(scripts):
     """Every word that the scripts offer is one that can be typed."""
     offered = re.findall('words_="(.*?)"', (Path(scripts) / "bash").read_text())
     assert all(re.fullmatch(r"-?-?[\w.:-]+", word) for words in offered for word in words.split())
+
+
+@pytest.mark.parametrize("words", [["--out=~/a=b"], ["--out", "~/a=b"]])
+def test_a_tilde_behind_a_flag_is_the_home_folder(words, monkeypatch, tmp_path):
+    def command(*, out: Path, name: str = "a~b") -> tuple[Path, str]:
+        """Return the arguments."""
+        return out, name
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert call(command, words, "resjax command") == (tmp_path / "a=b", "a~b")

@@ -16,6 +16,7 @@ from resjax.detection.average_precision import Detected
 from resjax.detection.draw import colour_of, confident, draw_boxes
 from resjax.experiment_files import load_runs
 from resjax.paper import TABLES, detection_tables
+from resjax.paper.reproduce import plan_runs, train_missing
 from resjax.plan.compile import workload_of
 from resjax.plan.detector import sizes_of
 from resjax.system.errors import BadInput
@@ -113,6 +114,8 @@ def trained(monkeypatch):
 
 def test_ours_stand_beside_the_papers(tmp_path, trained, capsys):
     asked = {"runs": tmp_path, "only": "resnet101_0712", "experiments": EXPERIMENTS, "data": "voc:/x"}
+    for folder in (tmp_path, tmp_path / "two"):
+        (folder / "resnet101" / "seed0").mkdir(parents=True)  # the pretrained weights
     command("table7", seeds=2, **asked)
     assert trained.asked == [("resnet101_0712", seed, "voc:/x", 1) for seed in (0, 1)]
     out, err = capsys.readouterr()
@@ -144,6 +147,20 @@ def test_what_is_refused(tmp_path, trained, flags, message):
     with pytest.raises(BadInput, match=message):
         command("table7", runs=tmp_path, experiments=EXPERIMENTS, **({"data": "voc:/x"} if flags else {}) | flags)
     assert trained.asked == []
+
+
+def test_weights_to_start_from_are_sought_in_the_folder_of_the_table_before_any_training(tmp_path, monkeypatch):
+    planned = plan_runs(DETECTION["table10"], EXPERIMENTS, tmp_path, 1)
+    parents = {run.experiment.name: run.experiment.initialize_from for run in planned}
+    assert parents == {"vgg16_0712": "vgg16.pth", "resnet101_0712": f"{tmp_path}/resnet101/seed0",
+                       "resnet101_coco_0712": f"{tmp_path}/resnet101_coco_context/seed0"}
+    monkeypatch.chdir(tmp_path)
+    for name in ("vgg16.pth", "resnet101/seed0"):
+        with pytest.raises(BadInput, match=f"starts from .*{name}, which does not exist. Train or download it"):
+            train_missing(planned, lambda text: None)
+        Path(name).mkdir(parents=True)
+    with pytest.raises(BadInput, match="resnet101_coco_0712 starts from"):
+        train_missing(planned, lambda text: None)
 
 
 def test_files_that_hold_no_runs(tmp_path):
