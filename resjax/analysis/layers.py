@@ -14,6 +14,7 @@ from jax import lax
 from resjax.data import Images
 from resjax.models.stacking import is_stage, unstack
 from resjax.network import Classifier, Network, as_classifier
+from resjax.system.errors import check
 
 WEIGHTS, NORMS = r"(conv|fc)\d", r"bn\d"
 
@@ -21,9 +22,11 @@ WEIGHTS, NORMS = r"(conv|fc)\d", r"bn\d"
 def in_order(collection: Any, pattern: str) -> list[Any]:
     """Collect the entries of a collection of variables or intermediates whose layer names match, in layer order.
 
-    Shortcuts are left out. If the pattern matches weights, the fully connected layer comes last.
+    Shortcuts are left out. If the pattern matches weights, the fully connected layer comes last. Raises BadInput for
+    collections of a VGG or a custom network, which have no stages.
     """
     network = unstack(collection)
+    check(any(is_stage(name) for name in network), "layers can only be measured in plain and residual networks")
     modules = [network, *(block for name in sorted(network) if is_stage(name) for block in network[name])]
     layers = [module[name] for module in modules for name in sorted(module) if re.fullmatch(pattern, name)]
     return layers + ([network["fc"]] if pattern == WEIGHTS else [])

@@ -136,6 +136,8 @@ class Scenery(Named):
         check(self.shorter_side <= self.longer_side,
               f"data.shorter-side is {self.shorter_side}; it must be at most data.longer-side {self.longer_side}")
         check(len(self.std) in (0, 3), f"data.std is {self.std}; it must be empty or have three numbers")
+        unused = [name for name in ("train", "test", "classes") if getattr(self, name) != getattr(Scenery, name)]
+        check(self.source != "scenes" or not unused, f"scenes do not accept data.{' or data.'.join(unused)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,8 +200,7 @@ class Detection(Named):
         check(self.optimizer.ema_decay == 0, "optimizer.ema-decay only works with classifiers")
         if self.training == "alternating":
             check(self.steps % 4 == 0, f"steps is {self.steps}; for alternating training, it must be a multiple of 4")
-            check(self.detector.frozen_batch_norm, "alternating training freezes layers, so it needs "
-                                                   "detector.frozen-batch-norm")
+            check(self.detector.frozen_batch_norm, "alternating training needs detector.frozen-batch-norm")
             check(self.optimizer.plateau_steps == 0 and self.optimizer.warmup_error == 100,
                   "optimizer.plateau-steps and optimizer.warmup-error depend on the error of regions; they do not work "
                   "with alternating training, which has phases that only train proposals")
@@ -215,9 +216,8 @@ class Detection(Named):
                                           "which is used to propose regions")
         check(bool(self.initialize_from) or not self.detector.frozen_batch_norm or self.detector.backbone == "vgg16",
               "detector.frozen-batch-norm needs pretrained statistics; give the weights with --initialize-from")
-        ghosts = self.detector.ghost_batch_size
         if not self.detector.frozen_batch_norm:
-            check_ghosts(self.batch_size, ghosts, "detector.ghost-batch-size")
+            check_ghosts(self.batch_size, self.detector.ghost_batch_size, "detector.ghost-batch-size")
         self.optimizer.check_length(self.phase_steps)
 
     @property

@@ -30,14 +30,15 @@ def propose(objectness: jax.Array, deltas: jax.Array, anchors: jax.Array, size: 
             *, train: bool) -> tuple[jax.Array, jax.Array]:
     """Convert logits `[anchors]` and deltas `[anchors, 4]` to proposals `[count, 4]` and a mask of filled places.
 
-    The best boxes are clipped to an image of `size` (height, width). Boxes whose sides are at least `smallest` go
-    through non-maximum suppression. An empty place holds a box of one pixel.
+    The best boxes are clipped to an image of `size` (height, width). Those that are not empty and whose sides are at
+    least `smallest` go through non-maximum suppression. An empty place holds a box of one pixel.
     """
     before, after = ((rules.train_candidates, rules.train_proposals) if train else
                      (rules.test_candidates, rules.test_proposals))
     scores, best = lax.top_k(objectness, min(before, len(objectness)))
     boxes = clip(apply_deltas(deltas[best], anchors[best]), size)
-    large = jnp.all(boxes[:, 2:] - boxes[:, :2] >= rules.smallest, -1)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    large = jnp.all((sides > 0) & (sides >= rules.smallest), -1)
     selected, valid = suppress(boxes, jnp.where(large, scores, -jnp.inf), rules.suppression, after)
     return jnp.where(valid[:, None], boxes[selected], jnp.array([0.0, 0, 1, 1])), valid
 

@@ -34,7 +34,10 @@ ANCHOR_BETA = 1 / 9  # where smooth L1 becomes linear for anchors, as in the aut
 
 
 class Losses(NamedTuple):
-    """The four losses and the regions' error in percent, summed over `images`, and the learning rate."""
+    """The four losses and the regions' error in percent, summed over `images`, and the learning rate.
+
+    `without_anchors` and `without_regions` are the numbers of images whose anchors or regions had no losses.
+    """
 
     anchor_class: jax.Array
     anchor_box: jax.Array
@@ -43,6 +46,8 @@ class Losses(NamedTuple):
     error: jax.Array
     images: jax.Array
     learning_rate: jax.Array
+    without_anchors: jax.Array | int = 0
+    without_regions: jax.Array | int = 0
 
     @property
     def loss(self) -> jax.Array:
@@ -53,10 +58,9 @@ class Losses(NamedTuple):
         """Set the losses not in `names` to zero, so that they are not computed. Without their loss, regions have no
         error.
         """
-        others = {name for name in LOSSES if name not in names}
-        if "region_class" in others:
-            others.add("error")
-        return self._replace(**dict.fromkeys(others, jnp.float32(0)))
+        zeros = dict.fromkeys({*LOSSES, "error"} - {*names, *(["error"] if "region_class" in names else [])}, 0.0)
+        return self._replace(**jax.tree.map(jnp.float32, zeros), without_anchors=int("anchor_class" in zeros),
+                             without_regions=int("region_class" in zeros))
 
 
 class Proposed(NamedTuple):

@@ -21,7 +21,7 @@ from resjax.detection.networks import FasterRCNN
 from resjax.detection.phases import Lesson, phase_at, variables_of
 from resjax.detection.stated import remark_on_leakage
 from resjax.detection.step import draw_onto, optimizer_of, train_step
-from resjax.detection.targets import LOSSES
+from resjax.detection.targets import LOSSES, PROPOSAL_LOSSES, REGION_LOSSES
 from resjax.system.distributed import batch_sharding, replicated
 from resjax.system.files import expanded
 from resjax.training import loop
@@ -46,11 +46,18 @@ class RunningLosses(RunningMetrics):
     region_class: float = 0.0
     region_box: float = 0.0
     error: float = 0.0
+    without_anchors: int = 0
+    without_regions: int = 0
 
     def means(self) -> Line:
-        """Divide by the number of images. The total loss is the sum of the four losses."""
-        means = {name: getattr(self, name) / self.images for name in (*LOSSES, "error")}
-        return {"loss": sum(means[name] for name in LOSSES), **means}
+        """Divide by the number of images that have each loss, and leave out losses that no image has.
+
+        The total loss is the mean sum of the losses.
+        """
+        anchors, regions = self.images - self.without_anchors, self.images - self.without_regions
+        counts = dict.fromkeys(PROPOSAL_LOSSES, anchors) | dict.fromkeys((*REGION_LOSSES, "error"), regions)
+        return {"loss": sum(getattr(self, name) for name in LOSSES) / self.images,
+                **{name: getattr(self, name) / count for name, count in counts.items() if count}}
 
 
 @dataclass(frozen=True)

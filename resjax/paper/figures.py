@@ -76,8 +76,8 @@ def is_plain(run: Planned) -> bool:
 
 def curve(run: Planned, kind: str) -> tuple[list[int], list[float]]:
     """Read a run's iterations and errors in percent; `kind` is "train" or, if test errors were measured, "test"."""
-    lines = read_metrics(run.run_directory, kind)
     key = "error" if kind == "train" else "top1_error"
+    lines = [line for line in read_metrics(run.run_directory, kind) if key in line]
     return [line["step"] for line in lines], [line[key] for line in lines]
 
 

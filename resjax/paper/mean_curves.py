@@ -27,7 +27,7 @@ def curves_of(recipe: str, run: Run, run_directories: Sequence[Path]) -> list[Cu
     """Read the curves of a recipe's runs, at the steps that all of them have logged."""
     curves = []
     for name, (kind, key) in kind_of(run).CURVES.items():
-        logs = [{line["step"]: line[key] for line in read_metrics(directory, kind) if line[key] is not None}
+        logs = [{line["step"]: line[key] for line in read_metrics(directory, kind) if line.get(key) is not None}
                 for directory in run_directories]
         steps = sorted(set.intersection(*map(set, logs)))
         if steps:

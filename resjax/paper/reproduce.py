@@ -113,7 +113,7 @@ def planned_result(run: Planned) -> dict[str, Any] | None:
         check_recipe(run)
         missing = sorted(NEEDED - result.keys())
         check(not missing, f"{run.run_directory / 'result.json'}: lacks {', '.join(missing)}")
-        check(bool(read_metrics(run.run_directory, "train")),
+        check(any("error" in line for line in read_metrics(run.run_directory, "train")),
               f"{run.run_directory / 'metrics.jsonl'}: contains no readable training line")
         return result
     except (BadInput, OSError) as error:

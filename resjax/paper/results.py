@@ -55,10 +55,15 @@ def collect_results(table: Table, planned: Sequence[Planned]) -> list[RowResult]
         lines.append(RowResult(
             row, of_row[0].experiment.steps,
             tuple(tuple(value for value in some if value is not None) for some in values),
-            tuple(read_metrics(run.run_directory, "train")[-1]["error"] for run, _ in finished),
+            tuple(training_errors(run.run_directory)[-1] for run, _ in finished),
             sum(result["parameters"] for _, result in finished) // len(groups),
             tuple(result["train_seconds"] for _, result in finished)))
     return lines
+
+
+def training_errors(run_directory: Path) -> list[float]:
+    """List the training errors of a run's log, in percent."""
+    return [line["error"] for line in read_metrics(run_directory, "train") if "error" in line]
 
 
 def measure_group(group: Sequence[Planned], measures: Sequence[Measure], images: dict[Any, str]) -> dict[str, Any]:

@@ -146,8 +146,11 @@ def restore_step(manager: ocp.CheckpointManager, template: TrainState, step: int
     return template.replace(**restored), meta
 
 
-def read_latest(run_directory: Path, template: TrainState, step: int | None) -> TrainState | None:
-    """Read the newest intact checkpoint, or the one of `step`, without changing anything; None if there is none.
+def read_latest(run_directory: Path, template: TrainState, step: int | None
+                ) -> tuple[TrainState, dict[str, Any]] | None:
+    """Read the newest intact checkpoint, or the one of `step`, and its metadata, without changing anything.
+
+    Returns None if there is none.
 
     If a training run in progress removes the checkpoint during the read, the next checkpoint is read instead. Raises
     BadInput if the checkpoint of `step` is damaged or missing.
@@ -162,9 +165,9 @@ def read_latest(run_directory: Path, template: TrainState, step: int | None) -> 
                 if wrong[number] is not None:
                     continue
                 try:
-                    state = restore_step(manager, template, number)[0]
+                    restored = restore_step(manager, template, number)
                     warn_of_damage(run_directory, number, wrong)
-                    return state
+                    return restored
                 except BadInput:
                     raise
                 except Exception as error:  # Orbax raises many types if files disappear

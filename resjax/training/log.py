@@ -139,7 +139,8 @@ class Log:
             case "train":
                 waits = [f"waited for data {line['data_wait']:.0f} % of the time"] if line["data_wait"] >= 1 else []
                 rate = [f"rate {line['learning_rate']:g}"] if "learning_rate" in line else []
-                return (step, f"loss {line['loss']:.4f}", f"error {line['error']:.2f} %", *waits, *rate,
+                error = [f"error {line['error']:.2f} %"] if "error" in line else []
+                return (step, f"loss {line['loss']:.4f}", *error, *waits, *rate,
                         speed(line["images_per_second"]))
             case "compile":
                 return step, f"compiled in {line['seconds']:.1f} s"
@@ -163,7 +164,7 @@ def errors_in_words(errors: Mapping[str, Any]) -> list[str]:
     return [f"top-1 error {errors['top1_error']:.2f} %", *five]
 
 
-NUMBERS = {"train": ("loss", "error", "images_per_second"), "compile": ("seconds",), "own": (),
+NUMBERS = {"train": ("loss", "images_per_second"), "compile": ("seconds",), "own": (),
            "validation": ("top1_error", "top5_error", "loss"), "test": ("top1_error", "top5_error", "loss"),
            "detection": ("mean_average_precision", "eleven_point")}
 MEASURED = {"validation", "test", "detection"}  # kinds of lines with evaluations
@@ -195,7 +196,8 @@ def is_line(line: Any) -> bool:
     if not isinstance(line, dict) or line.get("kind") not in NUMBERS:
         return False
     missing = {type(None)} if line["kind"] == "detection" else set()  # the value if no test image has an object
-    return type(line.get("step")) is int and all(
+    numbers = type(line.get("step")) is int and type(line.get("error", 0)) in {int, float}  # not all phases have errors
+    return numbers and all(
         key in line and type(line[key]) in {int, float, *missing} for key in NUMBERS[line["kind"]])
 
 

@@ -58,22 +58,24 @@ def restore(run_directory: str | Path, device: jax.Device | None = None, *, mode
     custom = "optimizer" in (read_descriptions(run_directory) or {})
     place = jax.sharding.SingleDeviceSharding(device or jax.local_devices()[0])
     state = restore_state(run_directory, experiment, shapes.replace(opt_state=None) if custom else shapes, place)
-    if experiment.optimizer.ema_decay and not custom and int(state.step) < experiment.steps:
-        tell(f"{run_directory}: not finished, so these are its current weights, not their moving average")
     return Trained(experiment, classes, model, state)
 
 
 def restore_state(run_directory: Path, experiment: Run, shapes: Any, place: jax.sharding.Sharding) -> TrainState:
     """Restore the newest state of a run or, if it is finished, the state of its result. See `restore`."""
-    result, state = read_result(run_directory), None
+    result, found = read_result(run_directory), None
     if (run_directory / "checkpoints").is_dir():
         template = jax.tree.map(lambda x: x.update(sharding=place), shapes)
-        state = read_latest(run_directory, template, result["steps"] if result else None)
-    if state is None:
+        found = read_latest(run_directory, template, result["steps"] if result else None)
+    if found is None:
         raise BadInput(f"{run_directory}: no checkpoint yet; the first is saved at step {experiment.checkpoint_steps}")
+    state, meta = found
     check(result is None or state.opt_state is None or state_digest(state) == result["state_digest"],
           f"{run_directory}: its result.json belongs to another checkpoint; delete result.json and run the same "
           "command to evaluate again")
+    averaged = int(state.step) == experiment.steps and meta.get("averaged", True)
+    if experiment.optimizer.ema_decay and state.opt_state is not None and not averaged:
+        tell(f"{run_directory}: not finished, so these are its current weights, not their moving average")
     return state
 
 

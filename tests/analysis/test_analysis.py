@@ -17,7 +17,9 @@ from resjax.analysis import (
     with_swapped_blocks,
     without_block,
 )
+from resjax.analysis.layers import WEIGHTS, in_order
 from resjax.models import ResidualMLP, ResNet
+from resjax.system.errors import BadInput
 
 KEY = jax.random.key(0)
 IMAGES = jax.random.normal(jax.random.key(1), (6, 8, 8, 1))
@@ -116,6 +118,11 @@ def test_norms_are_those_of_a_computation_layer_by_layer(net, unroll):
     step["fc"]["kernel"] = gradients["fc"]["kernel"] / found[-1]
     up, down = (loss(jax.tree.map(lambda p, d, h=h: p + h * d, variables["params"], step)) for h in (1e-2, -1e-2))
     assert float(up - down) / 2e-2 == pytest.approx(float(found[-1]), rel=0.02)
+
+
+def test_a_network_without_stages_is_not_measured_in_part():
+    with pytest.raises(BadInput, match="layers can only be measured in plain and residual networks"):
+        in_order({"convolutions": {}, "hidden": {"fc6": {}}, "fc": {}}, WEIGHTS)  # as in VGG
 
 
 @pytest.mark.parametrize(("net", "unroll"), [("mlp", 0), ("mlp-norm", 8), ("conv", 0)])

@@ -172,6 +172,8 @@ def test_a_missing_or_broken_file_of_annotations(coco):
     (coco / "annotations" / "instances_val.json").write_text("{")
     with pytest.raises(BadInput, match="incomplete or invalid JSON"):
         read_coco(coco, ("val",))
+    with pytest.raises(BadInput, match=r"scenes do not accept data\.train or data\.classes"):
+        Scenery(source="scenes", train=("VOC2007/train",), classes=("a",))
     with pytest.raises(BadInput, match="source is 'pascal'"):
         Scenery(source="pascal")
 

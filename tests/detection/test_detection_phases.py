@@ -1,5 +1,6 @@
 """Alternating training: what moves in each phase, whose proposals are learnt from, and the same bits after a stop."""
 
+import json
 import signal
 from dataclasses import replace
 from functools import cache, partial
@@ -27,12 +28,13 @@ from resjax.detection.images import Batches, open_annotated
 from resjax.detection.initialize import Weights, mean_colour, start_from
 from resjax.detection.networks import FasterRCNN
 from resjax.detection.phases import ALTERNATING, PROPOSER, Lesson, phase_at, variables_of
-from resjax.detection.step import draw_onto, optimizer_of, train_step
+from resjax.detection.step import Losses, draw_onto, optimizer_of, train_step
 from resjax.detection.stored import write_detector
-from resjax.detection.train import remark_on_decay
+from resjax.detection.train import RunningLosses, remark_on_decay
 from resjax.experiment import Optimizer
 from resjax.system.errors import BadInput, Interrupted
 from resjax.training import loop
+from resjax.training.log import Log, read_metrics
 from resjax.weights.card import Card
 
 RUN = Detection(
@@ -91,7 +93,7 @@ def test_each_phase_moves_its_parts_by_the_proposals_of_its_network(first):
         after, losses = update(state, lesson)
         assert moved(first.params, after.params) == set(phase.moves)
         assert {name for name, value in losses._asdict().items() if "_" in name and value != 0} == {
-            *phase.losses, "learning_rate"}
+            *phase.losses, "learning_rate", "without_regions" if "anchor_class" in phase.losses else "without_anchors"}
         if "region_class" in phase.losses:
             turned = jax.tree.map(lambda leaf: -leaf, first.params["rpn"])  # proposes what was worst
             for name, part in (("rpn", turned), (PROPOSER, {**first.params[PROPOSER], "rpn": turned})):
@@ -125,6 +127,22 @@ def test_both_networks_start_from_the_same_weights(first):
     assert moved(first.params, started) == {"shared", PROPOSER}
 
 
+def test_only_what_a_phase_measures_is_averaged_and_logged(tmp_path):
+    """Over images that have it; a line with two phases has all. Other lines are read and shown without an error."""
+    proposals = Losses(2.0, 1.0, 3.0, 4.0, 50.0, 1, 0.1).only(ALTERNATING[0].losses)
+    regions = Losses(2.0, 1.0, 3.0, 4.0, 50.0, 1, 0.1).only(ALTERNATING[1].losses)
+    first = RunningLosses().plus(proposals, 1.0, 0.0)
+    both = first.plus(regions, 1.0, 0.0)
+    assert first.means() == {"loss": 3.0, "anchor_class": 2.0, "anchor_box": 1.0}
+    assert both.means() == {"loss": 5.0, "anchor_class": 2.0, "anchor_box": 1.0, "region_class": 3.0,
+                            "region_box": 4.0, "error": 50.0}
+    log = Log(tmp_path, "turns", 8, 1)
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(first.line(1, 0.1)) + "\n")
+    (line,) = read_metrics(tmp_path, "train")
+    assert "error" not in " ".join(log.parts(line))
+    assert "loss 3.0000" in log.parts(line)
+
+
 def test_a_run_that_stops_in_a_phase_comes_to_the_same_bits(tmp_path, monkeypatch):
     devices = jax.devices()[:1]
     whole = train_detector(RUN, tmp_path / "whole", devices)
@@ -156,7 +174,7 @@ def test_an_export_leaves_out_the_network_that_only_training_uses(first, tmp_pat
 def test_what_alternating_training_needs():
     with pytest.raises(BadInput, match="steps is 6; for alternating training, it must be a multiple of 4"):
         replace(RUN, steps=6)
-    with pytest.raises(BadInput, match=r"it needs detector\.frozen-batch-norm"):
+    with pytest.raises(BadInput, match=r"alternating training needs detector\.frozen-batch-norm"):
         replace(RUN, detector=replace(RUN.detector, frozen_batch_norm=False))
 
 

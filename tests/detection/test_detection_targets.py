@@ -163,6 +163,12 @@ def test_proposals_are_those_of_one_by_one(train):
     np.testing.assert_allclose(boxes[:len(kept)], candidates[kept], atol=1e-3)
 
 
+def test_empty_boxes_are_no_proposals():
+    beyond = jnp.array([[200.0, 10, 260, 60]])  # clipped to a line at the image's edge
+    _, valid = propose(jnp.ones(1), jnp.zeros((1, 4)), beyond, SIZE, replace(RULES, smallest=0.0), train=True)
+    assert not valid.any()
+
+
 def test_detections_are_those_of_one_by_one():
     random = np.random.default_rng(0)
     proposals = random.uniform(0, 60, (30, 4)).astype(np.float32)

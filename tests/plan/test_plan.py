@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 
 import optax
 import pytest
@@ -117,7 +118,7 @@ def test_a_damaged_plan_is_made_again(damage, small, compiled, tmp_path):
         assert compiled == [32, 32]
 
 
-def test_an_edited_network_is_another_plan(small, tmp_path):
+def test_an_edited_network_is_another_plan(small, tmp_path, monkeypatch):
     file, keys = tmp_path / "own.py", []
     for filters in (16, 64):
         file.write_text("from resjax import Experiment, Mixup, Own, cifar_resnet\ndef build(run, classes):\n    return "
@@ -125,10 +126,13 @@ def test_an_edited_network_is_another_plan(small, tmp_path):
                         "{'own': Experiment(name='own', own=Own(model=build, augment=Mixup(0.2)))}\n")
         keys += [plan_key(Job(load_runs(file)["own"], Machine(DEVICES["h100"]))) for _ in range(2)]
     assert keys[0] == keys[1] != keys[2] == keys[3]
-    optimizers = (optax.sgd(0.1), optax.sgd(0.1), optax.adam(0.1))
+    optimizers = (optax.sgd(0.1), optax.sgd(0.1), optax.sgd(0.2))
     runs = (small(own=Own(optimizer=each)) for each in optimizers)
     same, again, other = (plan_key(Job(run, Machine(DEVICES["h100"]))) for run in runs)
     assert same == again != other
+    before = plan_key(Job(small(), Machine(DEVICES["h100"])))
+    monkeypatch.setenv("XLA_FLAGS", f"{os.environ['XLA_FLAGS']} --xla_gpu_enable_triton_gemm=false")
+    assert plan_key(Job(small(), Machine(DEVICES["h100"]))) != before
 
 
 @pytest.mark.parametrize(("changes", "statistics", "evaluate"), [

@@ -13,6 +13,7 @@ from conftest import same_trees
 import resjax
 from resjax import BadInput, Experiment, Interrupted, Optimizer, read_metrics, train
 from resjax.detection import Detection
+from resjax.training import restoration
 from resjax.training.classification import Classification
 from resjax.training.learning_rate import learning_rate
 from resjax.training.optimizer import build_optimizer, exchange_average
@@ -194,7 +195,7 @@ def test_a_cosine_ends_with_its_run(small):
     assert small().differences(replace(built, own=resjax.Own(optimizer=optax.sgd(0.1)))) == []
 
 
-def test_the_average_is_measured_kept_and_resumed_to_the_same_bits(small, tmp_path, capsys):
+def test_the_average_is_measured_kept_and_resumed_to_the_same_bits(small, tmp_path, capsys, monkeypatch):
     """Against the average of the parameters after each step, which a callback sees; and a run that is made longer."""
     def seen(line, network):
         kept.append(jax.device_get(network.variables["params"]))
@@ -220,6 +221,11 @@ def test_the_average_is_measured_kept_and_resumed_to_the_same_bits(small, tmp_pa
     (tmp_path / "not measured" / "result.json").unlink()
     resjax.load(tmp_path / "not measured")
     assert capsys.readouterr().err == ""
+    read = restoration.read_latest  # as if stopped during the averaging, after the last step
+    monkeypatch.setattr(restoration, "read_latest", lambda *given: (read(*given)[0], {"averaged": False}))
+    resjax.load(tmp_path / "not measured")
+    assert "not finished, so these are its current weights, not their moving average" in capsys.readouterr().err
+    monkeypatch.undo()
     assert train(small(**recipe, steps=4), tmp_path / "cut", ONE)["state_digest"] == whole["state_digest"]
     train(small(**recipe, steps=2), tmp_path / "longer", ONE)
     assert train(small(**recipe, steps=4), tmp_path / "longer", ONE)["state_digest"] == whole["state_digest"]
