@@ -27,7 +27,7 @@ from resjax.system.serialization import brief
 from resjax.training.step import TrainState, named_leaves, with_key_data
 
 MAX_TO_KEEP = 3
-SEAL = "digests.json"
+SEAL, REPLACED = "digests.json", "replaced-checkpoint-"
 
 
 @contextmanager
@@ -40,6 +40,7 @@ def checkpoints(run_directory: Path, *, clear: bool) -> Iterator[ocp.CheckpointM
     """
     folder = (run_directory / "checkpoints").absolute()
     if clear:
+        settle_replaced(folder)
         remove_old(folder)
 
     def seal() -> None:  # a pending save writes to such a folder and renames it at the end
@@ -54,6 +55,8 @@ def checkpoints(run_directory: Path, *, clear: bool) -> Iterator[ocp.CheckpointM
         try:
             yield manager
             finish_saves(manager)
+            if clear:
+                settle_replaced(folder)
         finally:
             with suppress(Exception, Interrupted), requests(held=True):  # already raised
                 manager.close()
@@ -67,6 +70,24 @@ def remove_old(folder: Path) -> None:
         for step in steps[:-MAX_TO_KEEP]:
             shutil.rmtree(folder / str(step), ignore_errors=True)
     wait_for_all("old checkpoints")
+
+
+def put_aside(folder: Path, step: int) -> None:
+    """Move a checkpoint out of the folder of checkpoints until another of the same step is saved."""
+    if is_first():
+        (folder / str(step)).rename(folder.parent / f"{REPLACED}{step}")
+    wait_for_all("aside")
+
+
+def settle_replaced(folder: Path) -> None:
+    """Remove the checkpoints that `put_aside` has moved. Move those back whose replacement was never saved."""
+    for aside in folder.parent.glob(f"{REPLACED}*") if is_first() else ():
+        place = folder / aside.name.removeprefix(REPLACED)
+        if place.exists():
+            shutil.rmtree(aside)
+        else:
+            aside.rename(place)
+    wait_for_all("replaced checkpoints")
 
 
 def save_checkpoint(manager: ocp.CheckpointManager, state: TrainState, meta: dict[str, Any]) -> None:
@@ -84,7 +105,9 @@ def save_checkpoint(manager: ocp.CheckpointManager, state: TrainState, meta: dic
     meta = meta | {"shapes": {name: leaf.shape for name, leaf in leaves}}
     with requests(held=True), failures_as_os_error(manager):
         if step in manager.all_steps():
-            manager.delete(step)
+            manager.wait_until_finished()
+            put_aside(Path(manager.directory), step)
+            manager.reload()
         manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state),
                                                    meta=ocp.args.JsonSave(meta)))
 
@@ -150,10 +173,8 @@ def read_latest(run_directory: Path, template: TrainState, step: int | None
                 ) -> tuple[TrainState, dict[str, Any]] | None:
     """Read the newest intact checkpoint, or the one of `step`, and its metadata, without changing anything.
 
-    Returns None if there is none.
-
-    If a training run in progress removes the checkpoint during the read, the next checkpoint is read instead. Raises
-    BadInput if the checkpoint of `step` is damaged or missing.
+    Returns None if there is none. If a training run in progress removes the checkpoint during the read, the next
+    checkpoint is read instead. Raises BadInput if the checkpoint of `step` is damaged or missing.
     """
     with checkpoints(run_directory, clear=False) as manager:
         for _ in range(3):

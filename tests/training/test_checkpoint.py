@@ -17,6 +17,7 @@ from conftest import flip, same_trees
 
 from resjax import BadInput, train
 from resjax.training import loop, read_experiment, restore
+from resjax.training.checkpoint import checkpoints, save_checkpoint
 
 ONE = jax.devices()[:1]
 RUN = """
@@ -69,6 +70,27 @@ def lines_without_times(workdir):
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     times = ("images_per_second", "data_wait")
     return [{k: v for k, v in line.items() if k not in times} for line in lines if line["kind"] != "compile"]
+
+
+def test_a_checkpoint_is_kept_until_the_one_that_replaces_it_is_saved(small, tmp_path, monkeypatch):
+    train(small(steps=1), tmp_path, ONE)
+    state = restore(tmp_path).state
+
+    def save_and_die(manager):
+        monkeypatch.setattr(manager, "save", None)  # which fails
+        save_checkpoint(manager, state, {"averaged": True})
+
+    with pytest.raises(OSError, match="cannot write a checkpoint"), checkpoints(tmp_path, clear=True) as manager:
+        save_and_die(manager)
+    assert not (tmp_path / "checkpoints" / "1").exists()
+    with checkpoints(tmp_path, clear=True) as manager:
+        assert manager.all_steps() == [1]
+    assert same_trees(restore(tmp_path).state.params, state.params, 0)
+    with checkpoints(tmp_path, clear=True) as manager:
+        save_checkpoint(manager, state.replace(params=jax.tree.map(lambda w: w + 1, state.params)), {"averaged": True})
+    assert not list(tmp_path.glob("replaced-*"))
+    (tmp_path / "result.json").unlink()
+    assert not same_trees(restore(tmp_path).state.params, state.params, 0)
 
 
 @pytest.fixture(scope="module")
