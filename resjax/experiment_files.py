@@ -13,6 +13,7 @@ from resjax.system.errors import BadInput, check, nearest
 from resjax.training.kinds import HOMES
 
 SHIPPED = ("quickstart", "cifar10", "imagenet", "finetune", "torchvision_recipe", "detection")  # in this order
+LOADING: list[Path] = []  # experiment files that are being executed
 LOADED: list[ModuleType] = []  # modules of experiment files, which other processes cannot import by their names
 
 
@@ -36,6 +37,7 @@ def load_file(file: Path) -> ModuleType:
     LOADED.append(module)
     if (place := str(file.resolve().parent)) not in sys.path:
         sys.path.insert(0, place)  # as for a script, so that files in the same folder can be imported
+    LOADING.append(file)
     try:
         spec.loader.exec_module(module)
     except BadInput as error:
@@ -45,6 +47,8 @@ def load_file(file: Path) -> ModuleType:
     except Exception as error:
         lines = [frame.lineno for frame in extract_tb(error.__traceback__) if Path(frame.filename) == file.absolute()]
         raise BadInput(f"{file}, line {lines[-1] if lines else 1}: {type(error).__name__}: {error}") from None
+    finally:
+        LOADING.remove(file)
     return module
 
 

@@ -1,5 +1,6 @@
 """Loads labelled images into memory, from any source except archives, and holds out validation images."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -150,24 +151,31 @@ def dataset(train: tuple[Any, Any], test: tuple[Any, Any] | None = None, classes
     classes, if they have any. Without `test`, no test error is measured. Raises BadInput, naming the array, if its
     shape or type is wrong.
     """
-    classes, learned = tuple(map(str, classes)), checked_images("train", *train)
-    seen = checked_images("test", *test) if test else none_of(learned)
+    classes, learned = tuple(map(str, classes)), checked_images("train", train)
+    seen = none_of(learned) if test is None else checked_images("test", test)
+    twice = [name for name, count in Counter(classes).items() if count > 1]
+    check(not twice, f"data: several classes are named {', '.join(twice)}")
     if len(learned.labels) and not classes:
         lowest, highest = int(np.min(learned.labels)), int(np.max(learned.labels))
         check(lowest <= 0, f"data, train: labels are {lowest} ... {highest}; they must start at 0, because otherwise "
                            f"the first of {highest + 1} classes has no images. Subtract {lowest}, or name all classes")
     names = classes or tuple(map(str, range(max((int(part.labels.max()) for part in (learned, seen)
                                                         if len(part.labels)), default=0) + 1)))
-    for split, images in (("train", learned), *((("test", seen),) if test else ())):
+    for split, images in (("train", learned), *((("test", seen),) if test is not None else ())):
         check_labels("data", split, np.asarray(images.labels), len(names))
     check(learned.pixels.shape[1:] == seen.pixels.shape[1:],
           f"data: training images are {learned.pixels.shape[1:]}, but test images are {seen.pixels.shape[1:]}")
     return Dataset(names, learned, none_of(learned), seen)
 
 
-def checked_images(split: str, pixels: Any, labels: Any) -> Images:
+def checked_images(split: str, pair: Any) -> Images:
     """Check a pair of arrays. Raises BadInput if they are not images with labels."""
-    pixels, labels = np.asarray(pixels), np.asarray(labels)
+    check(isinstance(pair, tuple | list) and len(pair) == 2,
+          f"data, {split}: not a pair of arrays; call resjax.dataset((pixels, labels), (test_pixels, test_labels))")
+    try:
+        pixels, labels = map(np.asarray, pair)
+    except ValueError as error:  # of lists with rows of several lengths
+        raise BadInput(f"data, {split}: not arrays ({error})") from None
     check(pixels.dtype == np.uint8 and pixels.ndim in (3, 4),
           f"data, {split}: pixels are {pixels.dtype} {list(pixels.shape)}; they must be uint8, 0 to 255, [images, "
           "height, width] or [images, height, width, channels]")

@@ -102,7 +102,7 @@ class Log:
         if is_first():
             metrics = self.run_directory / "metrics.jsonl"
             with writing(metrics), metrics.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(as_json(line))
                 file.flush()
                 os.fsync(file.fileno())
             if self.events:
@@ -173,7 +173,7 @@ MEASURED = {"validation", "test", "detection"}  # kinds of lines with evaluation
 def read_metrics(run_directory: str | Path, kind: str | None = None) -> list[Line]:
     """Read the lines of `metrics.jsonl`, either of one kind ("train", "validation", "test", "own") or all of them.
 
-    Lines of the kind "own" contain the numbers that a callback returned. Incomplete lines, such as the last line that a
+    Lines of the kind "own" contain the numbers that a callback returned, with None for NaN and infinity. Incomplete lines, such as the last line that a
     killed process wrote, are left out.
     """
     return [line for line in parsed_lines(expanded(run_directory)) if line and kind in (None, line["kind"])]
@@ -213,9 +213,15 @@ def rewind_metrics(log: Log, step: int) -> None:
     log.tell(f"metrics.jsonl: dropped {lost} unreadable lines" if lost else "")
     remaining = [line for line in lines if line and (line["step"] < step or (
         line["step"] == step and (step < log.steps or line["kind"] not in MEASURED)))]
-    write_text(log.run_directory / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in remaining))
+    write_text(log.run_directory / "metrics.jsonl", "".join(map(as_json, remaining)))
     if log.events:
         log.events.begin(step)
+
+
+def as_json(line: Line) -> str:
+    """Format a line as JSON, which has no NaN or infinity, so that such a number of a callback becomes null."""
+    return json.dumps({key: None if isinstance(value, float) and not math.isfinite(value) else value
+                       for key, value in line.items()}) + "\n"
 
 
 def export_csv(run_directory: Path) -> None:

@@ -18,11 +18,11 @@ OUTCOME = ("parameters", "train_seconds", "images_per_second")
 def find_runs(folder: Path) -> list[Path]:
     """List the run directories in a folder, also behind symbolic links. Raises BadInput if there are none."""
     seen, run_directories = set[Path](), []
-    for place, folders, files in os.walk(folder, followlinks=True):
+    for place, folders, files in os.walk(folder, followlinks=True) if folder.exists() else ():
         folders.sort()
         if Path(place).resolve() in seen:
             folders.clear()  # a link to a folder that was visited before, possibly its own parent
-        elif "experiment.json" in files:
+        elif "experiment.json" in (*folders, *files):  # a damaged run may have a folder of this name
             run_directories.append(Path(place))
         seen.add(Path(place).resolve())
     run_directories.sort()

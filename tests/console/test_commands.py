@@ -254,11 +254,13 @@ def test_summaries_are_the_commands_own_first_lines():
 def test_what_a_start_does_not_need_is_not_imported(start):
     heavy = {"jax", "flax", "optax", "orbax", "tyro", "grain", "cv2", "matplotlib", "tensorflow_datasets"}
     code = f"import sys; {start}; print(sorted({heavy} & sys.modules.keys()), file=sys.stderr)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr == "[]\n"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
+    assert said.splitlines()[-1] == "[]"  # on a busy machine after a line of progress
 
 
 def test_the_list_needs_no_jax():
     heavy = {"jax", "flax", "optax", "orbax", "grain", "cv2", "matplotlib", "tensorflow_datasets"}
     code = ("import sys\nfrom resjax.console.command_line import execute\nexecute(['list'])\n"
             f"print(sorted({heavy} & sys.modules.keys()), file=sys.stderr)")
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr == "[]\n"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
+    assert said.splitlines()[-1] == "[]"  # on a busy machine after a line of progress

@@ -81,6 +81,10 @@ def test_a_file_without_experiments_is_named(tmp_path):
     (tmp_path / "mine.py").write_text("from resjax import Experiment\nEXPERIMENTS = {1: Experiment(name='x')}\n")
     with pytest.raises(BadInput, match=r"mine\.py: it must define EXPERIMENTS, a dict\[str"):
         load_runs(tmp_path / "mine.py")
+    (tmp_path / "mine.py").write_text("import resjax\nresjax.run({})\n")
+    for _ in range(2):
+        with pytest.raises(BadInput, match=r"mine\.py: it calls run\(EXPERIMENTS\) whenever it is imported"):
+            load_runs(tmp_path / "mine.py")
 
 
 @pytest.mark.parametrize("here", ["", "mine"])
