@@ -1,7 +1,8 @@
 """Lays out the parameters of a stage: the first block, which may change the dimensions, and a stack of all others.
 
 Every leaf of the stack has a leading axis `[blocks - 1, ...]`, so that the blocks can run as a loop. `unstack`
-separates the blocks, and `stack` joins them again.
+separates the blocks, and `stack` joins them again. `separate_blocks` and `join_blocks` do the same for custom
+optimizers, in networks of any form.
 """
 
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import keystr, tree_flatten_with_path
 
 FIRST, REST = "first", "rest"
 
@@ -47,3 +49,31 @@ def as_stage(blocks: list[Any]) -> dict[str, Any]:
     """Build a stage from its blocks."""
     first, *rest = blocks
     return {FIRST: first} | ({REST: jax.tree.map(lambda *leaves: jnp.stack(leaves), *rest)} if rest else {})
+
+
+def separate_blocks(params: Any) -> Any:
+    """Replace each stack of blocks, anywhere in a tree of parameters, by a dictionary of blocks: "2", "3" and so on."""
+    if not isinstance(params, Mapping):
+        return params
+    if has_stack(params):
+        blocks = {str(number): block for number, block in enumerate(blocks_of(params)[1:], 2)}
+        params = {**params, REST: blocks}
+    return {name: separate_blocks(part) for name, part in params.items()}
+
+
+def join_blocks(separated: Any, params: Any) -> Any:
+    """Undo `separate_blocks`. `params` have the result's structure."""
+    if not isinstance(params, Mapping):
+        return separated
+    parts = {name: join_blocks(separated[name], params[name]) for name in params if name != REST}
+    if not has_stack(params):
+        return parts | ({REST: join_blocks(separated[REST], params[REST])} if REST in params else {})
+    blocks = [join_blocks(separated[REST][name], params[REST]) for name in sorted(separated[REST], key=int)]
+    return parts | {REST: jax.tree.map(lambda *leaves: jnp.stack(leaves), *blocks)}
+
+
+def has_stack(module: Mapping[str, Any]) -> bool:
+    """Return whether a module's parameters are a first block and a stack, whose leaves have one more axis."""
+    first, rest = ({keystr(path): jnp.ndim(leaf) for path, leaf in tree_flatten_with_path(module.get(name, {}))[0]}
+                   for name in (FIRST, REST))
+    return bool(rest) and all(first.get(name) == dimensions - 1 for name, dimensions in rest.items())

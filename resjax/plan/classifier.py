@@ -14,6 +14,7 @@ from resjax.experiment import Data, Experiment, image_shape
 from resjax.plan.compile import Program, Programs, Workload, array, shaped
 from resjax.system.distributed import batch_sharding, replicated
 from resjax.training.in_memory import InMemoryBatch, InMemoryInputs, steps_per_call
+from resjax.training.optimizer import averages_of
 from resjax.training.own import batch_for, first_state, model_for, most_blocks_apart, optimizer_for
 from resjax.training.packing import layout_for
 from resjax.training.python_objects import provenance_of
@@ -36,7 +37,9 @@ def workload_of(run: Experiment) -> Workload:
     (train, test, classes), source, architecture = image_counts(run.data), run.data.source, run.architecture
     assumed = f"Assumption: {source} contains {train:,} training and {test:,} test images of {classes} classes."
     early, validation = (run.steps - 1) // run.evaluate_steps, getattr(run.data, "validation_images", 0)
-    averaged = run.optimizer.ema_decay and run.own.optimizer is None and (run.evaluate_test or validation)
+    stored = None if run.own.optimizer is None else first_state(run, image_shape(run.data), classes).opt_state
+    averages = run.optimizer.ema_decay if stored is None else averages_of(stored)
+    averaged = averages and (run.evaluate_test or validation)
     batches = {"train": run.steps, "statistics": (1 + early if averaged else 1) * run.precise_batch_norm_steps,
                "evaluate": (1 + early if run.evaluate_test else 1) * -(-test // run.batch_size)
                + (1 + early) * -(-validation // run.batch_size)}

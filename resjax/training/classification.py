@@ -23,13 +23,12 @@ from resjax.system.progress import advance
 from resjax.training import loop
 from resjax.training.images import TrainingImages, open_images
 from resjax.training.log import Line, Log, RunningMetrics
-from resjax.training.optimizer import exchange_average
+from resjax.training.optimizer import averages_of, exchange_average
 from resjax.training.own import (
     Callback,
     batch_for,
     callback_numbers,
-    check_functions,
-    check_outputs,
+    check_parts,
     model_for,
     most_blocks_apart,
     optimizer_for,
@@ -207,7 +206,7 @@ class Classification:
         """Measure the errors on all non-empty splits, but on test images between steps only with `evaluate_test`."""
         run, lines = self.experiment, []
         splits = [split for split in self.images.splits if split == "validation" or last or run.evaluate_test]
-        if splits and not last and run.own.optimizer is None and run.optimizer.ema_decay:
+        if splits and not last and averages_of(state.opt_state):
             state = self.average(state, lambda: None)
         classifier = Classifier(self.model, state.variables, of_run(run.data, state.mean))
         for split in splits:
@@ -239,8 +238,7 @@ def open_classification(experiment: Experiment, devices: Sequence[jax.Device], l
     weights = load_weights_for(experiment) if experiment.initialize_from and not resumes else None
     images = open_images(experiment, devices, log, data)
     classes = len(images.classes)
-    check_outputs(experiment, images.mean.shape, classes)
-    check_functions(experiment, images.mean.shape, classes)
+    check_parts(experiment, images.mean.shape, classes)
     identity = images.identity()  # called once, because it reads the size of every file
     check_images(log.run_directory, identity)
     return Classification(experiment, images, identity, model_for(experiment, classes), optimizer_for(experiment),

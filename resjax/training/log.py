@@ -173,8 +173,8 @@ MEASURED = {"validation", "test", "detection"}  # kinds of lines with evaluation
 def read_metrics(run_directory: str | Path, kind: str | None = None) -> list[Line]:
     """Read the lines of `metrics.jsonl`, either of one kind ("train", "validation", "test", "own") or all of them.
 
-    Lines of the kind "own" contain the numbers that a callback returned, with None for NaN and infinity. Incomplete lines, such as the last line that a
-    killed process wrote, are left out.
+    Lines of the kind "own" contain the numbers that a callback returned, with None for NaN and infinity. Incomplete
+    lines, such as the last line that a killed process wrote, are left out.
     """
     return [line for line in parsed_lines(expanded(run_directory)) if line and kind in (None, line["kind"])]
 

@@ -84,7 +84,8 @@ def scale_by_rate(settings: Optimizer, steps: int) -> optax.GradientTransformati
         reduction = plateau.init({}) if settings.plateau_steps else None
         return RateState(jnp.int32(0), jnp.float32(100), jnp.bool(False), jnp.float32(0), reduction)
 
-    def update(updates: Any, state: RateState, params: Any = None, *, error: jax.Array) -> tuple[Any, RateState]:
+    def update(updates: Any, state: RateState, params: Any = None, *, error: jax.Array,
+               **_: Any) -> tuple[Any, RateState]:
         decays = range(len(settings.decay_steps) + 1)
         rates = jnp.array([settings.learning_rate / 10**decay for decay in decays], jnp.float32)
         decay_steps = jnp.array(settings.decay_steps, jnp.int32)
@@ -123,10 +124,15 @@ def keep_average(decay: float) -> optax.GradientTransformation:
 
 def exchange_average(params: Any, opt_state: Any) -> tuple[Any, Any]:
     """Swap the parameters and their average. A second call undoes the swap."""
-    states = [part for part in jax.tree.leaves(opt_state, is_leaf=is_average) if is_average(part)]
+    states = averages_of(opt_state)
     exchanged = jax.tree.map(lambda part: part._replace(average=params) if is_average(part) else part, opt_state,
                              is_leaf=is_average)
     return (states[0].average, exchanged) if states else (params, opt_state)
+
+
+def averages_of(opt_state: Any) -> list[AverageState]:
+    """List the averages of the parameters in an optimizer's state: none, or one."""
+    return [part for part in jax.tree.leaves(opt_state, is_leaf=is_average) if is_average(part)]
 
 
 def is_average(part: Any) -> bool:

@@ -1,18 +1,14 @@
 """Builds custom networks and optimizers, and checks all custom parts of a run before anything is compiled."""
 
 import inspect
-import re
-import traceback
 import typing
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from types import FunctionType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import linen as nn
 from jax.tree_util import keystr, tree_flatten_with_path
@@ -26,8 +22,10 @@ from resjax.system.errors import BadInput, check
 from resjax.system.serialization import brief, check_ghosts, check_value
 from resjax.training.log import Line
 from resjax.training.optimizer import build_optimizer
+from resjax.training.own_optimizer import adapted, check_state
 from resjax.training.packing import most_unstacked
 from resjax.training.step import MakeBatch, OwnBatch, TrainState, initial_state
+from resjax.training.user_code import asked, traced
 
 Callback = Callable[[Line, Network], Mapping[str, float] | None]
 REBUILT = {kind.__name__: kind for kind in (ResNet, ResidualMLP, VGG)}  # networks that their fields describe fully
@@ -62,7 +60,7 @@ def optimizer_for(experiment: Experiment) -> optax.GradientTransformationExtraAr
         optimizer = asked("optimizer", optimizer, experiment)
         check(is_optimizer(optimizer), f"the function optimizer returned {brief(optimizer)}; it must return an optax "
                                        "optimizer")
-    return optax.with_extra_args_support(optimizer)
+    return adapted(optimizer)
 
 
 def is_optimizer(value: Any) -> bool:
@@ -89,12 +87,20 @@ def most_blocks_apart(experiment: Experiment, model: nn.Module) -> int:
     return 0 if experiment.own.optimizer is not None else most_unstacked(model)
 
 
+def check_parts(experiment: Experiment, image: tuple[int, ...], classes: int) -> None:
+    """Raise BadInput if a custom network, function or optimizer does not work for images of shape `image`."""
+    check_outputs(experiment, image, classes)
+    check_functions(experiment, image, classes)
+    check_optimizer(experiment, image, classes)
+
+
 def check_outputs(experiment: Experiment, image: tuple[int, ...], classes: int) -> None:
     """Raise BadInput if a custom network does not have one output per class, or if it cannot be saved."""
     if experiment.own.model is None:
         return
     model, images = model_for(experiment, classes), jax.ShapeDtypeStruct((experiment.batch_size, *image), jnp.float32)
-    state = asked("model", first_state, experiment, image, classes)
+    first = partial(initial_state, model, optax.identity())
+    state = asked("model", jax.eval_shape, first, jax.ShapeDtypeStruct(image, jnp.float32), 0)
     apply = partial(model.apply, train=True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(0)})
     logits, _ = asked("model", jax.eval_shape, apply, state.variables, images)
     shape = getattr(logits, "shape", type(logits).__name__)
@@ -123,10 +129,6 @@ def check_functions(experiment: Experiment, image: tuple[int, ...], classes: int
         check(jnp.issubdtype(labels.dtype, jnp.integer if labels.ndim == 1 else jnp.number),
               f"augment returned labels {labels.shape} of {labels.dtype}; they must be integers ({size},) or "
               f"probabilities ({size}, {classes})")
-    if own.optimizer is not None:
-        state, update = first_state(experiment, image, classes), optimizer_for(experiment).update
-        asked("optimizer", jax.eval_shape, partial(update, error=jnp.float32(0)), state.params, state.opt_state,
-              state.params)
     if own.loss is not None:
         losses = traced("loss", own.loss, jax.ShapeDtypeStruct((size, classes), jnp.float32), labels)
         check(getattr(losses, "shape", None) == (size,), f"loss returned {brief(losses)}; it must return one loss "
@@ -135,31 +137,22 @@ def check_functions(experiment: Experiment, image: tuple[int, ...], classes: int
               f"loss returned {losses.dtype}, which has no gradient; it must return floating-point numbers")
 
 
-def asked(part: str, function: Any, *arguments: Any) -> Any:
-    """Return the result of a custom function. Raises BadInput, with its file and line, if it fails."""
+def check_optimizer(experiment: Experiment, image: tuple[int, ...], classes: int) -> None:
+    """Raise BadInput if a custom optimizer fails with the arguments that resjax gives, or is of a kind that it cannot
+    evaluate.
+    """
+    if experiment.own.optimizer is None:
+        return
+    update, number = optimizer_for(experiment).update, jnp.float32(0)
     try:
-        return function(*arguments)
-    except BadInput:
-        raise
-    except Exception as error:
-        frames = [f for f in traceback.extract_tb(error.__traceback__)
-                  if f.filename != __file__ and not re.search(r"/(lib/python3|site-packages)", f.filename)]
-        place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
-        text = str(error).strip().partition("\n")[0]
-        raise BadInput(f"{part} failed{place}: {type(error).__name__}: {text}") from error
-
-
-def traced(part: str, function: Any, *arguments: Any) -> Any:
-    """Return the shapes that a custom function returns. Raises BadInput if it fails or is not pure."""
-    (one, shapes), (other, _) = (asked(part, jax.make_jaxpr(lambda *values: function(*values), return_shape=True),
-                                       *arguments) for _ in range(2))
-    same = [re.sub("0x[0-9a-f]+", "", str(program)) for program in (one, other)]  # removes addresses of Python objects
-    pairs = zip(one.consts, other.consts, strict=False)
-    check(same[0] == same[1] and all(a is b or np.asarray(a).tobytes() == np.asarray(b).tobytes() for a, b in pairs),
-          f"{part} computes something else when it is called again; it must be pure, because it is compiled once: "
-          "every step would reuse the same random numbers from NumPy, or the same value of a counter"
-          + "; use its key to draw random numbers" * (part == "augment"))
-    return shapes
+        state = asked("optimizer", first_state, experiment, image, classes)
+        asked("optimizer", jax.eval_shape, partial(update, value=number, error=number), state.params, state.opt_state,
+              state.params)
+    except BadInput as error:
+        raise BadInput(f"{error}. resjax calls init(params) and update(gradients, state, params, value=loss), so optax."
+                       "lbfgs and optax.lookahead do not work; masks must be functions of the parameters") from error
+    moving = state.batch_stats and not experiment.architecture.frozen_batch_norm
+    check_state(state.opt_state, bool(moving), experiment.precise_batch_norm_steps)
 
 
 def check_kinds(own: Own) -> None:

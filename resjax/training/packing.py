@@ -57,8 +57,8 @@ def most_unstacked(model: nn.Module) -> int:
 def pack(state: TrainState, most: int) -> TrainState:
     """Separate the blocks of stages with at most this many blocks after the first, and pack small arrays.
 
-    Blocks may be separated only for an optimizer that treats every number independently, as the paper's does. Other
-    optimizers see a stack as one array.
+    Blocks may be separated only for an optimizer that treats every number independently, as the paper's does. Custom
+    optimizers separate all blocks themselves; see `own_optimizer.adapted`.
     """
     return packed(as_parameters(state, partial(unstack, most=most)) if most else state)
 

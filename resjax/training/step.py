@@ -140,9 +140,10 @@ def train_step(model: nn.Module, optimizer: optax.GradientTransformationExtraArg
         wrong = logits.argmax(-1) != (batch.labels.argmax(-1) if batch.labels.ndim == 2 else batch.labels)
         return losses.mean(), (losses.sum(), wrong.sum(), updated.get("batch_stats", {}))
 
-    gradients, (loss, wrong, batch_stats) = jax.grad(mean_loss, has_aux=True)(state.params)
+    (mean, (loss, wrong, batch_stats)), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
     images = len(batch.labels)
-    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, error=100 * wrong / images)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, value=mean,
+                                          error=100 * wrong / images)
     state = state.replace(step=state.step + 1, params=optax.apply_updates(state.params, updates),
                           batch_stats=batch_stats, opt_state=opt_state)
     return state, Metrics(loss, wrong, jnp.int32(images), learning_rate(optimizer, opt_state))

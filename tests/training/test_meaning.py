@@ -90,8 +90,9 @@ class Thawed:
     ({"augment": Thawed()}, "augment is a Thawed that cannot be hashed; a dataclass needs frozen=True"),
     ({"model": Dotted()}, "two of its arrays would be saved as 'params.a.kernel'"),
     ({"optimizer": 1e-3}, r"optimizer is 0.001; it must be an optax optimizer, such as optax.sgd\(0.1\)"),
-    ({"optimizer": optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau())},
-     "optimizer failed.*missing 1 required keyword-only argument: 'value'"),
+    ({"optimizer": optax.lbfgs()}, r"optimizer failed: TypeError.*'grad'.*optax.lbfgs"),
+    ({"optimizer": optax.lookahead(optax.sgd(0.1), 5, 0.5)}, "optimizer failed: .* optax.lookahead do not work"),
+    ({"optimizer": optax.contrib.sam(optax.sgd(0.1), optax.sgd(0.1))}, "contains optax.contrib.sam, which resjax does"),
     ({"data": (PIXELS, LABELS)}, r"data is <class 'tuple'>; it must be resjax.dataset"),
     ({"callback": "print"}, "callback is 'print'; it must be a function"),
 ])

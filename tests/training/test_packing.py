@@ -111,6 +111,6 @@ def test_a_packed_run_is_measured_stopped_and_resumed_as_any(small, tmp_path, pa
     assert state_digest(restore(tmp_path / "stopped").state) == whole["state_digest"]  # by whoever does not pack
 
 
-def test_an_optimizer_of_ones_own_sees_stacks(small, tmp_path, packed_for):
+def test_a_network_stays_stacked_for_an_optimizer_of_ones_own(small, tmp_path, packed_for):
     train(small(steps=2, precise_batch_norm_steps=0), tmp_path, ONE, optimizer=optax.sgd(0.01))
     assert packed_for == [0]
