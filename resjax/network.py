@@ -130,7 +130,8 @@ def as_classifier(network: Network | Classifier) -> Classifier:
 @partial(jax.jit, static_argnums=0)
 def probabilities(model: nn.Module, variables: Any, preprocessing: Preprocessing, pixels: jax.Array) -> jax.Array:
     """Compute the softmax outputs `[batch, classes]`; NaN for all classes of an image if any logit is not finite."""
-    logits: Any = model.apply(variables, preprocessing.normalize(pixels))
+    outputs: Any = model.apply(variables, preprocessing.normalize(pixels))
+    logits = outputs.astype(jnp.float32)
     return jax.nn.softmax(jnp.where(jnp.isfinite(logits).all(-1, keepdims=True), logits, jnp.nan))
 
 

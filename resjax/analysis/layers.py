@@ -42,7 +42,7 @@ def gradient_norms(model: nn.Module, variables: Any, images: jax.Array, labels: 
 
     def loss(params: Any) -> jax.Array:
         logits, _ = model.apply({**variables, "params": params}, images, train=True, mutable=["batch_stats"])
-        losses: jax.Array = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        losses: jax.Array = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
         return losses.mean()
 
     gradients = in_order(jax.grad(loss)(variables["params"]), WEIGHTS)

@@ -49,7 +49,8 @@ def average_views(model: nn.Module, sharding: NamedSharding | None, variables: A
                   pixels: jax.Array) -> jax.Array:
     """Average softmax outputs over the views of `[batch, views, height, width, channels]`: `[batch, classes]`."""
     batch, views, *shape = pixels.shape
-    logits: Any = model.apply(variables, preprocessing.normalize(pixels.reshape(batch * views, *shape)))
+    outputs: Any = model.apply(variables, preprocessing.normalize(pixels.reshape(batch * views, *shape)))
+    logits = outputs.astype(jnp.float32)  # custom networks may return bfloat16
     usable = jnp.where(jnp.isfinite(logits).all(-1, keepdims=True), jax.nn.log_softmax(logits), jnp.nan)
     averaged = jax.nn.logsumexp(usable.reshape(batch, views, -1), 1) - jnp.log(views)
     return averaged if sharding is None else lax.with_sharding_constraint(averaged, replicated(sharding))

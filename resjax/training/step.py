@@ -136,6 +136,7 @@ def train_step(model: nn.Module, optimizer: optax.GradientTransformationExtraArg
     def mean_loss(params: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array, Any]]:
         logits, updated = model.apply({"params": stack(params), "batch_stats": state.batch_stats}, batch.images,
                                       train=True, mutable=["batch_stats"], rngs=dropout(state))
+        logits = logits.astype(jnp.float32)  # custom networks may return bfloat16
         losses = loss_function(logits, batch.labels)
         wrong = logits.argmax(-1) != (batch.labels.argmax(-1) if batch.labels.ndim == 2 else batch.labels)
         return losses.mean(), (losses.sum(), wrong.sum(), updated.get("batch_stats", {}))

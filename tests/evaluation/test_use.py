@@ -8,6 +8,7 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import linen as nn
 from PIL import Image
@@ -15,10 +16,11 @@ from PIL import Image
 import resjax
 from resjax import BadInput, Data, Network
 from resjax.console.command_line import execute
-from resjax.data import Images, Preprocessing
+from resjax.data import Batch, Images, Preprocessing
 from resjax.evaluation import measure_networks
 from resjax.network import TOGETHER, named_classes
 from resjax.system import terminal
+from resjax.training.step import state_of, train_step
 
 
 class Table(nn.Module):
@@ -44,6 +46,28 @@ def test_probabilities_are_the_softmax_of_any_number_of_images():
     assert table().predict(pixels) == [("low", "high", "other")[i] for i in expected.argmax(1)]
     assert table().predict(pixels[:0]) == []
     np.testing.assert_allclose(jax.jit(table().__call__)(pixels[:5]), expected[:5], rtol=1e-5)
+
+
+class Half(nn.Module):
+    """A network whose logits are too coarse for a logarithm of probabilities."""
+
+    @nn.compact
+    def __call__(self, x, *, train=False):
+        return x[:, 0, :, 0].astype(jnp.bfloat16)
+
+
+def test_logits_of_half_the_precision_give_float32_probabilities():
+    network = table()._replace(model=Half())
+    pixels, labels = np.array([[[[3], [1], [0]]], [[[1], [1], [3]]]], np.uint8), np.array([0, 1])
+    assert network(pixels).dtype == jnp.float32
+    np.testing.assert_allclose(network(pixels), table()(pixels), rtol=1e-6)
+    loss = resjax.evaluate(table(), Images(pixels, labels)).loss
+    assert resjax.evaluate(network, Images(pixels, labels)).loss == pytest.approx(loss, rel=1e-6)
+    optimizer = optax.with_extra_args_support(optax.sgd(0.1))
+    state = state_of({"params": {}}, optimizer, np.zeros((1, 3, 1)), jax.random.key(0))
+    _, metrics = train_step(Half(), optimizer, state, Batch(jnp.float32(pixels), labels))
+    assert metrics.loss.dtype == jnp.float32
+    assert metrics.loss / 2 == pytest.approx(loss, rel=1e-6)
 
 
 def test_wrong_pixels_are_named():
