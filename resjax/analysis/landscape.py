@@ -44,8 +44,8 @@ def losses_on_grid(model: nn.Module, variables: Any, directions: Any, pixels: ja
     def loss(point: tuple[jax.Array, jax.Array]) -> jax.Array:
         a, b = point
         moved = jax.tree.map(lambda w, d, e: w + a * d + b * e, params, one, other)
-        logits = model.apply({**variables, "params": moved}, pixels).astype(jnp.float32)
-        losses: jax.Array = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        logits: Any = model.apply({**variables, "params": moved}, pixels)
+        losses: jax.Array = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
         return losses.mean()
 
     rows, columns = jnp.meshgrid(steps, steps, indexing="ij")
