@@ -13,7 +13,7 @@ from resjax.system.errors import BadInput, check, nearest
 from resjax.training.kinds import HOMES
 
 SHIPPED = ("quickstart", "cifar10", "imagenet", "finetune", "torchvision_recipe", "detection")  # in this order
-LOADING: list[Path] = []  # experiment files that are being executed
+LOADING: list[Path] = []  # experiment files that are being run
 LOADED: list[ModuleType] = []  # modules of experiment files, which other processes cannot import by their names
 
 
@@ -48,8 +48,14 @@ def load_file(file: Path) -> ModuleType:
         lines = [frame.lineno for frame in extract_tb(error.__traceback__) if Path(frame.filename) == file.absolute()]
         raise BadInput(f"{file}, line {lines[-1] if lines else 1}: {type(error).__name__}: {error}") from None
     finally:
-        LOADING.remove(file)
+        LOADING.pop()
     return module
+
+
+def check_not_loading(call: str) -> None:
+    """Raise BadInput if an experiment file starts its command line while it is being loaded."""
+    check(not LOADING, f"{call} would run whenever resjax loads this file; move it below the line: if __name__ == "
+                       '"__main__":')
 
 
 def pickled(value: Any) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from resjax.console.commands import COMMANDS, GROUPS
 from resjax.system import progress
 from resjax.system.chatter import leave_out_chatter
-from resjax.system.errors import BadInput, Diverged, Interrupted, Lost, check, nearest
+from resjax.system.errors import BadInput, Diverged, Interrupted, Lost, nearest
 from resjax.system.interrupt import many_processes, stop_requests
 from resjax.system.last_words import end_at_once
 from resjax.system.platform import keep_freed_memory, restart_with_huge_pages
@@ -157,19 +157,17 @@ def main() -> None:
 
 
 def run(experiments: Mapping[str, Any]) -> None:
-    """Run the command line of an experiment file, `python FILE NAME [--workdir W] [overrides]`.
+    """Run the command line of an experiment file, `python FILE NAME [--workdir W] [overrides]`."""
+    from resjax import experiment_files
 
-    Raises BadInput if a command is reading the file, because the file then calls `run` without a guard.
-    """
-    from resjax.experiment_files import LOADING
-
-    check(not LOADING, "it calls run(EXPERIMENTS) whenever it is imported; put the call under "
-                       "if __name__ == \"__main__\":")
+    experiment_files.check_not_loading("resjax.run(...)")
     run_and_exit(lambda: train_one_of(experiments, sys.argv[1:], Path(sys.argv[0]).name))
 
 
 def script(function: Callable[..., Any]) -> None:
     """Run the command line of a function, `python FILE [flags]`."""
+    from resjax import experiment_files
     from resjax.console.arguments import call
 
+    experiment_files.check_not_loading("script(...)")
     run_and_exit(lambda: call(function, sys.argv[1:], Path(sys.argv[0]).name))

@@ -94,6 +94,7 @@ def open_workers(batches: grain.MapDataset, workers: int | None, size: int = 0) 
     threads = grain.ReadOptions(num_threads=1 if workers else cores, prefetch_buffer_size=1 if workers else AHEAD)
     options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=AHEAD)
     if workers:
+        check_main_module()
         check_shared_memory(workers, size)
         start_tracker()
     source = [iter(batches.to_iter_dataset(threads).mp_prefetch(options, worker_init_fn=follow_parent))]
@@ -105,6 +106,15 @@ def open_workers(batches: grain.MapDataset, workers: int | None, size: int = 0) 
         time.sleep(0.1)  # lets a Grain thread release elements that were fetched but not used
         if workers:
             gc.collect()  # frees Grain's semaphores now; Python would warn if its resource tracker freed them later
+
+
+def check_main_module() -> None:
+    """Raise BadInput if worker processes could not import this program, because its code does not come from a file."""
+    main = sys.modules["__main__"]
+    file = getattr(main, "__file__", None)
+    check(file is None or main.__spec__ is not None or Path(file).is_file(),
+          f"each worker process imports the program, but {file} is no file; save the program in a file, or use "
+          "data.workers 0 (--data.workers 0), which decodes images in threads")
 
 
 def check_shared_memory(workers: int, size: int, folder: Path = Path("/dev/shm")) -> None:

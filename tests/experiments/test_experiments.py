@@ -83,7 +83,7 @@ def test_a_file_without_experiments_is_named(tmp_path):
         load_runs(tmp_path / "mine.py")
     (tmp_path / "mine.py").write_text("import resjax\nresjax.run({})\n")
     for _ in range(2):
-        with pytest.raises(BadInput, match=r"mine\.py: it calls run\(EXPERIMENTS\) whenever it is imported"):
+        with pytest.raises(BadInput, match=r"mine\.py: resjax.run\(...\) would run whenever resjax loads this file"):
             load_runs(tmp_path / "mine.py")
 
 

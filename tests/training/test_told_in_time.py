@@ -145,6 +145,31 @@ def test_an_experiment_file_works_as_its_script_does(tmp_path, monkeypatch):
     assert sys.modules["json"].__file__ != str(tmp_path / "json.py")
 
 
+def test_a_file_that_starts_its_own_command_line_is_told_to_guard_it(tmp_path):
+    file = tmp_path / "unguarded.py"
+    file.write_text(EXPERIMENT.replace("from helper_of_mine import STEPS", "STEPS = 2") + "import resjax\n"
+                    "resjax.run(EXPERIMENTS)\n")
+    with pytest.raises(BadInput, match=r'unguarded.py: resjax.run\(...\) would run .* if __name__ == "__main__":'):
+        load_runs(file)
+    file.write_text(file.read_text().replace("resjax.run", "if __name__ == '__main__': resjax.run"))
+    assert load_runs(file)["x"].steps == 2
+
+
+def test_code_that_workers_cannot_import_is_told_before_they_start(monkeypatch):
+    """As of `python - < script`, whose file is called <stdin>; a module, a file and an interactive session are fine."""
+    def started(*_):
+        raise AssertionError("workers were started")
+
+    monkeypatch.setattr(stream, "start_tracker", started)
+    for file, spec, refused in (("<stdin>", None, True), ("<stdin>", "spec", False), (__file__, None, False),
+                                (None, None, False)):
+        main = SimpleNamespace(__spec__=spec, **{"__file__": file} if file else {})
+        monkeypatch.setitem(sys.modules, "__main__", main)
+        error, message = (BadInput, "--data.workers 0") if refused else (AssertionError, "workers were started")
+        with pytest.raises(error, match=message), stream.planned_batches(range(9), str, 1):
+            pass
+
+
 def test_time_left_is_never_below_zero(tmp_path, small, capsys, monkeypatch):
     """Of steps that take an hour each, the last of which ends no line of the log."""
     monkeypatch.setattr(Stopwatch, "lap", lambda self: (3600.0, 0.0))
