@@ -140,6 +140,7 @@ def make_steps(run: Training, packed: TrainState, metrics: RunningMetrics) -> tu
             if stop or any(step % steps == 0 for steps in pauses):
                 metrics, pending = add_metrics(run, step, metrics, pending, watch, packed), None
                 if step < experiment.steps:
+                    stop = stop or stop_request(step % experiment.log_steps == 0)  # a callback may ask for it
                     with watch.stopped():
                         pause(run, run.task.unpack(packed), metrics, stop)
         if pending is not None:  # logged while the training's progress is still shown
@@ -240,11 +241,9 @@ def measure_and_log(run: Training, state: TrainState, last: bool = False) -> lis
 def finish(run: Training, state: TrainState, metrics: RunningMetrics) -> dict[str, Any]:
     """Evaluate the last state and collect the result of the run."""
     experiment = run.experiment
-    return {
-        "name": experiment.name, "seed": experiment.seed, "steps": experiment.steps,
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
-        **run.task.result(measure_and_log(run, state, last=True)),
-        "train_seconds": metrics.total_seconds,
-        "images_per_second": experiment.steps * experiment.batch_size / max(metrics.total_seconds, 1e-9),
-        "state_digest": state_digest(state),
-    }
+    return {"name": experiment.name, "seed": experiment.seed, "steps": experiment.steps,
+            "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+            **run.task.result(measure_and_log(run, state, last=True)),
+            "train_seconds": metrics.total_seconds,
+            "images_per_second": experiment.steps * experiment.batch_size / max(metrics.total_seconds, 1e-9),
+            "state_digest": state_digest(state)}

@@ -1,6 +1,8 @@
 """One's own network, images, optimizer and callback go through the one loop: the same folder, and exact resume."""
 
 import json
+import re
+import signal
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +18,7 @@ import resjax
 from resjax import BadInput, BasicBlock, Bottleneck, Data, Interrupted, cifar_resnet, load_data, read_metrics, train
 from resjax.experiment import Own
 from resjax.experiment_files import find
+from resjax.paper.run_curves import curves_in
 from resjax.training import restore
 from resjax.training.classifiers import recorded
 from resjax.training.log import as_json
@@ -264,6 +267,25 @@ def test_an_optimizer_with_a_random_key_is_saved_and_restored(small, tmp_path, d
     with pytest.raises((Interrupted, KeyboardInterrupt)):
         train(small(), tmp_path / "cut", ONE, **noisy, callback=stop)
     assert train(small(), tmp_path / "cut", ONE, **noisy)["state_digest"] == whole["state_digest"]
+
+
+def test_a_callback_can_stop_its_run_and_log_what_is_no_number(small, tmp_path, digits):
+    """As by Ctrl-C: the step of the callback is saved. In the log, which is JSON to the letter, NaN is null."""
+    def stop(line, network):
+        if line["loss"] < 100:  # always, also if it were called once more
+            signal.raise_signal(signal.SIGINT)
+        return {"good": 1.0, "bad": float("nan"), "worse": -float("inf")}
+
+    with pytest.raises(Interrupted, match="saved step 2 of 6"):
+        train(small(), tmp_path, ONE, model=Linear(), data=digits, callback=stop)
+    assert int(restore(tmp_path, model=Linear()).state.step) == 2
+    train(small(), tmp_path, ONE, model=Linear(), data=digits, callback=lambda line, network: {"bad": float("nan")})
+    own = read_metrics(tmp_path, "own")
+    assert own == [{"step": 2, "kind": "own", "good": 1.0, "bad": None, "worse": None},
+                   *({"step": step, "kind": "own", "bad": None} for step in (4, 6))]
+    text = (tmp_path / "metrics.jsonl").read_text()
+    assert not {"NaN", "Infinity"} & set(re.findall(r"\w+", text))
+    assert list(curves_in(own)) == ["good"]
 
 
 def test_validation_images_that_are_held_out_already_are_not_held_out_again(small, tmp_path):
