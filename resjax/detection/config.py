@@ -239,8 +239,8 @@ class Detection(Named):
 
         In alternating training, each of the four phases takes a quarter of the steps, so such a run cannot be extended.
         """
-        longer = self.training == "joint" and self.optimizer.schedule == "steps"
-        return list_differences(self, other, longer)
+        phases = "each phase takes a quarter of the steps" if self.training == "alternating" else ""
+        return list_differences(self, other, phases or self.optimizer.fixed)
 
     def sizes(self) -> None:
         """Return None, because parameters and multiply-adds depend on the images."""

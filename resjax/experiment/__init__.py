@@ -227,8 +227,8 @@ class Experiment(Named):
         With a cosine schedule, or an optimizer that a function builds from the run, different `steps` also count as a
         difference, because such a run cannot be extended.
         """
-        fixed = self.optimizer.schedule == "cosine" or callable(other.own.optimizer)
-        return list_differences(self, other, longer=not fixed)
+        built = "its optimizer is a function of the run, which may use steps" if callable(other.own.optimizer) else ""
+        return list_differences(self, other, self.optimizer.fixed or built)
 
     def sizes(self) -> Sizes | None:
         """Count parameters and multiply-adds, for CIFAR's 10 or ImageNet's 1,000 classes; None for a custom network."""

@@ -67,6 +67,11 @@ class Optimizer(Named):
                   f"optimizer.warmup-rate is {self.warmup_rate}; it must be at most optimizer.learning-rate "
                   f"{self.learning_rate}, because the warm-up rises to it")
 
+    @property
+    def fixed(self) -> str:
+        """Return why a run cannot be resumed with more steps; empty if it can."""
+        return "its cosine schedule depends on steps" if self.schedule == "cosine" else ""
+
     def check_length(self, steps: int) -> None:
         """Raise BadInput if a schedule whose length is that of the run leaves no steps after the warm-up."""
         check(self.schedule == "steps" or self.warmup_steps < steps,

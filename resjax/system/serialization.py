@@ -118,18 +118,19 @@ MAY_CHANGE = {"data.directory", "data.workers", "log_steps", "evaluate_steps", "
 BY_CONTENT = ({"folder", "tars"}, {"voc"}, {"coco"})  # sources whose images are compared by their contents
 
 
-def list_differences(before: Any, now: Any, longer: bool = True) -> list[str]:
+def list_differences(before: Any, now: Any, fixed: str = "") -> list[str]:
     """List the fields, with both values, that make the results of two runs differ.
 
-    The location of the images and the intervals for logging, evaluation and checkpoints do not count. If runs may be
-    made `longer`, more steps `now` do not count either, because the first run is then resumed.
+    The location of the images and the intervals for logging, evaluation and checkpoints do not count. More steps `now`
+    do not count either, because the first run is then resumed, unless `fixed` says why it cannot be.
     """
     mine, theirs = flatten(before), flatten(now)
-    same = MAY_CHANGE | ({"steps"} if longer and now.steps > before.steps else set())
+    same = MAY_CHANGE | ({"steps"} if not fixed and now.steps > before.steps else set())
     sources = {run.data.source.partition(":")[0] for run in (before, now)}
     if any(sources <= alike for alike in BY_CONTENT):
         same |= {"data.source"}
-    return [f"{key}: {mine.get(key)!r} -> {theirs.get(key)!r}"
+    why = f", but {fixed}" if fixed and now.steps > before.steps else ""
+    return [f"{key}: {mine.get(key)!r} -> {theirs.get(key)!r}{why if key == 'steps' else ''}"
             for key in mine | theirs if key not in same and mine.get(key) != theirs.get(key)]
 
 

@@ -188,10 +188,13 @@ def test_what_cannot_be_is_named(make, message):
 
 def test_a_cosine_ends_with_its_run(small):
     run = small(optimizer=Optimizer(schedule="cosine"))
-    assert run.differences(replace(run, steps=12)) == ["steps: 6 -> 12"]
+    assert run.differences(replace(run, steps=12)) == [
+        "steps: 6 -> 12, but its cosine schedule depends on steps"]
+    assert run.differences(replace(run, steps=4)) == ["steps: 6 -> 4"]
     assert small().differences(small(steps=12)) == []
     built = small(steps=12, own=resjax.Own(optimizer=lambda run: optax.sgd(1 / run.steps)))  # likewise
-    assert small().differences(built) == ["steps: 6 -> 12"]
+    assert small().differences(built) == [
+        "steps: 6 -> 12, but its optimizer is a function of the run, which may use steps"]
     assert small().differences(replace(built, own=resjax.Own(optimizer=optax.sgd(0.1)))) == []
 
 
