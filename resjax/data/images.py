@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from resjax.data.classes import composed
 from resjax.data.decode import decode
 from resjax.data.image_files import ImageFiles
 from resjax.data.index import check_labels, data_identity, find_images, find_split, held_out
@@ -151,10 +152,10 @@ def dataset(train: tuple[Any, Any], test: tuple[Any, Any] | None = None, classes
     classes, if they have any. Without `test`, no test error is measured. Raises BadInput, naming the array, if its
     shape or type is wrong.
     """
-    classes, learned = tuple(map(str, classes)), checked_images("train", train)
-    seen = none_of(learned) if test is None else checked_images("test", test)
-    twice = [name for name, count in Counter(classes).items() if count > 1]
-    check(not twice, f"data: several classes are named {', '.join(twice)}")
+    classes, learned = tuple(map(str, classes)), pair_of("data, train", train)
+    twice = [name for name, count in Counter(map(composed, classes)).items() if count > 1]
+    check(not twice, f"data: {len(classes)} classes, but {', '.join(map(repr, twice))} is the name of several")
+    seen = none_of(learned) if test is None else pair_of("data, test", test)
     if len(learned.labels) and not classes:
         lowest, highest = int(np.min(learned.labels)), int(np.max(learned.labels))
         check(lowest <= 0, f"data, train: labels are {lowest} ... {highest}; they must start at 0, because otherwise "
@@ -168,22 +169,24 @@ def dataset(train: tuple[Any, Any], test: tuple[Any, Any] | None = None, classes
     return Dataset(names, learned, none_of(learned), seen)
 
 
-def checked_images(split: str, pair: Any) -> Images:
-    """Check a pair of arrays. Raises BadInput if they are not images with labels."""
+def pair_of(place: str, pair: Any) -> Images:
+    """Check a pair of arrays. Raises BadInput, naming their `place`, if they are not images with labels."""
     check(isinstance(pair, tuple | list) and len(pair) == 2,
-          f"data, {split}: not a pair of arrays; call resjax.dataset((pixels, labels), (test_pixels, test_labels))")
+          f"{place}: {type(pair).__name__} is not a pair; pass a split as (pixels, labels), as in "
+          "resjax.dataset((pixels, labels), (test pixels, test labels))")
     try:
         pixels, labels = map(np.asarray, pair)
-    except ValueError as error:  # of lists with rows of several lengths
-        raise BadInput(f"data, {split}: not arrays ({error})") from None
+    except ValueError as error:  # NumPy's, for nested lists of different lengths
+        raise BadInput(f"{place}: {error}; all images must have the same size, [images, height, width, channels], and "
+                       "a label each") from None
     check(pixels.dtype == np.uint8 and pixels.ndim in (3, 4),
-          f"data, {split}: pixels are {pixels.dtype} {list(pixels.shape)}; they must be uint8, 0 to 255, [images, "
+          f"{place}: pixels are {pixels.dtype} {list(pixels.shape)}; they must be uint8, 0 to 255, [images, "
           "height, width] or [images, height, width, channels]")
     first = pixels.ndim == 4 and pixels.shape[1] in (1, 3) and pixels.shape[3] > 4
-    check(not first, f"data, {split}: pixels are {list(pixels.shape)}, that is, {pixels.shape[-1]} channels; if there "
+    check(not first, f"{place}: pixels are {list(pixels.shape)}, that is, {pixels.shape[-1]} channels; if there "
                      f"are {pixels.shape[min(1, pixels.ndim - 1)]}, move them last: pixels.transpose(0, 2, 3, 1)")
     check(labels.shape == pixels.shape[:1] and np.issubdtype(labels.dtype, np.integer),
-          f"data, {split}: labels are {labels.dtype} {list(labels.shape)}; they must be integers [{len(pixels)}]")
+          f"{place}: labels are {labels.dtype} {list(labels.shape)}; they must be integers [{len(pixels)}]")
     return Images(pixels[..., None] if pixels.ndim == 3 else pixels, labels.astype(np.int32))
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from resjax.detection.backbones import RESNETS
 from resjax.experiment import Optimizer
-from resjax.experiment.fields import Count, In32Bits, Natural, NonNegative, Positive
+from resjax.experiment.fields import Count, DistinctNames, In32Bits, Natural, NonNegative, Positive
 from resjax.models.families import StrideIn
 from resjax.system.errors import check
 from resjax.system.serialization import Must, Named, check_fields, check_ghosts, check_source, list_differences
@@ -117,7 +117,7 @@ class Scenery(Named):
     the form VOC2007/trainval."""
     test: SomeNames = ("VOC2007/test",)
     """The names of the sets of test images, in the same form as those of the training images."""
-    classes: tuple[str, ...] = ()
+    classes: DistinctNames = ()
     """The class names. If unset, they are taken from the training annotations, except that `voc:PATH` uses all 20 VOC
     classes if no others are annotated."""
     shorter_side: Annotated[int, Must("be at least 32", lambda n: n >= 32), In32Bits] = 600

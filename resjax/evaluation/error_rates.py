@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import numpy as np
 
 from resjax.data import Images, find_images, find_split, load_data, load_split
 from resjax.data.classes import alone, composed, normalized_name, place_of
+from resjax.data.images import pair_of
 from resjax.evaluation.outcomes import Evaluation, evaluation
 from resjax.evaluation.probabilities import log_probabilities, log_probabilities_of_views
 from resjax.evaluation.views import views_of
@@ -31,13 +33,18 @@ from resjax.system.files import expanded
 from resjax.system.terminal import tell
 
 
-def evaluate(network: Network | Classifier, images: Images, batch_size: int = 128) -> Evaluation:
+def evaluate(network: Network | Classifier, images: Images | tuple[Any, Any], batch_size: int = 128) -> Evaluation:
     """Measure a network's errors on images in memory, without averaging over several crops of an image.
 
-    `batch_size` affects only speed and memory use. Pixels are uint8 `[images, height, width, channels]`. The result
+    `images` are a split of a data set, such as `data.test`, or a pair `(pixels, labels)`. `batch_size` affects only
+    speed and memory use. Pixels are uint8 `[images, height, width, channels]`, and labels `[images]`. The result
     holds `top1_error` and `top5_error` in percent, `class_errors` and the `confusion` matrix. Its method `mistakes`
     returns the misclassified images, and its method `save(folder)` writes tables and figures.
     """
+    check(isinstance(images, tuple) and len(images) == 2,
+          f"images is of type {type(images).__name__}; it must be a split of a data set, such as data.test, or a pair "
+          "(pixels, labels)")
+    images = images if isinstance(images, Images) else pair_of("images", images)
     classifier, labels = as_classifier(network), np.asarray(images.labels)
     check(len(labels) > 0, "images contains no image")
     check(batch_size > 0, f"batch_size is {batch_size}; it must be at least 1")

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
+from flax.errors import FlaxError
 from jax.tree_util import keystr, tree_flatten_with_path
 
 from resjax.experiment import Experiment, Own
@@ -101,12 +102,20 @@ def check_outputs(experiment: Experiment, image: tuple[int, ...], classes: int) 
     model, images = model_for(experiment, classes), jax.ShapeDtypeStruct((experiment.batch_size, *image), jnp.float32)
     first = partial(initial_state, model, optax.identity())
     state = asked("model", jax.eval_shape, first, jax.ShapeDtypeStruct(image, jnp.float32), 0)
-    apply = partial(model.apply, train=True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(0)})
-    logits, _ = asked("model", jax.eval_shape, apply, state.variables, images)
-    shape = getattr(logits, "shape", type(logits).__name__)
-    check(shape == (images.shape[0], classes),
-          f"model returned {shape} for images {images.shape}; it must return logits [{images.shape[0]}, {classes}], "
-          f"because there are {classes} classes")
+    train = partial(model.apply, train=True, mutable=["batch_stats"], rngs={"dropout": jax.random.key(0)})
+    try:
+        logits, _ = asked("model", jax.eval_shape, train, state.variables, images)
+        tested = asked("model", jax.eval_shape, model.apply, state.variables, images)
+    except BadInput as error:
+        if not isinstance(error.__cause__, FlaxError):
+            raise
+        raise BadInput(f"{error}; a network can use the random stream 'dropout', in training only, and the collections "
+                       "'params' and 'batch_stats'") from error
+    for outputs in (logits, tested):
+        shape = getattr(outputs, "shape", type(outputs).__name__)
+        check(shape == (images.shape[0], classes),
+              f"model returned {shape} for images {images.shape}; it must return logits ["
+              f"{images.shape[0]}, {classes}], because there are {classes} classes")
     paths = [keystr(path, simple=True, separator=".") for path, _ in tree_flatten_with_path(state.variables)[0]]
     twice = next((path for path in paths if paths.count(path) > 1), None)
     check(twice is None, f"model: two of its arrays would be saved as {twice!r}; give them names without dots")

@@ -70,6 +70,15 @@ def test_logits_of_half_the_precision_give_float32_probabilities():
     assert metrics.loss / 2 == pytest.approx(loss, rel=1e-6)
 
 
+def test_a_pair_of_arrays_is_evaluated_and_other_things_are_named():
+    pixels, labels = np.array([[[[3], [1], [0]]], [[[1], [1], [3]]]], np.uint8), np.array([0, 1])
+    assert resjax.evaluate(table(), (pixels, labels)).top1_error == 50
+    for images, message in ((resjax.dataset((pixels, labels)), "images is of type Dataset; .* such as data.test"),
+                            (pixels, "images is of type ndarray; .* or a pair"), ((pixels, [0]), "images: labels are")):
+        with pytest.raises(BadInput, match=message):
+            resjax.evaluate(table(), images)
+
+
 def test_wrong_pixels_are_named():
     with pytest.raises(BadInput, match=r"pixels are \[1, 3, 1\]; they must be \[batch, height, width, 1\]; for one"):
         table()(np.zeros((1, 3, 1)))

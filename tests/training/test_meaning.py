@@ -12,6 +12,7 @@ from flax import linen as nn
 
 import resjax
 from resjax import BadInput, Data, Experiment, Optimizer, ResNet, read_metrics, train
+from resjax.detection import Scenery
 from resjax.models.batch_norm import BatchNorm
 from resjax.training import restore
 from resjax.training.images import open_images
@@ -66,6 +67,22 @@ class Dotted(nn.Module):
         return nn.Dense(10, name="a")(x) + self.param("a.kernel", nn.initializers.zeros, (4, 10)).sum(0)
 
 
+class Noisy(nn.Module):
+    """A network with a random stream or a collection of its own, in training or in testing."""
+
+    stream: str = "noise"
+    train: bool = True
+
+    @nn.compact
+    def __call__(self, x, *, train=False):
+        x = nn.Dense(10)(x.mean((1, 2)))
+        if train == self.train and self.stream:
+            x = x + jax.random.normal(self.make_rng(self.stream), x.shape)
+        if not self.stream:
+            x = x + self.variable("memory", "mean", jnp.zeros, (10,)).value
+        return x
+
+
 @dataclass
 class Thawed:
     """An augmentation that Python cannot hash."""
@@ -87,6 +104,10 @@ class Thawed:
     ({"model": Net(classes=5)}, r"model returned \(32, 5\) for images \(32, 8, 8, 1\); .* there are 10 classes"),
     ({"model": Net(classes=12)}, r"model returned \(32, 12\) for images \(32, 8, 8, 1\); .* there are 10 classes"),
     ({"model": Net(norm=np.zeros(2))}, "model is a Net that cannot be hashed; .* its fields must be numbers, strings"),
+    ({"model": Noisy()}, r"model failed \(test_meaning.py.*\): InvalidRng.*noise.*; a network can use"),
+    ({"model": Noisy(train=False)}, r"InvalidRng.*noise.* 'dropout', in training only, and the collections 'params'"),
+    ({"model": Noisy("dropout", train=False)}, "InvalidRng.*dropout.* in training only"),
+    ({"model": Noisy("")}, "model failed .*memory.*the collections 'params' and 'batch_stats'"),
     ({"augment": Thawed()}, "augment is a Thawed that cannot be hashed; a dataclass needs frozen=True"),
     ({"model": Dotted()}, "two of its arrays would be saved as 'params.a.kernel'"),
     ({"optimizer": 1e-3}, r"optimizer is 0.001; it must be an optax optimizer, such as optax.sgd\(0.1\)"),
@@ -123,6 +144,24 @@ def test_values_of_the_experiment_are_compared_with_arrays(small, tmp_path, valu
 def test_arrays_that_mean_something_else_are_refused(pixels, labels, message):
     with pytest.raises(BadInput, match=message):
         resjax.dataset((pixels, labels))
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ((PIXELS, LABELS), r"data, train: ndarray is not a pair; .* as in resjax.dataset\(\(pixels, labels\), "),
+    (((PIXELS, LABELS), PIXELS), "data, test: ndarray is not a pair"),
+    (((PIXELS, LABELS, LABELS),), "data, train: tuple is not a pair"),
+    ((([PIXELS[0], PIXELS[0, :5]], [0, 1]),), "data, train: .*all images must have the same size"),
+    (((PIXELS, [[0, 1], [2]]),), "data, train: .*and a label each"),
+    (((PIXELS, LABELS), None, ("a", "b", "a")), "data: 3 classes, but 'a' is the name of several"),
+    (((PIXELS, LABELS), None, ("\u00e9", "e\u0301")), "2 classes, but '\u00e9' is the name of several")])
+def test_arrays_in_no_pair_and_names_of_several_classes_are_refused(arguments, message):
+    with pytest.raises(BadInput, match=message):
+        resjax.dataset(*arguments)
+
+
+def test_names_of_several_classes_of_objects_are_refused():
+    with pytest.raises(BadInput, match=r"data.classes is \('cat', 'cat'\); it must contain no name twice"):
+        Scenery(source="voc:x", classes=("cat", "cat"))
 
 
 def test_arrays_that_were_right_still_are():
