@@ -29,6 +29,7 @@ from resjax.detection.networks import FasterRCNN, Pool, pool_regions
 from resjax.detection.phases import variables_of
 from resjax.detection.proposals import Detections, Predictions, choose_detections, decode_predictions, propose
 from resjax.detection.step import Proposed, anchors_of, state_shapes
+from resjax.system.files import expanded
 from resjax.system.progress import track
 from resjax.training.restoration import restore_state
 from resjax.training.run_directory import read_described
@@ -173,7 +174,7 @@ def restore_detector(folder: str | Path, device: jax.Device | None = None) -> Tr
 
     Raises BadInput if the checkpoint is missing, damaged or of another run. Nothing in the run directory changes.
     """
-    folder = Path(folder)
+    folder = expanded(folder)
     detection, (classes,) = read_described(folder, {"classes": tuple[str, ...]}, "detection")
     model = FasterRCNN(detection.detector, len(classes))
     place = jax.sharding.SingleDeviceSharding(device or jax.local_devices()[0])

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from resjax.system.files import write_csv
+from resjax.system.files import expanded, write_csv
 
 SHEET = 24  # number of mistakes in mistakes.png
 NOTHING = -1  # the predicted class if probabilities are NaN
@@ -116,7 +116,7 @@ class Evaluation(NamedTuple):
         """
         from resjax.evaluation.drawings import cut_name, draw_confusion, draw_sheet  # imported on demand
 
-        folder, mistakes = Path(folder), self.mistakes()
+        folder, mistakes = expanded(folder), self.mistakes()
         folder.mkdir(parents=True, exist_ok=True)
         names = ("confusion.csv", "classes.csv", "mistakes.csv", "confusion.png", "mistakes.png")
         files = [folder / name for name in names[:5 if mistakes else 4]]

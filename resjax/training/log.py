@@ -219,9 +219,11 @@ def rewind_metrics(log: Log, step: int) -> None:
 
 
 def as_json(line: Line) -> str:
-    """Format a line as JSON, which has no NaN or infinity, so that such a number of a callback becomes null."""
-    return json.dumps({key: None if isinstance(value, float) and not math.isfinite(value) else value
-                       for key, value in line.items()}) + "\n"
+    """Format a line of the log. Numbers of a callback that are not finite become null, because JSON has no NaN."""
+    if line["kind"] == "own":
+        line = {key: None if isinstance(value, float) and not math.isfinite(value) else value
+                for key, value in line.items()}
+    return json.dumps(line) + "\n"
 
 
 def export_csv(run_directory: Path) -> None:

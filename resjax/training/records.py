@@ -15,9 +15,9 @@ INSTEAD = {"model": "architecture.", "optimizer": "optimizer."}  # fields that a
 OUTCOME = ("parameters", "train_seconds", "images_per_second")
 
 
-def find_runs(folder: Path) -> list[Path]:
+def find_runs(folder: str | Path) -> list[Path]:
     """List the run directories in a folder, also behind symbolic links. Raises BadInput if there are none."""
-    seen, run_directories = set[Path](), []
+    folder, seen, run_directories = expanded(folder), set[Path](), []
     for place, folders, files in os.walk(folder, followlinks=True) if folder.exists() else ():
         folders.sort()
         if Path(place).resolve() in seen:

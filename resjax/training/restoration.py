@@ -73,7 +73,7 @@ def restore_state(run_directory: Path, experiment: Run, shapes: Any, place: jax.
     check(result is None or state.opt_state is None or state_digest(state) == result["state_digest"],
           f"{run_directory}: its result.json belongs to another checkpoint; delete result.json and run the same "
           "command to evaluate again")
-    averaged = int(state.step) == experiment.steps and meta.get("averaged", True)
+    averaged = meta.get("averaged", int(state.step) == experiment.steps)
     if experiment.optimizer.ema_decay and state.opt_state is not None and not averaged:
         tell(f"{run_directory}: not finished, so these are its current weights, not their moving average")
     return state
