@@ -16,7 +16,7 @@ from resjax.system.files import expanded
 from resjax.system.platform import keep_compiled_programs
 from resjax.system.progress import working
 from resjax.system.terminal import aligned, room, say
-from resjax.training.kinds import Exam, Kind, kind_at, kind_of
+from resjax.training.kinds import Exam, Kind, kind_at
 
 
 @dataclass(frozen=True)
@@ -69,21 +69,6 @@ def own_model(run_directory: Path, code: Path | None) -> Any:
     return matching[0].own.model
 
 
-def check_held_out(run_directory: Path, data: str | None) -> None:
-    """Raise BadInput if a run's test images were held out of a folder whose files have changed since.
-
-    A fifth of all files is held out at random, so some of the training images could now be test images.
-    """
-    from resjax.evaluation.error_rates import same_source
-    from resjax.training.run_directory import check_images, read_experiment
-
-    run = read_experiment(run_directory)
-    kind, _, path = run.data.source.partition(":")
-    if kind == "folder" and not (expanded(path) / "train").is_dir() and same_source(data or run.data.source,
-                                                                                    run.data.source):
-        check_images(run_directory, kind_of(run).identity(run))
-
-
 def evaluate_networks(
     networks: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NETWORK ...",
                                                                             help_behavior_hint="")],
@@ -124,9 +109,6 @@ def evaluate_networks(
     kinds, loaded = zip(*(load_as(network, weights) for network in networks), strict=True)
     check(len(set(kinds)) == 1, f"{networks[0]} is a {kinds[0].NOUN}, and another network is not; evaluate "
                                  "them separately")
-    for place in map(expanded, networks):
-        if (place / "experiment.json").is_file():
-            check_held_out(place, data)
     exam, rows, files = Exam(split, None if views == "single" else views, batch_size, data, directory), [], []
     with working(f"evaluating the {split} split"):
         if by_class:

@@ -5,16 +5,13 @@ import shutil
 from contextlib import suppress
 from io import BytesIO
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from resjax import BadInput, Data, Experiment
-from resjax.console.networks import check_held_out
+from resjax import BadInput, Data
 from resjax.data import Images, decode, load_data, mean_image
 from resjax.data.images import hold_out, make_dataset
-from resjax.training.run_directory import write_run
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
@@ -107,22 +104,6 @@ def test_folder_of_class_folders_holds_out_a_fifth(tmp_path):
     both = [tuple(pixel) for split in (data.train, data.test) for pixel in split.pixels[:, 0, 0, :2].tolist()]
     assert sorted(both) == [(i, label) for i in range(10) for label in (0, 1)]
     np.testing.assert_array_equal(data.test.pixels[:, 0, 0, 1], data.test.labels)
-
-
-def test_a_run_is_not_evaluated_on_another_fifth(tmp_path):
-    data = tmp_path / "data"
-    paint_splits(data, (".",), count=10)
-    paint_splits(tmp_path / "sorted data", count=2)
-    for folder, source in (("flat", data), ("sorted", tmp_path / "sorted data")):
-        run = Experiment(name="a", data=Data(source=f"folder:{source}"))
-        (tmp_path / folder).mkdir()
-        write_run(tmp_path / folder, run, {"images": load_data(run.data).identity()}, jax.devices())
-        check_held_out(tmp_path / folder, None)
-        paint(source / "cat" / "new.png")
-    with pytest.raises(BadInput, match="the images have changed since this run began: training images: 16 -> 17"):
-        check_held_out(tmp_path / "flat", None)
-    check_held_out(tmp_path / "flat", f"folder:{tmp_path}/other")
-    check_held_out(tmp_path / "sorted", None)
 
 
 def test_other_files_and_hidden_folders_are_passed_over(tmp_path):
