@@ -204,7 +204,8 @@ def is_line(line: Any) -> bool:
 def rewind_metrics(log: Log, step: int) -> None:
     """Drop the lines that a run resumed at `step` will write again.
 
-    These are the lines of later steps and, if `step` is the last step, the lines of its evaluation.
+    These are the lines of later steps and, if `step` is the last step, the lines of its evaluation. If a finished run
+    is extended, the lines of its last evaluation remain, because it measured the state from which the run continues.
     """
     if not is_first():
         return
@@ -215,7 +216,7 @@ def rewind_metrics(log: Log, step: int) -> None:
         line["step"] == step and (step < log.steps or line["kind"] not in MEASURED)))]
     write_text(log.run_directory / "metrics.jsonl", "".join(map(as_json, remaining)))
     if log.events:
-        log.events.begin(step)
+        log.events.begin(step, [line for line in remaining if line["step"] == step])
 
 
 def as_json(line: Line) -> str:

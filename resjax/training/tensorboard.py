@@ -1,6 +1,7 @@
 """Writes a run's log as TensorBoard event files, during training or afterwards. TensorFlow is not needed."""
 
 import time
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -65,10 +66,10 @@ class Events(AbstractContextManager["Events"]):
         """Return whether the folder already contains events."""
         return any(self.folder.glob("events.out.tfevents.*"))
 
-    def begin(self, step: int) -> None:
-        """Start a file for the lines after `step`. TensorBoard discards the events of later steps in earlier files.
+    def begin(self, step: int, lines: Iterable[dict[str, Any]]) -> None:
+        """Start a file with the `lines` of `step` that the log keeps, for these and all later lines.
 
-        Raises OSError if the folder cannot be written.
+        TensorBoard discards the events of earlier files from `step` on. Raises OSError if the folder cannot be written.
         """
         from tensorboardX.proto.event_pb2 import SessionLog
 
@@ -78,7 +79,9 @@ class Events(AbstractContextManager["Events"]):
         with writing(self.file):
             self.folder.mkdir(parents=True, exist_ok=True)
             self.writer = open_writer(self.file)
-            write_event(self.writer, step=step + 1, session_log=SessionLog(status=SessionLog.START))
+            write_event(self.writer, step=step, session_log=SessionLog(status=SessionLog.START))
+            for line in lines:
+                write_line(self.writer, line)
             self.writer.flush()
 
     def write(self, line: dict[str, Any]) -> None:
