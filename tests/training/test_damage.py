@@ -12,6 +12,7 @@ from conftest import flip
 from resjax import BadInput, export, load, read_metrics, restore, train
 from resjax.console.command_line import execute, guarded
 from resjax.training import read_experiment, read_result
+from resjax.training.log import Log, rewind_metrics
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
@@ -150,6 +151,29 @@ def test_lines_of_the_log_that_are_none_are_said_and_left_out(run, small, capsys
     train(small(evaluate_test=True, evaluate_steps=2), run)
     assert "metrics.jsonl: dropped 4 unreadable lines" in capsys.readouterr().err
     assert [line["step"] for line in read_metrics(run, "train")] == [2, 4, 6]
+
+
+def test_a_last_line_that_was_not_written_to_its_end_is_left_out(run, made, capsys):
+    """The rest of a kill, a full disk (nothing) or a power failure (zeros), which a run that goes on writes anew."""
+    file, lines = run / "metrics.jsonl", read_metrics(made)
+    whole = (made / "metrics.jsonl").read_bytes()
+    last = whole.rindex(b"\n", 0, -1) + 1
+    for end in range(last, len(whole) - 1):
+        for rest in (b"", bytes(len(whole) - end)):
+            file.write_bytes(whole[:end] + rest)
+            assert read_metrics(run) == lines[:-1]
+    execute(["report", str(run.parent)])
+    rewind_metrics(Log(run, "run", steps=6, batch_size=32), step=4)
+    assert "unreadable" not in capsys.readouterr().err
+    assert read_metrics(run) == [line for line in lines if line["step"] <= 4]
+
+
+def test_a_run_made_longer_keeps_the_last_errors_of_the_shorter_one(run, made):
+    """They belong to the state from which it goes on; a run that only evaluates again writes them again."""
+    rewind_metrics(Log(run, "run", steps=9, batch_size=32), step=6)
+    assert read_metrics(run) == read_metrics(made)
+    rewind_metrics(Log(run, "run", steps=6, batch_size=32), step=6)
+    assert read_metrics(run) == [line for line in read_metrics(made) if (line["step"], line["kind"]) != (6, "test")]
 
 
 def test_nothing_from_files_is_a_tag_in_the_report(run, capsys):
