@@ -101,6 +101,8 @@ def evaluate_networks(
         out: The folder for the tables and figures of `by_class`.
         weights: Details that some weights files do not state.
     """
+    from resjax.training.images import check_held_out  # imported here, so that the help is quick
+
     if batch_size < 1:
         raise BadInput(f"batch-size is {batch_size}; it must be at least 1")
     if not networks:
@@ -111,6 +113,8 @@ def evaluate_networks(
                                  "them separately")
     exam, rows, files = Exam(split, None if views == "single" else views, batch_size, data, directory), [], []
     with working(f"evaluating the {split} split"):
+        for network in networks:
+            check_held_out(network, split, data)
         if by_class:
             measured, rows, files = kinds[0].examine(loaded, exam, out)
         else:

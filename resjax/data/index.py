@@ -123,6 +123,12 @@ def index_folders(root: Path) -> ImageSet:
     return ImageSet(classes, train_files, test_files, joined(unlabelled, remark, other))
 
 
+def is_divided(source: str) -> bool:
+    """Return whether a source is a folder without splits, of which `find_images` holds out images for testing."""
+    kind, _, rest = source.partition(":")
+    return kind == "folder" and not (expanded(rest) / "train").is_dir()
+
+
 def test_folder(root: Path) -> tuple[Path | None, str]:
     """Choose the first test folder with class folders. Remark on flat test folders, such as ImageNet's `test`."""
     there = [root / name for name in TEST if (root / name).is_dir()]

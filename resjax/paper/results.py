@@ -13,6 +13,7 @@ from resjax.paper.reproduce import Planned, planned_result, scaled_name
 from resjax.paper.table import LEAST_STEPS, Row, Table, markdown
 from resjax.system.distributed import is_first
 from resjax.system.files import read_json, write_json, write_text
+from resjax.training.images import check_held_out
 from resjax.training.kinds import Measure, kind_of
 from resjax.training.log import read_metrics
 from resjax.training.run_directory import read_result
@@ -90,6 +91,8 @@ def measure_group(group: Sequence[Planned], measures: Sequence[Measure], images:
         stored = read_json(file)
         if (stored.get("state_digests"), stored.get("images_digest")) == (digests, images[data]):
             return stored
+    for run in group:
+        check_held_out(run.run_directory, "test", data.source)
     opened = [kind.open(str(run.run_directory)) for run in group]
     directory = data_directory(data.directory) if hasattr(data, "directory") else None
     measured = {**kind.measure(opened, "test", how, BATCH, data.source, directory),

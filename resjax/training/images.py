@@ -2,18 +2,24 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, Protocol
 
 import jax
 import numpy as np
 
 from resjax.data import Dataset, load_data
+from resjax.data.index import is_divided
 from resjax.evaluation import ErrorRates
+from resjax.evaluation.error_rates import same_source
 from resjax.experiment import Experiment, Photographs
 from resjax.network import Classifier
 from resjax.system.errors import check
+from resjax.system.files import expanded
 from resjax.training.in_memory import in_memory
+from resjax.training.kinds import kind_of
 from resjax.training.log import Log
+from resjax.training.run_directory import check_images, read_experiment
 from resjax.training.streaming import open_streaming
 
 
@@ -59,3 +65,18 @@ def open_images(experiment: Experiment, devices: Sequence[jax.Device], log: Log,
     check(len(std) in (0, channels), f"data.std has {len(std)} values, but the images have {channels} channels")
     log.tell(dataset.remark)
     return in_memory(experiment, dataset, devices)
+
+
+def check_held_out(target: str | Path, split: str, source: str | None = None) -> None:
+    """Raise BadInput if a run's folder has changed, and with it the choice of images that are held out from training.
+
+    Test images are chosen from all images of a folder without splits, and validation images from the training images.
+    `source` are the images to evaluate, if they are not the run's. Weights without a run, and images other than the
+    run's, are not checked.
+    """
+    if not (run_directory := expanded(target)).joinpath("experiment.json").is_file():
+        return
+    run = read_experiment(run_directory)
+    chosen = is_divided(run.data.source) or (split == "validation" and run.data.source.startswith("folder:"))
+    if chosen and (source is None or same_source(source, run.data.source)):
+        check_images(run_directory, kind_of(run).identity(run))

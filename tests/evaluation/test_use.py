@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from flax import linen as nn
 from PIL import Image
 
 import resjax
-from resjax import BadInput, Data, Network
+from resjax import BadInput, Data, Network, train
 from resjax.console.command_line import execute
 from resjax.data import Batch, Images, Preprocessing
 from resjax.evaluation import measure_networks
@@ -234,6 +235,25 @@ def test_a_folder_is_the_runs_own_however_its_path_is_written(tmp_path, monkeypa
     for source in ("folder:flat", "folder:flat/", "folder:./flat", f"folder:{tmp_path}/flat", "folder:link"):
         counted = [measure_networks([network], split, "single", 8, source).images for split in ("train", "test")]
         assert counted == [16, 4], source
+
+
+def test_training_images_are_not_evaluated_as_test_images_if_files_were_added(small, tmp_path, capsys):
+    """Which images are held out depends on the list of files, so a new one would move others into the test split."""
+    for label in ("a", "b"):
+        (tmp_path / "flat" / label).mkdir(parents=True)
+        for number in range(10):
+            Image.new("L", (8, 8), 20 * number).save(tmp_path / "flat" / label / f"{number}.png")
+    run = small(data=Data(source=f"folder:{tmp_path}/flat", pad=1, flip=False), steps=1, precise_batch_norm_steps=0)
+    train(run, tmp_path / "run", jax.devices()[:1])
+    execute(["evaluate", str(tmp_path / "run")])
+    assert "4 images" in capsys.readouterr().out
+    shutil.copytree(tmp_path / "flat", tmp_path / "other")
+    Image.new("L", (8, 8)).save(tmp_path / "flat" / "a" / "00.png")
+    for how in ([], ["--split", "train", "--data", f"folder:{tmp_path}/run/../flat"]):
+        with pytest.raises(BadInput, match=r"images have changed since this run began: training images: 16 -> 17"):
+            execute(["evaluate", str(tmp_path / "run"), *how])
+    execute(["evaluate", str(tmp_path / "run"), "--data", f"folder:{tmp_path}/other"])
+    assert "20 images" in capsys.readouterr().out
 
 
 def test_networks_of_different_sizes_are_no_ensemble():
