@@ -68,7 +68,8 @@ def restore_state(run_directory: Path, experiment: Run, shapes: Any, place: jax.
         template = jax.tree.map(lambda x: x.update(sharding=place), shapes)
         found = read_latest(run_directory, template, result["steps"] if result else None)
     if found is None:
-        raise BadInput(f"{run_directory}: no checkpoint yet; the first is saved at step {experiment.checkpoint_steps}")
+        first = min(experiment.checkpoint_steps, experiment.steps)
+        raise BadInput(f"{run_directory}: no checkpoint yet; the first is saved at step {first}")
     state, meta = found
     check(result is None or state.opt_state is None or state_digest(state) == result["state_digest"],
           f"{run_directory}: its result.json belongs to another checkpoint; delete result.json and run the same "

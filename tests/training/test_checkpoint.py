@@ -269,3 +269,8 @@ def test_restore_before_the_first_checkpoint_is_refused(small, tmp_path):
     cut(small, tmp_path, calls=1)
     with pytest.raises(BadInput, match="no checkpoint yet; the first is saved at step 2"):
         restore(tmp_path)
+    record = json.loads((tmp_path / "experiment.json").read_text())
+    record["experiment"]["checkpoint_steps"] = 5_000
+    (tmp_path / "experiment.json").write_text(json.dumps(record))
+    with pytest.raises(BadInput, match="no checkpoint yet; the first is saved at step 6"):
+        restore(tmp_path)
