@@ -29,7 +29,6 @@ from resjax.system.platform import cache_directory
 TOGETHER = 2  # programs compiled at a time; more could exhaust a laptop's memory
 TOO_LARGE = "too_large"  # key of an error message, stored in place of a plan
 COMPILERS = ("jax", "jaxlib", "flax", "optax", "jax-cuda12-pjrt", "jax-cuda13-pjrt", "libtpu")
-COMPILER_FLAGS = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")  # environment variables
 JAX_SHARE = 0.75  # fraction of GPU memory that JAX allocates by default
 
 
@@ -146,9 +145,9 @@ def sha256_of(content: Any) -> str:
 def plan_key(job: Job) -> str:
     """Return the cache key of a plan: a digest of the job, its own objects, the compilers, their flags and our code."""
     code = b"".join(file.read_bytes() for file in sorted(Path(resjax.__file__).parent.rglob("*.py")))
-    flags = [os.environ.get(name, "") for name in COMPILER_FLAGS]
-    return sha256_of([repr(job), workload_of(job.run).objects(), installed(), flags,
-                      hashlib.sha256(code).hexdigest()])[:24]
+    flags = [os.environ.get(name) for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")]
+    parts = [repr(job), workload_of(job.run).objects(), installed(), flags, hashlib.sha256(code).hexdigest()]
+    return sha256_of(parts)[:24]
 
 
 def installed() -> dict[str, str]:
