@@ -125,7 +125,10 @@ def check_recipe(run: Planned) -> None:
     """Raise BadInput, saying what differs, if a folder holds a run that does not belong to the table."""
     if not (run.run_directory / "experiment.json").exists():
         return
-    differences = changes(read_experiment(run.run_directory), run.experiment)
+    before, source = read_experiment(run.run_directory), run.experiment.initialize_from
+    if Path(before.initialize_from).parts[-2:] == Path(source).parts[-2:]:  # both runs were moved to another folder
+        before = replace(before, initialize_from=source)
+    differences = changes(before, run.experiment)
     in_python = [f"{part}: {value}" for part, value in (read_descriptions(run.run_directory) or {}).items()]
     check(not differences and not in_python,
           f"{run.run_directory} differs from the run of the table ({'; '.join([*differences, *in_python])}). Move it "

@@ -16,7 +16,7 @@ from resjax.detection.average_precision import Detected
 from resjax.detection.draw import colour_of, confident, draw_boxes
 from resjax.experiment_files import load_runs
 from resjax.paper import TABLES, detection_tables
-from resjax.paper.reproduce import plan_runs, train_missing
+from resjax.paper.reproduce import check_recipe, plan_runs, train_missing
 from resjax.plan.compile import workload_of
 from resjax.plan.detector import sizes_of
 from resjax.system.errors import BadInput
@@ -154,6 +154,11 @@ def test_weights_to_start_from_are_sought_in_the_folder_of_the_table_before_any_
     parents = {run.experiment.name: run.experiment.initialize_from for run in planned}
     assert parents == {"vgg16_0712": "vgg16.pth", "resnet101_0712": f"{tmp_path}/resnet101/seed0",
                        "resnet101_coco_0712": f"{tmp_path}/resnet101_coco_context/seed0"}
+    (run,) = (each for each in planned if each.experiment.name == "resnet101_0712")
+    (tmp_path / "moved" / "resnet101_0712" / "seed0").mkdir(parents=True)
+    write_run(moved := tmp_path / "moved" / "resnet101_0712" / "seed0", run.experiment, {}, jax.devices())
+    check_recipe(run._replace(run_directory=moved, experiment=replace(
+        run.experiment, initialize_from=str(tmp_path / "moved" / "resnet101" / "seed0"))))
     monkeypatch.chdir(tmp_path)
     for name in ("vgg16.pth", "resnet101/seed0"):
         with pytest.raises(BadInput, match=f"starts from .*{name}, which does not exist. Train or download it"):
