@@ -3,6 +3,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import detection_references as reference
 import jax
@@ -253,6 +254,8 @@ def test_table_9_of_three_scenes(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(scenes, "SCENES", {"train": 3, "test": 3})
     monkeypatch.setattr("resjax.detection.train.initial_weights", lambda run, images: Weights(
         mean_colour(images), {}, {}))  # those drawn, as if they had been loaded
+    monkeypatch.chdir(tmp_path)
+    Path("weights").touch()
     write_coco(tmp_path / "coco")
     rows = tuple(row._replace(how=replace(row.how, scales=row.how.scales and (48, 64)) if row.how else None)
                  for row in tables.TABLE9.rows)
