@@ -124,7 +124,7 @@ def index_folders(root: Path) -> ImageSet:
 
 
 def is_divided(source: str) -> bool:
-    """Return whether a source is a folder without splits, of which `find_images` holds out images for testing."""
+    """Return whether a source is a folder without splits, from which `find_images` chooses the test images."""
     kind, _, rest = source.partition(":")
     return kind == "folder" and not (expanded(rest) / "train").is_dir()
 

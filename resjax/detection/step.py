@@ -58,9 +58,11 @@ class Losses(NamedTuple):
         """Set the losses not in `names` to zero, so that they are not computed. Without their loss, regions have no
         error.
         """
-        zeros = dict.fromkeys({*LOSSES, "error"} - {*names, *(["error"] if "region_class" in names else [])}, 0.0)
-        return self._replace(**jax.tree.map(jnp.float32, zeros), without_anchors=int("anchor_class" in zeros),
-                             without_regions=int("region_class" in zeros))
+        others = {name for name in LOSSES if name not in names}
+        if "region_class" in others:
+            others.add("error")
+        return self._replace(**dict.fromkeys(others, jnp.float32(0)), without_anchors=int("anchor_class" in others),
+                             without_regions=int("region_class" in others))
 
 
 class Proposed(NamedTuple):

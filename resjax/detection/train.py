@@ -26,7 +26,7 @@ from resjax.system.distributed import batch_sharding, replicated
 from resjax.system.files import expanded
 from resjax.training import loop
 from resjax.training.log import Line, Log, RunningMetrics
-from resjax.training.run_directory import check_images, write_run
+from resjax.training.run_directory import check_images, has_checkpoint, write_run
 from resjax.training.step import TrainState
 
 
@@ -50,9 +50,9 @@ class RunningLosses(RunningMetrics):
     without_regions: int = 0
 
     def means(self) -> Line:
-        """Divide by the number of images that have each loss, and leave out losses that no image has.
+        """Return the mean of each loss over the images for which it was computed; others are left out.
 
-        The total loss is the mean sum of the losses.
+        The total loss is the mean over all images of the sum of the losses that were computed.
         """
         anchors, regions = self.images - self.without_anchors, self.images - self.without_regions
         counts = dict.fromkeys(PROPOSAL_LOSSES, anchors) | dict.fromkeys((*REGION_LOSSES, "error"), regions)
@@ -158,7 +158,6 @@ def open_faster_rcnn(detection: Detection, devices: Sequence[jax.Device], log: L
         log.tell(text)
     identity = identity_of(images, test)
     check_images(log.run_directory, identity)
-    resumes = any((log.run_directory / "checkpoints").glob("[0-9]*"))
-    weights = None if resumes else initial_weights(detection, images)
+    weights = None if has_checkpoint(log.run_directory) else initial_weights(detection, images)
     return DetectionTask(detection, images, test, identity, FasterRCNN(detection.detector, len(images.classes)),
                          weights, batch_sharding(devices), log)

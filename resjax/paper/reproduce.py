@@ -17,7 +17,14 @@ from resjax.system.progress import one_by_one
 from resjax.system.terminal import tell
 from resjax.training.kinds import Run, kind_of
 from resjax.training.log import read_metrics
-from resjax.training.run_directory import changes, check_images, read_descriptions, read_experiment, read_result
+from resjax.training.run_directory import (
+    changes,
+    check_images,
+    has_checkpoint,
+    read_descriptions,
+    read_experiment,
+    read_result,
+)
 from resjax.weights.files import SUFFIXES
 from resjax.weights.hub import is_repository
 from resjax.weights.trained import find_trained
@@ -113,12 +120,17 @@ def planned_result(run: Planned) -> dict[str, Any] | None:
         check_recipe(run)
         missing = sorted(NEEDED - result.keys())
         check(not missing, f"{run.run_directory / 'result.json'}: lacks {', '.join(missing)}")
-        check(any("error" in line for line in read_metrics(run.run_directory, "train")),
+        check(bool(training_errors(run.run_directory)),
               f"{run.run_directory / 'metrics.jsonl'}: contains no readable training line")
         return result
     except (BadInput, OSError) as error:
         tell(str(error))
         return None
+
+
+def training_errors(run_directory: Path) -> list[float]:
+    """List the training errors in a run's log, in percent."""
+    return [line["error"] for line in read_metrics(run_directory, "train") if "error" in line]
 
 
 def check_recipe(run: Planned) -> None:
@@ -136,15 +148,16 @@ def check_recipe(run: Planned) -> None:
 
 
 def check_weights(run: Planned, earlier: Sequence[Planned]) -> None:
-    """Raise BadInput if a run starts from weights that neither exist nor belong to a run that is trained earlier.
+    """Raise BadInput if the weights that a run needs do not exist and no `earlier` run will save them.
 
     Names on the Hub are not looked up.
     """
     source = run.experiment.initialize_from
+    if not source or has_checkpoint(run.run_directory):
+        return
     path = expanded(source)
-    begun = any((run.run_directory / "checkpoints").glob("[0-9]*"))
     hub = is_repository(source) and path.suffix not in SUFFIXES
-    check(not source or begun or path.exists() or hub or find_trained(source) is not None
+    check(path.exists() or hub or find_trained(source) is not None
           or any(path == each.run_directory for each in earlier),
           f"{run.experiment.name} starts from {source}, which does not exist. Train or download it, or change "
           "initialize_from in a copy of the experiment files and pass their folder as --experiments")

@@ -9,13 +9,12 @@ from typing import Any, NamedTuple
 
 from resjax.data.prepared import data_directory
 from resjax.paper.figures import draw_figures
-from resjax.paper.reproduce import Planned, planned_result, scaled_name
+from resjax.paper.reproduce import Planned, planned_result, scaled_name, training_errors
 from resjax.paper.table import LEAST_STEPS, Row, Table, markdown
 from resjax.system.distributed import is_first
 from resjax.system.files import read_json, write_json, write_text
 from resjax.training.images import check_held_out
 from resjax.training.kinds import Measure, kind_of
-from resjax.training.log import read_metrics
 from resjax.training.run_directory import read_result
 
 BATCH = 256  # images or crops per batch
@@ -60,11 +59,6 @@ def collect_results(table: Table, planned: Sequence[Planned]) -> list[RowResult]
             sum(result["parameters"] for _, result in finished) // len(groups),
             tuple(result["train_seconds"] for _, result in finished)))
     return lines
-
-
-def training_errors(run_directory: Path) -> list[float]:
-    """List the training errors of a run's log, in percent."""
-    return [line["error"] for line in read_metrics(run_directory, "train") if "error" in line]
 
 
 def measure_group(group: Sequence[Planned], measures: Sequence[Measure], images: dict[Any, str]) -> dict[str, Any]:

@@ -34,9 +34,9 @@ from resjax.training.own import (
     optimizer_for,
 )
 from resjax.training.packing import StateLayout, layout_for
-from resjax.training.python_objects import changes, network_of, provenance_of, with_objects
+from resjax.training.python_objects import changed_objects, network_of, provenance_of, with_objects
 from resjax.training.restoration import initialize_from, load_weights_for
-from resjax.training.run_directory import check_images, write_run
+from resjax.training.run_directory import check_images, has_checkpoint, write_run
 from resjax.training.step import (
     Augment,
     Loss,
@@ -126,7 +126,7 @@ class Classification:
         if objects:
             self.log.tell(", ".join(f"{part}: {text}" for part, text in objects["given"].items()
                                     if part in ("loss", "augment")))
-            self.log.tell(changes(self.log.run_directory, objects))
+            self.log.tell(changed_objects(self.log.run_directory, objects))
         write_run(self.log.run_directory, self.experiment, about | objects, list(self.sharding.mesh.devices.flat))
 
     def inputs(self, state: TrainState, steps: range) -> AbstractContextManager[Iterator[tuple[int, Any]]]:
@@ -234,8 +234,8 @@ class Classification:
 def open_classification(experiment: Experiment, devices: Sequence[jax.Device], log: Log,
                         data: Dataset | None = None) -> Classification:
     """Open an experiment's images and pretrained weights. Raises BadInput for invalid images or weights."""
-    resumes = any((log.run_directory / "checkpoints").glob("[0-9]*"))
-    weights = load_weights_for(experiment) if experiment.initialize_from and not resumes else None
+    needed = experiment.initialize_from and not has_checkpoint(log.run_directory)
+    weights = load_weights_for(experiment) if needed else None
     images = open_images(experiment, devices, log, data)
     classes = len(images.classes)
     check_parts(experiment, images.mean.shape, classes)

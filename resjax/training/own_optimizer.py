@@ -1,4 +1,4 @@
-"""Adapts custom Optax optimizers to a run: to stacked blocks, to further arguments, and to weights of two kinds."""
+"""Adapts custom Optax optimizers to stacked blocks, to the arguments of `update`, and to schedule-free averaging."""
 
 import inspect
 from typing import Any

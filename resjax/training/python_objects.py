@@ -88,7 +88,7 @@ def provenance_of(experiment: Experiment, image: tuple[int, ...], classes: int) 
             "programs": programs_of(experiment, image, classes)} if given else {}
 
 
-def changes(run_directory: Path, provenance: Mapping[str, Mapping[str, str]]) -> str:
+def changed_objects(run_directory: Path, provenance: Mapping[str, Mapping[str, str]]) -> str:
     """Describe which files and programs have changed since a run began; empty if none has."""
     file = run_directory / "experiment.json"
     before = read_json(file) if file.exists() else {}

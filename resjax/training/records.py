@@ -18,13 +18,14 @@ OUTCOME = ("parameters", "train_seconds", "images_per_second")
 def find_runs(folder: str | Path) -> list[Path]:
     """List the run directories in a folder, also behind symbolic links. Raises BadInput if there are none."""
     folder, seen, run_directories = expanded(folder), set[Path](), []
-    for place, folders, files in os.walk(folder, followlinks=True) if folder.exists() else ():
+    for name, folders, files in os.walk(folder, followlinks=True) if folder.exists() else ():
         folders.sort()
-        if Path(place).resolve() in seen:
+        place, target = Path(name), Path(name).resolve()
+        if target in seen:
             folders.clear()  # a link to a folder that was visited before, possibly its own parent
         elif "experiment.json" in (*folders, *files):  # a damaged run may have a folder of this name
-            run_directories.append(Path(place))
-        seen.add(Path(place).resolve())
+            run_directories.append(place)
+        seen.add(target)
     run_directories.sort()
     check(bool(run_directories), f"{folder}: no runs found (no folder in it contains an experiment.json)")
     return run_directories

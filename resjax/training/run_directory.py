@@ -188,6 +188,11 @@ def read_result(run_directory: Path) -> dict[str, Any] | None:
     return result
 
 
+def has_checkpoint(run_directory: Path) -> bool:
+    """Return whether a run has a checkpoint, so that it no longer needs the weights that it started from."""
+    return any((run_directory / "checkpoints").glob("[0-9]*"))
+
+
 def finished_result(run_directory: Path, experiment: Run) -> dict[str, Any] | None:
     """Read the result of a run. Return None if steps are left, for example after a shorter run."""
     return None if unfinished(run_directory, experiment) else read_result(run_directory)

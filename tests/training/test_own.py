@@ -21,7 +21,7 @@ from resjax.experiment_files import find
 from resjax.paper.run_curves import curves_in
 from resjax.training import restore
 from resjax.training.classifiers import recorded
-from resjax.training.python_objects import called, changes, provenance_of, with_objects
+from resjax.training.python_objects import called, changed_objects, provenance_of, with_objects
 
 ONE = jax.devices()[:1]
 
@@ -144,17 +144,18 @@ def test_objects_with_one_name_are_told_apart_by_what_they_compute(part, object_
     assert first["given"] == other["given"]
     assert first["programs"] != other["programs"]
     (tmp_path / "experiment.json").write_text(json.dumps(first))
-    assert changes(tmp_path, first) == ""
-    assert changes(tmp_path, other).startswith(f"{part} (jax {jax.__version__}) has changed since this run began;")
+    assert changed_objects(tmp_path, first) == ""
+    told = changed_objects(tmp_path, other)
+    assert told.startswith(f"{part} (jax {jax.__version__}) has changed since this run began;")
     (tmp_path / "experiment.json").write_text(json.dumps(first | {"programs": {f"{part} (jax 0.1)": "0"}}))
-    assert changes(tmp_path, other) == ""  # by another JAX, which may trace another program
+    assert changed_objects(tmp_path, other) == ""  # by another JAX, which may trace another program
 
 
-def test_functions_are_described_without_addresses_and_numbers_of_cells():
+def test_functions_are_described_without_addresses_and_numbers_of_cells(tmp_path):
     assert called(partial(scaled, norm, 2, then=norm)) == (
         "partial(test_own.py:scaled, test_own.py:norm, 2, then=test_own.py:norm)")
     names = {}
-    for file in ("<ipython-input-3-5c2f>", "/tmp/ipykernel_71/29.py", "<stdin>"):
+    for file in ("<ipython-input-3-5c2f>", str(tmp_path / "ipykernel_71" / "29.py"), "<stdin>"):
         exec(compile("def loss(logits, labels): ...", file, "exec"), names)
         assert called(names["loss"]) == "loss"
 

@@ -1,4 +1,4 @@
-"""Optimizers of one's own see the blocks of a network one by one, the loss, and the weights that they average."""
+"""Custom optimizers: they update each block separately, receive the loss, and are evaluated at averaged weights."""
 
 import jax
 import jax.numpy as jnp
